@@ -1,0 +1,14 @@
+"""The pocket world: captioned scenes that the project draws itself.
+
+`sample_scene(seed)` draws a scene (labels and parameters), `render` paints it, `caption` speaks of it.
+"""
+
+from pocket.world.captions import caption
+from pocket.world.labels import heldout_compositions, is_heldout, sample_labels
+from pocket.world.renderer import Rendered, render
+from pocket.world.scene import SCENE_FLOATS, Scene, sample_scene
+
+__all__ = [
+    "SCENE_FLOATS", "Rendered", "Scene", "caption", "heldout_compositions", "is_heldout", "render",
+    "sample_labels", "sample_scene",
+]  # fmt: skip
