@@ -1,0 +1,1 @@
+"""The making of the embedded model: the world it is drawn from, its training, its evaluation, its weights."""
