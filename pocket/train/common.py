@@ -132,7 +132,7 @@ def start(stage: str, args: argparse.Namespace) -> Run:
     kwargs = DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False)
     run = Run(
         stage=stage,
-        accelerator=Accelerator(kwargs_handlers=[kwargs]),
+        accelerator=Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[kwargs]),
         **{name: getattr(args, name) for name in ("work", "weights", "smoke", "seed", "steps", "minutes")},
         **{name: getattr(args, name) for name in ("batch", "scenes", "extra", "init")},
     )

@@ -1,0 +1,165 @@
+"""The training loop: it learns, averages, saves, resumes after a hard kill and agrees among processes."""
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from pocket.train import common
+
+TOY = textwrap.dedent(
+    """
+    import argparse, sys, time
+    import torch
+    from torch import nn
+    from safetensors.torch import save_file
+    from pocket.train import common
+
+    parser = argparse.ArgumentParser()
+    common.add_arguments(parser)
+    parser.add_argument("--pause", type=float, default=0.0)
+    args = parser.parse_args()
+    common.SAVE_MINUTES = 0.0
+    run = common.start("toy", args)
+    torch.manual_seed(1)
+    model = nn.Linear(4, 1)
+
+    def loss_fn(net, step, fraction):
+        time.sleep(args.pause)
+        x = torch.randn(64, 4, generator=run.generator)
+        return {"loss": (net(x).squeeze(1) - x.sum(1)).square().mean()}
+
+    save = lambda folder: save_file(dict(model.state_dict()), folder / "model.safetensors")
+    common.train(run, model, common.adamw(model, 0.05), loss_fn, save, steps=150, minutes=5, warmup=5, ema_decay=0.9)
+    """
+)
+
+
+def make_run(tmp_path, *options: str) -> common.Run:
+    parser = argparse.ArgumentParser()
+    common.add_arguments(parser)
+    return common.start("toy", parser.parse_args(["--work", str(tmp_path), *options]))
+
+
+def toy(tmp_path, *options: str, launcher: tuple[str, ...] = (sys.executable,)) -> list[str]:
+    script = tmp_path / "toy.py"
+    script.write_text(TOY)
+    return [*launcher, str(script), "--work", str(tmp_path), *options]
+
+
+def weights(tmp_path) -> torch.Tensor:
+    from safetensors.torch import load_file
+
+    return load_file(tmp_path / "toy" / "weights" / "model.safetensors")["weight"]
+
+
+def test_schedule_warms_up_and_ends_at_zero():
+    assert common.schedule(0, 0.0, 10) == pytest.approx(0.1)
+    assert common.schedule(9, 0.0, 10) == 1
+    assert common.schedule(500, 0.5, 10) == pytest.approx(0.5)
+    assert common.schedule(500, 1.0, 10) == pytest.approx(0)
+
+
+def test_ema_follows_the_model_and_copies_back():
+    model = nn.Linear(2, 2)
+    ema = common.Ema(model, decay=0.5)
+    start = model.weight.detach().clone()
+    with torch.no_grad():
+        model.weight.add_(1)
+    ema.update(model)  # the decay is still warming up: (1 + 1) / (10 + 1)
+    ema.copy_to(model)
+    torch.testing.assert_close(model.weight.detach(), start + 1 - 2 / 11)
+
+
+def test_averaged_gives_the_own_weights_back():
+    model = nn.Linear(2, 2)
+    ema = common.Ema(model)
+    own = model.weight.detach().clone()
+    ema.shadow[0].zero_()
+    with common.averaged(model, ema):
+        assert model.weight.abs().sum() == 0
+    torch.testing.assert_close(model.weight.detach(), own)
+
+
+def test_training_learns_and_writes_its_curve(tmp_path):
+    subprocess.run(toy(tmp_path), check=True, capture_output=True)
+    torch.testing.assert_close(weights(tmp_path), torch.ones(1, 4), atol=0.05, rtol=0)
+    curve = json.loads((tmp_path / "toy" / "curve.json").read_text())
+    assert curve["steps"] == 150 and curve["rows"][-1]["loss"] < 0.01 < curve["rows"][0]["loss"]
+    assert not (tmp_path / "toy" / "state.pt").exists()
+    assert common.done(make_run(tmp_path)) and not common.done(make_run(tmp_path, "--init"))
+
+
+def test_minutes_end_a_run(tmp_path):
+    subprocess.run(toy(tmp_path, "--minutes", "0.02", "--pause", "0.05"), check=True, capture_output=True)
+    curve = json.loads((tmp_path / "toy" / "curve.json").read_text())
+    assert curve["steps"] < 100 and 1.0 < curve["seconds"] < 2.5
+
+
+def stop(tmp_path, number: signal.Signals) -> int:
+    """Starts the toy, stops it by a signal once it has saved, and returns the step it had reached."""
+    process = subprocess.Popen(toy(tmp_path, "--pause", "0.05"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "toy" / "state.pt").exists():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(number)
+    assert process.wait(30) != 0
+    state = torch.load(tmp_path / "toy" / "state.pt", weights_only=True)
+    return state["progress"]["step"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_run_goes_on_from_its_state(tmp_path, number):
+    reached = stop(tmp_path, number)
+    assert 0 < reached < 150
+    output = subprocess.run(toy(tmp_path), check=True, capture_output=True, text=True)
+    assert f"goes on from step {reached}" in output.stdout + output.stderr
+    rows = json.loads((tmp_path / "toy" / "curve.json").read_text())["rows"]
+    assert [row["step"] for row in rows] == list(range(1, 151))
+    torch.testing.assert_close(weights(tmp_path), torch.ones(1, 4), atol=0.05, rtol=0)
+
+
+def test_two_processes_train_one_model(tmp_path):
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    subprocess.run(toy(tmp_path, launcher=launcher), check=True, capture_output=True)
+    curve = json.loads((tmp_path / "toy" / "curve.json").read_text())
+    assert curve["processes"] == 2 and curve["steps"] == 150
+    torch.testing.assert_close(weights(tmp_path), torch.ones(1, 4), atol=0.05, rtol=0)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    run, model = make_run(tmp_path), nn.Linear(1, 1)
+
+    def loss_fn(net, step, fraction):
+        return {"loss": net(torch.ones(1, 1)).sum() * float("nan")}
+
+    with pytest.raises(FloatingPointError, match="step 1"):
+        common.train(run, model, common.adamw(model, 0.1), loss_fn, lambda folder: None, steps=3, minutes=1)
+
+
+def test_missing_weights_name_the_command_that_makes_them(tmp_path):
+    run = make_run(tmp_path, "--weights", str(tmp_path / "none"))
+    with pytest.raises(FileNotFoundError, match=r"pocket\.train towers"):
+        run.weights_of("towers")
+
+
+def test_replace_folder_leaves_the_old_one_when_writing_fails(tmp_path):
+    folder = tmp_path / "weights"
+    common.replace_folder(folder, lambda new: (new / "a").write_text("1"))
+
+    def broken(new):
+        (new / "a").write_text("2")
+        raise OSError("full")
+
+    with pytest.raises(OSError):
+        common.replace_folder(folder, broken)
+    assert (folder / "a").read_text() == "1"
