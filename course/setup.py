@@ -16,13 +16,15 @@ import sys
 import venv
 from pathlib import Path
 
+from course.errors import CourseError
+
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST_PYTHON = (3, 11)
 LISTS = ("requirements.txt", "constraints.txt")
 SHOWN = ("torch", "diffusers", "transformers", "accelerate", "huggingface_hub", "numpy")
 
 
-class SetupError(RuntimeError):
+class SetupError(CourseError):
     """The environment cannot be used; the message says why and what to do."""
 
 
@@ -36,7 +38,8 @@ def fingerprint(folder: Path, root: Path = ROOT) -> str:
     torch and torchvision that are installed, because a torchvision added by hand can break everything else."""
     parts = [(root / name).read_bytes() for name in LISTS]
     parts.append(platform.python_version().encode())
-    parts += sorted(path.name.encode() for path in folder.glob("[Ll]ib*/**/site-packages/torch*.dist-info"))
+    for packages in ("lib/python*/site-packages", "Lib/site-packages"):  # Unix, Windows
+        parts += sorted(path.name.encode() for path in folder.glob(f"{packages}/torch*.dist-info"))
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 

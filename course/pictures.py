@@ -1,0 +1,112 @@
+"""Pictures and video as the lessons show them: labelled grids, and frames written as MP4 or GIF."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+INK, PAPER = (40, 40, 40), (255, 255, 255)
+Picture = Image.Image | np.ndarray | torch.Tensor
+
+
+def to_pil(picture: Picture) -> Image.Image:
+    """One picture as PIL RGB: a tensor (3, H, W) or (1, 3, H, W) in [-1, 1], as a decoder returns it; an array
+    (H, W, 3) or (H, W) in [0, 255] if uint8, else in [0, 1]; or a PIL picture. Values beyond are clipped."""
+    if isinstance(picture, Image.Image):
+        return picture.convert("RGB")
+    if isinstance(picture, torch.Tensor):
+        if picture.dim() == 4 and picture.shape[0] == 1:
+            picture = picture[0]
+        if picture.dim() != 3 or picture.shape[0] != 3:
+            raise ValueError(f"a picture is a tensor (3, H, W) or (1, 3, H, W), not {tuple(picture.shape)}")
+        picture = (picture.detach().float().cpu().permute(1, 2, 0).numpy() + 1) / 2
+    if picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] != 3):
+        raise ValueError(f"a picture is an array (H, W, 3) or (H, W), not {picture.shape}")
+    if picture.dtype != np.uint8:
+        picture = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+    return Image.fromarray(picture).convert("RGB")
+
+
+def grid(
+    pictures: Iterable[Picture],
+    columns: int | None = None,
+    titles: Sequence[object] | None = None,
+    rows: Sequence[object] | None = None,
+    side: int | None = None,
+) -> Image.Image:
+    """Pictures side by side, left to right and top to bottom.
+
+    `columns` a line (default: all in one), `titles` above them (one for each picture, or one for each column),
+    `rows` names the lines at the left. `side` is the width of one picture in pixels (default: as it is).
+    Raises ValueError if there is no picture or the labels do not fit.
+    """
+    tiles = [to_pil(picture) for picture in pictures]
+    if not tiles:
+        raise ValueError("a grid needs at least one picture")
+    columns = columns or len(tiles)
+    lines = -(-len(tiles) // columns)
+    titles, rows = [str(title) for title in titles or ()], [str(row) for row in rows or ()]
+    if titles and len(titles) not in (columns, len(tiles)):
+        raise ValueError(f"{len(titles)} titles fit neither {columns} columns nor {len(tiles)} pictures")
+    if rows and len(rows) != lines:
+        raise ValueError(f"{len(rows)} row names do not fit {lines} rows")
+
+    width = side or max(tile.width for tile in tiles)
+    tiles = [tile.resize((width, round(tile.height * width / tile.width)), Image.Resampling.LANCZOS) for tile in tiles]
+    height = max(tile.height for tile in tiles)
+    font = ImageFont.load_default(max(11, width // 16))
+    gap, line_height = 4, round(font.size * 1.3)
+    wrapped = [_wrap(title, font, width) for title in titles]
+    above = line_height * max((text.count("\n") + 1 for text in wrapped), default=0)
+    left = max((round(font.getlength(row)) + 2 * gap for row in rows), default=0)
+    every_line = len(titles) == len(tiles) > columns
+    step = height + gap + (above if every_line else 0)
+
+    sheet = Image.new("RGB", (left + columns * (width + gap) - gap, above + (lines - 1) * step + height), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for i, tile in enumerate(tiles):
+        line, column = divmod(i, columns)
+        x, y = left + column * (width + gap), above + line * step
+        sheet.paste(tile, (x, y))
+        if titles and (every_line or line == 0):
+            draw.multiline_text((x + width / 2, y - gap / 2), wrapped[i], INK, font, anchor="md", align="center")
+    for line, row in enumerate(rows):
+        draw.text((left - gap, above + line * step + height / 2), row, INK, font, anchor="rm")
+    return sheet
+
+
+def save_video(frames: Iterable[Picture], path: str | Path, fps: float = 12) -> Path:
+    """Write frames of one size, in order, as .mp4 (H.264, plays in every browser) or .gif (loops); returns the path.
+    An odd last row or column is left out of an MP4, which has even sides."""
+    path = Path(path)
+    arrays = [np.asarray(to_pil(frame)) for frame in frames]  # each (H, W, 3) uint8
+    if not arrays:
+        raise ValueError("a video needs at least one frame")
+    sizes = {array.shape for array in arrays}
+    if len(sizes) > 1:
+        raise ValueError(f"the frames of a video have one size, not {sorted(sizes)}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".gif":
+        iio.imwrite(path, arrays, duration=1000 / fps, loop=0)
+    elif path.suffix == ".mp4":
+        height, width = (n - n % 2 for n in arrays[0].shape[:2])
+        even = [array[:height, :width] for array in arrays]
+        iio.imwrite(path, even, fps=fps, codec="libx264", pixelformat="yuv420p", macro_block_size=2)
+    else:
+        raise ValueError(f"a video ends in .mp4 or .gif, not {path.suffix!r}")
+    return path
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """Break `text` between words into lines of at most `width` pixels."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= width or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return "\n".join(lines)
