@@ -1,0 +1,274 @@
+// The ground of every landscape: its height anywhere in the world, and what it is made of.
+// The camera stands over the origin, so distance from the origin shapes the composition in every
+// direction alike: open ground near by, relief further out. No view is empty and none is walled in.
+#pragma once
+#include "math.h"
+
+// Slots of the scene header that describe a landscape; landscapes.py reads these numbers from this file.
+#define L_KIND 16  // position in vocabulary.LANDSCAPES
+#define L_SEED 17  // whole number below 2^24
+#define L_HEADING 18  // azimuth of the picture's centre, radians
+#define L_HORIZON 19  // slope of the ray through the picture's centre
+#define L_EYE 20  // height of the camera, metres
+#define L_SUN_DIR 21  // direction to the sun or the moon
+#define L_SUN 24  // colour of its light
+#define L_AMBIENT 27  // light of the sky
+#define L_ZENITH 30
+#define L_SUNWARD 33  // horizon towards the sun
+#define L_AWAY 36  // horizon away from it
+#define L_GLOW 39  // halo of the sun
+#define L_DISC 42  // 0 none, 1 sun, 2 moon
+#define L_DISC_SIZE 43  // radius, radians
+#define L_STARS 44  // brightness
+#define L_CLOUD_COVER 45  // 0 to 1
+#define L_CLOUD_SCALE 46
+#define L_CLOUD_LIT 47
+#define L_CLOUD_DARK 50
+#define L_FOG 53  // density on the ground, 1/m
+#define L_FOG_HEIGHT 54  // scale height, m
+#define L_FOG_TINT 55  // share of FOG_COLOR in the colour of distance
+#define L_FOG_COLOR 56
+#define L_SCALE 59  // of the relief: 1 / wavelength
+#define L_RELIEF 60  // its height, m
+#define L_NEAR 61  // distance where it begins
+#define L_FAR 62  // and where it is full
+#define L_FLOOR 63  // height of the open ground
+#define L_SHAPE 64  // a number of the landform's own
+#define L_SHAPE2 65  // another
+#define L_TOP 66  // nothing of the ground is higher
+#define L_REACH 67  // where the march ends
+#define L_STRIDE 68  // of the march, in heights above ground
+#define L_SHADOW 69  // length of cast shadows, 0: none
+#define L_WATER 70  // 1: water at height 0
+#define L_GROUND_A 71
+#define L_GROUND_B 74
+#define L_GROUND_C 77
+#define L_GROUND_D 80
+#define L_LINE 83  // snow line, shore line or number of strata
+#define L_PATCH 84  // 1 / size of the ground's patches; of a city: width of a window
+#define L_DEEP 85
+#define L_SHALLOW 88
+#define L_WAVES 91  // height of the waves, 0 to 1
+#define L_RINGS 92  // circles of things around the camera
+#define L_RING_FIRST 93  // radius of the first
+#define L_RING_GROWTH 94  // ratio of the next
+#define L_SPACING 95  // between things, m
+#define L_SIZE 96  // height of a thing, m
+#define L_CROWD 97  // share of places taken
+#define L_MIXTURE 98  // share of the first kind
+#define L_THING_A 99
+#define L_THING_B 102
+#define L_THING_C 105
+#define L_LAMPS 108  // brightness of lit windows
+#define L_SNOW 109  // snow on trees
+
+// landscapes, in the order of vocabulary.LANDSCAPES
+#define LAND_MOUNTAINS 0
+#define LAND_BEACH 1
+#define LAND_DESERT 2
+#define LAND_FOREST 3
+#define LAND_CITY 4
+#define LAND_MEADOW 5
+#define LAND_OCEAN 6
+#define LAND_SNOWY_HILLS 7
+#define LAND_CANYON 8
+#define LAND_MARS 9
+
+HD int landscape_kind(const float *s) { return (int)s[L_KIND]; }
+HD uint32_t landscape_seed(const float *s) { return (uint32_t)s[L_SEED]; }
+
+// One round of hashing a lattice point: the march asks for thousands of them.
+HD float lattice(int x, int y, uint32_t seed) {
+  return (float)(pcg((uint32_t)x * 0x9E3779B1u + (uint32_t)y * 0x85EBCA77u + seed * 0xC2B2AE3Du) >> 8) / 16777216.0f;
+}
+
+// Value noise with its gradient: x the value in [0, 1], y and z the derivatives.
+HD vec3 noise_slope(float x, float y, uint32_t seed) {
+  float fx = floorf(x), fy = floorf(y);
+  int ix = (int)fx, iy = (int)fy;
+  x -= fx, y -= fy;
+  float a = lattice(ix, iy, seed), b = lattice(ix + 1, iy, seed) - a;
+  float c = lattice(ix, iy + 1, seed) - a, d = lattice(ix + 1, iy + 1, seed) - a - b - c;
+  float u = fade(x), v = fade(y);
+  float du = 30.0f * x * x * (x - 1.0f) * (x - 1.0f), dv = 30.0f * y * y * (y - 1.0f) * (y - 1.0f);
+  return {a + b * u + c * v + d * u * v, du * (b + d * v), dv * (c + d * u)};
+}
+HD float soft_noise(float x, float y, uint32_t seed) { return noise_slope(x, y, seed).x; }
+
+// Each octave is turned by 36.87 degrees (a 3-4-5 triangle): the lattice must not show.
+HD void next_octave(float &x, float &y) {
+  float t = 1.6f * x - 1.2f * y + 5.3f;
+  y = 1.2f * x + 1.6f * y - 8.7f;
+  x = t;
+}
+HD float rolling(float x, float y, int octaves, float gain, uint32_t seed) {  // in [0, 1]
+  float sum = 0.0f, amp = 1.0f, total = 0.0f;
+  for (int i = 0; i < octaves; i++) {
+    sum += amp * soft_noise(x, y, seed + i);
+    total += amp;
+    amp *= gain;
+    next_octave(x, y);
+  }
+  return sum / total;
+}
+// Ridged noise whose fine octaves fade on steep ground, as loose rock does not stay there; in [0, 1].
+HD float eroded(float x, float y, int octaves, uint32_t seed) {
+  float sum = 0.0f, amp = 0.5f, sx = 0.0f, sy = 0.0f;
+  for (int i = 0; i < octaves; i++) {
+    vec3 n = noise_slope(x, y, seed + i);
+    float ridge = 1.0f - sqrtf(4.0f * (n.x - 0.5f) * (n.x - 0.5f) + 0.002f);  // rounded crest
+    sx += n.y * amp, sy += n.z * amp;
+    sum += amp * ridge * ridge / (1.0f + 0.9f * (sx * sx + sy * sy));
+    amp *= 0.46f;
+    next_octave(x, y);
+  }
+  return sum;
+}
+
+// A number in [0, 1] that depends on the direction only, so that a shore closes after a full turn.
+HD float around(float x, float z, float r, float turns, uint32_t seed) {
+  float k = turns / fmaxf(r, 1e-3f);
+  return soft_noise(20.0f + x * k, 20.0f + z * k, seed);
+}
+
+// Distance of the shore in this direction: of the beach from the sand, of the city from the water.
+HD float shore(const float *s, float x, float z, float r) {
+  uint32_t seed = landscape_seed(s);
+  return s[L_NEAR] + (s[L_FAR] - s[L_NEAR]) * (0.7f * around(x, z, r, 2.0f, seed + 70) + 0.3f * around(x, z, r, 7.0f, seed + 71));
+}
+
+HD float craters(const float *s, float x, float z) {
+  float cell = 1.0f / s[L_SHAPE], h = 0.0f;
+  float gx = floorf(x / cell - 0.5f), gz = floorf(z / cell - 0.5f);
+  for (int k = 0; k < 4; k++) {  // the four nearest lattice points; a crater stays within half a cell of its own
+    int ix = (int)gx + (k & 1), iz = (int)gz + (k >> 1);
+    uint32_t seed = landscape_seed(s) + 40;
+    float size = lattice(ix, iz, seed);
+    float cx = (ix + 0.5f + 0.3f * (lattice(ix, iz, seed + 1) - 0.5f)) * cell;
+    float cz = (iz + 0.5f + 0.3f * (lattice(ix, iz, seed + 2) - 0.5f)) * cell;
+    float radius = cell * mixf(0.10f, 0.23f, size);
+    float d = sqrtf((x - cx) * (x - cx) + (z - cz) * (z - cz)) / radius;
+    if (d < 1.5f) {
+      float rim = saturate(1.0f - 2.2f * fabsf(d - 1.0f));
+      h += radius * (0.42f * rim * rim * (3.0f - 2.0f * rim) - 0.45f * saturate(1.0f - d * d));
+    }
+  }
+  return h;
+}
+
+// Height of the ground at (x, z) in metres. `fine` adds the octaves that only the shading needs.
+HD float height(const float *s, float x, float z, bool fine) {
+  uint32_t seed = landscape_seed(s);
+  float r = sqrtf(x * x + z * z), relief = s[L_RELIEF];
+  float ramp = smoothstepf(s[L_NEAR], s[L_FAR], r), k = s[L_SCALE];
+  switch (landscape_kind(s)) {
+    case LAND_MOUNTAINS: {
+      float e = eroded(x * k, z * k, fine ? 6 : 4, seed);
+      float foot = rolling(x * k * 2.5f, z * k * 2.5f, 2, 0.5f, seed + 20);
+      return s[L_FLOOR] + relief * (ramp * (0.15f * foot + 1.25f * e * sqrtf(e)) + 0.03f * (foot - 0.4f) * (1.0f - ramp));
+    }
+    case LAND_BEACH: {
+      float rise = s[L_SHAPE] * (shore(s, x, z, r) - r);
+      return fmaxf(rise, -2.0f) + relief * (rolling(x * k, z * k, fine ? 3 : 2, 0.45f, seed) - 0.5f) * saturate(rise);
+    }
+    case LAND_DESERT: {  // crests follow the middle level of a noise; a bent coordinate makes one side steeper
+      float bend = soft_noise(x * k * 0.7f, z * k * 0.7f, seed + 5) * 1.6f;
+      float a = soft_noise(x * k + bend, z * k * 0.6f, seed), b = soft_noise(x * k * 2.3f + bend, z * k * 1.5f + bend, seed + 1);
+      float crest = 1.0f - fabsf(2.0f * a - 1.0f), small = 1.0f - fabsf(2.0f * b - 1.0f);
+      float h = crest * crest + 0.22f * small * (1.0f - 0.5f * crest);
+      return s[L_FLOOR] + relief * h * (0.16f + 0.84f * ramp);
+    }
+    case LAND_CITY: return r > shore(s, x, z, r) ? s[L_FLOOR] : -2.0f;
+    case LAND_OCEAN: {  // one place in each sixth of the turn where islands are likely, so that every view has one
+      float inv = 1.0f / fmaxf(r, 1.0f), c = z * inv, q = x * inv;
+      float c3 = c * (4.0f * c * c - 3.0f), q3 = q * (3.0f - 4.0f * q * q);
+      float six = (c3 * c3 - q3 * q3) * s[L_SHAPE] + 2.0f * c3 * q3 * s[L_SHAPE2];
+      float mask = rolling(x * k, z * k, 2, 0.4f, seed) + 0.16f * six * (1.0f - smoothstepf(0.7f * s[L_FAR], 1.5f * s[L_FAR], r));
+      float land = (mask - s[L_LINE]) * ramp - 0.5f * (1.0f - ramp);
+      if (land < -0.03f) return -3.0f;
+      float rock = eroded(x * k * 2.2f, z * k * 2.2f, fine ? 5 : 3, seed + 30);
+      return land * relief * (0.6f + 3.0f * rock * saturate(land * 6.0f));
+    }
+    case LAND_CANYON: {
+      float v = rolling(x * k, z * k, fine ? 4 : 3, 0.4f, seed) * 1.35f - 0.2f;
+      v = saturate(v + 0.22f * ramp) * s[L_SHAPE] * ramp;
+      float level = floorf(v), part = v - level;
+      float wall = smoothstepf(0.0f, 0.28f, part), talus = part;
+      return s[L_FLOOR] + relief * (level + 0.82f * wall + 0.18f * talus) / s[L_SHAPE];
+    }
+    case LAND_MARS: {
+      float hills = rolling(x * k, z * k, fine ? 4 : 3, 0.45f, seed);
+      float far_ridge = eroded(x * k * 0.5f, z * k * 0.5f, 3, seed + 9);
+      return s[L_FLOOR] + relief * (0.25f * hills + ramp * far_ridge * 1.3f) + craters(s, x, z) * smoothstepf(6.0f, 25.0f, r);
+    }
+    default: {  // forest, meadow, snowy hills: round hills
+      float h = rolling(x * k, z * k, fine ? 4 : 3, 0.32f, seed);
+      return s[L_FLOOR] + relief * (0.12f + 0.88f * ramp) * h;
+    }
+  }
+}
+
+HD vec3 ground_normal(const float *s, float x, float z, float step) {
+  float h = height(s, x, z, true);
+  vec3 n = {h - height(s, x + step, z, true), step, h - height(s, x, z + step, true)};
+  return normalize(n);
+}
+
+// Noise whose grain keeps its size on the picture: two octaves chosen by distance and blended. In [-1, 1].
+HD float grain(float x, float z, float t, float cells, uint32_t seed) {
+  float lod = log2f(fmaxf(t, 1.0f) / cells), whole = floorf(lod), f = exp2f(-whole);
+  float a = soft_noise(x * f, z * f, seed), b = soft_noise(x * f * 0.5f, z * f * 0.5f, seed);
+  return 2.0f * mixf(a, b, lod - whole) - 1.0f;
+}
+
+// Albedo of the ground where it is hit.
+HD vec3 ground_color(const float *s, vec3 p, float t, vec3 n) {
+  uint32_t seed = landscape_seed(s) + 200;
+  vec3 a = v3(s + L_GROUND_A), b = v3(s + L_GROUND_B), c = v3(s + L_GROUND_C), d = v3(s + L_GROUND_D);
+  float mottle = soft_noise(p.x * s[L_PATCH], p.z * s[L_PATCH], seed);
+  float flat = saturate(s[L_EYE] / fmaxf(0.03f * t, 1e-3f));  // far ground is seen edge on: its grain must fade
+  float fine = flat > 0.02f ? fminf(flat, 1.0f) * grain(p.x, p.z, t, 12.0f, seed + 1) : 0.0f;
+  switch (landscape_kind(s)) {
+    case LAND_MOUNTAINS: {  // meadow, woods, rock, snow
+      float wobble = (mottle - 0.5f) * 0.25f * s[L_RELIEF];
+      vec3 low = mix(a, d, smoothstepf(0.02f, 0.16f, p.y / s[L_RELIEF] + 0.1f * (mottle - 0.5f)));
+      vec3 rock = b * (0.85f + 0.3f * mottle);
+      float bare = saturate(smoothstepf(0.80f, 0.62f, n.y) + smoothstepf(0.22f, 0.36f, (p.y + wobble) / s[L_RELIEF]));
+      float white = smoothstepf(s[L_LINE] - 0.05f, s[L_LINE] + 0.07f, (p.y + wobble) / s[L_RELIEF]) * smoothstepf(0.42f, 0.62f, n.y);
+      return mix(mix(low * (1.0f + 0.12f * fine), rock, bare), c, white);
+    }
+    case LAND_BEACH: {
+      float wet = smoothstepf(0.45f, 0.05f, p.y);
+      return mix(mix(a, b, mottle) * (1.0f + 0.05f * fine), c, wet);
+    }
+    case LAND_DESERT: {  // wind ripples close by
+      return mix(a, b, mottle) * (1.0f + 0.06f * fine);
+    }
+    case LAND_CITY: return mix(a, b, smoothstepf(0.3f, 0.7f, mottle)) * (1.0f + 0.08f * fine);
+    case LAND_MEADOW: {  // drifts of flowers seen from afar
+      float drift = smoothstepf(0.56f, 0.74f, soft_noise(p.x * s[L_PATCH] * 2.1f, p.z * s[L_PATCH] * 2.1f, seed + 4));
+      vec3 grass = mix(a, b, smoothstepf(0.25f, 0.75f, mottle)) * (1.0f + 0.16f * fine);
+      vec3 bloom = mix(c, d, smoothstepf(0.45f, 0.55f, soft_noise(p.x * s[L_PATCH], p.z * s[L_PATCH], seed + 5)));
+      return mix(grass, bloom, 0.62f * drift * smoothstepf(8.0f, 30.0f, t) * saturate(1.3f - t / s[L_REACH]));
+    }
+    case LAND_OCEAN: {  // sand, green, rock
+      vec3 green = mix(b, d, mottle);
+      vec3 body = mix(green, c, smoothstepf(0.78f, 0.6f, n.y));
+      return mix(a, body, smoothstepf(0.035f, 0.075f, p.y / s[L_RELIEF]));
+    }
+    case LAND_CANYON: {  // strata: bands that follow the height, bent a little
+      float y = (p.y + 0.05f * s[L_RELIEF] * (mottle - 0.5f)) / s[L_RELIEF] * s[L_LINE];
+      float i = floorf(y), w = smoothstepf(0.35f, 0.65f, y - i);
+      float k0 = lattice((int)i, 7, seed), k1 = lattice((int)i + 1, 7, seed), tone = mixf(k0, k1, w);
+      vec3 band = tone < 0.5f ? mix(a, b, tone * 2.0f) : mix(b, c, tone * 2.0f - 1.0f);
+      return mix(band, d * (1.0f + 0.12f * fine), smoothstepf(0.86f, 0.96f, n.y) * (p.y < 0.1f * s[L_RELIEF] ? 1.0f : 0.45f));
+    }
+    case LAND_MARS: {
+      vec3 dust = mix(a, b, smoothstepf(0.3f, 0.7f, mottle)) * (1.0f + 0.1f * fine);
+      return mix(dust, c, smoothstepf(0.86f, 0.62f, n.y));
+    }
+    default: {  // forest floor, snow: two tones
+      return mix(a, b, smoothstepf(0.25f, 0.75f, mottle)) * (1.0f + (landscape_kind(s) == LAND_FOREST ? 0.2f : 0.02f) * fine);
+    }
+  }
+}

@@ -1,0 +1,192 @@
+// The ten landscapes: sky, weather, water, and the march that finds what a pixel sees.
+// A picture is a piece of a cylinder around the camera, 60 degrees to an image height, so that a
+// panorama six times as wide as it is high closes exactly.
+#pragma once
+#include "scenery.h"
+
+#define RADIANS_A_HEIGHT (2.0f * PI / 6.0f)
+#define MARCH_STEPS 52
+
+// The sky without clouds, sun and stars. The same colours, low down, are what distance fades into.
+HD vec3 sky_gradient(const float *s, float sx, float cz, float slope) {
+  vec3 sun = v3(s + L_SUN_DIR);
+  float inv = 1.0f / sqrtf(1.0f + slope * slope), up = slope * inv;
+  float toward = 0.5f + 0.5f * (sx * sun.x + cz * sun.z) / sqrtf(fmaxf(sun.x * sun.x + sun.z * sun.z, 1e-6f));
+  vec3 low = mix(v3(s + L_AWAY), v3(s + L_SUNWARD), toward * toward);
+  vec3 color = mix(v3(s + L_ZENITH), low, expf(-4.2f * fmaxf(up, 0.0f)));
+  float g = fmaxf(0.0f, inv * (sx * sun.x + cz * sun.z) + up * sun.y), g4 = g * g * g * g, g16 = g4 * g4 * g4 * g4;
+  return color + v3(s + L_GLOW) * (0.30f * g4 * g4 + 0.8f * g16 * g16 * g16);
+}
+
+HD vec3 sky(const float *s, const Path &p) {
+  vec3 sun = v3(s + L_SUN_DIR), color = sky_gradient(s, p.sx, p.cz, p.slope);
+  float inv = 1.0f / sqrtf(1.0f + p.slope * p.slope), up = p.slope * inv;
+  vec3 dir = {p.sx * inv, up, p.cz * inv};
+  uint32_t seed = landscape_seed(s) + 900;
+  if (s[L_STARS] > 0.0f && up > 0.0f) {  // one star at most in a cell of four degrees
+    float fu = p.turn * 90.0f, fv = p.slope * 15.0f;
+    int iu = (int)fu, iv = (int)fv;
+    float du = fu - iu - mixf(0.3f, 0.7f, lattice(iu, iv, seed)), dv = fv - iv - mixf(0.3f, 0.7f, lattice(iu, iv, seed + 1));
+    float bright = lattice(iu, iv, seed + 2), size = 0.055f + 0.05f * bright;
+    float spot = expf(-(du * du + dv * dv) / (size * size));
+    color = color + v3(0.9f, 0.93f, 1.0f) * (spot * s[L_STARS] * smoothstepf(0.35f, 1.0f, bright) * smoothstepf(0.0f, 0.2f, up));
+  }
+  if (s[L_DISC] > 0.5f) {
+    float angle = length(cross(dir, sun)), edge = s[L_DISC_SIZE];
+    if (angle < edge * 1.2f && dot(dir, sun) > 0.0f) {
+      float inside = smoothstepf(1.06f, 0.94f, angle / edge);
+      vec3 disc = v3(s + L_SUN) * 1.6f + v3(0.35f);
+      if (s[L_DISC] > 1.5f) {  // the moon has seas and stands in its own colour
+        float sea = soft_noise((dir.x - sun.x) / edge * 1.7f + 3.0f + (dir.z - sun.z) / edge * 1.7f, (dir.y - sun.y) / edge * 1.7f, seed + 5);
+        disc = v3(0.92f, 0.93f, 0.86f) * (0.72f + 0.28f * smoothstepf(0.35f, 0.6f, sea));
+      }
+      color = mix(color, disc, inside);
+    }
+  }
+  if (s[L_CLOUD_COVER] > 0.0f && up > 0.0f) {
+    float far = s[L_CLOUD_SCALE] / (p.slope + 0.16f), x = p.sx * far, z = p.cz * far;
+    float bend = soft_noise(x * 0.6f, z * 0.6f, seed + 20) * 0.9f;
+    float d = rolling(x + bend, z - bend, 5, 0.5f, seed + 21);
+    float shade = rolling(x + bend + 0.22f * sun.x, z - bend + 0.22f * sun.z, 3, 0.5f, seed + 21);
+    float bar = mixf(0.78f, 0.20f, s[L_CLOUD_COVER]);
+    float cover = smoothstepf(bar - 0.07f, bar + 0.13f, d) * smoothstepf(0.0f, 0.10f, up);
+    float light = saturate(0.62f + 2.6f * (d - shade) - 0.9f * (d - bar));
+    vec3 cloud = mix(v3(s + L_CLOUD_DARK), v3(s + L_CLOUD_LIT), light);
+    float g = fmaxf(0.0f, dot(dir, sun));
+    g *= g, g *= g, g *= g;
+    cloud = cloud + v3(s + L_GLOW) * (0.8f * g * (1.0f - 0.6f * cover));  // light through thin edges near the sun
+    color = mix(color, cloud, 0.94f * cover);
+  }
+  return color;
+}
+
+// How much fog hides what lies t metres along a path that starts at (t0, y0): density falls off with height.
+HD float fog(const float *s, float y0, float slope, float t) {
+  float h = s[L_FOG_HEIGHT], x = clampf(slope * t / h, -20.0f, 1e6f);
+  float mean = fabsf(x) < 1e-3f ? 1.0f - 0.5f * x : (1.0f - expf(-x)) / x;
+  return 1.0f - expf(-s[L_FOG] * expf(-y0 / h) * t * mean);
+}
+HD vec3 fog_color(const float *s, const Path &p) {
+  return mix(sky_gradient(s, p.sx, p.cz, 0.015f), v3(s + L_FOG_COLOR), s[L_FOG_TINT]);
+}
+
+// First point of the ground on the path between t0 and t1: strides in proportion to the height above
+// ground, never so short that the steps run out before t1, then halving. Negative: none.
+HD float march(const float *s, const Path &p, float t0, float t1) {
+  if (p.slope < -1e-6f) t0 = fmaxf(t0, (s[L_TOP] - p.base) / p.slope);
+  if (p.slope > 1e-6f) t1 = fminf(t1, (s[L_TOP] - p.base) / p.slope);
+  else if (p.base > s[L_TOP] && p.slope > -1e-6f) return -1.0f;
+  float t = fmaxf(t0, 0.5f), last = t;
+  for (int i = 0; i < MARCH_STEPS && t < t1; i++) {
+    float above = p.base + p.slope * t - height(s, p.sx * t, p.cz * t, false);
+    if (above < 0.0f) {
+      for (int k = 0; k < 6; k++) {
+        float middle = 0.5f * (last + t);
+        if (p.base + p.slope * middle < height(s, p.sx * middle, p.cz * middle, false)) t = middle;
+        else last = middle;
+      }
+      return t;
+    }
+    last = t;
+    t = fminf(t + fmaxf(above * s[L_STRIDE], t * logf(t1 / t) / (MARCH_STEPS - i) + 1e-3f * t), t1 + 0.1f);
+  }
+  return -1.0f;
+}
+
+// Share of the sun that reaches a point of the ground, with a soft edge.
+HD float sunlight(const float *s, vec3 p) {
+  vec3 sun = v3(s + L_SUN_DIR);
+  float reach = s[L_SHADOW], light = 1.0f, t = 0.02f * reach;
+  for (int i = 0; i < 9 && light > 0.0f; i++) {
+    float above = p.y + sun.y * t - height(s, p.x + sun.x * t, p.z + sun.z * t, false);
+    light = fminf(light, 0.5f + 7.0f * above / t);
+    t *= 1.5f;
+  }
+  return smoothstepf(0.0f, 1.0f, light);
+}
+
+HD vec3 shade(const float *s, vec3 albedo, vec3 n, float sunny) {
+  vec3 sun = v3(s + L_SUN_DIR);
+  float direct = saturate(dot(n, sun) * 0.94f + 0.06f) * sunny, open = 0.62f + 0.38f * n.y;
+  float back = 0.12f * saturate(-(n.x * sun.x + n.z * sun.z));  // light returned by the surroundings
+  return albedo * (v3(s + L_SUN) * (direct + back * 0.5f) + v3(s + L_AMBIENT) * open);
+}
+
+// Colour seen at (x, y): image heights from the picture's centre, x to the right, y up.
+HD Hit landscape_sample(const float *s, float x, float y) {
+  int kind = landscape_kind(s);
+  uint32_t seed = landscape_seed(s);
+  Hit hit = {v3(0.0f), 0.0f, v3(0.0f), 0};
+  Path p;
+  p.turn = (s[L_HEADING] + x * RADIANS_A_HEIGHT) / (2.0f * PI);
+  p.turn -= floorf(p.turn);
+  if (p.turn >= 1.0f) p.turn = 0.0f;
+  p.sx = sinf(p.turn * 2.0f * PI), p.cz = cosf(p.turn * 2.0f * PI);
+  p.base = s[L_EYE], p.slope = s[L_HORIZON] + y * RADIANS_A_HEIGHT;
+  float start = 0.0f;
+  vec3 through = v3(1.0f);
+  for (int bounce = 0; bounce < 2; bounce++) {
+    float y0 = p.base + p.slope * start, end = s[L_REACH];
+    bool wet = s[L_WATER] > 0.0f && bounce == 0 && p.slope < -1e-4f;
+    float sea = wet ? -p.base / p.slope : 1e9f;
+    Surface thing = scenery(s, p, start, fminf(end, sea));
+    float ground = march(s, p, start, fminf(thing.t > 0.0f ? thing.t : end, sea));
+    if (ground < 0.0f && thing.t < 0.0f && !wet && p.slope < -1e-4f) ground = fmaxf((s[L_FLOOR] - p.base) / p.slope, end);
+    bool water = wet && ground < 0.0f && thing.t < 0.0f;
+    float t = water ? sea : (ground > 0.0f ? ground : thing.t);
+    if (t < 0.0f) {  // 1. nothing but sky
+      float f = fog(s, y0, p.slope, 1e6f);
+      hit.color = hit.color + through * mix(sky(s, p), fog_color(s, p), p.slope > 0.0f ? f : 1.0f);
+      break;
+    }
+    vec3 q = path_point(p, t), color = v3(0.0f), n = thing.normal;
+    if (ground > 0.0f) {  // 2. ground; its normal is taken over a pixel's width, so that far slopes stay calm
+      n = ground_normal(s, q.x, q.z, 0.02f + 0.004f * t);
+      float sunny = s[L_SHADOW] > 0.0f ? sunlight(s, q) : 1.0f;
+      color = shade(s, ground_color(s, q, t, n), n, sunny);
+    } else if (!water) {  // 3. something standing on it
+      color = shade(s, thing.color, n, 1.0f) + thing.emission;
+    }
+    float f = fog(s, y0, p.slope, t - start);
+    if (bounce == 0) hit.depth = t, hit.normal = water ? v3(0.0f, 1.0f, 0.0f) : n;
+    hit.color = hit.color + through * fog_color(s, p) * f;
+    through = through * (1.0f - f);
+    if (!water) {
+      hit.color = hit.color + through * color;
+      break;
+    }
+    // 4. water: its own colour, foam on the shore, and the sky and land mirrored in it
+    float calm = 1.0f / (1.0f + 0.004f * t), wave = s[L_WAVES];
+    float a = grain(q.x * 1.3f, q.z * 1.3f, t, 5.0f, seed + 300), b = grain(q.z, q.x, t, 2.5f, seed + 301);
+    float tilt = wave * (0.65f * a + 0.35f * b);
+    float facing = fminf(1.0f, -p.slope / sqrtf(1.0f + p.slope * p.slope) + 0.35f * wave * fabsf(a) + 0.3f * wave);
+    float m = 1.0f - facing, mirror = 0.03f + 0.97f * m * m * m * m * m;
+    float r = t, away = kind == LAND_BEACH ? r - shore(s, q.x, q.z, r) : 1e3f;
+    float deep = kind == LAND_BEACH ? smoothstepf(0.0f, 45.0f, away) : 0.75f + 0.25f * a;
+    vec3 body = mix(v3(s + L_SHALLOW), v3(s + L_DEEP), deep) * (1.0f + 0.25f * tilt);
+    body = body * (v3(s + L_SUN) * (0.25f + 0.6f * v3(s + L_SUN_DIR).y) + v3(s + L_AMBIENT));
+    if (kind == LAND_BEACH && away < 60.0f) {  // breakers roll in as bands along the shore, the first one runs up the sand
+      float bend = 5.0f * (soft_noise(q.x * 0.11f, q.z * 0.11f, seed + 310) - 0.5f), w = away + bend;
+      float band = fmaxf(smoothstepf(2.2f, 0.3f, w), 0.85f * saturate(1.0f - fabsf(w - 8.5f) / 1.5f) * smoothstepf(0.3f, 0.6f, soft_noise(q.x * 0.06f, q.z * 0.06f, seed + 311)));
+      band = fmaxf(band, 0.7f * saturate(1.0f - fabsf(w - 20.0f) / 2.2f) * smoothstepf(0.45f, 0.7f, soft_noise(q.x * 0.05f, q.z * 0.05f, seed + 312)));
+      hit.color = hit.color + through * band * shade(s, v3(0.9f), v3(0.0f, 1.0f, 0.0f), 1.0f);
+      through = through * (1.0f - band);
+    }
+    hit.color = hit.color + through * body * (1.0f - mirror);
+    through = through * mirror;
+    // the ray goes on upwards; waves tilt it, mostly up, and blur it sideways
+    float reflected = -p.slope + fabsf(tilt) * (0.10f + 0.5f * calm) + 0.10f * wave;
+    p.slope = fmaxf(reflected, 0.002f);
+    p.base = -p.slope * t;
+    float side = 0.03f * wave * b * calm, sx = p.sx + side * p.cz;
+    p.cz -= side * p.sx;
+    p.sx = sx;
+    p.turn += side / (2.0f * PI);
+    p.turn -= floorf(p.turn);
+    start = t;
+  }
+  // strong light saturates softly instead of turning flat white
+  vec3 c = hit.color;
+  hit.color = {c.x / (1.0f + 0.18f * c.x * c.x), c.y / (1.0f + 0.18f * c.y * c.y), c.z / (1.0f + 0.18f * c.z * c.z)};
+  return hit;
+}

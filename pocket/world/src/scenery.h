@@ -1,0 +1,270 @@
+// Things that stand on the ground of a landscape: trees, cacti, rocks, flowers, buildings.
+// They stand on circles around the camera, each circle cut into a whole number of cells with one thing
+// in each, so that a ray meets every circle once, at a known distance, and a full turn closes.
+#pragma once
+#include "landforms.h"
+
+// A ray of the panorama: it keeps its direction over ground, so it is a line in the plane (t, y).
+struct Path {
+  float sx, cz, turn;  // unit direction over ground, and its azimuth in turns [0, 1)
+  float base, slope;   // y = base + slope * t, t the horizontal distance from the camera
+};
+HD vec3 path_point(const Path &p, float t) { return {p.sx * t, p.base + p.slope * t, p.cz * t}; }
+
+struct Surface {
+  float t;  // horizontal distance; negative: nothing
+  vec3 color, normal, emission;
+};
+
+// What a thing looks like at (u, v) metres from its foot: albedo, and a normal with x to the right,
+// y up and z towards the viewer. `u` and `v` come in units of the thing's height.
+struct Look {
+  vec3 color, normal;
+};
+HD vec3 bulge(float x, float y) {  // the normal of a ball seen at (x, y) in its unit disc
+  return {x, y, sqrtf(fmaxf(0.02f, 1.0f - x * x - y * y))};
+}
+
+HD bool conifer(const float *s, float u, float v, const float *h, Look &out) {
+  if (v < 0.13f && fabsf(u) < 0.03f) {
+    out = {v3(s + L_THING_C), bulge(u / 0.03f, 0.0f)};
+    return true;
+  }
+  float f = (v - 0.1f) / 0.9f;
+  if (f < 0.0f || f > 1.0f) return false;
+  float tiers = 3.0f + floorf(h[2] * 3.0f), part = fract(f * tiers);
+  float wide = (0.19f + 0.10f * h[1]) * ((1.0f - f) * (1.12f - 0.5f * part) + 0.02f);
+  // the skirts droop at their ends
+  if (fabsf(u) > wide) return false;
+  float x = u / wide, shade = 0.55f + 0.45f * smoothstepf(1.0f, 0.2f, part + 0.25f * x * x);
+  vec3 leaf = mix(v3(s + L_THING_A), v3(s + L_THING_B), h[3]) * shade;
+  float snow = s[L_SNOW] * smoothstepf(0.75f, 0.45f, part + 0.3f * x * x);
+  out = {mix(leaf, v3(0.82f, 0.86f, 0.92f), snow), bulge(0.9f * x, 0.35f)};
+  return true;
+}
+
+HD bool broadleaf(const float *s, float u, float v, const float *h, Look &out) {
+  float best = 0.0f;
+  for (int i = 0; i < 5; i++) {  // a crown is five balls; the one nearest the viewer shows
+    float a = i * 1.2566f + 6.28f * h[2], ring = i == 0 ? 0.0f : 0.19f;
+    float cx = ring * (1.0f + 0.3f * h[1]) * sinf(a), cy = 0.66f + 0.15f * (i == 0 ? 0.0f : cosf(a));
+    float radius = i == 0 ? 0.25f : 0.15f + 0.07f * fract(h[3] * (3.0f + i));
+    float x = (u - cx) / radius, y = (v - cy) / radius, z = 1.0f - x * x - y * y;
+    if (z < 0.0f) continue;
+    z = sqrtf(z) * radius;
+    if (z > best) {
+      best = z;
+      float up = saturate(0.5f + 0.55f * y + 1.1f * (v - 0.66f));
+      out = {mix(v3(s + L_THING_A), v3(s + L_THING_B), h[3]) * (0.5f + 0.6f * up), bulge(0.85f * x, 0.85f * y)};
+    }
+  }
+  if (best > 0.0f) return true;
+  float half = 0.028f + 0.03f * saturate(0.12f - v);
+  if (v < 0.6f && fabsf(u) < half) {
+    out = {v3(s + L_THING_C) * (1.0f - 0.6f * smoothstepf(0.2f, 0.55f, v)), bulge(u / half, 0.0f)};
+    return true;
+  }
+  return false;
+}
+
+HD bool palm(const float *s, float u, float v, const float *h, Look &out) {
+  float lean = 0.5f * (h[1] - 0.5f), top = 0.74f;
+  // fronds first: they hang before the trunk
+  float du = u - lean, dv = v - top;
+  for (int i = 0; i < 8; i++) {
+    float reach = 0.26f + 0.14f * fract(h[2] * (5.0f + 3.0f * i)), side = (i & 1) ? 1.0f : -1.0f;
+    float x = side * du / reach;
+    if (x < 0.0f || x > 1.0f) continue;
+    float lift = 1.25f - 0.42f * (i >> 1), arch = reach * (lift * x - (0.75f + 0.25f * lift) * x * x);
+    float thick = 0.05f * sqrtf(x + 0.02f) * (1.08f - x) * 1.3f;
+    float y = (dv - arch) / thick;
+    if (fabsf(y) < 1.0f) {
+      float glow = 0.65f + 0.35f * y;
+      out = {mix(v3(s + L_THING_A), v3(s + L_THING_B), saturate(0.3f + 0.5f * y)) * glow, bulge(0.3f * side * x, 0.5f + 0.4f * y)};
+      return true;
+    }
+  }
+  float f = v / top, middle = lean * f * f, half = 0.022f - 0.008f * f + 0.015f * saturate(0.08f - v) * 10.0f;
+  if (f < 1.0f && fabsf(u - middle) < half) {
+    out = {v3(s + L_THING_C) * (0.9f + 0.1f * cosf(v * 90.0f)), bulge((u - middle) / half, 0.0f)};
+    return true;
+  }
+  return false;
+}
+
+// A vertical rod with round ends from `low` to `high`, its axis at x.
+HD bool rod(float u, float v, float x, float low, float high, float radius, vec3 &n) {
+  float dx = (u - x) / radius, dy = (v - clampf(v, low, high)) / radius;
+  if (dx * dx + dy * dy > 1.0f) return false;
+  n = bulge(dx, dy);
+  return true;
+}
+HD bool saguaro(const float *s, float u, float v, const float *h, Look &out) {
+  vec3 n = v3(0.0f);
+  float w = 0.075f + 0.02f * h[3];
+  bool hit = rod(u, v, 0.0f, -0.1f, 1.0f - w, w, n);
+  for (int i = 0; i < 2 && !hit; i++) {
+    float side = i ? 1.0f : -1.0f, joint = 0.28f + 0.25f * (i ? h[1] : h[2]), tip = joint + 0.2f + 0.2f * (i ? h[2] : h[3]);
+    if (fract(h[1] * 7.0f + 0.37f * i) < 0.22f) continue;
+    float x = 0.21f * side, r = w * 0.72f;
+    hit = rod(u, v, x, joint, tip, r, n);
+    // the elbow: a rod on its side
+    vec3 m;
+    if (!hit && rod(v, u, joint, fminf(0.0f, x), fmaxf(0.0f, x), r, m)) n = {m.y, m.x, m.z}, hit = true;
+  }
+  if (!hit) return false;
+  float rib = 0.86f + 0.14f * cosf(u / w * 9.0f);
+  out = {mix(v3(s + L_THING_A), v3(s + L_THING_B), h[3]) * rib, n};
+  return true;
+}
+
+HD bool boulder(const float *s, float u, float v, const float *h, Look &out) {
+  float wide = 0.55f + 0.35f * h[1], skew = 0.5f * (h[2] - 0.5f);
+  float x = (u - skew * v) / wide, y = v;
+  float edge = 1.0f - 0.12f * (soft_noise(3.0f * x + 17.0f * h[3], 2.0f * y, 5u) - 0.3f);
+  float d = x * x + y * y + 0.25f * x * x * y * y;
+  if (d > edge) return false;
+  float facet = soft_noise(2.2f * x + 31.0f * h[2], 2.2f * y, 6u) - 0.5f;
+  vec3 n = bulge(0.9f * x + 0.5f * facet, 0.8f * y - 0.3f * facet);
+  out = {mix(v3(s + L_THING_A), v3(s + L_THING_B), h[3]) * (0.75f + 0.35f * v), n};
+  return true;
+}
+
+HD bool flower(const float *s, float u, float v, const float *h, Look &out) {
+  float radius = 0.20f + 0.08f * h[1], x = u / radius, y = (v - 1.0f + radius) / (radius * 0.85f), r2 = x * x + y * y;
+  vec3 petal = h[2] < s[L_MIXTURE] ? v3(s + L_THING_A) : (h[2] < 0.5f + 0.5f * s[L_MIXTURE] ? v3(s + L_THING_B) : v3(s + L_THING_C));
+  if (r2 < 1.0f) {
+    // five petals: the real part of (x + iy)^5 over r^5
+    float x2 = x * x, y2 = y * y, five = y * (5.0f * x2 * x2 - 10.0f * x2 * y2 + y2 * y2), r = sqrtf(r2);
+    float edge = 0.80f + 0.20f * five / fmaxf(r2 * r2 * r, 1e-4f);
+    if (r < edge) {
+      bool heart = r < 0.33f;
+      out = {heart ? v3(0.75f, 0.48f, 0.04f) : petal * (0.7f + 0.3f * r), bulge(0.5f * x, 0.45f + 0.4f * y)};
+      return true;
+    }
+  }
+  if (fabsf(u) < 0.035f && v < 1.0f - radius) {
+    out = {v3(s + L_GROUND_B) * (0.5f + 0.5f * v), v3(0.0f, 0.6f, 0.8f)};
+    return true;
+  }
+  return false;
+}
+
+// A tower on a square plot: two boxes, the upper one set back, and sometimes a mast. `h` are its five numbers.
+HD bool tower(const float *s, const Path &p, float x, float z, float ground, float size, float wide, const float *h,
+              uint32_t id, Surface &out) {
+  // the walls stand at an angle of their own; sine and cosine from the half-angle's tangent
+  float q = 0.45f * (h[1] - 0.5f), cosine = (1.0f - q * q) / (1.0f + q * q), sine = 2.0f * q / (1.0f + q * q);
+  float dist = sqrtf(x * x + z * z), fx = x / dist, fz = z / dist;  // forward, away from the camera
+  float ax = cosine * fz + sine * fx, az = -cosine * fx + sine * fz;  // along the front wall
+  float dx = p.sx * ax + p.cz * az, dz = -p.sx * az + p.cz * ax;     // the ray in the tower's frame
+  float ox = -(x * ax + z * az), oz = x * az - z * ax;
+  bool any = false;
+  for (int box = 0; box < 2; box++) {
+    float top = ground + size * (box ? 1.0f : mixf(0.55f, 1.0f, h[2]));
+    float hx = wide * (box ? 0.68f : 1.0f), hz = hx * mixf(0.7f, 1.0f, h[3]);
+    float ix = 1.0f / (fabsf(dx) > 1e-6f ? dx : 1e-6f), iz = 1.0f / (fabsf(dz) > 1e-6f ? dz : 1e-6f);
+    float x0 = (-ox - copysignf(hx, ix)) * ix, x1 = (-ox + copysignf(hx, ix)) * ix;
+    float z0 = (-oz - copysignf(hz, iz)) * iz, z1 = (-oz + copysignf(hz, iz)) * iz;
+    float t0 = fmaxf(x0, z0), t1 = fminf(x1, z1);
+    if (t0 > t1 || t0 < 0.0f || (any && t0 > out.t)) continue;
+    float y = p.base + p.slope * t0;
+    if (y > top || y < ground - 1.0f) continue;
+    bool front = z0 > x0;
+    float along = front ? ox + dx * t0 : oz + dz * t0, half = front ? hx : hz;
+    vec3 n = front ? v3(az, 0.0f, -ax) * copysignf(1.0f, dz) : v3(-ax, 0.0f, -az) * copysignf(1.0f, dx);
+    // windows: whole columns and floors, about eight pixels each in the first row of towers
+    float pane = s[L_PATCH], columns = fmaxf(2.0f, floorf(2.0f * half / pane)), floors = fmaxf(3.0f, floorf((top - ground) / (1.25f * pane)));
+    float cu = (along / (2.0f * half) + 0.5f) * columns, cv = (y - ground) / (top - ground) * floors;
+    float pu = fract(cu), pv = fract(cv);
+    float glass = smoothstepf(0.10f, 0.24f, pu) * smoothstepf(0.90f, 0.76f, pu) * smoothstepf(0.14f, 0.28f, pv) * smoothstepf(0.86f, 0.72f, pv);
+    int style = (int)(h[4] * 4.0f);
+    if (style == 1) glass = smoothstepf(0.2f, 0.35f, pv) * smoothstepf(0.9f, 0.75f, pv);  // ribbon windows
+    if (style == 2) glass = smoothstepf(0.15f, 0.3f, pu) * smoothstepf(0.85f, 0.7f, pu);  // glass between pillars
+    if (y > top - 0.4f * pane || y < ground + 0.3f * pane) glass = 0.0f;
+    float lit = lattice((int)cu + (front ? 0 : 50), (int)cv, id + box);
+    vec3 wall = mix(v3(s + L_THING_A), v3(s + L_THING_B), h[3]);
+    wall = mix(wall, v3(s + L_THING_C), h[4] > 0.75f ? 0.7f : 0.0f) * (0.85f + 0.15f * saturate((y - ground) / size));
+    vec3 warm = mix(v3(1.0f, 0.62f, 0.22f), v3(1.0f, 0.88f, 0.62f), lattice((int)cu, (int)cv, id + 9));
+    out.t = t0, out.normal = n;
+    out.color = mix(wall, v3(s + L_GROUND_D), 0.75f * glass);
+    out.emission = warm * (glass * s[L_LAMPS] * smoothstepf(0.50f, 0.54f, lit) * (0.5f + 0.5f * lit));
+    any = true;
+  }
+  if (!any && h[0] > 0.72f) {  // a mast on the tallest
+    float u = p.sx * fz - p.cz * fx, y = p.base + p.slope * dist, f = (y - ground) / size;
+    if (f > 0.9f && f < 1.25f && fabsf(u) * dist < wide * 0.09f * (1.35f - f) / 0.35f) {
+      out = {dist, v3(s + L_THING_B) * 0.6f, v3(-fx, 0.0f, -fz), v3(0.0f)};
+      any = true;
+    }
+  }
+  return any;
+}
+
+// The first thing on the path between t0 and t1. t < 0: none.
+HD Surface scenery(const float *s, const Path &p, float t0, float t1) {
+  Surface out = {-1.0f, v3(0.0f), v3(0.0f), v3(0.0f)};
+  int kind = landscape_kind(s), rings = (int)s[L_RINGS];
+  uint32_t seed = landscape_seed(s) + 500;
+  float radius = s[L_RING_FIRST], tallest = s[L_SIZE] * 1.5f;
+  for (int k = 0; k < rings; k++, radius *= s[L_RING_GROWTH]) {
+    if (radius < t0) continue;
+    if (radius > t1) break;
+    float y = p.base + p.slope * radius;
+    if (y > s[L_TOP] + tallest) {
+      if (p.slope > 0.0f) break;
+      continue;
+    }
+    if (y < s[L_FLOOR] - 1.0f) break;
+    // distant rings stand denser, up to a limit: beyond it they merge anyway
+    float spacing = s[L_SPACING] * (kind == LAND_MEADOW ? 1.0f + 0.15f * k : 1.0f);
+    int cells = (int)(2.0f * PI * radius / spacing) + 3;
+    float f = p.turn * cells + fract(0.37f * k);
+    f = f >= cells ? f - cells : f;
+    int home = (int)f;
+    float inside = f - home;
+    for (int side = 0; side < 2 && out.t < 0.0f; side++) {
+      int i = side == 0 ? home : (inside < 0.5f ? home - 1 : home + 1);
+      float shift = (i - home) + 0.5f - inside;
+      i = i < 0 ? i + cells : (i >= cells ? i - cells : i);
+      float h[5];
+      for (int j = 0; j < 5; j++) h[j] = lattice(i, k * 8 + j, seed);
+      if (lattice(i, k * 8 + 5, seed) > s[L_CROWD]) continue;
+      float a = (shift + 0.5f * (lattice(i, k * 8 + 6, seed) - 0.5f)) / cells * 2.0f * PI;  // from the ray to the thing
+      float sa = a * (1.0f - a * a / 6.0f), ca = 1.0f - a * a * (0.5f - a * a / 24.0f);
+      float x = radius * (p.sx * ca + p.cz * sa), z = radius * (p.cz * ca - p.sx * sa);
+      if (kind == LAND_CITY) {
+        float bulk = 0.30f + 0.70f * h[0] * h[0];
+        float cluster = 0.45f + 0.75f * around(x, z, radius, 2.5f, seed + 3);  // downtown and suburbs
+        float size = s[L_SIZE] * bulk * cluster * (1.0f + 0.12f * k);
+        if (tower(s, p, x, z, s[L_FLOOR], size, spacing * (0.30f + 0.16f * h[1]), h, seed + i * 16 + k * 4096, out)) out.t = fmaxf(out.t, t0);
+        continue;
+      }
+      float ground = height(s, x, z, false);
+      if (s[L_WATER] > 0.0f && ground < (kind == LAND_OCEAN ? 0.06f * s[L_RELIEF] : 0.5f)) continue;
+      if (kind == LAND_MOUNTAINS && ground > 0.2f * s[L_RELIEF]) continue;
+      float size = s[L_SIZE] * (0.6f + 0.7f * h[0]);
+      if (kind == LAND_BEACH && h[4] > s[L_MIXTURE]) size *= 0.22f;  // a bush
+      float u = -a * radius / size, v = (y - ground + 0.02f * size) / size;
+      if (v < 0.0f || v > 1.1f || fabsf(u) > 0.75f * fmaxf(1.0f, spacing / size)) continue;
+      Look look;
+      bool hit;
+      switch (kind) {
+        case LAND_BEACH: hit = h[4] > s[L_MIXTURE] ? boulder(s, u, v, h, look) : palm(s, u, v, h, look); break;
+        case LAND_DESERT: hit = saguaro(s, u, v, h, look); break;
+        case LAND_MEADOW: hit = flower(s, u, v, h, look); break;
+        case LAND_CANYON:
+        case LAND_MARS: hit = boulder(s, u, v, h, look); break;
+        default: hit = h[4] < s[L_MIXTURE] ? conifer(s, u, v, h, look) : broadleaf(s, u, v, h, look);
+      }
+      if (!hit) continue;
+      vec3 n = look.normal;
+      out.t = radius;
+      // right is (cz, -sx), towards the viewer is (-sx, -cz)
+      out.normal = normalize(v3(n.x * p.cz - n.z * p.sx, n.y, -n.x * p.sx - n.z * p.cz));
+      out.color = look.color * (0.55f + 0.45f * saturate(2.5f * v));  // darker at the foot, as if standing in its own shade
+    }
+    if (out.t >= 0.0f) break;
+  }
+  return out;
+}
