@@ -1,0 +1,60 @@
+"""The tokenizer: whole words of the grammar, any other text, the same ids after saving and in bulk."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import CLIPTokenizer
+
+from pocket.train.tokenizer import LENGTH, encode, train_tokenizer
+from pocket.world.captions import words
+
+LONGEST = (
+    "A pencil drawing of a shiny metal turquoise rubber duck standing on top of a pile of turquoise pancakes "
+    "on the surface of the moon during the night, seen from the front."
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> CLIPTokenizer:
+    return train_tokenizer([f"{word}, {word}." for word in words()])
+
+
+def test_grammar_words_are_one_token(tokenizer: CLIPTokenizer) -> None:
+    split = {word: tokenizer.tokenize(word) for word in words() if len(tokenizer.tokenize(word)) > 1}
+    assert split == {"3d": ["3</w>", "d</w>"]}  # CLIP splits digits off
+    assert len(tokenizer) <= 2048
+
+
+def test_any_text_comes_back(tokenizer: CLIPTokenizer) -> None:
+    text = "a quokka's naïve 火星 selfie, 100% zażółć 🐿️!"
+    ids = tokenizer(text)["input_ids"]
+    assert ids[0] == tokenizer.bos_token_id and ids[-1] == tokenizer.eos_token_id
+    assert tokenizer.eos_token_id not in ids[1:-1]
+    assert tokenizer.decode(ids, skip_special_tokens=True).replace(" ", "") == text.replace(" ", "")
+
+
+def test_case_and_spaces_do_not_matter(tokenizer: CLIPTokenizer) -> None:
+    assert tokenizer("A  Red CAT")["input_ids"] == tokenizer("a red cat")["input_ids"]
+
+
+def test_survives_saving(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
+    tokenizer.save_pretrained(tmp_path)
+    loaded = CLIPTokenizer.from_pretrained(tmp_path)
+    for text in (LONGEST, "A hamburger, side view", "zażółć 🐿️", ""):
+        assert loaded(text)["input_ids"] == tokenizer(text)["input_ids"]
+    assert loaded.model_max_length == LENGTH and loaded.pad_token == "<|endoftext|>"
+
+
+def test_bulk_encoding_is_the_pipelines(tokenizer: CLIPTokenizer) -> None:
+    texts = ["a cat", LONGEST, "mug " * 60, ""]
+    wanted = tokenizer(texts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="np")
+    ids = encode(tokenizer, texts)
+    assert ids.dtype == np.int16 and ids.shape == (4, LENGTH)
+    assert np.array_equal(ids, wanted["input_ids"])
+    assert (ids[1] == tokenizer.eos_token_id).sum() >= 1 and ids[1][-1] == tokenizer.eos_token_id
+    assert encode(tokenizer, []).shape == (0, LENGTH)
+
+
+def test_the_longest_caption_fits(tokenizer: CLIPTokenizer) -> None:
+    assert len(tokenizer(LONGEST)["input_ids"]) <= LENGTH
