@@ -67,8 +67,8 @@ SKIES: dict[str, dict[str, Color]] = {
         CLOUD_LIT=(1.0, 0.36, 0.14), CLOUD_DARK=(0.20, 0.10, 0.17),
     ),
     "night": dict(
-        ZENITH=(0.004, 0.008, 0.030), SUNWARD=(0.022, 0.040, 0.095), AWAY=(0.012, 0.024, 0.062),
-        SUN=(0.115, 0.15, 0.235), AMBIENT=(0.018, 0.027, 0.055), GLOW=(0.055, 0.070, 0.095),
+        ZENITH=(0.004, 0.009, 0.034), SUNWARD=(0.026, 0.048, 0.11), AWAY=(0.015, 0.030, 0.075),
+        SUN=(0.16, 0.205, 0.31), AMBIENT=(0.034, 0.048, 0.090), GLOW=(0.055, 0.070, 0.095),
         CLOUD_LIT=(0.055, 0.070, 0.11), CLOUD_DARK=(0.010, 0.015, 0.032),
     ),
     "dawn": dict(
@@ -92,7 +92,7 @@ def put_light(h: Header, rng: np.random.Generator, time: str, weather: str, mars
     sky = {name: vary(rng, color, 0.08) for name, color in SKIES[time].items()}
     if mars:
         sky |= {name: vary(rng, color, 0.08) for name, color in MARS_SKIES[time].items()}
-    low, high = {"day": (28, 58), "sunset": (2.5, 8), "night": (12, 26), "dawn": (1.5, 6)}[time]
+    low, high = {"day": (22, 50), "sunset": (2.5, 8), "night": (12, 26), "dawn": (1.5, 6)}[time]
     elevation = np.radians(rng.uniform(low, high))
     # a low sun and the moon are what the picture is about: mostly in view, seldom in its middle
     aside = rng.uniform(4, 27) if time != "day" and rng.random() < 0.7 else rng.uniform(30, 170)
@@ -139,153 +139,190 @@ def put_air(h: Header, rng: np.random.Generator, time: str, weather: str, sight:
     h.put(FOG=density, FOG_HEIGHT=depth, FOG_TINT=tint, FOG_COLOR=0.35 * glow + 0.65 * np.array(grey))
 
 
+# Each of these draws one landscape: its ground, water and things, and the air above them.
+# fmt: off
 def mountains(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
     lake = rng.random() < 0.55
-    eye, relief = rng.uniform(14, 26), rng.uniform(520, 820)
+    relief, floor = rng.uniform(620, 900), -7.0 if lake else 2.0
     h.put(
-        EYE=eye, HORIZON=rng.uniform(0.12, 0.22), SCALE=1 / rng.uniform(750, 1100), RELIEF=relief,
-        NEAR=rng.uniform(180, 320), FAR=rng.uniform(1300, 1900), FLOOR=-7.0 if lake else 2.0, TOP=1.15 * relief, REACH=4200, STRIDE=0.5,
-        SHADOW=700, WATER=lake, WAVES=rng.uniform(0.05, 0.25), DEEP=choose(rng, (0.02, 0.07, 0.10), (0.02, 0.09, 0.09)),
-        SHALLOW=choose(rng, (0.04, 0.16, 0.18), (0.05, 0.20, 0.20)),
+        EYE=rng.uniform(14, 26), HORIZON=rng.uniform(0.10, 0.20), SCALE=1 / rng.uniform(700, 1000), RELIEF=relief,
+        NEAR=rng.uniform(180, 320), FAR=rng.uniform(1000, 1400), FLOOR=floor, CALM=floor + 0.02 * relief,
+        TOP=1.1 * relief, REACH=2800, STRIDE=0.42, SHADOW=600, LINE=rng.uniform(0.24, 0.55), PATCH=1 / 190,
         GROUND_A=choose(rng, (0.15, 0.23, 0.05), (0.22, 0.24, 0.07), (0.11, 0.20, 0.05)),
         GROUND_B=choose(rng, (0.22, 0.20, 0.19), (0.26, 0.22, 0.18), (0.18, 0.19, 0.22)), GROUND_C=(0.88, 0.90, 0.94),
-        GROUND_D=choose(rng, (0.045, 0.10, 0.04), (0.06, 0.11, 0.035)), LINE=rng.uniform(0.24, 0.55), PATCH=1 / 190,
-        RINGS=9, RING_FIRST=70, RING_GROWTH=1.27, SPACING=rng.uniform(9, 16), SIZE=rng.uniform(13, 19), CROWD=rng.uniform(0.25, 0.8),
-        MIXTURE=1, THING_A=choose(rng, (0.025, 0.07, 0.03)), THING_B=choose(rng, (0.05, 0.10, 0.035)), THING_C=(0.10, 0.06, 0.035),
-    )  # fmt: skip
-    put_air(h, rng, time, weather, sight=900, depth=260)
+        GROUND_D=choose(rng, (0.045, 0.10, 0.04), (0.06, 0.11, 0.035)),
+    )
+    h.put(
+        WATER=lake, WAVES=rng.uniform(0.05, 0.25), DEEP=choose(rng, (0.02, 0.07, 0.10), (0.02, 0.09, 0.09)),
+        SHALLOW=choose(rng, (0.04, 0.16, 0.18), (0.05, 0.20, 0.20)),
+    )
+    h.put(
+        RINGS=9, RING_FIRST=70, RING_GROWTH=1.27, SPACING=rng.uniform(9, 16), SIZE=rng.uniform(13, 19),
+        CROWD=rng.uniform(0.25, 0.8), MIXTURE=1, THING_A=choose(rng, (0.025, 0.07, 0.03), (0.05, 0.10, 0.035)),
+        THING_C=(0.10, 0.06, 0.035),
+    )
+    put_air(h, rng, time, weather, sight=800, depth=260)
 
 
 def beach(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
-    near = rng.uniform(10, 15)
+    near = rng.uniform(11, 16)
     h.put(
-        EYE=rng.uniform(3.2, 4.4), HORIZON=rng.uniform(-0.02, 0.12), SCALE=1 / 5.0, RELIEF=0.3, NEAR=near, FAR=near + rng.uniform(8, 18),
-        FLOOR=-2, SHAPE=rng.uniform(0.05, 0.08), TOP=3.1, REACH=60, STRIDE=0.8, WATER=1, WAVES=rng.uniform(0.35, 0.7),
-        DEEP=choose(rng, (0.01, 0.12, 0.30), (0.01, 0.16, 0.26), (0.02, 0.10, 0.22)),
+        EYE=rng.uniform(3.2, 4.4), HORIZON=rng.uniform(-0.02, 0.12), SCALE=1 / 5.0, RELIEF=0.3, NEAR=near,
+        FAR=near + rng.uniform(8, 18), FLOOR=-2, CALM=0.9, TOP=0.9, SHAPE=rng.uniform(0.05, 0.08), REACH=60, STRIDE=0.8,
+        GROUND_A=choose(rng, (0.70, 0.56, 0.36), (0.76, 0.66, 0.48), (0.66, 0.50, 0.30)),
+        GROUND_B=choose(rng, (0.62, 0.48, 0.29), (0.72, 0.60, 0.42)), GROUND_C=choose(rng, (0.34, 0.25, 0.15)), PATCH=0.3,
+    )
+    h.put(
+        WATER=1, WAVES=rng.uniform(0.35, 0.7), DEEP=choose(rng, (0.01, 0.12, 0.30), (0.01, 0.16, 0.26), (0.02, 0.10, 0.22)),
         SHALLOW=choose(rng, (0.08, 0.50, 0.48), (0.12, 0.46, 0.50), (0.06, 0.40, 0.46)),
-        GROUND_A=choose(rng, (0.70, 0.56, 0.36), (0.76, 0.66, 0.48), (0.66, 0.50, 0.30)), GROUND_B=choose(rng, (0.62, 0.48, 0.29), (0.72, 0.60, 0.42)),
-        GROUND_C=choose(rng, (0.34, 0.25, 0.15)), PATCH=0.3,
-        RINGS=4, RING_FIRST=rng.uniform(8.5, 10.5), RING_GROWTH=1.25, SPACING=rng.uniform(4.5, 6.0), SIZE=rng.uniform(5.5, 7.5),
-        CROWD=rng.uniform(0.35, 0.75), MIXTURE=rng.uniform(0.7, 0.95),
-        THING_A=choose(rng, (0.05, 0.16, 0.03), (0.08, 0.18, 0.03)), THING_B=choose(rng, (0.16, 0.30, 0.05), (0.12, 0.28, 0.06)), THING_C=choose(rng, (0.25, 0.17, 0.10)),
-    )  # fmt: skip
+    )
+    h.put(
+        RINGS=4, RING_FIRST=rng.uniform(8.5, 10.5), RING_GROWTH=1.25, SPACING=rng.uniform(4.5, 6.0),
+        SIZE=rng.uniform(5.5, 7.5), CROWD=rng.uniform(0.4, 0.75), MIXTURE=rng.uniform(0.7, 0.95),
+        THING_A=choose(rng, (0.05, 0.16, 0.03), (0.08, 0.18, 0.03)), THING_B=choose(rng, (0.16, 0.30, 0.05), (0.12, 0.28, 0.06)),
+        THING_C=choose(rng, (0.25, 0.17, 0.10)),
+    )
     put_air(h, rng, time, weather, sight=90, depth=30)
 
 
 def desert(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
-    relief = rng.uniform(12, 22)
+    relief = rng.uniform(22, 38)
     h.put(
-        EYE=rng.uniform(6, 9), HORIZON=rng.uniform(-0.02, 0.12), SCALE=1 / rng.uniform(70, 120), RELIEF=relief, NEAR=15, FAR=rng.uniform(150, 260), FLOOR=0,
-        TOP=1.25 * relief, REACH=900, STRIDE=0.55, SHADOW=60,
-        GROUND_A=choose(rng, (0.72, 0.42, 0.17), (0.78, 0.52, 0.25), (0.70, 0.36, 0.13)), GROUND_B=choose(rng, (0.80, 0.52, 0.24), (0.74, 0.46, 0.20)), PATCH=1 / 60,
-        RINGS=7, RING_FIRST=rng.uniform(12, 17), RING_GROWTH=1.38, SPACING=rng.uniform(9, 13), SIZE=rng.uniform(4.0, 5.5), CROWD=rng.uniform(0.45, 0.85),
-        THING_A=choose(rng, (0.06, 0.17, 0.06), (0.08, 0.19, 0.08)), THING_B=choose(rng, (0.12, 0.25, 0.09), (0.10, 0.22, 0.07)), THING_C=(0.2, 0.2, 0.1),
-    )  # fmt: skip
-    put_air(h, rng, time, weather, sight=130, depth=25)
+        EYE=rng.uniform(8, 11), HORIZON=rng.uniform(0.0, 0.12), SCALE=1 / rng.uniform(90, 150), RELIEF=relief,
+        NEAR=15, FAR=rng.uniform(130, 220), FLOOR=0, CALM=0.2 * relief, TOP=1.25 * relief, REACH=800, STRIDE=0.5, SHADOW=60,
+        GROUND_A=choose(rng, (0.72, 0.42, 0.17), (0.78, 0.52, 0.25), (0.70, 0.36, 0.13)),
+        GROUND_B=choose(rng, (0.80, 0.52, 0.24), (0.74, 0.46, 0.20)), PATCH=1 / 60,
+    )
+    h.put(
+        RINGS=6, RING_FIRST=rng.uniform(13, 18), RING_GROWTH=1.42, SPACING=rng.uniform(10, 16), SIZE=rng.uniform(4.0, 5.5),
+        CROWD=rng.uniform(0.4, 0.8), THING_A=choose(rng, (0.06, 0.17, 0.06), (0.08, 0.19, 0.08)),
+        THING_B=choose(rng, (0.12, 0.25, 0.09), (0.10, 0.22, 0.07)),
+    )
+    put_air(h, rng, time, weather, sight=130, depth=30)
 
 
 def forest(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
-    size = rng.uniform(11, 16)
-    autumn = rng.random() < 0.22
-    leaves = (
-        [(0.42, 0.17, 0.03), (0.50, 0.27, 0.04), (0.36, 0.09, 0.03)]
-        if autumn
-        else [(0.05, 0.15, 0.025), (0.07, 0.19, 0.035), (0.04, 0.12, 0.04)]
+    green = [(0.08, 0.22, 0.03), (0.11, 0.27, 0.04), (0.06, 0.18, 0.05)]
+    autumn = [(0.52, 0.22, 0.03), (0.58, 0.34, 0.05), (0.46, 0.12, 0.035)]
+    h.put(
+        EYE=rng.uniform(2.6, 4.2), HORIZON=rng.uniform(0.08, 0.24), SCALE=1 / 50, RELIEF=7, NEAR=20, FAR=90, FLOOR=-1.5,
+        CALM=-0.6, TOP=5.6, REACH=260, STRIDE=0.7, PATCH=1 / 7,
+        GROUND_A=choose(rng, (0.10, 0.17, 0.04), (0.16, 0.14, 0.05)), GROUND_B=choose(rng, (0.18, 0.14, 0.07), (0.14, 0.22, 0.05)),
     )
     h.put(
-        EYE=rng.uniform(2.6, 4.2), HORIZON=rng.uniform(0.08, 0.24), SCALE=1 / 50, RELIEF=7, NEAR=20, FAR=90, FLOOR=-1.5, TOP=5.6, REACH=260, STRIDE=0.7,
-        GROUND_A=choose(rng, (0.07, 0.12, 0.03), (0.12, 0.11, 0.04)), GROUND_B=choose(rng, (0.13, 0.10, 0.05), (0.10, 0.16, 0.04)), PATCH=1 / 7,
-        RINGS=10, RING_FIRST=rng.uniform(11, 15), RING_GROWTH=1.27, SPACING=rng.uniform(4.6, 6.2), SIZE=size, CROWD=rng.uniform(0.6, 0.85),
-        MIXTURE=rng.choice([0.08, 0.5, 0.95]), THING_A=choose(rng, *leaves), THING_B=choose(rng, *leaves, amount=0.3), THING_C=choose(rng, (0.10, 0.065, 0.04), (0.13, 0.10, 0.075)),
-    )  # fmt: skip
+        RINGS=12, RING_FIRST=rng.uniform(12, 16), RING_GROWTH=1.2, SPACING=rng.uniform(6.5, 8.0), SIZE=rng.uniform(10, 13),
+        CROWD=rng.uniform(0.6, 0.85), MIXTURE=rng.choice([0.1, 0.5, 0.95]),
+        THING_A=choose(rng, (0.04, 0.12, 0.04), (0.06, 0.15, 0.05), (0.035, 0.11, 0.065)),
+        THING_B=choose(rng, *(autumn if rng.random() < 0.25 else green)),
+        THING_C=choose(rng, (0.13, 0.08, 0.05), (0.17, 0.13, 0.095)),
+    )
     put_air(h, rng, time, weather, sight=42, depth=22)
 
 
 def city(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
-    harbour = rng.random() < 0.7
-    near = rng.uniform(150, 190)
+    harbour = rng.random() < 0.75  # else a park lies before the towers
+    near = rng.uniform(150, 190) if harbour else 5.0
     h.put(
-        EYE=rng.uniform(14, 24), HORIZON=rng.uniform(0.10, 0.20), NEAR=near if harbour else 5, FAR=near + 30 if harbour else 8, FLOOR=2.0,
-        TOP=2.1, REACH=900, STRIDE=0.9, WATER=1 if harbour else 0, WAVES=rng.uniform(0.25, 0.5),
-        DEEP=choose(rng, (0.02, 0.06, 0.09)), SHALLOW=choose(rng, (0.03, 0.09, 0.11)),
-        GROUND_A=choose(rng, (0.08, 0.14, 0.04), (0.10, 0.13, 0.05)), GROUND_B=choose(rng, (0.14, 0.19, 0.06), (0.17, 0.17, 0.15)), PATCH=rng.uniform(4.6, 6.0),
-        GROUND_D=choose(rng, (0.09, 0.14, 0.20), (0.05, 0.08, 0.11), (0.12, 0.16, 0.18)),
-        RINGS=6, RING_FIRST=235, RING_GROWTH=1.17, SPACING=rng.uniform(30, 40), SIZE=rng.uniform(95, 135), CROWD=rng.uniform(0.8, 0.97),
-        THING_A=choose(rng, (0.42, 0.38, 0.34), (0.30, 0.33, 0.38), (0.48, 0.42, 0.34)), THING_B=choose(rng, (0.22, 0.25, 0.30), (0.55, 0.53, 0.50), (0.36, 0.24, 0.18)),
-        THING_C=choose(rng, (0.34, 0.15, 0.10), (0.12, 0.16, 0.22), (0.50, 0.40, 0.28)),
-        LAMPS={"day": 0.0, "sunset": rng.uniform(0.25, 0.6), "dawn": rng.uniform(0.1, 0.3), "night": rng.uniform(0.8, 1.2)}[time],
-    )  # fmt: skip
+        EYE=rng.uniform(14, 24), HORIZON=rng.uniform(0.10, 0.20), NEAR=near, FAR=near + (30 if harbour else 3), FLOOR=2.0,
+        CALM=-1.9, TOP=2.1, REACH=900, STRIDE=0.9,
+        GROUND_A=choose(rng, (0.10, 0.19, 0.04), (0.13, 0.20, 0.05)), GROUND_B=choose(rng, (0.17, 0.26, 0.06), (0.20, 0.25, 0.09)),
+        GROUND_D=choose(rng, (0.12, 0.20, 0.30), (0.06, 0.10, 0.14), (0.16, 0.23, 0.28)), PATCH=rng.uniform(4.8, 6.2),
+    )
+    h.put(
+        WATER=harbour, WAVES=rng.uniform(0.25, 0.5), DEEP=choose(rng, (0.02, 0.06, 0.09)), SHALLOW=choose(rng, (0.03, 0.09, 0.11)),
+    )
+    h.put(
+        RINGS=6, RING_FIRST=235, RING_GROWTH=1.17, SPACING=rng.uniform(30, 40), SIZE=rng.uniform(95, 135),
+        CROWD=rng.uniform(0.8, 0.97),
+        THING_A=choose(rng, (0.55, 0.50, 0.45), (0.42, 0.46, 0.52), (0.60, 0.52, 0.42)),
+        THING_B=choose(rng, (0.28, 0.32, 0.38), (0.62, 0.60, 0.57), (0.46, 0.31, 0.23)),
+        THING_C=choose(rng, (0.46, 0.21, 0.14), (0.16, 0.23, 0.32), (0.60, 0.48, 0.33)),
+        LAMPS={"day": 0.0, "sunset": 0.45, "dawn": 0.2, "night": 1.0}[time] * rng.uniform(0.8, 1.2),
+    )
     put_air(h, rng, time, weather, sight=300, depth=120)
 
 
 def meadow(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
-    blooms = [
-        (0.75, 0.06, 0.05),
-        (0.80, 0.55, 0.04),
-        (0.82, 0.80, 0.78),
-        (0.45, 0.12, 0.62),
-        (0.80, 0.22, 0.42),
-        (0.14, 0.20, 0.72),
-    ]
-    first, second, third = (vary(rng, blooms[i]) for i in rng.permutation(len(blooms))[:3])
-    relief = rng.uniform(14, 26)
+    red, yellow, white = (0.75, 0.06, 0.05), (0.80, 0.55, 0.04), (0.82, 0.80, 0.78)
+    purple, pink, blue = (0.45, 0.12, 0.62), (0.80, 0.22, 0.42), (0.14, 0.20, 0.72)
+    first, second, third = (vary(rng, color) for color in rng.permutation([red, yellow, white, purple, pink, blue])[:3])
+    relief, floor = rng.uniform(18, 30), -1.4
     h.put(
-        EYE=rng.uniform(1.7, 2.3), HORIZON=rng.uniform(-0.06, 0.06), SCALE=1 / rng.uniform(80, 140), RELIEF=relief, NEAR=12, FAR=rng.uniform(160, 300), FLOOR=-1.4,
-        TOP=relief, REACH=800, STRIDE=0.7,
-        GROUND_A=choose(rng, (0.12, 0.27, 0.03), (0.17, 0.30, 0.04)), GROUND_B=choose(rng, (0.20, 0.36, 0.05), (0.10, 0.24, 0.04)), GROUND_C=first, GROUND_D=second, PATCH=1 / 18,
-        RINGS=14, RING_FIRST=rng.uniform(2.2, 2.6), RING_GROWTH=1.2, SPACING=rng.uniform(0.26, 0.36), SIZE=rng.uniform(0.42, 0.56), CROWD=rng.uniform(0.55, 0.85),
-        MIXTURE=rng.uniform(0.3, 0.8), THING_A=first, THING_B=second, THING_C=third,
-    )  # fmt: skip
+        EYE=rng.uniform(1.7, 2.3), HORIZON=rng.uniform(-0.06, 0.06), SCALE=1 / rng.uniform(80, 140), RELIEF=relief,
+        NEAR=12, FAR=rng.uniform(160, 300), FLOOR=floor, CALM=0.13 * relief + floor, TOP=relief, REACH=800, STRIDE=0.7,
+        GROUND_A=choose(rng, (0.12, 0.27, 0.03), (0.17, 0.30, 0.04)), GROUND_B=choose(rng, (0.20, 0.36, 0.05), (0.10, 0.24, 0.04)),
+        GROUND_C=first, GROUND_D=second, PATCH=1 / 18,
+    )
+    h.put(
+        RINGS=10, RING_FIRST=rng.uniform(2.2, 2.6), RING_GROWTH=1.2, SPACING=rng.uniform(0.26, 0.36),
+        SIZE=rng.uniform(0.42, 0.56), CROWD=rng.uniform(0.55, 0.85), MIXTURE=rng.uniform(0.3, 0.8),
+        THING_A=first, THING_B=second, THING_C=third,
+    )
     put_air(h, rng, time, weather, sight=110, depth=25)
 
 
 def ocean(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
     phase, relief = rng.uniform(0, 2 * np.pi), rng.uniform(200, 340)
     h.put(
-        EYE=rng.uniform(16, 30), HORIZON=rng.uniform(-0.04, 0.10), SCALE=1 / rng.uniform(210, 300), RELIEF=relief, NEAR=rng.uniform(130, 180), FAR=rng.uniform(330, 460), FLOOR=-3,
-        SHAPE=np.cos(phase), SHAPE2=-np.sin(phase), LINE=rng.uniform(0.58, 0.64), TOP=0.5 * relief, REACH=2200, STRIDE=0.5, WATER=1, SHADOW=90, WAVES=rng.uniform(0.45, 0.85),
-        DEEP=choose(rng, (0.01, 0.09, 0.24), (0.01, 0.12, 0.22), (0.02, 0.08, 0.17)), SHALLOW=choose(rng, (0.02, 0.22, 0.34), (0.02, 0.24, 0.30)),
-        GROUND_A=choose(rng, (0.66, 0.56, 0.38)), GROUND_B=choose(rng, (0.08, 0.20, 0.04), (0.12, 0.22, 0.05)), GROUND_C=choose(rng, (0.25, 0.21, 0.17), (0.30, 0.27, 0.24)),
-        GROUND_D=choose(rng, (0.05, 0.14, 0.035), (0.15, 0.25, 0.05)), PATCH=1 / 40,
-    )  # fmt: skip
+        EYE=rng.uniform(16, 30), HORIZON=rng.uniform(-0.04, 0.10), SCALE=1 / rng.uniform(210, 300), RELIEF=relief,
+        NEAR=rng.uniform(130, 180), FAR=rng.uniform(330, 460), FLOOR=-3, CALM=-2.9, TOP=0.5 * relief, REACH=1500, STRIDE=0.4,
+        SHAPE=np.cos(phase), SHAPE2=-np.sin(phase), LINE=rng.uniform(0.58, 0.63), SHADOW=90, PATCH=1 / 40,
+        GROUND_A=choose(rng, (0.66, 0.56, 0.38)), GROUND_B=choose(rng, (0.08, 0.20, 0.04), (0.12, 0.22, 0.05)),
+        GROUND_C=choose(rng, (0.25, 0.21, 0.17), (0.30, 0.27, 0.24)), GROUND_D=choose(rng, (0.05, 0.14, 0.035), (0.15, 0.25, 0.05)),
+    )
+    h.put(
+        WATER=1, WAVES=rng.uniform(0.45, 0.85), DEEP=choose(rng, (0.01, 0.09, 0.24), (0.01, 0.12, 0.22), (0.02, 0.08, 0.17)),
+        SHALLOW=choose(rng, (0.02, 0.22, 0.34), (0.02, 0.24, 0.30)),
+    )
     put_air(h, rng, time, weather, sight=330, depth=90)
 
 
 def snowy_hills(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
-    relief = rng.uniform(28, 50)
+    relief, floor = rng.uniform(45, 75), -1.5
     h.put(
-        EYE=rng.uniform(6, 9), HORIZON=rng.uniform(-0.02, 0.10), SCALE=1 / rng.uniform(100, 160), RELIEF=relief, NEAR=25, FAR=rng.uniform(220, 340), FLOOR=-1.5,
-        TOP=relief, REACH=1100, STRIDE=0.7, SHADOW=90,
-        GROUND_A=vary(rng, (0.86, 0.89, 0.94), 0.04), GROUND_B=vary(rng, (0.80, 0.85, 0.93), 0.04), PATCH=1 / 40,
-        RINGS=9, RING_FIRST=rng.uniform(17, 24), RING_GROWTH=1.35, SPACING=rng.uniform(6, 10), SIZE=rng.uniform(7, 10), CROWD=rng.uniform(0.3, 0.75),
-        MIXTURE=1, THING_A=choose(rng, (0.03, 0.08, 0.05)), THING_B=choose(rng, (0.05, 0.11, 0.06)), THING_C=(0.10, 0.06, 0.04), SNOW=rng.uniform(0.6, 1.0),
-    )  # fmt: skip
+        EYE=rng.uniform(7, 11), HORIZON=rng.uniform(0.0, 0.12), SCALE=1 / rng.uniform(100, 150), RELIEF=relief,
+        NEAR=25, FAR=rng.uniform(200, 320), FLOOR=floor, CALM=0.13 * relief + floor, TOP=relief, REACH=900, STRIDE=0.6,
+        SHADOW=90, GROUND_A=vary(rng, (0.70, 0.73, 0.78), 0.04), GROUND_B=vary(rng, (0.62, 0.68, 0.78), 0.04), PATCH=1 / 40,
+    )
+    h.put(
+        RINGS=9, RING_FIRST=rng.uniform(17, 24), RING_GROWTH=1.35, SPACING=rng.uniform(6, 10), SIZE=rng.uniform(7, 10),
+        CROWD=rng.uniform(0.3, 0.7), MIXTURE=1, THING_A=choose(rng, (0.03, 0.08, 0.05), (0.05, 0.11, 0.06)),
+        THING_C=(0.10, 0.06, 0.04), SNOW=rng.uniform(0.6, 1.0),
+    )
     put_air(h, rng, time, weather, sight=140, depth=45)
 
 
 def canyon(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
-    relief = rng.uniform(110, 170)
+    relief = rng.uniform(90, 140)
     h.put(
-        EYE=rng.uniform(10, 22), HORIZON=rng.uniform(0.04, 0.16), SCALE=1 / rng.uniform(200, 300), RELIEF=relief, NEAR=rng.uniform(40, 80), FAR=rng.uniform(240, 400), FLOOR=0,
-        SHAPE=rng.integers(2, 5), TOP=relief * 1.02, REACH=1600, STRIDE=0.32, SHADOW=170,
-        GROUND_A=choose(rng, (0.42, 0.13, 0.06), (0.36, 0.11, 0.06)), GROUND_B=choose(rng, (0.62, 0.26, 0.11), (0.56, 0.21, 0.09)), GROUND_C=choose(rng, (0.78, 0.52, 0.30), (0.74, 0.44, 0.24)),
-        GROUND_D=choose(rng, (0.52, 0.30, 0.15), (0.38, 0.30, 0.13)), LINE=rng.uniform(11, 17), PATCH=1 / 50,
-        RINGS=6, RING_FIRST=28, RING_GROWTH=1.35, SPACING=rng.uniform(9, 14), SIZE=rng.uniform(1.4, 2.2), CROWD=rng.uniform(0.3, 0.7),
-        THING_A=choose(rng, (0.10, 0.15, 0.05), (0.15, 0.17, 0.07)), THING_B=choose(rng, (0.16, 0.19, 0.08)), THING_C=(0.2, 0.1, 0.05),
-    )  # fmt: skip
+        EYE=rng.uniform(12, 24), HORIZON=rng.uniform(0.04, 0.16), SCALE=1 / rng.uniform(180, 260), RELIEF=relief,
+        NEAR=rng.uniform(50, 90), FAR=rng.uniform(180, 300), FLOOR=0, CALM=0.1, TOP=relief * 1.02, REACH=1300, STRIDE=0.3,
+        SHAPE=rng.integers(2, 5), SHADOW=170, LINE=rng.uniform(11, 17), PATCH=1 / 50,
+        GROUND_A=choose(rng, (0.42, 0.13, 0.06), (0.36, 0.11, 0.06)), GROUND_B=choose(rng, (0.62, 0.26, 0.11), (0.56, 0.21, 0.09)),
+        GROUND_C=choose(rng, (0.80, 0.54, 0.32), (0.76, 0.46, 0.25)), GROUND_D=choose(rng, (0.56, 0.32, 0.16), (0.40, 0.32, 0.14)),
+    )
+    h.put(
+        RINGS=6, RING_FIRST=28, RING_GROWTH=1.35, SPACING=rng.uniform(9, 14), SIZE=rng.uniform(1.4, 2.2),
+        CROWD=rng.uniform(0.3, 0.7), THING_A=choose(rng, (0.10, 0.15, 0.05), (0.15, 0.17, 0.07)), THING_B=choose(rng, (0.16, 0.19, 0.08)),
+    )
     put_air(h, rng, time, weather, sight=260, depth=120)
 
 
 def mars(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
-    relief = rng.uniform(18, 34)
+    relief = rng.uniform(22, 40)
     h.put(
-        EYE=rng.uniform(4, 6.5), HORIZON=rng.uniform(-0.06, 0.08), SCALE=1 / rng.uniform(90, 150), RELIEF=relief, NEAR=rng.uniform(60, 120), FAR=rng.uniform(350, 500), FLOOR=-0.16 * relief,
-        SHAPE=1 / rng.uniform(26, 42), TOP=1.3 * relief, REACH=1100, STRIDE=0.55, SHADOW=45,
-        GROUND_A=choose(rng, (0.40, 0.13, 0.05), (0.46, 0.16, 0.06), (0.36, 0.12, 0.055)), GROUND_B=choose(rng, (0.55, 0.22, 0.09), (0.48, 0.18, 0.075)), GROUND_C=choose(rng, (0.22, 0.075, 0.04)),
-        PATCH=1 / 14, RINGS=8, RING_FIRST=rng.uniform(6, 8), RING_GROWTH=1.4, SPACING=rng.uniform(3, 4.5), SIZE=rng.uniform(0.55, 0.95), CROWD=rng.uniform(0.4, 0.7),
-        THING_A=choose(rng, (0.26, 0.09, 0.045)), THING_B=choose(rng, (0.42, 0.17, 0.08)), THING_C=(0.2, 0.1, 0.05),
-    )  # fmt: skip
+        EYE=rng.uniform(4, 6.5), HORIZON=rng.uniform(-0.04, 0.10), SCALE=1 / rng.uniform(90, 150), RELIEF=relief,
+        NEAR=rng.uniform(60, 120), FAR=rng.uniform(300, 420), FLOOR=-0.16 * relief, CALM=0.09 * relief + 4.5,
+        TOP=1.25 * relief, REACH=800, STRIDE=0.55, SHADOW=45, SHAPE=1 / rng.uniform(26, 42), PATCH=1 / 14,
+        GROUND_A=choose(rng, (0.40, 0.13, 0.05), (0.46, 0.16, 0.06), (0.36, 0.12, 0.055)),
+        GROUND_B=choose(rng, (0.55, 0.22, 0.09), (0.48, 0.18, 0.075)), GROUND_C=choose(rng, (0.22, 0.075, 0.04)),
+    )
+    h.put(
+        RINGS=8, RING_FIRST=rng.uniform(6, 8), RING_GROWTH=1.4, SPACING=rng.uniform(3, 4.5), SIZE=rng.uniform(0.55, 0.95),
+        CROWD=rng.uniform(0.4, 0.7), THING_A=choose(rng, (0.26, 0.09, 0.045)), THING_B=choose(rng, (0.42, 0.17, 0.08)),
+    )
     put_air(h, rng, time, weather, sight=120, depth=40)
+# fmt: on
 
 
 MAKERS = (mountains, beach, desert, forest, city, meadow, ocean, snowy_hills, canyon, mars)  # as in LANDSCAPES

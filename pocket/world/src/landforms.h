@@ -61,6 +61,7 @@
 #define L_THING_C 105
 #define L_LAMPS 108  // brightness of lit windows
 #define L_SNOW 109  // snow on trees
+#define L_CALM 110  // within NEAR nothing of the ground is higher than this
 
 // landscapes, in the order of vocabulary.LANDSCAPES
 #define LAND_MOUNTAINS 0
@@ -163,12 +164,12 @@ HD float height(const float *s, float x, float z, bool fine) {
   float ramp = smoothstepf(s[L_NEAR], s[L_FAR], r), k = s[L_SCALE];
   switch (landscape_kind(s)) {
     case LAND_MOUNTAINS: {
-      float e = eroded(x * k, z * k, fine ? 6 : 4, seed);
-      float foot = rolling(x * k * 2.5f, z * k * 2.5f, 2, 0.5f, seed + 20);
+      float e = eroded(x * k, z * k, fine ? 6 : 3, seed);
+      float foot = soft_noise(x * k * 2.5f, z * k * 2.5f, seed + 20);
       return s[L_FLOOR] + relief * (ramp * (0.15f * foot + 1.25f * e * sqrtf(e)) + 0.03f * (foot - 0.4f) * (1.0f - ramp));
     }
     case LAND_BEACH: {
-      float rise = s[L_SHAPE] * (shore(s, x, z, r) - r);
+      float out = s[L_SHAPE] * (shore(s, x, z, r) - r), rise = out > 0.0f ? 0.7f * (1.0f - expf(-1.4f * out)) : out;
       return fmaxf(rise, -2.0f) + relief * (rolling(x * k, z * k, fine ? 3 : 2, 0.45f, seed) - 0.5f) * saturate(rise);
     }
     case LAND_DESERT: {  // crests follow the middle level of a noise; a bent coordinate makes one side steeper
@@ -190,16 +191,17 @@ HD float height(const float *s, float x, float z, bool fine) {
       return land * relief * (0.6f + 3.0f * rock * saturate(land * 6.0f));
     }
     case LAND_CANYON: {
-      float v = rolling(x * k, z * k, fine ? 4 : 3, 0.4f, seed) * 1.35f - 0.2f;
-      v = saturate(v + 0.22f * ramp) * s[L_SHAPE] * ramp;
+      float v = (rolling(x * k, z * k, 3, 0.45f, seed) - 0.5f) * 1.9f + 0.34f;
+      v += 0.05f * (eroded(x * k * 6.0f, z * k * 6.0f, fine ? 3 : 2, seed + 8) - 0.4f);  // gullies in the walls
+      v = saturate(v) * (s[L_SHAPE] - 0.02f) * ramp;
       float level = floorf(v), part = v - level;
-      float wall = smoothstepf(0.0f, 0.28f, part), talus = part;
-      return s[L_FLOOR] + relief * (level + 0.82f * wall + 0.18f * talus) / s[L_SHAPE];
+      float wall = smoothstepf(0.10f, 0.30f, part), talus = part;
+      return s[L_FLOOR] + relief * (level + 0.78f * wall + 0.22f * talus) / s[L_SHAPE];
     }
     case LAND_MARS: {
-      float hills = rolling(x * k, z * k, fine ? 4 : 3, 0.45f, seed);
-      float far_ridge = eroded(x * k * 0.5f, z * k * 0.5f, 3, seed + 9);
-      return s[L_FLOOR] + relief * (0.25f * hills + ramp * far_ridge * 1.3f) + craters(s, x, z) * smoothstepf(6.0f, 25.0f, r);
+      float hills = rolling(x * k, z * k, fine ? 4 : 2, 0.45f, seed);
+      float far_ridge = ramp > 0.0f ? eroded(x * k * 0.5f, z * k * 0.5f, 3, seed + 9) : 0.0f;
+      return s[L_FLOOR] + relief * (0.25f * hills + ramp * far_ridge * 1.3f) + (r < 300.0f ? craters(s, x, z) * smoothstepf(6.0f, 25.0f, r) * smoothstepf(300.0f, 150.0f, r) : 0.0f);
     }
     default: {  // forest, meadow, snowy hills: round hills
       float h = rolling(x * k, z * k, fine ? 4 : 3, 0.32f, seed);
@@ -244,7 +246,7 @@ HD vec3 ground_color(const float *s, vec3 p, float t, vec3 n) {
     case LAND_DESERT: {  // wind ripples close by
       return mix(a, b, mottle) * (1.0f + 0.06f * fine);
     }
-    case LAND_CITY: return mix(a, b, smoothstepf(0.3f, 0.7f, mottle)) * (1.0f + 0.08f * fine);
+    case LAND_CITY: return mix(a, b, smoothstepf(0.3f, 0.7f, soft_noise(p.x * 0.02f, p.z * 0.05f, seed)));
     case LAND_MEADOW: {  // drifts of flowers seen from afar
       float drift = smoothstepf(0.56f, 0.74f, soft_noise(p.x * s[L_PATCH] * 2.1f, p.z * s[L_PATCH] * 2.1f, seed + 4));
       vec3 grass = mix(a, b, smoothstepf(0.25f, 0.75f, mottle)) * (1.0f + 0.16f * fine);
@@ -258,7 +260,7 @@ HD vec3 ground_color(const float *s, vec3 p, float t, vec3 n) {
     }
     case LAND_CANYON: {  // strata: bands that follow the height, bent a little
       float y = (p.y + 0.05f * s[L_RELIEF] * (mottle - 0.5f)) / s[L_RELIEF] * s[L_LINE];
-      float i = floorf(y), w = smoothstepf(0.35f, 0.65f, y - i);
+      float i = floorf(y), w = smoothstepf(0.40f, 0.60f, y - i);
       float k0 = lattice((int)i, 7, seed), k1 = lattice((int)i + 1, 7, seed), tone = mixf(k0, k1, w);
       vec3 band = tone < 0.5f ? mix(a, b, tone * 2.0f) : mix(b, c, tone * 2.0f - 1.0f);
       return mix(band, d * (1.0f + 0.12f * fine), smoothstepf(0.86f, 0.96f, n.y) * (p.y < 0.1f * s[L_RELIEF] ? 1.0f : 0.45f));

@@ -18,18 +18,18 @@ HD vec3 sky_gradient(const float *s, float sx, float cz, float slope) {
   return color + v3(s + L_GLOW) * (0.30f * g4 * g4 + 0.8f * g16 * g16 * g16);
 }
 
-HD vec3 sky(const float *s, const Path &p) {
+HD vec3 sky(const float *s, const Path &p, bool mirrored) {
   vec3 sun = v3(s + L_SUN_DIR), color = sky_gradient(s, p.sx, p.cz, p.slope);
   float inv = 1.0f / sqrtf(1.0f + p.slope * p.slope), up = p.slope * inv;
   vec3 dir = {p.sx * inv, up, p.cz * inv};
   uint32_t seed = landscape_seed(s) + 900;
-  if (s[L_STARS] > 0.0f && up > 0.0f) {  // one star at most in a cell of four degrees
+  if (s[L_STARS] > 0.0f && up > 0.0f && !mirrored) {  // one star at most in a cell of four degrees
     float fu = p.turn * 90.0f, fv = p.slope * 15.0f;
     int iu = (int)fu, iv = (int)fv;
-    float du = fu - iu - mixf(0.3f, 0.7f, lattice(iu, iv, seed)), dv = fv - iv - mixf(0.3f, 0.7f, lattice(iu, iv, seed + 1));
-    float bright = lattice(iu, iv, seed + 2), size = 0.055f + 0.05f * bright;
+    float du = fu - iu - mixf(0.18f, 0.82f, lattice(iu, iv, seed)), dv = fv - iv - mixf(0.18f, 0.82f, lattice(iu, iv, seed + 1));
+    float bright = lattice(iu, iv, seed + 2), size = 0.045f + 0.025f * bright;
     float spot = expf(-(du * du + dv * dv) / (size * size));
-    color = color + v3(0.9f, 0.93f, 1.0f) * (spot * s[L_STARS] * smoothstepf(0.35f, 1.0f, bright) * smoothstepf(0.0f, 0.2f, up));
+    color = color + v3(0.9f, 0.93f, 1.0f) * (spot * s[L_STARS] * smoothstepf(0.45f, 1.1f, bright) * smoothstepf(0.0f, 0.2f, up));
   }
   if (s[L_DISC] > 0.5f) {
     float angle = length(cross(dir, sun)), edge = s[L_DISC_SIZE];
@@ -76,6 +76,10 @@ HD float march(const float *s, const Path &p, float t0, float t1) {
   if (p.slope < -1e-6f) t0 = fmaxf(t0, (s[L_TOP] - p.base) / p.slope);
   if (p.slope > 1e-6f) t1 = fminf(t1, (s[L_TOP] - p.base) / p.slope);
   else if (p.base > s[L_TOP] && p.slope > -1e-6f) return -1.0f;
+  // over the open ground near the camera a path meets nothing before it comes down to it
+  float open = s[L_NEAR];
+  if (p.slope < -1e-6f) open = fminf(open, (s[L_CALM] - p.base) / p.slope);
+  if (p.base + p.slope * t0 > s[L_CALM]) t0 = fmaxf(t0, open);
   float t = fmaxf(t0, 0.5f), last = t;
   for (int i = 0; i < MARCH_STEPS && t < t1; i++) {
     float above = p.base + p.slope * t - height(s, p.sx * t, p.cz * t, false);
@@ -136,7 +140,7 @@ HD Hit landscape_sample(const float *s, float x, float y) {
     float t = water ? sea : (ground > 0.0f ? ground : thing.t);
     if (t < 0.0f) {  // 1. nothing but sky
       float f = fog(s, y0, p.slope, 1e6f);
-      hit.color = hit.color + through * mix(sky(s, p), fog_color(s, p), p.slope > 0.0f ? f : 1.0f);
+      hit.color = hit.color + through * mix(sky(s, p, bounce > 0), fog_color(s, p), p.slope > 0.0f ? f : 1.0f);
       break;
     }
     vec3 q = path_point(p, t), color = v3(0.0f), n = thing.normal;

@@ -25,6 +25,9 @@ HD vec3 bulge(float x, float y) {  // the normal of a ball seen at (x, y) in its
   return {x, y, sqrtf(fmaxf(0.02f, 1.0f - x * x - y * y))};
 }
 
+// No two trees of a wood have quite the same green.
+HD vec3 tint(vec3 c, const float *h) { return v3(c.x * (0.75f + 0.6f * h[4]), c.y, c.z) * (0.75f + 0.5f * h[3]); }
+
 HD bool conifer(const float *s, float u, float v, const float *h, Look &out) {
   if (v < 0.13f && fabsf(u) < 0.03f) {
     out = {v3(s + L_THING_C), bulge(u / 0.03f, 0.0f)};
@@ -37,14 +40,18 @@ HD bool conifer(const float *s, float u, float v, const float *h, Look &out) {
   // the skirts droop at their ends
   if (fabsf(u) > wide) return false;
   float x = u / wide, shade = 0.55f + 0.45f * smoothstepf(1.0f, 0.2f, part + 0.25f * x * x);
-  vec3 leaf = mix(v3(s + L_THING_A), v3(s + L_THING_B), h[3]) * shade;
+  vec3 leaf = tint(v3(s + L_THING_A), h) * shade;
   float snow = s[L_SNOW] * smoothstepf(0.75f, 0.45f, part + 0.3f * x * x);
   out = {mix(leaf, v3(0.82f, 0.86f, 0.92f), snow), bulge(0.9f * x, 0.35f)};
   return true;
 }
 
 HD bool broadleaf(const float *s, float u, float v, const float *h, Look &out) {
-  float best = 0.0f;
+  float best = 0.0f, clump = 0.0f;
+  if (v > 0.25f) {  // clumps of leaves: the outline and the light on it waver
+    clump = soft_noise(u * 13.0f + 50.0f * h[1], v * 13.0f + 50.0f * h[2], 11u) - 0.5f;
+    u += 0.05f * clump, v += 0.05f * (soft_noise(u * 11.0f, v * 11.0f + 60.0f * h[3], 12u) - 0.5f);
+  }
   for (int i = 0; i < 5; i++) {  // a crown is five balls; the one nearest the viewer shows
     float a = i * 1.2566f + 6.28f * h[2], ring = i == 0 ? 0.0f : 0.19f;
     float cx = ring * (1.0f + 0.3f * h[1]) * sinf(a), cy = 0.66f + 0.15f * (i == 0 ? 0.0f : cosf(a));
@@ -55,7 +62,7 @@ HD bool broadleaf(const float *s, float u, float v, const float *h, Look &out) {
     if (z > best) {
       best = z;
       float up = saturate(0.5f + 0.55f * y + 1.1f * (v - 0.66f));
-      out = {mix(v3(s + L_THING_A), v3(s + L_THING_B), h[3]) * (0.5f + 0.6f * up), bulge(0.85f * x, 0.85f * y)};
+      out = {tint(v3(s + L_THING_B), h) * (0.45f + 0.6f * up + 0.5f * clump), bulge(0.85f * x + clump, 0.85f * y + clump)};
     }
   }
   if (best > 0.0f) return true;
@@ -144,7 +151,7 @@ HD bool flower(const float *s, float u, float v, const float *h, Look &out) {
     }
   }
   if (fabsf(u) < 0.035f && v < 1.0f - radius) {
-    out = {v3(s + L_GROUND_B) * (0.5f + 0.5f * v), v3(0.0f, 0.6f, 0.8f)};
+    out = {v3(s + L_GROUND_B) * (0.7f + 0.3f * v), v3(0.0f, 0.6f, 0.8f)};
     return true;
   }
   return false;
@@ -191,7 +198,7 @@ HD bool tower(const float *s, const Path &p, float x, float z, float ground, flo
     out.emission = warm * (glass * s[L_LAMPS] * smoothstepf(0.50f, 0.54f, lit) * (0.5f + 0.5f * lit));
     any = true;
   }
-  if (!any && h[0] > 0.72f) {  // a mast on the tallest
+  if (!any && h[0] > 0.85f) {  // a mast on the tallest
     float u = p.sx * fz - p.cz * fx, y = p.base + p.slope * dist, f = (y - ground) / size;
     if (f > 0.9f && f < 1.25f && fabsf(u) * dist < wide * 0.09f * (1.35f - f) / 0.35f) {
       out = {dist, v3(s + L_THING_B) * 0.6f, v3(-fx, 0.0f, -fz), v3(0.0f)};
@@ -241,7 +248,7 @@ HD Surface scenery(const float *s, const Path &p, float t0, float t1) {
         continue;
       }
       float ground = height(s, x, z, false);
-      if (s[L_WATER] > 0.0f && ground < (kind == LAND_OCEAN ? 0.06f * s[L_RELIEF] : 0.5f)) continue;
+      if (s[L_WATER] > 0.0f && ground < 0.12f) continue;
       if (kind == LAND_MOUNTAINS && ground > 0.2f * s[L_RELIEF]) continue;
       float size = s[L_SIZE] * (0.6f + 0.7f * h[0]);
       if (kind == LAND_BEACH && h[4] > s[L_MIXTURE]) size *= 0.22f;  // a bush
