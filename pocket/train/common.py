@@ -22,7 +22,8 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from tqdm import tqdm
 
-SHIPPED = {  # where each stage's weights lie in the folder that ships
+SHIPPED = {  # where the weights of each stage, and the tokenizer, lie in the folder that ships
+    "tokenizer": "stable-diffusion/tokenizer",
     "judge": "judge",
     "towers": "clip",
     "perceptual": "perceptual",
@@ -106,16 +107,18 @@ class Run:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
 
     def weights_of(self, stage: str) -> Path:
-        """The folder that holds the weights of a stage: this work folder's, or else the shipped ones.
+        """The folder that holds the weights of a stage, or the "tokenizer": this work folder's, or else the shipped.
 
         Raises FileNotFoundError if neither is there.
         """
-        for folder in (self.work / stage / "weights", self.weights / SHIPPED[stage]):
+        own = self.work / stage if stage == "tokenizer" else self.work / stage / "weights"
+        shipped = self.weights / SHIPPED[stage]
+        for folder in (own, shipped):
             if folder.is_dir():
                 return folder
+        maker = "data" if stage == "tokenizer" else stage
         raise FileNotFoundError(
-            f"no weights of the stage {stage!r} in {self.work / stage / 'weights'} or {self.weights / SHIPPED[stage]}: "
-            f"run `python -m pocket.train {stage}` first"
+            f"no weights of {stage!r} in {own} or {shipped}: run `python -m pocket.train {maker}` first"
         )
 
     def say(self, text: str) -> None:
