@@ -41,7 +41,7 @@ HD float sd_cone(vec3 q, float r0, float r1, float h, float r) {  // radius r0 a
   float x = sqrtf(q.x * q.x + q.z * q.z), y = q.y;
   float k2x = r1 - r0, k2y = 2.0f * h;
   float cax = x - fminf(x, y < 0.0f ? r0 : r1), cay = fabsf(y) - h;
-  float t = saturate(((r1 - x) * k2x * -1.0f * -1.0f + (h - y) * k2y) / (k2x * k2x + k2y * k2y));
+  float t = saturate(((r1 - x) * k2x + (h - y) * k2y) / (k2x * k2x + k2y * k2y));
   float cbx = x - r1 + k2x * t, cby = y - h + k2y * t;
   float sign = (cbx < 0.0f && cay < 0.0f) ? -1.0f : 1.0f;
   return sign * sqrtf(fminf(cax * cax + cay * cay, cbx * cbx + cby * cby)) - r;
@@ -175,14 +175,14 @@ HD vec3 normal_at(const Scene &s, vec3 p, mask_t mask, float e) {
   return normalize(v3(a - b - c + d, -a - b + c + d, -a + b - c + d));
 }
 
-struct Surface {
+struct Finish {
   vec3 color;
   float specular, shininess, metal, glow;
 };
 
 HD float band(float x, float soft) { return smoothstepf(-soft, soft, sinf(x)); }
 
-HD Surface material(const float *M, vec3 q) {  // q: position in the object's frame, about one unit tall
+HD Finish material(const float *M, vec3 q) {  // q: position in the object's frame, about one unit tall
   vec3 a = v3(M), b = v3(M + 3);
   float scale = M[7], t = 0.0f;
   switch ((int)M[6]) {
@@ -219,8 +219,8 @@ HD Surface material(const float *M, vec3 q) {  // q: position in the object's fr
 }
 
 // The surface at p: materials are mixed where primitives blend.
-HD Surface surface_at(const Scene &s, vec3 p, mask_t mask, int *thing) {
-  Surface best = {}, group_surface = {};
+HD Finish surface_at(const Scene &s, vec3 p, mask_t mask, int *thing) {
+  Finish best = {}, group_surface = {};
   float best_d = 1e9f, group_best = 1e9f;
   int group = -1, best_thing = 0, group_thing = 0;
   while (true) {
@@ -246,7 +246,7 @@ HD Surface surface_at(const Scene &s, vec3 p, mask_t mask, int *thing) {
       const float *F = s.head + (P[P_THING] > 0.0f ? H_FRAME2 : H_FRAME);
       vec3 w = (p - v3(F)) * F[12];
       vec3 q = {dot(v3(F + 3), w), dot(v3(F + 6), w), dot(v3(F + 9), w)};
-      Surface m = material(s.materials + (int)P[P_MATERIAL] * MATERIAL, q);
+      Finish m = material(s.materials + (int)P[P_MATERIAL] * MATERIAL, q);
       float t = k > 0.0f && group_best < 1e8f ? smoothstepf(-0.6f * k, 0.6f * k, group_best - d) : d < group_best;
       group_surface.color = mix(group_surface.color, m.color, t);
       group_surface.specular = mixf(group_surface.specular, m.specular, t);
@@ -377,7 +377,7 @@ HD vec3 ground_color(const Scene &s, float x, float z, float blur, vec3 *n) {
   }
 }
 
-HD vec3 lit_color(const Scene &s, const Surface &m, vec3 p, vec3 n, vec3 view, float light, float ao) {
+HD vec3 lit_color(const Scene &s, const Finish &m, vec3 p, vec3 n, vec3 view, float light, float ao) {
   const float *h = s.head;
   vec3 l = v3(h + H_LIGHT), half = normalize(l - view);
   float ndl = fmaxf(dot(n, l), 0.0f);
@@ -427,7 +427,7 @@ HD Hit object_sample(const float *floats, const float *prims, const float *mater
     vec3 p = eye + d * t, n = normal_at(s, p, mask, 0.0018f);
     if (dot(n, d) > 0.0f) n = normalize(n - d * dot(n, d));
     int thing;
-    Surface m = surface_at(s, p, mask, &thing);
+    Finish m = surface_at(s, p, mask, &thing);
     vec3 lifted = p + n * 0.008f;
     float lit = dot(n, light) > 0.0f ? shadow(s, lifted, light, h[H_SOFTNESS]) : 0.0f;
     return {lit_color(s, m, p, n, d, lit, occlusion(s, p, n, plane)), t * cosine, n, 1};
@@ -441,12 +441,13 @@ HD Hit object_sample(const float *floats, const float *prims, const float *mater
     float near_ = length(p - v3(h + H_CENTER)) - h[H_CENTER + 3];
     float lit = shadow(s, p + v3(0.0f, 0.004f, 0.0f), light, h[H_SOFTNESS]);
     float ao = near_ < 0.4f ? occlusion(s, p, v3(0.0f, 1.0f, 0.0f), false) : 1.0f;
+    ao = mixf(ao, 1.0f, smoothstepf(0.0f, 0.4f, near_));
     vec3 c;
     if (h[H_GROUND] <= PLAIN) {  // a studio: the ground is the backdrop, only the shadow shows
       float dark = (1.0f - lit) * 0.42f * (1.0f - smoothstepf(1.0f, 3.0f, near_)) + (1.0f - ao) * 0.5f;
       c = albedo * (1.0f - saturate(dark));
     } else {
-      Surface m = {albedo, 0.0f, 1.0f, 0.0f, 0.0f};
+      Finish m = {albedo, 0.0f, 1.0f, 0.0f, 0.0f};
       if (h[H_GROUND] == TABLE || h[H_GROUND] == CHECKER) m.specular = 0.06f, m.shininess = 40.0f;
       c = lit_color(s, m, p, n, d, lit, ao);
       float haze = 1.0f - expf(-t_ground * h[H_HAZE]);

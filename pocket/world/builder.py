@@ -1,0 +1,284 @@
+"""Puts primitives together: the small language in which objects.py describes its families.
+
+Recipes think in their own frame: y up, the front towards +z, standing on y = 0 and about one unit tall.
+The builder moves what they make to its place in the scene and packs it for the renderer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pocket.world.renderer import layout
+
+L = layout()
+Vec = Sequence[float]
+Matrix = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
+RGB = tuple[float, float, float]  # sRGB, 0 to 1
+
+BLACK, WHITE, DARK = (0.07, 0.07, 0.08), (0.93, 0.93, 0.92), (0.16, 0.15, 0.16)
+
+
+def rotation(x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Matrix:
+    """Ry(y) Rx(x) Rz(z), angles in degrees: first roll, then pitch, then yaw."""
+    cx, sx = math.cos(math.radians(x)), math.sin(math.radians(x))
+    cy, sy = math.cos(math.radians(y)), math.sin(math.radians(y))
+    cz, sz = math.cos(math.radians(z)), math.sin(math.radians(z))
+    return (
+        (cy * cz + sy * sx * sz, -cy * sz + sy * sx * cz, sy * cx),
+        (cx * sz, cx * cz, -sx),
+        (-sy * cz + cy * sx * sz, sy * sz + cy * sx * cz, cy * cx),
+    )
+
+
+def towards(d: Vec) -> Matrix:
+    """A rotation that takes the y axis to the direction d."""
+    n = math.sqrt(d[0] ** 2 + d[1] ** 2 + d[2] ** 2) or 1.0
+    y = (d[0] / n, d[1] / n, d[2] / n)
+    a = (1.0, 0.0, 0.0) if abs(y[0]) < 0.9 else (0.0, 0.0, 1.0)
+    x = (a[1] * y[2] - a[2] * y[1], a[2] * y[0] - a[0] * y[2], a[0] * y[1] - a[1] * y[0])
+    m = math.sqrt(x[0] ** 2 + x[1] ** 2 + x[2] ** 2)
+    x = (x[0] / m, x[1] / m, x[2] / m)
+    z = (x[1] * y[2] - x[2] * y[1], x[2] * y[0] - x[0] * y[2], x[0] * y[1] - x[1] * y[0])
+    return ((x[0], y[0], z[0]), (x[1], y[1], z[1]), (x[2], y[2], z[2]))
+
+
+def matmul(a: Matrix, b: Matrix) -> Matrix:
+    return tuple(tuple(sum(a[i][k] * b[k][j] for k in range(3)) for j in range(3)) for i in range(3))  # type: ignore[return-value]
+
+
+def apply(a: Matrix, v: Vec) -> tuple[float, float, float]:
+    return (
+        a[0][0] * v[0] + a[0][1] * v[1] + a[0][2] * v[2],
+        a[1][0] * v[0] + a[1][1] * v[1] + a[1][2] * v[2],
+        a[2][0] * v[0] + a[2][1] * v[1] + a[2][2] * v[2],
+    )
+
+
+IDENTITY = rotation()
+
+
+@dataclass
+class Anchors:
+    """Where other things meet an object, in its own frame."""
+
+    top: Vec  # something may stand here
+    radius: float = 0.4  # of the footprint
+    seat: Vec | None = None  # where a rider sits
+    lap: Vec | None = None  # where a book is held
+    wide: float = 0.15  # half width under a rider
+
+
+@dataclass
+class Look:
+    """How the main parts of an object look: a color (None for natural ones), pattern and finish."""
+
+    color: RGB | None = None
+    pattern: int = 0  # position in vocabulary.PATTERNS
+
+
+@dataclass
+class Builder:
+    """Collects the primitives and materials of one scene."""
+
+    rng: np.random.Generator
+    prims: list[list[float]] = field(default_factory=list)
+    materials: list[list[float]] = field(default_factory=list)
+    frames: list[list[float]] = field(default_factory=list)
+    extents: list[tuple[float, float, float]] = field(default_factory=list)  # half sizes, for the camera
+    look: Look = field(default_factory=Look)
+    _group: int = 0
+    _origin: Vec = (0.0, 0.0, 0.0)
+    _turn: Matrix = IDENTITY
+    _scale: float = 1.0
+
+    # -- placing -------------------------------------------------------------------------------
+
+    def place(self, look: Look, origin: Vec = (0.0, 0.0, 0.0), turn: Matrix = IDENTITY, scale: float = 1.0) -> None:
+        """Starts an object: what follows is turned, scaled and moved to the origin given."""
+        self.look, self._origin, self._turn, self._scale = look, origin, turn, scale
+        inverse = [turn[j][i] for i in range(3) for j in range(3)]
+        self.frames.append([*origin, *inverse, 1.0 / scale])
+        self.group()
+
+    def group(self) -> None:
+        """Starts a group: primitives blend only with those of their own group."""
+        self._group += 1
+
+    def world(self, p: Vec) -> tuple[float, float, float]:
+        """A point of the current object in the scene."""
+        q = apply(self._turn, p)
+        return (
+            self._origin[0] + self._scale * q[0],
+            self._origin[1] + self._scale * q[1],
+            self._origin[2] + self._scale * q[2],
+        )
+
+    # -- materials -----------------------------------------------------------------------------
+
+    def vary(self, low: float, high: float) -> float:
+        return low + (high - low) * self.rng.random()
+
+    def material(
+        self, color: RGB, *, shine: float = 0.12, gloss: float = 24.0, metal: float = 0.0, glow: float = 0.0,
+        pattern: int = 0, second: RGB | None = None, scale: float = 3.0,
+    ) -> int:  # fmt: skip
+        """A material; returns its number. color in sRGB, gloss the exponent of the highlight."""
+        second = second or color
+        linear = [max(c, 0.0) ** 2.2 for c in (*color, *second)]
+        self.materials.append([*linear, float(pattern), scale, shine, gloss, metal, glow])
+        return len(self.materials) - 1
+
+    def jitter(self, color: RGB, amount: float = 0.03) -> RGB:
+        """A color near the one given: a little lighter or darker, a little off in hue."""
+        light = 1.0 + (self.rng.random() - 0.5) * 3.0 * amount
+        offsets = (self.rng.random(3) - 0.5) * 2.0 * amount
+        return tuple(min(max(c * light + o, 0.0), 0.97) for c, o in zip(color, offsets, strict=True))  # type: ignore[return-value]
+
+    def main(self, natural: RGB, tint: float = 0.0, **extra: float) -> int:
+        """The material that a color or pattern in the caption speaks of.
+
+        tint: mixed towards white (positive) or black (negative), for the lighter and darker parts of a body.
+        """
+        color = self.look.color or self.jitter(natural)
+        if tint:
+            to, t = (0.97 if tint > 0 else 0.03), abs(tint)
+            color = tuple(c + (to - c) * t for c in color)  # type: ignore[assignment]
+        pattern = self.look.pattern
+        if pattern == 4:  # wooden: the color of wood, whatever the natural one is
+            wood = (0.72, 0.50, 0.29)
+            return self.material(wood, second=(0.47, 0.29, 0.14), pattern=4, shine=0.10)
+        if pattern == 5:
+            return self.material(color, shine=0.9, gloss=50.0, metal=0.75)
+        dark = sum(color) / 3 < 0.25
+        light = sum(color) / 3 > 0.75
+        if dark:
+            second = (0.55, 0.55, 0.57)
+        elif light:
+            second = (0.42, 0.42, 0.46)
+        else:
+            second = tuple(c + (0.97 - c) * 0.82 for c in color)  # type: ignore[assignment]
+        scale = {0: 1.0, 1: 3.6, 2: 5.0, 3: 5.5}[pattern]
+        return self.material(color, pattern=pattern, second=second, scale=scale, **extra)  # type: ignore[arg-type]
+
+    # -- primitives ----------------------------------------------------------------------------
+
+    def add(
+        self, kind: str, center: Vec, sizes: Vec, material: int, turn: Matrix, blend: float, bound: float,
+        extent: Vec | None = None, bound_center: Vec = (0.0, 0.0, 0.0), carve: bool = False,
+    ) -> None:  # fmt: skip
+        s = self._scale
+        half = (0.0, 0.0, 0.0) if carve else extent or sizes
+        self.extents.append((s * half[0], s * half[1], s * half[2]))
+        full = matmul(self._turn, turn) if turn is not IDENTITY else self._turn
+        offset = apply(turn, bound_center)
+        middle = self.world((center[0] + offset[0], center[1] + offset[1], center[2] + offset[2]))
+        scaled = [s * v for v in sizes] + [0.0] * (4 - len(sizes))
+        if kind in ("FRILL", "RIBBED"):
+            scaled[3] = sizes[3]  # a count, not a length
+        # a smooth union adds at most a quarter of its width, once for each side of the joint
+        self.prims.append(
+            [
+                *middle, s * (bound + 0.5 * blend) + 0.004, L[kind], s * blend, self._group, material,
+                *self.world(center), *(full[j][i] for i in range(3) for j in range(3)),
+                *scaled, float(carve), float(len(self.frames) - 1), 0.0, 0.0,
+            ]
+        )  # fmt: skip
+
+    def ellipsoid(self, center: Vec, radii: Vec, m: int, rot: Vec = (0, 0, 0), k: float = 0.0) -> None:
+        self.add("ELLIPSOID", center, radii, m, rotation(*rot) if any(rot) else IDENTITY, k, max(radii))
+
+    def ball(self, center: Vec, radius: float, m: int, k: float = 0.0) -> None:
+        self.add("ELLIPSOID", center, (radius,) * 3, m, IDENTITY, k, radius)
+
+    def box(
+        self, center: Vec, half: Vec, m: int, r: float = 0.02, rot: Vec = (0, 0, 0), k: float = 0.0, carve: bool = False
+    ) -> None:
+        r = min(r, *half)
+        turn = rotation(*rot) if any(rot) else IDENTITY
+        self.add("BOX", center, (*half, r), m, turn, k, math.hypot(*half), carve=carve)
+
+    def cone(
+        self, center: Vec, below: float, above: float, half: float, m: int, r: float = 0.01, rot: Vec = (0, 0, 0),
+        k: float = 0.0, carve: bool = False,
+    ) -> None:  # fmt: skip
+        r = min(r, half * 0.99, max(min(below, above), 0.004) * 0.99)
+        turn = rotation(*rot) if any(rot) else IDENTITY
+        self.add("CONE", center, (below, above, half, r), m, turn, k, math.hypot(max(below, above), half),
+                 (max(below, above), half, max(below, above)), carve=carve)  # fmt: skip
+
+    def cylinder(
+        self, center: Vec, radius: float, half: float, m: int, r: float = 0.01, rot: Vec = (0, 0, 0), k: float = 0.0,
+        carve: bool = False,
+    ) -> None:  # fmt: skip
+        self.cone(center, radius, radius, half, m, r, rot, k, carve)
+
+    def capsule(self, a: Vec, b: Vec, ra: float, rb: float, m: int, k: float = 0.0) -> None:
+        d = (b[0] - a[0], b[1] - a[1], b[2] - a[2])
+        h = math.sqrt(d[0] ** 2 + d[1] ** 2 + d[2] ** 2)
+        if h <= abs(ra - rb) * 1.02:  # one end swallows the other
+            return self.ball(a if ra > rb else b, max(ra, rb), m, k)
+        self.add("CAPSULE", a, (ra, rb, h), m, towards(d), k, h / 2 + max(ra, rb),
+                 (max(ra, rb), h / 2 + max(ra, rb), max(ra, rb)), (0.0, h / 2, 0.0))  # fmt: skip
+
+    def limb(self, points: Sequence[Vec], radii: Vec, m: int, k: float = 0.03) -> None:
+        """Capsules from point to point: a tail, an arm with an elbow, a trunk."""
+        for i in range(len(points) - 1):
+            self.capsule(points[i], points[i + 1], radii[i], radii[i + 1], m, k)
+
+    def torus(self, center: Vec, big: float, small: float, m: int, rot: Vec = (0, 0, 0), k: float = 0.0) -> None:
+        self.add("TORUS", center, (big, small), m, rotation(*rot), k, big + small, (big + small, small, big + small))
+
+    def dome(self, center: Vec, radii: Vec, cut: float, m: int, rot: Vec = (0, 0, 0), k: float = 0.0) -> None:
+        self.add("DOME", center, (*radii, cut), m, rotation(*rot) if any(rot) else IDENTITY, k, max(radii))
+
+    def prism(self, center: Vec, width: float, height: float, half: float, m: int, rot: Vec = (0, 0, 0), r: float = 0.01) -> None:  # fmt: skip
+        self.add("PRISM", center, (width, height, half, r), m, rotation(*rot), 0.0, math.hypot(width, height, half) + r,
+                 (width, height, half))  # fmt: skip
+
+    def frill(self, center: Vec, radius: float, thick: float, amplitude: float, waves: int, m: int) -> None:
+        self.add("FRILL", center, (radius, thick, amplitude, waves), m, IDENTITY, 0.0, radius * 1.1 + amplitude, (radius, amplitude, radius))
+
+    def ribbed(self, center: Vec, radii: Vec, ribs: int, m: int) -> None:
+        self.add("RIBBED", center, (*radii, ribs), m, IDENTITY, 0.0, max(radii) * 1.05)
+
+    def eyes(self, y: float, z: float, apart: float, radius: float, color: RGB = BLACK) -> None:
+        """A pair of shining eyes; `apart` is half their distance."""
+        m = self.material(color, shine=0.8, gloss=60.0)
+        for side in (-1, 1):
+            self.ball((side * apart, y, z), radius, m)
+
+    # -- packing -------------------------------------------------------------------------------
+
+    def bounds(self) -> tuple[tuple[float, float, float], float]:
+        """Centre and radius of a sphere around everything built so far."""
+        a = np.array([p[:4] for p in self.prims if not p[L["P_CARVE"]]])
+        r = a[:, 3:] * 0.9
+        low, high = (a[:, :3] - r).min(0), (a[:, :3] + r).max(0)
+        center = (low + high) / 2
+        return tuple(center), float((np.linalg.norm(a[:, :3] - center, axis=1) + r[:, 0]).max())
+
+    def span(self, axis: np.ndarray) -> tuple[float, float]:
+        """How far the objects reach along a unit vector of the scene."""
+        p = np.array(self.prims)
+        turns = p[:, L["P_ROTATION"] : L["P_ROTATION"] + 9].reshape(-1, 3, 3)  # rows: the primitive's axes
+        reach = np.linalg.norm((turns @ axis) * np.array(self.extents), axis=1)
+        middle = p[:, :3] @ axis
+        solid = p[:, L["P_CARVE"]] == 0
+        return float((middle - reach)[solid].min()), float((middle + reach)[solid].max())
+
+    def pack(self, params: np.ndarray) -> None:
+        """Writes frames, materials and primitives into a scene's block of floats."""
+        if len(self.prims) > L["MAX_PRIMS"] or len(self.materials) > L["MAX_MATERIALS"]:
+            raise ValueError(f"a scene holds {L['MAX_PRIMS']} primitives and {L['MAX_MATERIALS']} materials, not "
+                             f"{len(self.prims)} and {len(self.materials)}")  # fmt: skip
+        params[L["H_PRIMS"]] = len(self.prims)
+        for offset, frame in zip((L["H_FRAME"], L["H_FRAME2"]), self.frames, strict=False):
+            params[offset : offset + 13] = frame
+        m = np.asarray(self.materials, np.float32).ravel()
+        params[L["MATERIALS"] : L["MATERIALS"] + m.size] = m
+        p = np.asarray(self.prims, np.float32).ravel()
+        params[L["PRIMS"] : L["PRIMS"] + p.size] = p
