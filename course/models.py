@@ -30,7 +30,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-from course.errors import CourseError
+from course.errors import CourseError, CourseWarning
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "pocket" / "weights"
 HUB = {
@@ -50,7 +50,7 @@ class ModelError(CourseError):
     """A model cannot be used; the message names it and says what to do."""
 
 
-class PromptWarning(UserWarning):
+class PromptWarning(CourseWarning):
     """The model will not read a prompt as it stands."""
 
 
@@ -285,9 +285,7 @@ def _check_kind(folder: Path, name: str) -> None:
         raise ModelError(f"{name} has no model_index.json: it is not a model in diffusers' layout.")
     kind = _read_json(folder / "model_index.json", name).get("_class_name")
     if kind != "StableDiffusionPipeline":
-        raise ModelError(
-            f"{name} is a {kind}; the lessons need a StableDiffusionPipeline, such as {', '.join(NAMES)}."
-        )
+        raise ModelError(f"{name} is a {kind}; the lessons need a StableDiffusionPipeline, such as {', '.join(NAMES)}.")
 
 
 def _check_layout(folder: Path, name: str) -> None:

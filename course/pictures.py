@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import imageio.v3 as iio
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 INK, PAPER = (40, 40, 40), (255, 255, 255)
-Picture = Image.Image | np.ndarray | torch.Tensor
+Picture: TypeAlias = "Image.Image | np.ndarray | torch.Tensor"
 
 
 def to_pil(picture: Picture) -> Image.Image:
@@ -48,21 +49,22 @@ def grid(
         raise ValueError("a grid needs at least one picture")
     columns = columns or len(tiles)
     lines = -(-len(tiles) // columns)
-    titles, rows = [str(title) for title in titles or ()], [str(row) for row in rows or ()]
-    if titles and len(titles) not in (columns, len(tiles)):
-        raise ValueError(f"{len(titles)} titles fit neither {columns} columns nor {len(tiles)} pictures")
-    if rows and len(rows) != lines:
-        raise ValueError(f"{len(rows)} row names do not fit {lines} rows")
+    above_tiles, beside = [str(title) for title in titles or ()], [str(row) for row in rows or ()]
+    if above_tiles and len(above_tiles) not in (columns, len(tiles)):
+        raise ValueError(f"{len(above_tiles)} titles fit neither {columns} columns nor {len(tiles)} pictures")
+    if beside and len(beside) != lines:
+        raise ValueError(f"{len(beside)} row names do not fit {lines} rows")
 
     width = side or max(tile.width for tile in tiles)
     tiles = [tile.resize((width, round(tile.height * width / tile.width)), Image.Resampling.LANCZOS) for tile in tiles]
     height = max(tile.height for tile in tiles)
-    font = ImageFont.load_default(max(11, width // 16))
-    gap, line_height = 4, round(font.size * 1.3)
-    wrapped = [_wrap(title, font, width) for title in titles]
+    size = max(11, width // 16)
+    font = ImageFont.load_default(size)
+    gap, line_height = 4, round(size * 1.3)
+    wrapped = [_wrap(title, font, width) for title in above_tiles]
     above = line_height * max((text.count("\n") + 1 for text in wrapped), default=0)
-    left = max((round(font.getlength(row)) + 2 * gap for row in rows), default=0)
-    every_line = len(titles) == len(tiles) > columns
+    left = max((round(font.getlength(row)) + 2 * gap for row in beside), default=0)
+    every_line = len(wrapped) == len(tiles) > columns
     step = height + gap + (above if every_line else 0)
 
     sheet = Image.new("RGB", (left + columns * (width + gap) - gap, above + (lines - 1) * step + height), PAPER)
@@ -71,9 +73,9 @@ def grid(
         line, column = divmod(i, columns)
         x, y = left + column * (width + gap), above + line * step
         sheet.paste(tile, (x, y))
-        if titles and (every_line or line == 0):
+        if wrapped and (every_line or line == 0):
             draw.multiline_text((x + width / 2, y - gap / 2), wrapped[i], INK, font, anchor="md", align="center")
-    for line, row in enumerate(rows):
+    for line, row in enumerate(beside):
         draw.text((left - gap, above + line * step + height / 2), row, INK, font, anchor="rm")
     return sheet
 

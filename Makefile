@@ -1,0 +1,29 @@
+# Each target is one line to a Python entry point. The environment, .venv, is built first and reused.
+# Without make: README.md, "Plain commands".
+PYTHON ?= python3
+ifeq ($(OS),Windows_NT)
+VENV = .venv/Scripts/python.exe
+else
+VENV = .venv/bin/python
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help environment demo test lab pocket
+
+help: ## this list
+	@$(PYTHON) -c "import re; [print(f'make {t:<13}{d}') for t, d in re.findall(r'^(\w+):.*?## (.*)', open('Makefile').read(), re.M)]"
+
+environment: ## build or update .venv
+	@$(PYTHON) -m course.setup
+
+demo: environment ## first pictures and every lesson on the embedded model; leaves outputs/index.html
+	@$(VENV) -m course.demo
+
+test: environment ## style, types and tests
+	@$(VENV) -m tests
+
+lab: environment ## open the lessons in JupyterLab
+	@$(VENV) -m jupyterlab
+
+pocket: environment ## train the embedded model anew (needs a GPU, about two hours)
+	@$(VENV) -m pocket.train all

@@ -1,0 +1,126 @@
+"""Running the lessons from the command line, as the demo, the tests and the authors do.
+
+`python -m course.notebooks LESSON.ipynb ...` executes notebooks from top to bottom and stores the outputs in them.
+"""
+
+import argparse
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from tqdm import tqdm
+
+from course.errors import CourseError
+
+ROOT = Path(__file__).resolve().parent.parent
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+class LessonError(CourseError):
+    """A cell of a lesson failed."""
+
+
+def lessons() -> list[Path]:
+    """The finished lessons, in the order of the course."""
+    return sorted(ROOT.glob("task_*.ipynb"))
+
+
+def read(path: str | Path) -> nbformat.NotebookNode:
+    return nbformat.read(path, as_version=4)
+
+
+def execute(
+    notebook: nbformat.NotebookNode,
+    parameters: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+    progress: str | None = None,
+) -> nbformat.NotebookNode:
+    """Run every cell in a fresh kernel whose working directory is the repository, and return the notebook with its
+    outputs; `notebook` itself stays as it is.
+
+    `parameters` are set right after the cell tagged `parameters` (papermill's convention), `environment` variables
+    for the kernel alone; `progress` names a progress bar. Raises LessonError with the cell and its error, and
+    ValueError if there are parameters but no cell for them.
+    """
+    notebook = nbformat.from_dict(notebook)
+    injected = None
+    if parameters:
+        at = next((i for i, c in enumerate(notebook.cells) if "parameters" in c.metadata.get("tags", [])), None)
+        if at is None:
+            raise ValueError("the notebook has no cell tagged `parameters`")
+        source = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
+        injected = nbformat.v4.new_code_cell(source)
+        notebook.cells.insert(at + 1, injected)
+
+    bar = tqdm(total=len(notebook.cells), desc=progress, unit="cell", disable=progress is None)
+    client = NotebookClient(
+        notebook,
+        timeout=None,
+        kernel_name="python3",
+        extra_arguments=["--IPKernelApp.log_level=40"],  # a local kernel need not warn of unencrypted sockets
+        resources={"metadata": {"path": str(ROOT)}},
+        on_cell_complete=lambda cell, cell_index: bar.update(cell_index + 1 - bar.n),
+    )
+    try:
+        with bar:
+            client.execute(env={**os.environ, **(environment or {})})
+    except CellExecutionError as error:
+        raise LessonError(f"{error.ename}: {error.evalue}\nin the cell\n{_failed_source(notebook)}") from error
+    if injected is not None:
+        notebook.cells.remove(injected)
+    tidy(notebook)
+    return notebook
+
+
+def tidy(notebook: nbformat.NotebookNode) -> None:
+    """Leave in place what a reader wants to see: finished progress bars, times of execution and the names of this
+    machine's kernel go."""
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+    notebook.metadata.pop("widgets", None)
+    notebook.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata.language_info = {"name": "python"}
+
+
+def machine_paths(notebook: nbformat.NotebookNode) -> list[str]:
+    """Paths of this machine (repository, home, temporary folder) that stand in the outputs."""
+    folders = {str(ROOT), str(Path.home()), tempfile.gettempdir()}
+    pattern = "|".join(re.escape(folder) for folder in folders if len(folder) > 1)
+    outputs = [str(output) for cell in notebook.cells for output in cell.get("outputs", [])]
+    return sorted({match[0] for text in outputs for match in re.finditer(rf"(?:{pattern})/[\w.-]+", text)})
+
+
+def _failed_source(notebook: nbformat.NotebookNode) -> str:
+    for cell in notebook.cells:
+        if any(output.output_type == "error" for output in cell.get("outputs", [])):
+            return cell.source
+    return "(a cell that left no output)"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m course.notebooks", description="Execute lessons and store them.")
+    parser.add_argument("notebooks", nargs="+", type=Path)
+    for path in parser.parse_args(arguments).notebooks:
+        try:
+            done = execute(read(path), progress=path.stem)
+        except LessonError as error:
+            print(f"{path.name}: {error}", file=sys.stderr)
+            return 1
+        if found := machine_paths(done):
+            print(f"{path.name}: an output names {', '.join(found)}; not stored", file=sys.stderr)
+            return 1
+        nbformat.write(done, path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

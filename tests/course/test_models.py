@@ -1,0 +1,263 @@
+"""Choosing a model: every name leads to one model or to one clear error."""
+
+import errno
+import json
+import shutil
+import warnings
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import constants
+from huggingface_hub import errors as hub_errors
+
+from course import models
+from course.models import ModelError, PromptWarning, find_model
+
+from ..conftest import write_manifest
+
+
+@pytest.fixture
+def tiny_weights(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_choice: None) -> Path:
+    """A copy of the tiny weights, standing in for pocket/weights; a test may damage it."""
+    weights = tmp_path / "pocket" / "weights"
+    shutil.copytree(tiny_folder.parent, weights)
+    monkeypatch.setattr(models, "WEIGHTS", weights)
+    return weights
+
+
+def hub_error(kind: type, status: int = 404) -> Exception:
+    """An error as the Hub's client raises it."""
+    import httpx2
+
+    request = httpx2.Request("GET", "https://huggingface.co/api/models/somebody/something")
+    return kind("from the Hub", response=httpx2.Response(status, request=request))
+
+
+def refuse(error: Exception):
+    def download(*_, **__):
+        raise error
+
+    return download
+
+
+# --- which model
+
+
+def test_pocket_is_the_default_from_any_directory(tiny_weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = find_model()
+    assert (model.name, model.folder) == ("pocket", tiny_weights / "stable-diffusion")
+    assert model.is_embedded
+
+
+def test_the_weights_are_looked_for_beside_the_code():
+    assert Path(models.__file__).resolve().parents[1] / "pocket" / "weights" == models.WEIGHTS
+
+
+def test_argument_comes_before_environment_before_pocket(tiny_weights, tiny_folder, monkeypatch):
+    monkeypatch.setenv("COURSE_MODEL", str(tiny_folder))
+    assert find_model().folder == tiny_folder
+    assert not find_model().is_embedded
+    assert find_model("pocket").is_embedded
+    monkeypatch.setenv("COURSE_MODEL", "")
+    assert find_model().is_embedded
+
+
+@pytest.mark.parametrize("name", [*models.HUB, "somebody/something"])
+def test_hub_names_are_fetched_once_by_their_id(name, tiny_folder, monkeypatch):
+    asked = []
+
+    def download(repo, **patterns):
+        asked.append((repo, patterns["allow_patterns"]))
+        return str(tiny_folder)
+
+    monkeypatch.setattr(models, "snapshot_download", download)
+    assert find_model(name).folder == tiny_folder
+    assert {repo for repo, _ in asked} == {models.HUB.get(name, name)}
+    assert asked[0][1] == ["model_index.json"]
+    assert "unet/*.safetensors" in asked[1][1] and not any(".bin" in p or ".ckpt" in p for p in asked[1][1])
+
+
+def test_facts_come_from_the_configuration(tiny_folder):
+    model = find_model(tiny_folder)
+    assert (model.image_size, model.scale_factor, model.text_length) == (64, 8, 77)
+    assert model.prediction_type == "epsilon"
+    assert model.dtype == torch.float32  # small, so never in half precision
+
+
+def test_load_pipeline_draws(tiny_folder):
+    model = find_model(tiny_folder)
+    pipe = models.load_pipeline(model)
+    assert type(pipe.scheduler).__name__ == "DDIMScheduler"
+    assert pipe("a duck", num_inference_steps=1).images[0].size == (64, 64)
+
+
+# --- clear errors
+
+
+def test_unknown_name_lists_the_names_and_the_nearest(no_choice):
+    with pytest.raises(ModelError, match=r'no model "pockett".*did you mean pocket.*sd-2\.1-base'):
+        find_model("pockett")
+
+
+def test_unknown_name_from_the_environment_does_not_fall_back(monkeypatch):
+    monkeypatch.setenv("COURSE_MODEL", "sd1.5")
+    with pytest.raises(ModelError, match=r'no model "sd1\.5".*did you mean sd-1\.5'):
+        find_model()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (hub_errors.LocalEntryNotFoundError("offline"), r"cannot be reached.*pocket"),
+        (ConnectionError("refused"), r"cannot be reached.*pocket"),
+        (hub_error(hub_errors.HfHubHTTPError, 503), r"cannot be reached.*pocket"),
+        (hub_error(hub_errors.RepositoryNotFoundError, 401), r"has no model.*private.*hf auth login"),
+        (hub_errors.HFValidationError("bad"), r"has no model"),
+        (hub_error(hub_errors.GatedRepoError, 403), r"gated.*somebody/something.*settings/tokens.*hf auth login"),
+        (OSError(errno.ENOSPC, "No space left on device"), r"disk is full.*HF_HOME"),
+        (RuntimeError("Data processing error: No space left on device (os error 28)"), r"disk is full.*HF_HOME"),
+        (RuntimeError("the moon is in the way"), r"could not be downloaded: the moon is in the way"),
+    ],
+    ids=["not cached", "refused", "hub down", "unknown", "bad id", "gated", "disk", "disk in transfer", "other"],
+)
+def test_hub_errors_name_the_model_and_the_way_out(error, said, monkeypatch):
+    monkeypatch.setattr(models, "snapshot_download", refuse(error))
+    with pytest.raises(ModelError, match=said) as caught:
+        find_model("somebody/something")
+    assert "somebody/something" in str(caught.value)
+
+
+def test_full_disk_is_found_below_another_error(monkeypatch):
+    error = RuntimeError("download failed")
+    error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(models, "snapshot_download", refuse(error))
+    with pytest.raises(ModelError, match=r'disk is full: "sd-1\.5" \(stable-diffusion-v1-5/'):
+        find_model("sd-1.5")
+
+
+def test_unreachable_hub_for_real(monkeypatch, tmp_path):
+    """No stand-in: the Hub's own client, with its network switched off and an empty cache."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(models, "snapshot_download", partial(models.snapshot_download, cache_dir=tmp_path))
+    with pytest.raises(ModelError, match=r"cannot be reached, and \"sd-2\.1\""):
+        find_model("sd-2.1")
+
+
+@pytest.mark.parametrize("file", ["unet/config.json", "vae/diffusion_pytorch_model.safetensors", "model_index.json"])
+def test_missing_file_is_named(file, tiny_weights):
+    (tiny_weights / "stable-diffusion" / file).unlink()
+    with pytest.raises(ModelError, match=rf"^pocket/weights/stable-diffusion/{file} is missing.*git checkout"):
+        find_model()
+
+
+def test_damaged_file_is_named(tiny_weights):
+    file = tiny_weights / "stable-diffusion" / "unet" / "diffusion_pytorch_model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1  # the size stays
+    file.write_bytes(content)
+    with pytest.raises(ModelError, match=r"unet/diffusion_pytorch_model\.safetensors is damaged.*SHA-256"):
+        find_model()
+
+
+def test_cut_off_file_is_named(tiny_weights):
+    file = tiny_weights / "stable-diffusion" / "tokenizer" / "tokenizer_config.json"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ModelError, match=r"tokenizer_config\.json is damaged: .* bytes where"):
+        find_model()
+
+
+def test_missing_manifest_or_part(tiny_weights):
+    with pytest.raises(ModelError, match=r"lists no file of judge"):
+        models.embedded("judge")
+    (tiny_weights / "manifest.json").write_text("{")
+    with pytest.raises(ModelError, match=r"manifest\.json of pocket is damaged"):
+        find_model()
+    (tiny_weights / "manifest.json").unlink()
+    with pytest.raises(ModelError, match=r"manifest\.json is missing"):
+        find_model()
+
+
+def test_the_pocket_folder_by_its_path_is_checked_too(tiny_weights):
+    (tiny_weights / "stable-diffusion" / "unet" / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match="damaged"):
+        find_model(tiny_weights / "stable-diffusion")
+
+
+def test_a_folder_that_is_no_model(tmp_path):
+    with pytest.raises(ModelError, match=r"no model_index\.json"):
+        find_model(tmp_path)
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
+    with pytest.raises(ModelError, match=r"is a FluxPipeline; the lessons need a StableDiffusionPipeline"):
+        find_model(tmp_path)
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+    with pytest.raises(ModelError, match=r"incomplete: .*unet is missing"):
+        find_model(tmp_path)
+
+
+# --- prompts
+
+
+def test_unknown_words_are_named_once_and_in_order(tiny_folder):
+    model = find_model(tiny_folder)
+    with pytest.warns(PromptWarning, match=r"has never seen: zebra, juggling\. "):
+        assert model.check_prompt("A zebra juggling a Zebra on Mars") == "A zebra juggling a Zebra on Mars"
+
+
+def test_known_words_draw_no_warning(tiny_folder):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert find_model(tiny_folder).check_prompt("A red car, on Mars!") == "A red car, on Mars!"
+        assert find_model(tiny_folder).check_prompt("") == ""
+
+
+def test_a_model_without_a_vocabulary_knows_all_words(tiny_folder, tmp_path):
+    shutil.copytree(tiny_folder, tmp_path / "model")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        find_model(tmp_path / "model").check_prompt("a zebra")
+
+
+def test_a_long_prompt_is_cut_at_a_word_and_says_what_is_lost(tiny_folder):
+    model = find_model(tiny_folder)  # 77 tokens, one a letter: 75 letters
+    prompt = " ".join(["duck"] * 18 + ["at", "night", "on", "mars"])  # 72 letters, then 74, 79, ...
+    with pytest.warns(PromptWarning, match=r'reads 75 tokens\. Cut from its end: "night on mars"'):
+        kept = model.check_prompt(prompt)
+    assert kept == " ".join(["duck"] * 18 + ["at"])
+    assert len(model.tokenizer(kept).input_ids) <= model.text_length
+
+
+def test_a_prompt_that_just_fits_is_kept(tiny_folder):
+    model = find_model(tiny_folder)
+    prompt = " ".join(["duck"] * 18 + ["red"])  # 75 letters
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert model.check_prompt(prompt) == prompt
+
+
+def test_one_endless_word_is_cut_inside(tiny_folder):
+    model = find_model(tiny_folder)
+    assert models.cut_prompt("x" * 200, model.tokenizer, 77) == "x" * 75
+
+
+def test_diffusers_has_nothing_left_to_cut(tiny_folder, caplog):
+    model = find_model(tiny_folder)
+    with pytest.warns(PromptWarning):
+        kept = model.check_prompt("a duck " * 40)
+    models.load_pipeline(model)(kept, num_inference_steps=1)
+    assert "truncated" not in caplog.text
+
+
+def test_errors_and_warnings_show_only_their_message():
+    assert ModelError("no such model")._render_traceback_() == ["ModelError: no such model"]
+    assert warnings.formatwarning(PromptWarning("cut"), PromptWarning, "file.py", 3) == "PromptWarning: cut\n"
+    assert "file.py:3" in warnings.formatwarning(UserWarning("other"), UserWarning, "file.py", 3)
+
+
+def test_manifest_helper_agrees_with_the_check(tiny_weights):
+    (tiny_weights / "judge").mkdir()
+    (tiny_weights / "judge" / "config.json").write_text("{}")
+    write_manifest(tiny_weights)
+    assert models.embedded("judge") == tiny_weights / "judge"

@@ -1,0 +1,160 @@
+"""The lessons: in order as files, and they run from top to bottom; what they tell a student who errs is right."""
+
+import ast
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from course import notebooks
+from course.notebooks import LessonError
+
+LESSONS = notebooks.lessons()
+BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
+QUICK = {"STEPS": 2}
+
+each_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+
+
+def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def without_solutions(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The lesson as a student gets it: the fenced lines are gone."""
+    blank = nbformat.from_dict(notebook)
+    for cell in code_cells(blank):
+        cell.source = re.sub(rf" *{BEGIN}.*?{END}", "", cell.source, flags=re.DOTALL)
+    return blank
+
+
+def test_there_are_lessons():
+    assert "task_1_1_Stable_Diffusion_intro" in [path.stem for path in LESSONS]
+
+
+@each_lesson
+def test_opens_with_versions_and_parameters(path):
+    notebook = notebooks.read(path)
+    nbformat.validate(notebook)
+    first, *others = code_cells(notebook)
+    assert "show_versions()" in first.source
+    assert ["parameters" in cell.metadata.get("tags", []) for cell in others].count(True) == 1
+    assert "parameters" in others[0].metadata.tags
+
+
+@each_lesson
+def test_solutions_are_fenced_numbered_and_checked(path):
+    cells = notebooks.read(path).cells
+    exercises = [i for i, cell in enumerate(cells) if BEGIN in cell.source]
+    assert exercises
+    for i in exercises:
+        source = cells[i].source
+        assert source.count(BEGIN) == source.count(END) == 1
+        assert source.index(BEGIN) < source.index(END)
+        before = source + cells[i - 1].source
+        assert re.search(r"TODO \d", before), f"no number: {source}"
+        assert cells[i + 1].cell_type == "code" and "checks." in cells[i + 1].source, f"no check after: {source}"
+
+
+@each_lesson
+def test_student_cells_are_valid_python(path):
+    for cell in code_cells(without_solutions(notebooks.read(path))):
+        ast.parse(cell.source)
+
+
+@each_lesson
+def test_cells_are_short_and_most_of_it_is_prose(path):
+    notebook = notebooks.read(path)
+    code, prose = ([cell.source for cell in notebook.cells if cell.cell_type == kind] for kind in ("code", "markdown"))
+    assert max(len(source.splitlines()) for source in code) <= 25
+    words = [sum(len(source.split()) for source in sources) for sources in (code, prose)]
+    assert words[1] >= 1.5 * words[0]
+
+
+@each_lesson
+def test_is_stored_as_executed(path):
+    cells = [cell for cell in code_cells(notebooks.read(path)) if cell.source.strip()]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1)), "run: python -m course.notebooks"
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert notebooks.machine_paths(notebooks.read(path)) == []
+    assert path.stat().st_size < 4 * 2**20
+
+
+@pytest.mark.slow
+@each_lesson
+def test_runs_from_top_to_bottom(path):
+    """On the embedded model, with few steps."""
+    done = notebooks.execute(notebooks.read(path), QUICK, {"COURSE_MODEL": "pocket"})
+    assert not [o for cell in code_cells(done) for o in cell.outputs if o.output_type == "error"]
+
+
+@each_lesson
+def test_a_student_who_did_nothing_is_told_so(path, tiny_folder: Path):
+    """The first exercise whose result is missing stops the notebook with advice, not with a NameError."""
+    with pytest.raises(LessonError, match=r"CheckFailed: .*(is still empty|TODO)"):
+        notebooks.execute(without_solutions(notebooks.read(path)), QUICK, {"COURSE_MODEL": str(tiny_folder)})
+
+
+def test_1_1_runs_on_a_model_from_a_folder(tiny_folder: Path):
+    path = notebooks.ROOT / "task_1_1_Stable_Diffusion_intro.ipynb"
+    done = notebooks.execute(notebooks.read(path), QUICK, {"COURSE_MODEL": str(tiny_folder)})
+    text = "".join(o.get("text", "") for cell in code_cells(done) for o in cell.outputs)
+    assert text.count("✓") == 8
+    assert "64 x 64 pixels" in text
+    assert "has never seen: purple, giraffe" in text
+    assert "Cut from its end" in text
+
+
+# --- notebooks.execute itself
+
+
+def small(*sources: str, tagged: bool = True) -> nbformat.NotebookNode:
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    if tagged:
+        notebook.cells[0].metadata["tags"] = ["parameters"]
+    return notebook
+
+
+def test_execute_sets_parameters_and_leaves_the_notebook_alone():
+    notebook = small("STEPS = 25", "import os; print(STEPS, os.environ['COLOUR'], os.getcwd())")
+    done = notebooks.execute(notebook, {"STEPS": 3}, {"COLOUR": "red"})
+    assert done.cells[1].outputs[0].text == f"3 red {notebooks.ROOT}\n"
+    assert [cell.source for cell in done.cells] == [cell.source for cell in notebook.cells]
+    assert notebook.cells[1].outputs == []
+
+
+def test_paths_of_this_machine_are_found_in_outputs():
+    here = str(notebooks.ROOT / "README.md")
+    done = notebooks.execute(small(f"print({here!r})\nf'assets and {Path.home()}/x'"))
+    assert notebooks.machine_paths(done) == sorted([here, f"{Path.home()}/x"])
+    assert notebooks.machine_paths(small(here)) == []  # in an output, not in what the author wrote
+
+
+def test_execute_refuses_parameters_without_a_cell_for_them():
+    with pytest.raises(ValueError, match="tagged `parameters`"):
+        notebooks.execute(small("1", tagged=False), {"STEPS": 3})
+
+
+def test_execute_names_the_cell_that_failed():
+    with pytest.raises(LessonError, match=r"ZeroDivisionError: division by zero\nin the cell\n1 / 0"):
+        notebooks.execute(small("1", "1 / 0", "2"))
+
+
+def test_finished_progress_bars_are_not_stored():
+    done = notebooks.execute(small("from tqdm.auto import tqdm\nfor _ in tqdm(range(2), leave=False): pass\n'done'"))
+    assert [output.output_type for output in done.cells[0].outputs] == ["execute_result"]
+    assert "widgets" not in done.metadata
+
+
+def test_storing_from_the_command_line(tmp_path, capsys):
+    path = tmp_path / "lesson.ipynb"
+    nbformat.write(small("print(6 * 7)"), path)
+    assert notebooks.main([str(path)]) == 0
+    assert notebooks.read(path).cells[0].outputs[0].text == "42\n"
+    nbformat.write(small("import os; print(os.path.expanduser('~/secret'))"), path)
+    assert notebooks.main([str(path)]) == 1
+    assert "not stored" in capsys.readouterr().err
+    assert notebooks.read(path).cells[0].outputs == []
