@@ -130,7 +130,7 @@ def render(
     scenes = torch.as_tensor(params, dtype=torch.float32).reshape(-1, torch.as_tensor(params).shape[-1])
     if scenes.shape[1] != layout()["SCENE_FLOATS"]:
         raise ValueError(f"a scene has {layout()['SCENE_FLOATS']} floats, not {scenes.shape[1]}")
-    if not (height > 0 and width > 0 and 1 <= samples <= layout().get("MAX_SAMPLES", 16)):
+    if not (height > 0 and width > 0 and 1 <= samples <= layout()["MAX_SAMPLES"]):
         raise ValueError(f"cannot draw {height}x{width} with {samples} samples a pixel (1 to 16)")
     device = torch.device(device)
     scenes = scenes.to(device).contiguous()

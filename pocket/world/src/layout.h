@@ -7,6 +7,7 @@
 #define MAX_MATERIALS 24
 #define PRIM 28
 #define MAX_PRIMS 64  // a ray's list of primitives is a 64-bit mask
+#define MAX_SAMPLES 16  // a pixel
 #define MATERIALS HEAD
 #define PRIMS (HEAD + MATERIAL * MAX_MATERIALS)
 #define SCENE_FLOATS (PRIMS + PRIM * MAX_PRIMS)

@@ -6,7 +6,6 @@
 #include "math.h"
 #include "objects.h"
 
-#define MAX_SAMPLES 16
 
 struct Frame {
   int height, width, samples;

@@ -1,0 +1,196 @@
+"""The pocket world: labels, held-out compositions, geometry and pictures."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pocket.world import SCENE_FLOATS, heldout_compositions, render, sample_labels, sample_scene
+from pocket.world import vocabulary as v
+from pocket.world.builder import Builder, Look, apply, rotation, towards
+from pocket.world.labels import NEVER_HELD_OUT, compositions, triples
+from pocket.world.objects import RECIPES
+from pocket.world.renderer import layout
+from pocket.world.scene import build_scene
+
+L = layout()
+
+
+def labels_of(seed: int = 0, **values: float) -> np.ndarray:
+    """Labels of a plain gray object on white, changed as asked."""
+    labels = sample_labels(np.random.default_rng(seed), seed, "all", "object")
+    plain = {"color": -1, "pattern": 0, "relation": 0, "object2": -1, "color2": -1, "ground": 0, "lighting": 0, "style": 1}
+    for name, value in {**plain, **values}.items():
+        labels[name] = value
+    return labels
+
+
+def picture(labels: np.ndarray, size: int = 64, seed: int = 0):
+    return render(build_scene(labels, np.random.default_rng(seed)), size, size)
+
+
+def test_recipes_cover_the_vocabulary():
+    assert set(RECIPES) == set(v.OBJECTS)
+    assert v.WITH_FRONT <= set(v.OBJECTS) and v.ANIMATE <= set(v.OBJECTS)
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=st.integers(0, 2**62), split=st.sampled_from(["train", "heldout", "all"]))
+def test_splits_keep_held_out_compositions_apart(seed, split):
+    labels = sample_labels(np.random.Generator(np.random.PCG64(seed)), seed, split)
+    held = [c for c in compositions(labels) if c in heldout_compositions()]
+    assert bool(held) == bool(labels["heldout"])
+    if split != "all":
+        assert bool(held) == (split == "heldout")
+
+
+def test_held_out_share_and_exceptions():
+    held = heldout_compositions()
+    pairs = [c for c in held if c[1] == "color"]
+    grounds = [c for c in held if c[1] == "ground"]
+    relations = [c for c in held if c[1] in v.RELATIONS]
+    assert len(pairs) == round(0.05 * len(v.OBJECTS) * len(v.COLORS))
+    assert len(grounds) == round(0.05 * len(v.OBJECTS) * len(v.GROUNDS))
+    total = sum(len(t) for t in triples().values())
+    assert 0.04 <= len(relations) / total <= 0.06
+    assert not held & NEVER_HELD_OUT
+
+
+@pytest.mark.parametrize("bad", [{"split": "test"}, {"kind": "portrait"}, {"split": "heldout", "kind": "landscape"}])
+def test_wrong_split_or_kind_is_named(bad):
+    with pytest.raises(ValueError, match="must be|held-out"):
+        sample_scene(0, **bad)
+
+
+def test_same_seed_same_scene_other_seed_another():
+    a, b, c = sample_scene(5), sample_scene(5), sample_scene(6)
+    assert a.params.tobytes() == b.params.tobytes() and a.labels == b.labels
+    assert a.params.shape == (SCENE_FLOATS,) and a.params.dtype == np.float32
+    assert a.params.tobytes() != c.params.tobytes()
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 2**40))
+def test_scenes_are_finite_and_fit(seed):
+    scene = sample_scene(seed, "all")
+    assert np.isfinite(scene.params).all()
+    assert scene.params[L["H_PRIMS"]] <= L["MAX_PRIMS"]
+
+
+@pytest.mark.parametrize("name", v.OBJECTS)
+def test_bounding_spheres_hold_their_primitives(name):
+    """No part of an object sticks out of the spheres by which rays choose what to march through: rendering
+    with spheres ten times as large gives the same mask."""
+    labels = labels_of(object=v.OBJECTS.index(name), azimuth=35, elevation=20)
+    params = build_scene(labels, np.random.default_rng(3))
+    loose = params.copy()
+    prims = loose[L["PRIMS"] : L["PRIMS"] + L["PRIM"] * int(params[L["H_PRIMS"]])].reshape(-1, L["PRIM"])
+    prims[:, L["P_BOUND"] + 3] *= 10
+    a, b = render(params, 96, 96, samples=1), render(loose, 96, 96, samples=1)
+    share = a.mask.float().mean().item()
+    assert 0.04 < share < 0.75, f"{name} covers {share:.0%} of the picture"
+    assert (a.mask != b.mask).float().mean() < 0.004
+
+
+@pytest.mark.parametrize("name", sorted(v.WITH_FRONT))
+def test_fronts_differ_from_backs(name):
+    o = v.OBJECTS.index(name)
+    front = picture(labels_of(object=o, azimuth=0, elevation=15)).color.float()
+    again = picture(labels_of(object=o, azimuth=4, elevation=15)).color.float()
+    back = picture(labels_of(object=o, azimuth=180, elevation=15)).color.float()
+    assert (front - back).abs().mean() > 0.8 * (front - again).abs().mean()
+    assert (front - back).abs().mean() > 1.0
+
+
+def test_azimuth_grows_counter_clockwise_seen_from_above():
+    """At azimuth 90 the camera stands on +x, at 0 on +z: design decision 8."""
+    for azimuth, axis in ((0, (0, 0, 1)), (90, (1, 0, 0)), (180, (0, 0, -1)), (-90, (-1, 0, 0))):
+        params = build_scene(labels_of(object=0, azimuth=azimuth, elevation=10), np.random.default_rng(0))
+        forward = params[L["H_FORWARD"] : L["H_FORWARD"] + 3]
+        assert np.dot(-forward, axis) == pytest.approx(np.cos(np.radians(10)), abs=1e-5)
+        assert -forward[1] == pytest.approx(np.sin(np.radians(10)), abs=1e-5)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.tuples(*[st.floats(-180, 180)] * 3))
+def test_rotations_are_orthonormal(angles):
+    r = np.array(rotation(*angles))
+    assert np.allclose(r @ r.T, np.eye(3), atol=1e-9) and np.linalg.det(r) == pytest.approx(1)
+    d = r @ np.array([0, 1, 0])
+    t = np.array(towards(d))
+    assert np.allclose(apply(towards(d), (0, 1, 0)), d, atol=1e-9) and np.linalg.det(t) == pytest.approx(1)
+
+
+def test_next_to_puts_the_first_object_left():
+    for azimuth in (0, 100, -140):
+        labels = labels_of(
+            object=v.OBJECTS.index("pumpkin"), object2=v.OBJECTS.index("mug"), relation=v.RELATIONS.index("next to"),
+            color=v.COLORS.index("red"), color2=v.COLORS.index("blue"), azimuth=azimuth, elevation=20,
+        )  # fmt: skip
+        color = picture(labels, 96).color[0].float()
+        red = (color[..., 0] > 1.6 * color[..., 2]).nonzero()[:, 1].float().mean()
+        blue = (color[..., 2] > 1.6 * color[..., 0]).nonzero()[:, 1].float().mean()
+        assert red + 10 < blue
+
+
+def test_named_colors_show():
+    """The pixels of a colored object are nearest to their own color's hue, for the vivid colors."""
+    import colorsys
+
+    from pocket.world.scene import COLOR_RGB
+
+    for name in ("red", "yellow", "green", "blue", "purple"):
+        out = picture(labels_of(object=v.OBJECTS.index("pumpkin"), color=v.COLORS.index(name), elevation=20))
+        mean = out.color[0][out.mask[0].bool()].float().mean(0) / 255
+        hue = colorsys.rgb_to_hsv(*mean.tolist())[0]
+        wanted = colorsys.rgb_to_hsv(*COLOR_RGB[name])[0]
+        assert abs((hue - wanted + 0.5) % 1 - 0.5) < 0.06, name
+
+
+def test_depth_normals_and_mask_agree():
+    out = picture(labels_of(object=v.OBJECTS.index("snowman"), ground=v.GROUNDS.index("grass"), elevation=15), 96)
+    mask, depth, normal = out.mask[0].bool(), out.depth[0], out.normal[0]
+    assert depth[mask].min() > 0 and depth[mask].max() < depth[~mask].max()
+    sky = depth == 0
+    assert sky.any() and not mask[sky].any()
+    assert torch.allclose(normal[mask].norm(dim=-1), torch.ones(int(mask.sum())), atol=1e-3)
+    assert normal[sky].abs().max() == 0
+
+
+def test_styles_change_the_picture_as_they_should():
+    labels = labels_of(object=v.OBJECTS.index("car"), ground=v.GROUNDS.index("grass"), azimuth=30, elevation=20)
+    colors = {}
+    for style, name in enumerate(v.STYLES):
+        labels["style"] = style
+        colors[name] = picture(labels).color[0].float()
+    saturation = {k: (c.max(-1).values - c.min(-1).values).mean() for k, c in colors.items()}
+    assert saturation["pencil sketch"] < 15 < saturation["photo"] < saturation["cartoon"]
+
+
+@pytest.mark.parametrize("bad", [dict(height=0), dict(samples=0), dict(samples=17)])
+def test_impossible_pictures_are_refused(bad):
+    with pytest.raises(ValueError, match="cannot draw"):
+        render(sample_scene(0).params, **bad)
+
+
+def test_wrong_parameters_are_refused():
+    with pytest.raises(ValueError, match="floats"):
+        render(np.zeros((2, 7), np.float32))
+
+
+def test_too_many_primitives_are_refused():
+    b = Builder(np.random.default_rng(0))
+    b.place(Look())
+    m = b.material((0.5, 0.5, 0.5))
+    for i in range(L["MAX_PRIMS"] + 1):
+        b.ball((0, i, 0), 0.5, m)
+    with pytest.raises(ValueError, match="holds 64 primitives"):
+        b.pack(np.zeros(SCENE_FLOATS, np.float32))
+
+
+def test_batches_equal_single_pictures():
+    scenes = [sample_scene(i).params for i in range(4)]
+    batch = render(np.stack(scenes), 48, 64, samples=2).color
+    for one, many in zip(scenes, batch, strict=True):
+        assert torch.equal(render(one, 48, 64, samples=2).color[0], many)
