@@ -56,34 +56,37 @@ def choose(rng: np.random.Generator, *colors: Color, amount: float = 0.12) -> np
 
 # Light by time of day. Sunset is deep and warm, dawn pale and pink with a cool sky.
 SKIES: dict[str, dict[str, Color]] = {
-    "day": dict(
-        ZENITH=(0.09, 0.24, 0.62), SUNWARD=(0.58, 0.74, 0.90), AWAY=(0.50, 0.68, 0.88),
-        SUN=(1.25, 1.16, 1.0), AMBIENT=(0.30, 0.38, 0.50), GLOW=(0.32, 0.30, 0.25),
-        CLOUD_LIT=(0.95, 0.95, 0.96), CLOUD_DARK=(0.50, 0.55, 0.64),
-    ),
-    "sunset": dict(
-        ZENITH=(0.085, 0.09, 0.26), SUNWARD=(1.0, 0.34, 0.07), AWAY=(0.38, 0.17, 0.24),
-        SUN=(1.35, 0.56, 0.19), AMBIENT=(0.25, 0.16, 0.22), GLOW=(0.80, 0.36, 0.09),
-        CLOUD_LIT=(1.0, 0.36, 0.14), CLOUD_DARK=(0.20, 0.10, 0.17),
-    ),
-    "night": dict(
-        ZENITH=(0.004, 0.009, 0.034), SUNWARD=(0.026, 0.048, 0.11), AWAY=(0.015, 0.030, 0.075),
-        SUN=(0.16, 0.205, 0.31), AMBIENT=(0.034, 0.048, 0.090), GLOW=(0.055, 0.070, 0.095),
-        CLOUD_LIT=(0.055, 0.070, 0.11), CLOUD_DARK=(0.010, 0.015, 0.032),
-    ),
-    "dawn": dict(
-        ZENITH=(0.20, 0.34, 0.58), SUNWARD=(1.0, 0.66, 0.56), AWAY=(0.50, 0.47, 0.66),
-        SUN=(0.78, 0.56, 0.47), AMBIENT=(0.31, 0.33, 0.45), GLOW=(0.42, 0.33, 0.22),
-        CLOUD_LIT=(0.98, 0.70, 0.66), CLOUD_DARK=(0.44, 0.42, 0.56),
-    ),
+    "day": {
+        "ZENITH": (0.09, 0.24, 0.62), "SUNWARD": (0.58, 0.74, 0.90), "AWAY": (0.50, 0.68, 0.88),
+        "SUN": (1.25, 1.16, 1.0), "AMBIENT": (0.30, 0.38, 0.50), "GLOW": (0.32, 0.30, 0.25),
+        "CLOUD_LIT": (0.95, 0.95, 0.96), "CLOUD_DARK": (0.50, 0.55, 0.64),
+    },
+    "sunset": {
+        "ZENITH": (0.085, 0.09, 0.26), "SUNWARD": (1.0, 0.34, 0.07), "AWAY": (0.38, 0.17, 0.24),
+        "SUN": (1.35, 0.56, 0.19), "AMBIENT": (0.25, 0.16, 0.22), "GLOW": (0.80, 0.36, 0.09),
+        "CLOUD_LIT": (1.0, 0.36, 0.14), "CLOUD_DARK": (0.20, 0.10, 0.17),
+    },
+    "night": {
+        "ZENITH": (0.004, 0.009, 0.034), "SUNWARD": (0.026, 0.048, 0.11), "AWAY": (0.015, 0.030, 0.075),
+        "SUN": (0.16, 0.205, 0.31), "AMBIENT": (0.034, 0.048, 0.090), "GLOW": (0.055, 0.070, 0.095),
+        "CLOUD_LIT": (0.055, 0.070, 0.11), "CLOUD_DARK": (0.010, 0.015, 0.032),
+    },
+    "dawn": {
+        "ZENITH": (0.20, 0.34, 0.58), "SUNWARD": (1.0, 0.66, 0.56), "AWAY": (0.50, 0.47, 0.66),
+        "SUN": (0.78, 0.56, 0.47), "AMBIENT": (0.31, 0.33, 0.45), "GLOW": (0.42, 0.33, 0.22),
+        "CLOUD_LIT": (0.98, 0.70, 0.66), "CLOUD_DARK": (0.44, 0.42, 0.56),
+    },
 }  # fmt: skip
 
 # On Mars the sky is butterscotch by day and blue around the low sun.
 MARS_SKIES: dict[str, dict[str, Color]] = {
-    "day": dict(ZENITH=(0.42, 0.25, 0.15), SUNWARD=(0.82, 0.58, 0.38), AWAY=(0.74, 0.50, 0.32), CLOUD_DARK=(0.48, 0.32, 0.22)),
-    "sunset": dict(ZENITH=(0.13, 0.075, 0.06), SUNWARD=(0.52, 0.34, 0.25), AWAY=(0.30, 0.15, 0.10), GLOW=(0.22, 0.42, 0.62)),
-    "dawn": dict(ZENITH=(0.36, 0.24, 0.22), SUNWARD=(0.72, 0.62, 0.62), AWAY=(0.52, 0.36, 0.32), GLOW=(0.22, 0.34, 0.44)),
-    "night": dict(ZENITH=(0.012, 0.007, 0.012), SUNWARD=(0.062, 0.034, 0.034), AWAY=(0.038, 0.020, 0.022)),
+    "day": {"ZENITH": (0.42, 0.25, 0.15), "SUNWARD": (0.82, 0.58, 0.38),
+            "AWAY": (0.74, 0.50, 0.32), "CLOUD_DARK": (0.48, 0.32, 0.22)},
+    "sunset": {"ZENITH": (0.13, 0.075, 0.06), "SUNWARD": (0.52, 0.34, 0.25),
+            "AWAY": (0.30, 0.15, 0.10), "GLOW": (0.22, 0.42, 0.62)},
+    "dawn": {"ZENITH": (0.36, 0.24, 0.22), "SUNWARD": (0.72, 0.62, 0.62),
+            "AWAY": (0.52, 0.36, 0.32), "GLOW": (0.22, 0.34, 0.44)},
+    "night": {"ZENITH": (0.012, 0.007, 0.012), "SUNWARD": (0.062, 0.034, 0.034), "AWAY": (0.038, 0.020, 0.022)},
 }  # fmt: skip
 
 
@@ -97,9 +100,8 @@ def put_light(h: Header, rng: np.random.Generator, time: str, weather: str, mars
     # a low sun and the moon are what the picture is about: mostly in view, seldom in its middle
     aside = rng.uniform(4, 27) if time != "day" and rng.random() < 0.7 else rng.uniform(30, 170)
     azimuth = h.floats[slots()["HEADING"]] + np.radians(aside) * rng.choice([-1, 1])
-    disc, size, stars = {"day": (1, 0.035, 0), "sunset": (1, 0.05, 0), "night": (2, 0.045, 1), "dawn": (1, 0.036, 0)}[
-        time
-    ]
+    discs = {"day": (1, 0.035, 0), "sunset": (1, 0.05, 0), "night": (2, 0.045, 1), "dawn": (1, 0.036, 0)}
+    disc, size, stars = discs[time]
     cover = {
         "clear": rng.choice([0.0, rng.uniform(0.12, 0.34)]),
         "cloudy": rng.uniform(0.72, 0.95),
@@ -116,8 +118,8 @@ def put_light(h: Header, rng: np.random.Generator, time: str, weather: str, mars
             sky[name] = 0.5 * sky[name] + 0.45 * sky[name].mean() + 0.05 * sky["SUNWARD"]
         sky["SUN"], sky["AMBIENT"], stars = 0.45 * sky["SUN"], 1.15 * sky["AMBIENT"], 0.25 * stars
     h.put(
-        SUN_DIR=direction(azimuth, elevation), DISC=disc, DISC_SIZE=size * rng.uniform(0.85, 1.2), STARS=stars * rng.uniform(0.7, 1.1),
-        CLOUD_COVER=cover, CLOUD_SCALE=rng.uniform(0.7, 1.2), **sky,
+        SUN_DIR=direction(azimuth, elevation), DISC=disc, DISC_SIZE=size * rng.uniform(0.85, 1.2),
+        STARS=stars * rng.uniform(0.7, 1.1), CLOUD_COVER=cover, CLOUD_SCALE=rng.uniform(0.7, 1.2), **sky,
     )  # fmt: skip
 
 
@@ -147,7 +149,7 @@ def mountains(h: Header, rng: np.random.Generator, time: str, weather: str) -> N
     h.put(
         EYE=rng.uniform(14, 26), HORIZON=rng.uniform(0.10, 0.20), SCALE=1 / rng.uniform(700, 1000), RELIEF=relief,
         NEAR=rng.uniform(180, 320), FAR=rng.uniform(1000, 1400), FLOOR=floor, CALM=floor + 0.02 * relief,
-        TOP=1.1 * relief, REACH=2800, STRIDE=0.42, SHADOW=600, LINE=rng.uniform(0.24, 0.55), PATCH=1 / 190,
+        TOP=1.1 * relief, REACH=2800, STEEP=2.2, SHADOW=600, LINE=rng.uniform(0.24, 0.55), PATCH=1 / 190,
         GROUND_A=choose(rng, (0.15, 0.23, 0.05), (0.22, 0.24, 0.07), (0.11, 0.20, 0.05)),
         GROUND_B=choose(rng, (0.22, 0.20, 0.19), (0.26, 0.22, 0.18), (0.18, 0.19, 0.22)), GROUND_C=(0.88, 0.90, 0.94),
         GROUND_D=choose(rng, (0.045, 0.10, 0.04), (0.06, 0.11, 0.035)),
@@ -168,34 +170,39 @@ def beach(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
     near = rng.uniform(11, 16)
     h.put(
         EYE=rng.uniform(3.2, 4.4), HORIZON=rng.uniform(-0.02, 0.12), SCALE=1 / 5.0, RELIEF=0.3, NEAR=near,
-        FAR=near + rng.uniform(8, 18), FLOOR=-2, CALM=0.9, TOP=0.9, SHAPE=rng.uniform(0.05, 0.08), REACH=60, STRIDE=0.8,
+        FAR=near + rng.uniform(8, 18), FLOOR=-2, CALM=0.9, TOP=0.9, SHAPE=rng.uniform(0.05, 0.08), REACH=60, STEEP=1.3,
         GROUND_A=choose(rng, (0.70, 0.56, 0.36), (0.76, 0.66, 0.48), (0.66, 0.50, 0.30)),
-        GROUND_B=choose(rng, (0.62, 0.48, 0.29), (0.72, 0.60, 0.42)), GROUND_C=choose(rng, (0.34, 0.25, 0.15)), PATCH=0.3,
+        GROUND_B=choose(rng, (0.62, 0.48, 0.29), (0.72, 0.60, 0.42)), GROUND_C=choose(rng, (0.34, 0.25, 0.15)),
+        PATCH=0.3,
     )
     h.put(
-        WATER=1, WAVES=rng.uniform(0.35, 0.7), DEEP=choose(rng, (0.01, 0.12, 0.30), (0.01, 0.16, 0.26), (0.02, 0.10, 0.22)),
+        WATER=1, WAVES=rng.uniform(0.35, 0.7),
+        DEEP=choose(rng, (0.01, 0.12, 0.30), (0.01, 0.16, 0.26), (0.02, 0.10, 0.22)),
         SHALLOW=choose(rng, (0.08, 0.50, 0.48), (0.12, 0.46, 0.50), (0.06, 0.40, 0.46)),
     )
     h.put(
         RINGS=4, RING_FIRST=rng.uniform(8.5, 10.5), RING_GROWTH=1.25, SPACING=rng.uniform(4.5, 6.0),
         SIZE=rng.uniform(5.5, 7.5), CROWD=rng.uniform(0.4, 0.75), MIXTURE=rng.uniform(0.7, 0.95),
-        THING_A=choose(rng, (0.05, 0.16, 0.03), (0.08, 0.18, 0.03)), THING_B=choose(rng, (0.16, 0.30, 0.05), (0.12, 0.28, 0.06)),
+        THING_A=choose(rng, (0.05, 0.16, 0.03), (0.08, 0.18, 0.03)),
+        THING_B=choose(rng, (0.16, 0.30, 0.05), (0.12, 0.28, 0.06)),
         THING_C=choose(rng, (0.25, 0.17, 0.10)),
     )
     put_air(h, rng, time, weather, sight=90, depth=30)
 
 
 def desert(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
-    relief = rng.uniform(22, 38)
+    relief, wind = rng.uniform(20, 30), rng.uniform(0, 2 * np.pi)
     h.put(
-        EYE=rng.uniform(8, 11), HORIZON=rng.uniform(0.0, 0.12), SCALE=1 / rng.uniform(90, 150), RELIEF=relief,
-        NEAR=15, FAR=rng.uniform(130, 220), FLOOR=0, CALM=0.2 * relief, TOP=1.25 * relief, REACH=800, STRIDE=0.5, SHADOW=60,
-        GROUND_A=choose(rng, (0.72, 0.42, 0.17), (0.78, 0.52, 0.25), (0.70, 0.36, 0.13)),
-        GROUND_B=choose(rng, (0.80, 0.52, 0.24), (0.74, 0.46, 0.20)), PATCH=1 / 60,
+        EYE=rng.uniform(8, 11), HORIZON=rng.uniform(0.0, 0.12), SCALE=1 / rng.uniform(80, 120), RELIEF=relief,
+        SHAPE=np.cos(wind), SHAPE2=np.sin(wind), NEAR=15, FAR=rng.uniform(70, 120), FLOOR=0, CALM=0.1 * relief,
+        TOP=1.5 * relief, REACH=500, STEEP=1.1, SHADOW=50,
+        GROUND_A=choose(rng, (0.58, 0.33, 0.13), (0.62, 0.41, 0.20), (0.56, 0.28, 0.10)),
+        GROUND_B=choose(rng, (0.66, 0.42, 0.19), (0.60, 0.37, 0.16)), PATCH=1 / 60,
     )
     h.put(
-        RINGS=6, RING_FIRST=rng.uniform(13, 18), RING_GROWTH=1.42, SPACING=rng.uniform(10, 16), SIZE=rng.uniform(4.0, 5.5),
-        CROWD=rng.uniform(0.4, 0.8), THING_A=choose(rng, (0.06, 0.17, 0.06), (0.08, 0.19, 0.08)),
+        RINGS=6, RING_FIRST=rng.uniform(13, 18), RING_GROWTH=1.42, SPACING=rng.uniform(10, 16),
+        SIZE=rng.uniform(4.0, 5.5),
+        CROWD=rng.uniform(0.3, 0.65), THING_A=choose(rng, (0.06, 0.17, 0.06), (0.08, 0.19, 0.08)),
         THING_B=choose(rng, (0.12, 0.25, 0.09), (0.10, 0.22, 0.07)),
     )
     put_air(h, rng, time, weather, sight=130, depth=30)
@@ -206,11 +213,13 @@ def forest(h: Header, rng: np.random.Generator, time: str, weather: str) -> None
     autumn = [(0.52, 0.22, 0.03), (0.58, 0.34, 0.05), (0.46, 0.12, 0.035)]
     h.put(
         EYE=rng.uniform(2.6, 4.2), HORIZON=rng.uniform(0.08, 0.24), SCALE=1 / 50, RELIEF=7, NEAR=20, FAR=90, FLOOR=-1.5,
-        CALM=-0.6, TOP=5.6, REACH=260, STRIDE=0.7, PATCH=1 / 7,
-        GROUND_A=choose(rng, (0.10, 0.17, 0.04), (0.16, 0.14, 0.05)), GROUND_B=choose(rng, (0.18, 0.14, 0.07), (0.14, 0.22, 0.05)),
+        CALM=-0.6, TOP=5.6, REACH=260, STEEP=0.9, PATCH=1 / 7,
+        GROUND_A=choose(rng, (0.10, 0.17, 0.04), (0.16, 0.14, 0.05)),
+        GROUND_B=choose(rng, (0.18, 0.14, 0.07), (0.14, 0.22, 0.05)),
     )
     h.put(
-        RINGS=12, RING_FIRST=rng.uniform(12, 16), RING_GROWTH=1.2, SPACING=rng.uniform(6.5, 8.0), SIZE=rng.uniform(10, 13),
+        RINGS=12, RING_FIRST=rng.uniform(12, 16), RING_GROWTH=1.2, SPACING=rng.uniform(6.5, 8.0),
+        SIZE=rng.uniform(10, 13),
         CROWD=rng.uniform(0.6, 0.85), MIXTURE=rng.choice([0.1, 0.5, 0.95]),
         THING_A=choose(rng, (0.04, 0.12, 0.04), (0.06, 0.15, 0.05), (0.035, 0.11, 0.065)),
         THING_B=choose(rng, *(autumn if rng.random() < 0.25 else green)),
@@ -223,16 +232,19 @@ def city(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
     harbour = rng.random() < 0.75  # else a park lies before the towers
     near = rng.uniform(150, 190) if harbour else 5.0
     h.put(
-        EYE=rng.uniform(14, 24), HORIZON=rng.uniform(0.10, 0.20), NEAR=near, FAR=near + (30 if harbour else 3), FLOOR=2.0,
-        CALM=-1.9, TOP=2.1, REACH=900, STRIDE=0.9,
-        GROUND_A=choose(rng, (0.10, 0.19, 0.04), (0.13, 0.20, 0.05)), GROUND_B=choose(rng, (0.17, 0.26, 0.06), (0.20, 0.25, 0.09)),
-        GROUND_D=choose(rng, (0.12, 0.20, 0.30), (0.06, 0.10, 0.14), (0.16, 0.23, 0.28)), PATCH=rng.uniform(4.8, 6.2),
+        EYE=rng.uniform(14, 24), HORIZON=rng.uniform(0.10, 0.20), NEAR=near, FAR=near + (30 if harbour else 3),
+        FLOOR=2.0,
+        CALM=-1.9, TOP=2.1, REACH=900, STEEP=1.2,
+        GROUND_A=choose(rng, (0.10, 0.19, 0.04), (0.13, 0.20, 0.05)),
+        GROUND_B=choose(rng, (0.17, 0.26, 0.06), (0.20, 0.25, 0.09)),
+        GROUND_D=choose(rng, (0.12, 0.20, 0.30), (0.06, 0.10, 0.14), (0.16, 0.23, 0.28)), PATCH=rng.uniform(5.6, 7.2),
     )
     h.put(
-        WATER=harbour, WAVES=rng.uniform(0.25, 0.5), DEEP=choose(rng, (0.02, 0.06, 0.09)), SHALLOW=choose(rng, (0.03, 0.09, 0.11)),
+        WATER=harbour, WAVES=rng.uniform(0.25, 0.5), DEEP=choose(rng, (0.02, 0.06, 0.09)),
+        SHALLOW=choose(rng, (0.03, 0.09, 0.11)),
     )
     h.put(
-        RINGS=6, RING_FIRST=235, RING_GROWTH=1.17, SPACING=rng.uniform(30, 40), SIZE=rng.uniform(95, 135),
+        RINGS=7, RING_FIRST=222, RING_GROWTH=1.15, SPACING=rng.uniform(30, 40), SIZE=rng.uniform(95, 135),
         CROWD=rng.uniform(0.8, 0.97),
         THING_A=choose(rng, (0.55, 0.50, 0.45), (0.42, 0.46, 0.52), (0.60, 0.52, 0.42)),
         THING_B=choose(rng, (0.28, 0.32, 0.38), (0.62, 0.60, 0.57), (0.46, 0.31, 0.23)),
@@ -249,8 +261,9 @@ def meadow(h: Header, rng: np.random.Generator, time: str, weather: str) -> None
     relief, floor = rng.uniform(18, 30), -1.4
     h.put(
         EYE=rng.uniform(1.7, 2.3), HORIZON=rng.uniform(-0.06, 0.06), SCALE=1 / rng.uniform(80, 140), RELIEF=relief,
-        NEAR=12, FAR=rng.uniform(160, 300), FLOOR=floor, CALM=0.13 * relief + floor, TOP=relief, REACH=800, STRIDE=0.7,
-        GROUND_A=choose(rng, (0.12, 0.27, 0.03), (0.17, 0.30, 0.04)), GROUND_B=choose(rng, (0.20, 0.36, 0.05), (0.10, 0.24, 0.04)),
+        NEAR=12, FAR=rng.uniform(160, 300), FLOOR=floor, CALM=0.13 * relief + floor, TOP=relief, REACH=800, STEEP=0.9,
+        GROUND_A=choose(rng, (0.12, 0.27, 0.03), (0.17, 0.30, 0.04)),
+        GROUND_B=choose(rng, (0.20, 0.36, 0.05), (0.10, 0.24, 0.04)),
         GROUND_C=first, GROUND_D=second, PATCH=1 / 18,
     )
     h.put(
@@ -265,13 +278,16 @@ def ocean(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
     phase, relief = rng.uniform(0, 2 * np.pi), rng.uniform(200, 340)
     h.put(
         EYE=rng.uniform(16, 30), HORIZON=rng.uniform(-0.04, 0.10), SCALE=1 / rng.uniform(210, 300), RELIEF=relief,
-        NEAR=rng.uniform(130, 180), FAR=rng.uniform(330, 460), FLOOR=-3, CALM=-2.9, TOP=0.5 * relief, REACH=1500, STRIDE=0.4,
-        SHAPE=np.cos(phase), SHAPE2=-np.sin(phase), LINE=rng.uniform(0.58, 0.63), SHADOW=90, PATCH=1 / 40,
+        NEAR=rng.uniform(150, 210), FAR=rng.uniform(380, 520), FLOOR=-3, CALM=-2.9, TOP=0.5 * relief, REACH=1500,
+        STEEP=2.0,
+        SHAPE=np.cos(phase), SHAPE2=-np.sin(phase), LINE=rng.uniform(0.62, 0.68), SHADOW=90, PATCH=1 / 40,
         GROUND_A=choose(rng, (0.66, 0.56, 0.38)), GROUND_B=choose(rng, (0.08, 0.20, 0.04), (0.12, 0.22, 0.05)),
-        GROUND_C=choose(rng, (0.25, 0.21, 0.17), (0.30, 0.27, 0.24)), GROUND_D=choose(rng, (0.05, 0.14, 0.035), (0.15, 0.25, 0.05)),
+        GROUND_C=choose(rng, (0.25, 0.21, 0.17), (0.30, 0.27, 0.24)),
+        GROUND_D=choose(rng, (0.05, 0.14, 0.035), (0.15, 0.25, 0.05)),
     )
     h.put(
-        WATER=1, WAVES=rng.uniform(0.45, 0.85), DEEP=choose(rng, (0.01, 0.09, 0.24), (0.01, 0.12, 0.22), (0.02, 0.08, 0.17)),
+        WATER=1, WAVES=rng.uniform(0.45, 0.85),
+        DEEP=choose(rng, (0.01, 0.09, 0.24), (0.01, 0.12, 0.22), (0.02, 0.08, 0.17)),
         SHALLOW=choose(rng, (0.02, 0.22, 0.34), (0.02, 0.24, 0.30)),
     )
     put_air(h, rng, time, weather, sight=330, depth=90)
@@ -281,8 +297,9 @@ def snowy_hills(h: Header, rng: np.random.Generator, time: str, weather: str) ->
     relief, floor = rng.uniform(45, 75), -1.5
     h.put(
         EYE=rng.uniform(7, 11), HORIZON=rng.uniform(0.0, 0.12), SCALE=1 / rng.uniform(100, 150), RELIEF=relief,
-        NEAR=25, FAR=rng.uniform(200, 320), FLOOR=floor, CALM=0.13 * relief + floor, TOP=relief, REACH=900, STRIDE=0.6,
-        SHADOW=90, GROUND_A=vary(rng, (0.70, 0.73, 0.78), 0.04), GROUND_B=vary(rng, (0.62, 0.68, 0.78), 0.04), PATCH=1 / 40,
+        NEAR=25, FAR=rng.uniform(200, 320), FLOOR=floor, CALM=0.13 * relief + floor, TOP=relief, REACH=900, STEEP=1.0,
+        SHADOW=90, GROUND_A=vary(rng, (0.70, 0.73, 0.78), 0.04), GROUND_B=vary(rng, (0.62, 0.68, 0.78), 0.04),
+        PATCH=1 / 40,
     )
     h.put(
         RINGS=9, RING_FIRST=rng.uniform(17, 24), RING_GROWTH=1.35, SPACING=rng.uniform(6, 10), SIZE=rng.uniform(7, 10),
@@ -296,14 +313,18 @@ def canyon(h: Header, rng: np.random.Generator, time: str, weather: str) -> None
     relief = rng.uniform(90, 140)
     h.put(
         EYE=rng.uniform(12, 24), HORIZON=rng.uniform(0.04, 0.16), SCALE=1 / rng.uniform(180, 260), RELIEF=relief,
-        NEAR=rng.uniform(50, 90), FAR=rng.uniform(180, 300), FLOOR=0, CALM=0.1, TOP=relief * 1.02, REACH=1300, STRIDE=0.3,
+        NEAR=rng.uniform(50, 90), FAR=rng.uniform(180, 300), FLOOR=0, CALM=0.1, TOP=relief * 1.02, REACH=1300,
+        STEEP=2.6,
         SHAPE=rng.integers(2, 5), SHADOW=170, LINE=rng.uniform(11, 17), PATCH=1 / 50,
-        GROUND_A=choose(rng, (0.42, 0.13, 0.06), (0.36, 0.11, 0.06)), GROUND_B=choose(rng, (0.62, 0.26, 0.11), (0.56, 0.21, 0.09)),
-        GROUND_C=choose(rng, (0.80, 0.54, 0.32), (0.76, 0.46, 0.25)), GROUND_D=choose(rng, (0.56, 0.32, 0.16), (0.40, 0.32, 0.14)),
+        GROUND_A=choose(rng, (0.42, 0.13, 0.06), (0.36, 0.11, 0.06)),
+        GROUND_B=choose(rng, (0.62, 0.26, 0.11), (0.56, 0.21, 0.09)),
+        GROUND_C=choose(rng, (0.80, 0.54, 0.32), (0.76, 0.46, 0.25)),
+        GROUND_D=choose(rng, (0.56, 0.32, 0.16), (0.40, 0.32, 0.14)),
     )
     h.put(
         RINGS=6, RING_FIRST=28, RING_GROWTH=1.35, SPACING=rng.uniform(9, 14), SIZE=rng.uniform(1.4, 2.2),
-        CROWD=rng.uniform(0.3, 0.7), THING_A=choose(rng, (0.10, 0.15, 0.05), (0.15, 0.17, 0.07)), THING_B=choose(rng, (0.16, 0.19, 0.08)),
+        CROWD=rng.uniform(0.3, 0.7), THING_A=choose(rng, (0.10, 0.15, 0.05), (0.15, 0.17, 0.07)),
+        THING_B=choose(rng, (0.16, 0.19, 0.08)),
     )
     put_air(h, rng, time, weather, sight=260, depth=120)
 
@@ -313,12 +334,13 @@ def mars(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
     h.put(
         EYE=rng.uniform(4, 6.5), HORIZON=rng.uniform(-0.04, 0.10), SCALE=1 / rng.uniform(90, 150), RELIEF=relief,
         NEAR=rng.uniform(60, 120), FAR=rng.uniform(300, 420), FLOOR=-0.16 * relief, CALM=0.09 * relief + 4.5,
-        TOP=1.25 * relief, REACH=800, STRIDE=0.55, SHADOW=45, SHAPE=1 / rng.uniform(26, 42), PATCH=1 / 14,
+        TOP=1.25 * relief, REACH=800, STEEP=1.2, SHADOW=45, SHAPE=1 / rng.uniform(26, 42), PATCH=1 / 14,
         GROUND_A=choose(rng, (0.40, 0.13, 0.05), (0.46, 0.16, 0.06), (0.36, 0.12, 0.055)),
         GROUND_B=choose(rng, (0.55, 0.22, 0.09), (0.48, 0.18, 0.075)), GROUND_C=choose(rng, (0.22, 0.075, 0.04)),
     )
     h.put(
-        RINGS=8, RING_FIRST=rng.uniform(6, 8), RING_GROWTH=1.4, SPACING=rng.uniform(3, 4.5), SIZE=rng.uniform(0.55, 0.95),
+        RINGS=8, RING_FIRST=rng.uniform(6, 8), RING_GROWTH=1.4, SPACING=rng.uniform(3, 4.5),
+        SIZE=rng.uniform(0.55, 0.95),
         CROWD=rng.uniform(0.4, 0.7), THING_A=choose(rng, (0.26, 0.09, 0.045)), THING_B=choose(rng, (0.42, 0.17, 0.08)),
     )
     put_air(h, rng, time, weather, sight=120, depth=40)

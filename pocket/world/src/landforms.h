@@ -37,7 +37,7 @@
 #define L_SHAPE2 65  // another
 #define L_TOP 66  // nothing of the ground is higher
 #define L_REACH 67  // where the march ends
-#define L_STRIDE 68  // of the march, in heights above ground
+#define L_STEEP 68  // the steepest slope that the march must not miss
 #define L_SHADOW 69  // length of cast shadows, 0: none
 #define L_WATER 70  // 1: water at height 0
 #define L_GROUND_A 71
@@ -172,12 +172,12 @@ HD float height(const float *s, float x, float z, bool fine) {
       float out = s[L_SHAPE] * (shore(s, x, z, r) - r), rise = out > 0.0f ? 0.7f * (1.0f - expf(-1.4f * out)) : out;
       return fmaxf(rise, -2.0f) + relief * (rolling(x * k, z * k, fine ? 3 : 2, 0.45f, seed) - 0.5f) * saturate(rise);
     }
-    case LAND_DESERT: {  // crests follow the middle level of a noise; a bent coordinate makes one side steeper
-      float bend = soft_noise(x * k * 0.7f, z * k * 0.7f, seed + 5) * 1.6f;
-      float a = soft_noise(x * k + bend, z * k * 0.6f, seed), b = soft_noise(x * k * 2.3f + bend, z * k * 1.5f + bend, seed + 1);
-      float crest = 1.0f - fabsf(2.0f * a - 1.0f), small = 1.0f - fabsf(2.0f * b - 1.0f);
-      float h = crest * crest + 0.22f * small * (1.0f - 0.5f * crest);
-      return s[L_FLOOR] + relief * h * (0.16f + 0.84f * ramp);
+    case LAND_DESERT: {  // rows of dunes: a long slope into the wind, a sharp crest, a short steep face
+      float bend = soft_noise(x * k * 0.35f, z * k * 0.35f, seed) * 2.6f + soft_noise(x * k * 1.1f, z * k * 1.1f, seed + 1) * 0.55f;
+      float phase = fract((x * s[L_SHAPE] + z * s[L_SHAPE2]) * k + bend), up = phase / 0.68f, down = (1.0f - phase) / 0.32f;
+      float dune = up < 1.0f ? up * up * (1.6f - 0.6f * up) : down * down * (1.7f - 0.7f * down);
+      float size = soft_noise(x * k * 0.6f + 7.0f, z * k * 0.6f, seed + 2), swell = soft_noise(x * k * 0.25f, z * k * 0.25f, seed + 3);
+      return s[L_FLOOR] + relief * ((0.10f + 0.90f * ramp) * dune * (0.25f + 0.75f * size) + 0.5f * ramp * swell);
     }
     case LAND_CITY: return r > shore(s, x, z, r) ? s[L_FLOOR] : -2.0f;
     case LAND_OCEAN: {  // one place in each sixth of the turn where islands are likely, so that every view has one
@@ -201,7 +201,7 @@ HD float height(const float *s, float x, float z, bool fine) {
     case LAND_MARS: {
       float hills = rolling(x * k, z * k, fine ? 4 : 2, 0.45f, seed);
       float far_ridge = ramp > 0.0f ? eroded(x * k * 0.5f, z * k * 0.5f, 3, seed + 9) : 0.0f;
-      return s[L_FLOOR] + relief * (0.25f * hills + ramp * far_ridge * 1.3f) + (r < 300.0f ? craters(s, x, z) * smoothstepf(6.0f, 25.0f, r) * smoothstepf(300.0f, 150.0f, r) : 0.0f);
+      return s[L_FLOOR] + relief * (0.25f * hills + ramp * far_ridge * 1.3f) + (r < 240.0f ? craters(s, x, z) * smoothstepf(6.0f, 25.0f, r) * smoothstepf(240.0f, 100.0f, r) : 0.0f);
     }
     default: {  // forest, meadow, snowy hills: round hills
       float h = rolling(x * k, z * k, fine ? 4 : 3, 0.32f, seed);

@@ -5,7 +5,7 @@
 #include "scenery.h"
 
 #define RADIANS_A_HEIGHT (2.0f * PI / 6.0f)
-#define MARCH_STEPS 52
+#define MARCH_STEPS 72
 
 // The sky without clouds, sun and stars. The same colours, low down, are what distance fades into.
 HD vec3 sky_gradient(const float *s, float sx, float cz, float slope) {
@@ -70,8 +70,8 @@ HD vec3 fog_color(const float *s, const Path &p) {
   return mix(sky_gradient(s, p.sx, p.cz, 0.015f), v3(s + L_FOG_COLOR), s[L_FOG_TINT]);
 }
 
-// First point of the ground on the path between t0 and t1: strides in proportion to the height above
-// ground, never so short that the steps run out before t1, then halving. Negative: none.
+// First point of the ground on the path between t0 and t1: strides that the ground,
+// no steeper than STEEP, cannot overtake, but never so short that the steps run out before t1, then halving. Negative: none.
 HD float march(const float *s, const Path &p, float t0, float t1) {
   if (p.slope < -1e-6f) t0 = fmaxf(t0, (s[L_TOP] - p.base) / p.slope);
   if (p.slope > 1e-6f) t1 = fminf(t1, (s[L_TOP] - p.base) / p.slope);
@@ -80,7 +80,7 @@ HD float march(const float *s, const Path &p, float t0, float t1) {
   float open = s[L_NEAR];
   if (p.slope < -1e-6f) open = fminf(open, (s[L_CALM] - p.base) / p.slope);
   if (p.base + p.slope * t0 > s[L_CALM]) t0 = fmaxf(t0, open);
-  float t = fmaxf(t0, 0.5f), last = t;
+  float t = fmaxf(t0, 0.5f), last = t, stride = 1.0f / (s[L_STEEP] - p.slope);
   for (int i = 0; i < MARCH_STEPS && t < t1; i++) {
     float above = p.base + p.slope * t - height(s, p.sx * t, p.cz * t, false);
     if (above < 0.0f) {
@@ -92,7 +92,7 @@ HD float march(const float *s, const Path &p, float t0, float t1) {
       return t;
     }
     last = t;
-    t = fminf(t + fmaxf(above * s[L_STRIDE], t * logf(t1 / t) / (MARCH_STEPS - i) + 1e-3f * t), t1 + 0.1f);
+    t = fminf(t + fmaxf(above * stride, t * logf(t1 / t) / (MARCH_STEPS - i) + 1e-3f * t), t1 + 0.1f);
   }
   return -1.0f;
 }
@@ -133,7 +133,7 @@ HD Hit landscape_sample(const float *s, float x, float y) {
     float y0 = p.base + p.slope * start, end = s[L_REACH];
     bool wet = s[L_WATER] > 0.0f && bounce == 0 && p.slope < -1e-4f;
     float sea = wet ? -p.base / p.slope : 1e9f;
-    Surface thing = scenery(s, p, start, fminf(end, sea));
+    Surface thing = scenery(s, p, start, fminf(end, sea), bounce > 0);
     float ground = march(s, p, start, fminf(thing.t > 0.0f ? thing.t : end, sea));
     if (ground < 0.0f && thing.t < 0.0f && !wet && p.slope < -1e-4f) ground = fmaxf((s[L_FLOOR] - p.base) / p.slope, end);
     bool water = wet && ground < 0.0f && thing.t < 0.0f;

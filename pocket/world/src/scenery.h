@@ -33,11 +33,10 @@ HD bool conifer(const float *s, float u, float v, const float *h, Look &out) {
     out = {v3(s + L_THING_C), bulge(u / 0.03f, 0.0f)};
     return true;
   }
-  float f = (v - 0.1f) / 0.9f;
+  float f = (v - 0.1f) / 0.9f + 0.7f * u * u;  // the boughs droop at their ends
   if (f < 0.0f || f > 1.0f) return false;
   float tiers = 3.0f + floorf(h[2] * 3.0f), part = fract(f * tiers);
   float wide = (0.19f + 0.10f * h[1]) * ((1.0f - f) * (1.12f - 0.5f * part) + 0.02f);
-  // the skirts droop at their ends
   if (fabsf(u) > wide) return false;
   float x = u / wide, shade = 0.55f + 0.45f * smoothstepf(1.0f, 0.2f, part + 0.25f * x * x);
   vec3 leaf = tint(v3(s + L_THING_A), h) * shade;
@@ -46,7 +45,7 @@ HD bool conifer(const float *s, float u, float v, const float *h, Look &out) {
   return true;
 }
 
-HD bool broadleaf(const float *s, float u, float v, const float *h, Look &out) {
+HD bool broadleaf(const float *s, vec3 leaf, float u, float v, const float *h, Look &out) {
   float best = 0.0f, clump = 0.0f;
   if (v > 0.25f) {  // clumps of leaves: the outline and the light on it waver
     clump = soft_noise(u * 13.0f + 50.0f * h[1], v * 13.0f + 50.0f * h[2], 11u) - 0.5f;
@@ -62,7 +61,7 @@ HD bool broadleaf(const float *s, float u, float v, const float *h, Look &out) {
     if (z > best) {
       best = z;
       float up = saturate(0.5f + 0.55f * y + 1.1f * (v - 0.66f));
-      out = {tint(v3(s + L_THING_B), h) * (0.45f + 0.6f * up + 0.5f * clump), bulge(0.85f * x + clump, 0.85f * y + clump)};
+      out = {tint(leaf, h) * (0.45f + 0.6f * up + 0.5f * clump), bulge(0.85f * x + clump, 0.85f * y + clump)};
     }
   }
   if (best > 0.0f) return true;
@@ -159,7 +158,7 @@ HD bool flower(const float *s, float u, float v, const float *h, Look &out) {
 
 // A tower on a square plot: two boxes, the upper one set back, and sometimes a mast. `h` are its five numbers.
 HD bool tower(const float *s, const Path &p, float x, float z, float ground, float size, float wide, const float *h,
-              uint32_t id, Surface &out) {
+              uint32_t id, bool mirrored, Surface &out) {
   // the walls stand at an angle of their own; sine and cosine from the half-angle's tangent
   float q = 0.45f * (h[1] - 0.5f), cosine = (1.0f - q * q) / (1.0f + q * q), sine = 2.0f * q / (1.0f + q * q);
   float dist = sqrtf(x * x + z * z), fx = x / dist, fz = z / dist;  // forward, away from the camera
@@ -189,13 +188,14 @@ HD bool tower(const float *s, const Path &p, float x, float z, float ground, flo
     if (style == 1) glass = smoothstepf(0.2f, 0.35f, pv) * smoothstepf(0.9f, 0.75f, pv);  // ribbon windows
     if (style == 2) glass = smoothstepf(0.15f, 0.3f, pu) * smoothstepf(0.85f, 0.7f, pu);  // glass between pillars
     if (y > top - 0.4f * pane || y < ground + 0.3f * pane) glass = 0.0f;
+    if (mirrored) cv = 0.0f, glass = smoothstepf(0.0f, 0.5f, pu) * smoothstepf(1.0f, 0.5f, pu);  // water draws lights out
     float lit = lattice((int)cu + (front ? 0 : 50), (int)cv, id + box);
     vec3 wall = mix(v3(s + L_THING_A), v3(s + L_THING_B), h[3]);
     wall = mix(wall, v3(s + L_THING_C), h[4] > 0.75f ? 0.7f : 0.0f) * (0.85f + 0.15f * saturate((y - ground) / size));
     vec3 warm = mix(v3(1.0f, 0.62f, 0.22f), v3(1.0f, 0.88f, 0.62f), lattice((int)cu, (int)cv, id + 9));
     out.t = t0, out.normal = n;
     out.color = mix(wall, v3(s + L_GROUND_D), 0.75f * glass);
-    out.emission = warm * (glass * s[L_LAMPS] * smoothstepf(0.50f, 0.54f, lit) * (0.5f + 0.5f * lit));
+    out.emission = warm * (glass * s[L_LAMPS] * smoothstepf(0.54f, 0.56f, lit) * (0.5f + 0.5f * lit));
     any = true;
   }
   if (!any && h[0] > 0.85f) {  // a mast on the tallest
@@ -209,7 +209,7 @@ HD bool tower(const float *s, const Path &p, float x, float z, float ground, flo
 }
 
 // The first thing on the path between t0 and t1. t < 0: none.
-HD Surface scenery(const float *s, const Path &p, float t0, float t1) {
+HD Surface scenery(const float *s, const Path &p, float t0, float t1, bool mirrored) {
   Surface out = {-1.0f, v3(0.0f), v3(0.0f), v3(0.0f)};
   int kind = landscape_kind(s), rings = (int)s[L_RINGS];
   uint32_t seed = landscape_seed(s) + 500;
@@ -224,7 +224,8 @@ HD Surface scenery(const float *s, const Path &p, float t0, float t1) {
     }
     if (y < s[L_FLOOR] - 1.0f) break;
     // distant rings stand denser, up to a limit: beyond it they merge anyway
-    float spacing = s[L_SPACING] * (kind == LAND_MEADOW ? 1.0f + 0.15f * k : 1.0f);
+    bool row = kind == LAND_CITY && k == 0;  // a row of trees before the towers
+    float spacing = s[L_SPACING] * (kind == LAND_MEADOW ? 1.0f + 0.15f * k : (row ? 0.4f : 1.0f));
     int cells = (int)(2.0f * PI * radius / spacing) + 3;
     float f = p.turn * cells + fract(0.37f * k);
     f = f >= cells ? f - cells : f;
@@ -240,17 +241,17 @@ HD Surface scenery(const float *s, const Path &p, float t0, float t1) {
       float a = (shift + 0.5f * (lattice(i, k * 8 + 6, seed) - 0.5f)) / cells * 2.0f * PI;  // from the ray to the thing
       float sa = a * (1.0f - a * a / 6.0f), ca = 1.0f - a * a * (0.5f - a * a / 24.0f);
       float x = radius * (p.sx * ca + p.cz * sa), z = radius * (p.cz * ca - p.sx * sa);
-      if (kind == LAND_CITY) {
+      if (kind == LAND_CITY && !row) {
         float bulk = 0.30f + 0.70f * h[0] * h[0];
         float cluster = 0.45f + 0.75f * around(x, z, radius, 2.5f, seed + 3);  // downtown and suburbs
         float size = s[L_SIZE] * bulk * cluster * (1.0f + 0.12f * k);
-        if (tower(s, p, x, z, s[L_FLOOR], size, spacing * (0.30f + 0.16f * h[1]), h, seed + i * 16 + k * 4096, out)) out.t = fmaxf(out.t, t0);
+        if (tower(s, p, x, z, s[L_FLOOR], size, spacing * (0.30f + 0.16f * h[1]), h, seed + i * 16 + k * 4096, mirrored, out)) out.t = fmaxf(out.t, t0);
         continue;
       }
       float ground = height(s, x, z, false);
       if (s[L_WATER] > 0.0f && ground < 0.12f) continue;
       if (kind == LAND_MOUNTAINS && ground > 0.2f * s[L_RELIEF]) continue;
-      float size = s[L_SIZE] * (0.6f + 0.7f * h[0]);
+      float size = (row ? 13.0f : s[L_SIZE]) * (0.6f + 0.7f * h[0]);
       if (kind == LAND_BEACH && h[4] > s[L_MIXTURE]) size *= 0.22f;  // a bush
       float u = -a * radius / size, v = (y - ground + 0.02f * size) / size;
       if (v < 0.0f || v > 1.1f || fabsf(u) > 0.75f * fmaxf(1.0f, spacing / size)) continue;
@@ -262,7 +263,7 @@ HD Surface scenery(const float *s, const Path &p, float t0, float t1) {
         case LAND_MEADOW: hit = flower(s, u, v, h, look); break;
         case LAND_CANYON:
         case LAND_MARS: hit = boulder(s, u, v, h, look); break;
-        default: hit = h[4] < s[L_MIXTURE] ? conifer(s, u, v, h, look) : broadleaf(s, u, v, h, look);
+        default: hit = h[4] < s[L_MIXTURE] ? conifer(s, u, v, h, look) : broadleaf(s, v3(s + (kind == LAND_CITY ? L_GROUND_A : L_THING_B)), u, v, h, look);
       }
       if (!hit) continue;
       vec3 n = look.normal;
