@@ -1,0 +1,125 @@
+"""The export stage: puts the trained parts together in the layout that diffusers and transformers load.
+
+Everything is float16 on disk in files below 15 MB; the configurations of the transformers parts say float32,
+so that the plain call with no dtype gives one type throughout (diffusers' parts load as float32 anyway).
+"""
+
+import hashlib
+import json
+import shutil
+from functools import partial
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import AutoModelForImageClassification, CLIPModel, CLIPTokenizer, PreTrainedModel
+
+from pocket.world import vocabulary as v
+from pocket.world.captions import words
+
+from . import common
+from .denoiser import SCHEDULER
+
+SHARD_SIZE = "15MB"
+MIB = 2**20
+BUDGET = 96 * MIB  # all weights, as the project has set itself
+LARGEST = 16 * MIB  # a file
+PARTS = ("stable-diffusion", "clip", "judge", "perceptual")
+
+
+def load_as_float32(folder: Path) -> None:
+    """Makes a transformers model that is stored in float16 load as float32 by default."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    for part in (config, config.get("text_config", {}), config.get("vision_config", {})):
+        if "dtype" in part:
+            part["dtype"] = "float32"
+    path.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def save_transformer(model: PreTrainedModel, source: Path, folder: Path) -> None:
+    """Saves a transformers model in float16, with the tokenizer's and the image processor's files of its source."""
+    model.half().save_pretrained(folder, max_shard_size=SHARD_SIZE)
+    load_as_float32(folder)
+    for path in source.iterdir():
+        if path.suffix in (".json", ".txt") and not (folder / path.name).exists() and "index" not in path.name:
+            shutil.copy(path, folder / path.name)
+
+
+def assemble(run: common.Run) -> StableDiffusionPipeline:
+    """The text-to-image pipeline in float32 from the stages' weights."""
+    unet = UNet2DConditionModel.from_pretrained(run.weights_of("denoiser"), torch_dtype=torch.float32)
+    vae = AutoencoderKL.from_pretrained(run.weights_of("autoencoder"), torch_dtype=torch.float32)
+    return StableDiffusionPipeline(
+        vae=vae,
+        unet=unet,
+        text_encoder=CLIPModel.from_pretrained(run.weights_of("towers"), dtype=torch.float32).text_model,
+        tokenizer=CLIPTokenizer.from_pretrained(run.weights_of("tokenizer")),
+        scheduler=DDIMScheduler(**SCHEDULER),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def vocabulary() -> dict[str, list[str]]:
+    """What the model was taught: every word of its captions, and the classes of the world."""
+    classes = {
+        "objects": v.OBJECTS, "colors": v.COLORS, "patterns": v.PATTERNS, "grounds": v.GROUNDS,
+        "lightings": v.LIGHTINGS, "styles": v.STYLES, "relations": v.RELATIONS, "landscapes": v.LANDSCAPES,
+        "times": v.TIMES, "weathers": v.WEATHERS, "views": v.VIEWS,
+    }  # fmt: skip
+    return {"words": words()} | {name: list(members) for name, members in classes.items()}
+
+
+def manifest(folder: Path) -> dict[str, dict[str, dict[str, int | str]]]:
+    """Size in bytes and SHA-256 of every file that loads from `folder`, by its path with forward slashes.
+
+    The model card, its pictures and evaluation.json change without the weights, so they are not listed.
+    """
+    files: dict[str, dict[str, int | str]] = {}
+    listed = [p for part in PARTS for p in (folder / part).rglob("*") if p.is_file()]
+    for path in sorted([*listed, folder / "vocabulary.json"]):
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": digest}
+    return {"files": files}
+
+
+def check_sizes(folder: Path) -> int:
+    """Bytes of all files below `folder`. Raises ValueError if a file or the sum is over its budget."""
+    sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    for path, size in sizes.items():
+        if size > LARGEST:
+            raise ValueError(f"{path} has {size / MIB:.1f} MiB; a file may have {LARGEST / MIB:.0f}")
+    if sum(sizes.values()) > BUDGET:
+        raise ValueError(f"{folder} has {sum(sizes.values()) / MIB:.1f} MiB in all; the budget is {BUDGET / MIB:.0f}")
+    return sum(sizes.values())
+
+
+def main(run: common.Run) -> None:
+    """Writes the folder that ships from the newest weights of each stage (its own, where a stage was not run)."""
+    if not run.is_main:
+        return
+    sources = {stage: run.weights_of(stage) for stage in common.SHIPPED}
+    new = run.work / "export" / "weights"
+
+    def write(folder: Path) -> None:
+        pipe = assemble(run).to(torch.float16)
+        pipe.save_pretrained(folder / "stable-diffusion", max_shard_size=SHARD_SIZE)
+        load_as_float32(folder / "stable-diffusion" / "text_encoder")
+        clip = CLIPModel.from_pretrained(sources["towers"], dtype=torch.float32)
+        save_transformer(clip, sources["towers"], folder / "clip")
+        judge = AutoModelForImageClassification.from_pretrained(sources["judge"], dtype=torch.float32)
+        save_transformer(judge, sources["judge"], folder / "judge")
+        shutil.copytree(sources["perceptual"], folder / "perceptual")
+        (folder / "vocabulary.json").write_text(json.dumps(vocabulary(), indent=1) + "\n")
+
+    common.replace_folder(new, write)  # aside first: a source may be the very folder that ships
+    check_sizes(new)
+    run.weights.mkdir(parents=True, exist_ok=True)
+    for part in PARTS:
+        common.replace_folder(run.weights / part, partial(shutil.copytree, new / part, dirs_exist_ok=True))
+    shutil.copy(new / "vocabulary.json", run.weights)
+    (run.weights / "manifest.json").write_text(json.dumps(manifest(run.weights), indent=1) + "\n")
+    run.say(f"{check_sizes(run.weights) / MIB:.1f} MiB in {run.weights}")
