@@ -354,8 +354,12 @@ def sample_landscape(rng: np.random.Generator, landscape: int, time: int, weathe
     """A random landscape of these classes (positions in LANDSCAPES, TIMES, WEATHERS).
 
     Returns the scene's header (128,) float32; the first 16 numbers are the caller's and stay 0.
-    Raises IndexError for a class that does not exist.
+    Raises ValueError for a class that does not exist.
     """
+    classes = (("landscape", landscape, LANDSCAPES), ("time", time, TIMES), ("weather", weather, WEATHERS))
+    for name, index, names in classes:
+        if not 0 <= index < len(names):
+            raise ValueError(f"{name} {index} does not exist: there are {len(names)}, {', '.join(names)}")
     h = Header()
     when, air = TIMES[time], WEATHERS[weather]
     h.put(KIND=landscape, SEED=int(rng.integers(2**23)), HEADING=rng.uniform(0, 2 * np.pi))

@@ -189,8 +189,5 @@ HD Hit landscape_sample(const float *s, float x, float y) {
     p.turn -= floorf(p.turn);
     start = t;
   }
-  // strong light saturates softly instead of turning flat white
-  vec3 c = hit.color;
-  hit.color = {c.x / (1.0f + 0.18f * c.x * c.x), c.y / (1.0f + 0.18f * c.y * c.y), c.z / (1.0f + 0.18f * c.z * c.z)};
   return hit;
 }
