@@ -48,7 +48,7 @@ class Section:
     error: str = ""
 
 
-def draw_prompts(outputs: Path, prompts: dict[str, int], steps: int = STEPS) -> Section:
+def draw_prompts(outputs: Path, prompts: dict[str, int], steps: int) -> Section:
     """One picture of the embedded model for each prompt and seed, as PNG files under `outputs`/prompts, and all of them
     side by side in `outputs`/prompts.png."""
     model = find_model("pocket")
@@ -179,7 +179,7 @@ def main(arguments: list[str] | None = None) -> int:
     index = outputs / "index.html"
     try:
         print("First pictures with the embedded model:", flush=True)
-        sections = [draw_prompts(outputs, PROMPTS)]
+        sections = [draw_prompts(outputs, PROMPTS, STEPS)]
         index.write_text(page(sections, outputs), encoding="utf-8")
         for path in notebooks.lessons():
             print(f"{path.name}:", flush=True)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
+from course.inputs import Preprocess
 from course.models import embedded
 
 
@@ -24,30 +25,19 @@ class PerceptualDistance(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        from transformers import CLIPImageProcessor, CLIPVisionModel
+        from transformers import CLIPVisionModel
 
-        folder = embedded("perceptual")
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        self.layers: list[int] = settings["layers"]
-        self.image_size: int = settings["image_size"]
-        clip = embedded("clip")
-        self.tower = CLIPVisionModel.from_pretrained(clip)
-        processor = CLIPImageProcessor.from_pretrained(clip)
-        self.mean: torch.Tensor
-        self.std: torch.Tensor
-        self.register_buffer("mean", torch.tensor(processor.image_mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(processor.image_std).view(1, 3, 1, 1))
-        for name, head in load_file(folder / "heads.safetensors").items():
-            self.register_buffer(name, head.float())  # (C,)
+        clip, own = embedded("clip"), embedded("perceptual")
+        self.tower = CLIPVisionModel.from_pretrained(clip, dtype=torch.float32)
+        self.preprocess = Preprocess(clip)
+        self.layers: list[int] = json.loads((own / "config.json").read_text(encoding="utf-8"))["layers"]
+        for name, head in load_file(own / "heads.safetensors").items():
+            self.register_buffer(name, head.float())  # layer_i: (C,)
         self.requires_grad_(False).eval()
 
     def features(self, pictures: torch.Tensor) -> list[torch.Tensor]:
         """Pictures (N, 3, H, W) in [-1, 1] to one (N, positions, C) a layer, each position of length 1."""
-        size = (self.image_size, self.image_size)
-        if pictures.shape[-2:] != size:
-            pictures = F.interpolate(pictures, size, mode="bilinear", align_corners=False, antialias=True)
-        pixels = ((pictures + 1) / 2 - self.mean) / self.std
-        states = self.tower(pixel_values=pixels, output_hidden_states=True).hidden_states
+        states = self.tower(pixel_values=self.preprocess(pictures), output_hidden_states=True).hidden_states
         return [F.normalize(states[layer][:, 1:], dim=-1) for layer in self.layers]  # without the class token
 
     def forward(

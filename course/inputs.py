@@ -1,0 +1,31 @@
+"""Pictures as a vision network reads them, by the settings that lie beside its weights."""
+
+import json
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+
+class Preprocess(torch.nn.Module):
+    """Pictures (N, 3, H, W) in [-1, 1] to (N, 3, size, size), normalised as in `folder`/preprocessor_config.json.
+
+    Differentiable, on the pictures' device: transformers' own image processors go through PIL and cut the gradient.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        settings = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+        self.size = (settings["size"]["height"], settings["size"]["width"])
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(settings[f"image_{name}"]).view(1, 3, 1, 1))
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        if pictures.dim() != 4 or pictures.shape[1] != 3:
+            raise ValueError(f"pictures are a tensor (N, 3, H, W) in [-1, 1], not {tuple(pictures.shape)}")
+        if pictures.shape[-2:] != self.size:
+            pictures = F.interpolate(pictures, self.size, mode="bilinear", align_corners=False, antialias=True)
+        return ((pictures + 1) / 2 - self.mean) / self.std

@@ -1,0 +1,45 @@
+"""What the documents promise is there: files, make targets, modules."""
+
+import importlib.util
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md")]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_to_files_lead_somewhere(document):
+    targets = re.findall(r'\]\(([^)#\s]+)|src="([^"]+)"', document.read_text())
+    local = [a or b for a, b in targets if "://" not in (a or b)]
+    assert local
+    assert [target for target in local if not (document.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_exist(document):
+    text = document.read_text()
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    used = set(re.findall(r"(?:^|`|=\S+ )make (\w+)", text, flags=re.MULTILINE))
+    assert used and used <= targets
+    modules = set(re.findall(r"python -m ((?:course|pocket|tests)[\w.]*)", text))
+    assert modules and [module for module in modules if importlib.util.find_spec(module) is None] == []
+
+
+def test_ci_runs_the_test_command_of_the_readme():
+    script = (ROOT / ".ci" / "run").read_text()
+    commands = [line for line in script.splitlines() if "make" in line]
+    assert commands == ["exec make test"]
+    assert "make test " in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("target", ["demo", "test", "lab", "pocket"])
+def test_each_make_target_is_one_line_to_python(target):
+    """make -n prints what it would run: the set-up, then the entry point."""
+    result = subprocess.run(["make", "-n", target, "PYTHON=python3"], cwd=ROOT, capture_output=True, text=True)
+    setup, entry = result.stdout.splitlines()
+    assert setup == "python3 -m course.setup"
+    assert re.fullmatch(r"\S*\.venv\S+ -m [\w.]+( all)?", entry)
