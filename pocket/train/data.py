@@ -101,32 +101,30 @@ def opposite(labels: np.void, mentions: frozenset[str], rng: np.random.Generator
     return other, field
 
 
-def captions_of(labels: np.void, count: int = CAPTIONS) -> tuple[list[str], list[str]]:
-    """`count` captions of one scene and their opposites; drawn from the scene's own seed."""
-    rng = np.random.default_rng([int(labels["seed"]), 1])
-    right, wrong = [], []
-    for _ in range(count):
-        state = rng.bit_generator.state
-        text, mentions = caption(labels, rng)
-        right.append(text)
-        other, field = opposite(labels, mentions, rng)
-        needed = {"swap": "object2"}.get(field, field)
-        after = rng.bit_generator.state
-        rng.bit_generator.state = state  # the same wording first, then others until the change is named
-        other_text, named = caption(other, rng)
-        rng.bit_generator.state = after
-        while needed not in named or other_text == text:
-            other_text, named = caption(other, rng)
-        wrong.append(other_text)
-    return right, wrong
+def contrast(labels: np.void, rng: np.random.Generator) -> tuple[str, str, str]:
+    """A caption, the same with one thing wrong, and which thing (see `opposite`)."""
+    before = rng.bit_generator.state
+    text, mentions = caption(labels, rng)
+    other, field = opposite(labels, mentions, rng)
+    after = rng.bit_generator.state
+    rng.bit_generator.state = before  # the same wording first; if that leaves the changed thing unsaid, others
+    wrong, named = caption(other, rng)
+    rng.bit_generator.state = after
+    while (field != "swap" and field not in named) or wrong == text:
+        wrong, named = caption(other, rng)
+    return text, wrong, field
 
 
 def _sample(seeds: Sequence[int], split: str, kind: str | None) -> Scenes:
     scenes = [sample_scene(seed, split=split, kind=kind) for seed in seeds]
     labels = np.array([scene.labels for scene in scenes], v.LABELS)
-    said = [captions_of(record) for record in labels]
     params = np.stack([scene.params for scene in scenes])
-    return Scenes(labels, params, [right for right, _ in said], [wrong for _, wrong in said])
+    said = []
+    for record in labels:
+        rng = np.random.default_rng([int(record["seed"]), 1])
+        said.append([contrast(record, rng)[:2] for _ in range(CAPTIONS)])
+    right, wrong = ([[pair[k] for pair in pairs] for pairs in said] for k in (0, 1))
+    return Scenes(labels, params, right, wrong)
 
 
 def _join(parts: list[Scenes]) -> Scenes:
@@ -288,7 +286,7 @@ class Pool:
                 at = start + i - s.start
                 self.images[at : at + len(block)] = block
 
-        with ThreadPoolExecutor(4 if device.type == "cuda" else 1) as threads:
+        with ThreadPoolExecutor(8 if device.type == "cuda" else 1) as threads:
             jobs = [threads.submit(load, *job) for job in zip(shards, rows, ends, strict=True)]
             for job in tqdm(jobs, desc="pictures", leave=False, disable=rank > 0):
                 job.result()
@@ -352,7 +350,6 @@ def render_split(run: Run, tokenizer: CLIPTokenizer, split: str, count: int) -> 
         for (folder, _), batch in zip(jobs, batches, strict=True):
             arrays = {
                 "labels": batch.labels,
-                "params": batch.params,
                 "tokens": encode_all(tokenizer, batch.captions),
                 "opposites": encode_all(tokenizer, batch.opposites),
                 "images": np.empty((len(batch), 256, 256, 3), np.uint8),
