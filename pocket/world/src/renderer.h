@@ -66,11 +66,15 @@ HD float outline(const Frame &f, bool landscape, int row, int col) {
   for (int k = 0; k < 2; k++) {
     int a = corner[k][0], b = corner[k][1];
     float da = f.depth[a] > 0.0f ? f.depth[a] : 1e4f, db = f.depth[b] > 0.0f ? f.depth[b] : 1e4f;
-    float step = fabsf(da - db) / fminf(da, db);
     float crease = 1.0f - dot(v3(f.normal + 3 * a), v3(f.normal + 3 * b));
     bool object = f.mask[a] || f.mask[b];
-    // an object's ground recedes fast towards the horizon: only steps on objects are lines there
-    if (object || landscape) edge = fmaxf(edge, smoothstepf(landscape ? 0.15f : 0.05f, landscape ? 0.4f : 0.14f, step));
+    if (landscape) {
+      // a plane's inverse depth is linear on the picture: its second difference is 0 up to the horizon
+      float ia = 1.0f / da, ib = 1.0f / db, ic = f.depth[row * f.width + col] > 0.0f ? 1.0f / f.depth[row * f.width + col] : 1e-4f;
+      edge = fmaxf(edge, smoothstepf(0.12f, 0.35f, fabsf(ia + ib - 2.0f * ic) / fmaxf(ia, fmaxf(ib, ic))));
+    } else if (object) {  // not on the ground, which recedes fast towards the horizon
+      edge = fmaxf(edge, smoothstepf(0.05f, 0.14f, fabsf(da - db) / fminf(da, db)));
+    }
     if (object) edge = fmaxf(edge, 0.8f * smoothstepf(0.3f, 0.8f, crease));
     if (f.mask[a] != f.mask[b]) edge = 1.0f;
   }
