@@ -63,14 +63,14 @@ def workers_here() -> int:
     return mine if mine >= 3 else 0
 
 
-def opposite(labels: np.void, mentions: frozenset[str], rng: np.random.Generator) -> tuple[np.ndarray, str]:
+def opposite(labels: np.void, mentions: frozenset[str], rng: np.random.Generator) -> tuple[np.void, str]:
     """A copy of the labels with one of the mentioned things changed, and that thing's name.
 
     The caption of the copy is wrong about the picture but close to the right one, so telling the two apart
     takes colours, relations and views, not only objects ("hard negatives", Yuksekgonul et al. 2023).
     With a relation the two objects may also change places ("swap").
     """
-    other = np.array(labels)
+    other = np.array([labels], v.LABELS)[0]  # in a list, because np.array of a single record is a view of it
     choices = sorted(mentions)
     if labels["relation"] > 0:
         choices.append("swap")

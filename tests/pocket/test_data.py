@@ -1,0 +1,176 @@
+"""The pool of pictures: captions and their opposites, sampling by workers, shards, loading, augmentation."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pocket.train import common, data
+from pocket.train.__main__ import main as train_main
+from pocket.train.tokenizer import LENGTH
+from pocket.world import sample_labels, sample_scene
+from pocket.world import vocabulary as v
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A work folder after the data stage: 10 training scenes and one held out."""
+    folder = tmp_path_factory.mktemp("work")
+    train_main(["data", "--smoke", "--scenes", "10", "--work", str(folder)])
+    return folder
+
+
+def test_opposites_change_one_thing_and_say_it() -> None:
+    rng = np.random.default_rng(0)
+    changed: dict[str, int] = {}
+    for seed in range(600):
+        labels = sample_labels(rng, seed)[()]
+        before = labels.tobytes()
+        text, wrong, field = data.contrast(labels, rng)
+        assert text != wrong
+        assert labels.tobytes() == before
+        changed[field] = changed.get(field, 0) + 1
+    assert set(changed) == set(v.LABELS.names[2:-2]) | {"view", "swap"}
+
+
+def test_opposite_keeps_the_rest() -> None:
+    rng = np.random.default_rng(1)
+    for seed in range(300):
+        labels = sample_labels(rng, seed, kind="object")[()]
+        other, field = data.opposite(labels, frozenset({"object", "ground"}), rng)
+        differs = {name for name in v.LABELS.names if other[name] != labels[name]}
+        if field == "swap":
+            assert labels["relation"] > 0 and other["object"] == labels["object2"]
+            assert differs <= {"object", "object2", "color", "color2"}
+        else:
+            assert differs == {field}
+        if field == "object":
+            alive = [v.OBJECTS[record["object"]] in v.ANIMATE for record in (labels, other)]
+            assert alive[0] == alive[1]
+
+
+def test_opposite_views_are_other_views() -> None:
+    rng = np.random.default_rng(2)
+    for seed in range(300):
+        labels = sample_labels(rng, seed, kind="object")[()]
+        if v.OBJECTS[labels["object"]] in v.WITH_FRONT:
+            other, field = data.opposite(labels, frozenset({"view"}), rng)
+            words = [v.view_word(float(r["azimuth"]), float(r["elevation"])) for r in (labels, other)]
+            assert (words[0] != words[1]) == (field == "view")
+
+
+def test_workers_sample_the_same_scenes_in_order() -> None:
+    batches = [range(0, 150), range(150, 200), range(900, 903)]
+    alone = list(data.scene_batches(batches, "train"))
+    together = list(data.scene_batches(batches, "train", workers=2))
+    assert [len(part) for part in together] == [150, 50, 3]
+    for a, b in zip(alone, together, strict=True):
+        assert np.array_equal(a.labels, b.labels) and np.array_equal(a.params, b.params)
+        assert a.captions == b.captions and a.opposites == b.opposites
+        assert all(len(texts) == data.CAPTIONS for texts in a.captions)
+        assert a.labels.tolist() == [sample_scene(int(seed)).labels.tolist() for seed in a.labels["seed"]]
+    assert [int(s) for part in alone for s in part.labels["seed"]] == [s for batch in batches for s in batch]
+
+
+def test_splits_keep_their_promise() -> None:
+    assert not data.scenes_to_arrays(range(60), "train").labels["heldout"].any()
+    assert data.scenes_to_arrays(range(20), "heldout").labels["heldout"].all()
+    assert (data.scenes_to_arrays(range(10), kind="landscape").labels["landscape"] >= 0).all()
+
+
+def test_data_stage_writes_shards_and_does_not_draw_them_twice(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = work / "data" / "train" / "000"
+    images = np.load(shard / "images.npy")
+    assert images.shape == (10, 256, 256, 3) and images.dtype == np.uint8
+    assert all(picture.std() > 3 for picture in images)
+    assert np.load(shard / "labels.npy")["seed"].tolist() == list(range(10))
+    assert np.load(work / "data" / "heldout" / "000" / "labels.npy")["heldout"].all()
+    tokens = np.load(shard / "tokens.npy")
+    assert tokens.shape == (10, data.CAPTIONS, LENGTH) and tokens.dtype == np.int16
+
+    def draws(*_, **__):
+        raise AssertionError("a finished shard was drawn again")
+
+    monkeypatch.setattr(data, "render", draws)
+    train_main(["data", "--smoke", "--scenes", "10", "--work", str(work)])
+
+
+def test_pool_holds_what_was_drawn(work: Path) -> None:
+    pool = data.Pool(work, CPU)
+    assert len(pool) == 10 and not pool.labels["heldout"].any()
+    assert len(data.Pool(work, CPU, heldout=True)) == 11
+    images, indices = pool.sample(32, torch.Generator().manual_seed(0))
+    stored = np.load(work / "data" / "train" / "000" / "images.npy")
+    assert np.array_equal(images.numpy(), stored[indices.numpy()])
+    tokens, opposites = pool.captions(indices, torch.Generator().manual_seed(0))
+    assert tokens.shape == opposites.shape == (32, LENGTH) and tokens.dtype == torch.int64
+    assert (tokens != opposites).any(dim=1).all()
+    known = np.load(work / "data" / "train" / "000" / "tokens.npy")
+    assert all((known[i] == row).all(axis=1).any() for i, row in zip(indices.tolist(), tokens.numpy(), strict=True))
+
+
+def test_processes_share_the_pool_out(work: Path) -> None:
+    parts = [data.Pool(work, CPU, heldout=True, rank=rank, world_size=3) for rank in range(3)]
+    seeds = sorted(seed for part in parts for seed in part.labels["seed"].tolist())
+    assert seeds == sorted(data.Pool(work, CPU, heldout=True).labels["seed"].tolist())
+
+
+def test_smaller_pool_is_the_resized_one(work: Path) -> None:
+    small, full = data.Pool(work, CPU, size=128), data.Pool(work, CPU)
+    wanted = data.resize(data.to_float(full.images), 128)
+    assert (data.to_float(small.images) - wanted).abs().max() <= 0.51 / 255
+
+
+def test_pool_refuses_held_out_scenes_among_training(work: Path, tmp_path: Path) -> None:
+    (tmp_path / "data" / "train").mkdir(parents=True)
+    (tmp_path / "data" / "train" / "000").symlink_to(work / "data" / "heldout" / "000")
+    with pytest.raises(ValueError, match="held-out composition"):
+        data.Pool(tmp_path, CPU)
+    with pytest.raises(FileNotFoundError, match="train data"):
+        data.Pool(tmp_path / "nowhere", CPU)
+
+
+def test_resize_averages_and_can_be_derived() -> None:
+    stripes = torch.zeros(1, 3, 64, 64)
+    stripes[..., ::2] = 1.0
+    small = data.resize(stripes.requires_grad_(), 16)
+    assert small[..., 2:-2].sub(0.5).abs().max() < 0.05
+    small.sum().backward()
+    assert stripes.grad is not None and (stripes.grad > 0).all()
+
+
+def test_augmented_pictures_stay_themselves() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.full((64, 3, 64, 64), 0.2)
+    images[:, 0, :, :32] = 0.9  # red on the left
+    changed = data.augment(images, generator)
+    assert changed.shape == images.shape and 0 <= changed.min() and changed.max() <= 1
+    assert (changed[:, 0, :, :20].mean((1, 2)) > changed[:, 0, :, -20:].mean((1, 2)) + 0.4).all()  # never flipped
+    assert (changed[:, 0, :, :20].mean((1, 2)) > changed[:, 1, :, :20].mean((1, 2)) + 0.4).all()  # still red
+    assert changed.flatten(1).std(dim=0).max() > 0.1
+
+
+def test_processor_prepares_as_training_does(tmp_path: Path) -> None:
+    from PIL import Image
+    from transformers import AutoImageProcessor
+
+    data.write_processor(tmp_path, 128)
+    picture = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    theirs = AutoImageProcessor.from_pretrained(tmp_path)(Image.fromarray(picture), return_tensors="pt")["pixel_values"]
+    ours = data.to_input(data.resize(data.to_float(torch.from_numpy(picture)[None]), 128))
+    assert (theirs - ours).abs().max() < 0.02
+
+
+def test_tokenizer_of_the_stage_repeats() -> None:
+    assert data.make_tokenizer(50).get_vocab() == data.make_tokenizer(50).get_vocab()
+
+
+def test_the_longest_of_many_captions_fits() -> None:
+    tokenizer, scenes = data.make_tokenizer(50), data.scenes_to_arrays(range(300))
+    ids = data.encode_all(tokenizer, scenes.captions)
+    assert (ids == tokenizer.eos_token_id).any(axis=2).all()
+    assert max(len(tokenizer(t)["input_ids"]) for texts in scenes.captions for t in texts) <= LENGTH
+    assert common.SHIPPED["towers"] == "clip"
