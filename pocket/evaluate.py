@@ -1,0 +1,514 @@
+"""How good is the embedded model: `python -m pocket.evaluate` prints one table and writes evaluation.json.
+
+The judge that reads the generated pictures took no part in making them, and its readings of real renders of
+the same captions stand beside. The full run needs a GPU; `--pictures 100` fits a CPU and stores no row that
+it measured on less than the full number of pictures.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import diffusers
+import numpy as np
+import torch
+import transformers
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from PIL import Image, ImageDraw
+from skimage.color import deltaE_ciede2000, rgb2lab
+from torch import Tensor
+from tqdm import tqdm
+from transformers import AutoModelForImageClassification
+
+from pocket.train import judge as judging
+from pocket.train.autoencoder import to_input
+from pocket.train.data import TEST_SEED, Scenes, resize, scenes_to_arrays, workers_here
+from pocket.train.export import BUDGET, LARGEST, MIB
+from pocket.train.perceptual import DISTORTIONS, PerceptualDistance, order
+from pocket.world import caption, render
+from pocket.world import vocabulary as v
+
+PICTURES = 2000
+STEPS = 25
+DISTORTED = 32  # pictures that try the perceptual distance
+GUIDANCE = 7.5  # the pipeline's own default: what a plain call does
+# Attributes with the figures that the project has set itself, in percent: judge on renders, pictures by the model.
+BARS: dict[str, tuple[float | None, float | None]] = {
+    "object": (98, 95), "color": (97, 93), "ground": (98, 95), "view": (95, 90), "relation": (95, 85),
+    "landscape": (98, 95), "object2": (None, None), "pattern": (None, None), "lighting": (None, None),
+    "style": (None, None), "time": (None, None), "weather": (None, None),
+}  # fmt: skip
+PROMPTS = (
+    "a photo of an astronaut riding a horse on mars",
+    "a hamburger",
+    "a squirrel reading a book",
+    "a bunny sitting on top of a stack of pancakes",
+    "a city skyline at night",
+)
+# Loads the model and draws with two threads, in a process of its own: what a first user waits for.
+SPEED = """
+import json, resource, sys, time
+import torch
+from diffusers import StableDiffusionPipeline
+torch.set_num_threads(2)
+pipe = StableDiffusionPipeline.from_pretrained(sys.argv[1])
+pipe.set_progress_bar_config(disable=True)
+steps, seconds = [], []
+for _ in range(3):
+    began = time.perf_counter()
+    mark = lambda pipe, i, t, values: steps.append(time.perf_counter()) or {}
+    generator = torch.Generator().manual_seed(0)
+    pipe("a hamburger", num_inference_steps=int(sys.argv[2]), generator=generator, callback_on_step_end=mark)
+    seconds.append(time.perf_counter() - began)
+    if len(seconds) == 1:
+        print("first picture", flush=True)
+own = [b - a for a, b in zip(steps, steps[1:]) if b - a < min(seconds) / 2]
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
+print(json.dumps({"picture": sorted(seconds)[1], "step": sorted(own)[len(own) // 2], "memory": peak}))
+"""
+
+
+@dataclass
+class Row:
+    """A measured figure, as all of the project's results are stored. `sense` says which way `bar` is met."""
+
+    figure: str
+    value: float
+    unit: str
+    sense: str = ">="
+    bar: float | None = None
+    machine: str = field(default_factory=lambda: machine())
+    holds: bool | None = field(init=False)
+    date: str = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).date().isoformat())
+    versions: dict[str, str] = field(default_factory=lambda: versions())
+    command: str = field(default_factory=lambda: " ".join(["python -m pocket.evaluate", *sys.argv[1:]]))
+
+    def __post_init__(self) -> None:
+        met = {
+            ">=": self.bar is not None and self.value >= self.bar,
+            "<=": self.bar is not None and self.value <= self.bar,
+        }
+        self.holds = None if self.bar is None else met[self.sense]
+
+
+def machine(gpu: bool = True) -> str:
+    """The name of the GPU, if there is one and it took part, or else of the processor, and the number of cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if gpu and torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}, {cores} CPU cores"
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{name}, {cores} CPU cores"
+
+
+def versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def store(path: Path, rows: Sequence[Row]) -> None:
+    """Writes rows to a results file; rows of other figures that are there already stay."""
+    old = json.loads(path.read_text())["rows"] if path.exists() else []
+    names = {row.figure for row in rows}
+    kept = [row for row in old if row["figure"] not in names]
+    path.write_text(json.dumps({"rows": [*kept, *map(asdict, rows)]}, indent=1) + "\n")
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as lines of text: figure, value, bar, and whether it is met."""
+    lines = []
+    for row in rows:
+        bar = "" if row.bar is None else f"{row.sense} {row.bar:g}"
+        said = {None: "", True: "yes", False: "NO"}[row.holds]
+        lines.append(f"{row.figure:<72} {row.value:>9.2f} {row.unit:<8} {bar:>9} {said:>4}")
+    return "\n".join(lines)
+
+
+# What is asked for, and what the judge sees of it
+
+
+@dataclass
+class Asked:
+    """N scenes, with one caption of each and the labels that it names."""
+
+    scenes: Scenes
+    prompts: list[str]
+    mentions: list[frozenset[str]]
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def pick(self, indices: Sequence[int]) -> "Asked":
+        s = self.scenes
+        lists = [[whole[i] for i in indices] for whole in (s.captions, s.opposites)]
+        chosen = Scenes(s.labels[list(indices)], s.params[list(indices)], *lists)
+        return Asked(chosen, [self.prompts[i] for i in indices], [self.mentions[i] for i in indices])
+
+
+def ask(count: int, split: str, first: int = TEST_SEED) -> Asked:
+    """`count` test scenes, which nothing was trained on, and a caption of each from the full grammar."""
+    scenes = scenes_to_arrays(range(first, first + count), split=split, workers=workers_here())
+    said = [caption(record, np.random.default_rng([int(record["seed"]), 2])) for record in scenes.labels]
+    return Asked(scenes, [text for text, _ in said], [mentions for _, mentions in said])
+
+
+def draw(asked: Asked, device: torch.device, samples: int = 4) -> Tensor:
+    """Renders of the scenes themselves: uint8 (N, 256, 256, 3) on the CPU."""
+    parts = [asked.scenes.params[i : i + 250] for i in range(0, len(asked), 250)]
+    return torch.cat([render(part, samples=samples, device=device).color.cpu() for part in parts])
+
+
+def scored(labels: np.ndarray, mentions: Sequence[frozenset[str]] | None = None) -> dict[str, np.ndarray]:
+    """Which scenes count for which attribute, bool (N,) each: the published rule of the scores.
+
+    An attribute counts where the scene has it and, for pictures made from captions, the caption names it. A
+    colour counts only where it was given, and style, lighting and surface let it show (`judge.color_shows`);
+    a view only of objects that have a front.
+
+    labels: (N,) of vocabulary.LABELS; mentions: what each caption names, None for renders, which show all.
+    """
+    rows = {
+        name: labels[name] >= 0
+        for name in ("object", "color", "ground", "relation", "landscape", "object2", "pattern", "lighting", "style")
+    } | {name: labels[name] >= 0 for name in ("time", "weather")}
+    rows["color"] &= judging.color_shows(labels)
+    rows["view"] = judging.has_front(labels)
+    if mentions is None:
+        return rows
+    return {name: row & np.array([name in named for named in mentions]) for name, row in rows.items()}
+
+
+def right(labels: np.ndarray, seen: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Whether the judge's reading of each attribute is the scene's, bool (N,) each; see `scored` for where it counts.
+
+    A view is right within 15 degrees of the range of its word (`judge.view_right`).
+    """
+    wanted = judging.targets(labels)
+    found = {}
+    for name in BARS:
+        if name == "view":
+            words = [v.view_word(a, e) for a, e in zip(labels["azimuth"], labels["elevation"], strict=True)]
+            readings = zip(words, seen["azimuth"], seen["overhead"] == "yes", strict=True)
+            found[name] = np.array([judging.view_right(*reading) for reading in readings], bool)
+        else:
+            classes = np.array(judging.GROUPS[name])
+            found[name] = classes[wanted[name].clip(0)] == seen[name]  # SKIP is negative, and never scored
+    return found
+
+
+class Judge:
+    """The shipped judge on a device."""
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self.model = AutoModelForImageClassification.from_pretrained(folder).to(device).eval()
+        self.device = device
+
+    def read(self, images: Tensor) -> dict[str, np.ndarray]:
+        """What it sees in pictures uint8 (N, H, W, 3): `judge.read`."""
+        parts = images.split(250)
+        size = self.model.config.image_size
+        logits = torch.cat([judging.judge(self.model, part.to(self.device), size).cpu() for part in parts])
+        return judging.read(logits, self.model.config.id2label)
+
+
+def percent_rows(
+    title: str, rows: dict[str, np.ndarray], hits: dict[str, np.ndarray], bars: dict[str, float | None]
+) -> list[Row]:
+    """A row for each attribute that counts somewhere: the share of right readings in percent."""
+    return [
+        Row(f"{title}: {name}", round(100 * float(hits[name][rows[name]].mean()), 2), "%", bar=bars.get(name))
+        for name in BARS
+        if rows[name].any()
+    ]
+
+
+# Pictures
+
+
+@torch.no_grad()
+def generate(
+    pipe: StableDiffusionPipeline,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    steps: int = STEPS,
+    guidance: float = GUIDANCE,
+    batch: int = 250,
+) -> Tensor:
+    """Pictures of prompts, uint8 (N, 256, 256, 3) on the CPU; each seed gives its noise, drawn on the CPU."""
+    size = pipe.unet.config.sample_size
+    found = []
+    for i in tqdm(range(0, len(prompts), batch), desc="pictures", unit_scale=batch, leave=False):
+        noise = [
+            torch.randn(1, 4, size, size, generator=torch.Generator().manual_seed(s)) for s in seeds[i : i + batch]
+        ]
+        images = pipe(
+            list(prompts[i : i + batch]),
+            latents=torch.cat(noise).to(pipe.device, pipe.dtype),
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            output_type="pt",
+        ).images
+        found.append((images.permute(0, 2, 3, 1) * 255).round().byte().cpu())
+    return torch.cat(found)
+
+
+def sheet(images: Tensor, captions: Sequence[str], columns: int, size: int = 192) -> Image.Image:
+    """Pictures uint8 (N, H, W, 3) in a grid, each with its caption below."""
+    lines, rows = 3, -(-len(images) // columns)
+    page = Image.new("RGB", (columns * (size + 8) + 8, rows * (size + 12 * lines + 8) + 8), "white")
+    pen = ImageDraw.Draw(page)
+    for i, (image, text) in enumerate(zip(images, captions, strict=True)):
+        x, y = 8 + i % columns * (size + 8), 8 + i // columns * (size + 12 * lines + 8)
+        page.paste(Image.fromarray(image.numpy()).resize((size, size), Image.Resampling.LANCZOS), (x, y))
+        said, line = [], ""
+        for word in text.split():
+            if pen.textlength(f"{line} {word}") > size:
+                said.append(line)
+                line = ""
+            line = f"{line} {word}".strip()
+        for k, part in enumerate([*said, line][:lines]):
+            pen.text((x, y + size + 1 + 12 * k), part, fill="black")
+    return page
+
+
+def save_sheet(path: Path, images: Tensor, captions: Sequence[str], columns: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet(images, captions, columns).save(path, quality=88)
+
+
+# The groups of figures
+
+
+@dataclass
+class Evaluation:
+    """What every group of figures needs."""
+
+    weights: Path
+    device: torch.device
+    pictures: int = PICTURES
+    guidance: float = GUIDANCE
+    samples: Path | None = None  # the folder of the sample sheets
+    _pipe: StableDiffusionPipeline | None = None
+
+    @property
+    def pipe(self) -> StableDiffusionPipeline:
+        """The pipeline as a plain call loads it, on the device."""
+        if self._pipe is None:
+            self._pipe = StableDiffusionPipeline.from_pretrained(self.weights / "stable-diffusion").to(self.device)
+            self._pipe.set_progress_bar_config(disable=True)
+        return self._pipe
+
+    def share(self, part: float) -> int:
+        """That part of the number of pictures, at least two."""
+        return max(2, round(part * self.pictures))
+
+    def generate(self, asked: Asked) -> Tensor:
+        seeds = [int(seed) % 2**32 for seed in asked.scenes.labels["seed"]]
+        batch = 250 if self.device.type == "cuda" else 10
+        return generate(self.pipe, asked.prompts, seeds, guidance=self.guidance, batch=batch)
+
+    def show(self, name: str, images: Tensor, captions: Sequence[str], columns: int) -> None:
+        if self.samples:
+            save_sheet(self.samples / f"{name}.jpg", images, captions, columns)
+
+
+def mean_colors(images: Tensor, mask: Tensor) -> Tensor:
+    """Mean sRGB colour in [0, 1], float64 (N, 3), of pictures uint8 (N, H, W, 3) where mask (N, H, W) is set."""
+    weight = mask.double()[..., None]
+    return (images.double() * weight).sum((1, 2)) / weight.sum((1, 2)) / 255
+
+
+def color_errors(a: Tensor, b: Tensor) -> np.ndarray:
+    """CIEDE2000 differences (N,) of sRGB colours (N, 3) in [0, 1]."""
+    return deltaE_ciede2000(*(rgb2lab(x.cpu().numpy()[:, None])[:, 0] for x in (a, b)))
+
+
+@torch.no_grad()
+def autoencoder_rows(e: Evaluation) -> list[Row]:
+    """PSNR and the error of the mean object colour on held-out renders, as many as half the pictures."""
+    vae = AutoencoderKL.from_pretrained(e.weights / "stable-diffusion" / "vae").to(e.device).eval()
+    asked = ask(e.share(0.5), "all")
+    psnr, errors, first = [], [], []
+    for i in range(0, len(asked), 50):
+        drawn = render(asked.scenes.params[i : i + 50], device=e.device)
+        x = to_input(drawn.color)
+        y = vae.decode(vae.encode(x).latent_dist.mode()).sample.clamp(-1, 1)
+        back = ((y + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
+        difference = (back.double() - drawn.color.double()) / 255
+        psnr.append(-10 * difference.square().mean((1, 2, 3)).clamp_min(1e-10).log10().cpu())
+        has = drawn.mask.flatten(1).any(1)
+        pair = [mean_colors(images[has], drawn.mask[has]) for images in (drawn.color, back)]
+        errors.append(color_errors(*pair))
+        first.append(torch.stack([drawn.color, back], dim=1).flatten(0, 1).cpu())
+    both = torch.cat(first)[:32]
+    e.show("autoencoder", both, ["render", "reconstruction"] * (len(both) // 2), columns=8)
+    return [
+        Row("autoencoder: PSNR on held-out renders", round(float(torch.cat(psnr).mean()), 2), "dB", bar=31),
+        Row("autoencoder: mean object colour off", round(float(np.concatenate(errors).mean()), 2), "dE2000", "<=", 3),
+    ]
+
+
+def judge_rows(e: Evaluation) -> list[Row]:
+    """The judge on real renders of all compositions, everything that they show."""
+    asked = ask(e.pictures, "all")
+    seen = Judge(e.weights / "judge", e.device).read(draw(asked, e.device))
+    bars = {name: bar for name, (bar, _) in BARS.items()}
+    return percent_rows("judge on renders", scored(asked.scenes.labels), right(asked.scenes.labels, seen), bars)
+
+
+def picture_rows(e: Evaluation) -> list[Row]:
+    """Pictures made from captions of the full grammar, as the judge reads them, beside renders of the same scenes."""
+    asked = ask(e.pictures, "all")
+    labels, judge = asked.scenes.labels, Judge(e.weights / "judge", e.device)
+    counts = scored(labels, asked.mentions)
+    images = e.generate(asked)
+    e.show("captions", images[:40], asked.prompts[:40], columns=8)
+    seeds = list(range(4)) * len(PROMPTS)
+    prompts = [prompt for prompt in PROMPTS for _ in range(4)]
+    batch = 250 if e.device.type == "cuda" else 10
+    e.show("prompts", generate(e.pipe, prompts, seeds, guidance=e.guidance, batch=batch), prompts, columns=4)
+    bars = {name: bar for name, (_, bar) in BARS.items()}
+    made = percent_rows("pictures", counts, right(labels, judge.read(images)), bars)
+    real = percent_rows("renders of the same captions", counts, right(labels, judge.read(draw(asked, e.device))), {})
+    return made + real
+
+
+def composition_rows(e: Evaluation) -> list[Row]:
+    """Compositions that training never saw: object and colour both right, where the caption asks for a colour."""
+    wanted, found, first = e.share(0.25), [], TEST_SEED
+    while (missing := wanted - sum(map(len, found))) > 0:  # about a third of the captions name a colour that shows
+        asked = ask(2 * wanted, "heldout", first)
+        counts = scored(asked.scenes.labels, asked.mentions)
+        found.append(asked.pick(np.flatnonzero(counts["object"] & counts["color"])[:missing].tolist()))
+        first += 2 * wanted
+    judge, both, real = Judge(e.weights / "judge", e.device), [], []
+    for k, asked in enumerate(found):
+        images, labels = e.generate(asked), asked.scenes.labels
+        if k == 0:
+            e.show("compositions", images[:24], asked.prompts[:24], columns=8)
+        for hits, shown in ((both, images), (real, draw(asked, e.device))):
+            seen = right(labels, judge.read(shown))
+            hits.append(seen["object"] & seen["color"])
+    rates = [round(100 * float(np.concatenate(hits).mean()), 2) for hits in (both, real)]
+    return [
+        Row("compositions never trained on: object and colour both right", rates[0], "%", bar=85),
+        Row("renders of the same compositions: object and colour both right", rates[1], "%"),
+    ]
+
+
+@torch.no_grad()
+def perceptual_rows(e: Evaluation) -> list[Row]:
+    """Whether the perceptual distance grows with the strength of a distortion: in the mean, and picture by picture."""
+    distance = PerceptualDistance.load(e.weights / "clip", e.weights / "perceptual").to(e.device).eval()
+    drawn = render(ask(DISTORTED, "all").scenes.params, device=e.device).color
+    x = resize(to_input(drawn), distance.image_size).contiguous()
+    rows, each = [], order(distance, x)
+    for name, distort in DISTORTIONS.items():
+        strengths = torch.linspace(0, 1, 7, device=e.device)[:, None].expand(-1, len(x))
+        torch.manual_seed(0)
+        means = torch.stack([distance(x, distort(x, strength)).mean() for strength in strengths[1:]])
+        grown = 100 * float((means.diff() > 0).float().mean())
+        bar = 100 if name in ("blur", "noise", "shift", "hue") else None
+        rows.append(Row(f"perceptual distance: mean grows with {name}", round(grown, 2), "%", bar=bar))
+        rows.append(Row(f"perceptual distance: grows with {name}, each picture", round(100 * each[name], 2), "%"))
+    return rows
+
+
+def speed_rows(e: Evaluation) -> list[Row]:
+    """Seconds and memory of one picture on two CPU cores in float32, in a process of its own."""
+    cores = sorted(os.sched_getaffinity(0))[:2] if hasattr(os, "sched_getaffinity") else []
+    pin = (lambda: os.sched_setaffinity(0, cores)) if cores else None
+    command = [sys.executable, "-c", SPEED, str(e.weights / "stable-diffusion"), str(STEPS)]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
+    began = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=pin) as process:
+        assert process.stdout
+        process.stdout.readline()
+        first = time.perf_counter() - began
+        answer = process.stdout.read()
+    if process.returncode:
+        raise RuntimeError(f"the process that draws on the CPU failed with status {process.returncode}")
+    found = json.loads(answer)
+    where = machine(gpu=False)
+    return [
+        Row(f"CPU, two cores: one picture, {STEPS} guided steps", round(found["picture"], 2), "s", "<=", 6, where),
+        Row("CPU, two cores: one guided step", round(found["step"], 3), "s", "<=", None, where),
+        Row("CPU, two cores: peak memory", round(found["memory"], 1), "MiB", "<=", 1536, where),
+        Row("CPU, two cores: from a cold start to the first picture", round(first, 2), "s", "<=", 60, where),
+    ]
+
+
+def size_rows(e: Evaluation) -> list[Row]:
+    """Bytes and parameters of what ships."""
+    sizes = [path.stat().st_size for path in e.weights.rglob("*") if path.is_file()]
+    parameters = sum(p.numel() for p in e.pipe.unet.parameters())
+    return [
+        Row("weights in all", round(sum(sizes) / MIB, 2), "MiB", "<=", BUDGET / MIB),
+        Row("largest file", round(max(sizes) / MIB, 2), "MiB", "<=", LARGEST / MIB),
+        Row("denoiser", round(parameters / 1e6, 2), "M", "<=", 30),
+    ]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A group of figures; `counts` where they depend on the number of pictures."""
+
+    rows: Callable[[Evaluation], list[Row]]
+    counts: bool = True
+
+
+GROUPS: dict[str, Group] = {
+    "sizes": Group(size_rows, counts=False),
+    "autoencoder": Group(autoencoder_rows),
+    "judge": Group(judge_rows),
+    "pictures": Group(picture_rows),
+    "compositions": Group(composition_rows),
+    "perceptual": Group(perceptual_rows, counts=False),
+    "speed": Group(speed_rows, counts=False),
+}
+
+
+def main(arguments: list[str] | None = None) -> list[Row]:
+    """Measures the groups asked for, prints their table, stores it and returns its rows."""
+    parser = argparse.ArgumentParser(prog="python -m pocket.evaluate", description=__doc__)
+    parser.add_argument("groups", nargs="*", help=f"any of {', '.join(GROUPS)} (default: all)")
+    parser.add_argument("--pictures", type=int, default=PICTURES, help="fewer print, but replace no stored row")
+    parser.add_argument("--guidance", type=float, default=GUIDANCE)
+    parser.add_argument("--weights", type=Path, default=Path("pocket/weights"))
+    args = parser.parse_args(arguments)
+    unknown = set(args.groups) - set(GROUPS)
+    if unknown:
+        parser.error(f"no group {', '.join(sorted(unknown))}: choose from {', '.join(GROUPS)}")
+    torch.set_float32_matmul_precision("high")
+    full = args.pictures >= PICTURES and args.guidance == GUIDANCE
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    samples = args.weights / "samples" if full else None
+    e = Evaluation(args.weights, device, args.pictures, args.guidance, samples)
+    everything: list[Row] = []
+    for name in args.groups or GROUPS:
+        began = time.perf_counter()
+        rows = GROUPS[name].rows(e)
+        print(f"\n{name} ({time.perf_counter() - began:.0f} s)\n{table(rows)}", flush=True)
+        if full or not GROUPS[name].counts:
+            store(args.weights / "evaluation.json", rows)
+        everything += rows
+    return everything
+
+
+if __name__ == "__main__":
+    main()
