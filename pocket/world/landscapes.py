@@ -90,12 +90,14 @@ MARS_SKIES: dict[str, dict[str, Color]] = {
 }  # fmt: skip
 
 
-def put_light(h: Header, rng: np.random.Generator, time: str, weather: str, mars: bool) -> None:
+def put_light(h: Header, rng: np.random.Generator, time: str, weather: str, landscape: str) -> None:
     """Sun or moon, sky, stars and clouds."""
     sky = {name: vary(rng, color, 0.08) for name, color in SKIES[time].items()}
-    if mars:
+    if landscape == "mars":
         sky |= {name: vary(rng, color, 0.08) for name, color in MARS_SKIES[time].items()}
     low, high = {"day": (22, 50), "sunset": (2.5, 8), "night": (12, 26), "dawn": (1.5, 6)}[time]
+    if time == "day" and landscape in ("desert", "snowy hills", "canyon", "mars"):  # bare slopes need shadows
+        low, high = 15, 32
     elevation = np.radians(rng.uniform(low, high))
     # a low sun and the moon are what the picture is about: mostly in view, seldom in its middle
     aside = rng.uniform(4, 27) if time != "day" and rng.random() < 0.7 else rng.uniform(30, 170)
@@ -194,7 +196,7 @@ def desert(h: Header, rng: np.random.Generator, time: str, weather: str) -> None
     relief, wind = rng.uniform(20, 30), rng.uniform(0, 2 * np.pi)
     h.put(
         EYE=rng.uniform(8, 11), HORIZON=rng.uniform(0.0, 0.12), SCALE=1 / rng.uniform(80, 120), RELIEF=relief,
-        SHAPE=np.cos(wind), SHAPE2=np.sin(wind), NEAR=15, FAR=rng.uniform(70, 120), FLOOR=0, CALM=0.1 * relief,
+        SHAPE=np.cos(wind), SHAPE2=np.sin(wind), NEAR=15, FAR=rng.uniform(70, 120), FLOOR=0, CALM=0.22 * relief,
         TOP=1.5 * relief, REACH=500, STEEP=1.1, SHADOW=50,
         GROUND_A=choose(rng, (0.58, 0.33, 0.13), (0.62, 0.41, 0.20), (0.56, 0.28, 0.10)),
         GROUND_B=choose(rng, (0.66, 0.42, 0.19), (0.60, 0.37, 0.16)), PATCH=1 / 60,
@@ -294,10 +296,10 @@ def ocean(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
 
 
 def snowy_hills(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
-    relief, floor = rng.uniform(45, 75), -1.5
+    relief, floor = rng.uniform(50, 80), -1.5
     h.put(
         EYE=rng.uniform(7, 11), HORIZON=rng.uniform(0.0, 0.12), SCALE=1 / rng.uniform(100, 150), RELIEF=relief,
-        NEAR=25, FAR=rng.uniform(200, 320), FLOOR=floor, CALM=0.13 * relief + floor, TOP=relief, REACH=900, STEEP=1.0,
+        NEAR=25, FAR=rng.uniform(140, 220), FLOOR=floor, CALM=0.13 * relief + floor, TOP=relief, REACH=900, STEEP=1.0,
         SHADOW=90, GROUND_A=vary(rng, (0.70, 0.73, 0.78), 0.04), GROUND_B=vary(rng, (0.62, 0.68, 0.78), 0.04),
         PATCH=1 / 40,
     )
@@ -363,6 +365,6 @@ def sample_landscape(rng: np.random.Generator, landscape: int, time: int, weathe
     h = Header()
     when, air = TIMES[time], WEATHERS[weather]
     h.put(KIND=landscape, SEED=int(rng.integers(2**23)), HEADING=rng.uniform(0, 2 * np.pi))
-    put_light(h, rng, when, air, mars=LANDSCAPES[landscape] == "mars")
+    put_light(h, rng, when, air, LANDSCAPES[landscape])
     MAKERS[landscape](h, rng, when, air)
     return h.floats

@@ -177,7 +177,7 @@ HD float height(const float *s, float x, float z, bool fine) {
       float phase = fract((x * s[L_SHAPE] + z * s[L_SHAPE2]) * k + bend), up = phase / 0.68f, down = (1.0f - phase) / 0.32f;
       float dune = up < 1.0f ? up * up * (1.6f - 0.6f * up) : down * down * (1.7f - 0.7f * down);
       float size = soft_noise(x * k * 0.6f + 7.0f, z * k * 0.6f, seed + 2), swell = soft_noise(x * k * 0.25f, z * k * 0.25f, seed + 3);
-      return s[L_FLOOR] + relief * ((0.10f + 0.90f * ramp) * dune * (0.25f + 0.75f * size) + 0.5f * ramp * swell);
+      return s[L_FLOOR] + relief * ((0.22f + 0.78f * ramp) * dune * (0.25f + 0.75f * size) + 0.5f * ramp * swell);
     }
     case LAND_CITY: return r > shore(s, x, z, r) ? s[L_FLOOR] : -2.0f;
     case LAND_OCEAN: {  // one place in each sixth of the turn where islands are likely, so that every view has one
@@ -228,7 +228,7 @@ HD vec3 ground_color(const float *s, vec3 p, float t, vec3 n) {
   uint32_t seed = landscape_seed(s) + 200;
   vec3 a = v3(s + L_GROUND_A), b = v3(s + L_GROUND_B), c = v3(s + L_GROUND_C), d = v3(s + L_GROUND_D);
   float mottle = soft_noise(p.x * s[L_PATCH], p.z * s[L_PATCH], seed);
-  float flat = saturate(s[L_EYE] / fmaxf(0.03f * t, 1e-3f));  // far ground is seen edge on: its grain must fade
+  float flat = saturate(s[L_EYE] / fmaxf(0.06f * t, 1e-3f));  // far ground is seen edge on: its grain must fade
   float fine = flat > 0.02f ? fminf(flat, 1.0f) * grain(p.x, p.z, t, 12.0f, seed + 1) : 0.0f;
   switch (landscape_kind(s)) {
     case LAND_MOUNTAINS: {  // meadow, woods, rock, snow
@@ -243,8 +243,9 @@ HD vec3 ground_color(const float *s, vec3 p, float t, vec3 n) {
       float wet = smoothstepf(0.45f, 0.05f, p.y);
       return mix(mix(a, b, mottle) * (1.0f + 0.05f * fine), c, wet);
     }
-    case LAND_DESERT: {  // wind ripples close by
-      return mix(a, b, mottle) * (1.0f + 0.06f * fine);
+    case LAND_DESERT: {  // ripples along the crests
+      float across = p.x * s[L_SHAPE] + p.z * s[L_SHAPE2], along = p.z * s[L_SHAPE] - p.x * s[L_SHAPE2];
+      return mix(a, b, mottle) * (1.0f + 0.10f * flat * grain(1.4f * across, 0.35f * along, t, 8.0f, seed + 1));
     }
     case LAND_CITY: return mix(a, b, smoothstepf(0.3f, 0.7f, soft_noise(p.x * 0.02f, p.z * 0.05f, seed)));
     case LAND_MEADOW: {  // drifts of flowers seen from afar

@@ -31,7 +31,11 @@ HD vec3 sky(const float *s, const Path &p, bool mirrored) {
     float spot = expf(-(du * du + dv * dv) / (size * size));
     color = color + v3(0.9f, 0.93f, 1.0f) * (spot * s[L_STARS] * smoothstepf(0.45f, 1.1f, bright) * smoothstepf(0.0f, 0.2f, up));
   }
-  if (s[L_DISC] > 0.5f) {
+  if (s[L_DISC] > 0.5f && mirrored) {  // waves draw the disc out into a path of light
+    float flat = sqrtf(fmaxf(1e-6f, sun.x * sun.x + sun.z * sun.z)), rise = p.slope - sun.y / flat;
+    float aside = 1.0f - (p.sx * sun.x + p.cz * sun.z) / flat;
+    color = color + v3(s + L_SUN) * (3.0f * expf(-aside / 0.005f - 3.0f * rise * rise));
+  } else if (s[L_DISC] > 0.5f) {
     float angle = length(cross(dir, sun)), edge = s[L_DISC_SIZE];
     if (angle < edge * 1.2f && dot(dir, sun) > 0.0f) {
       float inside = smoothstepf(1.06f, 0.94f, angle / edge);

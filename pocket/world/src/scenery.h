@@ -40,7 +40,8 @@ HD bool conifer(const float *s, float u, float v, const float *h, Look &out) {
   if (fabsf(u) > wide) return false;
   float x = u / wide, shade = 0.55f + 0.45f * smoothstepf(1.0f, 0.2f, part + 0.25f * x * x);
   vec3 leaf = tint(v3(s + L_THING_A), h) * shade;
-  float snow = s[L_SNOW] * smoothstepf(0.75f, 0.45f, part + 0.3f * x * x);
+  float patch = soft_noise(6.0f * u + 40.0f * h[1], 7.0f * v + 40.0f * h[3], 13u);  // snow lies in lumps on the boughs
+  float snow = s[L_SNOW] * smoothstepf(0.42f, 0.82f, patch + 0.5f * (0.8f - part));
   out = {mix(leaf, v3(0.82f, 0.86f, 0.92f), snow), bulge(0.9f * x, 0.35f)};
   return true;
 }
@@ -48,8 +49,8 @@ HD bool conifer(const float *s, float u, float v, const float *h, Look &out) {
 HD bool broadleaf(const float *s, vec3 leaf, float u, float v, const float *h, Look &out) {
   float best = 0.0f, clump = 0.0f;
   if (v > 0.25f) {  // clumps of leaves: the outline and the light on it waver
-    clump = soft_noise(u * 13.0f + 50.0f * h[1], v * 13.0f + 50.0f * h[2], 11u) - 0.5f;
-    u += 0.05f * clump, v += 0.05f * (soft_noise(u * 11.0f, v * 11.0f + 60.0f * h[3], 12u) - 0.5f);
+    clump = rolling(u * 11.0f + 7.0f * v + 50.0f * h[1], v * 11.0f - 7.0f * u + 50.0f * h[2], 2, 0.5f, 11u) - 0.5f;
+    u += 0.05f * clump, v += 0.05f * (soft_noise(u * 9.0f - 6.0f * v, v * 9.0f + 6.0f * u + 60.0f * h[3], 12u) - 0.5f);
   }
   for (int i = 0; i < 5; i++) {  // a crown is five balls; the one nearest the viewer shows
     float a = i * 1.2566f + 6.28f * h[2], ring = i == 0 ? 0.0f : 0.19f;
@@ -61,7 +62,7 @@ HD bool broadleaf(const float *s, vec3 leaf, float u, float v, const float *h, L
     if (z > best) {
       best = z;
       float up = saturate(0.5f + 0.55f * y + 1.1f * (v - 0.66f));
-      out = {tint(leaf, h) * (0.45f + 0.6f * up + 0.5f * clump), bulge(0.85f * x + clump, 0.85f * y + clump)};
+      out = {tint(leaf, h) * (0.45f + 0.6f * up + 0.3f * clump), bulge(0.85f * x + 0.7f * clump, 0.85f * y + 0.7f * clump)};
     }
   }
   if (best > 0.0f) return true;
@@ -132,7 +133,7 @@ HD bool boulder(const float *s, float u, float v, const float *h, Look &out) {
   if (d > edge) return false;
   float facet = soft_noise(2.2f * x + 31.0f * h[2], 2.2f * y, 6u) - 0.5f;
   vec3 n = bulge(0.9f * x + 0.5f * facet, 0.8f * y - 0.3f * facet);
-  out = {mix(v3(s + L_THING_A), v3(s + L_THING_B), h[3]) * (0.75f + 0.35f * v), n};
+  out = {mix(v3(s + L_THING_A), v3(s + L_THING_B), h[3]) * (0.75f + 0.35f * v + 0.35f * facet), n};
   return true;
 }
 
@@ -213,48 +214,53 @@ HD Surface scenery(const float *s, const Path &p, float t0, float t1, bool mirro
   Surface out = {-1.0f, v3(0.0f), v3(0.0f), v3(0.0f)};
   int kind = landscape_kind(s), rings = (int)s[L_RINGS];
   uint32_t seed = landscape_seed(s) + 500;
+  // half the width of the widest thing, in its heights: bushes and boulders are wide, the rest is slender
+  float widest = kind == LAND_BEACH || kind == LAND_CANYON || kind == LAND_MARS ? 1.05f : 0.52f;
   float radius = s[L_RING_FIRST], tallest = s[L_SIZE] * 1.5f;
-  for (int k = 0; k < rings; k++, radius *= s[L_RING_GROWTH]) {
+  for (int k = 0; k < rings && out.t < 0.0f; k++, radius *= s[L_RING_GROWTH]) {
     if (radius < t0) continue;
     if (radius > t1) break;
-    float y = p.base + p.slope * radius;
-    if (y > s[L_TOP] + tallest) {
+    float y = p.base + p.slope * radius, slack = 0.06f * radius * fabsf(p.slope);
+    if (y - slack > s[L_TOP] + tallest) {
       if (p.slope > 0.0f) break;
       continue;
     }
-    if (y < s[L_FLOOR] - 1.0f) break;
-    // distant rings stand denser, up to a limit: beyond it they merge anyway
+    if (y + slack < s[L_FLOOR] - 1.0f) break;
     bool row = kind == LAND_CITY && k == 0;  // a row of trees before the towers
     float spacing = s[L_SPACING] * (kind == LAND_MEADOW ? 1.0f + 0.15f * k : (row ? 0.4f : 1.0f));
     int cells = (int)(2.0f * PI * radius / spacing) + 3;
     float f = p.turn * cells + fract(0.37f * k);
     f = f >= cells ? f - cells : f;
     int home = (int)f;
-    float inside = f - home;
-    for (int side = 0; side < 2 && out.t < 0.0f; side++) {
-      int i = side == 0 ? home : (inside < 0.5f ? home - 1 : home + 1);
-      float shift = (i - home) + 0.5f - inside;
+    for (int side = -1; side < 2; side++) {  // things reach into the cells beside their own; the nearest shows
+      int i = home + side;
+      float middle = side + 0.5f - (f - home);
       i = i < 0 ? i + cells : (i >= cells ? i - cells : i);
-      float h[5];
-      for (int j = 0; j < 5; j++) h[j] = lattice(i, k * 8 + j, seed);
       if (lattice(i, k * 8 + 5, seed) > s[L_CROWD]) continue;
-      float a = (shift + 0.5f * (lattice(i, k * 8 + 6, seed) - 0.5f)) / cells * 2.0f * PI;  // from the ray to the thing
+      float a = (middle + 0.5f * (lattice(i, k * 8 + 6, seed) - 0.5f)) / cells * 2.0f * PI;  // from the ray to the thing
+      float h[5] = {lattice(i, k * 8, seed), 0.0f, 0.0f, 0.0f, lattice(i, k * 8 + 4, seed)};
+      float near = radius * (1.0f + 0.1f * (lattice(i, k * 8 + 7, seed) - 0.5f));
+      float size = (row ? 13.0f : s[L_SIZE]) * (0.6f + 0.7f * h[0]);
+      if (kind == LAND_BEACH && h[4] > s[L_MIXTURE]) size *= 0.22f;  // a bush
+      bool is_tower = kind == LAND_CITY && !row;
+      if (!is_tower && (fabsf(a) * near > widest * size || near > t1 || (out.t > 0.0f && near > out.t))) continue;
+      for (int j = 1; j < 4; j++) h[j] = lattice(i, k * 8 + j, seed);
       float sa = a * (1.0f - a * a / 6.0f), ca = 1.0f - a * a * (0.5f - a * a / 24.0f);
-      float x = radius * (p.sx * ca + p.cz * sa), z = radius * (p.cz * ca - p.sx * sa);
-      if (kind == LAND_CITY && !row) {
-        float bulk = 0.30f + 0.70f * h[0] * h[0];
-        float cluster = 0.45f + 0.75f * around(x, z, radius, 2.5f, seed + 3);  // downtown and suburbs
-        float size = s[L_SIZE] * bulk * cluster * (1.0f + 0.12f * k);
-        if (tower(s, p, x, z, s[L_FLOOR], size, spacing * (0.30f + 0.16f * h[1]), h, seed + i * 16 + k * 4096, mirrored, out)) out.t = fmaxf(out.t, t0);
+      float x = near * (p.sx * ca + p.cz * sa), z = near * (p.cz * ca - p.sx * sa);
+      if (is_tower) {
+        float bulk = 0.30f + 0.70f * h[0] * h[0], suburb = 0.45f + 0.75f * around(x, z, near, 2.5f, seed + 3);
+        Surface found;
+        if (tower(s, p, x, z, s[L_FLOOR], s[L_SIZE] * bulk * suburb * (1.0f + 0.12f * k),
+                  spacing * (0.30f + 0.16f * h[1]), h, seed + i * 16 + k * 4096, mirrored, found) &&
+            (out.t < 0.0f || found.t < out.t))
+          out = found;
         continue;
       }
       float ground = height(s, x, z, false);
       if (s[L_WATER] > 0.0f && ground < 0.12f) continue;
       if (kind == LAND_MOUNTAINS && ground > 0.2f * s[L_RELIEF]) continue;
-      float size = (row ? 13.0f : s[L_SIZE]) * (0.6f + 0.7f * h[0]);
-      if (kind == LAND_BEACH && h[4] > s[L_MIXTURE]) size *= 0.22f;  // a bush
-      float u = -a * radius / size, v = (y - ground + 0.02f * size) / size;
-      if (v < 0.0f || v > 1.1f || fabsf(u) > 0.75f * fmaxf(1.0f, spacing / size)) continue;
+      float u = -a * near / size, v = (p.base + p.slope * near - ground + 0.02f * size) / size;
+      if (v < 0.0f || v > 1.1f) continue;
       Look look;
       bool hit;
       switch (kind) {
@@ -263,16 +269,18 @@ HD Surface scenery(const float *s, const Path &p, float t0, float t1, bool mirro
         case LAND_MEADOW: hit = flower(s, u, v, h, look); break;
         case LAND_CANYON:
         case LAND_MARS: hit = boulder(s, u, v, h, look); break;
-        default: hit = h[4] < s[L_MIXTURE] ? conifer(s, u, v, h, look) : broadleaf(s, v3(s + (kind == LAND_CITY ? L_GROUND_A : L_THING_B)), u, v, h, look);
+        default:
+          hit = h[4] < s[L_MIXTURE]
+                    ? conifer(s, u, v, h, look)
+                    : broadleaf(s, v3(s + (kind == LAND_CITY ? L_GROUND_A : L_THING_B)), u, v, h, look);
       }
       if (!hit) continue;
       vec3 n = look.normal;
-      out.t = radius;
+      out.t = near;
       // right is (cz, -sx), towards the viewer is (-sx, -cz)
       out.normal = normalize(v3(n.x * p.cz - n.z * p.sx, n.y, -n.x * p.sx - n.z * p.cz));
-      out.color = look.color * (0.55f + 0.45f * saturate(2.5f * v));  // darker at the foot, as if standing in its own shade
+      out.color = look.color * (0.55f + 0.45f * saturate(2.5f * v));  // darker at the foot, as if in its own shade
     }
-    if (out.t >= 0.0f) break;
   }
   return out;
 }
