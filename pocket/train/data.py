@@ -215,8 +215,9 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     theta = torch.zeros(count, 2, 3, device=device)
     theta[:, 0, 0] = theta[:, 1, 1] = uniform(0.88, 1.08, 1)[:, 0]
     theta[:, :, 2] = uniform(-0.08, 0.08, 2)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    images = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    with torch.autocast(device.type, enabled=False):  # bfloat16 cannot hold coordinates
+        grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+        images = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
     blurred = F.avg_pool2d(F.avg_pool2d(images, 3, 1, 1, count_include_pad=False), 3, 1, 1, count_include_pad=False)
     images = torch.lerp(images, blurred, uniform(-1.0, 1.0).clamp(min=0))
     images = (images - 0.5) * uniform(0.9, 1.1) + 0.5 + uniform(-0.05, 0.05)

@@ -77,9 +77,10 @@ def test_where_colors_show(labels: np.ndarray) -> None:
 @pytest.mark.parametrize(
     "word,azimuth,overhead,right",
     [
-        ("front", 59, False, True), ("front", -61, False, False), ("side", 31, False, True), ("side", -149, False, True),
-        ("side", 29, False, False), ("back", -121, False, True), ("back", 119, False, False), ("back", 180, False, True),
-        ("front", 0, True, False), ("overhead", 100, True, True), ("overhead", 0, False, False),
+        ("front", 59, False, True), ("front", -61, False, False), ("front", 0, True, False),
+        ("side", 31, False, True), ("side", -149, False, True), ("side", 29, False, False),
+        ("back", -121, False, True), ("back", 119, False, False), ("back", 180, False, True),
+        ("overhead", 100, True, True), ("overhead", 0, False, False),
     ],
 )  # fmt: skip
 def test_view_tolerance(word: str, azimuth: float, overhead: bool, right: bool) -> None:
