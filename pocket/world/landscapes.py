@@ -317,7 +317,7 @@ def canyon(h: Header, rng: np.random.Generator, time: str, weather: str) -> None
         EYE=rng.uniform(12, 24), HORIZON=rng.uniform(0.04, 0.16), SCALE=1 / rng.uniform(180, 260), RELIEF=relief,
         NEAR=rng.uniform(50, 90), FAR=rng.uniform(180, 300), FLOOR=0, CALM=0.1, TOP=relief * 1.02, REACH=1300,
         STEEP=2.6,
-        SHAPE=rng.integers(2, 5), SHADOW=170, LINE=rng.uniform(11, 17), PATCH=1 / 50,
+        SHAPE=rng.integers(2, 5), SHADOW=170, LINE=rng.uniform(13, 21), PATCH=1 / 50,
         GROUND_A=choose(rng, (0.42, 0.13, 0.06), (0.36, 0.11, 0.06)),
         GROUND_B=choose(rng, (0.62, 0.26, 0.11), (0.56, 0.21, 0.09)),
         GROUND_C=choose(rng, (0.80, 0.54, 0.32), (0.76, 0.46, 0.25)),

@@ -164,7 +164,7 @@ HD float height(const float *s, float x, float z, bool fine) {
   float ramp = smoothstepf(s[L_NEAR], s[L_FAR], r), k = s[L_SCALE];
   switch (landscape_kind(s)) {
     case LAND_MOUNTAINS: {
-      float e = eroded(x * k, z * k, fine ? 6 : 3, seed);
+      float e = ramp > 0.0f ? eroded(x * k, z * k, fine ? 6 : 3, seed) : 0.0f;
       float foot = soft_noise(x * k * 2.5f, z * k * 2.5f, seed + 20);
       return s[L_FLOOR] + relief * (ramp * (0.15f * foot + 1.25f * e * sqrtf(e)) + 0.03f * (foot - 0.4f) * (1.0f - ramp));
     }
@@ -190,9 +190,10 @@ HD float height(const float *s, float x, float z, bool fine) {
       float rock = eroded(x * k * 2.2f, z * k * 2.2f, fine ? 5 : 3, seed + 30);
       return land * relief * (0.6f + 3.0f * rock * saturate(land * 6.0f));
     }
-    case LAND_CANYON: {
+    case LAND_CANYON: {  // terraces: each a steep wall and a gentle bench
+      if (ramp <= 0.0f) return s[L_FLOOR];
       float v = (rolling(x * k, z * k, 3, 0.45f, seed) - 0.5f) * 1.9f + 0.34f;
-      v += 0.05f * (eroded(x * k * 6.0f, z * k * 6.0f, fine ? 3 : 2, seed + 8) - 0.4f);  // gullies in the walls
+      v += 0.075f * (eroded(x * k * 6.0f, z * k * 6.0f, fine ? 3 : 2, seed + 8) - 0.4f);  // gullies in the walls
       v = saturate(v) * (s[L_SHAPE] - 0.02f) * ramp;
       float level = floorf(v), part = v - level;
       float wall = smoothstepf(0.10f, 0.30f, part), talus = part;
@@ -247,7 +248,7 @@ HD vec3 ground_color(const float *s, vec3 p, float t, vec3 n) {
       float across = p.x * s[L_SHAPE] + p.z * s[L_SHAPE2], along = p.z * s[L_SHAPE] - p.x * s[L_SHAPE2];
       return mix(a, b, mottle) * (1.0f + 0.10f * flat * grain(1.4f * across, 0.35f * along, t, 8.0f, seed + 1));
     }
-    case LAND_CITY: return mix(a, b, smoothstepf(0.3f, 0.7f, soft_noise(p.x * 0.02f, p.z * 0.05f, seed)));
+    case LAND_CITY: return mix(a, b, smoothstepf(0.3f, 0.7f, rolling(p.x * 0.025f, p.z * 0.025f, 2, 0.5f, seed)));
     case LAND_MEADOW: {  // drifts of flowers seen from afar
       float drift = smoothstepf(0.56f, 0.74f, soft_noise(p.x * s[L_PATCH] * 2.1f, p.z * s[L_PATCH] * 2.1f, seed + 4));
       vec3 grass = mix(a, b, smoothstepf(0.25f, 0.75f, mottle)) * (1.0f + 0.16f * fine);

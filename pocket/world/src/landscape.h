@@ -74,6 +74,10 @@ HD vec3 fog_color(const float *s, const Path &p) {
   return mix(sky_gradient(s, p.sx, p.cz, 0.015f), v3(s + L_FOG_COLOR), s[L_FOG_TINT]);
 }
 
+HD float clearance(const float *s, const Path &p, float t) {  // height of the path above the ground
+  return p.base + p.slope * t - height(s, p.sx * t, p.cz * t, false);
+}
+
 // First point of the ground on the path between t0 and t1: strides that the ground,
 // no steeper than STEEP, cannot overtake, but never so short that the steps run out before t1, then halving. Negative: none.
 HD float march(const float *s, const Path &p, float t0, float t1) {
@@ -84,18 +88,26 @@ HD float march(const float *s, const Path &p, float t0, float t1) {
   float open = s[L_NEAR];
   if (p.slope < -1e-6f) open = fminf(open, (s[L_CALM] - p.base) / p.slope);
   if (p.base + p.slope * t0 > s[L_CALM]) t0 = fmaxf(t0, open);
-  float t = fmaxf(t0, 0.5f), last = t, stride = 1.0f / (s[L_STEEP] - p.slope);
+  float t = fmaxf(t0, 0.5f), last = t, older = t, before = 1e9f, stride = 1.0f / (s[L_STEEP] - p.slope);
+  bool sinking = false;
   for (int i = 0; i < MARCH_STEPS && t < t1; i++) {
-    float above = p.base + p.slope * t - height(s, p.sx * t, p.cz * t, false);
-    if (above < 0.0f) {
-      for (int k = 0; k < 6; k++) {
-        float middle = 0.5f * (last + t);
-        if (p.base + p.slope * middle < height(s, p.sx * middle, p.cz * middle, false)) t = middle;
-        else last = middle;
-      }
-      return t;
+    float above = clearance(s, p, t), low = last, high = t;
+    bool hit = above < 0.0f;
+    if (!hit && sinking && above > before && before < 0.4f * (t - older)) {  // a crest may have slipped through
+      low = older, high = 0.5f * (older + last);
+      hit = clearance(s, p, high) < 0.0f;
+      if (!hit) low = last, high = 0.5f * (last + t), hit = clearance(s, p, high) < 0.0f;
     }
-    last = t;
+    if (hit) {
+      for (int k = 0; k < 6; k++) {
+        float middle = 0.5f * (low + high);
+        if (clearance(s, p, middle) < 0.0f) high = middle;
+        else low = middle;
+      }
+      return high;
+    }
+    sinking = above < before;
+    before = above, older = last, last = t;
     t = fminf(t + fmaxf(above * stride, t * logf(t1 / t) / (MARCH_STEPS - i) + 1e-3f * t), t1 + 0.1f);
   }
   return -1.0f;
