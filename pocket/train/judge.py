@@ -81,8 +81,10 @@ def targets(labels: np.ndarray) -> dict[str, np.ndarray]:
     for group, classes in GROUPS.items():
         if group in labels.dtype.names and group != "azimuth":
             found[group] = labels[group].astype(np.int64) + (classes[0] == "none" and group != "relation")
-    hidden = ~color_shows(labels) & (labels["object"] >= 0)
-    found["color"][hidden] = found["color2"][hidden] = SKIP
+    hidden = ~color_shows(labels)
+    for thing, color in (("object", "color"), ("object2", "color2")):
+        # Natural colours do not count either: a natural duck looks like a yellow one.
+        found[color][(labels[thing] >= 0) & (hidden | (labels[color] < 0))] = SKIP
     found["relation"] = np.maximum(found["relation"], 0)  # a landscape has none
     found["overhead"] = (labels["elevation"] >= 60).astype(np.int64)
     found["azimuth"] = np.where(has_front(labels), labels["azimuth"], np.nan).astype(np.float32)

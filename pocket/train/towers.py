@@ -82,8 +82,8 @@ def contrastive_loss(image: Tensor, text: Tensor, wrong: Tensor, tokens: Tensor,
     texts, images, keys = gather(text), gather(image), gather(keys_of(tokens))  # (W*B, ...)
     rank = torch.distributed.get_rank() if len(texts) > len(text) else 0
     own = torch.arange(len(text), device=text.device) + rank * len(text)  # (B,)
-    same = keys_of(tokens)[:, None] == keys[None]  # (B, W*B)
-    same[torch.arange(len(text), device=text.device), own] = False
+    others = own[:, None] != torch.arange(len(texts), device=text.device)  # (B, W*B)
+    same = others & (keys_of(tokens)[:, None] == keys)  # (B, W*B): another pair, but the same words
     by_image = (scale * image @ texts.T).masked_fill(same, -torch.inf)
     by_text = (scale * text @ images.T).masked_fill(same, -torch.inf)
     hard = scale * (image * wrong).sum(dim=1, keepdim=True)  # (B, 1)

@@ -43,6 +43,18 @@ def test_angles_come_back(labels: np.ndarray) -> None:
     assert np.abs(turn[rows]).max() < 1.5
 
 
+def test_a_natural_color_is_read_as_the_one_it_looks_like(labels: np.ndarray) -> None:
+    """Nothing is learnt of natural colours, so the reading of an object's colour is the likeliest of the given."""
+    record = labels[(labels["color"] >= 0) & judge.color_shows(labels)][:1].copy()
+    logits = torch.zeros(1, perfect_logits(labels).shape[1], requires_grad=True)
+    record["color"] = -1
+    judge.losses(logits, {group: torch.from_numpy(x) for group, x in judge.targets(record).items()})["loss"].backward()
+    names = judge.build(smoke=True).config.id2label
+    color = [i for i, name in names.items() if name.startswith("color:")]
+    assert logits.grad is not None
+    assert logits.grad[0, color].abs().max() == 0 < logits.grad[0].abs().max()
+
+
 def test_loss_of_right_and_wrong(labels: np.ndarray) -> None:
     wanted = {group: torch.from_numpy(value) for group, value in judge.targets(labels).items()}
     logits = perfect_logits(labels)
@@ -69,7 +81,9 @@ def test_where_colors_show(labels: np.ndarray) -> None:
         assert shows == (not hidden and v.PATTERNS[record["pattern"]] not in ("wooden", "metallic"))
     wanted = judge.targets(labels)
     objects = labels["object"] >= 0
-    assert ((wanted["color"] == judge.SKIP) == (objects & ~shown)).all()
+    given = labels["color"] >= 0
+    assert ((wanted["color"] == judge.SKIP) == (objects & ~(shown & given))).all()
+    assert (wanted["color2"][labels["object2"] < 0] == 0).all()
     assert (wanted["object"][objects] == labels["object"][objects] + 1).all()
     assert (wanted["relation"][~objects] == 0).all()
 
