@@ -148,11 +148,16 @@ def schedule(step: int, fraction: float, warmup: int) -> float:
     return min(1.0, (step + 1) / max(warmup, 1)) * 0.5 * (1 + math.cos(math.pi * min(fraction, 1.0)))
 
 
+def trainable(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that train, in order."""
+    return [p for p in model.parameters() if p.requires_grad]
+
+
 def adamw(
     model: nn.Module, lr: float, weight_decay: float = 0.01, betas: tuple[float, float] = (0.9, 0.99)
 ) -> torch.optim.AdamW:
     """AdamW over the parameters that train, fused on CUDA; `lr` is the peak that `train` schedules."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    parameters = trainable(model)
     fused = parameters[0].device.type == "cuda"
     return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, betas=betas, fused=fused)
 
@@ -165,19 +170,20 @@ class Ema:
 
     def __init__(self, model: nn.Module, decay: float = 0.999) -> None:
         self.decay, self.updates = decay, 0
-        self.shadow = [p.detach().float().clone() for p in model.parameters() if p.requires_grad]
+        self.parameters = trainable(model)  # collected once: walking through the modules takes milliseconds
+        self.shadow = [p.detach().float().clone() for p in self.parameters]
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
+    def update(self) -> None:
         """Moves the average towards the model's present parameters."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(self.shadow, [p.detach() for p in model.parameters() if p.requires_grad], 1 - decay)
+        torch._foreach_lerp_(self.shadow, self.parameters, 1 - decay)
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:
-        """Writes the average into the model's parameters."""
-        torch._foreach_copy_([p for p in model.parameters() if p.requires_grad], self.shadow)
+        """Writes the average into the parameters of a model of the same form."""
+        torch._foreach_copy_(trainable(model), self.shadow)
 
     def state_dict(self) -> dict:
         return {"updates": self.updates, "shadow": self.shadow}
@@ -190,13 +196,13 @@ class Ema:
 @contextlib.contextmanager
 def averaged(model: nn.Module, ema: Ema):
     """Within the block the model holds its averaged parameters; afterwards its own again."""
-    own = [p.detach().clone() for p in model.parameters() if p.requires_grad]
+    own = [p.detach().clone() for p in trainable(model)]
     ema.copy_to(model)
     try:
         yield
     finally:
         with torch.no_grad():
-            torch._foreach_copy_([p for p in model.parameters() if p.requires_grad], own)
+            torch._foreach_copy_(trainable(model), own)
 
 
 def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
@@ -343,7 +349,7 @@ def train(
                 nn.utils.clip_grad_norm_(group["params"], clip, foreach=True)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            ema.update(model)
+            ema.update()
             progress.step += 1
             values = torch.stack([value.detach().float() for value in losses.values()])
             sums, count = values if sums is None else sums + values, count + 1

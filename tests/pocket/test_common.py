@@ -73,7 +73,7 @@ def test_ema_follows_the_model_and_copies_back():
     start = model.weight.detach().clone()
     with torch.no_grad():
         model.weight.add_(1)
-    ema.update(model)  # the decay is still warming up: (1 + 1) / (10 + 1)
+    ema.update()  # the decay is still warming up: (1 + 1) / (10 + 1)
     ema.copy_to(model)
     torch.testing.assert_close(model.weight.detach(), start + 1 - 2 / 11)
 
