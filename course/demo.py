@@ -75,7 +75,7 @@ def draw_prompts(outputs: Path, prompts: dict[str, int], steps: int) -> Section:
         print(f"  {time.perf_counter() - begun:5.1f} s  {prompt}", flush=True)
     seconds = (time.perf_counter() - started) / len(prompts)
     section.line = (
-        f"{steps} steps, guidance {GUIDANCE_SCALE:g}; {seconds:.1f} seconds a picture on this {model.device}."
+        f"{steps} steps, guidance {GUIDANCE_SCALE:g}; {seconds:.1f} seconds a picture on {model.device.type.upper()}."
     )
     sheet = pictures.grid([Image.open(shown.path) for shown in section.shown], titles=list(prompts))
     sheet.save(outputs / "prompts.png")
@@ -137,7 +137,7 @@ body { font: 17px/1.55 system-ui, sans-serif; color: var(--ink); background: var
 main { max-width: 1180px; margin: 0 auto; padding: 3rem 1.5rem; }
 h1 { font-size: 2.1rem; margin: 0 0 .3rem; } h2 { margin: 3rem 0 .2rem; } p { color: var(--soft); margin: 0 0 1rem; }
 .few { display: grid; grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)); gap: 1rem; }
-.wide figure { margin-bottom: 1rem; }
+.wide { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 1rem; }
 figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 10px; overflow: hidden; }
 figure img, figure video { display: block; max-width: 100%; margin: 0 auto; } .few img { width: 100%; }
 figcaption { padding: .5rem .8rem .7rem; font-size: .92rem; }

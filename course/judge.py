@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from course.inputs import Preprocess
-from course.models import embedded
+from course.models import embedded, hide_loading_bars
 from course.pictures import Picture, to_pil
 
 Reading = dict[str, str | float]
@@ -25,6 +25,7 @@ class Judge:
     def __init__(self, device: str | torch.device = "cpu") -> None:
         from transformers import AutoModelForImageClassification
 
+        hide_loading_bars()
         folder = embedded("judge")
         self.device = torch.device(device)
         self.network = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32)

@@ -10,6 +10,7 @@ Every number a lesson needs (picture size, latent size, text length) is read fro
 import errno
 import hashlib
 import json
+import logging
 import os
 import re
 import warnings
@@ -44,6 +45,10 @@ NEEDED = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 HUB_FILES = [f"{part}/*.{ending}" for part in (*NEEDED, "safety_checker", "feature_extractor")
              for ending in ("json", "txt", "safetensors")]  # fmt: skip
 HUB_OTHER_FORMS = ["*.fp16.safetensors", "*.non_ema.safetensors", "*.bf16.safetensors"]
+
+
+# The set-up takes a torchvision that does not fit out on purpose; transformers need not remark on it in every lesson.
+logging.getLogger("transformers.utils.import_utils").addFilter(lambda r: "requires torchvision" not in r.getMessage())
 
 
 class ModelError(CourseError):
@@ -174,10 +179,20 @@ def load_pipeline(model: Model) -> Any:
     bar. Lesson 1.1 teaches these lines."""
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
+    hide_loading_bars()
     scheduler = DDIMScheduler.from_pretrained(model.folder, subfolder="scheduler")
     pipe = StableDiffusionPipeline.from_pretrained(model.folder, scheduler=scheduler, dtype=model.dtype)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(model.device)
+
+
+def hide_loading_bars() -> None:
+    """No progress bars for the second it takes to read weights from the disk; those of downloads stay."""
+    import diffusers
+    import transformers
+
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
 
 
 def embedded(part: str) -> Path:
@@ -188,7 +203,7 @@ def embedded(part: str) -> Path:
 
 
 def verify(folder: Path) -> None:
-    """Check every file of `folder`, a part of some weights, against the manifest.json beside it (size and SHA-256).
+    """Check every file of `folder`, a part of the weights, against the manifest.json beside it (size and SHA-256).
 
     Raises ModelError naming the first file that is missing or differs, and how to get it back.
     """
@@ -197,13 +212,11 @@ def verify(folder: Path) -> None:
     manifest = root / "manifest.json"
     if not manifest.exists():
         raise ModelError(f"{_short(manifest)} is missing, so the embedded weights cannot be checked. {cure}")
-    files = {
-        file: entry
-        for file, entry in _read_json(manifest, "pocket")["files"].items()
-        if Path(file).parts[0] == folder.name
-    }
-    if not files:
+    listed = _read_json(manifest, "pocket")["files"]
+    if not any(file.startswith(f"{folder.name}/") for file in listed):
         raise ModelError(f"{_short(manifest)} lists no file of {folder.name}: the weights are incomplete. {cure}")
+    # The part's own files, and those beside all parts, such as the vocabulary.
+    files = {file: entry for file, entry in listed.items() if file.startswith(f"{folder.name}/") or "/" not in file}
     for file, entry in files.items():
         path = root / file
         if not path.exists():
@@ -224,7 +237,7 @@ def cut_prompt(prompt: str, tokenizer: Any, text_length: int) -> str:
     A single word that is too long by itself is cut inside."""
 
     def tokens(end: int) -> int:
-        return len(tokenizer(prompt[:end]).input_ids)
+        return len(tokenizer(prompt[:end], verbose=False).input_ids)  # verbose would warn of the length
 
     if tokens(len(prompt)) <= text_length:
         return prompt

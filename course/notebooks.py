@@ -59,14 +59,15 @@ def execute(
         injected = nbformat.v4.new_code_cell(source)
         notebook.cells.insert(at + 1, injected)
 
-    bar = tqdm(total=len(notebook.cells), desc=progress, unit="cell", disable=progress is None)
+    count = sum(cell.cell_type == "code" for cell in notebook.cells)
+    bar = tqdm(total=count, desc=progress, unit="cell", disable=progress is None)
     client = NotebookClient(
         notebook,
         timeout=None,
         kernel_name="python3",
         extra_arguments=["--IPKernelApp.log_level=40"],  # a local kernel need not warn of unencrypted sockets
         resources={"metadata": {"path": str(ROOT)}},
-        on_cell_complete=lambda cell, cell_index: bar.update(cell_index + 1 - bar.n),
+        on_cell_complete=lambda cell, cell_index: bar.update(),
     )
     try:
         with bar:
@@ -80,12 +81,15 @@ def execute(
 
 
 def tidy(notebook: nbformat.NotebookNode) -> None:
-    """Leave in place what a reader wants to see: finished progress bars, times of execution and the names of this
-    machine's kernel go."""
+    """Leave in place what a reader wants to see: finished progress bars, second copies of pictures, times of execution
+    and the names of this machine's kernel go."""
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+            for output in cell.outputs:
+                if "image/png" in output.get("data", {}):
+                    output.data.pop("image/jpeg", None)  # PIL hands over both
     notebook.metadata.pop("widgets", None)
     notebook.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook.metadata.language_info = {"name": "python"}

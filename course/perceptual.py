@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from course.inputs import Preprocess
-from course.models import embedded
+from course.models import embedded, hide_loading_bars
 
 
 class PerceptualDistance(torch.nn.Module):
@@ -25,10 +25,11 @@ class PerceptualDistance(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        from transformers import CLIPVisionModel
+        from transformers import CLIPModel
 
+        hide_loading_bars()
         clip, own = embedded("clip"), embedded("perceptual")
-        self.tower = CLIPVisionModel.from_pretrained(clip, dtype=torch.float32)
+        self.tower = CLIPModel.from_pretrained(clip, dtype=torch.float32).vision_model
         self.preprocess = Preprocess(clip)
         self.layers: list[int] = json.loads((own / "config.json").read_text(encoding="utf-8"))["layers"]
         for name, head in load_file(own / "heads.safetensors").items():

@@ -169,6 +169,12 @@ def test_cut_off_file_is_named(tiny_weights):
         find_model()
 
 
+def test_a_missing_vocabulary_does_not_silence_the_warnings(tiny_weights):
+    (tiny_weights / "vocabulary.json").unlink()
+    with pytest.raises(ModelError, match=r"pocket/weights/vocabulary\.json is missing"):
+        find_model()
+
+
 def test_missing_manifest_or_part(tiny_weights):
     with pytest.raises(ModelError, match=r"lists no file of judge"):
         models.embedded("judge")
