@@ -135,7 +135,8 @@ HD float around(float x, float z, float r, float turns, uint32_t seed) {
 // Distance of the shore in this direction: of the beach from the sand, of the city from the water.
 HD float shore(const float *s, float x, float z, float r) {
   uint32_t seed = landscape_seed(s);
-  return s[L_NEAR] + (s[L_FAR] - s[L_NEAR]) * (0.7f * around(x, z, r, 2.0f, seed + 70) + 0.3f * around(x, z, r, 7.0f, seed + 71));
+  return s[L_NEAR] +
+         (s[L_FAR] - s[L_NEAR]) * (0.7f * around(x, z, r, 2.0f, seed + 70) + 0.3f * around(x, z, r, 7.0f, seed + 71));
 }
 
 HD float craters(const float *s, float x, float z) {
@@ -166,25 +167,31 @@ HD float height(const float *s, float x, float z, bool fine) {
     case LAND_MOUNTAINS: {
       float e = ramp > 0.0f ? eroded(x * k, z * k, fine ? 6 : 3, seed) : 0.0f;
       float foot = soft_noise(x * k * 2.5f, z * k * 2.5f, seed + 20);
-      return s[L_FLOOR] + relief * (ramp * (0.15f * foot + 1.25f * e * sqrtf(e)) + 0.03f * (foot - 0.4f) * (1.0f - ramp));
+      return s[L_FLOOR] +
+             relief * (ramp * (0.15f * foot + 1.25f * e * sqrtf(e)) + 0.03f * (foot - 0.4f) * (1.0f - ramp));
     }
     case LAND_BEACH: {
       float out = s[L_SHAPE] * (shore(s, x, z, r) - r), rise = out > 0.0f ? 0.7f * (1.0f - expf(-1.4f * out)) : out;
       return fmaxf(rise, -2.0f) + relief * (rolling(x * k, z * k, fine ? 3 : 2, 0.45f, seed) - 0.5f) * saturate(rise);
     }
     case LAND_DESERT: {  // rows of dunes: a long slope into the wind, a sharp crest, a short steep face
-      float bend = soft_noise(x * k * 0.35f, z * k * 0.35f, seed) * 2.6f + soft_noise(x * k * 1.1f, z * k * 1.1f, seed + 1) * 0.55f;
-      float phase = fract((x * s[L_SHAPE] + z * s[L_SHAPE2]) * k + bend), up = phase / 0.68f, down = (1.0f - phase) / 0.32f;
+      float bend = soft_noise(x * k * 0.35f, z * k * 0.35f, seed) * 2.6f +
+                   soft_noise(x * k * 1.1f, z * k * 1.1f, seed + 1) * 0.55f;
+      float phase = fract((x * s[L_SHAPE] + z * s[L_SHAPE2]) * k + bend), up = phase / 0.68f,
+            down = (1.0f - phase) / 0.32f;
       float dune = up < 1.0f ? up * up * (1.6f - 0.6f * up) : down * down * (1.7f - 0.7f * down);
-      float size = soft_noise(x * k * 0.6f + 7.0f, z * k * 0.6f, seed + 2), swell = soft_noise(x * k * 0.25f, z * k * 0.25f, seed + 3);
+      float size = soft_noise(x * k * 0.6f + 7.0f, z * k * 0.6f, seed + 2),
+            swell = soft_noise(x * k * 0.25f, z * k * 0.25f, seed + 3);
       return s[L_FLOOR] + relief * ((0.22f + 0.78f * ramp) * dune * (0.25f + 0.75f * size) + 0.5f * ramp * swell);
     }
-    case LAND_CITY: return r > shore(s, x, z, r) ? s[L_FLOOR] : -2.0f;
+    case LAND_CITY:
+      return r > shore(s, x, z, r) ? s[L_FLOOR] : -2.0f;
     case LAND_OCEAN: {  // one place in each sixth of the turn where islands are likely, so that every view has one
       float inv = 1.0f / fmaxf(r, 1.0f), c = z * inv, q = x * inv;
       float c3 = c * (4.0f * c * c - 3.0f), q3 = q * (3.0f - 4.0f * q * q);
       float six = (c3 * c3 - q3 * q3) * s[L_SHAPE] + 2.0f * c3 * q3 * s[L_SHAPE2];
-      float mask = rolling(x * k, z * k, 2, 0.4f, seed) + 0.16f * six * (1.0f - smoothstepf(0.7f * s[L_FAR], 1.5f * s[L_FAR], r));
+      float mask = rolling(x * k, z * k, 2, 0.4f, seed) +
+                   0.16f * six * (1.0f - smoothstepf(0.7f * s[L_FAR], 1.5f * s[L_FAR], r));
       float land = (mask - s[L_LINE]) * ramp - 0.5f * (1.0f - ramp);
       if (land < -0.03f) return -3.0f;
       float rock = eroded(x * k * 2.2f, z * k * 2.2f, fine ? 5 : 3, seed + 30);
@@ -202,7 +209,8 @@ HD float height(const float *s, float x, float z, bool fine) {
     case LAND_MARS: {
       float hills = rolling(x * k, z * k, fine ? 4 : 2, 0.45f, seed);
       float far_ridge = ramp > 0.0f ? eroded(x * k * 0.5f, z * k * 0.5f, 3, seed + 9) : 0.0f;
-      return s[L_FLOOR] + relief * (0.25f * hills + ramp * far_ridge * 1.3f) + (r < 240.0f ? craters(s, x, z) * smoothstepf(6.0f, 25.0f, r) * smoothstepf(240.0f, 100.0f, r) : 0.0f);
+      return s[L_FLOOR] + relief * (0.25f * hills + ramp * far_ridge * 1.3f) +
+             (r < 240.0f ? craters(s, x, z) * smoothstepf(6.0f, 25.0f, r) * smoothstepf(240.0f, 100.0f, r) : 0.0f);
     }
     default: {  // forest, meadow, snowy hills: round hills
       float h = rolling(x * k, z * k, fine ? 4 : 3, 0.32f, seed);
@@ -237,7 +245,8 @@ HD vec3 ground_color(const float *s, vec3 p, float t, vec3 n) {
       vec3 low = mix(a, d, smoothstepf(0.02f, 0.16f, p.y / s[L_RELIEF] + 0.1f * (mottle - 0.5f)));
       vec3 rock = b * (0.85f + 0.3f * mottle);
       float bare = saturate(smoothstepf(0.80f, 0.62f, n.y) + smoothstepf(0.22f, 0.36f, (p.y + wobble) / s[L_RELIEF]));
-      float white = smoothstepf(s[L_LINE] - 0.05f, s[L_LINE] + 0.07f, (p.y + wobble) / s[L_RELIEF]) * smoothstepf(0.42f, 0.62f, n.y);
+      float white = smoothstepf(s[L_LINE] - 0.05f, s[L_LINE] + 0.07f, (p.y + wobble) / s[L_RELIEF]) *
+                    smoothstepf(0.42f, 0.62f, n.y);
       return mix(mix(low * (1.0f + 0.12f * fine), rock, bare), c, white);
     }
     case LAND_BEACH: {
@@ -248,7 +257,8 @@ HD vec3 ground_color(const float *s, vec3 p, float t, vec3 n) {
       float across = p.x * s[L_SHAPE] + p.z * s[L_SHAPE2], along = p.z * s[L_SHAPE] - p.x * s[L_SHAPE2];
       return mix(a, b, mottle) * (1.0f + 0.10f * flat * grain(1.4f * across, 0.35f * along, t, 8.0f, seed + 1));
     }
-    case LAND_CITY: return mix(a, b, smoothstepf(0.3f, 0.7f, rolling(p.x * 0.025f, p.z * 0.025f, 2, 0.5f, seed)));
+    case LAND_CITY:
+      return mix(a, b, smoothstepf(0.3f, 0.7f, rolling(p.x * 0.025f, p.z * 0.025f, 2, 0.5f, seed)));
     case LAND_MEADOW: {  // drifts of flowers seen from afar
       float drift = smoothstepf(0.56f, 0.74f, soft_noise(p.x * s[L_PATCH] * 2.1f, p.z * s[L_PATCH] * 2.1f, seed + 4));
       vec3 grass = mix(a, b, smoothstepf(0.25f, 0.75f, mottle)) * (1.0f + 0.16f * fine);
@@ -265,14 +275,16 @@ HD vec3 ground_color(const float *s, vec3 p, float t, vec3 n) {
       float i = floorf(y), w = smoothstepf(0.40f, 0.60f, y - i);
       float k0 = lattice((int)i, 7, seed), k1 = lattice((int)i + 1, 7, seed), tone = mixf(k0, k1, w);
       vec3 band = tone < 0.5f ? mix(a, b, tone * 2.0f) : mix(b, c, tone * 2.0f - 1.0f);
-      return mix(band, d * (1.0f + 0.12f * fine), smoothstepf(0.86f, 0.96f, n.y) * (p.y < 0.1f * s[L_RELIEF] ? 1.0f : 0.45f));
+      return mix(band, d * (1.0f + 0.12f * fine),
+                 smoothstepf(0.86f, 0.96f, n.y) * (p.y < 0.1f * s[L_RELIEF] ? 1.0f : 0.45f));
     }
     case LAND_MARS: {
       vec3 dust = mix(a, b, smoothstepf(0.3f, 0.7f, mottle)) * (1.0f + 0.1f * fine);
       return mix(dust, c, smoothstepf(0.86f, 0.62f, n.y));
     }
     default: {  // forest floor, snow: two tones
-      return mix(a, b, smoothstepf(0.25f, 0.75f, mottle)) * (1.0f + (landscape_kind(s) == LAND_FOREST ? 0.2f : 0.02f) * fine);
+      return mix(a, b, smoothstepf(0.25f, 0.75f, mottle)) *
+             (1.0f + (landscape_kind(s) == LAND_FOREST ? 0.2f : 0.02f) * fine);
     }
   }
 }

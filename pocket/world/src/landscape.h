@@ -26,10 +26,12 @@ HD vec3 sky(const float *s, const Path &p, bool mirrored) {
   if (s[L_STARS] > 0.0f && up > 0.0f && !mirrored) {  // one star at most in a cell of four degrees
     float fu = p.turn * 90.0f, fv = p.slope * 15.0f;
     int iu = (int)fu, iv = (int)fv;
-    float du = fu - iu - mixf(0.18f, 0.82f, lattice(iu, iv, seed)), dv = fv - iv - mixf(0.18f, 0.82f, lattice(iu, iv, seed + 1));
+    float du = fu - iu - mixf(0.18f, 0.82f, lattice(iu, iv, seed)),
+          dv = fv - iv - mixf(0.18f, 0.82f, lattice(iu, iv, seed + 1));
     float bright = lattice(iu, iv, seed + 2), size = 0.045f + 0.025f * bright;
     float spot = expf(-(du * du + dv * dv) / (size * size));
-    color = color + v3(0.9f, 0.93f, 1.0f) * (spot * s[L_STARS] * smoothstepf(0.45f, 1.1f, bright) * smoothstepf(0.0f, 0.2f, up));
+    color = color + v3(0.9f, 0.93f, 1.0f) *
+                        (spot * s[L_STARS] * smoothstepf(0.45f, 1.1f, bright) * smoothstepf(0.0f, 0.2f, up));
   }
   if (s[L_DISC] > 0.5f && mirrored) {  // waves draw the disc out into a path of light
     float flat = sqrtf(fmaxf(1e-6f, sun.x * sun.x + sun.z * sun.z)), rise = p.slope - sun.y / flat;
@@ -41,7 +43,8 @@ HD vec3 sky(const float *s, const Path &p, bool mirrored) {
       float inside = smoothstepf(1.06f, 0.94f, angle / edge);
       vec3 disc = v3(s + L_SUN) * 1.6f + v3(0.35f);
       if (s[L_DISC] > 1.5f) {  // the moon has seas and stands in its own colour
-        float sea = soft_noise((dir.x - sun.x) / edge * 1.7f + 3.0f + (dir.z - sun.z) / edge * 1.7f, (dir.y - sun.y) / edge * 1.7f, seed + 5);
+        float sea = soft_noise((dir.x - sun.x) / edge * 1.7f + 3.0f + (dir.z - sun.z) / edge * 1.7f,
+                               (dir.y - sun.y) / edge * 1.7f, seed + 5);
         disc = v3(0.92f, 0.93f, 0.86f) * (0.72f + 0.28f * smoothstepf(0.35f, 0.6f, sea));
       }
       color = mix(color, disc, inside);
@@ -79,11 +82,14 @@ HD float clearance(const float *s, const Path &p, float t) {  // height of the p
 }
 
 // First point of the ground on the path between t0 and t1: strides that the ground,
-// no steeper than STEEP, cannot overtake, but never so short that the steps run out before t1, then halving. Negative: none.
+// no steeper than STEEP, cannot overtake, but never so short that the steps run out before t1, then halving.
+// Negative: none.
 HD float march(const float *s, const Path &p, float t0, float t1) {
   if (p.slope < -1e-6f) t0 = fmaxf(t0, (s[L_TOP] - p.base) / p.slope);
-  if (p.slope > 1e-6f) t1 = fminf(t1, (s[L_TOP] - p.base) / p.slope);
-  else if (p.base > s[L_TOP] && p.slope > -1e-6f) return -1.0f;
+  if (p.slope > 1e-6f)
+    t1 = fminf(t1, (s[L_TOP] - p.base) / p.slope);
+  else if (p.base > s[L_TOP] && p.slope > -1e-6f)
+    return -1.0f;
   // over the open ground near the camera a path meets nothing before it comes down to it
   float open = s[L_NEAR];
   if (p.slope < -1e-6f) open = fminf(open, (s[L_CALM] - p.base) / p.slope);
@@ -101,8 +107,10 @@ HD float march(const float *s, const Path &p, float t0, float t1) {
     if (hit) {
       for (int k = 0; k < 6; k++) {
         float middle = 0.5f * (low + high);
-        if (clearance(s, p, middle) < 0.0f) high = middle;
-        else low = middle;
+        if (clearance(s, p, middle) < 0.0f)
+          high = middle;
+        else
+          low = middle;
       }
       return high;
     }
@@ -151,7 +159,8 @@ HD Hit landscape_sample(const float *s, float x, float y) {
     float sea = wet ? -p.base / p.slope : 1e9f;
     Surface thing = scenery(s, p, start, fminf(end, sea), bounce > 0);
     float ground = march(s, p, start, fminf(thing.t > 0.0f ? thing.t : end, sea));
-    if (ground < 0.0f && thing.t < 0.0f && !wet && p.slope < -1e-4f) ground = fmaxf((s[L_FLOOR] - p.base) / p.slope, end);
+    if (ground < 0.0f && thing.t < 0.0f && !wet && p.slope < -1e-4f)
+      ground = fmaxf((s[L_FLOOR] - p.base) / p.slope, end);
     bool water = wet && ground < 0.0f && thing.t < 0.0f;
     float t = water ? sea : (ground > 0.0f ? ground : thing.t);
     if (t < 0.0f) {  // 1. nothing but sky
@@ -185,10 +194,14 @@ HD Hit landscape_sample(const float *s, float x, float y) {
     float deep = kind == LAND_BEACH ? smoothstepf(0.0f, 45.0f, away) : 0.75f + 0.25f * a;
     vec3 body = mix(v3(s + L_SHALLOW), v3(s + L_DEEP), deep) * (1.0f + 0.25f * tilt);
     body = body * (v3(s + L_SUN) * (0.25f + 0.6f * v3(s + L_SUN_DIR).y) + v3(s + L_AMBIENT));
-    if (kind == LAND_BEACH && away < 60.0f) {  // breakers roll in as bands along the shore, the first one runs up the sand
+    if (kind == LAND_BEACH && away < 60.0f) {
+      // breakers roll in as bands along the shore, the first one runs up the sand
       float bend = 5.0f * (soft_noise(q.x * 0.11f, q.z * 0.11f, seed + 310) - 0.5f), w = away + bend;
-      float band = fmaxf(smoothstepf(2.2f, 0.3f, w), 0.85f * saturate(1.0f - fabsf(w - 8.5f) / 1.5f) * smoothstepf(0.3f, 0.6f, soft_noise(q.x * 0.06f, q.z * 0.06f, seed + 311)));
-      band = fmaxf(band, 0.7f * saturate(1.0f - fabsf(w - 20.0f) / 2.2f) * smoothstepf(0.45f, 0.7f, soft_noise(q.x * 0.05f, q.z * 0.05f, seed + 312)));
+      float band = fmaxf(smoothstepf(2.2f, 0.3f, w),
+                         0.85f * saturate(1.0f - fabsf(w - 8.5f) / 1.5f) *
+                             smoothstepf(0.3f, 0.6f, soft_noise(q.x * 0.06f, q.z * 0.06f, seed + 311)));
+      band = fmaxf(band, 0.7f * saturate(1.0f - fabsf(w - 20.0f) / 2.2f) *
+                             smoothstepf(0.45f, 0.7f, soft_noise(q.x * 0.05f, q.z * 0.05f, seed + 312)));
       hit.color = hit.color + through * band * shade(s, v3(0.9f), v3(0.0f, 1.0f, 0.0f), 1.0f);
       through = through * (1.0f - band);
     }

@@ -62,7 +62,8 @@ HD bool broadleaf(const float *s, vec3 leaf, float u, float v, const float *h, L
     if (z > best) {
       best = z;
       float up = saturate(0.5f + 0.55f * y + 1.1f * (v - 0.66f));
-      out = {tint(leaf, h) * (0.45f + 0.6f * up + 0.3f * clump), bulge(0.85f * x + 0.7f * clump, 0.85f * y + 0.7f * clump)};
+      out = {tint(leaf, h) * (0.45f + 0.6f * up + 0.3f * clump),
+             bulge(0.85f * x + 0.7f * clump, 0.85f * y + 0.7f * clump)};
     }
   }
   if (best > 0.0f) return true;
@@ -87,7 +88,8 @@ HD bool palm(const float *s, float u, float v, const float *h, Look &out) {
     float y = (dv - arch) / thick;
     if (fabsf(y) < 1.0f) {
       float glow = 0.65f + 0.35f * y;
-      out = {mix(v3(s + L_THING_A), v3(s + L_THING_B), saturate(0.3f + 0.5f * y)) * glow, bulge(0.3f * side * x, 0.5f + 0.4f * y)};
+      out = {mix(v3(s + L_THING_A), v3(s + L_THING_B), saturate(0.3f + 0.5f * y)) * glow,
+             bulge(0.3f * side * x, 0.5f + 0.4f * y)};
       return true;
     }
   }
@@ -111,7 +113,8 @@ HD bool saguaro(const float *s, float u, float v, const float *h, Look &out) {
   float w = 0.075f + 0.02f * h[3];
   bool hit = rod(u, v, 0.0f, -0.1f, 1.0f - w, w, n);
   for (int i = 0; i < 2 && !hit; i++) {
-    float side = i ? 1.0f : -1.0f, joint = 0.28f + 0.25f * (i ? h[1] : h[2]), tip = joint + 0.2f + 0.2f * (i ? h[2] : h[3]);
+    float side = i ? 1.0f : -1.0f, joint = 0.28f + 0.25f * (i ? h[1] : h[2]),
+          tip = joint + 0.2f + 0.2f * (i ? h[2] : h[3]);
     if (fract(h[1] * 7.0f + 0.37f * i) < 0.22f) continue;
     float x = 0.21f * side, r = w * 0.72f;
     hit = rod(u, v, x, joint, tip, r, n);
@@ -139,7 +142,8 @@ HD bool boulder(const float *s, float u, float v, const float *h, Look &out) {
 
 HD bool flower(const float *s, float u, float v, const float *h, Look &out) {
   float radius = 0.20f + 0.08f * h[1], x = u / radius, y = (v - 1.0f + radius) / (radius * 0.85f), r2 = x * x + y * y;
-  vec3 petal = h[2] < s[L_MIXTURE] ? v3(s + L_THING_A) : (h[2] < 0.5f + 0.5f * s[L_MIXTURE] ? v3(s + L_THING_B) : v3(s + L_THING_C));
+  vec3 petal = h[2] < s[L_MIXTURE] ? v3(s + L_THING_A)
+                                   : (h[2] < 0.5f + 0.5f * s[L_MIXTURE] ? v3(s + L_THING_B) : v3(s + L_THING_C));
   if (r2 < 1.0f) {
     // five petals: the real part of (x + iy)^5 over r^5
     float x2 = x * x, y2 = y * y, five = y * (5.0f * x2 * x2 - 10.0f * x2 * y2 + y2 * y2), r = sqrtf(r2);
@@ -164,7 +168,7 @@ HD bool tower(const float *s, const Path &p, float x, float z, float ground, flo
   float q = 0.45f * (h[1] - 0.5f), cosine = (1.0f - q * q) / (1.0f + q * q), sine = 2.0f * q / (1.0f + q * q);
   float dist = sqrtf(x * x + z * z), fx = x / dist, fz = z / dist;  // forward, away from the camera
   float ax = cosine * fz + sine * fx, az = -cosine * fx + sine * fz;  // along the front wall
-  float dx = p.sx * ax + p.cz * az, dz = -p.sx * az + p.cz * ax;     // the ray in the tower's frame
+  float dx = p.sx * ax + p.cz * az, dz = -p.sx * az + p.cz * ax;  // the ray in the tower's frame
   float ox = -(x * ax + z * az), oz = x * az - z * ax;
   bool any = false;
   for (int box = 0; box < 2; box++) {
@@ -181,15 +185,18 @@ HD bool tower(const float *s, const Path &p, float x, float z, float ground, flo
     float along = front ? ox + dx * t0 : oz + dz * t0, half = front ? hx : hz;
     vec3 n = front ? v3(az, 0.0f, -ax) * copysignf(1.0f, dz) : v3(-ax, 0.0f, -az) * copysignf(1.0f, dx);
     // windows: whole columns and floors, about eight pixels each in the first row of towers
-    float pane = s[L_PATCH], columns = fmaxf(2.0f, floorf(2.0f * half / pane)), floors = fmaxf(3.0f, floorf((top - ground) / (1.25f * pane)));
+    float pane = s[L_PATCH], columns = fmaxf(2.0f, floorf(2.0f * half / pane)),
+          floors = fmaxf(3.0f, floorf((top - ground) / (1.25f * pane)));
     float cu = (along / (2.0f * half) + 0.5f) * columns, cv = (y - ground) / (top - ground) * floors;
     float pu = fract(cu), pv = fract(cv);
-    float glass = smoothstepf(0.10f, 0.24f, pu) * smoothstepf(0.90f, 0.76f, pu) * smoothstepf(0.14f, 0.28f, pv) * smoothstepf(0.86f, 0.72f, pv);
+    float glass = smoothstepf(0.10f, 0.24f, pu) * smoothstepf(0.90f, 0.76f, pu) * smoothstepf(0.14f, 0.28f, pv) *
+                  smoothstepf(0.86f, 0.72f, pv);
     int style = (int)(h[4] * 4.0f);
     if (style == 1) glass = smoothstepf(0.2f, 0.35f, pv) * smoothstepf(0.9f, 0.75f, pv);  // ribbon windows
     if (style == 2) glass = smoothstepf(0.15f, 0.3f, pu) * smoothstepf(0.85f, 0.7f, pu);  // glass between pillars
     if (y > top - 0.4f * pane || y < ground + 0.3f * pane) glass = 0.0f;
-    if (mirrored) cv = 0.0f, glass = smoothstepf(0.0f, 0.5f, pu) * smoothstepf(1.0f, 0.5f, pu);  // water draws lights out
+    if (mirrored)
+      cv = 0.0f, glass = smoothstepf(0.0f, 0.5f, pu) * smoothstepf(1.0f, 0.5f, pu);  // water draws lights out
     float lit = lattice((int)cu + (front ? 0 : 50), (int)cv, id + box);
     vec3 wall = mix(v3(s + L_THING_A), v3(s + L_THING_B), h[3]);
     wall = mix(wall, v3(s + L_THING_C), h[4] > 0.75f ? 0.7f : 0.0f) * (0.85f + 0.15f * saturate((y - ground) / size));
@@ -237,7 +244,8 @@ HD Surface scenery(const float *s, const Path &p, float t0, float t1, bool mirro
       float middle = side + 0.5f - (f - home);
       i = i < 0 ? i + cells : (i >= cells ? i - cells : i);
       if (lattice(i, k * 8 + 5, seed) > s[L_CROWD]) continue;
-      float a = (middle + 0.5f * (lattice(i, k * 8 + 6, seed) - 0.5f)) / cells * 2.0f * PI;  // from the ray to the thing
+      float a =
+          (middle + 0.5f * (lattice(i, k * 8 + 6, seed) - 0.5f)) / cells * 2.0f * PI;  // from the ray to the thing
       float h[5] = {lattice(i, k * 8, seed), 0.0f, 0.0f, 0.0f, lattice(i, k * 8 + 4, seed)};
       float near = radius * (1.0f + 0.1f * (lattice(i, k * 8 + 7, seed) - 0.5f));
       float size = (row ? 13.0f : s[L_SIZE]) * (0.6f + 0.7f * h[0]);
@@ -264,15 +272,22 @@ HD Surface scenery(const float *s, const Path &p, float t0, float t1, bool mirro
       Look look;
       bool hit;
       switch (kind) {
-        case LAND_BEACH: hit = h[4] > s[L_MIXTURE] ? boulder(s, u, v, h, look) : palm(s, u, v, h, look); break;
-        case LAND_DESERT: hit = saguaro(s, u, v, h, look); break;
-        case LAND_MEADOW: hit = flower(s, u, v, h, look); break;
+        case LAND_BEACH:
+          hit = h[4] > s[L_MIXTURE] ? boulder(s, u, v, h, look) : palm(s, u, v, h, look);
+          break;
+        case LAND_DESERT:
+          hit = saguaro(s, u, v, h, look);
+          break;
+        case LAND_MEADOW:
+          hit = flower(s, u, v, h, look);
+          break;
         case LAND_CANYON:
-        case LAND_MARS: hit = boulder(s, u, v, h, look); break;
+        case LAND_MARS:
+          hit = boulder(s, u, v, h, look);
+          break;
         default:
-          hit = h[4] < s[L_MIXTURE]
-                    ? conifer(s, u, v, h, look)
-                    : broadleaf(s, v3(s + (kind == LAND_CITY ? L_GROUND_A : L_THING_B)), u, v, h, look);
+          hit = h[4] < s[L_MIXTURE] ? conifer(s, u, v, h, look)
+                                    : broadleaf(s, v3(s + (kind == LAND_CITY ? L_GROUND_A : L_THING_B)), u, v, h, look);
       }
       if (!hit) continue;
       vec3 n = look.normal;
