@@ -70,7 +70,7 @@ HD float outline(const Frame &f, bool landscape, int row, int col) {
     bool object = f.mask[a] || f.mask[b];
     if (landscape) {
       // a plane's inverse depth is linear on the picture: its second difference is 0 up to the horizon
-      float ia = 1.0f / da, ib = 1.0f / db, ic = f.depth[row * f.width + col] > 0.0f ? 1.0f / f.depth[row * f.width + col] : 1e-4f;
+      float dc = f.depth[row * f.width + col], ia = 1.0f / da, ib = 1.0f / db, ic = dc > 0.0f ? 1.0f / dc : 1e-4f;
       edge = fmaxf(edge, smoothstepf(0.12f, 0.35f, fabsf(ia + ib - 2.0f * ic) / fmaxf(ia, fmaxf(ib, ic))));
     } else if (object) {  // not on the ground, which recedes fast towards the horizon
       edge = fmaxf(edge, smoothstepf(0.05f, 0.14f, fabsf(da - db) / fminf(da, db)));
@@ -86,7 +86,8 @@ HD void style_pixel(const Frame &f, const float *scene, int row, int col) {
   vec3 c = v3(f.display + 3 * i);
   int style = (int)scene[H_STYLE];
   if (style == 0) {  // photo: a lens darkens the corners; film has a little more contrast and warmth
-    float x = (col + 0.5f) / f.width - 0.5f, y = (row + 0.5f) / f.height - 0.5f;
+    // a landscape goes on sideways, so that its brightness may depend on the height alone
+    float x = scene[H_KIND] > 0.0f ? 0.0f : (col + 0.5f) / f.width - 0.5f, y = (row + 0.5f) / f.height - 0.5f;
     c = c * (1.0f - 0.24f * (x * x + y * y));
     vec3 s = {c.x * c.x * (3.0f - 2.0f * c.x), c.y * c.y * (3.0f - 2.0f * c.y), c.z * c.z * (3.0f - 2.0f * c.z)};
     c = mix(c, s, 0.12f) * v3(1.01f, 1.0f, 0.985f);
