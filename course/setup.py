@@ -34,10 +34,9 @@ def python_of(folder: Path) -> Path:
 
 
 def fingerprint(folder: Path, root: Path = ROOT) -> str:
-    """SHA-256 over what decides whether `folder` is up to date: both package lists, the Python version, and the
-    torch and torchvision that are installed, because a torchvision added by hand can break everything else."""
+    """SHA-256 over what decides whether `folder` is up to date: both package lists, and the torch and torchvision that
+    are installed, because a torchvision added by hand can break everything else."""
     parts = [(root / name).read_bytes() for name in LISTS]
-    parts.append(platform.python_version().encode())
     for packages in ("lib/python*/site-packages", "Lib/site-packages"):  # Unix, Windows
         parts += sorted(path.name.encode() for path in folder.glob(f"{packages}/torch*.dist-info"))
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
@@ -68,9 +67,7 @@ def build(root: Path = ROOT) -> Path:
             ) from error
     stamp.unlink(missing_ok=True)  # an interrupted installation must not look finished
     print("Installing the packages of requirements.txt (about 2 GB, a few minutes the first time) ...", flush=True)
-    lists = ["-r", str(root / LISTS[0]), "-c", str(root / LISTS[1])]
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *lists]
-    if subprocess.run(pip, cwd=root).returncode:
+    if install(python, root):
         raise SetupError(
             "pip could not install the packages; its message is above. Check the network and the free disk space "
             "(about 6 GB), then run the same command again: what was downloaded is kept."
@@ -80,6 +77,30 @@ def build(root: Path = ROOT) -> Path:
         raise SetupError("the installed packages do not work together; the reason is above.")
     stamp.write_text(fingerprint(folder, root))
     return python
+
+
+def install(python: Path, root: Path) -> int:
+    """Run pip on the package lists, with one line on a terminal that says what it is at; returns pip's exit status.
+    What pip has to complain of goes to stderr as it comes."""
+    lists = ["-r", str(root / LISTS[0]), "-c", str(root / LISTS[1])]
+    pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar=off", *lists]
+    process = subprocess.Popen(pip, cwd=root, stdout=subprocess.PIPE, text=True, errors="replace")
+    assert process.stdout is not None
+    count = 0
+    for line in process.stdout:
+        words = line.split()
+        if words[:1] == ["Collecting"]:
+            count += 1
+            now = f"{count:4d} {words[1]}"
+        elif words[:2] == ["Installing", "collected"]:
+            now = "     writing them to the disk"
+        else:
+            continue
+        if sys.stdout.isatty():
+            print(f"\r{now[:78]:<78}", end="", flush=True)
+    if sys.stdout.isatty():
+        print("\r" + " " * 78, end="\r", flush=True)
+    return process.wait()
 
 
 def torchvision_fault() -> str | None:

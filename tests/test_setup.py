@@ -107,8 +107,13 @@ def project(tmp_path, monkeypatch) -> SimpleNamespace:
         state.ran.append(command[2])
         return SimpleNamespace(returncode=int(command[2] == state.fail))
 
+    def popen(command: list[str], **_) -> SimpleNamespace:
+        status = run(command).returncode
+        return SimpleNamespace(stdout=["Collecting torch\n", "\n", "  Downloading torch\n"], wait=lambda: status)
+
     monkeypatch.setattr(setup.venv, "create", create)
     monkeypatch.setattr(setup.subprocess, "run", run)
+    monkeypatch.setattr(setup.subprocess, "Popen", popen)
     return state
 
 
@@ -142,6 +147,14 @@ def test_a_failed_installation_is_not_taken_for_a_finished_one(project, fail, sa
     project.fail = None
     setup.build(project.root)
     assert project.ran[-2:] == ["pip", "course.setup"]
+
+
+def test_a_terminal_shows_what_pip_is_at_and_a_log_does_not(project, monkeypatch, capsys):
+    setup.install(setup.python_of(project.root / ".venv"), project.root)
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(setup.sys.stdout, "isatty", lambda: True)
+    setup.install(setup.python_of(project.root / ".venv"), project.root)
+    assert "\r   1 torch  " in capsys.readouterr().out
 
 
 def test_an_old_python_is_named_with_the_way_out(project, monkeypatch):
