@@ -37,6 +37,14 @@ def load_as_float32(folder: Path) -> None:
     path.write_text(json.dumps(config, indent=2) + "\n")
 
 
+def forget_paths(folder: Path) -> None:
+    """Removes from diffusers' configurations below `folder` the path that a part was loaded from."""
+    for path in folder.rglob("*.json"):
+        config = json.loads(path.read_text())
+        if config.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(config, indent=2) + "\n")
+
+
 def save_transformer(model: PreTrainedModel, source: Path, folder: Path) -> None:
     """Saves a transformers model in float16, with the tokenizer's and the image processor's files of its source."""
     model.half().save_pretrained(folder, max_shard_size=SHARD_SIZE)
@@ -47,13 +55,13 @@ def save_transformer(model: PreTrainedModel, source: Path, folder: Path) -> None
 
 
 def assemble(run: common.Run) -> StableDiffusionPipeline:
-    """The text-to-image pipeline in float32 from the stages' weights."""
-    unet = UNet2DConditionModel.from_pretrained(run.weights_of("denoiser"), torch_dtype=torch.float32)
-    vae = AutoencoderKL.from_pretrained(run.weights_of("autoencoder"), torch_dtype=torch.float32)
+    """The text-to-image pipeline in float16 from the stages' weights."""
+    unet = UNet2DConditionModel.from_pretrained(run.weights_of("denoiser"), torch_dtype=torch.float16)
+    vae = AutoencoderKL.from_pretrained(run.weights_of("autoencoder"), torch_dtype=torch.float16)
     return StableDiffusionPipeline(
         vae=vae,
         unet=unet,
-        text_encoder=CLIPModel.from_pretrained(run.weights_of("towers"), dtype=torch.float32).text_model,
+        text_encoder=CLIPModel.from_pretrained(run.weights_of("towers"), dtype=torch.float16).text_model,
         tokenizer=CLIPTokenizer.from_pretrained(run.weights_of("tokenizer")),
         scheduler=DDIMScheduler(**SCHEDULER),
         safety_checker=None,
@@ -105,8 +113,8 @@ def main(run: common.Run) -> None:
     new = run.work / "export" / "weights"
 
     def write(folder: Path) -> None:
-        pipe = assemble(run).to(torch.float16)
-        pipe.save_pretrained(folder / "stable-diffusion", max_shard_size=SHARD_SIZE)
+        assemble(run).save_pretrained(folder / "stable-diffusion", max_shard_size=SHARD_SIZE)
+        forget_paths(folder / "stable-diffusion")
         load_as_float32(folder / "stable-diffusion" / "text_encoder")
         clip = CLIPModel.from_pretrained(sources["towers"], dtype=torch.float32)
         save_transformer(clip, sources["towers"], folder / "clip")

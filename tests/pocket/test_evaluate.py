@@ -1,0 +1,138 @@
+"""The evaluation's arithmetic: what counts, what is right, colours by the book, rows that replace only their own."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from pocket import evaluate as e
+from pocket.train import judge as judging
+from pocket.world import vocabulary as v
+
+
+def scene(**labels: str | float) -> np.ndarray:
+    """A record with the named classes; what is left out is the plainest scene."""
+    record = np.zeros((), v.LABELS)
+    for name in v.LABELS.names[2:-2]:
+        record[name] = -1
+    tables = {
+        "object": v.OBJECTS, "object2": v.OBJECTS, "color": v.COLORS, "color2": v.COLORS, "pattern": v.PATTERNS,
+        "relation": v.RELATIONS, "ground": v.GROUNDS, "lighting": v.LIGHTINGS, "style": v.STYLES,
+        "landscape": v.LANDSCAPES, "time": v.TIMES, "weather": v.WEATHERS,
+    }  # fmt: skip
+    if "landscape" not in labels:
+        labels = {"pattern": "plain", "relation": "none", "ground": "grass", "lighting": "day", **labels}
+    for name, value in {"style": "photo", **labels}.items():
+        record[name] = tables[name].index(value) if isinstance(value, str) else value
+    return record
+
+
+def seen_as(labels: np.ndarray) -> dict[str, np.ndarray]:
+    """The readings of a judge that is never wrong."""
+    found = {}
+    for group, classes in judging.GROUPS.items():
+        if group == "azimuth":
+            found[group] = labels["azimuth"]
+        elif group == "overhead":
+            found[group] = np.where(labels["elevation"] >= 60, "yes", "no")
+        else:
+            found[group] = np.array(["none" if k < 0 else dict(enumerate(classes[-n:]))[k] for k, n in zip(
+                labels[group], [len(classes) - (classes[0] == "none" and group != "relation")] * len(labels),
+                strict=True)])  # fmt: skip
+    return found
+
+
+SCENES = np.array(
+    [
+        scene(object="cat", color="red", azimuth=10.0, elevation=20.0),
+        scene(object="cat", color="red", style="pencil sketch", azimuth=90.0),
+        scene(object="mug", color="blue", lighting="night"),
+        scene(object="bunny", relation="on", object2="pancakes", azimuth=170.0, elevation=70.0),
+        scene(landscape="beach", time="sunset", weather="clear"),
+    ]
+)
+
+
+def test_a_colour_counts_only_where_it_shows_and_a_view_only_of_a_front():
+    rows = e.scored(SCENES)
+    assert rows["color"].tolist() == [True, False, False, False, False]
+    assert rows["view"].tolist() == [True, True, False, True, False]
+    assert rows["landscape"].tolist() == [False] * 4 + [True]
+    assert rows["object"].tolist() == [True] * 4 + [False]
+
+
+def test_only_what_the_caption_names_counts():
+    mentions = [frozenset({"object"}), frozenset({"object", "view"}), frozenset(), frozenset({"relation"}), frozenset()]
+    rows = e.scored(SCENES, mentions)
+    assert rows["object"].tolist() == [True, True, False, False, False]
+    assert rows["view"].tolist() == [False, True, False, False, False]
+    assert not rows["color"].any() and rows["relation"].tolist() == [False, False, False, True, False]
+
+
+def test_a_perfect_judge_is_right_everywhere_and_a_wrong_one_where_it_errs():
+    seen = seen_as(SCENES)
+    counts, hits = e.scored(SCENES), e.right(SCENES, seen)
+    assert all(hits[name][counts[name]].all() for name in e.BARS)
+    seen["object"] = seen["object"].copy()
+    seen["object"][0] = "duck"
+    assert e.right(SCENES, seen)["object"].tolist() == [False, True, True, True, True]
+    rows = e.percent_rows("judge", counts, e.right(SCENES, seen), {"object": 98, "color": 97})
+    named = {row.figure: row for row in rows}
+    assert named["judge: object"].value == 75 and named["judge: object"].holds is False
+    assert named["judge: color"].value == 100 and named["judge: color"].holds is True
+    assert named["judge: style"].holds is None
+
+
+@pytest.mark.parametrize(("azimuth", "right"), [(59, True), (-59, True), (61, False), (180, False)])
+def test_a_view_may_be_15_degrees_beyond_its_word(azimuth, right):
+    seen = seen_as(SCENES[:1]) | {"azimuth": np.array([azimuth], np.float32)}  # the scene's view is "front"
+    assert e.right(SCENES[:1], seen)["view"].tolist() == [right]
+
+
+def test_color_errors_are_ciede2000():
+    """White against black is 100 by definition; a gray against itself is 0; red and green are far apart."""
+    a = torch.tensor([[1.0, 1.0, 1.0], [0.5, 0.5, 0.5], [1.0, 0.0, 0.0]], dtype=torch.float64)
+    b = torch.tensor([[0.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.0, 1.0, 0.0]], dtype=torch.float64)
+    assert e.color_errors(a, b) == pytest.approx([100, 0, 86.61], abs=0.05)
+
+
+def test_mean_colors_look_at_the_object_alone():
+    images = torch.zeros(1, 4, 4, 3, dtype=torch.uint8)
+    images[0, :2, :, 0] = 255
+    mask = torch.zeros(1, 4, 4, dtype=torch.uint8)
+    mask[0, 1:3] = 1
+    torch.testing.assert_close(e.mean_colors(images, mask), torch.tensor([[0.5, 0, 0]], dtype=torch.float64))
+
+
+def test_rows_replace_only_their_own(tmp_path):
+    path = tmp_path / "evaluation.json"
+    e.store(path, [e.Row("a", 1.0, "%", bar=2), e.Row("b", 1.0, "s", "<=", 2)])
+    e.store(path, [e.Row("a", 3.0, "%", bar=2)])
+    rows = {row["figure"]: row for row in json.loads(path.read_text())["rows"]}
+    assert rows["a"]["value"] == 3 and rows["a"]["holds"] is True and rows["b"]["holds"] is True
+    fields = {"figure", "value", "unit", "sense", "bar", "holds", "date", "machine", "versions", "command"}
+    assert all(set(row) == fields for row in rows.values())
+    assert "NO" in e.table([e.Row("late", 7.0, "s", "<=", 6)])
+
+
+def test_test_scenes_are_ones_nothing_was_trained_on_and_repeat():
+    asked, again = e.ask(6, "heldout"), e.ask(6, "heldout")
+    assert asked.prompts == again.prompts and (asked.scenes.labels == again.scenes.labels).all()
+    assert asked.scenes.labels["seed"].min() >= 2**40 and asked.scenes.labels["heldout"].all()
+    picked = asked.pick([4, 1])
+    assert picked.prompts == [asked.prompts[4], asked.prompts[1]]
+    assert picked.scenes.labels["seed"].tolist() == asked.scenes.labels["seed"][[4, 1]].tolist()
+
+
+def test_the_judge_sees_what_the_prompts_ask_for(tmp_path):
+    page = e.sheet(torch.zeros(3, 256, 256, 3, dtype=torch.uint8), ["a cat"] * 3, columns=2)
+    width, height = page.size
+    assert width == 2 * 200 + 8 and height > 2 * 192
+    assert np.asarray(page)[100, 100].tolist() == [0, 0, 0]
+
+
+def test_an_unknown_group_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        e.main(["colours"])
+    assert "choose from" in capsys.readouterr().err

@@ -1,0 +1,73 @@
+"""Every stage at toy size, from nothing to a picture through diffusers, by the commands that a user types."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from diffusers import StableDiffusionPipeline
+
+from pocket.train.__main__ import STAGES
+
+
+def pocket(*arguments: str) -> subprocess.CompletedProcess:
+    done = subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("smoke")
+    began = time.monotonic()
+    options = ["--work", str(folder / "work"), "--weights", str(folder / "weights")]
+    pocket("pocket.train", "all", "--smoke", *options)
+    (folder / "seconds").write_text(str(time.monotonic() - began))
+    return folder
+
+
+@pytest.mark.slow
+def test_all_stages_leave_a_pipeline_that_draws(folder):
+    pipe = StableDiffusionPipeline.from_pretrained(folder / "weights" / "stable-diffusion")
+    pipe.set_progress_bar_config(disable=True)
+    image = np.asarray(pipe("a hamburger", num_inference_steps=2).images[0])
+    assert image.shape == (256, 256, 3) and image.std() > 0
+
+
+@pytest.mark.slow
+def test_every_trained_stage_leaves_its_curve(folder):
+    for stage in set(STAGES) - {"data", "latents", "export"}:
+        curve = json.loads((folder / "work" / stage / "curve.json").read_text())
+        assert curve["stage"] == stage and len(curve["rows"]) == curve["steps"] > 0
+        assert any((folder / "work" / "logs" / stage).iterdir())
+
+
+@pytest.mark.slow
+def test_no_held_out_composition_is_in_what_the_denoiser_sees(folder):
+    shards = list((folder / "work" / "data" / "train").glob("*/labels.npy"))
+    assert shards and not any(np.load(path)["heldout"].any() for path in shards)
+    held = list((folder / "work" / "data" / "heldout").glob("*/labels.npy"))
+    assert held and all(np.load(path)["heldout"].all() for path in held)
+    counts = [len(np.load(path)) for path in (folder / "work" / "latents").glob("*/moments.npy")]
+    assert sum(counts) == sum(len(np.load(path)) for path in shards) + 16  # the pool and 16 fresh scenes
+
+
+@pytest.mark.slow
+def test_done_stages_are_passed_over_and_init_trains_on(folder):
+    options = ["--smoke", "--work", str(folder / "work"), "--weights", str(folder / "weights")]
+    assert "done in" in pocket("pocket.train", "denoiser", *options).stdout
+    pocket("pocket.train", "denoiser", "--init", "--steps", "2", *options)
+    curve = json.loads((folder / "work" / "denoiser" / "curve.json").read_text())
+    assert curve["steps"] == 2
+
+
+@pytest.mark.slow
+def test_the_evaluation_runs_and_a_reduced_one_stores_no_row(folder):
+    weights = folder / "weights"
+    done = pocket("pocket.evaluate", "sizes", "autoencoder", "judge", "--pictures", "2", "--weights", str(weights))
+    assert "autoencoder: PSNR" in done.stdout and "judge on renders: " in done.stdout
+    rows = json.loads((weights / "evaluation.json").read_text())["rows"]
+    assert [row["figure"] for row in rows] == ["weights in all", "largest file", "denoiser"]
