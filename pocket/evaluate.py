@@ -390,13 +390,18 @@ def picture_rows(e: Evaluation) -> list[Row]:
 
 def composition_rows(e: Evaluation) -> list[Row]:
     """Compositions that training never saw: object and colour both right, where the caption asks for a colour."""
-    wanted, found, first = e.share(0.25), [], TEST_SEED
-    while (missing := wanted - sum(map(len, found))) > 0:  # about a third of the captions name a colour that shows
+    wanted, first = e.share(0.25), TEST_SEED
+    found: list[Asked] = []
+    while (
+        missing := wanted - sum(len(asked) for asked in found)
+    ) > 0:  # about a third of the captions name a colour that shows
         asked = ask(2 * wanted, "heldout", first)
         counts = scored(asked.scenes.labels, asked.mentions)
         found.append(asked.pick(np.flatnonzero(counts["object"] & counts["color"])[:missing].tolist()))
         first += 2 * wanted
-    judge, both, real = Judge(e.weights / "judge", e.device), [], []
+    judge = Judge(e.weights / "judge", e.device)
+    both: list[np.ndarray] = []
+    real: list[np.ndarray] = []
     for k, asked in enumerate(found):
         images, labels = e.generate(asked), asked.scenes.labels
         if k == 0:

@@ -207,5 +207,5 @@ def main(run: common.Run) -> None:
         ready.save_pretrained(folder)
 
     optimizer = common.adamw(trainee, lr=6e-4, weight_decay=1e-4)
-    limits = {"steps": 12, "minutes": 1.0} if run.smoke else {"steps": 30_000, "minutes": 24.0}
-    common.train(run, trainee, optimizer, loss_fn, save, **limits)
+    steps, minutes = (12, 1.0) if run.smoke else (30_000, 24.0)
+    common.train(run, trainee, optimizer, loss_fn, save, steps=steps, minutes=minutes)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -205,7 +206,7 @@ def averaged(model: nn.Module, ema: Ema):
             torch._foreach_copy_(trainable(model), own)
 
 
-def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
+def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
     """Calls `write` on a new folder beside `folder`, then puts it in its place: a reader never sees half of it."""
     new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     shutil.rmtree(new, ignore_errors=True)
@@ -218,7 +219,7 @@ def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def replace_file(path: Path, write: Callable[[Path], None]) -> None:
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Calls `write` on a temporary path, then moves it to `path` in one step."""
     new = path.with_name(path.name + ".new")
     write(new)
@@ -248,7 +249,8 @@ class Interrupt:
     """Ctrl-C or SIGTERM sets `asked` instead of stopping at once, so that the run can save; a second one stops."""
 
     def __init__(self) -> None:
-        self.asked, self.previous = False, {}
+        self.asked = False
+        self.previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Interrupt":
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -277,7 +279,7 @@ def train(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     loss_fn: Callable[[nn.Module, int, float], dict[str, Tensor]],
-    save: Callable[[Path], None],
+    save: Callable[[Path], object],
     *,
     steps: int,
     minutes: float,
@@ -382,10 +384,11 @@ def train(
                 bar.close()
                 raise SystemExit(f"{run.stage}: saved at step {progress.step}; the same command goes on from there")
     bar.close()
+    if writer:
+        writer.close()
     ema.copy_to(model)
     model.eval()
     if run.is_main:
-        writer.close()
         replace_folder(run.folder / "weights", save)
         curve = {
             "stage": run.stage,

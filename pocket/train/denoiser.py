@@ -149,5 +149,5 @@ def main(run: common.Run) -> None:
         plain.save_pretrained(folder)
 
     optimizer = common.adamw(unet, lr=6e-4)
-    limits = {"steps": 12, "minutes": 1.0} if run.smoke else {"steps": 100_000, "minutes": 24.0}
-    common.train(run, trainee, optimizer, loss_fn, save, warmup=500, ema_decay=0.9995, **limits)
+    steps, minutes = (12, 1.0) if run.smoke else (100_000, 24.0)
+    common.train(run, trainee, optimizer, loss_fn, save, steps=steps, minutes=minutes, warmup=500, ema_decay=0.9995)

@@ -14,7 +14,7 @@ from pocket.world import vocabulary as v
 def scene(**labels: str | float) -> np.ndarray:
     """A record with the named classes; what is left out is the plainest scene."""
     record = np.zeros((), v.LABELS)
-    for name in v.LABELS.names[2:-2]:
+    for name in list(v.LABELS.names or ())[2:-2]:
         record[name] = -1
     tables = {
         "object": v.OBJECTS, "object2": v.OBJECTS, "color": v.COLORS, "color2": v.COLORS, "pattern": v.PATTERNS,
