@@ -98,7 +98,8 @@ def tidy(notebook: nbformat.NotebookNode) -> None:
 def machine_paths(notebook: nbformat.NotebookNode) -> list[str]:
     """Paths of this machine (repository, home, temporary folder) that stand in the outputs."""
     folders = {str(ROOT), str(Path.home()), tempfile.gettempdir()}
-    pattern = "|".join(re.escape(folder) for folder in folders if len(folder) > 1)
+    # The longest first: the repository may lie in one of the others.
+    pattern = "|".join(re.escape(folder) for folder in sorted(folders, key=len, reverse=True) if len(folder) > 1)
     outputs = [str(output) for cell in notebook.cells for output in cell.get("outputs", [])]
     return sorted({match[0] for text in outputs for match in re.finditer(rf"(?:{pattern})/[\w.-]+", text)})
 

@@ -2,14 +2,24 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
-torch.set_num_threads(1)  # the tests run side by side, one process a core
+ROOT = Path(__file__).resolve().parent.parent
+# The tests run side by side, one process a core; what they start does as they do, and finds the project.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+os.environ.pop("COURSE_MODEL", None)  # the tests say themselves which model they mean
 
 WORDS = (
+    "a an at astronaut book bunny car city duck grass hamburger horse mars moon next night of on pancakes photo"
+    " reading red riding sitting skyline squirrel stack to top tree"
+)
     "a an at astronaut car city duck grass hamburger horse mars moon next night of on photo red riding skyline to tree"
 )
 
@@ -76,9 +86,3 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (weights / "vocabulary.json").write_text(json.dumps({"words": WORDS.split()}))
     write_manifest(weights)
     return weights / "stable-diffusion"
-
-
-@pytest.fixture
-def no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment of somebody who has chosen no model."""
-    monkeypatch.delenv("COURSE_MODEL", raising=False)

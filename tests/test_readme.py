@@ -1,6 +1,7 @@
 """What the documents promise is there: files, make targets, modules."""
 
 import importlib.util
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -39,7 +40,9 @@ def test_ci_runs_the_test_command_of_the_readme():
 @pytest.mark.parametrize("target", ["demo", "test", "lab", "pocket"])
 def test_each_make_target_is_one_line_to_python(target):
     """make -n prints what it would run: the set-up, then the entry point."""
-    result = subprocess.run(["make", "-n", target, "PYTHON=python3"], cwd=ROOT, capture_output=True, text=True)
+    command = ["make", "--no-print-directory", "-n", target, "PYTHON=python3"]
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    result = subprocess.run(command, cwd=ROOT, env=outside, capture_output=True, text=True)
     setup, entry = result.stdout.splitlines()
     assert setup == "python3 -m course.setup"
     assert re.fullmatch(r"\S*\.venv\S+ -m [\w.]+( all)?", entry)

@@ -19,7 +19,7 @@ from ..conftest import write_manifest
 
 
 @pytest.fixture
-def tiny_weights(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_choice: None) -> Path:
+def tiny_weights(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the tiny weights, standing in for pocket/weights; a test may damage it."""
     weights = tmp_path / "pocket" / "weights"
     shutil.copytree(tiny_folder.parent, weights)
@@ -97,7 +97,7 @@ def test_load_pipeline_draws(tiny_folder):
 # --- clear errors
 
 
-def test_unknown_name_lists_the_names_and_the_nearest(no_choice):
+def test_unknown_name_lists_the_names_and_the_nearest():
     with pytest.raises(ModelError, match=r'no model "pockett".*did you mean pocket.*sd-2\.1-base'):
         find_model("pockett")
 
