@@ -1,7 +1,10 @@
 """`python -m pocket.train STAGE`: trains one stage, or with `all` every stage in order."""
 
 import argparse
+import gc
 import importlib
+
+import torch
 
 from . import common
 
@@ -20,6 +23,10 @@ def main(arguments: list[str] | None = None) -> None:
             run.say(f"done in {run.folder}; --init trains on from its weights, or remove the folder to start anew")
             continue
         importlib.import_module(f"pocket.train.{stage}").main(run)
+        # Compiled modules refer to themselves in circles, and hold the stage's pictures until these are collected.
+        torch.compiler.reset()
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":

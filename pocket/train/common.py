@@ -136,7 +136,8 @@ def start(stage: str, args: argparse.Namespace) -> Run:
     kwargs = DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False)
     run = Run(
         stage=stage,
-        accelerator=Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[kwargs]),
+        # Precision is `Run.autocast`'s: the accelerator's own would wrap the forward that is compiled.
+        accelerator=Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no", kwargs_handlers=[kwargs]),
         **{name: getattr(args, name) for name in ("work", "weights", "smoke", "seed", "steps", "minutes")},
         **{name: getattr(args, name) for name in ("batch", "scenes", "extra", "init")},
     )
