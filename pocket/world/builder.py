@@ -182,9 +182,9 @@ class Builder:
         # a smooth union adds at most a quarter of its width, once for each side of the joint
         self.prims.append(
             [
-                *middle, s * (bound + 0.5 * blend) + 0.004, L[kind], s * blend, self._group, material,
+                *middle, s * (bound + 0.5 * blend) + 0.004, L[kind], -1.0 if carve else s * blend, self._group, material,
                 *self.world(center), *(full[j][i] for i in range(3) for j in range(3)),
-                *scaled, float(carve), float(len(self.frames) - 1), 0.0, 0.0,
+                *scaled, float(len(self.frames) - 1), 0.0, 0.0, 0.0,
             ]
         )  # fmt: skip
 
@@ -255,7 +255,7 @@ class Builder:
 
     def bounds(self) -> tuple[tuple[float, float, float], float]:
         """Centre and radius of a sphere around everything built so far."""
-        a = np.array([p[:4] for p in self.prims if not p[L["P_CARVE"]]])
+        a = np.array([p[:4] for p in self.prims if p[L["P_BLEND"]] >= 0])
         r = a[:, 3:] * 0.9
         low, high = (a[:, :3] - r).min(0), (a[:, :3] + r).max(0)
         center = (low + high) / 2
@@ -267,7 +267,7 @@ class Builder:
         turns = p[:, L["P_ROTATION"] : L["P_ROTATION"] + 9].reshape(-1, 3, 3)  # rows: the primitive's axes
         reach = np.linalg.norm((turns @ axis) * np.array(self.extents), axis=1)
         middle = p[:, :3] @ axis
-        solid = p[:, L["P_CARVE"]] == 0
+        solid = p[:, L["P_BLEND"]] >= 0
         return float((middle - reach)[solid].min()), float((middle + reach)[solid].max())
 
     def pack(self, params: np.ndarray) -> None:

@@ -91,7 +91,8 @@ def _cpu_library() -> ctypes.CDLL:
     compiler = os.environ.get("CXX") or next((c for c in ("g++", "clang++", "c++") if shutil.which(c)), None)
     if compiler is None:
         raise RuntimeError("drawing the pocket world needs a C++ compiler (g++ or clang++): install one, or set CXX")
-    flags = ["-std=c++20", "-O3", "-march=native", "-fPIC", "-shared", "-pthread"]
+    # contraction as nvcc does it: both builds round alike
+    flags = ["-std=c++20", "-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-shared", "-pthread"]
     return ctypes.CDLL(str(_compile([compiler, *flags], compiler + _processor(), "renderer.cpp")))
 
 
@@ -101,7 +102,7 @@ def _cuda_library(capability: tuple[int, int]) -> ctypes.CDLL:
     if nvcc is None:
         raise RuntimeError("drawing on the GPU needs nvcc (the CUDA toolkit); render(..., device='cpu') does without")
     arch = f"sm_{capability[0]}{capability[1]}"
-    flags = ["-std=c++20", "-O3", "-Xcompiler", "-fPIC", "-shared", f"-arch={arch}"]
+    flags = ["-std=c++20", "-O3", "-prec-div=false", "-prec-sqrt=false", "-ftz=true", "-Xcompiler", "-fPIC", "-shared", f"-arch={arch}"]
     library = ctypes.CDLL(str(_compile([nvcc, *flags], nvcc + arch, "renderer.cu")))
     library.world_error.restype = ctypes.c_char_p
     return library

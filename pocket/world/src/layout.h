@@ -57,14 +57,13 @@
 // a primitive
 #define P_BOUND 0  // bounding sphere: centre 3, radius, blend included
 #define P_TYPE 4
-#define P_BLEND 5     // width of the smooth union with what came before in its group
+#define P_BLEND 5     // width of the smooth union with what came before in its group; -1: carved away from it
 #define P_GROUP 6     // primitives of a group blend; groups are simply united
 #define P_MATERIAL 7
 #define P_POSITION 8
 #define P_ROTATION 11  // world to primitive
 #define P_SIZE 20
-#define P_CARVE 24  // 1: taken away from its group
-#define P_THING 25  // 0: of the first object, 1: of the second
+#define P_THING 24  // 0: of the first object, 1: of the second
 
 #define ELLIPSOID 0  // three radii
 #define BOX 1        // three half sizes, rounding

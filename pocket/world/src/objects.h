@@ -25,8 +25,9 @@ HD Scene scene_of(const float *s) { return {s, s + MATERIALS, s + PRIMS, (int)s[
 // Distances, in the primitive's own frame. Quilez's "distance functions" collects the formulas; the
 // ellipsoid is the first-order bound |f| / |grad f|.
 HD float sd_ellipsoid(vec3 q, float a, float b, float c) {
-  vec3 u = {q.x / a, q.y / b, q.z / c};
-  vec3 w = {u.x / a, u.y / b, u.z / c};
+  float ia = 1.0f / a, ib = 1.0f / b, ic = 1.0f / c;
+  vec3 u = {q.x * ia, q.y * ib, q.z * ic};
+  vec3 w = {u.x * ia, u.y * ib, u.z * ic};
   float k0 = length(u);
   return k0 * (k0 - 1.0f) / fmaxf(length(w), 1e-9f);
 }
@@ -85,11 +86,17 @@ HD float sd_ribbed(vec3 q, float a, float b, float c, float ribs) {  // a pumpki
   return 0.8f * (sd_ellipsoid(p, a, b, c) + groove);
 }
 
+// Four floats in one load: a warp reads shared memory once where scalars would take four turns.
+struct alignas(16) Quad {
+  float a, b, c, d;
+};
+HD Quad quad(const float *p) { return *(const Quad *)p; }
+
 HD float prim_distance(const float *P, vec3 p) {
-  vec3 d = p - v3(P + P_POSITION);
-  const float *R = P + P_ROTATION;
-  vec3 q = {dot(v3(R), d), dot(v3(R + 3), d), dot(v3(R + 6), d)};
-  float a = P[P_SIZE], b = P[P_SIZE + 1], c = P[P_SIZE + 2], e = P[P_SIZE + 3];
+  Quad u = quad(P + P_POSITION), v = quad(P + P_ROTATION + 1), w = quad(P + P_ROTATION + 5), size = quad(P + P_SIZE);
+  vec3 d = p - v3(u.a, u.b, u.c);
+  vec3 q = {u.d * d.x + v.a * d.y + v.b * d.z, v.c * d.x + v.d * d.y + w.a * d.z, w.b * d.x + w.c * d.y + w.d * d.z};
+  float a = size.a, b = size.b, c = size.c, e = size.d;
   switch ((int)P[P_TYPE]) {
     case ELLIPSOID: return sd_ellipsoid(q, a, b, c);
     case BOX: return sd_box(q, a, b, c, e);
@@ -110,42 +117,54 @@ HD float smooth_min(float a, float b, float k) {
   return fminf(a, b) - h * h * k * 0.25f;
 }
 
-HD float distance_to(const Scene &s, vec3 p, mask_t mask) {
-  float best = 1e9f, group_best = 1e9f;
-  int group = -1;
-  while (mask) {
-    const float *P = s.prims + FIRST_BIT(mask) * PRIM;
-    mask &= mask - 1;
-    if ((int)P[P_GROUP] != group) {
-      best = fminf(best, group_best);
-      group_best = 1e9f;
-      group = (int)P[P_GROUP];
-    }
-    float d = prim_distance(P, p);
-    group_best = P[P_CARVE] > 0.0f ? smooth_max(group_best, -d, 0.015f) : smooth_min(group_best, d, P[P_BLEND]);
-  }
-  return fminf(best, group_best);
+// The primitives that one ray cares for, and those that any ray of its warp does: a warp walks the union
+// together, each lane counting its own, so that GPU and CPU compute the same.
+struct Masks {
+  mask_t own, any;
+};
+
+HD Masks shared_walk(mask_t own) {
+#ifdef __CUDA_ARCH__
+  unsigned active = __activemask();
+  unsigned lo = __reduce_or_sync(active, (unsigned)own), hi = __reduce_or_sync(active, (unsigned)(own >> 32));
+  return {own, (mask_t)lo | ((mask_t)hi << 32)};
+#else
+  return {own, own};
+#endif
 }
 
-HD mask_t warp_union(mask_t mask) {
-#ifdef __CUDA_ARCH__
-  // neighbouring rays walk the same list, so that a warp reads one primitive at a time
-  unsigned active = __activemask();
-  unsigned lo = __reduce_or_sync(active, (unsigned)mask), hi = __reduce_or_sync(active, (unsigned)(mask >> 32));
-  return (mask_t)lo | ((mask_t)hi << 32);
-#else
-  return mask;
-#endif
+HD float distance_to(const Scene &s, vec3 p, Masks mask) {
+  float best = 1e9f, group_best = 1e9f;
+  int group = -1;
+  while (mask.any) {
+    int i = FIRST_BIT(mask.any);
+    mask.any &= mask.any - 1;
+    if (!(mask.own >> i & 1)) continue;
+    const float *P = s.prims + i * PRIM;
+    Quad kind = quad(P + P_TYPE);  // type, blend, group, material
+    if ((int)kind.c != group) {
+      best = fminf(best, group_best);
+      group_best = 1e9f;
+      group = (int)kind.c;
+    }
+    float d = prim_distance(P, p);
+    group_best = kind.b < 0.0f ? smooth_max(group_best, -d, 0.015f) : smooth_min(group_best, d, kind.b);
+  }
+  return fminf(best, group_best);
 }
 
 // Primitives met by the ray o + t d, t > 0, and the stretch [t0, t1] that holds their bounding spheres.
 HD mask_t ray_mask(const Scene &s, vec3 o, vec3 d, float *t0, float *t1) {
   mask_t mask = 0;
   float near = 1e9f, far = 0.0f;
-  for (int i = 0; i < s.count; i++) {
-    const float *P = s.prims + i * PRIM;
-    vec3 c = v3(P + P_BOUND) - o;
-    float b = dot(c, d), r2 = P[P_BOUND + 3] * P[P_BOUND + 3], gap = r2 - (dot(c, c) - b * b);
+  const float *all = s.head + H_CENTER;
+  vec3 to = v3(all) - o;
+  float along = dot(to, d), miss = dot(to, to) - along * along;
+  int count = miss < all[3] * all[3] && (along > 0.0f || dot(to, to) < all[3] * all[3]) ? s.count : 0;
+  for (int i = 0; i < count; i++) {
+    Quad bound = quad(s.prims + i * PRIM + P_BOUND);
+    vec3 c = v3(bound.a, bound.b, bound.c) - o;
+    float b = dot(c, d), r2 = bound.d * bound.d, gap = r2 - (dot(c, c) - b * b);
     if (gap <= 0.0f) continue;
     float half = sqrtf(gap);
     if (b + half <= 0.0f) continue;
@@ -160,16 +179,19 @@ HD mask_t ray_mask(const Scene &s, vec3 o, vec3 d, float *t0, float *t1) {
 
 HD mask_t near_mask(const Scene &s, vec3 p, float reach) {
   mask_t mask = 0;
-  for (int i = 0; i < s.count; i++) {
-    const float *P = s.prims + i * PRIM;
-    vec3 c = v3(P + P_BOUND) - p;
-    float r = P[P_BOUND + 3] + reach;
+  const float *all = s.head + H_CENTER;
+  vec3 to = v3(all) - p;
+  int count = dot(to, to) < (all[3] + reach) * (all[3] + reach) ? s.count : 0;
+  for (int i = 0; i < count; i++) {
+    Quad bound = quad(s.prims + i * PRIM + P_BOUND);
+    vec3 c = v3(bound.a, bound.b, bound.c) - p;
+    float r = bound.d + reach;
     if (dot(c, c) < r * r) mask |= 1ull << i;
   }
   return mask;
 }
 
-HD vec3 normal_at(const Scene &s, vec3 p, mask_t mask, float e) {
+HD vec3 normal_at(const Scene &s, vec3 p, Masks mask, float e) {
   float a = distance_to(s, p + v3(e, -e, -e), mask), b = distance_to(s, p + v3(-e, -e, e), mask);
   float c = distance_to(s, p + v3(-e, e, -e), mask), d = distance_to(s, p + v3(e, e, e), mask);
   return normalize(v3(a - b - c + d, -a - b + c + d, -a + b - c + d));
@@ -234,7 +256,7 @@ HD Finish surface_at(const Scene &s, vec3 p, mask_t mask, int *thing) {
     mask &= mask - 1;
     float d = prim_distance(P, p);
     float k = P[P_BLEND];
-    if (P[P_CARVE] > 0.0f) {
+    if (k < 0.0f) {  // carved away: the inside shows its own material
       if (-d > group_best - 0.005f) {
         const float *M = s.materials + (int)P[P_MATERIAL] * MATERIAL;
         group_surface = {v3(M), M[8], M[9], M[10], M[11]};
@@ -264,9 +286,9 @@ HD Finish surface_at(const Scene &s, vec3 p, mask_t mask, int *thing) {
 // How much of the light reaches p: 0 in full shadow, soft by the distance at which the ray passes.
 HD float shadow(const Scene &s, vec3 p, vec3 light, float softness) {
   float t0, t1;
-  mask_t mask = ray_mask(s, p, light, &t0, &t1);
-  if (!mask) return 1.0f;
-  mask = warp_union(mask);
+  mask_t own = ray_mask(s, p, light, &t0, &t1);
+  if (!own) return 1.0f;
+  Masks mask = shared_walk(own);
   float lit = 1.0f, t = fmaxf(t0, 0.012f);
   for (int i = 0; i < 28 && t < t1; i++) {
     float h = distance_to(s, p + light * t, mask);
@@ -279,17 +301,17 @@ HD float shadow(const Scene &s, vec3 p, vec3 light, float softness) {
 }
 
 HD float occlusion(const Scene &s, vec3 p, vec3 n, bool ground) {
-  mask_t mask = near_mask(s, p, 0.3f);
-  if (!mask && !ground) return 1.0f;
-  mask = warp_union(mask);
+  mask_t own = near_mask(s, p, 0.24f);
+  if (!own && !ground) return 1.0f;
+  Masks mask = shared_walk(own);
   float sum = 0.0f, weight = 1.0f;
-  for (int i = 1; i <= 4; i++) {
-    float h = 0.07f * i;
+  for (int i = 1; i <= 3; i++) {
+    float h = 0.08f * i;
     vec3 q = p + n * h;
-    float d = mask ? distance_to(s, q, mask) : 1e9f;
+    float d = distance_to(s, q, mask);
     if (ground) d = fminf(d, q.y);
     sum += weight * fmaxf(h - d, 0.0f);
-    weight *= 0.65f;
+    weight *= 0.7f;
   }
   return clampf(1.0f - 2.4f * sum, 0.15f, 1.0f);
 }
@@ -407,12 +429,12 @@ HD Hit object_sample(const float *floats, const float *prims, const float *mater
   float t_ground = plane && d.y < -1e-4f ? -eye.y / d.y : 1e9f;
 
   float t0, t1;
-  mask_t mask = ray_mask(s, eye, d, &t0, &t1);
-  mask = warp_union(mask);
+  mask_t own = ray_mask(s, eye, d, &t0, &t1);
   t1 = fminf(t1, t_ground);
   bool hit = false;
   float t = t0, pixel = tan2 / 256.0f;
-  if (mask) {
+  if (own) {
+    Masks mask = shared_walk(own);
     for (int i = 0; i < 80 && t < t1; i++) {
       float r = distance_to(s, eye + d * t, mask);
       if (r < 0.25f * pixel * t) {
@@ -424,10 +446,12 @@ HD Hit object_sample(const float *floats, const float *prims, const float *mater
   }
   vec3 light = v3(h + H_LIGHT);
   if (hit) {
-    vec3 p = eye + d * t, n = normal_at(s, p, mask, 0.0018f);
+    vec3 p = eye + d * t;
+    mask_t touched = near_mask(s, p, 0.005f);
+    vec3 n = normal_at(s, p, shared_walk(touched), 0.0018f);
     if (dot(n, d) > 0.0f) n = normalize(n - d * dot(n, d));
     int thing;
-    Finish m = surface_at(s, p, mask, &thing);
+    Finish m = surface_at(s, p, touched, &thing);
     vec3 lifted = p + n * 0.008f;
     float lit = dot(n, light) > 0.0f ? shadow(s, lifted, light, h[H_SOFTNESS]) : 0.0f;
     return {lit_color(s, m, p, n, d, lit, occlusion(s, p, n, plane)), t * cosine, n, 1};

@@ -19,7 +19,7 @@ template <bool LANDSCAPE>
 __global__ void __launch_bounds__(256) draw(const float *scenes, Target t) {
   const float *s = scenes + (size_t)blockIdx.z * SCENE_FLOATS;
   if ((s[H_KIND] > 0.0f) != LANDSCAPE) return;
-  __shared__ float block[LANDSCAPE ? HEAD : SCENE_FLOATS];
+  __shared__ __align__(16) float block[LANDSCAPE ? HEAD : SCENE_FLOATS];
   int floats = LANDSCAPE ? HEAD : PRIMS + PRIM * (int)s[H_PRIMS];
   for (int i = threadIdx.x; i < floats; i += blockDim.x) block[i] = s[i];
   __syncthreads();
