@@ -203,6 +203,7 @@ def main(run: common.Run) -> None:
     def save(folder: Path) -> None:
         with run.autocast():
             ready = standardised(vae, fixed)
+        with run.autocast():  # anew: the first block remembers the weights as they were before they changed
             run.say(f"PSNR {psnr(ready, fixed):.2f} dB, scaling factor {ready.config.scaling_factor}")
         ready.save_pretrained(folder)
 

@@ -5,7 +5,7 @@ The data stage writes shards under WORK/data: `train/` never holds a held-out co
 """
 
 import json
-import multiprocessing
+import multiprocessing.pool
 import os
 import signal
 from collections import deque
@@ -149,7 +149,7 @@ def scene_batches(
         yield from map(sample, batches)
         return
     with multiprocessing.get_context("fork").Pool(workers, _quiet) as pool:
-        ahead = deque()
+        ahead: deque[multiprocessing.pool.AsyncResult] = deque()
         for seeds in batches:
             tasks = [seeds[i : i + CHUNK] for i in range(0, len(seeds), CHUNK)]
             ahead.append(pool.map_async(sample, tasks, chunksize=1))

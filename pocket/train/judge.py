@@ -6,6 +6,7 @@ configuration, trained on renders of all compositions. `read` turns its outputs 
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,7 +80,7 @@ def targets(labels: np.ndarray) -> dict[str, np.ndarray]:
     """The right class of every group, int64 (N,), SKIP where it does not count; "azimuth" in degrees, NaN there."""
     found = {}
     for group, classes in GROUPS.items():
-        if group in labels.dtype.names and group != "azimuth":
+        if group in (labels.dtype.names or ()) and group != "azimuth":
             found[group] = labels[group].astype(np.int64) + (classes[0] == "none" and group != "relation")
     hidden = ~color_shows(labels)
     for thing, color in (("object", "color"), ("object2", "color2")):
@@ -205,7 +206,7 @@ def main(run: common.Run) -> None:
         write_processor(folder, size)
 
     optimizer = common.adamw(model, lr=2e-3, weight_decay=0.05)
-    limits = {"steps": 4, "minutes": 1.0} if run.smoke else {"steps": 12_000, "minutes": 5.0}
+    limits: dict[str, Any] = {"steps": 4, "minutes": 1.0} if run.smoke else {"steps": 12_000, "minutes": 5.0}
     common.train(run, model, optimizer, loss_fn, save, warmup=1 if run.smoke else 300, **limits)
     if run.is_main:
         found = measure(model, run.device, 4 if run.smoke else 2000, size)

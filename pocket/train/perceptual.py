@@ -7,6 +7,7 @@ another scene farther than any of them. `course/perceptual.py` is the same dista
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -183,7 +184,7 @@ def main(run: common.Run) -> None:
         (folder / "config.json").write_text(json.dumps({"layers": model.layers, "image_size": model.image_size}))
 
     optimizer = common.adamw(model, lr=1e-2, weight_decay=0.0)
-    limits = {"steps": 4, "minutes": 1.0} if run.smoke else {"steps": 1_400, "minutes": 2.0}
+    limits: dict[str, Any] = {"steps": 4, "minutes": 1.0} if run.smoke else {"steps": 1_400, "minutes": 2.0}
     common.train(run, model, optimizer, loss_fn, save, warmup=1 if run.smoke else 50, **limits)
     if run.is_main:
         images = to_input(to_float(pool.sample(min(len(pool), 64), torch.Generator(run.device).manual_seed(1))[0]))

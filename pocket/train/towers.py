@@ -7,6 +7,7 @@ distance. Beside the batch's other captions each picture must tell its own capti
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -121,7 +122,7 @@ def main(run: common.Run) -> None:
         write_processor(folder, SIZE)
 
     optimizer = common.adamw(model, lr=1e-3, weight_decay=0.05, betas=(0.9, 0.98))
-    limits = {"steps": 4, "minutes": 1.0} if run.smoke else {"steps": 8_000, "minutes": 5.0}
+    limits: dict[str, Any] = {"steps": 4, "minutes": 1.0} if run.smoke else {"steps": 8_000, "minutes": 5.0}
     common.train(run, model, optimizer, loss_fn, save, warmup=1 if run.smoke else 300, **limits)
     if run.is_main:
         found = measure(model, tokenizer, run.device, 4 if run.smoke else 2000)

@@ -182,7 +182,8 @@ class Builder:
         # a smooth union adds at most a quarter of its width, once for each side of the joint
         self.prims.append(
             [
-                *middle, s * (bound + 0.5 * blend) + 0.004, L[kind], -1.0 if carve else s * blend, self._group, material,
+                *middle, s * (bound + 0.5 * blend) + 0.004,
+                L[kind], -1.0 if carve else s * blend, self._group, material,
                 *self.world(center), *(full[j][i] for i in range(3) for j in range(3)),
                 *scaled, float(len(self.frames) - 1), 0.0, 0.0, 0.0,
             ]
@@ -235,12 +236,15 @@ class Builder:
     def dome(self, center: Vec, radii: Vec, cut: float, m: int, rot: Vec = (0, 0, 0), k: float = 0.0) -> None:
         self.add("DOME", center, (*radii, cut), m, rotation(*rot) if any(rot) else IDENTITY, k, max(radii))
 
-    def prism(self, center: Vec, width: float, height: float, half: float, m: int, rot: Vec = (0, 0, 0), r: float = 0.01) -> None:  # fmt: skip
-        self.add("PRISM", center, (width, height, half, r), m, rotation(*rot), 0.0, math.hypot(width, height, half) + r,
-                 (width, height, half))  # fmt: skip
+    def prism(
+        self, center: Vec, width: float, height: float, half: float, m: int, rot: Vec = (0, 0, 0), r: float = 0.01
+    ) -> None:  # fmt: skip
+        sizes, extent = (width, height, half, r), (width, height, half)
+        self.add("PRISM", center, sizes, m, rotation(*rot), 0.0, math.hypot(width, height, half) + r, extent)
 
     def frill(self, center: Vec, radius: float, thick: float, amplitude: float, waves: int, m: int) -> None:
-        self.add("FRILL", center, (radius, thick, amplitude, waves), m, IDENTITY, 0.0, radius * 1.1 + amplitude, (radius, amplitude, radius))
+        sizes, extent = (radius, thick, amplitude, waves), (radius, amplitude, radius)
+        self.add("FRILL", center, sizes, m, IDENTITY, 0.0, radius * 1.1 + amplitude, extent)
 
     def ribbed(self, center: Vec, radii: Vec, ribs: int, m: int) -> None:
         self.add("RIBBED", center, (*radii, ribs), m, IDENTITY, 0.0, max(radii) * 1.05)

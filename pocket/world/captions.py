@@ -6,6 +6,7 @@ say stands in the tables below; `words` lists them for the model card.
 """
 
 import re
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -137,7 +138,7 @@ SAY_VIEW = 0.4
 SAY_IDLE_VIEW = 0.1  # a view word on an object with no front, as text-to-3D appends it to any prompt
 
 
-def caption(labels: np.void, rng: np.random.Generator) -> tuple[str, frozenset[str]]:
+def caption(labels: np.void | np.ndarray, rng: np.random.Generator) -> tuple[str, frozenset[str]]:
     """Says one scene in words.
 
     Args:
@@ -176,7 +177,7 @@ def caption(labels: np.void, rng: np.random.Generator) -> tuple[str, frozenset[s
 
 def words() -> list[str]:
     """Every word the grammar can say, in lower case, sorted."""
-    tables = [
+    tables: list[Mapping[str, tuple[str, ...]]] = [
         OBJECT_PHRASES, COLOR_WORDS, PATTERN_ADJECTIVES, PATTERN_SUFFIXES, RELATION_PHRASES, GROUND_PHRASES,
         TIME_PHRASES, WEATHER_ADJECTIVES, WEATHER_SUFFIXES, LANDSCAPE_PHRASES, STYLE_PREFIXES, STYLE_SUFFIXES,
         VIEW_SUFFIXES,
@@ -186,7 +187,7 @@ def words() -> list[str]:
     return sorted(set(" ".join(phrases).replace("*", " ").split()) | {"a", "an"})
 
 
-def _object(labels: np.void, rng: np.random.Generator, named: set[str]) -> str:
+def _object(labels: np.void | np.ndarray, rng: np.random.Generator, named: set[str]) -> str:
     """The main object, what it stands in relation to, ground and lighting."""
     named.add("object")
     name = v.OBJECTS[labels["object"]]
@@ -223,7 +224,7 @@ def _object(labels: np.void, rng: np.random.Generator, named: set[str]) -> str:
     return " ".join(parts + around)
 
 
-def _landscape(labels: np.void, rng: np.random.Generator, named: set[str]) -> str:
+def _landscape(labels: np.void | np.ndarray, rng: np.random.Generator, named: set[str]) -> str:
     """The landscape, its weather and its time of day."""
     named.add("landscape")
     adjective, around = "", []
@@ -243,7 +244,7 @@ def _landscape(labels: np.void, rng: np.random.Generator, named: set[str]) -> st
     return " ".join([_noun(_pick(rng, LANDSCAPE_PHRASES[v.LANDSCAPES[labels["landscape"]]]), adjective), *around])
 
 
-def _view(labels: np.void, rng: np.random.Generator, named: set[str]) -> str | None:
+def _view(labels: np.void | np.ndarray, rng: np.random.Generator, named: set[str]) -> str | None:
     """The view word to say, if any."""
     view = v.view_word(float(labels["azimuth"]), float(labels["elevation"]))
     shows = view == "overhead" or v.OBJECTS[labels["object"]] in v.WITH_FRONT
@@ -254,7 +255,7 @@ def _view(labels: np.void, rng: np.random.Generator, named: set[str]) -> str | N
     return view
 
 
-def _frame(body: str, view: str | None, labels: np.void, rng: np.random.Generator, named: set[str]) -> str:
+def _frame(body: str, view: str | None, labels: np.void | np.ndarray, rng: np.random.Generator, named: set[str]) -> str:
     """Puts style and view before or after the body, mends articles and spaces."""
     prefix, suffixes = "", []
     if labels["style"] >= 0 and _says(rng, SAY_STYLE[v.STYLES[labels["style"]]]):
@@ -275,7 +276,7 @@ def _frame(body: str, view: str | None, labels: np.void, rng: np.random.Generato
     return ", ".join([text, *suffixes])
 
 
-def _color(labels: np.void, field: str, rng: np.random.Generator, named: set[str]) -> str:
+def _color(labels: np.void | np.ndarray, field: str, rng: np.random.Generator, named: set[str]) -> str:
     """The colour word of a field; nothing for natural colours, and now and then for others."""
     if labels[field] < 0 or not _says(rng, SAY_MARKED):
         return ""

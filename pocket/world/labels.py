@@ -151,7 +151,7 @@ def sample_labels(rng: np.random.Generator, seed: int, split: str = "train", kin
         raise ValueError("held-out compositions are made of objects: there is no held-out landscape")
     labels = np.zeros((), v.LABELS)
     while True:
-        for name in v.LABELS.names[2:-2]:
+        for name in (v.LABELS.names or ())[2:-2]:
             labels[name] = -1
         labels["azimuth"] = labels["elevation"] = 0.0
         for name, value in _draw(rng, "object" if split == "heldout" else kind).items():

@@ -102,7 +102,7 @@ def put_light(h: Header, rng: np.random.Generator, time: str, weather: str, land
     # a low sun and the moon are what the picture is about: mostly in view, seldom in its middle
     aside = rng.uniform(4, 27) if time != "day" and rng.random() < 0.7 else rng.uniform(30, 170)
     azimuth = h.floats[slots()["HEADING"]] + np.radians(aside) * rng.choice([-1, 1])
-    discs = {"day": (1, 0.035, 0), "sunset": (1, 0.05, 0), "night": (2, 0.045, 1), "dawn": (1, 0.036, 0)}
+    discs = {"day": (1, 0.035, 0.0), "sunset": (1, 0.05, 0.0), "night": (2, 0.045, 1.0), "dawn": (1, 0.036, 0.0)}
     disc, size, stars = discs[time]
     cover = {
         "clear": rng.choice([0.0, rng.uniform(0.12, 0.34)]),
@@ -317,7 +317,7 @@ def canyon(h: Header, rng: np.random.Generator, time: str, weather: str) -> None
         EYE=rng.uniform(12, 24), HORIZON=rng.uniform(0.04, 0.16), SCALE=1 / rng.uniform(180, 260), RELIEF=relief,
         NEAR=rng.uniform(50, 90), FAR=rng.uniform(180, 300), FLOOR=0, CALM=0.1, TOP=relief * 1.02, REACH=1300,
         STEEP=2.6,
-        SHAPE=rng.integers(2, 5), SHADOW=170, LINE=rng.uniform(13, 21), PATCH=1 / 50,
+        SHAPE=int(rng.integers(2, 5)), SHADOW=170, LINE=rng.uniform(13, 21), PATCH=1 / 50,
         GROUND_A=choose(rng, (0.42, 0.13, 0.06), (0.36, 0.11, 0.06)),
         GROUND_B=choose(rng, (0.62, 0.26, 0.11), (0.56, 0.21, 0.09)),
         GROUND_C=choose(rng, (0.80, 0.54, 0.32), (0.76, 0.46, 0.25)),

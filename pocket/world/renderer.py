@@ -63,16 +63,17 @@ def _compile(command: list[str], key: str, source: str) -> Path:
     for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            partial = tempfile.NamedTemporaryFile(dir=folder, suffix=".so", delete=False)
+            number, partial = tempfile.mkstemp(dir=folder, suffix=".so")
         except OSError:
             continue
-        partial.close()
+        os.close(number)
         print(f"Compiling the renderer of the pocket world ({command[0]}) ...", file=sys.stderr, flush=True)
-        done = subprocess.run([*command, "-o", partial.name, str(SOURCE / source)], capture_output=True, text=True)
+        done = subprocess.run([*command, "-o", partial, str(SOURCE / source)], capture_output=True, text=True)
         if done.returncode:
-            os.unlink(partial.name)
+            os.unlink(partial)
             raise RuntimeError(f"{command[0]} could not compile {source}:\n{done.stderr[-4000:]}")
-        os.replace(partial.name, folder / name)
+        os.chmod(partial, 0o755)
+        os.replace(partial, folder / name)
         return folder / name
     raise RuntimeError(f"no folder to compile the renderer into: neither {folders[0]} nor {folders[1]} can be written")
 
@@ -102,7 +103,17 @@ def _cuda_library(capability: tuple[int, int]) -> ctypes.CDLL:
     if nvcc is None:
         raise RuntimeError("drawing on the GPU needs nvcc (the CUDA toolkit); render(..., device='cpu') does without")
     arch = f"sm_{capability[0]}{capability[1]}"
-    flags = ["-std=c++20", "-O3", "-prec-div=false", "-prec-sqrt=false", "-ftz=true", "-Xcompiler", "-fPIC", "-shared", f"-arch={arch}"]
+    flags = [
+        "-std=c++20",
+        "-O3",
+        "-prec-div=false",
+        "-prec-sqrt=false",
+        "-ftz=true",
+        "-Xcompiler",
+        "-fPIC",
+        "-shared",
+        f"-arch={arch}",
+    ]
     library = ctypes.CDLL(str(_compile([nvcc, *flags], nvcc + arch, "renderer.cu")))
     library.world_error.restype = ctypes.c_char_p
     return library

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -88,12 +90,12 @@ def _build(b: Builder, labels: np.ndarray, right: tuple[float, float]) -> None:
                 RECIPES[name](b, "stand" if b.rng.random() < 0.5 else "sit")
         frame_below, frame_above = b.frames[1], b.frames[2]
         b.frames[:] = [frame_above, frame_below]
-        thing = L["P_THING"]
+        which = L["P_THING"]
         for prim in b.prims:
-            prim[thing] = 0.0 if prim[thing] == 2.0 else 1.0
+            prim[which] = 0.0 if prim[which] == 2.0 else 1.0
 
 
-def _measure(state: dict, look: Look, name: str) -> float:
+def _measure(state: Mapping[str, Any], look: Look, name: str) -> float:
     """Half the width that an object needs beside another one."""
     rng = np.random.Generator(np.random.PCG64(0))
     rng.bit_generator.state = state
@@ -120,7 +122,7 @@ def _ground(params: np.ndarray, b: Builder, ground: str) -> None:
     if ground == "plain":  # any soft color but white
         hue, strength, value = b.rng.random(), b.vary(0.0, 0.45), b.vary(0.45, 0.9)
         wheel = [0.5 + 0.5 * math.cos(2 * math.pi * (hue - k / 3)) for k in range(3)]
-        a = c = tuple(value * (1 - strength + strength * w) for w in wheel)
+        a = c = tuple(value * (1 - strength + strength * w) for w in wheel)  # type: ignore[assignment]
         light = 1.0
     elif ground != "white":
         a, c = b.jitter(a, 0.02), b.jitter(c, 0.02)
@@ -138,7 +140,8 @@ def _light(params: np.ndarray, b: Builder, ground: str, lighting: str, azimuth: 
     height = {"day": b.vary(38, 66), "sunset": b.vary(14, 26), "night": b.vary(38, 60)}[lighting]
     up, flat = math.sin(math.radians(height)), math.cos(math.radians(height))
     params[L["H_LIGHT"] : L["H_LIGHT"] + 3] = (flat * math.sin(turn), up, flat * math.cos(turn))
-    colors: dict[str, tuple[RGB, float, RGB, float, RGB, RGB]] = {  # light, its power, ambient, its power, zenith, horizon
+    # light, its power, ambient light, its power, zenith, horizon
+    colors: dict[str, tuple[RGB, float, RGB, float, RGB, RGB]] = {
         "day": ((1.0, 0.97, 0.90), 0.95, (0.80, 0.87, 1.0), 0.42, (0.30, 0.54, 0.87), (0.78, 0.88, 0.96)),
         "sunset": ((1.0, 0.60, 0.30), 1.10, (0.72, 0.62, 0.78), 0.34, (0.36, 0.34, 0.60), (0.99, 0.66, 0.38)),
         "night": ((0.70, 0.80, 1.0), 0.34, (0.50, 0.62, 0.95), 0.17, (0.03, 0.05, 0.14), (0.11, 0.16, 0.34)),
@@ -225,7 +228,9 @@ def build_scene(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The renderer's parameters, (SCENE_FLOATS,) float32, of one of the scenes that have these labels."""
     params = np.zeros(SCENE_FLOATS, np.float32)
     if labels["landscape"] >= 0:
-        params[: L["HEAD"]] = sample_landscape(rng, int(labels["landscape"]), int(labels["time"]), int(labels["weather"]))
+        params[: L["HEAD"]] = sample_landscape(
+            rng, int(labels["landscape"]), int(labels["time"]), int(labels["weather"])
+        )
         params[L["H_KIND"]] = 1
     else:
         b = Builder(rng)

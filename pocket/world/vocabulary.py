@@ -13,8 +13,9 @@ OBJECTS = (
 )  # fmt: skip
 # A front is the side at azimuth 0; the others look alike all around (or from both ends).
 WITH_FRONT = frozenset(
-    "squirrel bunny astronaut horse snowman duck cat robot car house bear penguin elephant turtle chair airplane".split()
-)
+    ("squirrel", "bunny", "astronaut", "horse", "snowman", "duck", "cat", "robot", "car", "house", "bear", "penguin",
+     "elephant", "turtle", "chair", "airplane")
+)  # fmt: skip
 ANIMATE = frozenset("squirrel bunny astronaut snowman duck cat robot bear penguin elephant turtle horse".split())
 # Who can ride or read, what can be ridden or sat on: see scene.py for the pairs.
 COLORS = (

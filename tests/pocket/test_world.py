@@ -20,7 +20,16 @@ L = layout()
 def labels_of(seed: int = 0, **values: float) -> np.ndarray:
     """Labels of a plain gray object on white, changed as asked."""
     labels = sample_labels(np.random.default_rng(seed), seed, "all", "object")
-    plain = {"color": -1, "pattern": 0, "relation": 0, "object2": -1, "color2": -1, "ground": 0, "lighting": 0, "style": 1}
+    plain = {
+        "color": -1,
+        "pattern": 0,
+        "relation": 0,
+        "object2": -1,
+        "color2": -1,
+        "ground": 0,
+        "lighting": 0,
+        "style": 1,
+    }
     for name, value in {**plain, **values}.items():
         labels[name] = value
     return labels
