@@ -12,6 +12,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -35,6 +36,7 @@ from pocket.train.export import BUDGET, LARGEST, MIB
 from pocket.train.perceptual import DISTORTIONS, PerceptualDistance, order
 from pocket.world import caption, render
 from pocket.world import vocabulary as v
+from pocket.world.measure import agreement, pictures_per_second
 
 PICTURES = 2000
 STEPS = 25
@@ -89,7 +91,7 @@ class Row:
     holds: bool | None = field(init=False)
     date: str = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).date().isoformat())
     versions: dict[str, str] = field(default_factory=lambda: versions())
-    command: str = field(default_factory=lambda: " ".join(["python -m pocket.evaluate", *sys.argv[1:]]))
+    command: str = "python -m pocket.evaluate"
 
     def __post_init__(self) -> None:
         met = {
@@ -303,6 +305,7 @@ class Evaluation:
     pictures: int = PICTURES
     guidance: float = GUIDANCE
     samples: Path | None = None  # the folder of the sample sheets
+    work: Path = Path("outputs/pocket")  # where training left its latents
     _pipe: StableDiffusionPipeline | None = None
 
     @property
@@ -469,6 +472,51 @@ def size_rows(e: Evaluation) -> list[Row]:
     ]
 
 
+def renderer_rows(e: Evaluation) -> list[Row]:
+    """How fast the world is drawn, and how closely CPU and GPU agree."""
+    where = e.device.type
+    rows = []
+    for kind, bar in (("object", 3000), ("landscape", 1000)):
+        rate = round(pictures_per_second(kind, where, batch=256 if where == "cuda" else 4, rounds=9), 1)
+        if where == "cuda":
+            share, equal = agreement(kind)
+            rows += [
+                Row(f"renderer, GPU: pictures of {kind}s", rate, "1/s", bar=bar),
+                Row(f"renderer: {kind}s within 2/255 on CPU and GPU", round(100 * share, 3), "%", bar=99.9),
+                Row(f"renderer: {kind}s sampled twice are bit-equal", float(equal), "", bar=1),
+            ]
+        else:
+            rows.append(Row(f"renderer, CPU: pictures of {kind}s", rate, "1/s"))
+    return rows
+
+
+def training_rows(e: Evaluation) -> list[Row]:
+    """What the weights that ship have cost, from the record that the export stage keeps beside them."""
+    record = json.loads((e.weights / "training.json").read_text())
+    minutes = {stage: sum(run["seconds"] * run["processes"] for run in runs) / 60 for stage, runs in record.items()}
+    where = ", ".join(sorted({run["device"] for runs in record.values() for run in runs}))
+    rows = [Row(f"training: {stage}", round(cost, 1), "GPU-min", "<=", 50, where) for stage, cost in minutes.items()]
+    return [Row("training: all stages", round(sum(minutes.values()), 1), "GPU-min", "<=", 120, where), *rows]
+
+
+def scaling_rows(e: Evaluation) -> list[Row]:
+    """Training steps of the denoiser on two GPUs against one: samples a second, each process with the same batch."""
+    if torch.cuda.device_count() < 2:
+        print("scaling needs two GPUs: left out")
+        return []
+    rates = []
+    for processes in (1, 2):
+        with tempfile.TemporaryDirectory() as work:
+            (Path(work) / "latents").symlink_to((e.work / "latents").resolve())
+            command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+            command += ["-m", "pocket.train", "denoiser", "--steps", "300", "--work", work, "--weights", str(e.weights)]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            rows = json.loads((Path(work) / "denoiser" / "curve.json").read_text())["rows"]
+        late = [row for row in rows if row["step"] > 100]  # the first steps warm up
+        rates.append(processes * (late[-1]["step"] - late[0]["step"]) / (late[-1]["seconds"] - late[0]["seconds"]))
+    return [Row("training: two GPUs against one, denoiser", round(rates[1] / rates[0], 3), "x", bar=1.8)]
+
+
 @dataclass(frozen=True)
 class Group:
     """A group of figures; `counts` where they depend on the number of pictures."""
@@ -485,6 +533,9 @@ GROUPS: dict[str, Group] = {
     "compositions": Group(composition_rows),
     "perceptual": Group(perceptual_rows, counts=False),
     "speed": Group(speed_rows, counts=False),
+    "renderer": Group(renderer_rows, counts=False),
+    "training": Group(training_rows, counts=False),
+    "scaling": Group(scaling_rows, counts=False),
 }
 
 
@@ -495,6 +546,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     parser.add_argument("--pictures", type=int, default=PICTURES, help="fewer print, but replace no stored row")
     parser.add_argument("--guidance", type=float, default=GUIDANCE)
     parser.add_argument("--weights", type=Path, default=Path("pocket/weights"))
+    parser.add_argument("--work", type=Path, default=Path("outputs/pocket"), help="scaling: holds the latents")
     args = parser.parse_args(arguments)
     unknown = set(args.groups) - set(GROUPS)
     if unknown:
@@ -503,11 +555,13 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     full = args.pictures >= PICTURES and args.guidance == GUIDANCE
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     samples = args.weights / "samples" if full else None
-    e = Evaluation(args.weights, device, args.pictures, args.guidance, samples)
+    e = Evaluation(args.weights, device, args.pictures, args.guidance, samples, args.work)
     everything: list[Row] = []
     for name in args.groups or GROUPS:
         began = time.perf_counter()
         rows = GROUPS[name].rows(e)
+        for row in rows:  # whatever folders and other groups this run was given: this is what measures it again
+            row.command = f"python -m pocket.evaluate {name}"
         print(f"\n{name} ({time.perf_counter() - began:.0f} s)\n{table(rows)}", flush=True)
         if full or not GROUPS[name].counts:
             store(args.weights / "evaluation.json", rows)

@@ -232,6 +232,18 @@ def done(run: Run) -> bool:
     return (run.folder / "curve.json").exists() and not (run.folder / "state.pt").exists() and not run.init
 
 
+def device_name(run: Run) -> str:
+    return torch.cuda.get_device_name() if run.device.type == "cuda" else "cpu"
+
+
+def record_time(run: Run, began: float, pictures: int) -> None:
+    """Notes how long a stage without a loss took, since `began` of time.perf_counter, in run.folder/time.json."""
+    if run.is_main:
+        spent = {"stage": run.stage, "seconds": time.perf_counter() - began, "processes": run.processes}
+        spent |= {"device": device_name(run), "pictures": pictures}
+        replace_file(run.folder / "time.json", lambda path: path.write_text(json.dumps(spent)))
+
+
 @dataclass
 class Progress:
     """How far a run has come; saved with the state. Seconds of start-up (compiling) are counted apart."""
@@ -396,7 +408,8 @@ def train(
             "steps": progress.step,
             "seconds": progress.seconds + progress.startup,
             "processes": run.processes,
-            "device": torch.cuda.get_device_name() if run.device.type == "cuda" else "cpu",
+            "continued": run.init,
+            "device": device_name(run),
             "parameters": sum(p.numel() for p in model.parameters()),
             "rows": progress.rows,
         }

@@ -8,6 +8,7 @@ import json
 import multiprocessing.pool
 import os
 import signal
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPTokenizer
 
-from pocket.train.common import Run, replace_folder
+from pocket.train.common import Run, record_time, replace_folder
 from pocket.train.tokenizer import encode, train_tokenizer
 from pocket.world import caption, render, sample_labels, sample_scene
 from pocket.world import vocabulary as v
@@ -324,7 +325,7 @@ def make_tokenizer(scenes: int, seed: int = 0) -> CLIPTokenizer:
 
 def main(run: Run) -> None:
     """The data stage: the tokenizer under WORK/tokenizer, then shards of pictures; finished shards stay."""
-    scenes = run.scenes or (64 if run.smoke else SCENES)
+    began, scenes = time.perf_counter(), run.scenes or (64 if run.smoke else SCENES)
     if run.is_main and not (run.work / "tokenizer").exists():
         replace_folder(run.work / "tokenizer", make_tokenizer(300 if run.smoke else 25_000).save_pretrained)
     run.accelerator.wait_for_everyone()
@@ -332,6 +333,7 @@ def main(run: Run) -> None:
     for split, count in (("train", scenes), ("heldout", max(1, round(scenes * HELDOUT_SHARE)))):
         render_split(run, tokenizer, split, count)
     run.accelerator.wait_for_everyone()
+    record_time(run, began, scenes)
 
 
 def render_split(run: Run, tokenizer: CLIPTokenizer, split: str, count: int) -> None:

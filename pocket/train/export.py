@@ -105,6 +105,30 @@ def check_sizes(folder: Path) -> int:
     return sum(sizes.values())
 
 
+def thinned(rows: list[dict[str, float]], most: int = 150) -> list[dict[str, float]]:
+    """At most so many of a curve's rows, evenly spread, the last one among them; numbers to four digits."""
+    step = -(-len(rows) // most) if rows else 1
+    kept = rows[::-1][::step][::-1]
+    return [{name: float(f"{value:.4g}") if name != "step" else value for name, value in row.items()} for row in kept]
+
+
+def training_record(work: Path, known: dict[str, list[dict]]) -> dict[str, list[dict]]:
+    """What each stage's weights have cost, run by run: `known` and what the stages left in `work`.
+
+    A stage that went on from its weights (--init) adds a run; one that began anew replaces what was known.
+    """
+    found = {stage: list(runs) for stage, runs in known.items()}
+    for name in ("curve.json", "time.json"):
+        for path in sorted(work.glob(f"*/{name}")):
+            run = json.loads(path.read_text())
+            run["rows"] = thinned(run.get("rows", []))
+            stage = run.pop("stage")
+            runs = found.get(stage, []) if run.get("continued") else []
+            if run not in found.get(stage, []):
+                found[stage] = [*runs, run]
+    return found
+
+
 def main(run: common.Run) -> None:
     """Writes the folder that ships from the newest weights of each stage (its own, where a stage was not run)."""
     if not run.is_main:
@@ -129,5 +153,8 @@ def main(run: common.Run) -> None:
     for part in PARTS:
         common.replace_folder(run.weights / part, partial(shutil.copytree, new / part, dirs_exist_ok=True))
     shutil.copy(new / "vocabulary.json", run.weights)
+    record = run.weights / "training.json"
+    known = json.loads(record.read_text()) if record.exists() else {}
+    record.write_text(json.dumps(training_record(run.work, known)) + "\n")
     (run.weights / "manifest.json").write_text(json.dumps(manifest(run.weights), indent=1) + "\n")
     run.say(f"{check_sizes(run.weights) / MIB:.1f} MiB in {run.weights}")

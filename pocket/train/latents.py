@@ -123,3 +123,4 @@ def main(run: common.Run) -> None:
                 break
     bar.close()
     run.accelerator.wait_for_everyone()
+    common.record_time(run, began, bar.n * run.processes)

@@ -136,3 +136,17 @@ def test_an_unknown_group_is_refused(capsys):
     with pytest.raises(SystemExit):
         e.main(["colours"])
     assert "choose from" in capsys.readouterr().err
+
+
+def test_renderer_rows_on_a_cpu_have_no_goal(tmp_path):
+    rows = e.renderer_rows(e.Evaluation(tmp_path, torch.device("cpu")))
+    assert [row.bar for row in rows] == [None, None] and all(row.value > 0 for row in rows)
+
+
+def test_training_rows_count_every_process(tmp_path):
+    run = {"seconds": 600.0, "processes": 2, "device": "a GPU"}
+    (tmp_path / "training.json").write_text(json.dumps({"towers": [run], "denoiser": [run, run]}))
+    rows = e.training_rows(e.Evaluation(tmp_path, torch.device("cpu")))
+    assert {row.figure: row.value for row in rows} == {
+        "training: all stages": 60.0, "training: towers": 20.0, "training: denoiser": 40.0,
+    }  # fmt: skip

@@ -1,0 +1,61 @@
+"""The model card says what was measured, and where it falls short."""
+
+import json
+
+import pytest
+
+from pocket import card
+from pocket.train.export import thinned, training_record, vocabulary
+
+
+def run_of(steps: int, **more) -> dict:
+    rows = [{"step": i, "seconds": float(i), "loss": 1 / i, "mse": 2 / i} for i in range(1, steps + 1)]
+    return {"steps": steps, "seconds": 60.0, "processes": 2, "device": "a GPU", "rows": rows, **more}
+
+
+@pytest.fixture
+def weights(tmp_path):
+    common = {"unit": "%", "sense": ">=", "date": "", "machine": "", "versions": {}, "command": ""}
+    rows = [
+        {"figure": "kept goal", "value": 97.0, "bar": 95, "holds": True, **common},
+        {"figure": "missed goal", "value": 12.5, "bar": 90, "holds": False, **common},
+    ]
+    (tmp_path / "evaluation.json").write_text(json.dumps({"rows": rows}))
+    (tmp_path / "training.json").write_text(json.dumps({"denoiser": [run_of(8), run_of(4)]}))
+    (tmp_path / "vocabulary.json").write_text(json.dumps(vocabulary()))
+    return tmp_path
+
+
+def test_card_names_what_falls_short_before_the_table(weights):
+    text = card.card(weights)
+    assert text.index("- missed goal: 12.5 %") < text.index("| kept goal | 97 % |")
+    assert "- kept goal" not in text
+    assert "2 x 1.0 + 2 x 1.0" in text and "8 + 4" in text
+    assert "astronaut" in text and "samples/prompts.jpg" not in text  # no link to a picture that is not there
+
+
+def test_curves_are_drawn(weights):
+    card.curves(json.loads((weights / "training.json").read_text()), weights / "curves.png")
+    assert (weights / "curves.png").stat().st_size > 5000
+
+
+def test_thinned_keeps_the_last_row():
+    rows = [{"step": i, "loss": 0.123456 * i} for i in range(1, 1001)]
+    kept = thinned(rows, 100)
+    assert len(kept) <= 100 and kept[-1]["step"] == 1000 and kept[-1]["loss"] == 123.5
+    assert thinned([], 100) == []
+
+
+def test_training_record_adds_continued_runs_and_replaces_restarted_ones(tmp_path):
+    def leave(**more):
+        (tmp_path / "denoiser").mkdir(exist_ok=True)
+        (tmp_path / "denoiser" / "curve.json").write_text(json.dumps({"stage": "denoiser", **run_of(3, **more)}))
+
+    leave(continued=False)
+    first = training_record(tmp_path, {"judge": [run_of(2)]})
+    assert set(first) == {"judge", "denoiser"} and len(first["denoiser"]) == 1
+    assert training_record(tmp_path, first) == first  # exporting twice counts once
+    leave(continued=True)
+    assert len(training_record(tmp_path, first)["denoiser"]) == 2
+    leave(continued=False, seed=1)
+    assert len(training_record(tmp_path, first)["denoiser"]) == 1
