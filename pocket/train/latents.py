@@ -68,7 +68,9 @@ def write_shard(folder: Path, latents: Tensor, tokens: np.ndarray) -> None:
 
 
 def pool_shards(run: common.Run, encode: Callable[[Tensor], Tensor]) -> Iterator[int]:
-    """Encodes this process's part of the pool; yields the pictures of each shard."""
+    """Encodes this process's part of the pool, if there is one here; yields the pictures of each shard."""
+    if not (run.work / "data" / "train").exists():
+        return
     pool = Pool(run.work, run.device, heldout=False, rank=run.rank, world_size=run.processes)
     for low in range(0, len(pool), SHARD):
         folder = run.folder / f"pool-{run.rank}-{low:08d}"
