@@ -37,6 +37,7 @@ from pocket.train.perceptual import DISTORTIONS, PerceptualDistance, order
 from pocket.world import caption, render
 from pocket.world import vocabulary as v
 from pocket.world.measure import agreement, pictures_per_second
+from pocket.world.renderer import cores
 
 PICTURES = 2000
 STEPS = 25
@@ -57,12 +58,22 @@ PROMPTS = (
 )
 # Loads the model and draws with two threads, in a process of its own: what a first user waits for.
 SPEED = """
-import json, resource, sys, time
+import json, os, sys, time
 import torch
 from diffusers import StableDiffusionPipeline
 torch.set_num_threads(2)
 pipe = StableDiffusionPipeline.from_pretrained(sys.argv[1])
 pipe.set_progress_bar_config(disable=True)
+def peak():  # MiB
+    if os.path.exists("/proc/self/status"):  # of this program alone: getrusage counts the one that started it too
+        found = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
+        if found:
+            return int(found[0]) / 1024
+    if sys.platform == "win32":
+        import psutil
+        return psutil.Process().memory_info().peak_wset / 2**20
+    import resource
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
 steps, seconds = [], []
 for _ in range(3):
     began = time.perf_counter()
@@ -73,8 +84,7 @@ for _ in range(3):
     if len(seconds) == 1:
         print("first picture", flush=True)
 own = [b - a for a, b in zip(steps, steps[1:]) if b - a < min(seconds) / 2]
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
-print(json.dumps({"picture": sorted(seconds)[1], "step": sorted(own)[len(own) // 2], "memory": peak}))
+print(json.dumps({"picture": sorted(seconds)[1], "step": sorted(own)[len(own) // 2], "memory": peak()}))
 """
 
 
@@ -103,15 +113,14 @@ class Row:
 
 def machine(gpu: bool = True) -> str:
     """The name of the GPU, if there is one and it took part, or else of the processor, and the number of cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if gpu and torch.cuda.is_available():
-        return f"{torch.cuda.get_device_name()}, {cores} CPU cores"
+        return f"{torch.cuda.get_device_name()}, {cores()} CPU cores"
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()
-    return f"{name}, {cores} CPU cores"
+    return f"{name}, {cores()} CPU cores"
 
 
 def versions() -> dict[str, str]:
@@ -395,12 +404,12 @@ def composition_rows(e: Evaluation) -> list[Row]:
     """Compositions that training never saw: object and colour both right, where the caption asks for a colour."""
     wanted, first = e.share(0.25), TEST_SEED
     found: list[Asked] = []
-    while (
-        missing := wanted - sum(len(asked) for asked in found)
-    ) > 0:  # about a third of the captions name a colour that shows
+    while (missing := wanted - sum(len(asked) for asked in found)) > 0:
         asked = ask(2 * wanted, "heldout", first)
         counts = scored(asked.scenes.labels, asked.mentions)
-        found.append(asked.pick(np.flatnonzero(counts["object"] & counts["color"])[:missing].tolist()))
+        chosen = np.flatnonzero(counts["object"] & counts["color"])[:missing].tolist()
+        if chosen:  # about a third of the captions name a colour that shows; of a few, perhaps none
+            found.append(asked.pick(chosen))
         first += 2 * wanted
     judge = Judge(e.weights / "judge", e.device)
     both: list[np.ndarray] = []
@@ -439,8 +448,8 @@ def perceptual_rows(e: Evaluation) -> list[Row]:
 
 def speed_rows(e: Evaluation) -> list[Row]:
     """Seconds and memory of one picture on two CPU cores in float32, in a process of its own."""
-    cores = sorted(os.sched_getaffinity(0))[:2] if hasattr(os, "sched_getaffinity") else []
-    pin = (lambda: os.sched_setaffinity(0, cores)) if cores else None
+    two = sorted(os.sched_getaffinity(0))[:2] if hasattr(os, "sched_getaffinity") else []
+    pin = (lambda: os.sched_setaffinity(0, two)) if two else None
     command = [sys.executable, "-c", SPEED, str(e.weights / "stable-diffusion"), str(STEPS)]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
     began = time.perf_counter()
@@ -509,10 +518,10 @@ def scaling_rows(e: Evaluation) -> list[Row]:
         with tempfile.TemporaryDirectory() as work:
             (Path(work) / "latents").symlink_to((e.work / "latents").resolve())
             command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-            command += ["-m", "pocket.train", "denoiser", "--steps", "300", "--work", work, "--weights", str(e.weights)]
+            command += ["-m", "pocket.train", "denoiser", "--steps", "200", "--work", work, "--weights", str(e.weights)]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             rows = json.loads((Path(work) / "denoiser" / "curve.json").read_text())["rows"]
-        late = [row for row in rows if row["step"] > 100]  # the first steps warm up
+        late = [row for row in rows if row["step"] > 60]  # the first steps warm up
         rates.append(processes * (late[-1]["step"] - late[0]["step"]) / (late[-1]["seconds"] - late[0]["seconds"]))
     return [Row("training: two GPUs against one, denoiser", round(rates[1] / rates[0], 3), "x", bar=1.8)]
 
@@ -543,7 +552,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     """Measures the groups asked for, prints their table, stores it and returns its rows."""
     parser = argparse.ArgumentParser(prog="python -m pocket.evaluate", description=__doc__)
     parser.add_argument("groups", nargs="*", help=f"any of {', '.join(GROUPS)} (default: all)")
-    parser.add_argument("--pictures", type=int, default=PICTURES, help="fewer print, but replace no stored row")
+    parser.add_argument("--pictures", type=int, default=PICTURES, help="fewer give figures that are printed, but not stored")
     parser.add_argument("--guidance", type=float, default=GUIDANCE)
     parser.add_argument("--weights", type=Path, default=Path("pocket/weights"))
     parser.add_argument("--work", type=Path, default=Path("outputs/pocket"), help="scaling: holds the latents")
@@ -551,6 +560,8 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     unknown = set(args.groups) - set(GROUPS)
     if unknown:
         parser.error(f"no group {', '.join(sorted(unknown))}: choose from {', '.join(GROUPS)}")
+    if not (args.weights / "manifest.json").exists():
+        parser.error(f"no weights in {args.weights}: run `python -m pocket.train all`, or name their folder by --weights")
     torch.set_float32_matmul_precision("high")
     full = args.pictures >= PICTURES and args.guidance == GUIDANCE
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
