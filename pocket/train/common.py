@@ -43,11 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, help="stop after so many minutes, compiling included")
     parser.add_argument("--batch", type=int, help="samples a step and process")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--work", type=Path, default=Path("outputs/pocket"), help="data, checkpoints and logs")
-    parser.add_argument("--weights", type=Path, default=Path("pocket/weights"), help="the folder that ships")
+    parser.add_argument("--work", type=Path, help="data, checkpoints and logs (default: outputs/pocket)")
+    parser.add_argument("--weights", type=Path, help="the folder that ships (default: pocket/weights)")
     parser.add_argument("--scenes", type=int, help="data: pictures to render")
     parser.add_argument("--extra", type=int, help="latents: fresh scenes to encode beside the pool")
-    parser.add_argument("--init", action="store_true", help="start from the stage's weights, with a fresh optimizer")
+    parser.add_argument(
+        "--init",
+        action="store_true",
+        help="begin a run at the stage's weights, fresh optimizer; an unfinished run goes on",
+    )
 
 
 @dataclass
@@ -128,17 +132,29 @@ class Run:
             tqdm.write(f"{self.stage}: {text}")
 
 
+def folders(args: argparse.Namespace) -> tuple[Path, Path]:
+    """The work folder and the one that ships.
+
+    A toy run keeps to itself: its weights must neither ship nor pass for those of a stage that is done.
+    """
+    work = args.work or Path("outputs/pocket-smoke" if args.smoke else "outputs/pocket")
+    return work, args.weights or (work / "shipped" if args.smoke else Path("pocket/weights"))
+
+
 def start(stage: str, args: argparse.Namespace) -> Run:
     """Sets up the accelerator for one stage and returns its Run."""
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
     kwargs = DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False)
+    work, weights = folders(args)
     run = Run(
         stage=stage,
+        work=work,
+        weights=weights,
         # Precision is `Run.autocast`'s: the accelerator's own would wrap the forward that is compiled.
         accelerator=Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no", kwargs_handlers=[kwargs]),
-        **{name: getattr(args, name) for name in ("work", "weights", "smoke", "seed", "steps", "minutes")},
+        **{name: getattr(args, name) for name in ("smoke", "seed", "steps", "minutes")},
         **{name: getattr(args, name) for name in ("batch", "scenes", "extra", "init")},
     )
     run.folder.mkdir(parents=True, exist_ok=True)
@@ -208,12 +224,19 @@ def averaged(model: nn.Module, ema: Ema):
 
 
 def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
-    """Calls `write` on a new folder beside `folder`, then puts it in its place: a reader never sees half of it."""
+    """Calls `write` on a new folder beside `folder`, then puts it in its place: a reader never sees half of it.
+
+    If `write` fails (a full disk), what it wrote goes and what was there stays.
+    """
     new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     shutil.rmtree(new, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
     new.mkdir(parents=True)
-    write(new)
+    try:
+        write(new)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
     if folder.exists():
         folder.rename(old)
     new.rename(folder)
@@ -221,10 +244,13 @@ def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls `write` on a temporary path, then moves it to `path` in one step."""
+    """Calls `write` on a temporary path, then moves it to `path` in one step; a failure leaves `path` as it was."""
     new = path.with_name(path.name + ".new")
-    write(new)
-    os.replace(new, path)
+    try:
+        write(new)
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def done(run: Run) -> bool:
@@ -237,21 +263,36 @@ def device_name(run: Run) -> str:
 
 
 def record_time(run: Run, began: float, pictures: int) -> None:
-    """Notes how long a stage without a loss took, since `began` of time.perf_counter, in run.folder/time.json."""
-    if run.is_main:
-        spent = {"stage": run.stage, "seconds": time.perf_counter() - began, "processes": run.processes}
-        spent |= {"device": device_name(run), "pictures": pictures}
-        replace_file(run.folder / "time.json", lambda path: path.write_text(json.dumps(spent)))
+    """Adds to run.folder/time.json what a stage without a loss took since `began` of time.perf_counter.
+
+    pictures: those made since then. If none were, nothing is noted: passing over finished work is no training.
+    """
+    note = run.folder / "time.json"
+    if not run.is_main or (not pictures and note.exists()):
+        return
+    before = json.loads(note.read_text()) if note.exists() else {"seconds": 0.0, "processes": 1, "pictures": 0}
+    spent = {
+        "stage": run.stage,
+        "seconds": time.perf_counter() - began + before["seconds"] * before["processes"] / run.processes,
+        "processes": run.processes,
+        "device": device_name(run),
+        "pictures": pictures + before["pictures"],
+    }
+    replace_file(note, lambda path: path.write_text(json.dumps(spent)))
 
 
 @dataclass
 class Progress:
-    """How far a run has come; saved with the state. Seconds of start-up (compiling) are counted apart."""
+    """How far a run has come; saved with the state. Seconds of start-up (compiling) are counted apart.
+
+    `continued`: the run began from the stage's weights (--init).
+    """
 
     step: int = 0
     seconds: float = 0.0
     startup: float = 0.0
     rows: list[dict[str, float]] = field(default_factory=list)
+    continued: bool = False
 
     def fraction(self, steps: int, minutes: float) -> float:
         """The share of the run that is done: of the steps, or of the minutes less the start-up, the larger."""
@@ -316,7 +357,7 @@ def train(
     """
     steps, minutes = run.steps or steps, run.minutes or minutes
     began = time.perf_counter()
-    state_path, ema, progress = run.folder / "state.pt", Ema(model, ema_decay), Progress()
+    state_path, ema, progress = run.folder / "state.pt", Ema(model, ema_decay), Progress(continued=run.init)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
     if state_path.exists():
@@ -353,7 +394,8 @@ def train(
     before, startup_before, resumed_at = progress.seconds, progress.startup, progress.step
     clock = saved = None
     fraction = progress.fraction(steps, minutes)
-    with Interrupt() as interrupt:
+    # However it ends, the log's last lines are written.
+    with writer or contextlib.nullcontext(), Interrupt() as interrupt:
         while fraction < 1:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * schedule(progress.step, fraction, warmup)
@@ -397,8 +439,6 @@ def train(
                 bar.close()
                 raise SystemExit(f"{run.stage}: saved at step {progress.step}; the same command goes on from there")
     bar.close()
-    if writer:
-        writer.close()
     ema.copy_to(model)
     model.eval()
     if run.is_main:
@@ -408,7 +448,7 @@ def train(
             "steps": progress.step,
             "seconds": progress.seconds + progress.startup,
             "processes": run.processes,
-            "continued": run.init,
+            "continued": progress.continued,
             "device": device_name(run),
             "parameters": sum(p.numel() for p in model.parameters()),
             "rows": progress.rows,

@@ -7,7 +7,9 @@ The data stage writes shards under WORK/data: `train/` never holds a held-out co
 import json
 import multiprocessing.pool
 import os
+import shutil
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -28,6 +30,7 @@ from pocket.train.tokenizer import encode, train_tokenizer
 from pocket.world import caption, render, sample_labels, sample_scene
 from pocket.world import vocabulary as v
 from pocket.world.captions import words
+from pocket.world.renderer import cores
 
 CAPTIONS = 4  # a scene
 SCENES = 300_000
@@ -59,8 +62,9 @@ def workers_here() -> int:
 
     With 0 the scenes are sampled in the process itself, which a small machine does sooner than it starts workers.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    mine = cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1
+    if sys.platform != "linux":  # workers are forked: not to be had on Windows, and not safe on macOS
+        return 0
+    mine = cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1
     return mine if mine >= 3 else 0
 
 
@@ -329,15 +333,21 @@ def main(run: Run) -> None:
     if run.is_main and not (run.work / "tokenizer").exists():
         replace_folder(run.work / "tokenizer", make_tokenizer(300 if run.smoke else 25_000).save_pretrained)
     run.accelerator.wait_for_everyone()
-    tokenizer = CLIPTokenizer.from_pretrained(run.work / "tokenizer")
-    for split, count in (("train", scenes), ("heldout", max(1, round(scenes * HELDOUT_SHARE)))):
-        render_split(run, tokenizer, split, count)
-    run.accelerator.wait_for_everyone()
-    record_time(run, began, scenes)
+    tokenizer, made = CLIPTokenizer.from_pretrained(run.work / "tokenizer"), 0
+    try:
+        for split, count in (("train", scenes), ("heldout", max(1, round(scenes * HELDOUT_SHARE)))):
+            for new in render_split(run, tokenizer, split, count):
+                made += new
+        run.accelerator.wait_for_everyone()
+    finally:
+        record_time(run, began, made * run.processes)
 
 
-def render_split(run: Run, tokenizer: CLIPTokenizer, split: str, count: int) -> None:
-    """Renders this process's shards of a split that are not there yet."""
+def render_split(run: Run, tokenizer: CLIPTokenizer, split: str, count: int) -> Iterator[int]:
+    """Renders this process's shards of a split that are not there yet; yields the pictures of each.
+
+    Raises OSError if they will not fit on the disk.
+    """
     jobs = []
     for number, low in enumerate(range(0, count, SHARD)):
         seeds = range(SEED_OFFSET[split] + low, SEED_OFFSET[split] + min(low + SHARD, count))
@@ -345,6 +355,13 @@ def render_split(run: Run, tokenizer: CLIPTokenizer, split: str, count: int) -> 
         there = (folder / "labels.npy").exists() and np.load(folder / "labels.npy")["seed"].tolist() == list(seeds)
         if number % run.processes == run.rank and not there:
             jobs.append((folder, seeds))
+    needed = sum(len(seeds) for _, seeds in jobs) * run.processes * 256 * 256 * 3 / 2**30
+    free = shutil.disk_usage(run.folder).free / 2**30
+    if needed > free:
+        raise OSError(
+            f"the pictures take {needed:.1f} GiB in {run.folder}, where {free:.1f} are free: "
+            "make room, name another folder with --work, or draw fewer with --scenes"
+        )
     batches = scene_batches([seeds for _, seeds in jobs], split, workers=workers_here())
     bar = tqdm(total=sum(len(seeds) for _, seeds in jobs), desc=f"data {split}", disable=not run.is_main)
     samples = 1 if run.smoke else 4
@@ -364,6 +381,7 @@ def render_split(run: Run, tokenizer: CLIPTokenizer, split: str, count: int) -> 
             while len(pending) > 1:
                 pending.popleft().result()
             pending.append(writer.submit(replace_folder, folder, partial(_write, arrays=arrays)))
+            yield len(batch)
         for job in pending:
             job.result()
     bar.close()

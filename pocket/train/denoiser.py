@@ -56,7 +56,7 @@ class Latents:
 
     def __init__(self, folder: Path, device: torch.device, rank: int = 0, world_size: int = 1) -> None:
         """Raises FileNotFoundError if the latents stage has left this process no shard."""
-        shards = sorted(folder.glob("*-*/moments.npy"))[rank::world_size]
+        shards = sorted(folder.glob("*-*[0-9]/moments.npy"))[rank::world_size]
         if not shards:
             raise FileNotFoundError(
                 f"process {rank} of {world_size} finds no latents in {folder}: run `python -m pocket.train latents`"

@@ -68,7 +68,7 @@ def write_shard(folder: Path, latents: Tensor, tokens: np.ndarray) -> None:
 
 
 def pool_shards(run: common.Run, encode: Callable[[Tensor], Tensor]) -> Iterator[int]:
-    """Encodes this process's part of the pool, if there is one here; yields the pictures of each shard."""
+    """Encodes this process's part of the pool, if there is one here; yields the pictures of each new shard."""
     if not (run.work / "data" / "train").exists():
         return
     pool = Pool(run.work, run.device, heldout=False, rank=run.rank, world_size=run.processes)
@@ -77,13 +77,13 @@ def pool_shards(run: common.Run, encode: Callable[[Tensor], Tensor]) -> Iterator
         high = min(low + SHARD, len(pool))
         if not folder.exists():
             write_shard(folder, encode(pool.images[low:high]), pool.tokens[low:high].cpu().numpy())
-        yield high - low
+            yield high - low
 
 
 def extra_shards(
     run: common.Run, encode: Callable[[Tensor], Tensor], tokenizer: CLIPTokenizer, count: int
 ) -> Iterator[int]:
-    """Samples, renders and encodes this process's part of the fresh scenes; yields the pictures of each shard."""
+    """Samples, renders and encodes this process's part of the fresh scenes; yields the pictures of each new shard."""
     lows = [low for i, low in enumerate(range(0, count, SHARD)) if i % run.processes == run.rank]
     lows = [low for low in lows if not (run.folder / f"extra-{low:08d}").exists()]
     ranges = [range(EXTRA_SEED + low, EXTRA_SEED + min(low + SHARD, count)) for low in lows]
@@ -99,17 +99,20 @@ def extra_shards(
 
 
 def main(run: common.Run) -> None:
-    """Fills WORK/latents; finished shards stay, unless another autoencoder or tokenizer made them."""
+    """Fills WORK/latents; finished shards stay, unless another autoencoder, tokenizer or pool made them."""
     began = time.perf_counter()
+    labels = sorted((run.work / "data" / "train").glob("[0-9]*[0-9]/labels.npy"))
     source = {
         "autoencoder": fingerprint(run.weights_of("autoencoder")),
         "tokenizer": fingerprint(run.weights_of("tokenizer")),
+        "pool": hashlib.sha256(b"".join(path.read_bytes() for path in labels)).hexdigest(),
         "processes": run.processes,
     }
     known = run.folder / "source.json"
     if run.is_main and (not known.exists() or json.loads(known.read_text()) != source):
         for folder in run.folder.glob("*-*"):
             shutil.rmtree(folder)
+        (run.folder / "time.json").unlink(missing_ok=True)
         common.replace_file(known, lambda path: path.write_text(json.dumps(source)))
     run.accelerator.wait_for_everyone()
 
@@ -118,11 +121,13 @@ def main(run: common.Run) -> None:
     tokenizer = CLIPTokenizer.from_pretrained(run.weights_of("tokenizer"))
     encode, extra = make_encoder(vae, run), run.extra if run.extra is not None else (16 if run.smoke else EXTRA)
     bar = tqdm(desc="latents", unit=" pictures", disable=not run.is_main)
-    for shards in (pool_shards(run, encode), extra_shards(run, encode, tokenizer, extra)):
-        for count in shards:
-            bar.update(count)
-            if run.minutes and time.perf_counter() - began > 60 * run.minutes:
-                break
-    bar.close()
-    run.accelerator.wait_for_everyone()
-    common.record_time(run, began, bar.n * run.processes)
+    try:
+        for shards in (pool_shards(run, encode), extra_shards(run, encode, tokenizer, extra)):
+            for count in shards:
+                bar.update(count)
+                if run.minutes and time.perf_counter() - began > 60 * run.minutes:
+                    break
+        bar.close()
+        run.accelerator.wait_for_everyone()
+    finally:
+        common.record_time(run, began, bar.n * run.processes)

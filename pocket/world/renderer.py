@@ -1,7 +1,7 @@
 """Builds the renderer (C++ for the CPU, CUDA for the GPU, from one source) and calls it.
 
 The library is compiled at first use, a few seconds, and kept in `pocket/world/build` under the hash of its
-source, compiler and processor. A half-written build is never seen: it is renamed into place when complete.
+source, compiler, flags and processor. A half-written build is never seen: it is renamed into place when complete.
 """
 
 from __future__ import annotations
@@ -23,6 +23,11 @@ import torch
 
 SOURCE = Path(__file__).parent / "src"
 BUILD = Path(__file__).parent / "build"
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache
@@ -51,18 +56,28 @@ class Rendered:
     mask: torch.Tensor
 
 
-def _compile(command: list[str], key: str, source: str) -> Path:
-    digest = hashlib.sha256(key.encode())
+def _private(folder: Path) -> bool:
+    """Whether nobody but this user can put a library into a folder outside the checkout."""
+    if not folder.exists() or not hasattr(os, "getuid"):
+        return True
+    found = folder.stat()
+    return found.st_uid == os.getuid() and not found.st_mode & 0o022
+
+
+def _compile(command: list[str], source: str, processor: str = "") -> Path:
+    digest = hashlib.sha256("\n".join([*command, processor]).encode())
     for path in sorted(SOURCE.iterdir()):
         digest.update(path.read_bytes())
     name = f"world_{source.split('.')[-1]}_{digest.hexdigest()[:16]}.so"
-    folders = [BUILD, Path(tempfile.gettempdir()) / f"pocket_world_{os.getuid()}"]  # a read-only checkout builds aside
+    user = os.getuid() if hasattr(os, "getuid") else "here"  # on Windows the folder is the user's own
+    aside = Path(tempfile.gettempdir()) / f"pocket_world_{user}"  # for a checkout that is read-only
+    folders = [BUILD, aside] if _private(aside) else [BUILD]
     for folder in folders:
         if (folder / name).exists():
             return folder / name
     for folder in folders:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
             number, partial = tempfile.mkstemp(dir=folder, suffix=".so")
         except OSError:
             continue
@@ -75,7 +90,7 @@ def _compile(command: list[str], key: str, source: str) -> Path:
         os.chmod(partial, 0o755)
         os.replace(partial, folder / name)
         return folder / name
-    raise RuntimeError(f"no folder to compile the renderer into: neither {folders[0]} nor {folders[1]} can be written")
+    raise RuntimeError(f"no folder to compile the renderer into: neither {BUILD} nor {aside} can be written")
 
 
 def _processor() -> str:
@@ -93,8 +108,17 @@ def _cpu_library() -> ctypes.CDLL:
     if compiler is None:
         raise RuntimeError("drawing the pocket world needs a C++ compiler (g++ or clang++): install one, or set CXX")
     # contraction as nvcc does it: both builds round alike
-    flags = ["-std=c++20", "-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-shared", "-pthread"]
-    return ctypes.CDLL(str(_compile([compiler, *flags], compiler + _processor(), "renderer.cpp")))
+    arm = platform.machine().lower() in ("arm64", "aarch64")  # where clang may not know -march=native
+    flags = [
+        "-std=c++20",
+        "-O3",
+        "-mcpu=native" if arm else "-march=native",
+        "-ffp-contract=fast",
+        "-fPIC",
+        "-shared",
+        "-pthread",
+    ]
+    return ctypes.CDLL(str(_compile([compiler, *flags], "renderer.cpp", _processor())))
 
 
 @cache
@@ -114,7 +138,7 @@ def _cuda_library(capability: tuple[int, int]) -> ctypes.CDLL:
         "-shared",
         f"-arch={arch}",
     ]
-    library = ctypes.CDLL(str(_compile([nvcc, *flags], nvcc + arch, "renderer.cu")))
+    library = ctypes.CDLL(str(_compile([nvcc, *flags], "renderer.cu")))
     library.world_error.restype = ctypes.c_char_p
     return library
 
@@ -165,6 +189,6 @@ def render(
         if code:
             raise RuntimeError(f"the renderer failed on {device}: {library.world_error(code).decode()}")
     else:
-        count = threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else threads or 2
+        count = threads or cores()
         _cpu_library().world_render(ctypes.c_void_p(scenes.data_ptr()), *sizes, *pointers, ctypes.c_int(count))
     return out

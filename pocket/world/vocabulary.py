@@ -17,7 +17,7 @@ WITH_FRONT = frozenset(
      "elephant", "turtle", "chair", "airplane")
 )  # fmt: skip
 ANIMATE = frozenset("squirrel bunny astronaut snowman duck cat robot bear penguin elephant turtle horse".split())
-# Who can ride or read, what can be ridden or sat on: see scene.py for the pairs.
+# Who can ride or read, what can be ridden or sat on: see labels.py for the pairs.
 COLORS = (
     "red", "orange", "yellow", "green", "turquoise", "blue", "purple", "pink", "brown", "black", "white", "gray",
 )  # fmt: skip

@@ -34,7 +34,8 @@ TOY = textwrap.dedent(
     def loss_fn(net, step, fraction):
         time.sleep(args.pause)
         x = torch.randn(64, 4, generator=run.generator)
-        return {"loss": (net(x).squeeze(1) - x.sum(1)).square().mean()}
+        # Each process has a target of its own, so that only those who average learn the middle of them.
+        return {"loss": (net(x).squeeze(1) - x.sum(1) - run.rank).square().mean()}
 
     save = lambda folder: save_file(dict(model.state_dict()), folder / "model.safetensors")
     common.train(run, model, common.adamw(model, 0.05), loss_fn, save, steps=150, minutes=5, warmup=5, ema_decay=0.9)
@@ -54,10 +55,10 @@ def toy(tmp_path, *options: str, launcher: tuple[str, ...] = (sys.executable,)) 
     return [*launcher, str(script), "--work", str(tmp_path), *options]
 
 
-def weights(tmp_path) -> torch.Tensor:
+def weights(tmp_path, name: str = "weight") -> torch.Tensor:
     from safetensors.torch import load_file
 
-    return load_file(tmp_path / "toy" / "weights" / "model.safetensors")["weight"]
+    return load_file(tmp_path / "toy" / "weights" / "model.safetensors")[name]
 
 
 def test_schedule_warms_up_and_ends_at_zero():
@@ -134,6 +135,44 @@ def test_two_processes_train_one_model(tmp_path):
     curve = json.loads((tmp_path / "toy" / "curve.json").read_text())
     assert curve["processes"] == 2 and curve["steps"] == 150
     torch.testing.assert_close(weights(tmp_path), torch.ones(1, 4), atol=0.05, rtol=0)
+    torch.testing.assert_close(weights(tmp_path, "bias"), torch.tensor([0.5]), atol=0.05, rtol=0)
+
+
+def test_an_interrupted_run_remembers_that_it_continued(tmp_path):
+    (tmp_path / "toy").mkdir()
+    process = subprocess.Popen(toy(tmp_path, "--init", "--pause", "0.05"), stderr=subprocess.DEVNULL)
+    while not (tmp_path / "toy" / "state.pt").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    subprocess.run(toy(tmp_path), check=True, capture_output=True)  # without --init
+    assert json.loads((tmp_path / "toy" / "curve.json").read_text())["continued"] is True
+
+
+def test_a_stopped_run_has_logged_all_its_steps(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    reached = stop(tmp_path, signal.SIGINT)
+    log = EventAccumulator(str(tmp_path / "logs" / "toy"))
+    log.Reload()
+    assert [event.step for event in log.Scalars("loss")] == list(range(1, reached + 1))
+
+
+def test_a_toy_run_stays_away_from_what_ships():
+    parser = argparse.ArgumentParser()
+    common.add_arguments(parser)
+    real, smoke = (common.folders(parser.parse_args(options)) for options in ([], ["--smoke"]))
+    assert [path.as_posix() for path in real] == ["outputs/pocket", "pocket/weights"]
+    assert not {*real} & {*smoke} and smoke[0] in smoke[1].parents
+
+
+def test_time_adds_up_over_interruptions_and_finished_work_costs_nothing(tmp_path):
+    run = make_run(tmp_path)
+    for pictures in (10, 5, 0):
+        common.record_time(run, time.perf_counter() - 60, pictures)
+    spent = json.loads((run.folder / "time.json").read_text())
+    assert spent["seconds"] == pytest.approx(120, abs=1) and spent["pictures"] == 15
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
@@ -163,3 +202,17 @@ def test_replace_folder_leaves_the_old_one_when_writing_fails(tmp_path):
     with pytest.raises(OSError):
         common.replace_folder(folder, broken)
     assert (folder / "a").read_text() == "1"
+    assert list(tmp_path.iterdir()) == [folder]  # and the disk is no fuller
+
+
+def test_replace_file_leaves_the_old_one_when_writing_fails(tmp_path):
+    path = tmp_path / "state.pt"
+    common.replace_file(path, lambda new: new.write_text("1"))
+
+    def broken(new):
+        new.write_text("2")
+        raise OSError("full")
+
+    with pytest.raises(OSError):
+        common.replace_file(path, broken)
+    assert path.read_text() == "1" and list(tmp_path.iterdir()) == [path]

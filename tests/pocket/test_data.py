@@ -1,5 +1,6 @@
 """The pool of pictures: captions and their opposites, sampling by workers, shards, loading, augmentation."""
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,25 @@ def test_data_stage_writes_shards_and_does_not_draw_them_twice(work: Path, monke
 
     monkeypatch.setattr(data, "render", draws)
     train_main(["data", "--smoke", "--scenes", "10", "--work", str(work)])
+
+
+def test_a_disk_too_small_is_named_before_anything_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data.shutil, "disk_usage", lambda _: argparse.Namespace(free=2**20))
+    with pytest.raises(OSError, match=r"take 0\.0 GiB in .*--scenes"):
+        train_main(["data", "--smoke", "--scenes", "10", "--work", str(tmp_path)])
+    assert not list((tmp_path / "data").glob("train/*"))
+
+
+def test_workers_are_shared_among_processes_and_forked_on_linux_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "cores", lambda: 16)
+    monkeypatch.setattr(data.sys, "platform", "linux")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert data.workers_here() == 7
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert data.workers_here() == 0
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    monkeypatch.setattr(data.sys, "platform", "win32")
+    assert data.workers_here() == 0
 
 
 def test_pool_holds_what_was_drawn(work: Path) -> None:

@@ -65,6 +65,15 @@ def test_done_stages_are_passed_over_and_init_trains_on(folder):
 
 
 @pytest.mark.slow
+def test_latents_of_another_pool_are_made_anew(folder):
+    options = ["--smoke", "--work", str(folder / "work"), "--weights", str(folder / "weights")]
+    for stage in ("data", "latents"):
+        pocket("pocket.train", stage, "--scenes", "65", *options)
+    counts = [len(np.load(path)) for path in (folder / "work" / "latents").glob("*/moments.npy")]
+    assert sum(counts) == 65 + 16
+
+
+@pytest.mark.slow
 def test_the_evaluation_runs_and_a_reduced_one_stores_no_row(folder):
     weights = folder / "weights"
     done = pocket("pocket.evaluate", "sizes", "autoencoder", "judge", "--pictures", "2", "--weights", str(weights))
