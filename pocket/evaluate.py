@@ -56,15 +56,10 @@ PROMPTS = (
     "a bunny sitting on top of a stack of pancakes",
     "a city skyline at night",
 )
-# Loads the model and draws with two threads, in a process of its own: what a first user waits for.
-SPEED = """
-import json, os, sys, time
-import torch
-from diffusers import StableDiffusionPipeline
-torch.set_num_threads(2)
-pipe = StableDiffusionPipeline.from_pretrained(sys.argv[1])
-pipe.set_progress_bar_config(disable=True)
-def peak():  # MiB
+# The most memory a program has taken, in MiB.
+PEAK = """
+import os, sys
+def peak():
     if os.path.exists("/proc/self/status"):  # of this program alone: getrusage counts the one that started it too
         found = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
         if found:
@@ -74,6 +69,17 @@ def peak():  # MiB
         return psutil.Process().memory_info().peak_wset / 2**20
     import resource
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
+"""
+# Loads the model and draws with two threads, in a process of its own: what a first user waits for.
+SPEED = (
+    PEAK
+    + """
+import json, time
+import torch
+from diffusers import StableDiffusionPipeline
+torch.set_num_threads(2)
+pipe = StableDiffusionPipeline.from_pretrained(sys.argv[1])
+pipe.set_progress_bar_config(disable=True)
 steps, seconds = [], []
 for _ in range(3):
     began = time.perf_counter()
@@ -86,6 +92,7 @@ for _ in range(3):
 own = [b - a for a, b in zip(steps, steps[1:]) if b - a < min(seconds) / 2]
 print(json.dumps({"picture": sorted(seconds)[1], "step": sorted(own)[len(own) // 2], "memory": peak()}))
 """
+)
 
 
 @dataclass
@@ -552,7 +559,9 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     """Measures the groups asked for, prints their table, stores it and returns its rows."""
     parser = argparse.ArgumentParser(prog="python -m pocket.evaluate", description=__doc__)
     parser.add_argument("groups", nargs="*", help=f"any of {', '.join(GROUPS)} (default: all)")
-    parser.add_argument("--pictures", type=int, default=PICTURES, help="fewer give figures that are printed, but not stored")
+    parser.add_argument(
+        "--pictures", type=int, default=PICTURES, help="fewer give figures that are printed, but not stored"
+    )
     parser.add_argument("--guidance", type=float, default=GUIDANCE)
     parser.add_argument("--weights", type=Path, default=Path("pocket/weights"))
     parser.add_argument("--work", type=Path, default=Path("outputs/pocket"), help="scaling: holds the latents")
@@ -561,7 +570,9 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     if unknown:
         parser.error(f"no group {', '.join(sorted(unknown))}: choose from {', '.join(GROUPS)}")
     if not (args.weights / "manifest.json").exists():
-        parser.error(f"no weights in {args.weights}: run `python -m pocket.train all`, or name their folder by --weights")
+        parser.error(
+            f"no weights in {args.weights}: run `python -m pocket.train all`, or name their folder by --weights"
+        )
     torch.set_float32_matmul_precision("high")
     full = args.pictures >= PICTURES and args.guidance == GUIDANCE
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

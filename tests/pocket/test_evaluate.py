@@ -1,6 +1,9 @@
 """The evaluation's arithmetic: what counts, what is right, colours by the book, rows that replace only their own."""
 
+import argparse
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -136,6 +139,34 @@ def test_an_unknown_group_is_refused(capsys):
     with pytest.raises(SystemExit):
         e.main(["colours"])
     assert "choose from" in capsys.readouterr().err
+
+
+def test_missing_weights_are_named(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        e.main(["sizes", "--weights", str(tmp_path / "none")])
+    assert "no weights in" in capsys.readouterr().err
+
+
+def test_the_memory_of_a_picture_is_not_that_of_the_evaluation():
+    """The kernel counts a parent's memory in its child's ru_maxrss."""
+    ballast = np.ones(2**29, np.uint8)  # 512 MiB, all of it touched
+    command = [sys.executable, "-c", e.PEAK + "print(peak())"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert 0 < float(done.stdout) < 100 and ballast[-1]
+
+
+def test_few_pictures_may_hold_no_composition_that_counts(tmp_path, monkeypatch):
+    asked = e.ask(4, "heldout")
+    nothing = e.Asked(asked.scenes, asked.prompts, [frozenset()] * 4)
+    answers = iter([nothing, asked])
+    monkeypatch.setattr(e, "ask", lambda *_: next(answers, asked))
+    monkeypatch.setattr(e, "Judge", lambda *_: argparse.Namespace(read=lambda images: {}))
+    blank = lambda pipe, prompts, *_, **__: torch.cat([torch.zeros(1, 8, 8, 3).byte() for _ in prompts])
+    monkeypatch.setattr(e, "generate", blank)
+    monkeypatch.setattr(e.Evaluation, "pipe", None)
+    monkeypatch.setattr(e, "right", lambda labels, seen: {k: np.ones(len(labels), bool) for k in ("object", "color")})
+    rows = e.composition_rows(e.Evaluation(tmp_path, torch.device("cpu"), pictures=4))
+    assert [row.value for row in rows] == [100, 100]
 
 
 def test_renderer_rows_on_a_cpu_have_no_goal(tmp_path):
