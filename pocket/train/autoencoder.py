@@ -67,7 +67,7 @@ def random_crops(images: Tensor, size: int, generator: torch.Generator) -> Tenso
 
 
 class Critic(nn.Module):
-    """Judges patches of 22 pixels as drawn or reconstructed (Isola et al. 2017, PatchGAN), without norms."""
+    """Judges patches of 18 pixels as drawn or reconstructed (Isola et al. 2017, PatchGAN), without norms."""
 
     def __init__(self, width: int = 48) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """The export stage: puts the trained parts together in the layout that diffusers and transformers load.
 
-Everything is float16 on disk in files below 15 MB; the configurations of the transformers parts say float32,
+All networks are float16 on disk in files below 15 MB; the configurations of the transformers parts say float32,
 so that the plain call with no dtype gives one type throughout (diffusers' parts load as float32 anyway).
 """
 
