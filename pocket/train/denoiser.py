@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
-from transformers import CLIPModel, CLIPTokenizer
+from transformers import CLIPModel
 
 from . import common
-from .tokenizer import encode
+from .tokenizer import encode, load
 
 # Attention from 16x16 down: at 32x32 it costs a seventh of a CPU step and adds little. attention_head_dim is,
 # by an old slip of diffusers' naming, the number of heads: 48 and 32 channels each.
@@ -129,7 +129,7 @@ class Trainee(nn.Module):
 def main(run: common.Run) -> None:
     """Trains the denoiser on WORK/latents and writes WORK/denoiser/weights."""
     data = Latents(run.work / "latents", run.device, run.rank, run.processes)
-    tokenizer = CLIPTokenizer.from_pretrained(run.weights_of("tokenizer"))
+    tokenizer = load(run.weights_of("tokenizer"), run.weights_of("towers"))
     text = CLIPModel.from_pretrained(run.weights_of("towers"), dtype=torch.float32).text_model
     scaling_factor = AutoencoderKL.load_config(run.weights_of("autoencoder"))["scaling_factor"]
     torch.manual_seed(run.seed)

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import AutoModelForImageClassification, CLIPModel, CLIPTokenizer, PreTrainedModel
+from transformers import AutoModelForImageClassification, CLIPModel, PreTrainedModel
 
 from pocket.world import vocabulary as v
 from pocket.world.captions import words
 
 from . import common
 from .denoiser import SCHEDULER
+from .tokenizer import load
 
 SHARD_SIZE = "15MB"
 MIB = 2**20
@@ -62,7 +63,7 @@ def assemble(run: common.Run) -> StableDiffusionPipeline:
         vae=vae,
         unet=unet,
         text_encoder=CLIPModel.from_pretrained(run.weights_of("towers"), dtype=torch.float16).text_model,
-        tokenizer=CLIPTokenizer.from_pretrained(run.weights_of("tokenizer")),
+        tokenizer=load(run.weights_of("tokenizer"), run.weights_of("towers")),
         scheduler=DDIMScheduler(**SCHEDULER),
         safety_checker=None,
         feature_extractor=None,
@@ -83,7 +84,7 @@ def vocabulary() -> dict[str, list[str]]:
 def manifest(folder: Path) -> dict[str, dict[str, dict[str, int | str]]]:
     """Size in bytes and SHA-256 of every file that loads from `folder`, by its path with forward slashes.
 
-    The model card, its pictures and evaluation.json change without the weights, so they are not listed.
+    The model card, its pictures, training.json and evaluation.json change without the weights, so they are not listed.
     """
     files: dict[str, dict[str, int | str]] = {}
     listed = [p for part in PARTS for p in (folder / part).rglob("*") if p.is_file()]

@@ -5,6 +5,7 @@ It holds every byte symbol, so any text can be encoded; the words of the caption
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer, models, trainers
@@ -24,6 +25,8 @@ def train_tokenizer(texts: Iterable[str], size: int = 2048) -> CLIPTokenizer:
     """
     # CLIPTokenizer's own normaliser and splitter: what is learnt here must match what it does to a text.
     clip = CLIPTokenizer(vocab={START: 0, END: 1}, merges=[]).backend_tokenizer
+    alphabet = sorted(ByteLevel.alphabet())
+    symbols = [*alphabet, *(symbol + SUFFIX for symbol in alphabet)]
     learner = Tokenizer(models.BPE(end_of_word_suffix=SUFFIX))
     learner.normalizer, learner.pre_tokenizer = clip.normalizer, clip.pre_tokenizer
     learner.train_from_iterator(
@@ -31,16 +34,25 @@ def train_tokenizer(texts: Iterable[str], size: int = 2048) -> CLIPTokenizer:
         trainers.BpeTrainer(
             vocab_size=size,
             min_frequency=2,
-            initial_alphabet=sorted(ByteLevel.alphabet()),
+            # Numbered here, because the trainer numbers them in an order that varies, and by it settles equal counts.
+            special_tokens=symbols,
             end_of_word_suffix=SUFFIX,
             show_progress=False,
         ),
     )
     merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
-    symbols = sorted(ByteLevel.alphabet())
-    tokens = [*symbols, *(symbol + SUFFIX for symbol in symbols), *(a + b for a, b in merges), START, END]
+    tokens = [*symbols, *(a + b for a, b in merges), START, END]
     vocab = {token: i for i, token in enumerate(dict.fromkeys(tokens))}
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=LENGTH)
+
+
+def load(folder: Path, *partners: Path) -> CLIPTokenizer:
+    """The tokenizer of a folder. Raises ValueError if a partner, a model that will read its ids, learnt others."""
+    tokenizer = CLIPTokenizer.from_pretrained(folder)
+    for partner in partners:
+        if CLIPTokenizer.from_pretrained(partner).get_vocab() != tokenizer.get_vocab():
+            raise ValueError(f"{partner} was trained with another tokenizer than {folder}: train both anew")
+    return tokenizer
 
 
 def encode(tokenizer: CLIPTokenizer, texts: list[str]) -> np.ndarray:

@@ -29,7 +29,7 @@ from pocket.train.data import (
     workers_here,
     write_processor,
 )
-from pocket.train.tokenizer import LENGTH, encode
+from pocket.train.tokenizer import LENGTH, encode, load
 from pocket.world import render
 
 SIZE = 128
@@ -98,7 +98,7 @@ def main(run: common.Run) -> None:
     """Trains both towers on WORK/data and writes WORK/towers/weights, the tokenizer with them."""
     batch = run.batch or (8 if run.smoke else BATCH)
     pool = Pool(run.work, run.device, rank=run.rank, world_size=run.processes, size=SIZE)
-    tokenizer = CLIPTokenizer.from_pretrained(run.work / "tokenizer")
+    tokenizer = load(run.work / "tokenizer", *([run.weights_of("towers")] if run.init else []))
     torch.manual_seed(run.seed)
     model = build(tokenizer, run.smoke)
     if run.init:

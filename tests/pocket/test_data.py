@@ -192,7 +192,8 @@ def test_processor_prepares_as_training_does(tmp_path: Path) -> None:
 
 
 def test_tokenizer_of_the_stage_repeats() -> None:
-    assert data.make_tokenizer(50).get_vocab() == data.make_tokenizer(50).get_vocab()
+    found = [data.make_tokenizer(50).get_vocab() for _ in range(8)]  # equal counts were settled by chance once
+    assert all(vocab == found[0] for vocab in found)
 
 
 def test_the_longest_of_many_captions_fits() -> None:

@@ -35,6 +35,7 @@ def test_all_stages_leave_a_pipeline_that_draws(folder):
     pipe.set_progress_bar_config(disable=True)
     image = np.asarray(pipe("a hamburger", num_inference_steps=2).images[0])
     assert image.shape == (256, 256, 3) and image.std() > 0
+    assert float((folder / "seconds").read_text()) < 120
 
 
 @pytest.mark.slow

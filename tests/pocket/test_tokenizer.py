@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from transformers import CLIPTokenizer
 
-from pocket.train.tokenizer import LENGTH, encode, train_tokenizer
+from pocket.train.tokenizer import LENGTH, encode, load, train_tokenizer
 from pocket.world.captions import words
 
 LONGEST = (
@@ -44,6 +44,14 @@ def test_survives_saving(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
     for text in (LONGEST, "A hamburger, side view", "zażółć 🐿️", ""):
         assert loaded(text)["input_ids"] == tokenizer(text)["input_ids"]
     assert loaded.model_max_length == LENGTH and loaded.pad_token == "<|endoftext|>"
+
+
+def test_a_model_with_another_tokenizer_is_refused(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
+    tokenizer.save_pretrained(tmp_path / "own")
+    train_tokenizer(["another world", "another world"]).save_pretrained(tmp_path / "other")
+    assert load(tmp_path / "own", tmp_path / "own").get_vocab() == tokenizer.get_vocab()
+    with pytest.raises(ValueError, match="another tokenizer"):
+        load(tmp_path / "own", tmp_path / "other")
 
 
 def test_bulk_encoding_is_the_pipelines(tokenizer: CLIPTokenizer) -> None:
