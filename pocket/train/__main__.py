@@ -22,7 +22,12 @@ def main(arguments: list[str] | None = None) -> None:
         if common.done(run):
             run.say(f"done in {run.folder}; --init trains on from its weights, or remove the folder to start anew")
             continue
-        importlib.import_module(f"pocket.train.{stage}").main(run)
+        try:
+            importlib.import_module(f"pocket.train.{stage}").main(run)
+        except torch.OutOfMemoryError as error:
+            raise SystemExit(
+                f"{stage}: {error}\nThe GPU is too small for this batch: try --batch with half of it"
+            ) from error
         # Compiled modules refer to themselves in circles, and hold the stage's pictures until these are collected.
         torch.compiler.reset()
         gc.collect()

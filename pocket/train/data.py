@@ -39,6 +39,7 @@ SHARD = 4096  # scenes a shard
 CHUNK = 64  # scenes a worker's task
 RENDER_BATCH = 256
 MEMORY_SHARE = 0.75  # of the free device memory, at most, for the pictures
+TRAINING_ROOM = 14 * 2**30  # bytes left beside them: what a step of the autoencoder takes at most
 # Scene i of a split has seed i + the split's offset. Test scenes start at 2**40, beyond all of these.
 SEED_OFFSET = {"train": 0, "heldout": 2**32}
 TEST_SEED = 2**40
@@ -230,6 +231,11 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     return (images + noise * uniform(-0.03, 0.03).clamp(min=0)).clamp(0, 1)
 
 
+def room_for_pictures(free: int) -> float:
+    """Bytes of the pool where so many are free: a share, less on a GPU whose rest would be too small to train in."""
+    return min(MEMORY_SHARE * free, max(free - TRAINING_ROOM, 0.25 * free))
+
+
 class Pool:
     """Rendered pictures on the device, each process its own part of them.
 
@@ -266,7 +272,7 @@ class Pool:
         share = 1.0
         if device.type == "cuda":
             wanted = sum(map(len, labels)) / world_size * size * size * 3
-            share = min(1.0, MEMORY_SHARE * torch.cuda.mem_get_info(device)[0] / wanted)
+            share = min(1.0, room_for_pictures(torch.cuda.mem_get_info(device)[0]) / wanted)
         rows = []
         for part in labels:
             low, high = (len(part) * k // world_size for k in (rank, rank + 1))

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from pocket.train import common
+from pocket.train import common, export
+from pocket.train.__main__ import main as train_main
 
 TOY = textwrap.dedent(
     """
@@ -183,6 +184,15 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 
     with pytest.raises(FloatingPointError, match="step 1"):
         common.train(run, model, common.adamw(model, 0.1), loss_fn, lambda folder: None, steps=3, minutes=1)
+
+
+def test_a_gpu_too_small_names_the_way_out(tmp_path, monkeypatch):
+    def full(run):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(export, "main", full)
+    with pytest.raises(SystemExit, match="--batch"):
+        train_main(["export", "--smoke", "--work", str(tmp_path)])
 
 
 def test_missing_weights_name_the_command_that_makes_them(tmp_path):

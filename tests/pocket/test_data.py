@@ -138,6 +138,11 @@ def test_processes_share_the_pool_out(work: Path) -> None:
     assert seeds == sorted(data.Pool(work, CPU, heldout=True).labels["seed"].tolist())
 
 
+@pytest.mark.parametrize(("free", "room"), [(8, 2), (24, 10), (140, 105)])
+def test_a_small_gpu_keeps_room_to_train(free: int, room: int) -> None:
+    assert data.room_for_pictures(free * 2**30) == room * 2**30
+
+
 def test_smaller_pool_is_the_resized_one(work: Path) -> None:
     small, full = data.Pool(work, CPU, size=128), data.Pool(work, CPU)
     wanted = data.resize(data.to_float(full.images), 128)
