@@ -31,6 +31,7 @@ from transformers import AutoModelForImageClassification
 
 from pocket.train import judge as judging
 from pocket.train.autoencoder import to_input
+from pocket.train.common import replace_file
 from pocket.train.data import TEST_SEED, Scenes, resize, scenes_to_arrays, workers_here
 from pocket.train.export import BUDGET, LARGEST, MIB
 from pocket.train.perceptual import DISTORTIONS, PerceptualDistance, order
@@ -140,11 +141,14 @@ def versions() -> dict[str, str]:
 
 
 def store(path: Path, rows: Sequence[Row]) -> None:
-    """Writes rows to a results file; rows of other figures that are there already stay."""
+    """Writes rows to a results file, in the place of those that the same commands left there; others stay."""
     old = json.loads(path.read_text())["rows"] if path.exists() else []
-    names = {row.figure for row in rows}
-    kept = [row for row in old if row["figure"] not in names]
-    path.write_text(json.dumps({"rows": [*kept, *map(asdict, rows)]}, indent=1) + "\n")
+    names, commands = {row.figure for row in rows}, {row.command for row in rows}
+    own = [i for i, row in enumerate(old) if row["figure"] in names or row["command"] in commands]
+    place = own[0] if own else len(old)
+    kept = [row for i, row in enumerate(old) if i not in own]
+    text = json.dumps({"rows": [*kept[:place], *map(asdict, rows), *kept[place:]]}, indent=1) + "\n"
+    replace_file(path, lambda new: new.write_text(text))
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -265,7 +269,7 @@ def generate(
     seeds: Sequence[int],
     steps: int = STEPS,
     guidance: float = GUIDANCE,
-    batch: int = 250,
+    batch: int = 10,
 ) -> Tensor:
     """Pictures of prompts, uint8 (N, 256, 256, 3) on the CPU; each seed gives its noise, drawn on the CPU."""
     size = pipe.unet.config.sample_size
@@ -332,14 +336,20 @@ class Evaluation:
             self._pipe.set_progress_bar_config(disable=True)
         return self._pipe
 
+    @property
+    def batch(self) -> int:
+        """Pictures made at a time: decoding 250 in float32 wants some 30 GB."""
+        if self.device.type != "cuda":
+            return 10
+        return 250 if torch.cuda.get_device_properties(self.device).total_memory > 40e9 else 32
+
     def share(self, part: float) -> int:
         """That part of the number of pictures, at least two."""
         return max(2, round(part * self.pictures))
 
     def generate(self, asked: Asked) -> Tensor:
         seeds = [int(seed) % 2**32 for seed in asked.scenes.labels["seed"]]
-        batch = 250 if self.device.type == "cuda" else 10
-        return generate(self.pipe, asked.prompts, seeds, guidance=self.guidance, batch=batch)
+        return generate(self.pipe, asked.prompts, seeds, guidance=self.guidance, batch=self.batch)
 
     def show(self, name: str, images: Tensor, captions: Sequence[str], columns: int) -> None:
         if self.samples:
@@ -399,8 +409,7 @@ def picture_rows(e: Evaluation) -> list[Row]:
     e.show("captions", images[:40], asked.prompts[:40], columns=8)
     seeds = list(range(4)) * len(PROMPTS)
     prompts = [prompt for prompt in PROMPTS for _ in range(4)]
-    batch = 250 if e.device.type == "cuda" else 10
-    e.show("prompts", generate(e.pipe, prompts, seeds, guidance=e.guidance, batch=batch), prompts, columns=4)
+    e.show("prompts", generate(e.pipe, prompts, seeds, guidance=e.guidance, batch=e.batch), prompts, columns=4)
     bars = {name: bar for name, (_, bar) in BARS.items()}
     made = percent_rows("pictures", counts, right(labels, judge.read(images)), bars)
     real = percent_rows("renders of the same captions", counts, right(labels, judge.read(draw(asked, e.device))), {})

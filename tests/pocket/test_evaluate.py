@@ -110,8 +110,8 @@ def test_mean_colors_look_at_the_object_alone():
 
 def test_rows_replace_only_their_own(tmp_path):
     path = tmp_path / "evaluation.json"
-    e.store(path, [e.Row("a", 1.0, "%", bar=2), e.Row("b", 1.0, "s", "<=", 2)])
-    e.store(path, [e.Row("a", 3.0, "%", bar=2)])
+    e.store(path, [e.Row("a", 1.0, "%", bar=2, command="one"), e.Row("b", 1.0, "s", "<=", 2, command="two")])
+    e.store(path, [e.Row("a", 3.0, "%", bar=2, command="one")])
     rows = {row["figure"]: row for row in json.loads(path.read_text())["rows"]}
     assert rows["a"]["value"] == 3 and rows["a"]["holds"] is True and rows["b"]["holds"] is True
     fields = {"figure", "value", "unit", "sense", "bar", "holds", "date", "machine", "versions", "command"}
@@ -181,3 +181,14 @@ def test_training_rows_count_every_process(tmp_path):
     assert {row.figure: row.value for row in rows} == {
         "training: all stages": 60.0, "training: towers": 20.0, "training: denoiser": 40.0,
     }  # fmt: skip
+
+
+def test_rows_of_a_command_take_the_place_of_its_old_ones(tmp_path):
+    """What a command no longer measures goes; what others measured stays, and so does the order."""
+    path = tmp_path / "results.json"
+    e.store(
+        path, [e.Row("a", 1, "", command="one"), e.Row("gone", 2, "", command="one"), e.Row("b", 3, "", command="two")]
+    )
+    e.store(path, [e.Row("a", 4, "", command="one"), e.Row("new", 5, "", command="one")])
+    rows = json.loads(path.read_text())["rows"]
+    assert [(row["figure"], row["value"]) for row in rows] == [("a", 4), ("new", 5), ("b", 3)]
