@@ -8,7 +8,7 @@ VENV = .venv/bin/python
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help environment demo test lab pocket
+.PHONY: help environment demo test lab pocket regenerate
 
 help: ## this list
 	@$(PYTHON) -c "import re; [print(f'make {t:<13}{d}') for t, d in re.findall(r'^(\w+):.*?## (.*)', open('Makefile').read(), re.M)]"
@@ -27,3 +27,6 @@ lab: environment ## open the lessons in JupyterLab
 
 pocket: environment ## train the embedded model anew (needs a GPU, about two hours)
 	@$(VENV) -m pocket.train all
+
+regenerate: environment ## after new weights: run the lessons again and store them, and renew the pictures of README
+	@$(VENV) -m course.regenerate

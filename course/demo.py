@@ -8,8 +8,10 @@ import html
 import re
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 import nbformat
 import torch
@@ -19,49 +21,62 @@ from course import notebooks, pictures
 from course.errors import CourseError
 from course.models import find_model, load_pipeline
 
-PROMPTS = {  # what people try first, each with a seed
-    "a photo of an astronaut riding a horse on mars": 1,
-    "a hamburger": 1,
-    "a squirrel reading a book": 1,
-    "a bunny sitting on top of a stack of pancakes": 1,
-    "a city skyline at night": 1,
-}
+PROMPTS = (  # what people try first, then a little of everything the model knows
+    "a photo of an astronaut riding a horse on mars",
+    "a hamburger",
+    "a squirrel reading a book",
+    "a bunny sitting on top of a stack of pancakes",
+    "a city skyline at night",
+    "a red mushroom on grass",
+    "a birthday cake on a wooden table",
+    "a desert at sunset",
+    "a cartoon drawing of a penguin on snow",
+    "a red car on grass",
+    "a canyon",
+    "a house on top of a pumpkin",
+)
+SEED = 2  # one for all, not the best of many for each
 STEPS, GUIDANCE_SCALE = 25, 5.0
+COLUMNS = 6
+TO_SEE = "**What to see.**"  # how a lesson begins the text below its pictures
 FORMATS = {"image/png": "png", "image/jpeg": "jpg", "image/gif": "gif", "video/mp4": "mp4"}
 
 
 @dataclass
 class Shown:
-    """A picture or clip of the page: its file and what stands below it."""
+    """A picture or clip of the page: its file, what stands below it, and a longer remark if there is one."""
 
     path: Path
     caption: str
+    remark: str = ""
 
 
 @dataclass
 class Section:
-    """A part of the page: a title, a line about it, what it shows, and the error if it failed."""
+    """A part of the page: a title, a line about it, what it shows, and the error if it failed. `lesson` is the executed
+    notebook, for those who want to read on."""
 
     title: str
     line: str = ""
     shown: list[Shown] = field(default_factory=list)
+    lesson: Path | None = None
     error: str = ""
 
 
-def draw_prompts(outputs: Path, prompts: dict[str, int], steps: int) -> Section:
-    """One picture of the embedded model for each prompt and seed, as PNG files under `outputs`/prompts, and all of them
-    side by side in `outputs`/prompts.png."""
+def draw_prompts(outputs: Path, prompts: Sequence[str], steps: int) -> Section:
+    """One picture of the embedded model for each prompt, as PNG files under `outputs`/prompts, and all of them on one
+    sheet, `outputs`/prompts.png."""
     model = find_model("pocket")
     pipe = load_pipeline(model)
     folder = outputs / "prompts"
     folder.mkdir(parents=True, exist_ok=True)
     side = model.image_size // model.scale_factor
     section, started = Section("First pictures"), time.perf_counter()
-    for prompt, seed in prompts.items():
+    for prompt in prompts:
         begun = time.perf_counter()
         # Drawn on the CPU in float32, so that one seed gives one picture on every machine.
         noise = torch.randn(
-            (1, pipe.unet.config.in_channels, side, side), generator=torch.Generator("cpu").manual_seed(seed)
+            (1, pipe.unet.config.in_channels, side, side), generator=torch.Generator("cpu").manual_seed(SEED)
         )
         picture = pipe(
             model.check_prompt(prompt),
@@ -75,10 +90,12 @@ def draw_prompts(outputs: Path, prompts: dict[str, int], steps: int) -> Section:
         print(f"  {time.perf_counter() - begun:5.1f} s  {prompt}", flush=True)
     seconds = (time.perf_counter() - started) / len(prompts)
     section.line = (
-        f"{steps} steps, guidance {GUIDANCE_SCALE:g}; {seconds:.1f} seconds a picture on {model.device.type.upper()}."
+        f"{seconds:.1f} seconds a picture on this machine's {model.device.type.upper()}: {steps} steps, guidance scale "
+        f"{GUIDANCE_SCALE:g}, and seed {SEED} for all of them."
     )
-    sheet = pictures.grid([Image.open(shown.path) for shown in section.shown], titles=list(prompts))
-    sheet.save(outputs / "prompts.png")
+    drawn = [Image.open(shown.path) for shown in section.shown]
+    sheet = pictures.grid(drawn, columns=min(COLUMNS, len(drawn)), titles=prompts, side=160)
+    sheet.save(outputs / "prompts.png", optimize=True)
     return section
 
 
@@ -96,26 +113,38 @@ def run_lesson(path: Path, outputs: Path) -> Section:
     folder = outputs / "lessons"
     folder.mkdir(parents=True, exist_ok=True)
     nbformat.write(done, folder / path.name)
+    section.lesson = folder / path.name
     section.shown = extract(done, folder / path.stem)
-    section.line = f"{path.name}: every cell ran and every check passed, in {time.perf_counter() - begun:.0f} seconds."
+    section.line = f"Every cell ran and every check passed, in {time.perf_counter() - begun:.0f} seconds."
     return section
 
 
 def extract(notebook: nbformat.NotebookNode, folder: Path) -> list[Shown]:
-    """Write the pictures and clips in the outputs of an executed notebook to `folder`, numbered in order."""
+    """Write the pictures and clips in the outputs of an executed notebook to `folder`, numbered in order. Each has the
+    heading it stands under, and what the next text says there is to see in it."""
     folder.mkdir(parents=True, exist_ok=True)
-    heading, shown = "", list[Shown]()
+    heading, shown, silent = "", list[Shown](), list[Shown]()
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             found = re.findall(r"^#+ (.+)$", cell.source, flags=re.MULTILINE)
             heading = found[-1] if found else heading
+            if cell.source.startswith(TO_SEE):
+                for picture in silent:
+                    picture.remark = plain(cell.source.removeprefix(TO_SEE).split("\n\n")[0])
+            silent = []
         for output in cell.get("outputs", []):
             kind = next((kind for kind in FORMATS if kind in output.get("data", {})), None)
             if kind:
                 path = folder / f"{len(shown) + 1:02d}.{FORMATS[kind]}"
                 path.write_bytes(base64.b64decode(output.data[kind]))
                 shown.append(Shown(path, heading))
+                silent.append(shown[-1])
     return shown
+
+
+def plain(markdown: str) -> str:
+    """A paragraph of Markdown as plain text: without emphasis, code marks and the dollars around formulas."""
+    return " ".join(re.sub(r"[*`$]|\\(?=\w)", "", markdown).split())
 
 
 def lesson_title(notebook: nbformat.NotebookNode) -> str:
@@ -129,19 +158,32 @@ def slug(text: str) -> str:
 
 
 STYLE = """
-:root { color-scheme: light dark; --ink: #222; --soft: #667; --paper: #fbfaf8; --card: #fff; --line: #e4e1da; }
+:root { color-scheme: light dark; --ink: #23252b; --soft: #5d6470; --paper: #f7f5f1; --card: #fff; --line: #e3dfd6;
+  --glow: #ffe3c9; --accent: #b4501e; }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #eee; --soft: #9aa; --paper: #16171a; --card: #202226; --line: #33363c; }
+  :root { --ink: #eceae6; --soft: #a2a8b3; --paper: #141518; --card: #1e2025; --line: #31343b; --glow: #3a2417;
+    --accent: #f0a06b; }
 }
-body { font: 17px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 0; }
-main { max-width: 1180px; margin: 0 auto; padding: 3rem 1.5rem; }
-h1 { font-size: 2.1rem; margin: 0 0 .3rem; } h2 { margin: 3rem 0 .2rem; } p { color: var(--soft); margin: 0 0 1rem; }
-.few { display: grid; grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)); gap: 1rem; }
-.wide { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 1rem; }
-figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 10px; overflow: hidden; }
-figure img, figure video { display: block; max-width: 100%; margin: 0 auto; } .few img { width: 100%; }
-figcaption { padding: .5rem .8rem .7rem; font-size: .92rem; }
+* { box-sizing: border-box; }
+body { font: 17px/1.6 system-ui, -apple-system, "Segoe UI", sans-serif; color: var(--ink); margin: 0;
+  background: radial-gradient(1100px 420px at 50% -120px, var(--glow), transparent) no-repeat var(--paper); }
+main { max-width: 1240px; margin: 0 auto; padding: 4rem 1.5rem 5rem; }
+header { text-align: center; } h1 { font-size: 2.7rem; line-height: 1.15; letter-spacing: -.02em; margin: 0 0 .6rem; }
+header p { font-size: 1.15rem; max-width: 44rem; margin: 0 auto; }
+h2 { font-size: 1.6rem; letter-spacing: -.01em; margin: 4rem 0 .2rem; }
+p { color: var(--soft); margin: 0 0 1.4rem; } a { color: var(--accent); }
+code { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: .1em .4em; }
+.few { display: grid; grid-template-columns: repeat(auto-fill, minmax(175px, 1fr)); gap: 1rem; }
+.few img { width: 100%; }
+.wide { display: flex; flex-wrap: wrap; gap: 1.2rem; justify-content: center; }
+figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 12px; overflow: hidden;
+  box-shadow: 0 1px 3px #0001, 0 8px 24px #0000000d; }
+figure img, figure video { display: block; width: 100%; } .wide a { background: #fff; }
+figure a { display: block; } figure a:hover img { filter: brightness(1.06); }
+figcaption { padding: .6rem .9rem .8rem; font-size: .92rem; line-height: 1.4; }
+figcaption span { display: block; color: var(--soft); margin-top: .25rem; line-height: 1.5; }
 pre { background: #7a1f1f; color: #fff; padding: 1rem; border-radius: 10px; overflow-x: auto; }
+footer { margin-top: 4rem; text-align: center; }
 """
 
 
@@ -149,27 +191,48 @@ def page(sections: list[Section], root: Path) -> str:
     """The page as HTML: everything on it lies under `root`, beside the page."""
     parts = []
     for section in sections:
-        figures = []
-        for shown in section.shown:
-            source, caption = html.escape(shown.path.relative_to(root).as_posix()), html.escape(shown.caption)
-            if shown.path.suffix == ".mp4":
-                tag = f'<video src="{source}" controls loop muted playsinline></video>'
-            else:
-                tag = f'<img src="{source}" alt="{caption}" loading="lazy">'
-            figures.append(f"<figure>{tag}<figcaption>{caption}</figcaption></figure>")
-        kind = "few" if section is sections[0] else "wide"
+        lesson = section is not sections[0]
+        figures = "".join(figure(shown, root, justified=lesson) for shown in section.shown)
         error = f"<pre>{html.escape(section.error)}</pre>" if section.error else ""
+        line = html.escape(section.line)
+        if section.lesson:
+            line += f' <a href="{address(section.lesson, root)}">{html.escape(section.lesson.name)}</a>'
         parts.append(
-            f"<section><h2>{html.escape(section.title)}</h2><p>{html.escape(section.line)}</p>{error}"
-            f'<div class="{kind}">{"".join(figures)}</div></section>'
+            f"<section><h2>{html.escape(section.title)}</h2><p>{line}</p>{error}"
+            f'<div class="{"wide" if lesson else "few"}">{figures}</div></section>'
         )
     return (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width"><title>Latent Diffusion Applications</title>'
-        f"<style>{STYLE}</style></head><body><main><h1>Latent Diffusion Applications</h1>"
-        "<p>What the lessons drew on this machine with the embedded model.</p>"
-        f"{''.join(parts)}</main></body></html>\n"
+        f"<style>{STYLE}</style></head><body><main><header><h1>Latent Diffusion Applications</h1>"
+        "<p>All of this was drawn on this machine, just now, by the small text-to-image model that comes with the "
+        "course. No network, no account.</p></header>"
+        f"{''.join(parts)}<footer><p>Your turn: <code>make lab</code> opens the lessons.</p></footer>"
+        "</main></body></html>\n"
     )
+
+
+def figure(shown: Shown, root: Path, justified: bool) -> str:
+    """One picture or clip with its caption. `justified`: as wide as its shape asks for, so that neighbours in a line
+    get one height, and no small picture is blown up."""
+    source, caption = address(shown.path, root), html.escape(shown.caption)
+    style = ""
+    if shown.path.suffix == ".mp4":
+        tag = f'<video src="{source}" controls loop muted playsinline></video>'
+    else:
+        tag = f'<a href="{source}"><img src="{source}" alt="{caption}" loading="lazy"></a>'
+        with Image.open(shown.path) as picture:
+            width, height = picture.size
+        if justified:
+            ratio = width / height
+            style = f' style="flex: {ratio:.2f} 1 {250 * ratio:.0f}px; max-width: max(300px, {1.3 * width:.0f}px)"'
+    remark = f"<span>{html.escape(shown.remark)}</span>" if shown.remark else ""
+    return f"<figure{style}>{tag}<figcaption>{caption}{remark}</figcaption></figure>"
+
+
+def address(path: Path, root: Path) -> str:
+    """A file under `root` as a link on the page beside it."""
+    return html.escape(quote(path.relative_to(root).as_posix()))
 
 
 def main(arguments: list[str] | None = None) -> int:

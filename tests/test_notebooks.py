@@ -98,6 +98,28 @@ def test_a_student_who_did_nothing_is_told_so(path, tiny_folder: Path):
         notebooks.execute(without_solutions(notebooks.read(path)), QUICK, {"COURSE_MODEL": str(tiny_folder)})
 
 
+@pytest.mark.slow
+@each_lesson
+def test_each_missing_solution_is_told_by_its_own_check(path, tiny_folder: Path):
+    """All others solved. The message speaks of the result that is missing, by a name that stands in the exercise."""
+    notebook, blank = notebooks.read(path), without_solutions(notebooks.read(path))
+    cells, exercises = [], []
+    for i, cell in enumerate(notebook.cells):
+        if BEGIN in cell.source:
+            exercises.append(cell.source)
+            check = "\n".join(f"    {line}" for line in notebook.cells[i + 1].source.splitlines())
+            attempt = f"try:\n{check}\nexcept checks.CheckFailed as error:\n    print('TOLD', error)"
+            cells += [blank.cells[i], nbformat.v4.new_code_cell(attempt)]
+        cells.append(cell)
+    notebook.cells = cells
+    done = notebooks.execute(notebook, QUICK, {"COURSE_MODEL": str(tiny_folder)})
+    text = "".join(output.get("text", "") for cell in code_cells(done) for output in cell.outputs)
+    told = re.findall(r"^TOLD (.*)$", text, flags=re.MULTILINE)
+    for source, message in zip(exercises, told, strict=True):
+        assert re.search("is still empty: write the lines? of the TODO", message)
+        assert [name for name in re.findall(r"`(\w+)`", message) if name not in source] == []
+
+
 def test_1_1_runs_on_a_model_from_a_folder(tiny_folder: Path):
     path = notebooks.ROOT / "task_1_1_Stable_Diffusion_intro.ipynb"
     done = notebooks.execute(notebooks.read(path), QUICK, {"COURSE_MODEL": str(tiny_folder)})

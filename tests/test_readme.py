@@ -1,6 +1,7 @@
 """What the documents promise is there: files, make targets, modules."""
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -37,7 +38,7 @@ def test_ci_runs_the_test_command_of_the_readme():
     assert "make test " in (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "lab", "pocket"])
+@pytest.mark.parametrize("target", ["demo", "test", "lab", "pocket", "regenerate"])
 def test_each_make_target_is_one_line_to_python(target):
     """make -n prints what it would run: the set-up, then the entry point."""
     command = ["make", "--no-print-directory", "-n", target, "PYTHON=python3"]
@@ -46,3 +47,29 @@ def test_each_make_target_is_one_line_to_python(target):
     setup, entry = result.stdout.splitlines()
     assert setup == "python3 -m course.setup"
     assert re.fullmatch(r"\S*\.venv\S+ -m [\w.]+( all)?", entry)
+
+
+def test_lessons_in_the_table_are_those_that_exist():
+    text = (ROOT / "README.md").read_text()
+    here, to_come = text.split("Not here yet", 1)
+    assert set(re.findall(r"^\| \[.*?\]\((\S+\.ipynb)\)", here, flags=re.MULTILINE)) == {
+        path.name for path in ROOT.glob("task_*.ipynb")
+    }
+    promised = re.findall(r"^\| (\d(?:\.\d)?) ", to_come, flags=re.MULTILINE)
+    assert promised and not any(list(ROOT.glob(f"task_{number.replace('.', '_')}_*")) for number in promised)
+
+
+def test_the_size_of_the_toy_world_is_told_right():
+    words = json.loads((ROOT / "pocket" / "weights" / "vocabulary.json").read_text())
+    objects, landscapes = len(words["objects"]), len(words["landscapes"])
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert f"{objects} objects in {len(words['colors'])} colours" in text
+    assert f"{len(words['grounds'])} grounds" in text and f"{landscapes} landscapes at four times of day" in text
+    assert len(words["times"]) == 4
+    lesson = (ROOT / "task_1_1_Stable_Diffusion_intro.ipynb").read_text()
+    assert f"{objects} objects and {landscapes} landscapes" in lesson
+
+
+def test_pictures_load_quickly():
+    pictures = list((ROOT / "assets").iterdir())
+    assert pictures and [path.name for path in pictures if path.stat().st_size > 500_000] == []

@@ -1,0 +1,107 @@
+"""`make regenerate`: what the repository shows of the embedded model's work, made again after its weights have changed.
+
+Three stages, in this order; `--from STAGE` goes on after an interruption.
+
+    demo      first pictures and every lesson, under outputs/ (as `make demo`)
+    lessons   the executed lessons become those that are stored
+    assets    the pictures of README
+
+What `pocket` makes of itself comes before: `python -m pocket.evaluate` and `python -m pocket.card`.
+"""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+
+from course import demo, notebooks
+from course.errors import CourseError
+
+ASSET_BYTES = 500_000  # README loads quickly, and every version stays in the history
+# Picture of README: where the demo leaves it. A lesson's picture is named by the heading it stands under.
+ASSETS: dict[str, Path | tuple[str, str]] = {
+    "demo_image_sd.png": Path("prompts.png"),
+    "guidance.png": ("task_1_1_Stable_Diffusion_intro", "3. The guidance scale"),
+    "steps.png": ("task_1_1_Stable_Diffusion_intro", "4. The number of steps"),
+}
+
+
+class RegenerateError(CourseError):
+    """Something could not be made again; the message says what is in the way."""
+
+
+def run_demo(outputs: Path, root: Path) -> None:
+    if demo.main(["--outputs", str(outputs)]):
+        raise RegenerateError("the demo failed; its message is above. Nothing was stored.")
+
+
+def store_lessons(outputs: Path, root: Path) -> None:
+    """Put the lessons that the demo executed in the place of those in `root`. Raises RegenerateError if one was not
+    executed, was changed since, or names a path of this machine."""
+    for path in sorted(root.glob("task_*.ipynb")):
+        executed = outputs / "lessons" / path.name
+        if not executed.exists():
+            raise RegenerateError(f"{path.name} was not executed: begin with the stage demo.")
+        done = notebooks.read(executed)
+        if [cell.source for cell in done.cells] != [cell.source for cell in notebooks.read(path).cells]:
+            raise RegenerateError(f"{path.name} was changed after the demo ran it: begin with the stage demo.")
+        if found := notebooks.machine_paths(done):
+            raise RegenerateError(f"{path.name}: an output names {', '.join(found)}; not stored.")
+        shutil.copyfile(executed, path)
+        print(f"  {path.name}")
+
+
+def refresh_assets(outputs: Path, root: Path) -> None:
+    """Write the pictures of README to `root`/assets. Raises RegenerateError if one is missing or too large."""
+    (root / "assets").mkdir(exist_ok=True)
+    for name, place in ASSETS.items():
+        source = outputs / place if isinstance(place, Path) else lesson_picture(outputs, *place)
+        if not source.exists():
+            raise RegenerateError(f"{source} is missing: begin with the stage demo.")
+        target = root / "assets" / name
+        Image.open(source).save(target, optimize=True)
+        if target.stat().st_size > ASSET_BYTES:
+            raise RegenerateError(f"{target.name} has {target.stat().st_size:,} bytes, more than {ASSET_BYTES:,}.")
+        print(f"  assets/{name}: {target.stat().st_size:,} bytes")
+
+
+def lesson_picture(outputs: Path, lesson: str, heading: str) -> Path:
+    """The file of the picture that stands under `heading` in an executed lesson. Raises RegenerateError."""
+    executed = outputs / "lessons" / f"{lesson}.ipynb"
+    if not executed.exists():
+        raise RegenerateError(f"{lesson} was not executed: begin with the stage demo.")
+    for shown in demo.extract(notebooks.read(executed), outputs / "lessons" / lesson):
+        if shown.caption == heading:
+            return shown.path
+    raise RegenerateError(f'{lesson} has no picture under "{heading}", which README shows.')
+
+
+STAGES: dict[str, Callable[[Path, Path], None]] = {
+    "demo": run_demo,
+    "lessons": store_lessons,
+    "assets": refresh_assets,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m course.regenerate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--from", dest="first", choices=list(STAGES), default="demo", help="the stage to begin with")
+    names = list(STAGES)
+    first = names.index(parser.parse_args(arguments).first)
+    for name in names[first:]:
+        print(f"{name}:", flush=True)
+        try:
+            STAGES[name](notebooks.ROOT / "outputs", notebooks.ROOT)
+        except RegenerateError as error:
+            print(f"regenerate: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

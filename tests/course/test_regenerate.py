@@ -1,0 +1,94 @@
+"""What the repository shows is replaced by what the demo made, and only if it may be."""
+
+import shutil
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from PIL import Image
+
+from course import notebooks, regenerate
+from course.regenerate import RegenerateError
+
+LESSON = "task_9_9_Test"
+DRAW = "from PIL import Image; Image.new('RGB', (8, 8), 'red')"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with one lesson, and outputs/ as a demo leaves them."""
+    root = tmp_path_factory.mktemp("repository")
+    cells = [nbformat.v4.new_markdown_cell("# 9.9\n\n## A heading"), nbformat.v4.new_code_cell(DRAW)]
+    lesson = nbformat.v4.new_notebook(cells=cells)
+    nbformat.write(lesson, root / f"{LESSON}.ipynb")
+    (root / "outputs" / "lessons").mkdir(parents=True)
+    nbformat.write(notebooks.execute(lesson), root / "outputs" / "lessons" / f"{LESSON}.ipynb")
+    Image.new("RGB", (8, 8), "blue").save(root / "outputs" / "prompts.png")
+    return root
+
+
+@pytest.fixture
+def root(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(regenerate, "ASSETS", {"a.png": Path("prompts.png"), "b.png": (LESSON, "A heading")})
+    monkeypatch.setattr(notebooks, "ROOT", tmp_path / "repository")
+    return Path(shutil.copytree(made, tmp_path / "repository"))
+
+
+def test_from_the_lessons_on(root):
+    assert regenerate.main(["--from", "lessons"]) == 0
+    assert notebooks.read(root / f"{LESSON}.ipynb").cells[1].execution_count == 1
+    colors = [Image.open(root / "assets" / name).getpixel((0, 0)) for name in ("a.png", "b.png")]
+    assert colors == [(0, 0, 255), (255, 0, 0)]
+
+
+def test_all_begins_with_the_demo(root, monkeypatch, capsys):
+    monkeypatch.setattr(regenerate.demo, "main", lambda arguments: 1)
+    assert regenerate.main([]) == 1
+    assert "the demo failed" in capsys.readouterr().err
+    assert not (root / "assets").exists()
+
+
+def test_a_lesson_that_may_not_be_stored(root):
+    lesson, executed = root / f"{LESSON}.ipynb", root / "outputs" / "lessons" / f"{LESSON}.ipynb"
+    before, done = lesson.read_bytes(), notebooks.read(executed)
+
+    done.cells[1].outputs.append(nbformat.v4.new_output("stream", text=f"{root}/secret"))
+    nbformat.write(done, executed)
+    with pytest.raises(RegenerateError, match="names .*secret"):
+        regenerate.store_lessons(root / "outputs", root)
+
+    done.cells[1].source = "2"
+    nbformat.write(done, executed)
+    with pytest.raises(RegenerateError, match="was changed"):
+        regenerate.store_lessons(root / "outputs", root)
+
+    executed.unlink()
+    with pytest.raises(RegenerateError, match="was not executed"):
+        regenerate.store_lessons(root / "outputs", root)
+    assert lesson.read_bytes() == before
+
+
+def test_pictures_that_readme_cannot_show(root, monkeypatch):
+    outputs = root / "outputs"
+    noise = np.random.default_rng(0).integers(0, 256, (500, 500, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(outputs / "prompts.png")
+    with pytest.raises(RegenerateError, match="bytes, more than"):
+        regenerate.refresh_assets(outputs, root)
+    (outputs / "prompts.png").unlink()
+    with pytest.raises(RegenerateError, match="is missing"):
+        regenerate.refresh_assets(outputs, root)
+    monkeypatch.setattr(regenerate, "ASSETS", {"b.png": (LESSON, "Another heading")})
+    with pytest.raises(RegenerateError, match='no picture under "Another heading"'):
+        regenerate.refresh_assets(outputs, root)
+
+
+def test_what_readme_shows_is_what_is_made_again():
+    """With the executed lessons as they are stored: a heading that was renamed is found here."""
+    root = Path(regenerate.__file__).parent.parent
+    assert {path.name for path in (root / "assets").glob("*.png")} == set(regenerate.ASSETS)
+    for place in regenerate.ASSETS.values():
+        if not isinstance(place, Path):
+            lesson, heading = place
+            cells = notebooks.read(root / f"{lesson}.ipynb").cells
+            assert any(cell.cell_type == "markdown" and f"# {heading}\n" in cell.source for cell in cells)
