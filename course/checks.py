@@ -28,9 +28,9 @@ def passed(what: str) -> None:
     print(f"✓ {what}")
 
 
-def made(value: object, name: str) -> None:
+def made(value: object, what: str) -> None:
     """An exercise that was not begun leaves `...` or None in place of its result."""
-    expect(value is not None and value is not ..., f"`{name}` is still empty: write the lines of the TODO above.")
+    expect(value is not None and value is not ..., f"{what} is still empty: write the lines of the TODO above.")
 
 
 # --- Task 0
@@ -57,7 +57,7 @@ def pipeline(pipe: Any, scheduler: Any, model: Model) -> None:
     """Task 1.1 (a): a StableDiffusionPipeline of `model` on its device that samples with DDIM."""
     from diffusers import DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline
 
-    made(scheduler, "scheduler")
+    made(scheduler, "`scheduler`")
     expect(
         not isinstance(scheduler, type) and not isinstance(pipe, type),
         "That is the class itself. Its from_pretrained(...) makes the object from the files of the model.",
@@ -73,7 +73,7 @@ def pipeline(pipe: Any, scheduler: Any, model: Model) -> None:
             f"The scheduler has {key} = {scheduler.config[key]}, but {model.name} was trained with {own.get(key)}. "
             'Take the model\'s own settings: DDIMScheduler.from_pretrained(model.folder, subfolder="scheduler").',
         )
-    made(pipe, "pipe")
+    made(pipe, "`pipe`")
     expect(
         isinstance(pipe, DiffusionPipeline),
         f"`pipe` is a {type(pipe).__name__}; load it with StableDiffusionPipeline.from_pretrained(...).",
@@ -99,7 +99,7 @@ def pipeline(pipe: Any, scheduler: Any, model: Model) -> None:
 def noise(function: Callable[[int], torch.Tensor], model: Model) -> None:
     """Task 1.1 (b): `starting_noise(seed)` draws the latents of one picture, repeatably, on the CPU in float32."""
     latents = function(1)
-    made(latents, "the noise that starting_noise returns")
+    made(latents, "What `starting_noise` returns")
     expect(isinstance(latents, torch.Tensor), f"That is a {type(latents).__name__}; torch.randn makes a tensor.")
     side = model.image_size // model.scale_factor
     shape = (1, model.config("unet/config.json")["in_channels"], side, side)
@@ -134,7 +134,7 @@ def generate(function: Callable[..., Image.Image], prompt: str, model: Model) ->
     missing = quick.keys() - inspect.signature(function).parameters.keys()
     expect(not missing, f"`generate` lost its argument {', '.join(sorted(missing))}: keep its first line as it was.")
     first = function(prompt, **quick)
-    made(first, "the picture that generate returns")
+    made(first, "What `generate` returns")
     expect(
         isinstance(first, Image.Image),
         f"`generate` returns a {type(first).__name__}; a pipeline's result holds a list: return result.images[0].",
@@ -161,30 +161,34 @@ def generate(function: Callable[..., Image.Image], prompt: str, model: Model) ->
 
 def series(function: Callable[..., Image.Image], pictures: Sequence[Image.Image], **settings: Any) -> None:
     """Task 1.1 (d) to (g): pictures that `function` makes when the settings given as lists run through their values
-    (the last one fastest) and the others are kept. The first picture is made anew and compared."""
+    (the last one fastest) and the others are kept. One picture is made anew and compared."""
     lists = {name: value for name, value in settings.items() if isinstance(value, list)}
     combinations = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
-    made(pictures, "pictures")
+    made(pictures, "The list of pictures")
     expect(
         isinstance(pictures, list),
-        f"`pictures` is a {type(pictures).__name__}; make a list: [generate(...) for value in values].",
+        f"That is a {type(pictures).__name__}; make a list: [generate(...) for value in values].",
     )
     expect(
         len(pictures) == len(combinations),
         f"There are {len(pictures)} pictures for {len(combinations)} settings: one for each, in a flat list.",
     )
     for i, picture in enumerate(pictures):
-        expect(isinstance(picture, Image.Image), f"Entry {i} is a {type(picture).__name__}, no picture.")
+        expect(isinstance(picture, Image.Image), f"Entry {i} of the list is a {type(picture).__name__}, no picture.")
     alike = [i for i in range(1, len(pictures)) if same(pictures[i - 1], pictures[i])]
     expect(
         not alike,
         f"Pictures {' and '.join(f'{i - 1}, {i}' for i in alike)} are the same: does {' or '.join(lists)} reach "
         "`generate`?",
     )
+    probe = int(len(lists) > 1)  # of a grid the second, which also shows whether rows and columns were exchanged
+    wanted = {**settings, **combinations[probe]}
+    order = "their order" + (f" (all of {' for each of '.join(reversed(lists))})" if probe else "")
     expect(
-        same(pictures[0], function(**{**settings, **combinations[0]})),
-        f"Picture 0 is not what `generate` makes of {', '.join(f'{k} {v!r}' for k, v in combinations[0].items())}. "
-        f"Change only {' and '.join(lists)}, take the values in their order, and keep everything else.",
+        same(pictures[probe], function(**wanted)),
+        f"Picture {probe} (counted from 0) is not what `generate` makes of "
+        f"{', '.join(f'{k} = {v!r}' for k, v in wanted.items())}. Change only {' and '.join(lists)}, take the values in "
+        f"{order}, and keep everything else.",
     )
     passed(f"{len(pictures)} pictures that differ in {' and '.join(lists)} only")
 

@@ -161,10 +161,16 @@ def test_series_mistakes():
         (..., "still empty"),
         (right[0], "make a list"),
         (right[:2], "2 pictures for 3 settings"),
-        ([*right[:2], None], "Entry 2 is a NoneType"),
+        ([*right[:2], None], "Entry 2 of the list is a NoneType"),
         ([right[0], right[0], right[2]], "Pictures 0, 1 are the same: does steps reach"),
         (right[::-1], "take the values in their order"),
         ([colored("a", seed=i, steps=n) for i, n in enumerate((2, 5, 9))], "keep everything else"),
     ]:
         with pytest.raises(CheckFailed, match=advice):
             checks.series(colored, wrong, prompt="a", steps=[1, 5, 9])
+
+
+def test_series_with_rows_and_columns_exchanged():
+    exchanged = [colored(p, seed=s) for s in (1, 2, 3) for p in ("a", "bb")]
+    with pytest.raises(CheckFailed, match="prompt = 'a', seed = 2.*all of seed for each of prompt"):
+        checks.series(colored, exchanged, prompt=["a", "bb"], seed=[1, 2, 3])
