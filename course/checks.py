@@ -187,8 +187,8 @@ def series(function: Callable[..., Image.Image], pictures: Sequence[Image.Image]
     expect(
         same(pictures[probe], function(**wanted)),
         f"Picture {probe} (counted from 0) is not what `generate` makes of "
-        f"{', '.join(f'{k} = {v!r}' for k, v in wanted.items())}. Change only {' and '.join(lists)}, take the values in "
-        f"{order}, and keep everything else.",
+        f"{', '.join(f'{k} = {v!r}' for k, v in wanted.items())}. Change only {' and '.join(lists)}, take the values "
+        f"in {order}, and keep everything else.",
     )
     passed(f"{len(pictures)} pictures that differ in {' and '.join(lists)} only")
 
