@@ -275,6 +275,7 @@ def record_time(run: Run, began: float, pictures: int) -> None:
         "stage": run.stage,
         "seconds": time.perf_counter() - began + before["seconds"] * before["processes"] / run.processes,
         "processes": run.processes,
+        "continued": run.init,
         "device": device_name(run),
         "pictures": pictures + before["pictures"],
     }
