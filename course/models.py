@@ -9,12 +9,14 @@ Every number a lesson needs (picture size, latent size, text length) is read fro
 
 import errno
 import hashlib
+import itertools
 import json
 import logging
 import os
 import re
 import warnings
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -53,6 +55,10 @@ logging.getLogger("transformers.utils.import_utils").addFilter(lambda r: "requir
 
 class ModelError(CourseError):
     """A model cannot be used; the message names it and says what to do."""
+
+
+class RequestError(CourseError, ValueError):
+    """What was asked for cannot be drawn: a number of steps, a size or a list of prompts; the message says why."""
 
 
 class PromptWarning(CourseWarning):
@@ -145,6 +151,51 @@ class Model:
                 stacklevel=2,
             )
         return kept
+
+    def pair_prompts(self, prompts: str | Sequence[str], negative_prompts: str | Sequence[str] = "") -> list[list[str]]:
+        """Prompts and negative prompts as two lists of one length, each as the model will read it (`check_prompt`).
+        One text stands for a list of one; one negative prompt counts for all prompts. An empty prompt asks for nothing
+        in particular. Raises RequestError if there is no prompt, if one is no text, or if the numbers do not fit."""
+        lists = [[given] if isinstance(given, str) else list(given) for given in (prompts, negative_prompts)]
+        for text in itertools.chain(*lists):
+            if not isinstance(text, str):
+                raise RequestError(f"A prompt is a text, not {text!r}.")
+        if not lists[0]:
+            raise RequestError('There is no prompt. For a picture of nothing in particular the prompt is "".')
+        if len(lists[1]) == 1:
+            lists[1] *= len(lists[0])
+        if len(lists[0]) != len(lists[1]):
+            raise RequestError(
+                f"There are {len(lists[0])} prompts and {len(lists[1])} negative prompts: give as many, or one for all."
+            )
+        return [[self.check_prompt(text) for text in texts] for texts in lists]
+
+    def check_steps(self, steps: int) -> int:
+        """`steps` if the model can be sampled in so many; else raises RequestError."""
+        settings = self.config("scheduler/scheduler_config.json")
+        levels = settings.get("num_train_timesteps", 1000)
+        # With one step a level, the offset of "leading" would point behind the last level.
+        leading = settings.get("timestep_spacing", "leading") == "leading"
+        most = levels - (settings.get("steps_offset", 0) if leading else 0)
+        if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= most:
+            raise RequestError(
+                f"{steps!r} sampling steps cannot be: {self.name} takes a whole number from 1 to {most}."
+            )
+        return steps
+
+    def latent_size(self, height: int | None = None, width: int | None = None) -> tuple[int, int]:
+        """Rows and columns of the latents of a picture with `height` x `width` pixels (default: the model's own size).
+        Raises RequestError for a size that does not divide by `scale_factor`, and names the nearest that does."""
+        sides = [self.image_size if side is None else side for side in (height, width)]
+        for side in sides:
+            if isinstance(side, bool) or not isinstance(side, int) or side < 1 or side % self.scale_factor:
+                least = self.scale_factor
+                near = max(least, round(side / least) * least) if isinstance(side, int) else self.image_size
+                raise RequestError(
+                    f"{self.name} cannot draw a side of {side!r} pixels: a latent pixel stands for {least} of them, so "
+                    f"a side is a multiple of {least}, such as {near}."
+                )
+        return sides[0] // self.scale_factor, sides[1] // self.scale_factor
 
 
 def find_model(name: str | Path | None = None) -> Model:

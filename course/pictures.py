@@ -31,6 +31,23 @@ def to_pil(picture: Picture) -> Image.Image:
     return Image.fromarray(picture).convert("RGB")
 
 
+def heat(values: torch.Tensor, over: "Picture | None" = None, side: int | None = None) -> Image.Image:
+    """A map (h, w) in false colours, from its least value (dark) to its greatest (bright), smoothly enlarged to the
+    picture it lies `over`, which shines through, or else to a width of `side` pixels."""
+    from matplotlib import colormaps
+
+    if values.dim() != 2:
+        raise ValueError(f"a map has the shape (h, w), not {tuple(values.shape)}")
+    low, high = values.min(), values.max()
+    level = ((values - low) / (high - low).clamp_min(1e-12)).detach().float().cpu().numpy()
+    height, width = level.shape
+    below = None if over is None else to_pil(over)
+    size = below.size if below else (side or width, round(height * (side or width) / width))
+    smooth = np.asarray(Image.fromarray(level).resize(size, Image.Resampling.BICUBIC)).clip(0, 1)
+    colored = Image.fromarray((colormaps["inferno"](smooth)[..., :3] * 255).astype(np.uint8))
+    return colored if below is None else Image.blend(below, colored, 0.6)
+
+
 def grid(
     pictures: Iterable[Picture],
     columns: int | None = None,
