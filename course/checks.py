@@ -487,9 +487,9 @@ def clip(frames: Sequence[Image.Image], left: str | Path, right: str | Path) -> 
         expect(isinstance(frame, Image.Image), f"Entry {i} of `clip` is a {type(frame).__name__}, no picture.")
     a, b = video.read_frames(left), video.read_frames(right)
     expect(len(frames) == len(a), f"`clip` has {len(frames)} frames and the folder {len(a)}: one for each step.")
-    narrow = a[0].picture.width + b[0].picture.width
+    single = a[0].picture.width / a[0].picture.height
     expect(
-        frames[0].width / frames[0].height > 0.75 * narrow / a[0].picture.height,
+        frames[0].width / frames[0].height > 1.15 * single,  # two, less what headings and captions take
         "A frame is not wide enough for two pictures: put x_t and x_0 side by side.",
     )
     exchanged, turned = video.side_by_side(b[-2:], a[-2:]), video.side_by_side(a[::-1][:2], b[::-1][:2])

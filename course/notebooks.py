@@ -4,12 +4,14 @@
 """
 
 import argparse
+import ast
 import os
 import re
 import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import nbformat
@@ -78,6 +80,28 @@ def execute(
         notebook.cells.remove(injected)
     tidy(notebook)
     return notebook
+
+
+def definitions(notebook: nbformat.NotebookNode, parameters: Mapping[str, Any] | None = None) -> ModuleType:
+    """What a lesson defines, as a module, without running it: its parameters (or those given in their place), imports,
+    functions, classes, and the methods hung on them (`Class.name = name`). For tests and benchmarks of the very code
+    that stands in the lesson."""
+    module = ModuleType("lesson")
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            tagged = "parameters" in cell.metadata.get("tags", [])
+            tree = ast.parse(cell.source)
+            tree.body = [node for node in tree.body if tagged or _defines(node)]
+            exec(compile(tree, "lesson", "exec"), module.__dict__)
+            if tagged:
+                module.__dict__.update(parameters or {})
+    return module
+
+
+def _defines(node: ast.stmt) -> bool:
+    if isinstance(node, ast.Assign):
+        return isinstance(node.targets[0], ast.Attribute) and isinstance(node.value, ast.Name)
+    return isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef)
 
 
 def tidy(notebook: nbformat.NotebookNode) -> None:
