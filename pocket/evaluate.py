@@ -151,13 +151,18 @@ def store(path: Path, rows: Sequence[Row]) -> None:
     replace_file(path, lambda new: new.write_text(text))
 
 
+def short(value: float) -> str:
+    """A figure with two decimals, or as a power of ten where these would show nothing of it."""
+    return f"{value:.2f}" if value == 0 or abs(value) >= 0.005 else f"{value:.1e}"
+
+
 def table(rows: Sequence[Row]) -> str:
     """The rows as lines of text: figure, value, bar, and whether it is met."""
     lines = []
     for row in rows:
         bar = "" if row.bar is None else f"{row.sense} {row.bar:g}"
         said = {None: "", True: "yes", False: "NO"}[row.holds]
-        lines.append(f"{row.figure:<72} {row.value:>9.2f} {row.unit:<8} {bar:>9} {said:>4}")
+        lines.append(f"{row.figure:<72} {short(row.value):>9} {row.unit:<8} {bar:>9} {said:>4}")
     return "\n".join(lines)
 
 

@@ -1,0 +1,173 @@
+"""The figures of Task 1: `python -m benchmarks.task1 [GROUP ...]` prints them and stores them in results/task1.json.
+
+loop     the sampling loop of lesson 1.2, as it stands in the notebook, beside diffusers' pipeline
+frames   its frames of every step: how true those are that the decoder did not make, and what they cost
+times    each lesson of Task 1 from top to bottom, as a first user runs it; wants a machine with nothing else to do
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+
+from course import notebooks
+from course.models import Model, find_model, load_pipeline
+from pocket.evaluate import Row, machine, store, table
+
+RESULTS = Path(__file__).resolve().parent / "results" / "task1.json"
+LESSON = notebooks.ROOT / "task_1_2_Stable_Diffusion_detailed.ipynb"
+STEPS, GUIDANCE = 25, 5.0
+PROMPTS, NEGATIVES, SEEDS = ["a red car on grass", "a bunny"], ["", "a tree"], [1, 2]
+MINUTES = {"task_1_2_Stable_Diffusion_detailed": 2.0, "task_1_3_ControlNet": 4.0, "make_video": 0.3}
+RUN = "import sys; from course import notebooks; notebooks.execute(notebooks.read(sys.argv[1]))"
+
+
+# --- The loop
+
+
+def loop_rows() -> list[Row]:
+    """Both etas, on the embedded model and on one with random weights that is taken to predict v."""
+    pocket = find_model("pocket")
+    rows = compare(pocket, "pocket, epsilon")
+    with tempfile.TemporaryDirectory() as folder:
+        rows += compare(random_v_model(pocket, Path(folder)), "random weights, v-prediction")
+    return rows
+
+
+def random_v_model(model: Model, folder: Path) -> Model:
+    """A copy of `model` in `folder` whose denoiser has random weights and is said to predict v."""
+    pipe = load_pipeline(model)
+    torch.manual_seed(0)
+    pipe.unet = UNet2DConditionModel.from_config(pipe.unet.config)
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, prediction_type="v_prediction")
+    pipe.save_pretrained(folder)
+    return find_model(folder)
+
+
+@torch.no_grad()
+def compare(model: Model, name: str, steps: int = STEPS) -> list[Row]:
+    """The largest differences of latents and of predicted pictures, over two prompts, float32."""
+    lesson = notebooks.definitions(notebooks.read(LESSON))
+    sd, pipe = lesson.StableDiffusion(model), load_pipeline(model)
+    if model.dtype != torch.float32:
+        raise RuntimeError(f"{model.name} runs in {model.dtype} here; the bars are those of float32")
+    rows = []
+    for eta in (0.0, 1.0):
+        expected = pipe(
+            PROMPTS, negative_prompt=NEGATIVES, num_inference_steps=steps, guidance_scale=GUIDANCE, eta=eta,
+            generator=[torch.Generator("cpu").manual_seed(seed) for seed in SEEDS], output_type="latent",
+        ).images  # fmt: skip
+        sd.sample(PROMPTS, NEGATIVES, steps, GUIDANCE, seed=SEEDS, eta=eta)
+        apart = (sd.steps[-1].x_prev - expected).abs().max().item()
+        off = max(closed_form_error(lesson, sd, step) for step in sd.steps)
+        about = f"({name}, eta {eta:g}, {steps} steps)"
+        rows.append(Row(f"lesson 1.2, latents beside StableDiffusionPipeline {about}", apart, "", "<=", 1e-4))
+        rows.append(Row(f"lesson 1.2, x_0 at every step beside the closed form {about}", off, "", "<=", 1e-5))
+    return rows
+
+
+def closed_form_error(lesson: ModuleType, sd: Any, step: Any) -> float:
+    """How far the lesson's x_0 is from DDIM's equation 9, or from its counterpart for v, worked out in float64."""
+    alpha_bar = sd.scheduler.alphas_cumprod[step.t].double().item()
+    x_t, output = step.x_t.double(), lesson.guide(step.uncond, step.cond, GUIDANCE).double()
+    if sd.model.prediction_type == "epsilon":
+        x_0 = (x_t - (1 - alpha_bar) ** 0.5 * output) / alpha_bar**0.5
+    else:
+        x_0 = alpha_bar**0.5 * x_t - (1 - alpha_bar) ** 0.5 * output
+    return (step.x_0.double() - x_0).abs().max().item()
+
+
+# --- The frames
+
+
+@torch.no_grad()
+def frame_rows(model: Model | None = None, steps: int = STEPS) -> list[Row]:
+    """Frames filled in between the key frames, beside what the decoder makes of the same latents."""
+    lesson = notebooks.definitions(notebooks.read(LESSON))
+    sd = lesson.StableDiffusion(model or find_model("pocket"))
+    sd.sample(PROMPTS[0], num_sampling_steps=1, seed=SEEDS[0])  # the first call is slower than the others
+    rows, times = [], []
+    for folder in (None, tempfile.TemporaryDirectory()):
+        began = time.perf_counter()
+        both = {"save_dir": folder.name, "save_x_t": True, "save_x_0": True} if folder else {}
+        sd.sample(PROMPTS[0], num_sampling_steps=steps, seed=SEEDS[0], **both)
+        times.append(time.perf_counter() - began)
+    for name in ("x_t", "x_0"):
+        series = torch.stack([*(getattr(step, name)[0] for step in sd.steps), sd.steps[-1].x_prev[0]])
+        keys = lesson.key_steps(name, steps)
+        worst = 1e9
+        for i, frame in enumerate(sd.decode_series(series, keys)):
+            exact = sd.decode_latents(series[i][None])[0].clamp(-1, 1)
+            if i not in keys:
+                error = ((frame.clamp(-1, 1) - exact) / 2).square().mean()
+                worst = min(worst, -10 * error.log10().item())
+        about = f"({len(keys)} of {len(series)} frames decoded)"
+        rows.append(Row(f"lesson 1.2, worst frame of {name} beside the decoder's {about}", round(worst, 1), "dB"))
+    share = round((times[1] - times[0]) / times[0], 2)
+    return [*rows, Row("lesson 1.2, time of all frames beside that of the picture", share, "x", "<=", 1.0)]
+
+
+# --- The time
+
+
+def time_rows() -> list[Row]:
+    """Minutes of each lesson with its default parameters, start-up included: a process of its own, on two cores."""
+    rows = []
+    for path in [notebooks.ROOT / f"{name}.ipynb" for name in MINUTES]:
+        if path.exists():
+            took = round(minutes(path), 2)
+            name = f"two CPU cores, default parameters: {path.stem}"
+            rows.append(Row(name, took, "min", "<=", MINUTES[path.stem], machine(gpu=False)))
+    return rows
+
+
+def minutes(path: Path) -> float:
+    """How long a lesson takes on the embedded model and two cores. Raises RuntimeError if a cell fails."""
+    two = sorted(os.sched_getaffinity(0))[:2] if hasattr(os, "sched_getaffinity") else []
+    pin = (lambda: os.sched_setaffinity(0, two)) if two else None
+    settings = {"COURSE_MODEL": "pocket", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
+    began = time.perf_counter()
+    command = [sys.executable, "-c", RUN, str(path)]
+    done = subprocess.run(
+        command, cwd=notebooks.ROOT, env=os.environ | settings, preexec_fn=pin, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise RuntimeError(f"{path.name} failed:\n{done.stderr.strip()[-2000:]}")
+    return (time.perf_counter() - began) / 60
+
+
+GROUPS: dict[str, Callable[[], list[Row]]] = {"loop": loop_rows, "frames": frame_rows, "times": time_rows}
+
+
+def main(arguments: list[str] | None = None) -> list[Row]:
+    """Measures the groups asked for (default: all), prints their table, stores it and returns its rows."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.task1", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("groups", nargs="*", help=f"any of {', '.join(GROUPS)} (default: all)")
+    groups = parser.parse_args(arguments).groups
+    if unknown := set(groups) - set(GROUPS):
+        parser.error(f"no group {', '.join(sorted(unknown))}: choose from {', '.join(GROUPS)}")
+    everything: list[Row] = []
+    for name in groups or GROUPS:
+        rows = GROUPS[name]()
+        for row in rows:  # what measures it again
+            row.command = f"python -m benchmarks.task1 {name}"
+        print(f"\n{name}\n{table(rows)}", flush=True)
+        RESULTS.parent.mkdir(parents=True, exist_ok=True)
+        store(RESULTS, rows)
+        everything += rows
+    return everything
+
+
+if __name__ == "__main__":
+    main()
