@@ -12,9 +12,14 @@ from course.notebooks import LessonError
 
 LESSONS = notebooks.lessons()
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
-QUICK = {"STEPS": 2}
 
 each_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+
+
+@pytest.fixture
+def quick(tmp_path: Path) -> dict[str, object]:
+    """Few steps, and a folder of its own for each run: the tests run side by side."""
+    return {"STEPS": 2, "OUTPUTS": str(tmp_path)}
 
 
 def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
@@ -85,22 +90,22 @@ def test_is_stored_as_executed(path):
 
 @pytest.mark.slow
 @each_lesson
-def test_runs_from_top_to_bottom(path):
+def test_runs_from_top_to_bottom(path, quick):
     """On the embedded model, with few steps."""
-    done = notebooks.execute(notebooks.read(path), QUICK, {"COURSE_MODEL": "pocket"})
+    done = notebooks.execute(notebooks.read(path), quick, {"COURSE_MODEL": "pocket"})
     assert not [o for cell in code_cells(done) for o in cell.outputs if o.output_type == "error"]
 
 
 @each_lesson
-def test_a_student_who_did_nothing_is_told_so(path, tiny_folder: Path):
+def test_a_student_who_did_nothing_is_told_so(path, quick, tiny_folder: Path):
     """The first exercise whose result is missing stops the notebook with advice, not with a NameError."""
     with pytest.raises(LessonError, match=r"CheckFailed: .*(is still empty|TODO)"):
-        notebooks.execute(without_solutions(notebooks.read(path)), QUICK, {"COURSE_MODEL": str(tiny_folder)})
+        notebooks.execute(without_solutions(notebooks.read(path)), quick, {"COURSE_MODEL": str(tiny_folder)})
 
 
 @pytest.mark.slow
 @each_lesson
-def test_each_missing_solution_is_told_by_its_own_check(path, tiny_folder: Path):
+def test_each_missing_solution_is_told_by_its_own_check(path, quick, tiny_folder: Path):
     """All others solved. The message speaks of the result that is missing, by a name that stands in the exercise."""
     notebook, blank = notebooks.read(path), without_solutions(notebooks.read(path))
     cells, exercises = [], []
@@ -112,7 +117,7 @@ def test_each_missing_solution_is_told_by_its_own_check(path, tiny_folder: Path)
             cells += [blank.cells[i], nbformat.v4.new_code_cell(attempt)]
         cells.append(cell)
     notebook.cells = cells
-    done = notebooks.execute(notebook, QUICK, {"COURSE_MODEL": str(tiny_folder)})
+    done = notebooks.execute(notebook, quick, {"COURSE_MODEL": str(tiny_folder)})
     text = "".join(output.get("text", "") for cell in code_cells(done) for output in cell.outputs)
     told = re.findall(r"^TOLD (.*)$", text, flags=re.MULTILINE)
     for source, message in zip(exercises, told, strict=True):
@@ -120,9 +125,9 @@ def test_each_missing_solution_is_told_by_its_own_check(path, tiny_folder: Path)
         assert [name for name in re.findall(r"`(\w+)`", message) if name not in source] == []
 
 
-def test_1_1_runs_on_a_model_from_a_folder(tiny_folder: Path):
+def test_1_1_runs_on_a_model_from_a_folder(quick, tiny_folder: Path):
     path = notebooks.ROOT / "task_1_1_Stable_Diffusion_intro.ipynb"
-    done = notebooks.execute(notebooks.read(path), QUICK, {"COURSE_MODEL": str(tiny_folder)})
+    done = notebooks.execute(notebooks.read(path), quick, {"COURSE_MODEL": str(tiny_folder)})
     text = "".join(o.get("text", "") for cell in code_cells(done) for o in cell.outputs)
     assert text.count("✓") == 8
     assert "64 x 64 pixels" in text
@@ -146,6 +151,19 @@ def test_execute_sets_parameters_and_leaves_the_notebook_alone():
     assert done.cells[1].outputs[0].text == f"3 red {notebooks.ROOT}\n"
     assert [cell.source for cell in done.cells] == [cell.source for cell in notebook.cells]
     assert notebook.cells[1].outputs == []
+
+
+def test_definitions_of_a_lesson_without_running_it():
+    notebook = small(
+        "STEPS = 25\nSIZE = STEPS * 2",
+        "import math\nfrom pathlib import Path\n1 / 0\nx = 3",
+        "class A:\n    pass\ndef area(self):\n    return math.pi * STEPS\nA.area = area\nA.other = A()",
+    )
+    lesson = notebooks.definitions(notebook, {"STEPS": 2})
+    assert (lesson.STEPS, lesson.SIZE, lesson.Path) == (2, 50, Path)
+    assert lesson.A().area() == pytest.approx(6.2832, abs=1e-4)
+    assert not hasattr(lesson, "x") and not hasattr(lesson.A, "other")
+    assert notebooks.definitions(notebook).A().area() == pytest.approx(78.54, abs=1e-2)
 
 
 def test_paths_of_this_machine_are_found_in_outputs():

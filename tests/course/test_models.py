@@ -13,7 +13,7 @@ from huggingface_hub import constants
 from huggingface_hub import errors as hub_errors
 
 from course import models
-from course.models import ModelError, PromptWarning, find_model
+from course.models import ModelError, PromptWarning, RequestError, find_model
 
 from ..conftest import write_manifest
 
@@ -267,3 +267,50 @@ def test_manifest_helper_agrees_with_the_check(tiny_weights):
     (tiny_weights / "judge" / "config.json").write_text("{}")
     write_manifest(tiny_weights)
     assert models.embedded("judge") == tiny_weights / "judge"
+
+
+# --- What is asked of a model
+
+
+def test_prompts_and_negative_prompts_in_pairs(tiny_folder):
+    model = find_model(tiny_folder)
+    assert model.pair_prompts("a duck") == [["a duck"], [""]]
+    assert model.pair_prompts(["a car", ""], "a tree") == [["a car", ""], ["a tree", "a tree"]]
+    assert model.pair_prompts(("a car", "a tree"), ["", "red"]) == [["a car", "a tree"], ["", "red"]]
+    with pytest.warns(PromptWarning, match="Cut from its end"):
+        [[kept], _] = model.pair_prompts("duck " * 100)
+    assert len(model.tokenizer(kept).input_ids) <= model.text_length
+    for prompts, negatives, message in [
+        ([], "", "no prompt"),
+        (["a duck", None], "", "not None"),
+        ("a duck", [], "1 prompts and 0 negative"),
+        (["a duck"] * 3, ["a"] * 2, "3 prompts and 2 negative prompts: give as many, or one for all"),
+    ]:
+        with pytest.raises(RequestError, match=message):
+            model.pair_prompts(prompts, negatives)
+
+
+def test_numbers_of_steps(tiny_folder, tmp_path):
+    model = find_model(tiny_folder)  # leading, with an offset of 1: a step a level would begin behind the last one
+    assert [model.check_steps(steps) for steps in (1, 25, 999)] == [1, 25, 999]
+    for steps in (0, -3, 1000, 2.0, "25", True):
+        with pytest.raises(RequestError, match=f"{steps!r} sampling steps.*from 1 to 999"):
+            model.check_steps(steps)
+    shutil.copytree(tiny_folder, tmp_path / "trailing")
+    file = tmp_path / "trailing" / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"timestep_spacing": "trailing"}))
+    assert find_model(tmp_path / "trailing").check_steps(1000) == 1000
+
+
+def test_sizes(tiny_folder):
+    model = find_model(tiny_folder)
+    assert model.latent_size() == (8, 8)
+    assert model.latent_size(72, 40) == (9, 5) and model.latent_size(width=8) == (8, 1)
+    for height, width, message in [
+        (70, 64, "side of 70 pixels.*multiple of 8, such as 72"),
+        (64, 3, "side of 3 pixels.*such as 8"),
+        (-8, 64, "side of -8 pixels.*such as 8"),
+        (64, 64.0, "side of 64.0 pixels.*such as 64"),
+    ]:
+        with pytest.raises(RequestError, match=message):
+            model.latent_size(height, width)

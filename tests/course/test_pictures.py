@@ -79,3 +79,17 @@ def test_grid_scales_pictures_of_any_size_to_one_width():
 def test_labels_that_do_not_fit_are_refused(wrong):
     with pytest.raises(ValueError):
         pictures.grid(**wrong)
+
+
+def test_heat_is_brightest_where_the_map_is_greatest():
+    values = torch.zeros(4, 8)
+    values[0, 7], values[3, 0] = 2, -2
+    for found in (pictures.heat(values, side=64), pictures.heat(values, over=flat(RED, 64, 32))):
+        assert found.size == (64, 32)
+        light = np.asarray(found.convert("L"), np.int16)
+        assert light[0, -1] > light[16, 32] > light[-1, 0]
+    assert pictures.heat(torch.zeros(3, 3)).size == (3, 3)  # no greatest place, and no error
+    through = [np.asarray(pictures.heat(values, over=flat(color, 64, 32)), np.int16) for color in (RED, BLUE)]
+    assert (through[0][..., 0] > through[1][..., 0]).all()  # the picture below is seen
+    with pytest.raises(ValueError, match=r"\(h, w\)"):
+        pictures.heat(torch.zeros(1, 3, 3))

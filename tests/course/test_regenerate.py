@@ -13,6 +13,17 @@ from course.regenerate import RegenerateError
 
 LESSON = "task_9_9_Test"
 DRAW = "from PIL import Image; Image.new('RGB', (8, 8), 'red')"
+CLIP = """
+from io import BytesIO
+
+import IPython.display
+from PIL import Image
+
+file = BytesIO()
+frames = [Image.new("RGB", (8, 8), color) for color in ("red", "green", "blue")]
+frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
+IPython.display.Image(file.getvalue(), format="gif")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with one lesson, and outputs/ as a demo leaves them."""
     root = tmp_path_factory.mktemp("repository")
     cells = [nbformat.v4.new_markdown_cell("# 9.9\n\n## A heading"), nbformat.v4.new_code_cell(DRAW)]
+    cells += [nbformat.v4.new_markdown_cell("### A clip"), nbformat.v4.new_code_cell(CLIP)]
     lesson = nbformat.v4.new_notebook(cells=cells)
     nbformat.write(lesson, root / f"{LESSON}.ipynb")
     (root / "outputs" / "lessons").mkdir(parents=True)
@@ -30,7 +42,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def root(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(regenerate, "ASSETS", {"a.png": Path("prompts.png"), "b.png": (LESSON, "A heading")})
+    assets = {"a.png": Path("prompts.png"), "b.png": (LESSON, "A heading"), "c.gif": (LESSON, "A clip")}
+    monkeypatch.setattr(regenerate, "ASSETS", assets)
     monkeypatch.setattr(notebooks, "ROOT", tmp_path / "repository")
     return Path(shutil.copytree(made, tmp_path / "repository"))
 
@@ -40,6 +53,7 @@ def test_from_the_lessons_on(root):
     assert notebooks.read(root / f"{LESSON}.ipynb").cells[1].execution_count == 1
     colors = [Image.open(root / "assets" / name).getpixel((0, 0)) for name in ("a.png", "b.png")]
     assert colors == [(0, 0, 255), (255, 0, 0)]
+    assert Image.open(root / "assets" / "c.gif").n_frames == 3
 
 
 def test_all_begins_with_the_demo(root, monkeypatch, capsys):
@@ -86,7 +100,7 @@ def test_pictures_that_readme_cannot_show(root, monkeypatch):
 def test_what_readme_shows_is_what_is_made_again():
     """With the executed lessons as they are stored: a heading that was renamed is found here."""
     root = Path(regenerate.__file__).parent.parent
-    assert {path.name for path in (root / "assets").glob("*.png")} == set(regenerate.ASSETS)
+    assert {path.name for path in (root / "assets").iterdir()} == set(regenerate.ASSETS)
     for place in regenerate.ASSETS.values():
         if not isinstance(place, Path):
             lesson, heading = place

@@ -1,0 +1,70 @@
+"""The benchmark of Task 1 measures what it says, and a loop that is wrong does not pass."""
+
+import json
+
+import nbformat
+import pytest
+
+from benchmarks import task1
+from course import notebooks
+from course.models import find_model
+
+
+def test_the_lessons_loop_passes(tiny_folder):
+    rows = task1.compare(find_model(tiny_folder), "tiny", steps=3)
+    assert len(rows) == 4 and all(row.holds for row in rows)
+    assert len({row.figure for row in rows}) == 4
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "row"),
+    [
+        ("return uncond + guidance_scale *", "return cond + guidance_scale *", 0),  # guidance on the wrong term
+        ("alpha_bar_prev.sqrt() * x_0 + direction", "alpha_bar.sqrt() * x_0 + direction", 0),
+        ("x_0 = (x_t - (1 - alpha_bar).sqrt() * noise)", "x_0 = (x_t - (1 - alpha_bar) * noise)", 1),
+        ("+ sigma * fresh", "+ 0.99 * sigma * fresh", 2),
+    ],
+)
+def test_a_wrong_loop_does_not(tiny_folder, tmp_path, monkeypatch, right, wrong, row):
+    source = task1.LESSON.read_text()
+    assert source.count(right) == 1
+    (tmp_path / "lesson.ipynb").write_text(source.replace(right, wrong))
+    monkeypatch.setattr(task1, "LESSON", tmp_path / "lesson.ipynb")
+    rows = task1.compare(find_model(tiny_folder), "tiny", steps=3)
+    assert rows[row].holds is False
+
+
+def test_a_random_model_that_predicts_v(tiny_folder, tmp_path):
+    model = task1.random_v_model(find_model(tiny_folder), tmp_path / "v")
+    assert model.prediction_type == "v_prediction"
+    assert all(row.holds for row in task1.compare(model, "v", steps=2))
+
+
+def test_frames(tiny_folder):
+    *worst, share = task1.frame_rows(find_model(tiny_folder), steps=6)
+    assert [row.unit for row in worst] == ["dB", "dB"] and all(row.value > 10 for row in worst)
+    assert "(4 of 7 frames decoded)" in worst[0].figure
+    assert share.value > -1 and share.bar == 1
+
+
+def test_times_of_the_lessons_that_exist(tmp_path, monkeypatch):
+    for name, cell in (("quick", "import time; time.sleep(3)"), ("broken", "1 / 0")):
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)]), tmp_path / f"{name}.ipynb")
+    monkeypatch.setattr(task1, "MINUTES", {"quick": 2.0, "to_come": 1.0})
+    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
+    [row] = task1.time_rows()
+    assert 0.05 <= row.value < 1 and row.holds and row.figure.endswith("quick")
+    with pytest.raises(RuntimeError, match=r"broken.ipynb failed:[\s\S]*ZeroDivisionError"):
+        task1.minutes(tmp_path / "broken.ipynb")
+
+
+def test_rows_are_stored_and_replaced(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(task1, "RESULTS", tmp_path / "results" / "task1.json")
+    monkeypatch.setattr(task1, "GROUPS", {"one": lambda: [task1.Row("a", 2e-6, "", "<=", 1e-5)]})
+    for _ in range(2):
+        task1.main(["one"])
+    [row] = json.loads(task1.RESULTS.read_text())["rows"]
+    assert row["command"] == "python -m benchmarks.task1 one" and row["holds"]
+    assert "2.0e-06" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        task1.main(["two"])
