@@ -105,7 +105,8 @@ def frame_rows(model: Model | None = None, steps: int = STEPS) -> list[Row]:
         series = torch.stack([*(getattr(step, name)[0] for step in sd.steps), sd.steps[-1].x_prev[0]])
         keys = lesson.key_steps(name, steps)
         worst = 1e9
-        for i, frame in enumerate(sd.decode_series(series, keys)):
+        final = sd.decode_latents(series[-1:])[0]
+        for i, frame in enumerate(sd.decode_series(series, keys, final)):
             exact = sd.decode_latents(series[i][None])[0].clamp(-1, 1)
             if i not in keys:
                 error = ((frame.clamp(-1, 1) - exact) / 2).square().mean()
