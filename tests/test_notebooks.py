@@ -3,11 +3,14 @@
 import ast
 import re
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as iio
 import nbformat
 import numpy as np
 import pytest
+import torch
+from diffusers import DDIMScheduler
 from PIL import Image
 
 from course import notebooks
@@ -162,6 +165,26 @@ def test_make_video_takes_the_frames_that_are_there(tmp_path: Path):
     assert [len(film) for film in films] == [14, 14]
     reds = films[0][:12, 30, 20, 0].astype(int)  # inside the left picture
     assert (np.diff(reds) > 0).all()
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("steps", [2, 10, 50])
+def test_make_video_works_out_the_prediction_of_ddim(kind, steps):
+    """The lesson's own function, from the two states alone, against what the scheduler says it predicted."""
+    cells = code_cells(notebooks.read(notebooks.ROOT / "make_video.ipynb"))
+    lesson: dict[str, Any] = {}
+    exec(next(cell.source for cell in cells if cell.source.startswith("def predicted_x_0")), lesson)
+    scheduler = DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False, prediction_type=kind)
+    scheduler.set_timesteps(steps)
+    generator = torch.Generator().manual_seed(0)
+    x_t = torch.randn(1, 4, 8, 8, generator=generator)
+    alphas = [*scheduler.alphas_cumprod[scheduler.timesteps].tolist(), scheduler.final_alpha_cumprod.item()]
+    for i, t in enumerate(scheduler.timesteps):
+        step = scheduler.step(torch.randn(x_t.shape, generator=generator), t, x_t)
+        found = lesson["predicted_x_0"](x_t, step.prev_sample, *alphas[i : i + 2])
+        largest = step.pred_original_sample.abs().max()  # divided by a small alpha at first: tens, for random noise
+        assert (found - step.pred_original_sample).abs().max() <= 1e-4 * largest
+        x_t = step.prev_sample
 
 
 # --- notebooks.execute itself
