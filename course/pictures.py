@@ -1,10 +1,8 @@
-"""Pictures and video as the lessons show them: labelled grids, and frames written as MP4 or GIF."""
+"""Pictures as the lessons show them: labelled grids."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TypeAlias
 
-import imageio.v3 as iio
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -61,7 +59,7 @@ def grid(
     size = max(11, width // 16)
     font = ImageFont.load_default(size)
     gap, line_height = 4, round(size * 1.3)
-    wrapped = [_wrap(title, font, width) for title in above_tiles]
+    wrapped = [wrap(title, font, width) for title in above_tiles]
     above = line_height * max((text.count("\n") + 1 for text in wrapped), default=0)
     left = max((round(font.getlength(row)) + 2 * gap for row in beside), default=0)
     every_line = len(wrapped) == len(tiles) > columns
@@ -80,29 +78,7 @@ def grid(
     return sheet
 
 
-def save_video(frames: Iterable[Picture], path: str | Path, fps: float = 12) -> Path:
-    """Write frames of one size, in order, as .mp4 (H.264, plays in every browser) or .gif (loops); returns the path.
-    An odd last row or column is left out of an MP4, which has even sides."""
-    path = Path(path)
-    arrays = [np.asarray(to_pil(frame)) for frame in frames]  # each (H, W, 3) uint8
-    if not arrays:
-        raise ValueError("a video needs at least one frame")
-    sizes = {array.shape for array in arrays}
-    if len(sizes) > 1:
-        raise ValueError(f"the frames of a video have one size, not {sorted(sizes)}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".gif":
-        iio.imwrite(path, arrays, duration=1000 / fps, loop=0)
-    elif path.suffix == ".mp4":
-        height, width = (n - n % 2 for n in arrays[0].shape[:2])
-        even = [array[:height, :width] for array in arrays]
-        iio.imwrite(path, even, fps=fps, codec="libx264", pixelformat="yuv420p", macro_block_size=2)
-    else:
-        raise ValueError(f"a video ends in .mp4 or .gif, not {path.suffix!r}")
-    return path
-
-
-def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+def wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
     """Break `text` between words into lines of at most `width` pixels."""
     lines = [""]
     for word in text.split():

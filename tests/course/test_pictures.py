@@ -1,6 +1,5 @@
-"""Pictures in, pictures out: conversions, grids and films keep what they are given."""
+"""Pictures in, pictures out: conversions and grids keep what they are given."""
 
-import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
@@ -80,21 +79,3 @@ def test_grid_scales_pictures_of_any_size_to_one_width():
 def test_labels_that_do_not_fit_are_refused(wrong):
     with pytest.raises(ValueError):
         pictures.grid(**wrong)
-
-
-@pytest.mark.parametrize(("name", "size"), [("film.mp4", (32, 48)), ("film.gif", (33, 49))])
-def test_video_keeps_frames_and_order(tmp_path, name, size):
-    frames = [flat(color, 49, 33) for color in (RED, BLUE, RED)]
-    path = pictures.save_video(frames, tmp_path / "new" / name, fps=3)
-    read = iio.imread(path)
-    assert read.shape[:3] == (3, *size)
-    assert [int(frame[..., :3].mean((0, 1)).argmax()) for frame in read] == [0, 2, 0]
-
-
-def test_video_refuses_what_it_cannot_write(tmp_path):
-    with pytest.raises(ValueError, match="at least one"):
-        pictures.save_video([], tmp_path / "film.mp4")
-    with pytest.raises(ValueError, match="one size"):
-        pictures.save_video([flat(RED), flat(RED, 16, 16)], tmp_path / "film.mp4")
-    with pytest.raises(ValueError, match=r"\.avi"):
-        pictures.save_video([flat(RED)], tmp_path / "film.avi")
