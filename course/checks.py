@@ -573,7 +573,7 @@ def frame_order(function: Callable[[list[str]], list[str]]) -> None:
     """Task 1.2 video (a): `in_order(names)` sorts names of frames by their number."""
     for wanted in (
         ["8.png", "9.png", "10.png", "11.png", "100.png"],
-        ["7.png", "08.png", "009.png", "0010.png"],
+        ["007.png", "8.png", "0010.png", "11.png"],
         ["frame_2.jpg", "frame_10.jpg"],
         ["009_t0641.png", "010_t0601.png"],
     ):

@@ -44,7 +44,7 @@ def run_demo(outputs: Path, root: Path) -> None:
 def store_lessons(outputs: Path, root: Path) -> None:
     """Put the lessons that the demo executed in the place of those in `root`. Raises RegenerateError if one was not
     executed, was changed since, or names a path of this machine."""
-    for path in sorted(root.glob("task_*.ipynb")):
+    for path in notebooks.lessons():
         executed = outputs / "lessons" / path.name
         if not executed.exists():
             raise RegenerateError(f"{path.name} was not executed: begin with the stage demo.")

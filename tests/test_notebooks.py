@@ -3,23 +3,31 @@
 import ast
 import re
 from pathlib import Path
+from typing import Any
 
+import imageio.v3 as iio
 import nbformat
+import numpy as np
 import pytest
+import torch
+from diffusers import DDIMScheduler
+from PIL import Image
 
 from course import notebooks
 from course.notebooks import LessonError
 
 LESSONS = notebooks.lessons()
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
-
-each_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+QUICK = {"STEPS": 2}
 
 
 @pytest.fixture
 def quick(tmp_path: Path) -> dict[str, object]:
-    """Few steps, and a folder of its own for each run: the tests run side by side."""
-    return {"STEPS": 2, "OUTPUTS": str(tmp_path)}
+    """Few steps, and folders of its own: lessons that run side by side must not read each other's frames."""
+    return {**QUICK, "OUTPUTS": str(tmp_path / "outputs"), "FRAMES": str(tmp_path / "frames")}
+
+
+each_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 
 
 def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
@@ -125,14 +133,58 @@ def test_each_missing_solution_is_told_by_its_own_check(path, quick, tiny_folder
         assert [name for name in re.findall(r"`(\w+)`", message) if name not in source] == []
 
 
-def test_1_1_runs_on_a_model_from_a_folder(quick, tiny_folder: Path):
+def test_1_1_runs_on_a_model_from_a_folder(tiny_folder: Path):
     path = notebooks.ROOT / "task_1_1_Stable_Diffusion_intro.ipynb"
-    done = notebooks.execute(notebooks.read(path), quick, {"COURSE_MODEL": str(tiny_folder)})
+    done = notebooks.execute(notebooks.read(path), QUICK, {"COURSE_MODEL": str(tiny_folder)})
     text = "".join(o.get("text", "") for cell in code_cells(done) for o in cell.outputs)
     assert text.count("✓") == 8
     assert "64 x 64 pixels" in text
     assert "has never seen: purple, giraffe" in text
     assert "Cut from its end" in text
+
+
+def test_lessons_come_in_order():
+    names = [path.stem for path in LESSONS]
+    assert names.index("make_video") > names.index("task_1_1_Stable_Diffusion_intro")
+    assert not any(name.startswith("task_1_3") or name[5:] > "2" for name in names[: names.index("make_video")])
+
+
+def test_make_video_takes_the_frames_that_are_there(tmp_path: Path):
+    """Of odd sizes, unpadded, more than ten; no model is asked for, so that one that does not exist does no harm."""
+    for side, size in (("x_t", (33, 21)), ("x_0", (50, 35))):
+        (tmp_path / side).mkdir()
+        for step in range(12):
+            Image.new("RGB", size, (20 * step, 0, 0)).save(tmp_path / side / f"{step}_t{990 - step}.png")
+    path = notebooks.ROOT / "make_video.ipynb"
+    settings = {"FRAMES": str(tmp_path), "OUTPUTS": str(tmp_path / "out"), "HEIGHT": None, "FPS": 4, "HOLD": 0.5}
+    done = notebooks.execute(notebooks.read(path), settings, {"COURSE_MODEL": "there is none"})
+    text = "".join(o.get("text", "") for cell in code_cells(done) for o in cell.outputs)
+    assert text.count("✓") == 3 and "These are the frames of lesson 1.2" in text
+    assert "12 pairs, from 0_t990.png 0_t990.png to 11_t979.png" in text
+    films = [iio.imread(tmp_path / "out" / name) for name in ("yours.mp4", "sampling.mp4")]
+    assert [len(film) for film in films] == [14, 14]
+    reds = films[0][:12, 30, 20, 0].astype(int)  # inside the left picture
+    assert (np.diff(reds) > 0).all()
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("steps", [2, 10, 50])
+def test_make_video_works_out_the_prediction_of_ddim(kind, steps):
+    """The lesson's own function, from the two states alone, against what the scheduler says it predicted."""
+    cells = code_cells(notebooks.read(notebooks.ROOT / "make_video.ipynb"))
+    lesson: dict[str, Any] = {}
+    exec(next(cell.source for cell in cells if cell.source.startswith("def predicted_x_0")), lesson)
+    scheduler = DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False, prediction_type=kind)
+    scheduler.set_timesteps(steps)
+    generator = torch.Generator().manual_seed(0)
+    x_t = torch.randn(1, 4, 8, 8, generator=generator)
+    alphas = [*scheduler.alphas_cumprod[scheduler.timesteps].tolist(), scheduler.final_alpha_cumprod.item()]
+    for i, t in enumerate(scheduler.timesteps):
+        step = scheduler.step(torch.randn(x_t.shape, generator=generator), t, x_t)
+        found = lesson["predicted_x_0"](x_t, step.prev_sample, *alphas[i : i + 2])
+        largest = step.pred_original_sample.abs().max()  # divided by a small alpha at first: tens, for random noise
+        assert (found - step.pred_original_sample).abs().max() <= 1e-4 * largest
+        x_t = step.prev_sample
 
 
 # --- notebooks.execute itself

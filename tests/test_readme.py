@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from course import notebooks
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md")]
 
@@ -53,7 +55,7 @@ def test_lessons_in_the_table_are_those_that_exist():
     text = (ROOT / "README.md").read_text()
     here, to_come = text.split("Not here yet", 1)
     assert set(re.findall(r"^\| \[.*?\]\((\S+\.ipynb)\)", here, flags=re.MULTILINE)) == {
-        path.name for path in ROOT.glob("task_*.ipynb")
+        path.name for path in notebooks.lessons()
     }
     promised = re.findall(r"^\| (\d(?:\.\d)?) ", to_come, flags=re.MULTILINE)
     assert promised and not any(list(ROOT.glob(f"task_{number.replace('.', '_')}_*")) for number in promised)

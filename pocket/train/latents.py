@@ -8,7 +8,9 @@ import hashlib
 import json
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -89,13 +91,24 @@ def extra_shards(
     ranges = [range(EXTRA_SEED + low, EXTRA_SEED + min(low + SHARD, count)) for low in lows]
     samples = 1 if run.smoke else 4
     batches = scene_batches(ranges, "train", workers=workers_here())
-    for low, scenes in zip(lows, batches, strict=True):
-        if scenes.labels["heldout"].any():
-            raise ValueError("a scene of the training split holds a composition that training must never see")
-        parts = [scenes.params[i : i + RENDER_BATCH] for i in range(0, len(scenes), RENDER_BATCH)]
-        latents = torch.cat([encode(render(part, samples=samples, device=run.device).color) for part in parts])
-        write_shard(run.folder / f"extra-{low:08d}", latents, encode_all(tokenizer, scenes.captions))
-        yield len(scenes)
+
+    def write(low: int, latents: Tensor, captions: list[list[str]]) -> int:
+        write_shard(run.folder / f"extra-{low:08d}", latents, encode_all(tokenizer, captions))
+        return len(captions)
+
+    # One shard is tokenized and written while the next one is drawn: in turn they take a third of the time.
+    pending: deque[Future[int]] = deque()
+    with ThreadPoolExecutor(1) as writer:
+        for low, scenes in zip(lows, batches, strict=True):
+            if scenes.labels["heldout"].any():
+                raise ValueError("a scene of the training split holds a composition that training must never see")
+            parts = [scenes.params[i : i + RENDER_BATCH] for i in range(0, len(scenes), RENDER_BATCH)]
+            latents = torch.cat([encode(render(part, samples=samples, device=run.device).color) for part in parts])
+            pending.append(writer.submit(write, low, latents, scenes.captions))
+            if len(pending) > 1:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 def main(run: common.Run) -> None:

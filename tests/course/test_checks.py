@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import itertools
 from inspect import isfunction
 from types import FunctionType, MethodType
 
@@ -433,3 +434,63 @@ def test_strengths_and_their_mistakes(lesson):
         (right[::-1], "not the norms"),
     ]:
         told(advice, checks.strengths, wrong, steps)
+
+
+# --- make_video
+
+
+def number(name: str) -> int:
+    return int("".join(itertools.takewhile(str.isdigit, name.removeprefix("frame_"))))
+
+
+def in_order(names):
+    return sorted(names, key=number)
+
+
+def paired(left, right):
+    if sorted(map(number, left)) != sorted(map(number, right)):
+        raise ValueError("without a partner")
+    return list(zip(in_order(left), in_order(right), strict=True))
+
+
+def test_frame_order(capsys):
+    checks.frame_order(in_order)
+    assert "✓" in capsys.readouterr().out
+    for wrong, advice in [
+        (lambda names: None, "`in_order` is still empty"),
+        (sorted, "A number is more than its text"),
+        (lambda names: sorted(names, key=lambda name: (len(name), name)), "A number is more than its text"),
+        (lambda names: in_order(names)[::-1], "by their numbers they are"),
+        (lambda names: sorted(map(number, names)), "return the same names"),
+        (lambda names: in_order(names)[1:], "return the same names"),
+    ]:
+        with pytest.raises(CheckFailed, match=advice):
+            checks.frame_order(wrong)
+
+
+def test_frame_pairs(capsys):
+    checks.frame_pairs(paired)
+    assert "✓" in capsys.readouterr().out
+    for wrong, advice in [
+        (lambda left, right: None, "`pairs` is still empty"),
+        (lambda left, right: list(zip(left, right, strict=True)), "Put both sides in order first"),
+        (lambda left, right: list(zip(in_order(left), in_order(right), strict=False)), "have no partner"),
+        (lambda left, right: list(zip(in_order(left), in_order(right), strict=True)), "compare the steps"),
+    ]:
+        with pytest.raises(CheckFailed, match=advice):
+            checks.frame_pairs(wrong)
+
+
+def test_hold(capsys):
+    checks.hold(lambda frames, fps, hold: frames + [frames[-1]] * round(hold * fps))
+    assert "✓" in capsys.readouterr().out
+    for wrong, advice in [
+        (lambda frames, fps, hold: None, "`held` is still empty"),
+        (lambda frames, fps, hold: (*frames,), "return a list"),
+        (lambda frames, fps, hold: frames * 3, "only the last frame"),
+        (lambda frames, fps, hold: [frames[-1]] * round(hold * fps), "all frames come first"),
+        (lambda frames, fps, hold: frames + [frames[-1]] * round(hold), "that takes 16"),
+        (lambda frames, fps, hold: frames + [frames[-1]] * (round(hold * fps) - 1), "that takes 16"),
+    ]:
+        with pytest.raises(CheckFailed, match=advice):
+            checks.hold(wrong)

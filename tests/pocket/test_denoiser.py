@@ -42,7 +42,7 @@ def test_timesteps_cover_the_schedule_evenly():
 
 def test_min_snr_weight_is_one_where_noise_rules_and_falls_as_the_signal_grows():
     alphas_cumprod = torch.tensor([0.1, 0.5, 5 / 6, 0.99])  # SNR 1/9, 1, 5, 99
-    torch.testing.assert_close(d.min_snr_weight(alphas_cumprod), torch.tensor([1.0, 1.0, 1.0, 5 / 99]))
+    torch.testing.assert_close(d.min_snr_weight(alphas_cumprod, 5.0), torch.tensor([1.0, 1.0, 1.0, 5 / 99]))
 
 
 def test_the_schedule_is_stable_diffusions(trainee):
