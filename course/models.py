@@ -162,13 +162,12 @@ class Model:
                 raise RequestError(f"A prompt is a text, not {text!r}.")
         if not lists[0]:
             raise RequestError('There is no prompt. For a picture of nothing in particular the prompt is "".')
-        if len(lists[1]) == 1:
-            lists[1] *= len(lists[0])
-        if len(lists[0]) != len(lists[1]):
+        if len(lists[1]) not in (1, len(lists[0])):
             raise RequestError(
                 f"There are {len(lists[0])} prompts and {len(lists[1])} negative prompts: give as many, or one for all."
             )
-        return [[self.check_prompt(text) for text in texts] for texts in lists]
+        wanted, unwanted = ([self.check_prompt(text) for text in texts] for texts in lists)
+        return [wanted, unwanted if len(unwanted) == len(wanted) else unwanted * len(wanted)]
 
     def check_steps(self, steps: int) -> int:
         """`steps` if the model can be sampled in so many; else raises RequestError."""
