@@ -39,7 +39,8 @@ def with_settings(folder: Path, target: Path, **settings: object) -> Path:
 def v_folder(tiny_folder, tmp_path_factory) -> Path:
     """The tiny model taken for one that predicts v, with timesteps as pocket has them."""
     target = tmp_path_factory.mktemp("v") / "model"
-    return with_settings(tiny_folder, target, prediction_type="v_prediction", timestep_spacing="trailing")
+    settings = {"prediction_type": "v_prediction", "timestep_spacing": "trailing", "set_alpha_to_one": True}
+    return with_settings(tiny_folder, target, **settings)
 
 
 @pytest.fixture(scope="module")
