@@ -83,7 +83,8 @@ def camera_normals(normal: Tensor, params: np.ndarray | Tensor) -> Tensor:
 
     params: (N, SCENE_FLOATS). A landscape is seen on a cylinder: each of its columns has a camera of its own.
     """
-    at, height, width = layout(), *normal.shape[1:3]
+    at = layout()
+    height, width = normal.shape[1], normal.shape[2]
     scenes = torch.as_tensor(params, device=normal.device)
     own = torch.stack([scenes[:, at[name] : at[name] + 3] for name in ("H_RIGHT", "H_UP", "H_FORWARD")], dim=1)
     # landscape.h: x in heights of the picture from its middle, each height 60 degrees of the horizon
