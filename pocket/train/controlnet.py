@@ -168,7 +168,7 @@ def main(run: common.Run) -> None:
     trainee = Trainee(unet, controlnet, text, vae.config.scaling_factor, empty).to(run.device)
     unet.to(memory_format=torch.channels_last)
     controlnet.to(memory_format=torch.channels_last)
-    batch = run.batch or (4 if run.smoke else BATCH)
+    batch = run.batch or (2 if run.smoke else BATCH)
     size = sum(p.numel() for p in controlnet.parameters()) / 1e6
     run.say(f"{len(data):,} scenes a process, {size:.1f} M parameters")
 
@@ -202,7 +202,7 @@ def main(run: common.Run) -> None:
         plain.save_pretrained(folder)
 
     optimizer = common.adamw(controlnet, lr=3e-4)
-    limits: dict[str, Any] = {"steps": 3, "minutes": 1.0} if run.smoke else {"steps": 100_000, "minutes": 7.0}
+    limits: dict[str, Any] = {"steps": 2, "minutes": 1.0} if run.smoke else {"steps": 100_000, "minutes": 7.0}
     common.train(run, trainee, optimizer, loss_fn, save, warmup=1 if run.smoke else 200, **limits)
     if strip:
         # With the averaged weights, which are those that ship.

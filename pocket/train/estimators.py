@@ -247,7 +247,7 @@ def main(run: common.Run) -> None:
     model = load(run.kind, run.weights_of(run.stage)) if run.init else build(run.kind, run.smoke)
     model.to(run.device)
     losses = depth_losses if run.kind == "depth" else normal_losses
-    batch = run.batch or (4 if run.smoke else BATCH)
+    batch = run.batch or (2 if run.smoke else BATCH)
     size = sum(p.numel() for p in model.parameters()) / 1e6
     run.say(f"{len(views):,} scenes a process, {size:.2f} M parameters")
 
@@ -263,6 +263,6 @@ def main(run: common.Run) -> None:
         write_processor(folder, 256)
 
     optimizer = common.adamw(model, lr=1e-3, weight_decay=0.02)
-    limits: dict[str, Any] = {"steps": 3, "minutes": 1.0} if run.smoke else {"steps": 100_000, "minutes": 2.5}
+    limits: dict[str, Any] = {"steps": 2, "minutes": 1.0} if run.smoke else {"steps": 100_000, "minutes": 2.5}
     common.train(run, model, optimizer, loss_fn, save, warmup=1 if run.smoke else 300, **limits)
     run.accelerator.wait_for_everyone()

@@ -78,7 +78,8 @@ def test_near_is_bright_and_the_sky_is_black():
     assert flat.shape == (4, 4, 3) and not flat.any()
     with pytest.raises(ValueError, match="finite"):
         lessons.depth_to_image(np.full((4, 4), np.nan))
-    assert lessons.image_to_depth(lessons.depth_to_image(np.array([[0.0, 1], [2, 4]]))).tolist() == [[0, 0.25], [0.5, 1]]
+    image = lessons.depth_to_image(np.array([[0.0, 1], [2, 4]]))
+    assert lessons.image_to_depth(image).tolist() == [[0, 0.25], [0.5, 1]]
 
 
 @pytest.mark.parametrize(
@@ -184,7 +185,7 @@ def test_shards_stay_grow_and_go_with_their_autoencoder(work):
 @pytest.mark.parametrize("kind", common.CONDITIONS)
 def test_latents_keep_their_condition(work, kind):
     data = controlnet.Controlled(work / "conditions", kind, torch.device("cpu"))
-    moments, tokens, condition = data.sample(12, torch.Generator().manual_seed(0))
+    moments, _, condition = data.sample(12, torch.Generator().manual_seed(0))
     assert condition.shape == (12, 3, 256, 256) and condition.dtype == torch.float32
     assert 0 <= condition.min() and condition.max() <= 1 and condition.max() > 0.5
     for latent, seen in zip(moments, condition, strict=True):
