@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from . import common
 from .data import RENDER_BATCH, SHARD, encode_all, scene_batches, workers_here
 from .latents import fingerprint, make_encoder
 
-SCENES = 80_000  # a quarter of them landscapes, as `sample_scene` mixes them
+SCENES = 72_000  # a quarter of them landscapes, as `sample_scene` mixes them
 SEED = 2**34  # scene i has seed SEED + i: beyond the latents stage's scenes, below the test scenes
 LOW, HIGH = 100, 200  # Canny's thresholds on the gradient of an 8-bit picture
 CANNY_BLUR = 1.4  # deviation in pixels
@@ -197,18 +198,29 @@ def write(folder: Path, arrays: dict[str, np.ndarray]) -> None:
         np.save(folder / f"{name}.npy", array)
 
 
+def ensure(run: common.Run) -> None:
+    """The conditions that another stage trains on: as many as it is asked for, or else as were asked for last; what is
+    there already stays."""
+    path = run.work / "conditions" / "source.json"
+    last = json.loads(path.read_text())["scenes"] if path.exists() else None
+    main(replace(run, stage="conditions", scenes=run.scenes or last))
+
+
 def main(run: common.Run) -> None:
     """Fills WORK/conditions; finished shards stay, unless another autoencoder or tokenizer made them."""
     began, made = time.perf_counter(), 0
     count = run.scenes or (16 if run.smoke else SCENES)
     source = {name: fingerprint(run.weights_of(name)) for name in ("autoencoder", "tokenizer")}
-    known = run.folder / "source.json"
+    path = run.folder / "source.json"
     run.folder.mkdir(parents=True, exist_ok=True)
-    if run.is_main and (not known.exists() or json.loads(known.read_text()) != source):
-        for folder in run.folder.glob("scenes-*"):
-            shutil.rmtree(folder)
-        (run.folder / "time.json").unlink(missing_ok=True)
-        common.replace_file(known, lambda path: path.write_text(json.dumps(source)))
+    known = json.loads(path.read_text()) if path.exists() else {}
+    run.accelerator.wait_for_everyone()  # all have read it
+    if run.is_main and known != source | {"scenes": count}:
+        if {name: known.get(name) for name in source} != source:
+            for folder in run.folder.glob("scenes-*"):
+                shutil.rmtree(folder)
+            (run.folder / "time.json").unlink(missing_ok=True)
+        common.replace_file(path, lambda new: new.write_text(json.dumps(source | {"scenes": count})))
     run.accelerator.wait_for_everyone()
 
     def is_there(low: int) -> bool:

@@ -7,7 +7,6 @@ training begins at the denoiser itself. One network a kind of condition, `python
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +153,7 @@ class Strip:
 
 def main(run: common.Run) -> None:
     """Trains the ControlNet of one kind on WORK/conditions and writes WORK/controlnet-KIND/weights and strip/."""
-    conditions.main(replace(run, stage="conditions"))  # what is there already stays
+    conditions.ensure(run)
     data = Controlled(run.work / "conditions", run.kind, run.device, run.rank, run.processes)
     tokenizer = load(run.weights_of("tokenizer"), run.weights_of("towers"))
     text = CLIPModel.from_pretrained(run.weights_of("towers"), dtype=torch.float32).text_model

@@ -6,7 +6,6 @@ like those, with colours, blur and noise varied so that other pictures are not t
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -241,7 +240,7 @@ def load(kind: str, folder: Path) -> PreTrainedModel:
 
 def main(run: common.Run) -> None:
     """Trains the estimator of one kind on WORK/conditions and writes WORK/estimators-KIND/weights."""
-    conditions.main(replace(run, stage="conditions"))  # what is there already stays
+    conditions.ensure(run)
     views = Views(run, 16 if run.smoke else SCENES)
     torch.manual_seed(run.seed)
     model = load(run.kind, run.weights_of(run.stage)) if run.init else build(run.kind, run.smoke)
@@ -263,6 +262,6 @@ def main(run: common.Run) -> None:
         write_processor(folder, 256)
 
     optimizer = common.adamw(model, lr=1e-3, weight_decay=0.02)
-    limits: dict[str, Any] = {"steps": 2, "minutes": 1.0} if run.smoke else {"steps": 100_000, "minutes": 2.5}
+    limits: dict[str, Any] = {"steps": 2, "minutes": 1.0} if run.smoke else {"steps": 100_000, "minutes": 3.0}
     common.train(run, model, optimizer, loss_fn, save, warmup=1 if run.smoke else 300, **limits)
     run.accelerator.wait_for_everyone()

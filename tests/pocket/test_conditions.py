@@ -177,6 +177,10 @@ def test_shards_stay_grow_and_go_with_their_autoencoder(work):
     assert (shard / "depth.npy").stat().st_mtime_ns == before
     train_main(["conditions", "--smoke", "--scenes", "6", "--work", str(work)])
     assert len(np.load(shard / "tokens.npy")) == 6
+    parser = argparse.ArgumentParser()
+    common.add_arguments(parser)
+    conditions.ensure(common.start("controlnet-canny", parser.parse_args(["--smoke", "--work", str(work)])))
+    assert len(np.load(shard / "tokens.npy")) == 6  # another stage takes what was asked for last
     (work / "autoencoder" / "weights" / "note.txt").write_text("another")
     train_main(["conditions", "--smoke", "--scenes", "4", "--work", str(work)])
     assert len(np.load(shard / "tokens.npy")) == 4
