@@ -27,7 +27,7 @@ def test_commands_exist(document):
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     used = set(re.findall(r"(?:^|`|=\S+ )make (\w+)", text, flags=re.MULTILINE))
     assert used and used <= targets
-    modules = set(re.findall(r"python -m ((?:course|pocket|tests)[\w.]*)", text))
+    modules = set(re.findall(r"python -m ((?:benchmarks|course|pocket|tests)[\w.]*)", text))
     assert modules and [module for module in modules if importlib.util.find_spec(module) is None] == []
 
 

@@ -245,6 +245,8 @@ def main(run: common.Run) -> None:
     torch.manual_seed(run.seed)
     model = load(run.kind, run.weights_of(run.stage)) if run.init else build(run.kind, run.smoke)
     model.to(run.device)
+    with torch.no_grad():  # transformers hangs hooks into the network at its first call, which would break the graph
+        estimate(run.kind, model.eval(), torch.zeros(1, 3, 64, 64, device=run.device))
     losses = depth_losses if run.kind == "depth" else normal_losses
     batch = run.batch or (2 if run.smoke else BATCH)
     size = sum(p.numel() for p in model.parameters()) / 1e6
