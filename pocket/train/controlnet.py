@@ -202,7 +202,8 @@ def main(run: common.Run) -> None:
 
     optimizer = common.adamw(controlnet, lr=3e-4)
     limits: dict[str, Any] = {"steps": 2, "minutes": 1.0} if run.smoke else {"steps": 100_000, "minutes": 7.0}
-    common.train(run, trainee, optimizer, loss_fn, save, warmup=1 if run.smoke else 200, **limits)
+    warmup = min(200, (run.steps or limits["steps"]) // 10)  # a toy run has no time for more
+    common.train(run, trainee, optimizer, loss_fn, save, warmup=warmup, **limits)
     if strip:
         # With the averaged weights, which are those that ship.
         strip.add(json.loads((run.folder / "curve.json").read_text())["steps"])

@@ -265,5 +265,6 @@ def main(run: common.Run) -> None:
 
     optimizer = common.adamw(model, lr=1e-3, weight_decay=0.02)
     limits: dict[str, Any] = {"steps": 2, "minutes": 1.0} if run.smoke else {"steps": 100_000, "minutes": 3.0}
-    common.train(run, model, optimizer, loss_fn, save, warmup=1 if run.smoke else 300, **limits)
+    warmup = min(300, (run.steps or limits["steps"]) // 10)
+    common.train(run, model, optimizer, loss_fn, save, warmup=warmup, **limits)
     run.accelerator.wait_for_everyone()
