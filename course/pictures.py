@@ -1,14 +1,24 @@
-"""Pictures as the lessons show them: labelled grids."""
+"""Pictures as the lessons show them: labelled grids, false colours, and any picture file that a person brings."""
 
+import warnings
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+
+from course.errors import CourseError
 
 INK, PAPER = (40, 40, 40), (255, 255, 255)
+LEAST_SIDE = 16  # pixels
+MOST_PIXELS = 150_000_000  # in colour half a gigabyte
 Picture: TypeAlias = "Image.Image | np.ndarray | torch.Tensor"
+
+
+class PictureError(CourseError):
+    """A picture cannot be used; the message names it and says why."""
 
 
 def to_pil(picture: Picture) -> Image.Image:
@@ -44,6 +54,62 @@ def heat(values: torch.Tensor, over: "Picture | None" = None, side: int | None =
     smooth = np.asarray(Image.fromarray(level).resize(size, Image.Resampling.BICUBIC)).clip(0, 1)
     colored = Image.fromarray((colormaps["inferno"](smooth)[..., :3] * 255).astype(np.uint8))
     return colored if below is None else Image.blend(below, colored, 0.6)
+
+
+def load_picture(path: str | Path, size: int | tuple[int, int] | None = None) -> Image.Image:
+    """Any picture file as RGB, upright as its camera was held, what is transparent on white, 16 bits as 8, of an
+    animation the first frame.
+
+    `size`, one number for a square or (width, height): cut about its middle to that shape and brought to it.
+    Raises PictureError if there is no such file, it is no picture or a damaged one, or it is too small or too large.
+    """
+    path = Path(path).expanduser()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large pictures are welcome
+            with Image.open(path) as opened:
+                if opened.width * opened.height > MOST_PIXELS:
+                    raise PictureError(
+                        f"{path} has {opened.width} x {opened.height} pixels, more than {MOST_PIXELS / 1e6:.0f} "
+                        "million: make it smaller first."
+                    )
+                if size is not None:
+                    wanted = (size, size) if isinstance(size, int) else size
+                    opened.draft("RGB", (2 * max(wanted), 2 * max(wanted)))  # a JPEG is read no finer than is needed
+                opened.load()
+                picture = _rgb(ImageOps.exif_transpose(opened))
+    except FileNotFoundError as error:
+        raise PictureError(f"There is no file {path}.") from error
+    except IsADirectoryError as error:
+        raise PictureError(f"{path} is a folder, not a picture.") from error
+    except UnidentifiedImageError as error:
+        raise PictureError(
+            f"{path} is not a picture that can be read here. PNG, JPEG, WebP, GIF, BMP and TIFF can; save it as one of "
+            "these."
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"{path} is too large: {error}. Make it smaller first.") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise PictureError(f"{path} is damaged or cannot be read: {error}.") from error
+    if min(picture.size) < LEAST_SIDE:
+        raise PictureError(
+            f"{path} has {picture.width} x {picture.height} pixels: too few to see anything in. "
+            f"Each side needs {LEAST_SIDE}."
+        )
+    return picture if size is None else ImageOps.fit(picture, wanted, Image.Resampling.LANCZOS)
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    """A picture of any of PIL's kinds as RGB."""
+    if picture.mode.startswith(("I", "F")):  # 16-bit or 32-bit gray, which convert() would cut off at 255
+        values = np.asarray(picture, np.float64)
+        whole = 65535.0 if values.max() > 255 or picture.mode.startswith("I;16") else 255.0
+        return to_pil(values / max(whole, values.max()))
+    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        page = Image.new("RGBA", picture.size, PAPER)
+        return Image.alpha_composite(page, picture).convert("RGB")
+    return picture.convert("RGB")
 
 
 def grid(

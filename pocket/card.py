@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from pocket.evaluate import save_sheet
+from pocket.train.common import CONDITIONS, ESTIMATED
 from pocket.train.data import TEST_SEED
 from pocket.world import caption, heldout_compositions, render, sample_scene
 
@@ -26,12 +27,17 @@ SHOWN = {  # stage: the losses that its curve shows
     "towers": ("loss",),
     "autoencoder": ("l1", "pyramid", "color"),
     "denoiser": ("loss", "mse"),
+    **{f"controlnet-{kind}": ("loss", "mse") for kind in CONDITIONS},
+    "estimators-depth": ("loss", "l1"),
+    "estimators-normals": ("loss", "cosine"),
 }
+AUTO = {"depth": "AutoModelForDepthEstimation", "normals": "AutoModelForSemanticSegmentation"}
 PICTURES = {
     "prompts": "The five prompts that people try first, four seeds each.",
     "captions": "Captions of the full grammar, unselected: the first forty of the evaluation.",
     "compositions": "Compositions that training never saw, unselected.",
     "autoencoder": "Renders and what the autoencoder makes of them.",
+    "control": "Renders, conditions taken from them, pictures made by these, and what is read from the pictures again.",
     "world": "What the model was taught with: scenes of the pocket world and their captions.",
 }
 
@@ -99,6 +105,16 @@ def heldout_lines() -> list[str]:
     return [f"- **{kind}** ({len(said)}): {'; '.join(said)}" for kind, said in kinds.items()]
 
 
+def following_lines(weights: Path) -> list[str]:
+    """Rows of the table of parts for the ControlNets and estimators that ship."""
+    described = {
+        **{f"controlnet/{kind}": (f"steers pictures by {kind}", "ControlNetModel") for kind in CONDITIONS},
+        **{f"estimators/{kind}": (f"reads {kind} from pictures", AUTO[kind]) for kind in ESTIMATED},
+    }
+    there = {part: said for part, said in described.items() if (weights / part).exists()}
+    return [f"| `{part}/` | {what} | `{name}` |" for part, (what, name) in there.items()]
+
+
 def card(weights: Path) -> str:
     """The text of the card."""
     read = lambda name: json.loads((weights / name).read_text())
@@ -137,6 +153,7 @@ def card(weights: Path) -> str:
             "| `clip/` | both towers: CLIP scores and the features of the perceptual distance | `CLIPModel` |",
             "| `perceptual/` | channel weights of the perceptual distance | `course.perceptual` |",
             "| `judge/` | reads objects, colors, views ... from pictures | `AutoModelForImageClassification` |",
+            *following_lines(weights),
             "",
             "## Samples",
             "",
@@ -183,8 +200,10 @@ def card(weights: Path) -> str:
             "2. `towers` trains a CLIP on them; its text tower conditions the denoiser.",
             "3. `perceptual` weighs the image tower's features into a distance; `autoencoder` learns to compress.",
             "4. `latents` encodes the scenes and many fresh ones; `denoiser` learns to make them from noise.",
-            "5. `export` writes this folder; then `python -m pocket.evaluate` measures it and `python -m pocket.card`",
-            "   describes it.",
+            "5. `conditions` draws scenes with their edges, depth and normals; `controlnet --condition canny` and its",
+            "   kin learn to steer the denoiser by them, `estimators` to read depth and normals from pictures.",
+            "6. `export` writes this folder; then `python -m pocket.evaluate` and `python -m benchmarks.control`",
+            "   measure it and `python -m pocket.card` describes it.",
             "",
         ]
     )

@@ -8,7 +8,23 @@ import torch
 
 from . import common
 
-STAGES = ("data", "judge", "towers", "perceptual", "autoencoder", "latents", "denoiser", "export")
+STAGES = (
+    "data", "judge", "towers", "perceptual", "autoencoder", "latents", "denoiser", "conditions", "controlnet",
+    "estimators", "export",
+)  # fmt: skip
+KINDS = {"controlnet": common.CONDITIONS, "estimators": common.ESTIMATED}
+
+
+def names(stage: str, condition: str | None = None) -> list[str]:
+    """The runs of a stage or of "all": a stage with several kinds has one each, as "controlnet-canny", or the one
+    that `condition` names. Raises ValueError if the stage does not know it."""
+    if stage == "all":
+        return [name for each in STAGES for name in names(each)]
+    if stage not in KINDS:
+        return [stage]
+    if condition and condition not in KINDS[stage]:
+        raise ValueError(f"{stage} has no {condition!r}: choose from {', '.join(KINDS[stage])}")
+    return [f"{stage}-{kind}" for kind in KINDS[stage] if condition in (None, kind)]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -17,16 +33,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("stage", choices=(*STAGES, "all"))
     common.add_arguments(parser)
     args = parser.parse_args(arguments)
-    for stage in STAGES if args.stage == "all" else (args.stage,):
-        run = common.start(stage, args)
+    try:
+        runs = names(args.stage, args.condition)
+    except ValueError as error:
+        parser.error(str(error))
+    for name in runs:
+        run = common.start(name, args)
         if common.done(run):
             run.say(f"done in {run.folder}; --init trains on from its weights, or remove the folder to start anew")
             continue
         try:
-            importlib.import_module(f"pocket.train.{stage}").main(run)
+            importlib.import_module(f"pocket.train.{name.partition('-')[0]}").main(run)
         except torch.OutOfMemoryError as error:
             raise SystemExit(
-                f"{stage}: {error}\nThe GPU is too small for this batch: try --batch with half of it"
+                f"{name}: {error}\nThe GPU is too small for this batch: try --batch with half of it"
             ) from error
         # Compiled modules refer to themselves in circles, and hold the stage's pictures until these are collected.
         torch.compiler.reset()

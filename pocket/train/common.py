@@ -31,6 +31,12 @@ SHIPPED = {  # where the weights of each stage, and the tokenizer, lie in the fo
     "autoencoder": "stable-diffusion/vae",
     "denoiser": "stable-diffusion/unet",
 }
+CONDITIONS = ("canny", "depth", "normals", "scribble")  # what a ControlNet can be told of a picture
+ESTIMATED = ("depth", "normals")  # what an estimator reads from a picture, because no formula does
+# The parts that follow the text-to-image model: they ship where they are there. stage-kind: their folder.
+FOLLOWING = {f"controlnet-{kind}": f"controlnet/{kind}" for kind in CONDITIONS} | {
+    f"estimators-{kind}": f"estimators/{kind}" for kind in ESTIMATED
+}
 SAVE_MINUTES = 3.0
 # Reading a loss waits for the GPU, so it is done once in so many steps; a CPU waits anyway.
 SYNC_STEPS = {"cuda": 10, "cpu": 1}
@@ -45,8 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, help="data, checkpoints and logs (default: outputs/pocket)")
     parser.add_argument("--weights", type=Path, help="the folder that ships (default: pocket/weights)")
-    parser.add_argument("--scenes", type=int, help="data: pictures to render")
+    parser.add_argument("--scenes", type=int, help="data, conditions: pictures to render")
     parser.add_argument("--extra", type=int, help="latents: fresh scenes to encode beside the pool")
+    parser.add_argument("--condition", choices=CONDITIONS, help="controlnet, estimators: this kind (default: each)")
     parser.add_argument(
         "--init",
         action="store_true",
@@ -97,6 +104,11 @@ class Run:
         return self.accelerator.is_main_process
 
     @property
+    def kind(self) -> str:
+        """Which of a stage's kinds this is: "canny" of the stage "controlnet-canny"; empty where there is but one."""
+        return self.stage.partition("-")[2]
+
+    @property
     def folder(self) -> Path:
         """WORK/<stage>: state.pt while it runs, weights/ and, at the end, curve.json."""
         return self.work / self.stage
@@ -117,11 +129,11 @@ class Run:
         Raises FileNotFoundError if neither is there.
         """
         own = self.work / stage if stage == "tokenizer" else self.work / stage / "weights"
-        shipped = self.weights / SHIPPED[stage]
+        shipped = self.weights / (SHIPPED | FOLLOWING)[stage]
         for folder in (own, shipped):
             if folder.is_dir():
                 return folder
-        maker = "data" if stage == "tokenizer" else stage
+        maker = "data" if stage == "tokenizer" else stage.replace("-", " --condition ")
         raise FileNotFoundError(
             f"no weights of {stage!r} in {own} or {shipped}: run `python -m pocket.train {maker}` first"
         )

@@ -56,13 +56,17 @@ def build(config: dict[str, Any], text_width: int) -> UNet2DConditionModel:
 class Latents:
     """The latents of this process's shards, on the device if they fit there."""
 
+    maker = "latents"  # the stage that leaves such shards
+
     def __init__(self, folder: Path, device: torch.device, rank: int = 0, world_size: int = 1) -> None:
         """Raises FileNotFoundError if the latents stage has left this process no shard."""
         shards = sorted(folder.glob("*-*[0-9]/moments.npy"))[rank::world_size]
         if not shards:
             raise FileNotFoundError(
-                f"process {rank} of {world_size} finds no latents in {folder}: run `python -m pocket.train latents`"
+                f"process {rank} of {world_size} finds no latents in {folder}: "
+                f"run `python -m pocket.train {self.maker}`"
             )
+        self.shards = [path.parent for path in shards]
         arrays = [np.load(path, mmap_mode="r") for path in shards]
         count = sum(map(len, arrays))
         home = device
@@ -80,10 +84,14 @@ class Latents:
     def __len__(self) -> int:
         return len(self.moments)
 
-    def sample(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Random scenes, with replacement, and one caption of each: two (B,) of indices."""
+        among = lambda high: torch.randint(high, (batch,), generator=generator, device=generator.device)
+        return among(len(self)).to(self.moments.device), among(self.tokens.shape[1]).to(self.moments.device)
+
+    def sample(self, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Random mean and log-variance, float16 (B, 8, 32, 32), and one caption of each, int64 (B, L)."""
-        draw = lambda high: torch.randint(high, (batch,), generator=generator, device=generator.device)
-        i, j = draw(len(self)).to(self.moments.device), draw(self.tokens.shape[1]).to(self.moments.device)
+        i, j = self.draw(batch, generator)
         return self.moments[i].to(self.device), self.tokens[i, j].to(self.device).long()
 
 
@@ -102,6 +110,8 @@ def min_snr_weight(alphas_cumprod: Tensor, limit: float = SNR_LIMIT) -> Tensor:
 class Trainee(nn.Module):
     """Denoiser and frozen text tower with the loss of one batch: one module, so one graph to compile."""
 
+    caption_dropout = CAPTION_DROPOUT
+
     def __init__(self, unet: UNet2DConditionModel, text: nn.Module, scaling_factor: float, empty: Tensor) -> None:
         """empty: the tokens (L,) of the empty prompt."""
         super().__init__()
@@ -109,12 +119,17 @@ class Trainee(nn.Module):
         self.register_buffer("alphas_cumprod", DDIMScheduler(**SCHEDULER).alphas_cumprod.clone(), persistent=False)
         self.register_buffer("empty", empty, persistent=False)
 
-    def forward(self, moments: Tensor, tokens: Tensor) -> dict[str, Tensor]:
-        """moments (B, 8, 32, 32): mean and log-variance of the latents; tokens (B, L) int64."""
+    def predict(self, noisy: Tensor, t: Tensor, states: Tensor) -> Tensor:
+        """The noise (B, 4, 32, 32) in noisy latents at timesteps t (B,), given the captions' states (B, L, C)."""
+        return self.unet(noisy, t, states, return_dict=False)[0]
+
+    def forward(self, moments: Tensor, tokens: Tensor, *condition: Tensor) -> dict[str, Tensor]:
+        """moments (B, 8, 32, 32): mean and log-variance of the latents; tokens (B, L) int64; condition: what else
+        `predict` takes."""
         batch, device = len(moments), moments.device
         mean, logvar = moments.float().chunk(2, dim=1)
         latents = (mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)) * self.scaling_factor
-        tokens = torch.where(torch.rand(batch, 1, device=device) < CAPTION_DROPOUT, self.empty, tokens)
+        tokens = torch.where(torch.rand(batch, 1, device=device) < self.caption_dropout, self.empty, tokens)
         with torch.no_grad():
             states = self.text(input_ids=tokens)[0]  # (B, L, C)
 
@@ -122,7 +137,7 @@ class Trainee(nn.Module):
         signal = self.alphas_cumprod[t][:, None, None, None]
         noise = torch.randn_like(latents) + NOISE_OFFSET * torch.randn_like(latents[:, :, :1, :1])
         noisy = signal.sqrt() * latents + (1 - signal).sqrt() * noise
-        noise_pred = self.unet(noisy, t, states, return_dict=False)[0].float()
+        noise_pred = self.predict(noisy, t, states, *condition).float()
         errors = (noise_pred - noise).square().mean((1, 2, 3))  # (B,)
         weights = min_snr_weight(self.alphas_cumprod[t])
         return {"loss": (weights * errors).mean(), "mse": errors.mean()}

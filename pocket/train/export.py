@@ -11,8 +11,14 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import AutoModelForImageClassification, CLIPModel, PreTrainedModel
+from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import (
+    AutoModelForDepthEstimation,
+    AutoModelForImageClassification,
+    AutoModelForSemanticSegmentation,
+    CLIPModel,
+    PreTrainedModel,
+)
 
 from pocket.world import vocabulary as v
 from pocket.world.captions import words
@@ -23,9 +29,12 @@ from .tokenizer import load
 
 SHARD_SIZE = "15MB"
 MIB = 2**20
-BUDGET = 96 * MIB  # all weights, as the project has set itself
+BUDGET = 96 * MIB  # the text-to-image model and what measures it, as the project has set itself
+BUDGETS = {f"controlnet/{kind}": 24 * MIB for kind in common.CONDITIONS} | {"estimators": 8 * MIB}
+EVERYTHING = 200 * MIB  # all weights of the repository
 LARGEST = 16 * MIB  # a file
 PARTS = ("stable-diffusion", "clip", "judge", "perceptual")
+FOLLOWING = ("controlnet", "estimators")  # parts that need not be there
 
 
 def load_as_float32(folder: Path) -> None:
@@ -87,7 +96,7 @@ def manifest(folder: Path) -> dict[str, dict[str, dict[str, int | str]]]:
     The model card, its pictures, training.json and evaluation.json change without the weights, so they are not listed.
     """
     files: dict[str, dict[str, int | str]] = {}
-    listed = [p for part in PARTS for p in (folder / part).rglob("*") if p.is_file()]
+    listed = [p for part in PARTS + FOLLOWING for p in (folder / part).rglob("*") if p.is_file()]
     for path in sorted([*listed, folder / "vocabulary.json"]):
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -96,14 +105,26 @@ def manifest(folder: Path) -> dict[str, dict[str, dict[str, int | str]]]:
 
 
 def check_sizes(folder: Path) -> int:
-    """Bytes of all files below `folder`. Raises ValueError if a file or the sum is over its budget."""
+    """Bytes of all files below `folder`. Raises ValueError if a file, a part or the sum is over its budget."""
     sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
     for path, size in sizes.items():
         if size > LARGEST:
             raise ValueError(f"{path} has {size / MIB:.1f} MiB; a file may have {LARGEST / MIB:.0f}")
-    if sum(sizes.values()) > BUDGET:
-        raise ValueError(f"{folder} has {sum(sizes.values()) / MIB:.1f} MiB in all; the budget is {BUDGET / MIB:.0f}")
-    return sum(sizes.values())
+    following = {part: size_of(folder / part) for part in BUDGETS}
+    known, everything = sum(following.values()), sum(sizes.values())
+    for name, size, budget in (
+        *((f"{folder / part}", size, BUDGETS[part]) for part, size in following.items()),
+        (f"{folder} without {' and '.join(FOLLOWING)}", everything - known, BUDGET),
+        (f"{folder}", everything, EVERYTHING),
+    ):
+        if size > budget:
+            raise ValueError(f"{name} has {size / MIB:.1f} MiB in all; the budget is {budget / MIB:.0f}")
+    return everything
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files below a folder; 0 if there is none."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def thinned(rows: list[dict[str, float]], most: int = 150) -> list[dict[str, float]]:
@@ -130,11 +151,34 @@ def training_record(work: Path, known: dict[str, list[dict]]) -> dict[str, list[
     return found
 
 
+def find(run: common.Run) -> dict[str, Path]:
+    """Where the weights of each stage lie: of those that follow the text-to-image model only the ones that exist."""
+    sources = {stage: run.weights_of(stage) for stage in common.SHIPPED}
+    for stage in common.FOLLOWING:
+        try:
+            sources[stage] = run.weights_of(stage)
+        except FileNotFoundError:
+            run.say(f"without {stage}, which was not trained yet")
+    return sources
+
+
+def save_following(stage: str, source: Path, folder: Path) -> None:
+    """Saves a ControlNet or an estimator in float16."""
+    maker, _, kind = stage.partition("-")
+    if maker == "controlnet":
+        controlnet = ControlNetModel.from_pretrained(source, torch_dtype=torch.float16)
+        controlnet.save_pretrained(folder, max_shard_size=SHARD_SIZE)
+        forget_paths(folder)
+    else:
+        auto = AutoModelForDepthEstimation if kind == "depth" else AutoModelForSemanticSegmentation
+        save_transformer(auto.from_pretrained(source, dtype=torch.float32), source, folder)
+
+
 def main(run: common.Run) -> None:
     """Writes the folder that ships from the newest weights of each stage (its own, where a stage was not run)."""
     if not run.is_main:
         return
-    sources = {stage: run.weights_of(stage) for stage in common.SHIPPED}
+    sources = find(run)
     new = run.work / "export" / "weights"
 
     def write(folder: Path) -> None:
@@ -146,12 +190,15 @@ def main(run: common.Run) -> None:
         judge = AutoModelForImageClassification.from_pretrained(sources["judge"], dtype=torch.float32)
         save_transformer(judge, sources["judge"], folder / "judge")
         shutil.copytree(sources["perceptual"], folder / "perceptual")
+        for stage, part in common.FOLLOWING.items():
+            if stage in sources:
+                save_following(stage, sources[stage], folder / part)
         (folder / "vocabulary.json").write_text(json.dumps(vocabulary(), indent=1) + "\n")
 
     common.replace_folder(new, write)  # aside first: a source may be the very folder that ships
     check_sizes(new)
     run.weights.mkdir(parents=True, exist_ok=True)
-    for part in PARTS:
+    for part in (*PARTS, *(part for part in FOLLOWING if (new / part).exists())):
         common.replace_folder(run.weights / part, partial(shutil.copytree, new / part, dirs_exist_ok=True))
     shutil.copy(new / "vocabulary.json", run.weights)
     record = run.weights / "training.json"

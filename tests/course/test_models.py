@@ -314,3 +314,16 @@ def test_sizes(tiny_folder):
     ]:
         with pytest.raises(RequestError, match=message):
             model.latent_size(height, width)
+
+
+def test_every_id_of_the_hub_is_one_of_a_repository():
+    """In one place, one repository each."""
+    ids = [
+        *models.HUB.values(),
+        *models.ESTIMATORS.values(),
+        *(i for m in models.CONTROLNETS.values() for i in m.values()),
+    ]
+    assert len(set(ids)) == len(ids) and all(i.count("/") == 1 for i in ids)
+    assert set(models.CONTROLNETS) <= set(models.HUB)
+    others = [path for path in Path(models.__file__).parent.glob("*.py") if path.name != "models.py"]
+    assert not [path.name for path in others for i in ids if i in path.read_text()]

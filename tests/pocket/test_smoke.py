@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from diffusers import StableDiffusionPipeline
+import torch
+from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionPipeline
 
-from pocket.train.__main__ import STAGES
+from pocket.train.__main__ import names
 
 
 def pocket(*arguments: str) -> subprocess.CompletedProcess:
@@ -39,8 +40,20 @@ def test_all_stages_leave_a_pipeline_that_draws(folder):
 
 
 @pytest.mark.slow
+def test_two_controlnets_steer_that_pipeline_together(folder):
+    parts = [ControlNetModel.from_pretrained(folder / "weights" / "controlnet" / kind) for kind in ("canny", "depth")]
+    pipe = StableDiffusionControlNetPipeline.from_pretrained(
+        folder / "weights" / "stable-diffusion", controlnet=parts, requires_safety_checker=False
+    )
+    pipe.set_progress_bar_config(disable=True)
+    given = [torch.rand(1, 3, 256, 256) for _ in parts]
+    image = np.asarray(pipe("a hamburger", image=given, num_inference_steps=1).images[0])
+    assert image.shape == (256, 256, 3) and image.std() > 0
+
+
+@pytest.mark.slow
 def test_every_trained_stage_leaves_its_curve(folder):
-    for stage in set(STAGES) - {"data", "latents", "export"}:
+    for stage in set(names("all")) - {"data", "latents", "conditions", "export"}:
         curve = json.loads((folder / "work" / stage / "curve.json").read_text())
         assert curve["stage"] == stage and len(curve["rows"]) == curve["steps"] > 0
         assert any((folder / "work" / "logs" / stage).iterdir())
@@ -80,4 +93,5 @@ def test_the_evaluation_runs_and_a_reduced_one_stores_no_row(folder):
     done = pocket("pocket.evaluate", "sizes", "autoencoder", "judge", "--pictures", "2", "--weights", str(weights))
     assert "autoencoder: PSNR" in done.stdout and "judge on renders: " in done.stdout
     rows = json.loads((weights / "evaluation.json").read_text())["rows"]
-    assert [row["figure"] for row in rows] == ["weights in all", "largest file", "denoiser"]
+    figures = ["weights in all", "weights without ControlNets and estimators", "largest file", "denoiser"]
+    assert [row["figure"] for row in rows] == figures

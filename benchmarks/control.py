@@ -1,0 +1,301 @@
+"""How well do the ControlNets control: `python -m benchmarks.control` prints a table and writes its rows.
+
+For test scenes that nothing was trained on: a condition is taken from the scene, a picture is made by it and by a
+caption (25 steps, guidance 7.5), and the condition is read from the picture again. Beside it stand the same prompts and
+seeds without control, and what can be reached at all: real renders, or where a render is the condition's own source,
+the render after it went through the autoencoder.
+
+- canny: F1 of edge pixels that lie within 2 pixels of an edge of the other; `course.conditions.canny` on both sides,
+  with its defaults (thresholds 100 and 200 after a blur of 1.4 pixels). scribble: the same on strokes.
+- depth: Spearman's correlation between the exact inverse depth and what the shipped estimator reads, inside the
+  mask of the scene's objects: over the whole picture the ground alone would flatter it.
+- normals: the mean angle inside that mask.
+- object: whether the judge reads the right object, where the caption names it.
+
+The estimators and the judge took no part in making the pictures. Fewer pictures print rows and store none.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionPipeline
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from course import conditions as read
+from course.estimators import Estimator
+from course.pictures import grid
+from pocket.evaluate import GUIDANCE, STEPS, Asked, Judge, Row, ask, generate, right, scored, store, table
+from pocket.train import conditions as given
+from pocket.train.autoencoder import to_input as to_vae
+from pocket.train.common import CONDITIONS
+from pocket.train.controlnet import to_input
+from pocket.train.export import BUDGETS, MIB, size_of
+from pocket.world import Rendered, render
+
+PICTURES = 200
+WITHIN = 2  # pixels
+RESULTS = Path("benchmarks/results/task1.json")
+FIGURE = {  # figure, unit, and which way it is good
+    "canny": ("edges, F1 within 2 pixels", "", ">="),
+    "depth": ("depth, Spearman inside the mask", "", ">="),
+    "normals": ("normals, mean angle inside the mask", "degrees", "<="),
+    "scribble": ("strokes, F1 within 2 pixels", "", ">="),
+}
+BARS = {"canny": 0.60, "depth": 0.85, "normals": 20.0}  # with control
+
+
+def edge_f1(found: np.ndarray, wanted: np.ndarray, within: int = WITHIN) -> float:
+    """F1 of two maps of lines (H, W), where a pixel is right if the other map has one within so many pixels.
+
+    1 where both are empty, 0 where one is.
+    """
+    found, wanted = found > 0, wanted > 0
+    if not found.any() or not wanted.any():
+        return float(not found.any() and not wanted.any())
+    reach = np.arange(-within, within + 1)
+    disc = (reach[:, None] ** 2 + reach**2 <= within**2).astype(np.uint8)
+    near = lambda lines: cv2.dilate(lines.astype(np.uint8), disc) > 0
+    precision, recall = near(wanted)[found].mean(), near(found)[wanted].mean()
+    return float(2 * precision * recall / (precision + recall)) if precision + recall else 0.0
+
+
+def spearman(found: np.ndarray, wanted: np.ndarray, mask: np.ndarray) -> float:
+    """Spearman's rank correlation of two maps (H, W) inside a mask: 0 where what was found is flat there, NaN, since
+    there is nothing to find, where the mask is empty or what was wanted is flat."""
+    inside = mask > 0
+    if not inside.any() or np.ptp(wanted[inside]) == 0:
+        return float("nan")
+    return 0.0 if np.ptp(found[inside]) == 0 else float(spearmanr(found[inside], wanted[inside]).statistic)
+
+
+def mean_angle(found: np.ndarray, wanted: np.ndarray, mask: np.ndarray) -> float:
+    """Mean angle in degrees between two maps of normals (H, W, 3) inside a mask. A normal of length 0, where one sees
+    no surface and the other does, counts as 90 degrees. NaN where the mask is empty."""
+    inside = mask > 0
+    if not inside.any():
+        return float("nan")
+    cosine = (found[inside] * wanted[inside]).sum(axis=1).clip(-1, 1)
+    return float(np.rad2deg(np.arccos(cosine)).mean())
+
+
+@dataclass
+class Benchmark:
+    """The test scenes, and what all kinds of control share."""
+
+    weights: Path
+    device: torch.device
+    pictures: int = PICTURES
+    shown: dict[str, list[np.ndarray]] = field(default_factory=dict)
+
+    @cached_property
+    def asked(self) -> Asked:
+        """Scenes with objects, one caption of each."""
+        asked = ask(2 * self.pictures + 8, "all")
+        return asked.pick(np.flatnonzero(asked.scenes.labels["object"] >= 0)[: self.pictures].tolist())
+
+    @cached_property
+    def drawn(self) -> Rendered:
+        """The scenes themselves, on the device."""
+        parts = [
+            render(part, device=self.device)
+            for part in np.array_split(self.asked.scenes.params, -(-len(self.asked) // 100))
+        ]
+        return Rendered(
+            *(torch.cat([getattr(part, name) for part in parts]) for name in ("color", "depth", "normal", "mask"))
+        )
+
+    @cached_property
+    def pipe(self) -> StableDiffusionPipeline:
+        pipe = StableDiffusionPipeline.from_pretrained(self.weights / "stable-diffusion").to(self.device)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+    @cached_property
+    def judge(self) -> Judge:
+        return Judge(self.weights / "judge", self.device)
+
+    def generate(self, pipe: StableDiffusionPipeline, conditions: Tensor | None = None) -> Tensor:
+        """A picture of each scene's caption, uint8 (N, 256, 256, 3) on the CPU, from the seed of the scene."""
+        seeds = [int(seed) % 2**32 for seed in self.asked.scenes.labels["seed"]]
+        batch = 100 if self.device.type == "cuda" else 4
+        return generate(pipe, self.asked.prompts, seeds, STEPS, GUIDANCE, batch, conditions)
+
+    @cached_property
+    def free(self) -> Tensor:
+        """Pictures without control."""
+        return self.generate(self.pipe)
+
+    @cached_property
+    def rebuilt(self) -> Tensor:
+        """The renders after they went through the autoencoder, uint8 (N, 256, 256, 3) on the CPU."""
+        vae: AutoencoderKL = self.pipe.vae
+        found = []
+        with torch.no_grad():
+            for part in self.drawn.color.split(20):
+                images = vae.decode(vae.encode(to_vae(part)).latent_dist.mode()).sample.clamp(-1, 1)
+                found.append(((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu())
+        return torch.cat(found)
+
+    def steered(self, kind: str) -> Tensor:
+        """Pictures with control."""
+        controlnet = ControlNetModel.from_pretrained(self.weights / "controlnet" / kind).to(self.device)
+        pipe = StableDiffusionControlNetPipeline(
+            **self.pipe.components, controlnet=controlnet, requires_safety_checker=False
+        )
+        pipe.set_progress_bar_config(disable=True)
+        return self.generate(pipe, to_input(given.of_kind(kind, self.drawn, self.asked.scenes.params)))
+
+    @cached_property
+    def estimators(self) -> dict[str, Estimator]:
+        return {kind: Estimator(kind, self.weights / "estimators" / kind, self.device) for kind in ("depth", "normals")}
+
+    def extract(self, kind: str, images: Tensor) -> np.ndarray:
+        """The condition that pictures uint8 (N, 256, 256, 3) show, as a person would take it from them: lines or
+        inverse depth (N, H, W), or normals (N, H, W, 3)."""
+        if kind in ("canny", "scribble"):
+            by = read.canny if kind == "canny" else read.scribble
+            return np.stack([by(image)[..., 0] for image in images.cpu().numpy()])
+        parts = [self.estimators[kind](part.permute(0, 3, 1, 2).float() / 255) for part in images.split(20)]
+        return torch.cat(parts).cpu().numpy()
+
+    def truth(self, kind: str) -> np.ndarray:
+        """The condition of the scenes themselves, in the form of `extract`: exact."""
+        params = self.asked.scenes.params
+        if kind == "depth":
+            return given.inverse_depth(self.drawn.depth).cpu().numpy()
+        if kind == "normals":
+            return given.camera_normals(self.drawn.normal, params).cpu().numpy()
+        return given.of_kind(kind, self.drawn, params).cpu().numpy()
+
+    def fit(self, kind: str, images: Tensor) -> float:
+        """How well pictures keep to the condition: the kind's figure, its mean over the scenes where it can be told."""
+        found, wanted, masks = self.extract(kind, images), self.truth(kind), self.drawn.mask.cpu().numpy()
+        if kind in ("canny", "scribble"):
+            values = [edge_f1(a, b) for a, b in zip(found, wanted, strict=True)]
+        else:
+            by = spearman if kind == "depth" else mean_angle
+            values = [by(a, b, mask) for a, b, mask in zip(found, wanted, masks, strict=True)]
+        return float(np.nanmean(values))
+
+    def object_right(self, images: Tensor) -> float:
+        """In how many pictures, in percent, the judge sees the right object, where the caption names it."""
+        labels = self.asked.scenes.labels
+        counts = scored(labels, self.asked.mentions)["object"]
+        return 100 * float(right(labels, self.judge.read(images))["object"][counts].mean())
+
+
+def kind_rows(kind: str, b: Benchmark) -> list[Row]:
+    """Control by one kind of condition, beside no control and beside what can be reached."""
+    name, unit, sense = FIGURE[kind]
+    steered, best = b.steered(kind), b.rebuilt if kind in ("canny", "scribble") else b.drawn.color
+    b.shown[kind] = sheet_line(kind, b, steered)
+    value, free, most = (b.fit(kind, images) for images in (steered, b.free, best))
+    rows = [
+        Row(f"{name}: with control", round(value, 3), unit, sense, BARS.get(kind)),
+        Row(f"{name}: no control", round(free, 3), unit, sense),
+        Row(
+            f"{name}: {'renders through the autoencoder' if kind in ('canny', 'scribble') else 'real renders'}",
+            round(most, 3), unit, sense,
+        ),
+    ]  # fmt: skip
+    if kind == "canny":
+        rows.append(Row(f"{name}: with control against none", round(value / max(free, 1e-6), 2), "x", ">=", 3))
+    if kind == "depth":
+        rows.append(Row(f"{name}: gained by control", round(value - free, 3), "", ">=", 0.3))
+    percent = {"with control": (steered, 90), "no control": (b.free, None), "real renders": (b.drawn.color, None)}
+    rows += [
+        Row(f"object right, {kind}: {which}", round(b.object_right(images), 2), "%", ">=", bar)
+        for which, (images, bar) in percent.items()
+    ]
+    return rows
+
+
+def cost_rows(b: Benchmark) -> list[Row]:
+    """What the ControlNets and estimators weigh, and what training them took, compiling included."""
+    rows = [
+        Row(f"size of {part}", round(size_of(b.weights / part) / MIB, 2), "MiB", "<=", budget / MIB)
+        for part, budget in BUDGETS.items()
+    ]
+    record = json.loads((b.weights / "training.json").read_text())
+    for stage, runs in record.items():
+        if stage.startswith(("controlnet-", "estimators-")):
+            processes = runs[-1]["processes"]
+            bar = {1: 8.0, 2: 5.0}.get(processes) if stage.startswith("controlnet-") else None
+            minutes = sum(run["seconds"] for run in runs) / 60
+            where = f"{processes} x {runs[-1]['device']}"
+            rows.append(Row(f"training of {stage}", round(minutes, 2), "minutes", "<=", bar, where))
+    return rows
+
+
+def sheet_line(kind: str, b: Benchmark, steered: Tensor, scenes: int = 2) -> list[np.ndarray]:
+    """For some scenes: the render, its condition, the picture made by it, and what is read from that picture."""
+    show: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "depth": read.depth_to_image,
+        "normals": read.normals_to_image,
+    }
+    as_picture = show.get(kind, lambda lines: (lines > 0).astype(np.float32))
+    again, wanted = b.extract(kind, steered[:scenes]), b.truth(kind)
+    line: list[np.ndarray] = []
+    for i in range(min(scenes, len(steered))):
+        line += [b.drawn.color[i].cpu().numpy(), as_picture(wanted[i]), steered[i].numpy(), as_picture(again[i])]
+    return line
+
+
+def main(arguments: list[str] | None = None) -> list[Row]:
+    """Measures what is asked for, prints and stores its rows and returns them."""
+    groups = (*CONDITIONS, "cost")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.control", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("groups", nargs="*", help=f"any of {', '.join(groups)} (default: all)")
+    parser.add_argument(
+        "--pictures", type=int, default=PICTURES, help="fewer give rows that are printed, but not stored"
+    )
+    parser.add_argument("--weights", type=Path, default=Path("pocket/weights"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    args = parser.parse_args(arguments)
+    if unknown := set(args.groups) - set(groups):
+        parser.error(f"no group {', '.join(sorted(unknown))}: choose from {', '.join(groups)}")
+    if args.pictures < 1:
+        parser.error(f"--pictures is 1 at least, not {args.pictures}")
+    asked = tuple(args.groups) or groups
+    needed = [f"controlnet/{kind}" for kind in CONDITIONS if kind in asked]
+    needed += [f"estimators/{kind}" for kind in ("depth", "normals") if kind in asked]
+    if missing := [part for part in needed if not (args.weights / part / "config.json").exists()]:
+        parser.error(
+            f"{args.weights} has no {', '.join(missing)}: train them, then run `python -m pocket.train export`"
+        )
+    torch.set_float32_matmul_precision("high")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    b = Benchmark(args.weights, device, args.pictures)
+    full, everything = args.pictures >= PICTURES, []
+    for group in asked:
+        began = time.perf_counter()
+        rows = cost_rows(b) if group == "cost" else kind_rows(group, b)
+        for row in rows:
+            row.command = f"python -m benchmarks.control {group}"
+        print(f"\n{group} ({time.perf_counter() - began:.0f} s)\n{table(rows)}", flush=True)
+        if full or group == "cost":
+            args.results.parent.mkdir(parents=True, exist_ok=True)
+            store(args.results, rows)
+        everything += rows
+    if full and set(CONDITIONS) <= set(asked):
+        titles = ["render", "condition", "picture", "read again"] * 2
+        pictures = [picture for kind in CONDITIONS for picture in b.shown[kind]]
+        page = grid(pictures, columns=len(titles), titles=titles, rows=CONDITIONS, side=160)
+        (args.weights / "samples").mkdir(exist_ok=True)
+        page.save(args.weights / "samples" / "control.jpg", quality=88)
+    return everything
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Choosing a ControlNet: one kind of condition, one network that fits the model, one clear error otherwise.
+
+    controlnet = load_controlnet("canny", model)
+    pipe = load_control_pipeline(model, controlnet)
+    pipe(prompt, image=to_control(canny(picture)))
+
+Kinds are "canny", "depth", "normals" and "scribble"; `course.conditions` makes what they read.
+"""
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from course.models import CONTROLNETS, Model, ModelError, embedded, fetch, hide_loading_bars
+
+KINDS = ("canny", "depth", "normals", "scribble")
+WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
+# What a ControlNet must share with the denoiser that it steers.
+SHARED = ("in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim")
+
+
+def load_controlnet(kind: str | Path, model: Model) -> Any:
+    """The ControlNetModel for conditions of a kind that fits `model`, on the model's device and in its type.
+
+    `kind` is one of KINDS, or the folder of a ControlNet in diffusers' layout, such as one you trained yourself.
+    Raises ModelError if there is none for this model, it cannot be fetched, is damaged, or does not fit.
+    """
+    from diffusers import ControlNetModel
+
+    folder = find_controlnet(kind, model)
+    hide_loading_bars()
+    try:
+        controlnet = ControlNetModel.from_pretrained(folder, dtype=model.dtype)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(f'The ControlNet "{kind}" for {model.name} cannot be loaded: {error}') from error
+    denoiser = model.config("unet/config.json")
+    for name in SHARED:
+        own, wanted = getattr(controlnet.config, name), denoiser[name]
+        if (list(own) if isinstance(own, tuple | list) else own) != wanted:
+            raise ModelError(
+                f'The ControlNet "{kind}" was not made for {model.name}: its {name} is {own}, the denoiser\'s {wanted}.'
+            )
+    return controlnet.to(model.device).eval()
+
+
+def find_controlnet(kind: str | Path, model: Model) -> Path:
+    """The folder of the ControlNet, fetched or checked as its model is. Raises ModelError."""
+    path = Path(kind).expanduser()
+    if str(kind) not in KINDS:
+        if (path / "config.json").is_file():
+            return path
+        if path.is_dir():
+            raise ModelError(f"{path} is no ControlNet in diffusers' layout: config.json is missing.")
+        close = get_close_matches(str(kind), KINDS, n=1)
+        raise ModelError(
+            f'There is no kind of control "{kind}"{f" (did you mean {close[0]}?)" if close else ""}. '
+            f"Choose one of {', '.join(KINDS)}, or the folder of a ControlNet."
+        )
+    if model.is_embedded:
+        return embedded(f"controlnet/{kind}")
+    known = CONTROLNETS.get(model.name, {})
+    if kind not in known:
+        there = f"it has {', '.join(known)}" if known else f"models with some are pocket, {', '.join(CONTROLNETS)}"
+        raise ModelError(
+            f'No ControlNet for "{kind}" is known for {model.name}: {there}. '
+            "Give the folder of one instead, if you have it."
+        )
+    repo = known[str(kind)]
+    folder = fetch(repo, repo, ["config.json", WEIGHTS_FILE])
+    for file in ("config.json", WEIGHTS_FILE):
+        if not (folder / file).exists():
+            raise ModelError(f"{repo} has no {file}: it cannot be loaded safely.")
+    return folder
+
+
+def load_control_pipeline(model: Model, controlnet: Any) -> Any:
+    """The model as a StableDiffusionControlNetPipeline with DDIM sampling, on its device, without a progress bar.
+
+    controlnet: one, or a list of several that steer together.
+    """
+    from diffusers import DDIMScheduler, StableDiffusionControlNetPipeline
+
+    hide_loading_bars()
+    scheduler = DDIMScheduler.from_pretrained(model.folder, subfolder="scheduler")
+    pipe = StableDiffusionControlNetPipeline.from_pretrained(
+        model.folder, controlnet=controlnet, scheduler=scheduler, dtype=model.dtype
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(model.device)

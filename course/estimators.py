@@ -1,0 +1,125 @@
+"""Depth and normals of any picture, for a ControlNet to go by.
+
+    inverse_depth = estimate_depth(picture, model)   # (H, W), larger is nearer
+    normals = estimate_normals(picture, model)       # (H, W, 3), x right, y up, z towards the viewer
+
+Beside the embedded model small estimators that come with the course and learnt from renders; beside real Stable
+Diffusion public ones from the Hub. `course.conditions` makes pictures of what they give.
+"""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from course.models import ESTIMATORS, Model, embedded, fetch, hide_loading_bars
+from course.pictures import Picture, to_pil
+
+MULTIPLE = 32  # the networks halve a side five times
+
+
+class Estimator:
+    """The embedded estimator of "depth" or "normals" on a device.
+
+    `folder` is one that holds such a network (default: the embedded one, checked against the manifest).
+    """
+
+    def __init__(self, kind: str, folder: Path | None = None, device: str | torch.device = "cpu") -> None:
+        from transformers import AutoModelForDepthEstimation, AutoModelForSemanticSegmentation
+
+        hide_loading_bars()
+        self.kind, self.device = kind, torch.device(device)
+        folder = folder or embedded(f"estimators/{kind}")
+        auto = {"depth": AutoModelForDepthEstimation, "normals": AutoModelForSemanticSegmentation}[kind]
+        self.network = auto.from_pretrained(folder, dtype=torch.float32).to(self.device).eval().requires_grad_(False)
+        settings = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+        self.side: int = settings["size"]["height"]
+        self.mean, self.std = (
+            torch.tensor(settings[f"image_{name}"], device=self.device).view(1, 3, 1, 1) for name in ("mean", "std")
+        )
+
+    def __call__(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Pictures (N, 3, H, W) in [0, 1] of any size to inverse depth (N, H, W), larger where nearer, or to normals
+        (N, H, W, 3) of length 1, 0 where there is no surface."""
+        height, width = pictures.shape[-2:]
+        scale = self.side / min(height, width)  # the shorter side becomes what the network was trained on
+        inside = [max(MULTIPLE, round(n * scale / MULTIPLE) * MULTIPLE) for n in (height, width)]
+        pictures = _resize(pictures.to(self.device), inside)
+        with torch.no_grad():
+            found = self.network(pixel_values=(pictures - self.mean) / self.std)
+        if self.kind == "depth":
+            return _resize(found.predicted_depth[:, None], [height, width])[:, 0]
+        normals = _resize(found.logits, [height, width]).permute(0, 2, 3, 1)
+        length = normals.norm(dim=-1, keepdim=True)
+        return torch.where(length > 0.5, normals / length.clamp(min=1e-6), 0.0)
+
+
+def estimate_depth(picture: Picture, model: Model) -> np.ndarray:
+    """Relative inverse depth (H, W) float32 of a picture: larger is nearer, scale and shift are free.
+
+    Raises ModelError if the estimator is damaged or cannot be fetched.
+    """
+    if model.is_embedded:
+        return _embedded("depth", picture, model)
+    processor, network = _public_depth(model)
+    image = to_pil(picture)
+    inputs = processor(images=image, return_tensors="pt").to(network.device, network.dtype)
+    with torch.no_grad():
+        found = network(**inputs).predicted_depth  # (1, h, w)
+    return _resize(found[None].float(), [image.height, image.width])[0, 0].cpu().numpy()
+
+
+def estimate_normals(picture: Picture, model: Model) -> np.ndarray:
+    """Camera-space normals (H, W, 3) float32 of a picture: x to the right, y up, z towards the viewer, length 1.
+
+    Beside real Stable Diffusion by Marigold (Ke et al. 2024), itself a latent diffusion model, in four steps; its noise
+    is drawn from a fixed seed. Raises ModelError if the estimator is damaged or cannot be fetched.
+    """
+    if model.is_embedded:
+        return _embedded("normals", picture, model)
+    pipe = _public_normals(model)
+    image, generator = to_pil(picture), torch.Generator().manual_seed(0)
+    found = pipe(image, num_inference_steps=4, generator=generator, output_type="np").prediction[0]  # (H, W, 3)
+    return (found / np.maximum(np.linalg.norm(found, axis=2, keepdims=True), 1e-6)).astype(np.float32)
+
+
+def _embedded(kind: str, picture: Picture, model: Model) -> np.ndarray:
+    image = torch.from_numpy(np.array(to_pil(picture))).permute(2, 0, 1)[None].float() / 255
+    return _loaded(kind, str(model.device))(image)[0].cpu().numpy()
+
+
+@cache
+def _loaded(kind: str, device: str) -> Estimator:
+    return Estimator(kind, device=device)
+
+
+@cache
+def _public_depth(model: Model) -> tuple[Any, Any]:
+    from transformers import AutoImageProcessor, AutoModelForDepthEstimation
+
+    hide_loading_bars()
+    folder = fetch(ESTIMATORS["depth"], ESTIMATORS["depth"], ["*.json", "*.safetensors"])
+    network = AutoModelForDepthEstimation.from_pretrained(folder, dtype=torch.float32)
+    return AutoImageProcessor.from_pretrained(folder), network.to(model.device).eval()
+
+
+@cache
+def _public_normals(model: Model) -> Any:
+    from diffusers import MarigoldNormalsPipeline
+
+    hide_loading_bars()
+    folder = fetch(ESTIMATORS["normals"], ESTIMATORS["normals"], ["*.json", "*.txt", "*.safetensors"])
+    pipe = MarigoldNormalsPipeline.from_pretrained(folder, dtype=model.dtype).to(model.device)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def _resize(maps: torch.Tensor, size: list[int]) -> torch.Tensor:
+    """(N, C, H, W) at another size (height, width), averaging where it shrinks."""
+    if list(maps.shape[-2:]) == size:
+        return maps
+    return F.interpolate(maps, size, mode="bilinear", align_corners=False, antialias=True)

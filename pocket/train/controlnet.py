@@ -1,0 +1,210 @@
+"""The ControlNets: a copy of the denoiser's encoder that reads a condition and steers the frozen denoiser by it.
+
+Zhang et al. 2023: the copy starts from the denoiser's weights and speaks through convolutions that start at zero, so
+training begins at the denoiser itself. One network a kind of condition, `python -m pocket.train controlnet
+--condition canny`; the strip of pictures that it leaves shows how control sets in, all at once.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import (
+    AutoencoderKL,
+    ControlNetModel,
+    DDIMScheduler,
+    StableDiffusionControlNetPipeline,
+    UNet2DConditionModel,
+)
+from PIL import Image
+from torch import Tensor, nn
+from transformers import CLIPModel
+
+from pocket.world import caption, render, sample_scene
+
+from . import common, conditions, denoiser
+from .data import TEST_SEED
+from .tokenizer import encode, load
+
+# The condition, 256x256, comes down to the latents' 32x32 in three steps; wider ones (diffusers has 256) only cost.
+EMBEDDING = (16, 32, 64, 128)
+BATCH = 256
+STRIP_STEPS = (0, 50, 100, 150, 200, 300, 400, 600, 800, 1200, 1600, 2400, 3200, 4800, 6400, 9600)
+
+
+class Controlled(denoiser.Latents):
+    """The latents of this process's shards and their conditions of one kind, on the device if they fit there."""
+
+    maker = "conditions"
+
+    def __init__(self, folder: Path, kind: str, device: torch.device, rank: int = 0, world_size: int = 1) -> None:
+        super().__init__(folder, device, rank, world_size)
+        arrays = [np.load(shard / f"{kind}.npy", mmap_mode="r") for shard in self.shards]
+        home = device
+        needed = len(self) * arrays[0][0].nbytes
+        if device.type == "cuda" and needed > denoiser.MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]:
+            home = torch.device("cpu")
+        self.conditions = torch.empty(len(self), *arrays[0].shape[1:], dtype=torch.uint8, device=home)
+        start = 0
+        for array in arrays:
+            self.conditions[start : start + len(array)] = torch.from_numpy(np.array(array))
+            start += len(array)
+
+    def sample(self, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Moments (B, 8, 32, 32) float16, tokens (B, L) int64, conditions (B, 3, 256, 256) float32 in [0, 1]."""
+        i, j = self.draw(batch, generator)
+        chosen = self.conditions[i.to(self.conditions.device)].to(self.device)
+        return self.moments[i].to(self.device), self.tokens[i, j].to(self.device).long(), to_input(chosen)
+
+
+def to_input(stored: Tensor) -> Tensor:
+    """Conditions as they are stored, uint8, to what a ControlNet reads: float32 (N, 3, H, W) in [0, 1].
+
+    stored: (N, H, W, 3), (N, H, W), or (N, H, W / 8) packed to bits, told apart by the width.
+    """
+    if stored.dim() == 4:
+        return stored.permute(0, 3, 1, 2).float() / 255
+    if stored.shape[2] != stored.shape[1]:
+        stored = conditions.unpack(stored)
+    return (stored.float() / 255)[:, None].expand(-1, 3, -1, -1)
+
+
+class Trainee(denoiser.Trainee):
+    """ControlNet and frozen denoiser with the denoiser's own loss: one module, so one graph to compile."""
+
+    # Half, as the paper has it (section 3.3): where no caption helps, the picture has to come from the condition.
+    caption_dropout = 0.5
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        controlnet: ControlNetModel,
+        text: nn.Module,
+        scaling_factor: float,
+        empty: Tensor,
+    ) -> None:
+        """empty: the tokens (L,) of the empty prompt."""
+        super().__init__(unet.requires_grad_(False), text, scaling_factor, empty)
+        self.controlnet = controlnet
+
+    def predict(self, noisy: Tensor, t: Tensor, states: Tensor, condition: Tensor | None = None) -> Tensor:
+        """As the denoiser's, steered by the condition (B, 3, 256, 256) in [0, 1].
+
+        The denoiser's encoder has no weight that trains and no input that needs a gradient, so autograd passes it
+        over and goes back through the decoder alone, to where the residuals come in.
+        """
+        down, mid = self.controlnet(
+            noisy, t, encoder_hidden_states=states, controlnet_cond=condition, return_dict=False
+        )
+        residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
+        return self.unet(noisy, t, states, return_dict=False, **residuals)[0]
+
+
+def build(unet: UNet2DConditionModel, smoke: bool = False) -> ControlNetModel:
+    """An untrained ControlNet for a denoiser: with it the denoiser's output is what it was without."""
+    widths = (8, 8, 8, 8) if smoke else EMBEDDING
+    return ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=widths)
+
+
+class Strip:
+    """How control sets in: the same test scenes from the same noise, a row of pictures for each step asked for.
+
+    folder: gets step-000000.png and so on, and progress.png, all of them below the conditions; rows that lie there
+    from before an interruption stay.
+    """
+
+    def __init__(self, folder: Path, kind: str, pipe: StableDiffusionControlNetPipeline, count: int, steps: int):
+        self.folder, self.pipe, self.steps = folder, pipe, steps
+        folder.mkdir(parents=True, exist_ok=True)
+        scenes = [sample_scene(TEST_SEED + 20_000 + i, "train", "object") for i in range(count)]
+        self.prompts = [caption(scene.labels, np.random.default_rng(i))[0] for i, scene in enumerate(scenes)]
+        params = np.stack([scene.params for scene in scenes])
+        drawn = render(params, samples=4, device=pipe.unet.device)
+        stored = conditions.of_kind(kind, drawn, params)
+        self.condition = to_input(stored).to(pipe.unet.device)
+        self.save("condition", self.condition.permute(0, 2, 3, 1))
+
+    def save(self, name: str, images: Tensor) -> None:
+        """Writes pictures (N, H, W, 3) in [0, 1] side by side."""
+        row = torch.cat(list(images.cpu()), dim=1)
+        Image.fromarray((row * 255).round().byte().numpy()).save(self.folder / f"{name}.png")
+
+    @torch.no_grad()
+    def add(self, step: int) -> None:
+        """Draws the row of this step with the pipeline's present weights, and the whole strip anew."""
+        device, size = self.pipe.unet.device, self.pipe.unet.config.sample_size
+        noise = torch.randn(len(self.prompts), 4, size, size, generator=torch.Generator().manual_seed(0))
+        with torch.autocast(device.type, enabled=False):
+            images = self.pipe(
+                self.prompts,
+                image=self.condition,
+                latents=noise.to(device),
+                num_inference_steps=self.steps,
+                output_type="pt",
+            ).images
+        self.save(f"step-{step:06d}", images.permute(0, 2, 3, 1).float())
+        rows = [self.folder / "condition.png", *sorted(self.folder.glob("step-*.png"))]
+        pages = np.concatenate([np.asarray(Image.open(path)) for path in rows])
+        Image.fromarray(pages).save(self.folder / "progress.png")
+
+
+def main(run: common.Run) -> None:
+    """Trains the ControlNet of one kind on WORK/conditions and writes WORK/controlnet-KIND/weights and strip/."""
+    conditions.ensure(run)
+    data = Controlled(run.work / "conditions", run.kind, run.device, run.rank, run.processes)
+    tokenizer = load(run.weights_of("tokenizer"), run.weights_of("towers"))
+    text = CLIPModel.from_pretrained(run.weights_of("towers"), dtype=torch.float32).text_model
+    vae = AutoencoderKL.from_pretrained(run.weights_of("autoencoder"), torch_dtype=torch.float32)
+    unet = UNet2DConditionModel.from_pretrained(run.weights_of("denoiser"), torch_dtype=torch.float32)
+    torch.manual_seed(run.seed)
+    controlnet = build(unet, run.smoke)
+    if run.init:
+        controlnet = ControlNetModel.from_pretrained(run.weights_of(run.stage), torch_dtype=torch.float32)
+    empty = torch.from_numpy(encode(tokenizer, [""])[0]).long()
+    trainee = Trainee(unet, controlnet, text, vae.config.scaling_factor, empty).to(run.device)
+    unet.to(memory_format=torch.channels_last)
+    controlnet.to(memory_format=torch.channels_last)
+    batch = run.batch or (2 if run.smoke else BATCH)
+    size = sum(p.numel() for p in controlnet.parameters()) / 1e6
+    run.say(f"{len(data):,} scenes a process, {size:.1f} M parameters")
+
+    strip: Strip | None = None
+    if run.is_main:
+        pipe = StableDiffusionControlNetPipeline(
+            vae=vae.to(run.device).eval(),
+            text_encoder=text,
+            tokenizer=tokenizer,
+            unet=unet,
+            controlnet=controlnet,
+            scheduler=DDIMScheduler(**denoiser.SCHEDULER),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        pipe.set_progress_bar_config(disable=True)
+        pictures, sampling = (1, 1) if run.smoke else (6, 20) if run.device.type == "cuda" else (2, 8)
+        strip = Strip(run.folder / "strip", run.kind, pipe, pictures, sampling)
+    shown: Sequence[int] = (0,) if run.smoke else STRIP_STEPS
+
+    def loss_fn(net: nn.Module, step: int, fraction: float) -> dict[str, Tensor]:
+        if strip and step in shown:
+            strip.add(step)
+        return net(*data.sample(batch, run.generator))
+
+    def save(folder: Path) -> None:
+        state = {name: value.contiguous() for name, value in controlnet.state_dict().items()}
+        plain = ControlNetModel.from_config(controlnet.config)
+        plain.load_state_dict(state)
+        plain.save_pretrained(folder)
+
+    optimizer = common.adamw(controlnet, lr=3e-4)
+    limits: dict[str, Any] = {"steps": 2, "minutes": 1.0} if run.smoke else {"steps": 100_000, "minutes": 7.0}
+    warmup = min(200, (run.steps or limits["steps"]) // 10)  # a toy run has no time for more
+    common.train(run, trainee, optimizer, loss_fn, save, warmup=warmup, **limits)
+    if strip:
+        # With the averaged weights, which are those that ship.
+        strip.add(json.loads((run.folder / "curve.json").read_text())["steps"])
+    run.accelerator.wait_for_everyone()

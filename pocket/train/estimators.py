@@ -1,0 +1,270 @@
+"""The estimators: depth and normals from a picture, so that a person's own picture can condition a ControlNet offline.
+
+Depth is a GLPN (Kim et al. 2022), normals a Segformer (Xie et al. 2021) with three outputs; both are transformers'
+own classes. They learn from renders and from what the autoencoder makes of them, because generated pictures look
+like those, with colours, blur and noise varied so that other pictures are not too strange to them.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import (
+    AutoModelForDepthEstimation,
+    AutoModelForSemanticSegmentation,
+    GLPNConfig,
+    GLPNForDepthEstimation,
+    PreTrainedModel,
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+)
+
+from pocket.world import render
+
+from . import common, conditions
+from .data import RENDER_BATCH, to_float, to_input, write_processor
+
+SCENES = 32_000
+BATCH = 96
+DECODE_BATCH = 64
+MEMORY_SHARE = 0.5  # of the free device memory, at most, for the pictures and what is to be read from them
+AXES = ("right", "up", "towards the viewer")  # the normals' three outputs
+ENCODER: dict[str, Any] = {
+    "hidden_sizes": [32, 64, 128, 160],
+    "depths": [2, 2, 2, 2],
+    "num_attention_heads": [1, 2, 4, 5],
+    "drop_path_rate": 0.0,  # far more pictures than so small a network could learn by heart
+}
+SMOKE: dict[str, Any] = ENCODER | {
+    "hidden_sizes": [8, 8, 16, 16],
+    "depths": [1, 1, 1, 1],
+    "num_attention_heads": [1] * 4,
+}
+
+
+def build(kind: str, smoke: bool = False) -> PreTrainedModel:
+    """An untrained estimator of "depth" or "normals".
+
+    Both read pictures (B, 3, H, W) in [-1, 1], sides a multiple of 32. Depth gives `predicted_depth` (B, H, W): inverse
+    depth in [0, 1], larger is nearer, as the public estimators of relative depth have it. Normals give `logits`
+    (B, 3, H / 2, W / 2): camera-space normals along AXES, shorter than 1/2 where there is no surface.
+    """
+    encoder = SMOKE if smoke else ENCODER
+    if kind == "depth":
+        return GLPNForDepthEstimation(GLPNConfig(max_depth=1, decoder_hidden_size=16 if smoke else 48, **encoder))
+    return SegformerForSemanticSegmentation(
+        SegformerConfig(
+            strides=[2, 2, 2, 2],  # one finer than usual: normals turn fast where surfaces bend
+            decoder_hidden_size=16 if smoke else 96,
+            classifier_dropout_prob=0.0,
+            id2label=dict(enumerate(AXES)),
+            label2id={name: i for i, name in enumerate(AXES)},
+            **encoder,
+        )
+    )
+
+
+def estimate(kind: str, net: nn.Module, pictures: Tensor) -> Tensor:
+    """Pictures (B, 3, H, W) in [-1, 1] to inverse depth (B, H, W), or to normals (B, 3, H, W) not yet of length 1."""
+    if kind == "depth":
+        return net(pixel_values=pictures).predicted_depth.float()
+    logits = net(pixel_values=pictures).logits.float()
+    return F.interpolate(logits, pictures.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def scale_free(guess: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Mean difference of two maps (B, H, W), each less its mean and over its mean deviation where weight is: (B,).
+
+    The scale- and shift-invariant loss of Ranftl et al. 2022 (equations 5 and 6, with means for medians): it asks for
+    an object's shape, which the ground's far greater range of depth would drown. 0 where the weight is 0 throughout.
+    """
+    total = weight.sum((1, 2)).clamp(min=1.0)
+    mean = lambda x: (x * weight).sum((1, 2)) / total
+
+    def plain(x: Tensor) -> Tensor:
+        x = x - mean(x)[:, None, None]
+        return x / mean(x.abs()).clamp(min=1e-2)[:, None, None]
+
+    return mean((plain(guess) - plain(target)).abs())
+
+
+def slopes(difference: Tensor, scales: int = 4) -> Tensor:
+    """Mean absolute slope of a difference of maps (B, H, W) over so many scales, each half the one before: edges must
+    lie in the same places (Ranftl et al. 2022, equation 11)."""
+    found = []
+    for k in range(scales):
+        x = difference[:, :: 2**k, :: 2**k]
+        found.append(x.diff(dim=1).abs().mean() + x.diff(dim=2).abs().mean())
+    return torch.stack(found).mean()
+
+
+def depth_losses(guess: Tensor, target: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """guess, target: inverse depth (B, H, W); mask: (B, H, W) float, 1 on objects."""
+    losses = {
+        "l1": (guess - target).abs().mean(),
+        "object": scale_free(guess, target, mask).mean(),
+        "slopes": slopes(guess - target),
+    }
+    return {"loss": losses["l1"] + 0.2 * losses["object"] + losses["slopes"], **losses}
+
+
+def normal_losses(guess: Tensor, target: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """guess, target: normals (B, 3, H, W), the target of length 1, or 0 for sky; mask: (B, H, W) float, 1 on objects.
+
+    The cosine on surfaces, objects counting three times, and a plain distance that also teaches the length; "angle" is
+    the mean error on objects in degrees.
+    """
+    surface = (target.square().sum(1) > 0.5).float()  # (B, H, W)
+    cosine = F.cosine_similarity(guess, target, dim=1, eps=1e-4)
+    weight = surface * (1 + 2 * mask)
+    losses = {
+        "cosine": ((1 - cosine) * weight).sum() / weight.sum().clamp(min=1.0),
+        "l1": (guess - target).abs().mean(),
+    }
+    angle = torch.rad2deg(cosine.detach().clamp(-1, 1).acos())
+    there = mask * surface
+    return {
+        "loss": losses["cosine"] + losses["l1"],
+        **losses,
+        "angle": (angle * there).sum() / there.sum().clamp(min=1.0),
+    }
+
+
+def varied(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Pictures (B, 3, H, W) in [0, 1] with other exposure, contrast and tint, blurred and roughened here and there."""
+    count, device = len(images), images.device
+
+    def uniform(low: float, high: float, channels: int = 1) -> Tensor:
+        return torch.rand(count, channels, 1, 1, device=device, generator=generator) * (high - low) + low
+
+    blurred = F.avg_pool2d(F.avg_pool2d(images, 3, 1, 1, count_include_pad=False), 3, 1, 1, count_include_pad=False)
+    images = torch.lerp(images, blurred, uniform(-1.0, 1.0).clamp(min=0))
+    images = images.clamp(min=1e-3) ** uniform(0.7, 1.4) * uniform(0.85, 1.15, 3)
+    images = (images - 0.5) * uniform(0.75, 1.2) + 0.5 + uniform(-0.1, 0.1)
+    noise = torch.randn(images.shape, device=device, generator=generator)
+    return (images + noise * uniform(-0.05, 0.05).clamp(min=0)).clamp(0, 1)
+
+
+class Views:
+    """Scenes drawn again from the shards of the conditions stage, and decoded from their latents, on the device.
+
+    pictures: uint8 (2, N, 256, 256, 3), renders and reconstructions; target: uint8 as the conditions store it, (N, 256,
+    256) or (N, 256, 256, 3); mask: uint8 (N, 256, 256). N is `count`, or less where shards or memory end.
+    """
+
+    def __init__(self, run: common.Run, count: int) -> None:
+        """Raises FileNotFoundError if the conditions stage has left this process no shard."""
+        folders = sorted((run.work / "conditions").glob("scenes-*[0-9]"))[run.rank :: run.processes]
+        if not folders:
+            raise FileNotFoundError(
+                f"process {run.rank} finds no scenes in {run.work / 'conditions'}: "
+                "run `python -m pocket.train conditions`"
+            )
+        self.kind = run.kind
+        targets = [np.load(folder / f"{run.kind}.npy", mmap_mode="r") for folder in folders]
+        each = 2 * 256 * 256 * 3 + targets[0][0].nbytes + 256 * 256
+        if run.device.type == "cuda":
+            count = min(count, int(MEMORY_SHARE * torch.cuda.mem_get_info(run.device)[0] / each))
+        params = np.concatenate([np.load(folder / "params.npy") for folder in folders])[:count]
+        count = len(params)
+        moments = np.concatenate([np.load(f / "moments.npy", mmap_mode="r")[:count] for f in folders])[:count]
+        self.pictures = torch.empty(2, count, 256, 256, 3, dtype=torch.uint8, device=run.device)
+        self.mask = torch.empty(count, 256, 256, dtype=torch.uint8, device=run.device)
+        self.target = torch.empty(count, *targets[0].shape[1:], dtype=torch.uint8, device=run.device)
+        start = 0
+        for array in targets:
+            end = min(start + len(array), count)
+            self.target[start:end] = torch.from_numpy(np.array(array[: end - start]))
+            start = end
+        decode = decoder(run)
+        for i in tqdm(range(0, count, RENDER_BATCH), desc="views", leave=False, disable=not run.is_main):
+            rows = slice(i, min(i + RENDER_BATCH, count))
+            drawn = render(params[rows], samples=1 if run.smoke else 4, device=run.device)
+            self.pictures[0, rows], self.mask[rows] = drawn.color, drawn.mask
+            self.pictures[1, rows] = decode(torch.from_numpy(moments[rows]).to(run.device))
+
+    def __len__(self) -> int:
+        return len(self.mask)
+
+    def sample(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Random pictures (B, 3, 256, 256) in [0, 1], half of them mirrored; what to read from each: inverse depth (B,
+        256, 256) or normals (B, 3, 256, 256); the objects' mask (B, 256, 256) float."""
+        device = self.mask.device
+        draw = lambda high: torch.randint(high, (batch,), generator=generator, device=device)
+        i, which, mirrored = draw(len(self)), draw(2), draw(2).bool()
+        turn = lambda x: torch.where(mirrored.view(-1, *[1] * (x.dim() - 1)), x.flip(-1), x)
+        pictures, mask = turn(to_float(self.pictures[which, i])), turn(self.mask[i].float())
+        if self.kind == "depth":
+            return pictures, turn(self.target[i].float() / 255), mask
+        normals = turn(conditions.image_to_normals(self.target[i]).permute(0, 3, 1, 2))
+        normals[:, 0] *= torch.where(mirrored, -1.0, 1.0)[:, None, None]  # what faced left faces right now
+        return pictures, normals, mask
+
+
+def decoder(run: common.Run) -> Callable[[Tensor], Tensor]:
+    """A function from moments half (N, 8, 32, 32) to pictures uint8 (N, 256, 256, 3), decoded from their means."""
+    vae = AutoencoderKL.from_pretrained(run.weights_of("autoencoder"), torch_dtype=torch.float32)
+    vae = vae.to(run.device, memory_format=torch.channels_last).eval()
+
+    def plain(latents: Tensor) -> Tensor:
+        return vae.decoder(vae.post_quant_conv(latents))
+
+    compiled = torch.compile(plain, dynamic=False) if run.device.type == "cuda" else plain
+
+    @torch.no_grad()
+    def decode(moments: Tensor) -> Tensor:
+        found = []
+        for part in moments.chunk(2, dim=1)[0].float().split(DECODE_BATCH):
+            full = part
+            if len(part) < DECODE_BATCH and run.device.type == "cuda":  # one size, so that it compiles once
+                full = part[torch.arange(DECODE_BATCH, device=part.device) % len(part)]
+            with run.autocast():
+                images = compiled(full)[: len(part)].float().clamp(-1, 1)
+            found.append(((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1))
+        return torch.cat(found)
+
+    return decode
+
+
+def load(kind: str, folder: Path) -> PreTrainedModel:
+    """The estimator of a folder, in float32."""
+    auto = AutoModelForDepthEstimation if kind == "depth" else AutoModelForSemanticSegmentation
+    return auto.from_pretrained(folder, dtype=torch.float32)
+
+
+def main(run: common.Run) -> None:
+    """Trains the estimator of one kind on WORK/conditions and writes WORK/estimators-KIND/weights."""
+    conditions.ensure(run)
+    views = Views(run, 16 if run.smoke else SCENES)
+    torch.manual_seed(run.seed)
+    model = load(run.kind, run.weights_of(run.stage)) if run.init else build(run.kind, run.smoke)
+    model.to(run.device)
+    with torch.no_grad():  # transformers hangs hooks into the network at its first call, which would break the graph
+        estimate(run.kind, model.eval(), torch.zeros(1, 3, 64, 64, device=run.device))
+    losses = depth_losses if run.kind == "depth" else normal_losses
+    batch = run.batch or (2 if run.smoke else BATCH)
+    size = sum(p.numel() for p in model.parameters()) / 1e6
+    run.say(f"{len(views):,} scenes a process, {size:.2f} M parameters")
+
+    def loss_fn(net: nn.Module, step: int, fraction: float) -> dict[str, Tensor]:
+        pictures, target, mask = views.sample(batch, run.generator)
+        pictures = to_input(varied(pictures, run.generator))
+        guess = estimate(run.kind, net, pictures)
+        with torch.autocast(run.device.type, enabled=False):
+            return losses(guess, target, mask)
+
+    def save(folder: Path) -> None:
+        model.save_pretrained(folder)
+        write_processor(folder, 256)
+
+    optimizer = common.adamw(model, lr=1e-3, weight_decay=0.02)
+    limits: dict[str, Any] = {"steps": 2, "minutes": 1.0} if run.smoke else {"steps": 100_000, "minutes": 3.0}
+    warmup = min(300, (run.steps or limits["steps"]) // 10)
+    common.train(run, model, optimizer, loss_fn, save, warmup=warmup, **limits)
+    run.accelerator.wait_for_everyone()

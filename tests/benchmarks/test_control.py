@@ -1,0 +1,130 @@
+"""The figures of control, by cases that can be told by hand, and the whole benchmark on untrained networks."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+
+from benchmarks import control
+from pocket.train import controlnet, estimators
+from pocket.train.common import CONDITIONS, ESTIMATED
+from pocket.train.data import write_processor
+
+
+def lines(*columns: int, size: int = 32) -> np.ndarray:
+    """A map with vertical lines at these columns."""
+    page = np.zeros((size, size), np.uint8)
+    page[:, list(columns)] = 255
+    return page
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "f1"),
+    [
+        (lines(10), lines(10), 1),
+        (lines(12), lines(10), 1),  # two pixels away still counts
+        (lines(13), lines(10), 0),  # three do not
+        (lines(10, 20), lines(10), 2 / 3),  # precision 1/2, recall 1
+        (lines(10), lines(10, 20), 2 / 3),  # precision 1, recall 1/2
+        (lines(10, 20), lines(10, 28), 0.5),
+        (lines(), lines(10), 0),
+        (lines(10), lines(), 0),
+        (lines(), lines(), 1),
+    ],
+)
+def test_f1_within_two_pixels(found, wanted, f1):
+    assert control.edge_f1(found, wanted) == pytest.approx(f1)
+
+
+def test_the_reach_is_round():
+    """(2, 2) is farther than two pixels, (0, 2) is not."""
+    dot = lambda row, column: np.eye(32, dtype=np.uint8)[row][:, None] * np.eye(32, dtype=np.uint8)[column]
+    assert control.edge_f1(dot(12, 12), dot(10, 10)) == 0 and control.edge_f1(dot(10, 12), dot(10, 10)) == 1
+
+
+def test_spearman_asks_for_the_order_inside_the_mask_alone():
+    wanted = np.arange(16.0).reshape(4, 4)
+    mask = np.zeros((4, 4), np.uint8)
+    mask[1:3] = 1
+    assert control.spearman(wanted**3, wanted, mask) == pytest.approx(1)
+    assert control.spearman(-wanted, wanted, mask) == pytest.approx(-1)
+    noisy = np.where(mask > 0, wanted, -wanted)
+    assert control.spearman(noisy, wanted, mask) == pytest.approx(1)
+    swapped = wanted.copy()
+    swapped[1, 0], swapped[1, 1] = wanted[1, 1], wanted[1, 0]
+    assert control.spearman(swapped, wanted, mask) == pytest.approx(1 - 6 * 2 / (8 * 63))  # 1 - 6 sum d^2 / n(n^2 - 1)
+
+
+def test_a_flat_guess_earns_nothing_and_a_flat_truth_asks_nothing():
+    wanted, mask = np.arange(16.0).reshape(4, 4), np.ones((4, 4))
+    assert control.spearman(np.ones((4, 4)), wanted, mask) == 0
+    assert np.isnan(control.spearman(wanted, np.ones((4, 4)), mask))
+    assert np.isnan(control.spearman(wanted, wanted, np.zeros((4, 4))))
+
+
+def test_mean_angle_in_degrees():
+    up, front = np.tile([0.0, 1, 0], (4, 4, 1)), np.tile([0.0, 0, 1], (4, 4, 1))
+    everywhere, half = np.ones((4, 4)), np.repeat([1, 0], 8).reshape(4, 4)
+    assert control.mean_angle(up, up, everywhere) == pytest.approx(0)
+    assert control.mean_angle(up, front, everywhere) == pytest.approx(90)
+    mixed = np.where(half[..., None] > 0, up, front)
+    assert control.mean_angle(mixed, front, everywhere) == pytest.approx(45)
+    assert control.mean_angle(mixed, front, 1 - half) == pytest.approx(0)
+    assert control.mean_angle(np.zeros((4, 4, 3)), front, everywhere) == pytest.approx(90)
+    assert np.isnan(control.mean_angle(up, front, np.zeros((4, 4))))
+
+
+def test_exact_conditions_are_a_perfect_answer(monkeypatch):
+    """What `extract` would find in pictures that keep to the condition exactly, scored against the truth."""
+    b = control.Benchmark(weights=None, device=torch.device("cpu"), pictures=2)
+    for kind, best in {"canny": 1, "scribble": 1, "depth": 1, "normals": 0}.items():
+        monkeypatch.setattr(b, "extract", lambda kind, images: b.truth(kind), raising=False)
+        assert b.fit(kind, b.drawn.color) == pytest.approx(best, abs=0.05)
+    monkeypatch.undo()
+    assert b.fit("canny", b.drawn.color) == 1  # the render is the condition's own source
+    assert b.fit("canny", b.drawn.color.flip(0)) < 0.6
+    labels = b.asked.scenes.labels
+    assert len(labels) == 2 and (labels["object"] >= 0).all() and labels["seed"].min() >= 2**40
+
+
+def test_missing_parts_are_named(tmp_path, capsys):
+    for arguments, said in (
+        (["canny", "depth"], "has no controlnet/canny, controlnet/depth, estimators/depth"),
+        (["edges"], "no group edges"),
+        (["--pictures", "0"], "1 at least"),
+    ):
+        with pytest.raises(SystemExit):
+            control.main([*arguments, "--weights", str(tmp_path)])
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs_and_a_reduced_one_stores_only_what_does_not_count_pictures(tmp_path, monkeypatch):
+    """On the embedded model with ControlNets and estimators that learnt nothing: control is as good as none."""
+    shipped = control.Path("pocket/weights").resolve()
+    for part in ("stable-diffusion", "judge"):
+        (tmp_path / part).symlink_to(shipped / part)
+    unet = UNet2DConditionModel.from_pretrained(shipped / "stable-diffusion" / "unet")
+    for kind in CONDITIONS:
+        controlnet.build(unet).save_pretrained(tmp_path / "controlnet" / kind)
+    for kind in ESTIMATED:
+        estimators.build(kind, smoke=True).save_pretrained(tmp_path / "estimators" / kind)
+        write_processor(tmp_path / "estimators" / kind, 256)
+    run = {"seconds": 120.0, "processes": 1, "device": "a GPU"}
+    (tmp_path / "training.json").write_text(json.dumps({"denoiser": [run], "controlnet-canny": [run, run]}))
+    monkeypatch.setattr(control, "STEPS", 1)
+    rows = control.main(["--pictures", "2", "--weights", str(tmp_path), "--results", str(tmp_path / "task1.json")])
+    named = {row.figure: row for row in rows}
+    for name, unit, sense in control.FIGURE.values():
+        steered, free = named[f"{name}: with control"], named[f"{name}: no control"]
+        assert steered.value == free.value and (steered.unit, steered.sense) == (unit, sense)
+    assert named["edges, F1 within 2 pixels: with control against none"].value == pytest.approx(1)
+    assert named["edges, F1 within 2 pixels: with control against none"].holds is False
+    assert named["depth, Spearman inside the mask: gained by control"].holds is False
+    assert named["training of controlnet-canny"].value == 4 and named["training of controlnet-canny"].bar == 8
+    assert "training of denoiser" not in named
+    stored = json.loads((tmp_path / "task1.json").read_text())["rows"]
+    assert {row["command"] for row in stored} == {"python -m benchmarks.control cost"}
+    assert {row["figure"] for row in stored} >= {"size of controlnet/canny", "size of estimators"}

@@ -1,0 +1,191 @@
+"""Choosing a ControlNet and an estimator: every kind leads to one network or to one clear error."""
+
+import json
+import shutil
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import ControlNetModel, UNet2DConditionModel
+from huggingface_hub import constants
+from PIL import Image
+from transformers import (
+    GLPNConfig,
+    GLPNForDepthEstimation,
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+)
+
+from course import control, estimators, models
+from course.conditions import canny, to_control
+from course.control import find_controlnet, load_control_pipeline, load_controlnet
+from course.models import Model, ModelError, find_model
+
+from ..conftest import write_manifest
+
+SMALL = {"hidden_sizes": [8] * 4, "depths": [1] * 4, "num_attention_heads": [1] * 4, "decoder_hidden_size": 8}
+SETTINGS = {"size": {"height": 64, "width": 64}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+
+
+@pytest.fixture
+def weights(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The tiny weights with a ControlNet and both estimators, standing in for pocket/weights."""
+    weights = tmp_path / "pocket" / "weights"
+    shutil.copytree(tiny_folder.parent, weights)
+    unet = UNet2DConditionModel.from_pretrained(weights / "stable-diffusion" / "unet")
+    torch.manual_seed(0)
+    ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 4, 4, 4)).save_pretrained(
+        weights / "controlnet" / "canny"
+    )
+    GLPNForDepthEstimation(GLPNConfig(max_depth=1, **SMALL)).save_pretrained(weights / "estimators" / "depth")
+    SegformerForSemanticSegmentation(SegformerConfig(num_labels=3, **SMALL)).save_pretrained(
+        weights / "estimators" / "normals"
+    )
+    for kind in ("depth", "normals"):
+        (weights / "estimators" / kind / "preprocessor_config.json").write_text(json.dumps(SETTINGS))
+    write_manifest(weights)
+    monkeypatch.setattr(models, "WEIGHTS", weights)
+    estimators._loaded.cache_clear()
+    yield weights
+    estimators._loaded.cache_clear()
+
+
+def real(name: str, folder: Path) -> Model:
+    """A model called as a real one, on a tiny one's files."""
+    return Model(name, folder)
+
+
+def test_the_embedded_controlnet_draws_and_a_condition_steers(weights):
+    model = find_model()
+    controlnet = load_controlnet("canny", model)
+    pipe = load_control_pipeline(model, controlnet)
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8))
+    draw = lambda image: np.asarray(
+        pipe("a duck", image=image, num_inference_steps=1, generator=torch.Generator().manual_seed(0)).images[0]
+    )
+    edges = to_control(canny(picture, 20, 40))
+    assert edges.shape == (1, 3, 64, 64) and edges.max() == 1
+    assert np.array_equal(draw(edges), draw(torch.zeros_like(edges)))  # untrained: zero convolutions
+    with torch.no_grad():
+        for network in (controlnet.controlnet_cond_embedding.conv_out, *controlnet.controlnet_down_blocks):
+            torch.nn.init.normal_(network.weight, std=0.5)
+    assert not np.array_equal(draw(edges), draw(torch.zeros_like(edges)))
+
+
+def test_a_controlnet_of_ones_own_is_named_by_its_folder(weights):
+    model = find_model()
+    assert find_controlnet(weights / "controlnet" / "canny", model) == weights / "controlnet" / "canny"
+    with pytest.raises(ModelError, match=r"config\.json is missing"):
+        find_controlnet(weights, model)
+
+
+def test_an_unknown_kind_lists_the_kinds_and_the_nearest(weights):
+    with pytest.raises(ModelError, match=r'no kind of control "normal" \(did you mean normals\?\).*canny, depth'):
+        find_controlnet("normal", find_model())
+
+
+def test_missing_and_damaged_parts_are_named(weights):
+    model = find_model()
+    with pytest.raises(ModelError, match=r"lists no file of controlnet/depth.*git checkout"):
+        load_controlnet("depth", model)
+    file = weights / "controlnet" / "canny" / "diffusion_pytorch_model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ModelError, match=r"controlnet/canny/.*safetensors is damaged"):
+        load_controlnet("canny", model)
+    (weights / "estimators" / "depth" / "config.json").unlink()
+    with pytest.raises(ModelError, match=r"estimators/depth/config\.json is missing"):
+        estimators.estimate_depth(np.zeros((64, 64, 3)), model)
+
+
+def test_one_that_does_not_fit_is_refused(weights, tmp_path):
+    other = UNet2DConditionModel(
+        sample_size=8, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, attention_head_dim=2,
+        cross_attention_dim=16, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    )  # fmt: skip
+    ControlNetModel.from_unet(other, conditioning_embedding_out_channels=(4, 4)).save_pretrained(tmp_path / "other")
+    with pytest.raises(ModelError, match=r"not made for pocket: its block_out_channels is .*8, 16"):
+        load_controlnet(tmp_path / "other", find_model())
+    (tmp_path / "other" / "diffusion_pytorch_model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_controlnet(tmp_path / "other", find_model())
+
+
+# --- real Stable Diffusion
+
+
+@pytest.mark.parametrize("kind", control.KINDS)
+def test_public_controlnets_are_fetched_by_their_id(kind, weights, tiny_folder, monkeypatch):
+    asked = []
+
+    def download(repo, **patterns):
+        asked.append((repo, patterns["allow_patterns"]))
+        return str(weights / "controlnet" / "canny")
+
+    monkeypatch.setattr(models, "snapshot_download", download)
+    assert find_controlnet(kind, real("sd-1.5", tiny_folder)) == weights / "controlnet" / "canny"
+    assert asked == [(models.CONTROLNETS["sd-1.5"][kind], ["config.json", "diffusion_pytorch_model.safetensors"])]
+
+
+def test_a_kind_that_a_model_lacks_and_a_model_without_any(tiny_folder):
+    with pytest.raises(ModelError, match=r'"scribble" is known for sd-2\.1-base: it has canny, depth'):
+        find_controlnet("scribble", real("sd-2.1-base", tiny_folder))
+    with pytest.raises(ModelError, match=r'"canny" is known for somebody/something: models with some are pocket, sd-1'):
+        find_controlnet("canny", real("somebody/something", tiny_folder))
+
+
+def test_a_repository_without_safe_weights_is_refused(tiny_folder, tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setattr(models, "snapshot_download", lambda *_, **__: str(tmp_path))
+    with pytest.raises(ModelError, match=r"control_v11p_sd15_canny has no diffusion_pytorch_model\.safetensors"):
+        find_controlnet("canny", real("sd-1.5", tiny_folder))
+
+
+def test_unreachable_hub_for_real(tiny_folder, tmp_path, monkeypatch):
+    """No stand-in: the Hub's own client, with its network switched off and an empty cache."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(models, "snapshot_download", partial(models.snapshot_download, cache_dir=tmp_path))
+    model, picture = real("sd-1.5", tiny_folder), np.zeros((64, 64, 3))
+    for ask, repo in (
+        (lambda: load_controlnet("canny", model), models.CONTROLNETS["sd-1.5"]["canny"]),
+        (lambda: estimators.estimate_depth(picture, model), models.ESTIMATORS["depth"]),
+        (lambda: estimators.estimate_normals(picture, model), models.ESTIMATORS["normals"]),
+    ):
+        with pytest.raises(ModelError, match=f'cannot be reached, and "{repo}"'):
+            ask()
+
+
+# --- estimators
+
+
+@pytest.mark.parametrize("size", [(64, 64), (100, 150), (17, 300)], ids=str)
+def test_depth_and_normals_of_any_picture(weights, size):
+    model = find_model()
+    picture = np.random.default_rng(0).integers(0, 255, (*size, 3)).astype(np.uint8)
+    depth = estimators.estimate_depth(picture, model)
+    assert depth.shape == size and depth.dtype == np.float32 and 0 <= depth.min() <= depth.max() <= 1
+    normals = estimators.estimate_normals(picture, model)
+    assert normals.shape == (*size, 3)
+    length = np.linalg.norm(normals, axis=2)
+    assert ((abs(length - 1) < 1e-4) | (length == 0)).all()
+
+
+def test_normals_that_are_sure_have_length_one_and_others_none(weights):
+    estimator = estimators.Estimator("normals")
+    head = estimator.network.decode_head.classifier
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.copy_(torch.tensor([0.0, 0.0, 0.8]))
+    assert torch.allclose(estimator(torch.rand(2, 3, 64, 96))[..., 2], torch.ones(2, 64, 96))
+    head.bias.copy_(torch.tensor([0.0, 0.3, 0.0]))
+    assert not estimator(torch.rand(1, 3, 64, 64)).any()
+
+
+def test_estimators_take_many_pictures_at_once(weights):
+    estimator, pictures = estimators.Estimator("depth"), torch.rand(3, 3, 64, 64)
+    together, alone = estimator(pictures), torch.cat([estimator(picture[None]) for picture in pictures])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
