@@ -175,8 +175,11 @@ def test_renderer_rows_on_a_cpu_have_no_goal(tmp_path):
 
 
 def test_training_rows_count_every_process(tmp_path):
+    """Of the text-to-image model: those of ControlNets stand in benchmarks/control.py."""
     run = {"seconds": 600.0, "processes": 2, "device": "a GPU"}
-    (tmp_path / "training.json").write_text(json.dumps({"towers": [run], "denoiser": [run, run]}))
+    (tmp_path / "training.json").write_text(
+        json.dumps({"towers": [run], "denoiser": [run, run], "controlnet-canny": [run]})
+    )
     rows = e.training_rows(e.Evaluation(tmp_path, torch.device("cpu")))
     assert {row.figure: row.value for row in rows} == {
         "training: all stages": 60.0, "training: towers": 20.0, "training: denoiser": 40.0,
