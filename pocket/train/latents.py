@@ -27,7 +27,8 @@ from .autoencoder import moments, to_input
 from .data import RENDER_BATCH, SHARD, Pool, encode_all, scene_batches, workers_here
 
 EXTRA = 500_000
-EXTRA_SEED = 2**33  # fresh scenes have seeds from here: beyond the pool's, below the test scenes'
+EXTRA_SEED = 2**33  # fresh scenes have seeds from here: beyond the pool's, below those of the conditions stage
+EXTRA_SPAN = 2**28  # each --seed has so many scenes of its own, so that training on goes on with new ones
 ENCODE_BATCH = 128
 
 
@@ -88,7 +89,8 @@ def extra_shards(
     """Samples, renders and encodes this process's part of the fresh scenes; yields the pictures of each new shard."""
     lows = [low for i, low in enumerate(range(0, count, SHARD)) if i % run.processes == run.rank]
     lows = [low for low in lows if not (run.folder / f"extra-{low:08d}").exists()]
-    ranges = [range(EXTRA_SEED + low, EXTRA_SEED + min(low + SHARD, count)) for low in lows]
+    first = EXTRA_SEED + run.seed % 32 * EXTRA_SPAN
+    ranges = [range(first + low, first + min(low + SHARD, count)) for low in lows]
     samples = 1 if run.smoke else 4
     batches = scene_batches(ranges, "train", workers=workers_here())
 
@@ -112,7 +114,7 @@ def extra_shards(
 
 
 def main(run: common.Run) -> None:
-    """Fills WORK/latents; finished shards stay, unless another autoencoder, tokenizer or pool made them."""
+    """Fills WORK/latents; finished shards stay, unless another autoencoder, tokenizer, pool or seed made them."""
     began = time.perf_counter()
     labels = sorted((run.work / "data" / "train").glob("[0-9]*[0-9]/labels.npy"))
     source = {
@@ -120,6 +122,7 @@ def main(run: common.Run) -> None:
         "tokenizer": fingerprint(run.weights_of("tokenizer")),
         "pool": hashlib.sha256(b"".join(path.read_bytes() for path in labels)).hexdigest(),
         "processes": run.processes,
+        "seed": run.seed,
     }
     known = run.folder / "source.json"
     if run.is_main and (not known.exists() or json.loads(known.read_text()) != source):
