@@ -224,6 +224,7 @@ def cost_rows(b: Benchmark) -> list[Row]:
     rows = [
         Row(f"size of {part}", round(size_of(b.weights / part) / MIB, 2), "MiB", "<=", budget / MIB)
         for part, budget in BUDGETS.items()
+        if (b.weights / part).exists()
     ]
     record = json.loads((b.weights / "training.json").read_text())
     for stage, runs in record.items():

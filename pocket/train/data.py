@@ -193,10 +193,10 @@ def to_input(images: Tensor) -> Tensor:
     return images * 2 - 1
 
 
-def write_processor(folder: Path, size: int) -> None:
-    """Writes `resize` and `to_input` in the form that transformers' image processors load."""
+def write_processor(folder: Path, size: int, kind: str = "CLIPImageProcessor") -> None:
+    """Writes `resize` and `to_input` in the form that transformers' image processors load; kind: their class."""
     settings = {
-        "image_processor_type": "CLIPImageProcessor",
+        "image_processor_type": kind,
         "do_convert_rgb": True,
         "do_resize": True, "size": {"height": size, "width": size}, "resample": 2,  # bilinear
         "do_center_crop": False, "crop_size": {"height": size, "width": size},

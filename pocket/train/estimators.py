@@ -35,6 +35,7 @@ BATCH = 96
 DECODE_BATCH = 64
 MEMORY_SHARE = 0.5  # of the free device memory, at most, for the pictures and what is to be read from them
 AXES = ("right", "up", "towards the viewer")  # the normals' three outputs
+PROCESSORS = {"depth": "DPTImageProcessor", "normals": "SegformerImageProcessor"}  # what a plain pipeline asks for
 ENCODER: dict[str, Any] = {
     "hidden_sizes": [32, 64, 128, 160],
     "depths": [2, 2, 2, 2],
@@ -261,7 +262,7 @@ def main(run: common.Run) -> None:
 
     def save(folder: Path) -> None:
         model.save_pretrained(folder)
-        write_processor(folder, 256)
+        write_processor(folder, 256, PROCESSORS[run.kind])
 
     optimizer = common.adamw(model, lr=1e-3, weight_decay=0.02)
     limits: dict[str, Any] = {"steps": 2, "minutes": 1.0} if run.smoke else {"steps": 100_000, "minutes": 3.0}

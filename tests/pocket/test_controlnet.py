@@ -9,7 +9,12 @@ import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from PIL import Image
 from torch import nn
-from transformers import AutoModelForDepthEstimation, AutoModelForSemanticSegmentation
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForDepthEstimation,
+    AutoModelForSemanticSegmentation,
+    pipeline,
+)
 
 from pocket.train import autoencoder, common, controlnet, denoiser, estimators, export, judge, towers
 from pocket.train.__main__ import main as train_main
@@ -192,6 +197,11 @@ def test_export_without_and_with_what_follows(folder):
     pixels = torch.zeros(1, 3, 64, 64)
     depth = AutoModelForDepthEstimation.from_pretrained(weights / "estimators" / "depth").eval()
     assert depth.dtype == torch.float32 and depth(pixel_values=pixels).predicted_depth.shape == (1, 64, 64)
+    reader = pipeline("depth-estimation", str(weights / "estimators" / "depth"))
+    assert reader(Image.new("RGB", (90, 60)))["depth"].size == (90, 60)
+    processor = AutoImageProcessor.from_pretrained(weights / "estimators" / "normals")
+    assert processor(Image.new("RGB", (90, 60)), return_tensors="pt").pixel_values.shape == (1, 3, 256, 256)
+    assert processor(Image.new("RGB", (90, 60)), return_tensors="pt").pixel_values.unique().tolist() == [-1]
     normals = AutoModelForSemanticSegmentation.from_pretrained(weights / "estimators" / "normals").eval()
     assert normals(pixel_values=pixels).logits.shape == (1, 3, 32, 32)
     assert list(normals.config.id2label.values()) == list(estimators.AXES)
