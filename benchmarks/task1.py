@@ -27,7 +27,12 @@ RESULTS = Path(__file__).resolve().parent / "results" / "task1.json"
 LESSON = notebooks.ROOT / "task_1_2_Stable_Diffusion_detailed.ipynb"
 STEPS, GUIDANCE = 25, 5.0
 PROMPTS, NEGATIVES, SEEDS = ["a red car on grass", "a bunny"], ["", "a tree"], [1, 2]
-MINUTES = {"task_1_2_Stable_Diffusion_detailed": 2.0, "task_1_3_ControlNet": 4.0, "make_video": 0.3}
+MINUTES: dict[str, float | None] = {
+    "task_1_1_Stable_Diffusion_intro": None,
+    "task_1_2_Stable_Diffusion_detailed": 2.0,
+    "task_1_3_ControlNet": 4.0,
+    "make_video": 0.3,
+}
 RUN = "import sys; from course import notebooks; notebooks.execute(notebooks.read(sys.argv[1]))"
 
 

@@ -56,12 +56,13 @@ def heat(values: torch.Tensor, over: "Picture | None" = None, side: int | None =
     return colored if below is None else Image.blend(below, colored, 0.6)
 
 
-def load_picture(path: str | Path, size: int | tuple[int, int] | None = None) -> Image.Image:
+def load_picture(path: str | Path, size: int | tuple[int, int] | None = None, least: int = LEAST_SIDE) -> Image.Image:
     """Any picture file as RGB, upright as its camera was held, what is transparent on white, 16 bits as 8, of an
     animation the first frame.
 
     `size`, one number for a square or (width, height): cut about its middle to that shape and brought to it.
-    Raises PictureError if there is no such file, it is no picture or a damaged one, or it is too small or too large.
+    Raises PictureError if there is no such file, it is no picture or a damaged one, it has too many pixels, or a side
+    below `least`.
     """
     path = Path(path).expanduser()
     try:
@@ -91,10 +92,10 @@ def load_picture(path: str | Path, size: int | tuple[int, int] | None = None) ->
         raise PictureError(f"{path} is too large: {error}. Make it smaller first.") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise PictureError(f"{path} is damaged or cannot be read: {error}.") from error
-    if min(picture.size) < LEAST_SIDE:
+    if min(picture.size) < least:
         raise PictureError(
             f"{path} has {picture.width} x {picture.height} pixels: too few to see anything in. "
-            f"Each side needs {LEAST_SIDE}."
+            f"Each side needs {least}."
         )
     return picture if size is None else ImageOps.fit(picture, wanted, Image.Resampling.LANCZOS)
 

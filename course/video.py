@@ -17,10 +17,10 @@ from typing import TypeAlias
 
 import imageio_ffmpeg
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from course.errors import CourseError
-from course.pictures import INK, PAPER, Picture, to_pil, wrap
+from course.pictures import INK, PAPER, Picture, PictureError, load_picture, to_pil, wrap
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 SMALLEST_TEXT = 12  # pixels; below, letters run together
@@ -88,18 +88,10 @@ def parse_name(stem: str) -> tuple[int | None, int | None]:
 
 
 def _open(path: Path) -> Image.Image:
-    """A picture file as RGB, the way a person expects to see it: turned upright, transparency on white paper."""
     try:
-        with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file)
-            if picture.mode.startswith("I"):  # 16 bits; Pillow would clip them
-                return to_pil(np.asarray(picture, np.float32) / 65535)
-            if picture.has_transparency_data:
-                picture = picture.convert("RGBA")
-                picture = Image.alpha_composite(Image.new("RGBA", picture.size, (*PAPER, 255)), picture)
-            return to_pil(picture)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise VideoError(f"{path} cannot be read as a picture ({error}). Make it again, or move it away.") from error
+        return load_picture(path, least=1)
+    except PictureError as error:
+        raise VideoError(f"{error} Make it again, or move it away.") from error
 
 
 # --- Side by side

@@ -235,6 +235,13 @@ def averaged(model: nn.Module, ema: Ema):
             torch._foreach_copy_(trainable(model), own)
 
 
+def save_plain(model: Any, folder: Path) -> None:
+    """Saves a diffusers model that trains channels last: from a fresh copy, whose weights lie in memory as usual."""
+    plain = type(model).from_config(model.config)
+    plain.load_state_dict(model.state_dict())
+    plain.save_pretrained(folder)
+
+
 def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
     """Calls `write` on a new folder beside `folder`, then puts it in its place: a reader never sees half of it.
 

@@ -7,6 +7,7 @@ training begins at the denoiser itself. One network a kind of condition, `python
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -194,15 +195,10 @@ def main(run: common.Run) -> None:
             strip.add(step)
         return net(*data.sample(batch, run.generator))
 
-    def save(folder: Path) -> None:
-        state = {name: value.contiguous() for name, value in controlnet.state_dict().items()}
-        plain = ControlNetModel.from_config(controlnet.config)
-        plain.load_state_dict(state)
-        plain.save_pretrained(folder)
-
     optimizer = common.adamw(controlnet, lr=3e-4)
     limits: dict[str, Any] = {"steps": 2, "minutes": 1.0} if run.smoke else {"steps": 100_000, "minutes": 7.0}
     warmup = min(200, (run.steps or limits["steps"]) // 10)  # a toy run has no time for more
+    save = partial(common.save_plain, controlnet)
     common.train(run, trainee, optimizer, loss_fn, save, warmup=warmup, **limits)
     if strip:
         # With the averaged weights, which are those that ship.

@@ -4,6 +4,7 @@ Trained as Stable Diffusion is (Rombach et al. 2022): noise prediction on the sc
 last hidden states of a frozen CLIP text tower as the condition, one caption in ten left out for guidance.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,12 +163,7 @@ def main(run: common.Run) -> None:
     def loss_fn(net: nn.Module, step: int, fraction: float) -> dict[str, Tensor]:
         return net(*data.sample(batch, run.generator))
 
-    def save(folder: Path) -> None:
-        state = {name: value.contiguous() for name, value in unet.state_dict().items()}
-        plain = UNet2DConditionModel.from_config(unet.config)
-        plain.load_state_dict(state)
-        plain.save_pretrained(folder)
-
     optimizer = common.adamw(unet, lr=5e-4)
     steps, minutes = (12, 1.0) if run.smoke else (100_000, 24.0)
+    save = partial(common.save_plain, unet)
     common.train(run, trainee, optimizer, loss_fn, save, steps=steps, minutes=minutes, warmup=500, ema_decay=0.9995)

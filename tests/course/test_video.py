@@ -116,7 +116,7 @@ def test_folders_that_cannot_be_read(tmp_path):
     whole = (tmp_path / "c" / "2.png").read_bytes()
     for content in (b"no picture", whole[: len(whole) // 2]):
         (tmp_path / "c" / "2.png").write_bytes(content)
-        with pytest.raises(VideoError, match=r"2\.png cannot be read as a picture"):
+        with pytest.raises(VideoError, match=r"2\.png is (not a picture|damaged)"):
             video.read_frames(tmp_path / "c")
 
 

@@ -16,9 +16,8 @@ from transformers import (
     pipeline,
 )
 
-from pocket.train import autoencoder, common, controlnet, denoiser, estimators, export, judge, towers
+from pocket.train import common, controlnet, denoiser, estimators, export
 from pocket.train.__main__ import main as train_main
-from pocket.train.tokenizer import train_tokenizer
 
 
 class Text(nn.Module):
@@ -151,22 +150,10 @@ def test_colours_vary_and_shapes_stay():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, write_untrained):
     """A work folder with untrained weights of the text-to-image model, as a first training leaves them."""
     work = tmp_path_factory.mktemp("controlnet") / "work"
-    torch.manual_seed(0)
-    tokenizer = train_tokenizer(["a red cat on the grass", "a hamburger"] * 5)
-    tokenizer.save_pretrained(work / "tokenizer")
-    clip = towers.build(tokenizer, smoke=True)
-    parts = {
-        "autoencoder": autoencoder.build(autoencoder.SMOKE),
-        "denoiser": denoiser.build(denoiser.SMOKE, clip.config.text_config.hidden_size),
-        "towers": clip,
-        "judge": judge.build(smoke=True),
-    }
-    for stage, model in parts.items():
-        model.save_pretrained(work / stage / "weights")
-    tokenizer.save_pretrained(work / "towers" / "weights")
+    write_untrained(work)
     (work / "perceptual" / "weights").mkdir(parents=True)
     (work / "perceptual" / "weights" / "config.json").write_text("{}")
     return work

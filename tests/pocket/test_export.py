@@ -10,31 +10,18 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageClassification, CLIPModel, CLIPTokenizer
 
-from pocket.train import autoencoder, common, denoiser, export, judge, towers
-from pocket.train.tokenizer import train_tokenizer
+from pocket.train import common, export
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> common.Run:
+def run(tmp_path_factory, write_untrained) -> common.Run:
     """A work folder with untrained weights of every stage."""
     work = tmp_path_factory.mktemp("export")
     parser = argparse.ArgumentParser()
     common.add_arguments(parser)
     options = ["--smoke", "--work", str(work / "work"), "--weights", str(work / "weights")]
     run = common.start("export", parser.parse_args(options))
-    torch.manual_seed(0)
-    tokenizer = train_tokenizer(["a red cat on the grass", "a hamburger"] * 5)
-    tokenizer.save_pretrained(run.work / "tokenizer")
-    clip = towers.build(tokenizer, smoke=True)
-    parts = {
-        "autoencoder": autoencoder.build(autoencoder.SMOKE),
-        "denoiser": denoiser.build(denoiser.SMOKE, clip.config.text_config.hidden_size),
-        "towers": clip,
-        "judge": judge.build(smoke=True),
-    }
-    for stage, model in parts.items():
-        model.save_pretrained(run.work / stage / "weights")
-    tokenizer.save_pretrained(run.work / "towers" / "weights")
+    write_untrained(run.work)
     heads = run.work / "perceptual" / "weights"
     heads.mkdir(parents=True)
     save_file({"layer_0": torch.ones(4)}, heads / "heads.safetensors")
