@@ -52,6 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
         torch.compiler.reset()
         gc.collect()
         torch.cuda.empty_cache()
+    common.finish()
 
 
 if __name__ == "__main__":

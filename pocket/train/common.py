@@ -476,3 +476,9 @@ def train(
         replace_file(run.folder / "curve.json", lambda path: path.write_text(json.dumps(curve)))
         state_path.unlink(missing_ok=True)
     run.accelerator.wait_for_everyone()
+
+
+def finish() -> None:
+    """Takes the processes of a run apart in order, at a program's end: those that only exit may break the others."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -40,6 +40,7 @@ TOY = textwrap.dedent(
 
     save = lambda folder: save_file(dict(model.state_dict()), folder / "model.safetensors")
     common.train(run, model, common.adamw(model, 0.05), loss_fn, save, steps=150, minutes=5, warmup=5, ema_decay=0.9)
+    common.finish()
     """
 )
 
@@ -54,6 +55,14 @@ def toy(tmp_path, *options: str, launcher: tuple[str, ...] = (sys.executable,)) 
     script = tmp_path / "toy.py"
     script.write_text(TOY)
     return [*launcher, str(script), "--work", str(tmp_path), *options]
+
+
+def run_toy(tmp_path, *options: str, launcher: tuple[str, ...] = (sys.executable,)) -> str:
+    """Runs the toy to its end and returns all that it printed, which is also what a failure shows."""
+    command = toy(tmp_path, *options, launcher=launcher)
+    process = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.returncode == 0, process.stdout
+    return process.stdout
 
 
 def weights(tmp_path, name: str = "weight") -> torch.Tensor:
@@ -91,7 +100,7 @@ def test_averaged_gives_the_own_weights_back():
 
 
 def test_training_learns_and_writes_its_curve(tmp_path):
-    subprocess.run(toy(tmp_path), check=True, capture_output=True)
+    run_toy(tmp_path)
     torch.testing.assert_close(weights(tmp_path), torch.ones(1, 4), atol=0.05, rtol=0)
     curve = json.loads((tmp_path / "toy" / "curve.json").read_text())
     assert curve["steps"] == 150 and curve["rows"][-1]["loss"] < 0.01 < curve["rows"][0]["loss"]
@@ -100,7 +109,7 @@ def test_training_learns_and_writes_its_curve(tmp_path):
 
 
 def test_minutes_end_a_run(tmp_path):
-    subprocess.run(toy(tmp_path, "--minutes", "0.02", "--pause", "0.05"), check=True, capture_output=True)
+    run_toy(tmp_path, "--minutes", "0.02", "--pause", "0.05")
     curve = json.loads((tmp_path / "toy" / "curve.json").read_text())
     assert curve["steps"] < 100 and 1.0 < curve["seconds"] < 2.5
 
@@ -123,16 +132,16 @@ def stop(tmp_path, number: signal.Signals) -> int:
 def test_a_stopped_run_goes_on_from_its_state(tmp_path, number):
     reached = stop(tmp_path, number)
     assert 0 < reached < 150
-    output = subprocess.run(toy(tmp_path), check=True, capture_output=True, text=True)
-    assert f"goes on from step {reached}" in output.stdout + output.stderr
+    assert f"goes on from step {reached}" in run_toy(tmp_path)
     rows = json.loads((tmp_path / "toy" / "curve.json").read_text())["rows"]
     assert [row["step"] for row in rows] == list(range(1, 151))
     torch.testing.assert_close(weights(tmp_path), torch.ones(1, 4), atol=0.05, rtol=0)
 
 
 def test_two_processes_train_one_model(tmp_path):
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    subprocess.run(toy(tmp_path, launcher=launcher), check=True, capture_output=True)
+    # Where a connection between the two breaks on a busy machine, they start again and go on from their state.
+    options = ("--standalone", "--nproc_per_node", "2", "--max_restarts", "2")
+    run_toy(tmp_path, launcher=(sys.executable, "-m", "torch.distributed.run", *options))
     curve = json.loads((tmp_path / "toy" / "curve.json").read_text())
     assert curve["processes"] == 2 and curve["steps"] == 150
     torch.testing.assert_close(weights(tmp_path), torch.ones(1, 4), atol=0.05, rtol=0)
@@ -147,7 +156,7 @@ def test_an_interrupted_run_remembers_that_it_continued(tmp_path):
         time.sleep(0.05)
     process.kill()
     process.wait()
-    subprocess.run(toy(tmp_path), check=True, capture_output=True)  # without --init
+    run_toy(tmp_path)  # without --init
     assert json.loads((tmp_path / "toy" / "curve.json").read_text())["continued"] is True
 
 
