@@ -5,7 +5,6 @@ frames   its frames of every step: how true those are that the decoder did not m
 times    each lesson of Task 1 from top to bottom, as a first user runs it; wants a machine with nothing else to do
 """
 
-import argparse
 import os
 import subprocess
 import sys
@@ -19,11 +18,11 @@ from typing import Any
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 
+from benchmarks.common import RESULTS, measure
 from course import notebooks
 from course.models import Model, find_model, load_pipeline
-from pocket.evaluate import Row, machine, store, table
+from pocket.evaluate import Row, machine
 
-RESULTS = Path(__file__).resolve().parent / "results" / "task1.json"
 LESSON = notebooks.ROOT / "task_1_2_Stable_Diffusion_detailed.ipynb"
 STEPS, GUIDANCE = 25, 5.0
 PROMPTS, NEGATIVES, SEEDS = ["a red car on grass", "a bunny"], ["", "a tree"], [1, 2]
@@ -156,23 +155,7 @@ GROUPS: dict[str, Callable[[], list[Row]]] = {"loop": loop_rows, "frames": frame
 
 def main(arguments: list[str] | None = None) -> list[Row]:
     """Measures the groups asked for (default: all), prints their table, stores it and returns its rows."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.task1", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("groups", nargs="*", help=f"any of {', '.join(GROUPS)} (default: all)")
-    groups = parser.parse_args(arguments).groups
-    if unknown := set(groups) - set(GROUPS):
-        parser.error(f"no group {', '.join(sorted(unknown))}: choose from {', '.join(GROUPS)}")
-    everything: list[Row] = []
-    for name in groups or GROUPS:
-        rows = GROUPS[name]()
-        for row in rows:  # what measures it again
-            row.command = f"python -m benchmarks.task1 {name}"
-        print(f"\n{name}\n{table(rows)}", flush=True)
-        RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        store(RESULTS, rows)
-        everything += rows
-    return everything
+    return measure("benchmarks.task1", __doc__, GROUPS, RESULTS / "task1.json", arguments)
 
 
 if __name__ == "__main__":

@@ -59,11 +59,11 @@ def test_times_of_the_lessons_that_exist(tmp_path, monkeypatch):
 
 
 def test_rows_are_stored_and_replaced(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(task1, "RESULTS", tmp_path / "results" / "task1.json")
+    monkeypatch.setattr(task1, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(task1, "GROUPS", {"one": lambda: [task1.Row("a", 2e-6, "", "<=", 1e-5)]})
     for _ in range(2):
         task1.main(["one"])
-    [row] = json.loads(task1.RESULTS.read_text())["rows"]
+    [row] = json.loads((task1.RESULTS / "task1.json").read_text())["rows"]
     assert row["command"] == "python -m benchmarks.task1 one" and row["holds"]
     assert "2.0e-06" in capsys.readouterr().out
     with pytest.raises(SystemExit):

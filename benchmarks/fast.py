@@ -1,0 +1,111 @@
+"""The fast path beside the plain one: `python -m benchmarks.fast [GROUP ...]`, rows in results/task2.json.
+
+graph      a guided denoising step of one picture with the size of Stable Diffusion 2.1, float16, replayed and plain
+compiled   the same, compiled before it is recorded; takes a minute to get ready
+pocket     the embedded model's denoiser
+
+Plain and fast calls alternate, and medians are compared. Without a GPU there is nothing to record: the groups run on
+a small network, as a rehearsal, and store nothing.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+
+from benchmarks.common import RESULTS, SD21_UNET, measure, sd21_unet
+from course.fast import fast
+from course.models import find_model, load_pipeline
+from pocket.evaluate import Row
+
+CUDA = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if CUDA else "cpu")
+ROUNDS, CALLS = (30, 5) if CUDA else (2, 1)
+TINY = {"block_out_channels": (32, 64, 64, 64), "attention_head_dim": 8, "cross_attention_dim": 64, "sample_size": 16}
+
+
+def wait() -> None:
+    if CUDA:
+        torch.cuda.synchronize()
+
+
+def milliseconds(call: Callable[..., Any], inputs: tuple[Any, ...]) -> float:
+    """What one of CALLS calls in a row takes, the work on the GPU included."""
+    wait()
+    began = time.perf_counter()
+    for _ in range(CALLS):
+        call(*inputs)
+    wait()
+    return (time.perf_counter() - began) / CALLS * 1e3
+
+
+def medians(plain: Callable[..., Any], quick: Callable[..., Any], inputs: tuple[Any, ...]) -> list[float]:
+    """The milliseconds of a call of either, measured in turns."""
+    times = [[milliseconds(call, inputs) for call in (plain, quick)] for _ in range(ROUNDS)]
+    return [statistics.median(column) for column in zip(*times, strict=True)]
+
+
+@torch.no_grad()
+def compare(unet: UNet2DConditionModel, about: str, bar: float | None, compiled: bool = False) -> list[Row]:
+    """Speed, readiness, agreement and memory of one denoiser on a guided batch of one."""
+    side, width = unet.config.sample_size, unet.config.cross_attention_dim
+    generator = torch.Generator().manual_seed(0)
+    like = {"device": DEVICE, "dtype": unet.dtype}
+    sample = torch.randn(2, unet.config.in_channels, side, side, generator=generator).to(**like)
+    states = torch.randn(2, 77, width, generator=generator).to(**like)
+    t = torch.tensor(500, device=DEVICE)
+    plain = unet(sample, t, states).sample  # the libraries load
+    wait()
+    before = torch.cuda.memory_allocated() if CUDA else 0
+
+    quick = fast(unet, compile=compiled)
+    began = time.perf_counter()
+    result = quick(sample, t, states).sample
+    wait()
+    ready = time.perf_counter() - began
+    apart = ((result - plain).float().norm() / plain.float().norm()).item()
+    slow, short = medians(unet, quick, (sample, t, states))
+    del quick
+    if CUDA:
+        torch.cuda.empty_cache()
+    left = ((torch.cuda.memory_allocated() if CUDA else 0) - before - result.nbytes) / 2**20
+    name = f"{about}, guided batch of one"
+    rows = [
+        Row(f"fast path against the plain one, {name}", round(slow / short, 2), "x", ">=", bar),
+        Row(f"fast path, {name}: a call", round(short, 2), "ms", "<="),
+        Row(f"plain path, {name}: a call", round(slow, 2), "ms", "<="),
+        Row(f"fast path, {name}: first call", round(ready, 2), "s", "<=", None if compiled else 5.0),
+        Row(f"fast path, {name}: norm of the difference over norm", round(apart, 6), "", "<=", 0.01),
+    ]
+    if not compiled:  # compiled code stays with torch
+        rows.append(Row(f"fast path, {name}: memory left when it is gone", round(left, 2), "MiB", "<=", 1.0))
+    return rows
+
+
+def denoiser() -> UNet2DConditionModel:
+    return sd21_unet(DEVICE) if CUDA else UNet2DConditionModel(**{**SD21_UNET, **TINY}).eval()
+
+
+def pocket_rows() -> list[Row]:
+    unet = load_pipeline(find_model("pocket")).unet.to(DEVICE)
+    return compare(unet.half() if CUDA else unet, "pocket's UNet", None)
+
+
+NAME = "SD-2.1-size UNet, float16" if CUDA else "small UNet"
+GROUPS: dict[str, Callable[[], list[Row]]] = {
+    "graph": lambda: compare(denoiser(), NAME, 2.2 if CUDA else None),
+    "compiled": lambda: compare(denoiser(), f"{NAME}, compiled", 3.0 if CUDA else None, compiled=CUDA),
+    "pocket": pocket_rows,
+}
+
+
+def main(arguments: list[str] | None = None) -> list[Row]:
+    """Measures the groups asked for (default: all), prints their table, stores it and returns its rows."""
+    return measure("benchmarks.fast", __doc__, GROUPS, RESULTS / "task2.json", arguments, full=CUDA)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""The fast path on a GPU: the same results, for every shape, and the plain path where it cannot be taken."""
+
+import gc
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from torch import nn
+
+from course.fast import GRAPHS, FastWarning, fast
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.fixture(scope="module")
+def unet() -> UNet2DConditionModel:
+    torch.manual_seed(0)
+    sizes = {"block_out_channels": (32, 64, 64, 64), "cross_attention_dim": 32, "attention_head_dim": 8}
+    return UNet2DConditionModel(sample_size=16, **sizes).to("cuda", torch.float16).eval()
+
+
+def inputs(batch: int = 2, side: int = 16, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    x, states = torch.randn(batch, 4, side, side, generator=generator), torch.randn(batch, 9, 32, generator=generator)
+    return x.to("cuda", torch.float16), states.to("cuda", torch.float16)
+
+
+def assert_same(a: torch.Tensor, b: torch.Tensor) -> None:
+    torch.testing.assert_close(a, b, atol=1e-2, rtol=1e-2)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("compile", [False, True])
+def test_results_are_those_of_the_plain_path(unet, compile):
+    quick = fast(unet, compile=compile)
+    for seed, t in enumerate([999, 500, 1]):
+        x, states = inputs(seed=seed)
+        assert_same(quick(x, t, encoder_hidden_states=states).sample, unet(x, t, encoder_hidden_states=states).sample)
+    assert len(quick._graphs) == 1
+
+
+@torch.no_grad()
+def test_timesteps_of_any_kind_share_a_recording_with_their_like(unet):
+    quick, (x, states) = fast(unet), inputs()
+    expected = unet(x, 7, states).sample
+    for t in (7, torch.tensor(7), torch.tensor(7, device="cuda")):
+        assert_same(quick(x, t, states).sample, expected)
+    assert len(quick._graphs) == 1
+
+
+@torch.no_grad()
+def test_results_stay_when_it_is_called_again(unet):
+    quick, (x, states) = fast(unet), inputs()
+    first = quick(x, 10, states).sample
+    kept = first.clone()
+    quick(x + 1, 900, states)
+    assert torch.equal(first, kept)
+
+
+@torch.no_grad()
+def test_a_changed_shape_is_recorded_again_and_said(unet, capsys):
+    quick = fast(unet)
+    for batch in (1, 2, 1, 3):
+        x, states = inputs(batch)
+        assert_same(quick(x, 5, states).sample, unet(x, 5, states).sample)
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 3 and "recorded again for (3, 4, 16, 16)" in said[-1]
+    for side in (8, 16, 24, 32, 40):
+        x, states = inputs(side=side)
+        assert_same(quick(x, 5, states).sample, unet(x, 5, states).sample)
+    assert len(quick._graphs) == GRAPHS
+
+
+@torch.no_grad()
+def test_weights_may_change_in_place(unet):
+    network = nn.Linear(3, 3).cuda()
+    quick, x = fast(network), torch.ones(1, 3, device="cuda")
+    quick(x)
+    network.bias.add_(1)
+    torch.testing.assert_close(quick(x), network(x))
+
+
+def test_gradients_take_the_plain_path(unet):
+    x, states = inputs()
+    quick = fast(unet)
+    x.requires_grad_()
+    quick(x, 5, states).sample.float().sum().backward()
+    assert x.grad is not None and not quick._graphs
+    with pytest.warns(FastWarning, match="no_grad"):
+        quick(x.detach(), 5, states)
+
+
+def test_inference_mode_and_back(unet):
+    quick, (x, states) = fast(unet), inputs()
+    with torch.inference_mode():
+        quick(x.clone(), 5, states)
+    with torch.no_grad():
+        assert_same(quick(x, 6, states).sample, unet(x, 6, states).sample)
+
+
+@torch.no_grad()
+def test_memory_goes_with_the_object(unet):
+    x, states = inputs(side=64)
+    unet(x, 5, states)
+    gc.collect()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved()
+    quick = fast(unet)
+    quick(x, 5, states)
+    assert torch.cuda.memory_reserved() > before
+    del quick
+    gc.collect()
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_reserved() <= before + 2**21
+
+
+@torch.no_grad()
+def test_what_cannot_be_recorded_runs_as_it_is():
+    class Looks(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) * (2 if x.sum().item() > 0 else 1)
+
+    network, x = Looks(3, 3).cuda(), torch.ones(1, 3, device="cuda")
+    quick = fast(network)
+    with pytest.warns(FastWarning, match="cannot be recorded"):
+        result = quick(x)
+    torch.testing.assert_close(result, network(x))
+    torch.testing.assert_close(quick(-x), network(-x))
+    assert fast(nn.Linear(3, 3).cuda())(x).shape == x.shape  # the GPU is as good as before
