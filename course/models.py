@@ -145,16 +145,17 @@ class Model:
 
         return CLIPTokenizer.from_pretrained(self.folder / "tokenizer")
 
-    def check_prompt(self, prompt: str) -> str:
-        """The prompt as the model will read it, which is the prompt itself unless it is too long.
+    def check_prompt(self, prompt: str, room: int = 0) -> str:
+        """The prompt as the model will read it, which is the prompt itself unless it is too long. `room` tokens are
+        kept free, for words that are added to it.
 
         Warns (PromptWarning) of words the model has never seen, and of what is cut from a prompt with more tokens
         than the text encoder reads; diffusers would cut it too, in mid-word.
         """
-        kept = cut_prompt(prompt, self.tokenizer, self.text_length)
+        kept = cut_prompt(prompt, self.tokenizer, self.text_length - room)
         if kept != prompt:
             warnings.warn(
-                f"The prompt is too long: {self.name} reads {self.text_length - 2} tokens. "
+                f"The prompt is too long: {self.name} reads {self.text_length - 2 - room} tokens. "
                 f'Cut from its end: "{prompt[len(kept) :].strip()}"',
                 PromptWarning,
                 stacklevel=2,

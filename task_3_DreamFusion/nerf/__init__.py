@@ -1,0 +1,1 @@
+"""The field, its guidance, its cameras and its training."""

@@ -1,0 +1,338 @@
+"""Guidance: what a text-to-image model has to say about a picture of the 3D scene (the exercise of task 3).
+
+DreamFusion (Poole et al. 2022, arXiv:2209.14988) renders the scene, adds noise to the picture, asks the denoiser for
+the noise, and takes the difference as the gradient of the picture: score distillation sampling, SDS.
+
+    guidance = StableDiffusion(find_model())
+    prompts = guidance.view_prompts("a hamburger")
+    result = guidance.train_step(rgb, prompts, azimuth, elevation, generator)
+    result.loss.backward()
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from course.errors import CourseError
+from course.fast import fast
+from course.models import Model, load_pipeline
+
+VIEWS = ("front", "side", "back", "overhead")
+FRONT, BACK, OVERHEAD = 45.0, 135.0, 60.0  # degrees: where a view word begins and ends
+
+
+class GuidanceError(CourseError, ValueError):
+    """The guidance cannot work with what it was given; the message says why."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the guidance works.
+
+    guidance_scale: of classifier-free guidance. DreamFusion takes 100 for a model of photographs; a small model of
+        few things is led by far less.
+    weighting: w(t) of the gradient, a name in WEIGHTINGS.
+    t_range: the share of the noise levels drawn from, as (lowest, highest) of 1. t_end: where the highest has gone by
+        the end of the run, linearly: coarse form first, detail last.
+    blend: half the width, in degrees, of the band about a border of two view words in which their prompts are mixed.
+    perp_neg: how strongly the other views are pushed away from (Perp-Neg); 0 leaves it out.
+    """
+
+    guidance_scale: float = 20.0
+    weighting: str = "sigma2"
+    t_range: tuple[float, float] = (0.02, 0.98)
+    t_end: float = 0.5
+    blend: float = 15.0
+    perp_neg: float = 0.0
+
+    def __post_init__(self) -> None:
+        low, high = self.t_range
+        if not math.isfinite(self.guidance_scale):
+            raise GuidanceError(f"guidance_scale is a number, not {self.guidance_scale}")
+        if self.weighting not in WEIGHTINGS:
+            raise GuidanceError(f"no weighting {self.weighting!r}: choose from {', '.join(WEIGHTINGS)}")
+        if not 0 <= low <= self.t_end <= 1 or not low <= high <= 1:
+            raise GuidanceError(f"t_range {self.t_range} and t_end {self.t_end} are shares in [0, 1], lowest first")
+        if not 0 <= self.blend <= 45:
+            raise GuidanceError(f"blend is in [0, 45] degrees, not {self.blend}")
+        if not self.perp_neg >= 0:
+            raise GuidanceError(f"perp_neg is 0 or more, not {self.perp_neg}")
+
+
+# w(t) as a function of alpha_bar: DreamFusion's sigma_t squared; none; and one that is small at either end (Fantasia3D)
+WEIGHTINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigma2": lambda alpha_bar: 1 - alpha_bar,
+    "uniform": torch.ones_like,
+    "middle": lambda alpha_bar: alpha_bar.sqrt() * (1 - alpha_bar),
+}
+
+
+def view_weights(azimuth: Tensor, elevation: Tensor, blend: float = 15.0) -> Tensor:
+    """How much each of VIEWS says about a camera: (B, 4), each row sums to 1.
+
+    azimuth, elevation: (B,) degrees. Within `blend` degrees of the border of two words their weights cross linearly,
+    so that no camera stands at a jump; at the border itself they are equal.
+    """
+
+    def above(angle: Tensor, border: float) -> Tensor:
+        """0 below the border, 1 above it."""
+        if blend == 0:
+            return (angle >= border).to(angle)
+        return ((angle - border) / (2 * blend) + 0.5).clamp(0, 1)
+
+    turn = ((azimuth + 180) % 360 - 180).abs()
+    overhead = above(elevation, OVERHEAD)
+    side, back = above(turn, FRONT), above(turn, BACK)
+    around = torch.stack([1 - side, side - back, back], -1) * (1 - overhead)[:, None]
+    return torch.cat([around, overhead[:, None]], -1)
+
+
+@dataclass(frozen=True)
+class ViewPrompts:
+    """Text embeddings of a prompt seen from each side.
+
+    views: (4, L, D), in the order of VIEWS. negative: (1, L, D), for classifier-free guidance. text: what was asked.
+    """
+
+    text: str
+    views: Tensor
+    negative: Tensor
+
+    def at(self, azimuth: Tensor, elevation: Tensor, blend: float) -> Tensor:
+        """The embeddings for cameras at (B,) degrees, mixed near the borders of view words: (B, L, D)."""
+        weights = view_weights(azimuth, elevation, blend).to(self.views)
+        return torch.einsum("bv,vld->bld", weights, self.views)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of guidance.
+
+    loss: a scalar whose gradient is that of the loss function; its value means nothing. gradient: (B, 4, h, w), with
+    respect to the latents. error: how far the predicted noise is from the noise, root mean square: it falls as the
+    picture becomes what the model expects. t: (B,) noise levels. latents, noisy, noise_pred: (B, 4, h, w).
+    """
+
+    loss: Tensor
+    gradient: Tensor
+    error: float
+    t: Tensor
+    latents: Tensor = field(repr=False)
+    noisy: Tensor = field(repr=False)
+    noise_pred: Tensor = field(repr=False)
+
+
+def guide(uncond: Tensor, cond: Tensor, guidance_scale: float) -> Tensor:
+    """Classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598)."""
+    return uncond + guidance_scale * (cond - uncond)
+
+
+def perp_neg(uncond: Tensor, cond: Tensor, others: Tensor, weights: Tensor, guidance_scale: float) -> Tensor:
+    """Guidance away from what other prompts want, as far as it is not what this one wants too (Perp-Neg, Armandpour
+    et al. 2023, arXiv:2304.04968, equation 6).
+
+    uncond, cond: (B, C, h, w) predicted noise. others: (K, B, C, h, w). weights: (K, B), 0 or more.
+    """
+    wanted = cond - uncond
+    flat = wanted.flatten(1)  # (B, N)
+    away = torch.zeros_like(wanted)
+    for other, weight in zip(others - uncond, weights, strict=True):
+        along = (other.flatten(1) * flat).sum(1) / flat.square().sum(1).clamp(min=1e-12)  # (B,)
+        away += weight[:, None, None, None] * (other - along[:, None, None, None] * wanted)
+    return uncond + guidance_scale * (wanted - away)
+
+
+def predicted_noise(output: Tensor, noisy: Tensor, alpha_bar: Tensor, prediction_type: str) -> Tensor:
+    """The noise that a denoiser's output stands for. alpha_bar broadcasts against (B, C, h, w).
+
+    v-prediction: Salimans and Ho 2022, arXiv:2202.00512, appendix D.
+    """
+    if prediction_type == "epsilon":
+        return output
+    if prediction_type == "v_prediction":
+        return alpha_bar.sqrt() * output + (1 - alpha_bar).sqrt() * noisy
+    raise GuidanceError(f"the model predicts {prediction_type!r}; the guidance knows epsilon and v_prediction")
+
+
+def predicted_x_0(noise_pred: Tensor, noisy: Tensor, alpha_bar: Tensor) -> Tensor:
+    """The latents without noise, if this is the noise (DDIM, Song et al. 2020, arXiv:2010.02502, equation 9)."""
+    return (noisy - (1 - alpha_bar).sqrt() * noise_pred) / alpha_bar.sqrt()
+
+
+def sds_gradient(noise_pred: Tensor, noise: Tensor, weight: Tensor) -> Tensor:
+    """Score distillation sampling: the gradient with respect to the latents, without the Jacobian of the denoiser
+    (DreamFusion, equation 3). noise_pred, noise: (B, C, h, w). weight: w(t), broadcasts against them."""
+    gradient = ...
+    # TODO: what the denoiser says is noise, less what was added, weighted.
+    ### BEGIN SOLUTION
+    gradient = weight * (noise_pred - noise)
+    ### END SOLUTION
+    return gradient
+
+
+def loss_of(latents: Tensor, gradient: Tensor) -> Tensor:
+    """A scalar whose gradient with respect to `latents` (B, C, h, w) is `gradient`, averaged over the batch."""
+    return (latents * gradient.detach()).sum() / len(latents)
+
+
+class StableDiffusion:
+    """A text-to-image model as guidance for pictures of any size.
+
+    model: any of `course.models`. options: how it guides. The denoiser runs without gradient; the encoder with one.
+    The text encoder leaves the memory after `forget_text_encoder`.
+    """
+
+    def __init__(self, model: Model, options: Options | None = None, compile: bool = False) -> None:
+        pipe = load_pipeline(model)
+        self.model, self.options = model, options or Options()
+        self.device, self.dtype = model.device, model.dtype
+        self.vae, self.text_encoder = pipe.vae.requires_grad_(False), pipe.text_encoder
+        self.unet = fast(pipe.unet.requires_grad_(False), compile=compile)
+        self.scale: float = pipe.vae.config.scaling_factor
+        self.alphas_cumprod = pipe.scheduler.alphas_cumprod.to(self.device, torch.float32)
+        self._embedded: dict[str, Tensor] = {}
+
+    # --- Texts
+
+    @torch.no_grad()
+    def get_text_embeds(self, prompts: Sequence[str]) -> Tensor:
+        """Embeddings (N, L, D) of texts. Each is worked out once. Raises GuidanceError where a new text comes after
+        the text encoder has gone."""
+        for prompt in dict.fromkeys(prompts):
+            if prompt in self._embedded:
+                continue
+            if self.text_encoder is None:
+                raise GuidanceError(f"the text encoder has left the memory, and {prompt!r} is new")
+            ids = self.model.tokenizer(
+                prompt, padding="max_length", max_length=self.model.text_length, truncation=True, return_tensors="pt"
+            ).input_ids
+            self._embedded[prompt] = self.text_encoder(ids.to(self.device))[0][0].to(self.dtype)
+        return torch.stack([self._embedded[prompt] for prompt in prompts])
+
+    def view_prompts(self, text: str, negative: str = "") -> ViewPrompts:
+        """The embeddings of "<text>, <word> view" for each of VIEWS. Raises GuidanceError for an empty text."""
+        if not text.strip():
+            raise GuidanceError("the text is empty: say what to make, such as 'a hamburger'")
+        endings = [f", {view} view" for view in VIEWS]
+        room = max(len(self.model.tokenizer(ending).input_ids) for ending in endings) - 2  # all begin and end
+        text = self.model.check_prompt(text.strip(), room)
+        views = self.get_text_embeds([text + ending for ending in endings])
+        return ViewPrompts(text, views, self.get_text_embeds([self.model.check_prompt(negative)]))
+
+    def forget_text_encoder(self) -> None:
+        """Frees the text encoder's memory; embeddings made so far stay."""
+        self.text_encoder = None
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    # --- Pictures and latents
+
+    def encode_imgs(self, rgb: Tensor) -> Tensor:
+        """Latents (B, 4, h, w) in float32, with gradient, of pictures (B, 3, H, W) in [0, 1], brought to the model's
+        size. The mean of the encoder's distribution: its noise would only add to the gradient's.
+
+        Raises GuidanceError for another shape.
+        """
+        if rgb.ndim != 4 or rgb.shape[1] != 3:
+            raise GuidanceError(f"pictures are (B, 3, H, W), not {tuple(rgb.shape)}")
+        side = self.model.image_size
+        if rgb.shape[2:] != (side, side):
+            rgb = F.interpolate(rgb, (side, side), mode="bilinear", align_corners=False)
+        pictures = (2 * rgb - 1).to(self.dtype)
+        return self.vae.encode(pictures).latent_dist.mean.float() * self.scale
+
+    @torch.no_grad()
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) in [0, 1] of latents (B, 4, h, w)."""
+        pictures = self.vae.decode((latents / self.scale).to(self.dtype)).sample
+        return (pictures.float() / 2 + 0.5).clamp(0, 1)
+
+    # --- Noise
+
+    def levels(self, count: int, progress: float, generator: torch.Generator) -> Tensor:
+        """`count` noise levels (count,) for a run that has come to `progress` of 1, one from each equal part of the
+        range: the levels of one step differ."""
+        low, high = self.options.t_range
+        high = max(low, high + (min(self.options.t_end, high) - high) * min(max(progress, 0.0), 1.0))
+        last = len(self.alphas_cumprod) - 1
+        part = (torch.arange(count) + torch.rand(count, generator=generator)) / count
+        part = part[torch.randperm(count, generator=generator)]  # else a view would keep its share of the range
+        return (last * (low + (high - low) * part)).round().long().to(self.device)
+
+    def alpha_bar(self, t: Tensor) -> Tensor:
+        """alphas_cumprod at levels (B,), as (B, 1, 1, 1)."""
+        return self.alphas_cumprod[t][:, None, None, None]
+
+    @torch.no_grad()
+    def predict_noise(
+        self, noisy: Tensor, t: Tensor, prompts: ViewPrompts, azimuth: Tensor, elevation: Tensor
+    ) -> Tensor:
+        """The noise (B, 4, h, w), guided, that the model sees in `noisy` at levels t (B,), from cameras at (B,)
+        degrees."""
+        options = self.options
+        negative = prompts.negative.expand(len(noisy), -1, -1)
+        states = [negative, prompts.at(azimuth, elevation, options.blend)]
+        if options.perp_neg:
+            states += [view.expand_as(negative) for view in prompts.views]
+        count = len(states)
+        output = self.unet(
+            noisy.to(self.dtype).repeat(count, 1, 1, 1), t.repeat(count), encoder_hidden_states=torch.cat(states)
+        ).sample.float()
+        alpha_bar = self.alpha_bar(t)
+        uncond, cond, *others = (
+            predicted_noise(part, noisy, alpha_bar, self.model.prediction_type) for part in output.chunk(count)
+        )
+        if not others:
+            return guide(uncond, cond, options.guidance_scale)
+        weights = view_weights(azimuth, elevation, options.blend).T.to(noisy)  # (4, B)
+        weights = options.perp_neg * (1 - weights) * (weights < 0.5)
+        return perp_neg(uncond, cond, torch.stack(others), weights, options.guidance_scale)
+
+    # --- The step
+
+    def train_step(
+        self,
+        rgb: Tensor,
+        prompts: ViewPrompts,
+        azimuth: Tensor,
+        elevation: Tensor,
+        generator: torch.Generator,
+        progress: float = 0.0,
+        as_latents: bool = False,
+    ) -> Step:
+        """Score distillation on pictures of the scene.
+
+        rgb: (B, 3, H, W) in [0, 1], or latents (B, 4, h, w) if `as_latents`. azimuth, elevation: (B,) degrees, of
+        the cameras. generator: on the CPU. progress: how much of the run is done, of 1.
+        """
+        latents = rgb if as_latents else self.encode_imgs(rgb)
+        t = self.levels(len(latents), progress, generator)
+        noise = torch.randn(latents.shape, generator=generator).to(latents.device)
+        alpha_bar = self.alpha_bar(t)
+        noisy = alpha_bar.sqrt() * latents.detach() + (1 - alpha_bar).sqrt() * noise
+        noise_pred = self.predict_noise(noisy, t, prompts, azimuth.to(t.device), elevation.to(t.device))
+        gradient = sds_gradient(noise_pred, noise, WEIGHTINGS[self.options.weighting](alpha_bar))
+        error = (noise_pred - noise).square().mean().sqrt().item()
+        return Step(loss_of(latents, gradient), gradient, error, t, latents.detach(), noisy, noise_pred)
+
+    @torch.no_grad()
+    def preview(
+        self, step: Step, prompts: ViewPrompts, azimuth: Tensor, elevation: Tensor, steps: int = 10
+    ) -> list[Tensor]:
+        """What the model saw and wants: the noisy latents, x_0 in one step and x_0 in `steps` DDIM steps, decoded;
+        each (B, 3, H, W) in [0, 1]."""
+        pictures = [step.noisy, predicted_x_0(step.noise_pred, step.noisy, self.alpha_bar(step.t))]
+        x, noise_pred = step.noisy, step.noise_pred
+        levels = [(step.t * (steps - i) / steps).round().long() for i in range(1, steps)]
+        for t, below in zip([step.t, *levels], [*levels, None], strict=True):
+            if t is not step.t:
+                noise_pred = self.predict_noise(x, t, prompts, azimuth.to(t.device), elevation.to(t.device))
+            x_0 = predicted_x_0(noise_pred, x, self.alpha_bar(t))
+            if below is not None:
+                alpha_bar = self.alpha_bar(below)
+                x = alpha_bar.sqrt() * x_0 + (1 - alpha_bar).sqrt() * noise_pred
+        return [self.decode_latents(latents) for latents in (*pictures, x_0)]

@@ -1,0 +1,201 @@
+"""Score distillation: the gradient is the paper's, views are told apart, and a picture comes out of it."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from course.models import PromptWarning, find_model
+from pocket.world.vocabulary import view_word
+from task_3_DreamFusion.nerf import sd
+from task_3_DreamFusion.nerf.sd import GuidanceError, Options, StableDiffusion, view_weights
+
+CAMERA = (torch.zeros(2), torch.full((2,), 15.0))
+
+
+@pytest.fixture
+def guidance(tiny_folder) -> StableDiffusion:
+    return StableDiffusion(find_model(tiny_folder))
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(3)
+
+
+# --- Views
+
+
+@given(st.floats(-400, 400), st.floats(-90, 90), st.sampled_from([0.0, 15.0, 45.0]))
+def test_weights_of_views_sum_to_one_and_favour_the_right_word(azimuth, elevation, blend):
+    [weights] = view_weights(torch.tensor([azimuth]), torch.tensor([elevation]), blend)
+    assert weights.sum().item() == pytest.approx(1, abs=1e-5) and weights.min() >= -1e-6
+    turn = abs((azimuth + 180) % 360 - 180)
+    if all(abs(angle - border) > 0.01 for angle, border in ((turn, 45), (turn, 135), (elevation, 60))):
+        top = weights.topk(2)
+        if top.values[0] - top.values[1] > 1e-3:
+            assert sd.VIEWS[top.indices[0]] == view_word(azimuth, elevation) or elevation > 60 - blend
+
+
+def test_views_cross_at_their_borders():
+    azimuth = torch.tensor([0.0, 29.0, 45.0, 90.0, -135.0, 180.0, 10.0, 10.0])
+    elevation = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 60.0, 80.0])
+    expected = [[1, 0, 0, 0], [1, 0, 0, 0], [0.5, 0.5, 0, 0], [0, 1, 0, 0], [0, 0.5, 0.5, 0], [0, 0, 1, 0],
+                [0.5, 0, 0, 0.5], [0, 0, 0, 1]]  # fmt: skip
+    torch.testing.assert_close(view_weights(azimuth, elevation, 15.0), torch.tensor(expected))
+
+
+def test_each_view_has_words_of_its_own(guidance):
+    prompts = guidance.view_prompts(" a car ")
+    assert prompts.views.shape[0] == 4 and len({tuple(view.flatten().tolist()) for view in prompts.views}) == 4
+    expected = guidance.get_text_embeds(["a car, front view", "a car, overhead view"])
+    torch.testing.assert_close(prompts.at(torch.zeros(2), torch.tensor([0.0, 85.0]), 15.0), expected)
+
+
+def test_a_long_text_keeps_its_view(guidance):
+    with pytest.warns(PromptWarning, match="too long") as told:
+        prompts = guidance.view_prompts("a bunny on top of a stack of pancakes " * 8)
+    assert len([w for w in told if "too long" in str(w.message)]) == 1  # not once for each view
+    assert len({tuple(view.flatten().tolist()) for view in prompts.views}) == 4
+
+
+# --- The gradient
+
+
+def test_gradient_is_the_papers_and_passes_no_jacobian(guidance):
+    latents = torch.randn(2, 4, 8, 8, generator=generator()).requires_grad_()
+    prompts = guidance.view_prompts("a car")
+    step = guidance.train_step(latents, prompts, *CAMERA, generator(), as_latents=True)
+    step.loss.backward()
+    noise = (step.noisy - guidance.alpha_bar(step.t).sqrt() * step.latents) / (1 - guidance.alpha_bar(step.t)).sqrt()
+    uncond, cond = (
+        guidance.unet(step.noisy, step.t, encoder_hidden_states=states).sample
+        for states in (prompts.negative.expand(2, -1, -1), prompts.views[:1].expand(2, -1, -1))
+    )
+    scale = guidance.options.guidance_scale
+    expected = (1 - guidance.alpha_bar(step.t)) * (uncond + scale * (cond - uncond) - noise)
+    torch.testing.assert_close(step.gradient, expected, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(latents.grad, step.gradient / 2)
+    assert not step.noise_pred.requires_grad and all(p.grad is None for p in guidance.unet.parameters())
+
+
+def test_a_picture_of_any_size_gets_a_gradient(guidance):
+    prompts = guidance.view_prompts("a car")
+    for height, width in ((16, 16), (64, 64), (33, 50)):
+        rgb = torch.rand(2, 3, height, width, generator=generator()).requires_grad_()
+        guidance.train_step(rgb, prompts, *CAMERA, generator()).loss.backward()
+        assert rgb.grad.isfinite().all() and rgb.grad.abs().sum() > 0
+
+
+def test_one_seed_one_step(guidance):
+    prompts = guidance.view_prompts("a car")
+    rgb = torch.rand(2, 3, 16, 16, generator=generator())
+    steps = [guidance.train_step(rgb, prompts, *CAMERA, generator()) for _ in range(2)]
+    assert torch.equal(steps[0].gradient, steps[1].gradient)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_noise_of_either_prediction(kind):
+    x_0, noise = torch.randn(2, 2, 4, 4, 4, generator=generator())
+    alpha_bar = torch.tensor([0.3, 0.9]).reshape(2, 1, 1, 1)
+    noisy = alpha_bar.sqrt() * x_0 + (1 - alpha_bar).sqrt() * noise
+    output = noise if kind == "epsilon" else alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * x_0
+    found = sd.predicted_noise(output, noisy, alpha_bar, kind)
+    torch.testing.assert_close(found, noise, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(sd.predicted_x_0(found, noisy, alpha_bar), x_0, atol=1e-5, rtol=1e-5)
+    with pytest.raises(GuidanceError, match="sample"):
+        sd.predicted_noise(output, noisy, alpha_bar, "sample")
+
+
+def test_perp_neg_takes_away_only_what_the_prompt_does_not_want():
+    uncond, cond, other = torch.randn(3, 2, 4, 4, 4, generator=generator(), dtype=torch.float64)
+    plain, weights = sd.guide(uncond, cond, 7.0), torch.tensor([[1.5, 0.0]], dtype=torch.float64)
+    along = uncond + 0.7 * (cond - uncond)  # wants the same
+    torch.testing.assert_close(sd.perp_neg(uncond, cond, along[None], weights, 7.0), plain)
+    change = sd.perp_neg(uncond, cond, other[None], weights, 7.0) - plain
+    assert change[1].abs().max() == 0 and change[0].abs().max() > 1
+    assert (change[0] * (cond - uncond)[0]).sum().item() == pytest.approx(0, abs=1e-9)
+    assert (change[0] * (other - uncond)[0]).sum() < 0
+
+
+def test_perp_neg_pushes_away_from_the_other_views(tiny_folder):
+    latents, (azimuth, elevation) = torch.randn(2, 4, 8, 8, generator=generator()), CAMERA
+    found = []
+    for strength in (0.0, 1.0):
+        guidance = StableDiffusion(find_model(tiny_folder), Options(perp_neg=strength))
+        prompts = guidance.view_prompts("a car")
+        found.append(guidance.predict_noise(latents, torch.tensor([100, 500]), prompts, azimuth, elevation))
+    assert not torch.allclose(*found)
+
+
+def test_levels_differ_stay_in_range_and_sink(guidance):
+    last = len(guidance.alphas_cumprod) - 1
+    for progress, high in ((0.0, 0.98), (0.5, 0.74), (1.0, 0.5)):
+        levels = torch.stack([guidance.levels(8, progress, torch.Generator().manual_seed(seed)) for seed in range(200)])
+        assert levels.min() >= round(0.02 * last) and levels.max() <= round(high * last)
+        assert levels.max() > (high - 0.02) * last
+        assert ((levels.sort(1).values.diff() > 0).float().mean()) > 0.99
+        assert levels.float().mean(0).std() < 0.05 * last  # each view sees them all
+
+
+# --- Memory, previews, bad input
+
+
+def test_without_text_encoder(guidance):
+    prompts = guidance.view_prompts("a car")
+    guidance.forget_text_encoder()
+    torch.testing.assert_close(guidance.view_prompts("a car").views, prompts.views)
+    with pytest.raises(GuidanceError, match="a boat, front view"):
+        guidance.view_prompts("a boat")
+
+
+def test_preview(guidance):
+    prompts = guidance.view_prompts("a car")
+    rgb = torch.rand(2, 3, 16, 16, generator=generator())
+    step = guidance.train_step(rgb, prompts, *CAMERA, generator())
+    pictures = guidance.preview(step, prompts, *CAMERA, steps=3)
+    assert len(pictures) == 3
+    side = guidance.model.image_size
+    assert all(p.shape == (2, 3, side, side) and 0 <= p.min() and p.max() <= 1 for p in pictures)
+
+
+def test_one_step_of_ddim_previews_the_one_step_x_0(guidance):
+    prompts = guidance.view_prompts("a car")
+    step = guidance.train_step(torch.rand(2, 3, 16, 16, generator=generator()), prompts, *CAMERA, generator())
+    _, one, also = guidance.preview(step, prompts, *CAMERA, steps=1)
+    torch.testing.assert_close(one, also)
+
+
+@pytest.mark.parametrize("text", ["", "  \n"])
+def test_an_empty_text(guidance, text):
+    with pytest.raises(GuidanceError, match="the text is empty"):
+        guidance.view_prompts(text)
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (1, 4, 16, 16)])
+def test_what_is_no_batch_of_pictures(guidance, shape):
+    with pytest.raises(GuidanceError, match=r"\(B, 3, H, W\)"):
+        guidance.encode_imgs(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("wrong", [{"guidance_scale": float("nan")}, {"weighting": "none"}, {"t_range": (0.5, 0.2)},
+                                   {"t_end": 2.0}, {"blend": 90.0}, {"perp_neg": -1.0}])  # fmt: skip
+def test_options_out_of_range(wrong):
+    with pytest.raises(GuidanceError, match=next(iter(wrong))):
+        Options(**wrong)
+
+
+@pytest.mark.slow
+def test_a_picture_comes_out_of_it():
+    """SDS on the latents of one picture, with the embedded model: the judge recognises a hamburger."""
+    from course.judge import Judge
+
+    guidance = StableDiffusion(find_model("pocket"), Options(guidance_scale=7.5))
+    prompts, draw = guidance.view_prompts("a photo of a hamburger"), generator()
+    latents = (0.1 * torch.randn(1, 4, 32, 32, generator=draw)).requires_grad_()
+    optimizer = torch.optim.Adam([latents], lr=0.1, betas=(0.9, 0.99))
+    for i in range(60):
+        optimizer.zero_grad()
+        camera = torch.zeros(1), torch.full((1,), 15.0)
+        guidance.train_step(latents, prompts, *camera, draw, i / 60, as_latents=True).loss.backward()
+        optimizer.step()
+    assert Judge()(list(guidance.decode_latents(latents)))[0]["object"] == "hamburger"
