@@ -1,0 +1,140 @@
+"""From a field to files: the surface lies where it should, its texture shows the field, and other programs read it."""
+
+import base64
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from task_3_DreamFusion.nerf import mesh as meshes
+from task_3_DreamFusion.nerf.mesh import Mesh, MeshError, extract
+from task_3_DreamFusion.nerf.viewer import page
+
+LEVEL = 10.0
+
+
+def ball(points: torch.Tensor, radius: float = 0.6, centre: tuple[float, float, float] = (0, 0, 0)) -> torch.Tensor:
+    """A density that is LEVEL at the ball's surface."""
+    return LEVEL + 100 * (radius - (points - torch.tensor(centre)).norm(dim=-1))
+
+
+def rainbow(points: torch.Tensor) -> torch.Tensor:
+    return 0.5 + 0.4 * torch.stack([points[:, 0], torch.sin(3 * points[:, 1]), points[:, 2]], -1)
+
+
+@pytest.fixture(scope="module")
+def solid() -> Mesh:
+    return extract(ball, rainbow, LEVEL, resolution=40, faces=1500, texture=256)
+
+
+def test_surface_lies_at_the_level_and_looks_outward(solid):
+    radii = np.linalg.norm(solid.vertices, axis=-1)
+    assert abs(radii - 0.6).max() < 0.02 and len(solid.faces) <= 1500
+    assert (solid.normals * solid.vertices).sum(-1).min() > 0.95 * 0.6
+    volume = trimesh.Trimesh(solid.vertices, solid.faces).volume  # positive where faces turn counter-clockwise
+    assert volume == pytest.approx(4 / 3 * np.pi * 0.6**3, rel=0.03)
+
+
+def test_texture_shows_the_field(solid):
+    """At the middle of every face of the atlas: where the field is asked there, the picture has the answer."""
+    middle, place = solid.vertices[solid.faces].mean(1), solid.uv[solid.faces].mean(1)
+    side = len(solid.texture)
+    columns, rows = (place[:, 0] * side).astype(int), ((1 - place[:, 1]) * side).astype(int)
+    expected = rainbow(torch.from_numpy(middle)).numpy()
+    assert abs(solid.texture[rows, columns] / 255 - expected).max() < 0.06
+    assert 0 <= solid.uv.min() and solid.uv.max() <= 1
+
+
+def test_no_hole_shows_at_a_seam(solid):
+    """Half a texel outside of every face there is a colour of the field too."""
+    white = extract(ball, lambda points: torch.ones_like(points), LEVEL, resolution=24, faces=500, texture=64)
+    assert (white.texture == 255).all()
+
+
+def accessor(glb: bytes, name: str) -> np.ndarray:
+    """Vectors (V, 3) of a GLB's only mesh, by the format's own rules: a header, a JSON chunk, a binary chunk."""
+    length = int.from_bytes(glb[12:16], "little")
+    head, binary = json.loads(glb[20 : 20 + length]), glb[28 + length :]
+    [primitive] = head["meshes"][0]["primitives"]
+    found = head["accessors"][primitive["attributes"][name]]
+    view = head["bufferViews"][found["bufferView"]]
+    start = view.get("byteOffset", 0) + found.get("byteOffset", 0)
+    return np.frombuffer(binary, "<f4", 3 * found["count"], start).reshape(-1, 3)
+
+
+def test_files_are_read_by_others(solid, tmp_path):
+    paths = solid.save(tmp_path / "new" / "folder", "thing")
+    assert [path.name for path in paths] == ["thing.glb", "thing.obj", "thing.mtl", "thing.png"]
+    for path in paths[:2]:
+        other = trimesh.load(path, force="mesh", process=False)
+        assert len(other.faces) == len(solid.faces) and other.volume == pytest.approx(0.9, abs=0.03)
+        assert np.array_equal(np.asarray(other.visual.to_color().vertex_colors).shape, (len(other.vertices), 4))
+        found = np.asarray(other.visual.to_color().vertex_colors)[:, :3] / 255
+        expected = rainbow(torch.from_numpy(np.asarray(other.vertices, np.float32))).numpy()
+        assert np.median(abs(found - expected)) < 0.02
+    glb = trimesh.load(paths[0], force="mesh", process=False)
+    np.testing.assert_allclose(glb.visual.uv, solid.uv, atol=1e-5)
+    np.testing.assert_allclose(accessor(paths[0].read_bytes(), "NORMAL"), solid.normals, atol=1e-6)
+
+
+def test_a_form_that_touches_the_box_is_closed_there():
+    vertices, faces = meshes.march(lambda p: 20 - 20 * p[:, 1].clamp(min=0), LEVEL, 20, 1.0, "cpu")
+    half = trimesh.Trimesh(vertices, faces)
+    assert half.is_watertight and half.volume == pytest.approx(2 * 2 * 1.5, rel=0.15)
+
+
+def test_specks_are_dropped_and_parts_kept():
+    def two_and_a_speck(p: torch.Tensor) -> torch.Tensor:
+        parts = [ball(p, 0.4, (-0.5, 0, 0)), ball(p, 0.3, (0.5, 0, 0)), ball(p, 0.05, (0, 0.9, 0))]
+        return torch.stack(parts).amax(0)
+
+    vertices, _ = meshes.largest_parts(*meshes.march(two_and_a_speck, LEVEL, 64, 1.0, "cpu"))
+    assert vertices[:, 1].max() < 0.5 and vertices[:, 0].min() < -0.85 and vertices[:, 0].max() > 0.75
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        (lambda p: torch.zeros(len(p)), "nowhere as dense as 10"),
+        (lambda p: torch.full((len(p),), 99.0), "everywhere denser"),
+        (lambda p: torch.full((len(p),), float("nan")), "no numbers"),
+    ],
+)
+def test_no_surface(field, said):
+    with pytest.raises(MeshError, match=said):
+        extract(field, rainbow, LEVEL, resolution=8)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.floats(0.01, 0.99), min_size=6, max_size=6), st.integers(4, 40))
+def test_texels_of_a_face_are_those_whose_centre_it_holds(numbers, side):
+    uv = np.array(numbers, np.float32).reshape(3, 2)
+    vertices = np.concatenate([uv, np.ones((3, 1), np.float32)], 1)  # the surface point is the place itself
+    rows, columns, points = meshes.texels(vertices, np.array([[0, 1, 2]]), uv, side)
+    centres = np.stack([(columns + 0.5) / side, 1 - (rows + 0.5) / side], -1)
+    np.testing.assert_allclose(points[:, :2], centres, atol=1e-4)
+    a, b, c = (np.append(corner, 1) for corner in uv.astype(np.float64))
+    expected = 0
+    for row in range(side):
+        for column in range(side):
+            p = np.array([(column + 0.5) / side, 1 - (row + 0.5) / side, 1])
+            signs = [np.linalg.det([p, b, c]), np.linalg.det([a, p, c]), np.linalg.det([a, b, p])]
+            expected += min(signs) > 1e-7 or max(signs) < -1e-7
+    edge = 3 * side  # centres that lie on an edge may fall either way
+    assert expected <= len(rows) <= expected + edge
+
+
+def test_page_holds_all_and_asks_for_nothing(solid):
+    text = page(solid, "a <b>bold</b> & 'plain' ball", azimuth=90, turning=False)
+    assert "{{" not in text and not re.search(r"(src|href)\s*=\s*[\"']?(http|//)|https?://|@import", text)
+    assert "<title>a &lt;b&gt;bold&lt;/b&gt; &amp;" in text and "azimuth: 90.0" in text and "turning: false" in text
+    data = json.loads(re.search(r"const data = (\{.*\});", text)[1])
+    faces = np.frombuffer(base64.b64decode(data["faces"]), "<u4").reshape(-1, 3)
+    assert np.array_equal(faces, solid.faces)
+    assert np.array_equal(np.frombuffer(base64.b64decode(data["place"]), "<f4").reshape(-1, 3), solid.vertices)
+    assert base64.b64decode(data["texture"]).startswith(b"\x89PNG")
