@@ -4,17 +4,19 @@
     pipe = load_control_pipeline(model, controlnet)
     pipe(prompt, image=to_control(canny(picture)))
 
-Kinds are "canny", "depth", "normals" and "scribble"; `course.conditions` makes what they read.
+Kinds are "canny", "depth", "normals" and "scribble"; `course.conditions` makes what they read. A model in a folder of
+your own brings its ControlNets beside it, as the embedded one does: ../controlnet/canny and so on.
 """
 
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from course.models import CONTROLNETS, Model, ModelError, embedded, fetch, hide_loading_bars
+from course.models import CONTROLNETS, Model, ModelError, embedded, fetch, find_model, hide_loading_bars
 
 KINDS = ("canny", "depth", "normals", "scribble")
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
+STRIP_FILE = "strip.jpg"
 # What a ControlNet must share with the denoiser that it steers.
 SHARED = ("in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim")
 
@@ -59,6 +61,8 @@ def find_controlnet(kind: str | Path, model: Model) -> Path:
     if model.is_embedded:
         return embedded(f"controlnet/{kind}")
     known = CONTROLNETS.get(model.name, {})
+    if not known and kind in kinds(model):
+        return beside(model, str(kind))
     if kind not in known:
         there = f"it has {', '.join(known)}" if known else f"models with some are pocket, {', '.join(CONTROLNETS)}"
         raise ModelError(
@@ -71,6 +75,24 @@ def find_controlnet(kind: str | Path, model: Model) -> Path:
         if not (folder / file).exists():
             raise ModelError(f"{repo} has no {file}: it cannot be loaded safely.")
     return folder
+
+
+def kinds(model: Model) -> list[str]:
+    """The kinds of KINDS that there is a ControlNet for, in that order; none for a model that has no ControlNets."""
+    known = CONTROLNETS.get(model.name, {})
+    return [kind for kind in KINDS if kind in known or (not known and (beside(model, kind) / "config.json").exists())]
+
+
+def beside(model: Model, kind: str) -> Path:
+    """Where a model that lies in a folder has its ControlNet of a kind, if it has one."""
+    return model.folder.parent / "controlnet" / kind
+
+
+def find_strip(kind: str, model: Model) -> Path:
+    """The picture that shows how control set in while a ControlNet was trained: the model's own where it has one, as
+    the embedded one does, else the embedded model's. Raises ModelError."""
+    own = beside(model, kind) / STRIP_FILE
+    return own if own.exists() else find_controlnet(kind, find_model("pocket")) / STRIP_FILE
 
 
 def load_control_pipeline(model: Model, controlnet: Any) -> Any:
