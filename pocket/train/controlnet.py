@@ -162,9 +162,10 @@ def side_by_side(rows: Mapping[str, Image.Image], side: int = STRIP_SIDE) -> Ima
     for x, (name, row) in enumerate(rows.items()):
         left = x * (side + gap)
         draw.text((left + side / 2, size), name, "black", font, anchor="mm")
-        small = row.resize((count * side, side), Image.Resampling.LANCZOS)
         for y in range(count):
-            sheet.paste(small.crop((y * side, 0, (y + 1) * side, side)), (left, 2 * size + y * (side + gap)))
+            scene = row.crop((y * row.height, 0, (y + 1) * row.height, row.height))
+            small = scene.resize((side, side), Image.Resampling.LANCZOS)
+            sheet.paste(small, (left, 2 * size + y * (side + gap)))
     return sheet
 
 
