@@ -8,11 +8,23 @@ Kinds are "canny", "depth", "normals" and "scribble"; `course.conditions` makes 
 your own brings its ControlNets beside it, as the embedded one does: ../controlnet/canny and so on.
 """
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from course.models import CONTROLNETS, Model, ModelError, embedded, fetch, find_model, hide_loading_bars
+import torch
+
+from course.models import (
+    CONTROLNETS,
+    Model,
+    ModelError,
+    RequestError,
+    embedded,
+    fetch,
+    find_model,
+    hide_loading_bars,
+)
 
 KINDS = ("canny", "depth", "normals", "scribble")
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
@@ -93,6 +105,29 @@ def find_strip(kind: str, model: Model) -> Path:
     the embedded one does, else the embedded model's. Raises ModelError."""
     own = beside(model, kind) / STRIP_FILE
     return own if own.exists() else find_controlnet(kind, find_model("pocket")) / STRIP_FILE
+
+
+def control_size(model: Model, conditions: Sequence[torch.Tensor]) -> tuple[int, int]:
+    """Rows and columns of the latents of a picture that goes by `conditions`, each a tensor (1, 3, H, W) in [0, 1] of
+    the picture's size; without any, of the model's own size. Raises RequestError if one is no such tensor, if their
+    sizes differ, or if the model cannot draw that size."""
+    for condition in conditions:
+        if not isinstance(condition, torch.Tensor) or condition.dim() != 4 or condition.shape[:2] != (1, 3):
+            found = tuple(condition.shape) if hasattr(condition, "shape") else type(condition).__name__
+            raise RequestError(
+                f"A condition is a tensor (1, 3, H, W), not {found}: course.conditions.to_control makes it."
+            )
+        if not (0 <= condition.min() and condition.max() <= 1):  # not of NaN either
+            low, high = condition.min(), condition.max()
+            raise RequestError(f"A condition has numbers from 0 to 1, and this one from {low:.3g} to {high:.3g}.")
+    sizes = [tuple(condition.shape[2:]) for condition in conditions]
+    for size in sizes[1:]:
+        if size != sizes[0]:
+            raise RequestError(
+                f"The conditions have different sizes, {sizes[0][1]} x {sizes[0][0]} and {size[1]} x {size[0]} pixels: "
+                "bring them to one."
+            )
+    return model.latent_size(*sizes[0]) if sizes else model.latent_size()
 
 
 def load_control_pipeline(model: Model, controlnet: Any) -> Any:

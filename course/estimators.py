@@ -4,7 +4,8 @@
     normals = estimate_normals(picture, model)       # (H, W, 3), x right, y up, z towards the viewer
 
 Beside the embedded model small estimators that come with the course and learnt from renders, or those that lie beside
-a model in a folder in the same way; beside real Stable Diffusion public ones from the Hub. `course.conditions` makes pictures of what they give.
+a model in a folder in the same way; beside real Stable Diffusion public ones from the Hub. `course.conditions` makes
+pictures of what they give.
 """
 
 import json
