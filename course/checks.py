@@ -853,6 +853,7 @@ def control_loss(function: Callable[..., torch.Tensor], control: Any, pipe: Any,
     passed("the denoiser's own loss, with the ControlNet at its side, and a gradient to learn by")
 
 
+@torch.no_grad()
 def _step(pipe: Any, model: Model) -> tuple[torch.Tensor, torch.Tensor]:
     """Latents (2, C, h, w), twice the same, and texts (2, L, D), as the denoiser is asked in a step."""
     shape = (1, pipe.unet.config.in_channels, *model.latent_size())
