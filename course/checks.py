@@ -830,7 +830,8 @@ def control_loss(function: Callable[..., torch.Tensor], control: Any, pipe: Any,
         output = pipe.unet(x_t, t, encoder_hidden_states=embeddings, **added).sample
         return (output.float() - targets[target].float()).square().mean()
 
-    found = function(control.network, latents, condition, embeddings, t, noise)
+    with torch.autocast(model.device.type, enabled=model.dtype != torch.float32):  # as training has it
+        found = function(control.network, latents, condition, embeddings, t, noise)
     made(found, "What `control_loss` returns")
     expect(
         isinstance(found, torch.Tensor) and found.dim() == 0,

@@ -72,15 +72,14 @@ def find_controlnet(kind: str | Path, model: Model) -> Path:
         )
     if model.is_embedded:
         return embedded(f"controlnet/{kind}")
-    known = CONTROLNETS.get(model.name, {})
-    if not known and kind in kinds(model):
-        return beside(model, str(kind))
-    if kind not in known:
-        there = f"it has {', '.join(known)}" if known else f"models with some are pocket, {', '.join(CONTROLNETS)}"
+    if kind not in (there := kinds(model)):
         raise ModelError(
-            f'No ControlNet for "{kind}" is known for {model.name}: {there}. '
+            f'No ControlNet for "{kind}" is known for {model.name}: it has {", ".join(there)}. '
             "Give the folder of one instead, if you have it."
         )
+    known = CONTROLNETS.get(model.name, {})
+    if not known:
+        return beside(model, str(kind))
     repo = known[str(kind)]
     folder = fetch(repo, repo, ["config.json", WEIGHTS_FILE])
     for file in ("config.json", WEIGHTS_FILE):
@@ -90,9 +89,17 @@ def find_controlnet(kind: str | Path, model: Model) -> Path:
 
 
 def kinds(model: Model) -> list[str]:
-    """The kinds of KINDS that there is a ControlNet for, in that order; none for a model that has no ControlNets."""
+    """The kinds of KINDS that there is a ControlNet for, in that order. Raises ModelError if there is none at all."""
     known = CONTROLNETS.get(model.name, {})
-    return [kind for kind in KINDS if kind in known or (not known and (beside(model, kind) / "config.json").exists())]
+    found = [kind for kind in KINDS if kind in known or (not known and (beside(model, kind) / "config.json").exists())]
+    if not found and model.is_embedded:
+        embedded(f"controlnet/{KINDS[0]}")  # which says what is missing
+    if not found:
+        raise ModelError(
+            f"No ControlNet is known for {model.name}. Models with some are pocket, {', '.join(CONTROLNETS)}, and any "
+            "in a folder that has its ControlNets beside it, in ../controlnet/canny and so on."
+        )
+    return found
 
 
 def beside(model: Model, kind: str) -> Path:

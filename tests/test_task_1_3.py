@@ -14,9 +14,9 @@ import torch
 from diffusers import ControlNetModel, DDIMScheduler, StableDiffusionControlNetPipeline
 from PIL import Image
 
-from course import notebooks
+from course import checks, notebooks
 from course.control import load_control_pipeline, load_controlnet
-from course.models import RequestError, find_model, load_pipeline, unknown_words
+from course.models import Model, RequestError, find_model, load_pipeline, unknown_words
 from course.pictures import PictureError, load_picture
 
 PATH = notebooks.ROOT / "task_1_3_ControlNet.ipynb"
@@ -252,6 +252,22 @@ def test_training_learns_where_control_is_easy(lesson):
 
 
 # --- The whole
+
+
+def test_in_half_precision_as_large_models_run_on_a_gpu(steered_folder, monkeypatch):
+    """On a CPU bfloat16 stands in for float16."""
+    monkeypatch.setattr(Model, "dtype", property(lambda model: torch.bfloat16))
+    lesson = on_model(steered_folder)
+    control = make_control(lesson)
+    assert lesson.pipe.unet.dtype == control.network.dtype == control.condition.dtype == torch.bfloat16
+    assert lesson.sample(PROMPT, control).isfinite().all()
+    assert lesson.generate(PROMPT, control).size == (64, 64)
+    checks.residuals(lesson.control_residuals, control, lesson.pipe, lesson.model)
+    checks.control_loss(lesson.control_loss, control, lesson.pipe, lesson.model)
+    lesson.captions = {"house.png": "a duck"}
+    lesson.samples = {"house.png": load_picture(SAMPLES / "house.png", 64)}
+    rows = lesson.train(ControlNetModel.from_unet(lesson.pipe.unet).float(), 3)
+    assert np.isfinite(rows).all() and rows[0][2] == 0 and rows[1][2] > 0
 
 
 def test_the_model_knows_every_word_of_the_prompts():

@@ -112,7 +112,19 @@ def test_kinds_are_those_that_can_be_loaded(weights, tiny_folder):
     assert pocket.is_embedded and kinds(pocket) == ["canny"]
     assert kinds(real("sd-1.5", tiny_folder)) == list(control.KINDS)
     assert kinds(real("sd-2.1-base", tiny_folder)) == ["canny", "depth"]
-    assert kinds(real("somebody/something", tiny_folder)) == []
+    with pytest.raises(
+        ModelError, match=r"No ControlNet is known for somebody/something\. Models with some are pocket"
+    ):
+        kinds(real("somebody/something", tiny_folder))
+
+
+def test_embedded_weights_without_any_say_what_is_missing(weights):
+    shutil.rmtree(weights / "controlnet")
+    with pytest.raises(ModelError, match=r"controlnet/canny/config\.json is missing.*git checkout"):
+        kinds(find_model())
+    write_manifest(weights)
+    with pytest.raises(ModelError, match=r"lists no file of controlnet/canny.*git checkout"):
+        kinds(find_model())
 
 
 def test_who_has_no_strip_sees_the_embedded_ones(weights, tiny_folder):
@@ -166,7 +178,7 @@ def test_public_controlnets_are_fetched_by_their_id(kind, weights, tiny_folder, 
 def test_a_kind_that_a_model_lacks_and_a_model_without_any(tiny_folder):
     with pytest.raises(ModelError, match=r'"scribble" is known for sd-2\.1-base: it has canny, depth'):
         find_controlnet("scribble", real("sd-2.1-base", tiny_folder))
-    with pytest.raises(ModelError, match=r'"canny" is known for somebody/something: models with some are pocket, sd-1'):
+    with pytest.raises(ModelError, match=r"is known for somebody/something\. Models with some are pocket, sd-1"):
         find_controlnet("canny", real("somebody/something", tiny_folder))
 
 
