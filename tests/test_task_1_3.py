@@ -189,8 +189,9 @@ def test_what_cannot_be_is_refused_before_the_work_begins(lesson, tmp_path, monk
     ]:
         with pytest.raises(RequestError, match=message):
             lesson.generate(PROMPT, *controls, **settings)
-    with pytest.raises(RequestError, match="A prompt is a text, not 7"):
-        lesson.generate(7, control)
+    for prompt in (7, ["a duck", "a car"]):
+        with pytest.raises(RequestError, match="A prompt is a text, not"):
+            lesson.generate(prompt, control)
     (tmp_path / "letter.png").write_text("dear me")
     with pytest.raises(PictureError, match="not a picture"):
         load_picture(tmp_path / "letter.png", lesson.model.image_size)
