@@ -37,7 +37,7 @@ PICTURES = {
     "samples/captions.jpg": "Captions of the full grammar, unselected: the first forty of the evaluation.",
     "samples/compositions.jpg": "Compositions that training never saw, unselected.",
     "samples/autoencoder.jpg": "Renders and what the autoencoder makes of them.",
-    "samples/control.jpg": "Renders, their conditions, pictures made by these, and what is read from the pictures again.",
+    "samples/control.jpg": "Renders, their conditions, pictures made by these, and what is read from those again.",
     "samples/world.jpg": "What the model was taught with: scenes of the pocket world and their captions.",
 } | {
     f"controlnet/{kind}/strip.jpg": f"How control by {kind} set in: same scenes, same noise, after more and more steps."
