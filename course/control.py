@@ -4,17 +4,31 @@
     pipe = load_control_pipeline(model, controlnet)
     pipe(prompt, image=to_control(canny(picture)))
 
-Kinds are "canny", "depth", "normals" and "scribble"; `course.conditions` makes what they read.
+Kinds are "canny", "depth", "normals" and "scribble"; `course.conditions` makes what they read. A model in a folder of
+your own brings its ControlNets beside it, as the embedded one does: ../controlnet/canny and so on.
 """
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from course.models import CONTROLNETS, Model, ModelError, embedded, fetch, hide_loading_bars
+import torch
+
+from course.models import (
+    CONTROLNETS,
+    Model,
+    ModelError,
+    RequestError,
+    embedded,
+    fetch,
+    find_model,
+    hide_loading_bars,
+)
 
 KINDS = ("canny", "depth", "normals", "scribble")
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
+STRIP_FILE = "strip.jpg"
 # What a ControlNet must share with the denoiser that it steers.
 SHARED = ("in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim")
 
@@ -58,19 +72,69 @@ def find_controlnet(kind: str | Path, model: Model) -> Path:
         )
     if model.is_embedded:
         return embedded(f"controlnet/{kind}")
-    known = CONTROLNETS.get(model.name, {})
-    if kind not in known:
-        there = f"it has {', '.join(known)}" if known else f"models with some are pocket, {', '.join(CONTROLNETS)}"
+    if kind not in (there := kinds(model)):
         raise ModelError(
-            f'No ControlNet for "{kind}" is known for {model.name}: {there}. '
+            f'No ControlNet for "{kind}" is known for {model.name}: it has {", ".join(there)}. '
             "Give the folder of one instead, if you have it."
         )
+    known = CONTROLNETS.get(model.name, {})
+    if not known:
+        return beside(model, str(kind))
     repo = known[str(kind)]
     folder = fetch(repo, repo, ["config.json", WEIGHTS_FILE])
     for file in ("config.json", WEIGHTS_FILE):
         if not (folder / file).exists():
             raise ModelError(f"{repo} has no {file}: it cannot be loaded safely.")
     return folder
+
+
+def kinds(model: Model) -> list[str]:
+    """The kinds of KINDS that there is a ControlNet for, in that order. Raises ModelError if there is none at all."""
+    known = CONTROLNETS.get(model.name, {})
+    found = [kind for kind in KINDS if kind in known or (not known and (beside(model, kind) / "config.json").exists())]
+    if not found and model.is_embedded:
+        embedded(f"controlnet/{KINDS[0]}")  # which says what is missing
+    if not found:
+        raise ModelError(
+            f"No ControlNet is known for {model.name}. Models with some are pocket, {', '.join(CONTROLNETS)}, and any "
+            "in a folder that has its ControlNets beside it, in ../controlnet/canny and so on."
+        )
+    return found
+
+
+def beside(model: Model, kind: str) -> Path:
+    """Where a model that lies in a folder has its ControlNet of a kind, if it has one."""
+    return model.folder.parent / "controlnet" / kind
+
+
+def find_strip(kind: str, model: Model) -> Path:
+    """The picture that shows how control set in while a ControlNet was trained: the model's own where it has one, as
+    the embedded one does, else the embedded model's. Raises ModelError."""
+    own = beside(model, kind) / STRIP_FILE
+    return own if own.exists() else find_controlnet(kind, find_model("pocket")) / STRIP_FILE
+
+
+def control_size(model: Model, conditions: Sequence[torch.Tensor]) -> tuple[int, int]:
+    """Rows and columns of the latents of a picture that goes by `conditions`, each a tensor (1, 3, H, W) in [0, 1] of
+    the picture's size; without any, of the model's own size. Raises RequestError if one is no such tensor, if their
+    sizes differ, or if the model cannot draw that size."""
+    for condition in conditions:
+        if not isinstance(condition, torch.Tensor) or condition.dim() != 4 or condition.shape[:2] != (1, 3):
+            found = tuple(condition.shape) if hasattr(condition, "shape") else type(condition).__name__
+            raise RequestError(
+                f"A condition is a tensor (1, 3, H, W), not {found}: course.conditions.to_control makes it."
+            )
+        if not (0 <= condition.min() and condition.max() <= 1):  # not of NaN either
+            low, high = condition.min(), condition.max()
+            raise RequestError(f"A condition has numbers from 0 to 1, and this one from {low:.3g} to {high:.3g}.")
+    sizes = [tuple(condition.shape[2:]) for condition in conditions]
+    for size in sizes[1:]:
+        if size != sizes[0]:
+            raise RequestError(
+                f"The conditions have different sizes, {sizes[0][1]} x {sizes[0][0]} and {size[1]} x {size[0]} pixels: "
+                "bring them to one."
+            )
+    return model.latent_size(*sizes[0]) if sizes else model.latent_size()
 
 
 def load_control_pipeline(model: Model, controlnet: Any) -> Any:

@@ -3,8 +3,9 @@
     inverse_depth = estimate_depth(picture, model)   # (H, W), larger is nearer
     normals = estimate_normals(picture, model)       # (H, W, 3), x right, y up, z towards the viewer
 
-Beside the embedded model small estimators that come with the course and learnt from renders; beside real Stable
-Diffusion public ones from the Hub. `course.conditions` makes pictures of what they give.
+Beside the embedded model small estimators that come with the course and learnt from renders, or those that lie beside
+a model in a folder in the same way; beside real Stable Diffusion public ones from the Hub. `course.conditions` makes
+pictures of what they give.
 """
 
 import json
@@ -63,8 +64,8 @@ def estimate_depth(picture: Picture, model: Model) -> np.ndarray:
 
     Raises ModelError if the estimator is damaged or cannot be fetched.
     """
-    if model.is_embedded:
-        return _embedded("depth", picture, model)
+    if folder := _own(model, "depth"):
+        return _read(folder, "depth", picture, model)
     processor, network = _public_depth(model)
     image = to_pil(picture)
     inputs = processor(images=image, return_tensors="pt").to(network.device, network.dtype)
@@ -79,22 +80,31 @@ def estimate_normals(picture: Picture, model: Model) -> np.ndarray:
     Beside real Stable Diffusion by Marigold (Ke et al. 2024), itself a latent diffusion model, in four steps; its noise
     is drawn from a fixed seed. Raises ModelError if the estimator is damaged or cannot be fetched.
     """
-    if model.is_embedded:
-        return _embedded("normals", picture, model)
+    if folder := _own(model, "normals"):
+        return _read(folder, "normals", picture, model)
     pipe = _public_normals(model)
     image, generator = to_pil(picture), torch.Generator().manual_seed(0)
     found = pipe(image, num_inference_steps=4, generator=generator, output_type="np").prediction[0]  # (H, W, 3)
     return (found / np.maximum(np.linalg.norm(found, axis=2, keepdims=True), 1e-6)).astype(np.float32)
 
 
-def _embedded(kind: str, picture: Picture, model: Model) -> np.ndarray:
+def _own(model: Model, kind: str) -> Path | None:
+    """The folder of the estimator that comes with a model: with the embedded one always, with one in a folder if it
+    lies beside it in the same way."""
+    if model.is_embedded:
+        return embedded(f"estimators/{kind}")
+    folder = model.folder.parent / "estimators" / kind
+    return folder if (folder / "config.json").exists() else None
+
+
+def _read(folder: Path, kind: str, picture: Picture, model: Model) -> np.ndarray:
     image = torch.from_numpy(np.array(to_pil(picture))).permute(2, 0, 1)[None].float() / 255
-    return _loaded(kind, str(model.device))(image)[0].cpu().numpy()
+    return _loaded(folder, kind, str(model.device))(image)[0].cpu().numpy()
 
 
 @cache
-def _loaded(kind: str, device: str) -> Estimator:
-    return Estimator(kind, device=device)
+def _loaded(folder: Path, kind: str, device: str) -> Estimator:
+    return Estimator(kind, folder, device)
 
 
 @cache

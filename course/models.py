@@ -16,7 +16,7 @@ import os
 import re
 import warnings
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -174,7 +174,10 @@ class Model:
         """Prompts and negative prompts as two lists of one length, each as the model will read it (`check_prompt`).
         One text stands for a list of one; one negative prompt counts for all prompts. An empty prompt asks for nothing
         in particular. Raises RequestError if there is no prompt, if one is no text, or if the numbers do not fit."""
-        lists = [[given] if isinstance(given, str) else list(given) for given in (prompts, negative_prompts)]
+        lists = [
+            list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+            for given in (prompts, negative_prompts)
+        ]
         for text in itertools.chain(*lists):
             if not isinstance(text, str):
                 raise RequestError(f"A prompt is a text, not {text!r}.")

@@ -6,7 +6,8 @@ Three stages, in this order; `--from STAGE` goes on after an interruption.
     lessons   the executed lessons become those that are stored
     assets    the pictures of README
 
-What `pocket` makes of itself comes before: `python -m pocket.evaluate` and `python -m pocket.card`.
+What `pocket` makes of itself comes before: `python -m pocket.evaluate` and `python -m pocket.card`; the sample
+photographs, assets/samples, need no weights: `python -m pocket.samples`.
 """
 
 import argparse
@@ -29,6 +30,7 @@ ASSETS: dict[str, Path | tuple[str, str]] = {
     "steps.png": ("task_1_1_Stable_Diffusion_intro", "4. The number of steps"),
     "sd_demo.gif": ("task_1_2_Stable_Diffusion_detailed", "A clip of it"),
     "words.png": ("task_1_2_Stable_Diffusion_detailed", "10. A look inside: the words"),
+    "control.png": ("task_1_3_ControlNet", "One ControlNet for each"),
 }
 
 
@@ -60,7 +62,11 @@ def store_lessons(outputs: Path, root: Path) -> None:
 def refresh_assets(outputs: Path, root: Path) -> None:
     """Write the pictures of README to `root`/assets. Raises RegenerateError if one is missing or too large."""
     (root / "assets").mkdir(exist_ok=True)
+    finished = {path.stem for path in notebooks.lessons()}
     for name, place in ASSETS.items():
+        if not isinstance(place, Path) and place[0] not in finished:
+            print(f"  assets/{name}: left out, {place[0]} is not finished")
+            continue
         source = outputs / place if isinstance(place, Path) else lesson_picture(outputs, *place)
         if not source.exists():
             raise RegenerateError(f"{source} is missing: begin with the stage demo.")

@@ -33,12 +33,15 @@ SHOWN = {  # stage: the losses that its curve shows
 }
 AUTO = {"depth": "AutoModelForDepthEstimation", "normals": "AutoModelForSemanticSegmentation"}
 PICTURES = {
-    "prompts": "The five prompts that people try first, four seeds each.",
-    "captions": "Captions of the full grammar, unselected: the first forty of the evaluation.",
-    "compositions": "Compositions that training never saw, unselected.",
-    "autoencoder": "Renders and what the autoencoder makes of them.",
-    "control": "Renders, conditions taken from them, pictures made by these, and what is read from the pictures again.",
-    "world": "What the model was taught with: scenes of the pocket world and their captions.",
+    "samples/prompts.jpg": "The five prompts that people try first, four seeds each.",
+    "samples/captions.jpg": "Captions of the full grammar, unselected: the first forty of the evaluation.",
+    "samples/compositions.jpg": "Compositions that training never saw, unselected.",
+    "samples/autoencoder.jpg": "Renders and what the autoencoder makes of them.",
+    "samples/control.jpg": "Renders, their conditions, pictures made by these, and what is read from those again.",
+    "samples/world.jpg": "What the model was taught with: scenes of the pocket world and their captions.",
+} | {
+    f"controlnet/{kind}/strip.jpg": f"How control by {kind} set in: same scenes, same noise, after more and more steps."
+    for kind in CONDITIONS
 }
 
 
@@ -123,8 +126,8 @@ def card(weights: Path) -> str:
     pictures = [
         line
         for name, text in PICTURES.items()
-        if (weights / "samples" / f"{name}.jpg").exists()
-        for line in (f"![{text}](samples/{name}.jpg)", "", text, "")
+        if (weights / name).exists()
+        for line in (f"![{text}]({name})", "", text, "")
     ]
     missed = (
         ["Short of its goal at present:", *(f"- {r['figure']}: {r['value']:g} {r['unit']}" for r in short), ""]

@@ -3,10 +3,12 @@
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 # The tests run side by side, one process a core; what they start does as they do, and finds the project.
@@ -74,6 +76,45 @@ def write_manifest(weights: Path) -> None:
         if path.is_file() and path.name != "manifest.json"
     }
     (weights / "manifest.json").write_text(json.dumps({"files": files}))
+
+
+def add_control(weights: Path, loud: float = 0.5) -> None:
+    """Beside the tiny model in `weights`: a ControlNet of each kind, its zero convolutions filled with noise of
+    deviation `loud` so that it has something to say, and both estimators."""
+    from diffusers import ControlNetModel, UNet2DConditionModel
+    from transformers import (
+        GLPNConfig,
+        GLPNForDepthEstimation,
+        SegformerConfig,
+        SegformerForSemanticSegmentation,
+    )
+
+    unet = UNet2DConditionModel.from_pretrained(weights / "stable-diffusion" / "unet")
+    for seed, kind in enumerate(("canny", "depth", "normals", "scribble")):
+        torch.manual_seed(seed)
+        network = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 4, 4, 4))
+        silent = (network.controlnet_mid_block, *network.controlnet_down_blocks)
+        for layer in (network.controlnet_cond_embedding.conv_out, *silent) if loud else ():
+            torch.nn.init.normal_(layer.weight, std=loud)
+        network.save_pretrained(weights / "controlnet" / kind)
+        Image.new("RGB", (60, 20), "red").save(weights / "controlnet" / kind / "strip.jpg")
+    small = {"hidden_sizes": [8] * 4, "depths": [1] * 4, "num_attention_heads": [1] * 4, "decoder_hidden_size": 8}
+    settings = {"size": {"height": 64, "width": 64}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    GLPNForDepthEstimation(GLPNConfig(max_depth=1, **small)).save_pretrained(weights / "estimators" / "depth")
+    network = SegformerForSemanticSegmentation(SegformerConfig(num_labels=3, **small))
+    network.save_pretrained(weights / "estimators" / "normals")
+    for kind in ("depth", "normals"):
+        (weights / "estimators" / kind / "preprocessor_config.json").write_text(json.dumps(settings))
+
+
+@pytest.fixture(scope="session")
+def steered_folder(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `tiny_folder`, with ControlNets and estimators beside it; read only. Returns stable-diffusion/."""
+    weights = tmp_path_factory.mktemp("steered") / "weights"
+    shutil.copytree(tiny_folder.parent, weights)
+    add_control(weights)
+    write_manifest(weights)
+    return weights / "stable-diffusion"
 
 
 @pytest.fixture(scope="session")

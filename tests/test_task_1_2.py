@@ -281,8 +281,9 @@ def test_requests_that_cannot_be(sd):
             sd.sample("a duck", **wrong)
     with pytest.raises(RequestError, match="no prompt"):
         sd.sample([])
-    with pytest.raises(RequestError, match="not 7"):
-        sd.sample(["a duck", 7])
+    for wrong in (7, ["a duck", 7]):
+        with pytest.raises(RequestError, match="not 7"):
+            sd.sample(wrong)
 
 
 def test_requests_that_can_be(sd):

@@ -6,7 +6,7 @@ training begins at the denoiser itself. One network a kind of condition, `python
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from diffusers import (
     StableDiffusionControlNetPipeline,
     UNet2DConditionModel,
 )
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 from transformers import CLIPModel
 
@@ -33,6 +33,7 @@ from .tokenizer import encode, load
 # The condition, 256x256, comes down to the latents' 32x32 in three steps; wider ones (diffusers has 256) only cost.
 EMBEDDING = (16, 32, 64, 128)
 BATCH = 256
+STRIP, STRIP_SIDE = "strip.jpg", 96  # its file, and the side of one of its pictures in pixels
 STRIP_STEPS = (0, 50, 100, 150, 200, 300, 400, 600, 800, 1200, 1600, 2400, 3200, 4800, 6400, 9600)
 
 
@@ -113,8 +114,8 @@ def build(unet: UNet2DConditionModel, smoke: bool = False) -> ControlNetModel:
 class Strip:
     """How control sets in: the same test scenes from the same noise, a row of pictures for each step asked for.
 
-    folder: gets step-000000.png and so on, and progress.png, all of them below the conditions; rows that lie there
-    from before an interruption stay.
+    folder: gets condition.png, step-000000.png and so on, and strip.jpg, which shows them all, small, time from left to
+    right, and which ships with the weights. Rows that lie there from before an interruption stay.
     """
 
     def __init__(self, folder: Path, kind: str, pipe: StableDiffusionControlNetPipeline, count: int, steps: int):
@@ -148,8 +149,24 @@ class Strip:
             ).images
         self.save(f"step-{step:06d}", images.permute(0, 2, 3, 1).float())
         rows = [self.folder / "condition.png", *sorted(self.folder.glob("step-*.png"))]
-        pages = np.concatenate([np.asarray(Image.open(path)) for path in rows])
-        Image.fromarray(pages).save(self.folder / "progress.png")
+        columns = {path.stem.replace("step-", "").lstrip("0") or "step 0": Image.open(path) for path in rows}
+        side_by_side(columns).save(self.folder / STRIP, quality=88)
+
+
+def side_by_side(rows: Mapping[str, Image.Image], side: int = STRIP_SIDE) -> Image.Image:
+    """Rows of square pictures, small and turned into columns, each below its name."""
+    size, gap = side // 8, 2
+    count = {row.width // row.height for row in rows.values()}.pop()
+    sheet = Image.new("RGB", (len(rows) * (side + gap) - gap, 2 * size + count * (side + gap) - gap), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size)
+    for x, (name, row) in enumerate(rows.items()):
+        left = x * (side + gap)
+        draw.text((left + side / 2, size), name, "black", font, anchor="mm")
+        for y in range(count):
+            scene = row.crop((y * row.height, 0, (y + 1) * row.height, row.height))
+            small = scene.resize((side, side), Image.Resampling.LANCZOS)
+            sheet.paste(small, (left, 2 * size + y * (side + gap)))
+    return sheet
 
 
 def main(run: common.Run) -> None:

@@ -163,12 +163,17 @@ def find(run: common.Run) -> dict[str, Path]:
 
 
 def save_following(stage: str, source: Path, folder: Path) -> None:
-    """Saves a ControlNet or an estimator in float16."""
+    """Saves a ControlNet in float16, with the strip that shows how it learnt, or an estimator."""
     maker, _, kind = stage.partition("-")
     if maker == "controlnet":
         controlnet = ControlNetModel.from_pretrained(source, torch_dtype=torch.float16)
         controlnet.save_pretrained(folder, max_shard_size=SHARD_SIZE)
         forget_paths(folder)
+        # The stage leaves it beside its weights, an earlier export among them.
+        for strip in (source.parent / "strip" / "strip.jpg", source / "strip.jpg"):
+            if strip.exists():
+                shutil.copy(strip, folder)
+                break
     else:
         auto = AutoModelForDepthEstimation if kind == "depth" else AutoModelForSemanticSegmentation
         save_transformer(auto.from_pretrained(source, dtype=torch.float32), source, folder)

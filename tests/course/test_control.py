@@ -1,6 +1,5 @@
 """Choosing a ControlNet and an estimator: every kind leads to one network or to one clear error."""
 
-import json
 import shutil
 from functools import partial
 from pathlib import Path
@@ -11,40 +10,23 @@ import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from huggingface_hub import constants
 from PIL import Image
-from transformers import (
-    GLPNConfig,
-    GLPNForDepthEstimation,
-    SegformerConfig,
-    SegformerForSemanticSegmentation,
-)
 
 from course import control, estimators, models
 from course.conditions import canny, to_control
-from course.control import find_controlnet, load_control_pipeline, load_controlnet
-from course.models import Model, ModelError, find_model
+from course.control import control_size, find_controlnet, find_strip, kinds, load_control_pipeline, load_controlnet
+from course.models import Model, ModelError, RequestError, find_model
 
-from ..conftest import write_manifest
-
-SMALL = {"hidden_sizes": [8] * 4, "depths": [1] * 4, "num_attention_heads": [1] * 4, "decoder_hidden_size": 8}
-SETTINGS = {"size": {"height": 64, "width": 64}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+from ..conftest import add_control, write_manifest
 
 
 @pytest.fixture
 def weights(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The tiny weights with a ControlNet and both estimators, standing in for pocket/weights."""
+    """The tiny weights with a ControlNet for edges and both estimators, standing in for pocket/weights."""
     weights = tmp_path / "pocket" / "weights"
     shutil.copytree(tiny_folder.parent, weights)
-    unet = UNet2DConditionModel.from_pretrained(weights / "stable-diffusion" / "unet")
-    torch.manual_seed(0)
-    ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 4, 4, 4)).save_pretrained(
-        weights / "controlnet" / "canny"
-    )
-    GLPNForDepthEstimation(GLPNConfig(max_depth=1, **SMALL)).save_pretrained(weights / "estimators" / "depth")
-    SegformerForSemanticSegmentation(SegformerConfig(num_labels=3, **SMALL)).save_pretrained(
-        weights / "estimators" / "normals"
-    )
-    for kind in ("depth", "normals"):
-        (weights / "estimators" / kind / "preprocessor_config.json").write_text(json.dumps(SETTINGS))
+    add_control(weights, loud=0)
+    for kind in ("depth", "normals", "scribble"):
+        shutil.rmtree(weights / "controlnet" / kind)
     write_manifest(weights)
     monkeypatch.setattr(models, "WEIGHTS", weights)
     estimators._loaded.cache_clear()
@@ -115,6 +97,68 @@ def test_one_that_does_not_fit_is_refused(weights, tmp_path):
         load_controlnet(tmp_path / "other", find_model())
 
 
+def test_a_model_in_a_folder_brings_its_own(steered_folder, weights):
+    """Laid out as the embedded weights are: what one trained oneself with `--weights`, for instance."""
+    model = find_model(steered_folder)
+    assert not model.is_embedded and kinds(model) == list(control.KINDS)
+    assert find_controlnet("scribble", model) == steered_folder.parent / "controlnet" / "scribble"
+    assert find_strip("depth", model) == steered_folder.parent / "controlnet" / "depth" / "strip.jpg"
+    assert estimators.estimate_depth(np.zeros((64, 64, 3)), model).shape == (64, 64)
+    assert estimators.estimate_normals(np.zeros((64, 64, 3)), model).shape == (64, 64, 3)
+
+
+def test_kinds_are_those_that_can_be_loaded(weights, tiny_folder):
+    pocket = find_model()
+    assert pocket.is_embedded and kinds(pocket) == ["canny"]
+    assert kinds(real("sd-1.5", tiny_folder)) == list(control.KINDS)
+    assert kinds(real("sd-2.1-base", tiny_folder)) == ["canny", "depth"]
+    with pytest.raises(
+        ModelError, match=r"No ControlNet is known for somebody/something\. Models with some are pocket"
+    ):
+        kinds(real("somebody/something", tiny_folder))
+
+
+def test_embedded_weights_without_any_say_what_is_missing(weights):
+    shutil.rmtree(weights / "controlnet")
+    with pytest.raises(ModelError, match=r"controlnet/canny/config\.json is missing.*git checkout"):
+        kinds(find_model())
+    write_manifest(weights)
+    with pytest.raises(ModelError, match=r"lists no file of controlnet/canny.*git checkout"):
+        kinds(find_model())
+
+
+def test_who_has_no_strip_sees_the_embedded_ones(weights, tiny_folder):
+    assert find_strip("canny", real("sd-1.5", tiny_folder)) == weights / "controlnet" / "canny" / "strip.jpg"
+
+
+# --- the size of what is drawn
+
+
+def test_the_condition_says_how_large_the_picture_is(tiny_folder):
+    model = find_model(tiny_folder)
+    assert control_size(model, []) == (8, 8)
+    assert control_size(model, [torch.zeros(1, 3, 40, 96)] * 2) == (5, 12)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "message"),
+    [
+        ([torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 72)], "different sizes, 64 x 64 and 72 x 64"),
+        ([torch.zeros(1, 3, 64, 61)], "side of 61 pixels.*such as 64"),
+        ([torch.zeros(3, 64, 64)], r"tensor \(1, 3, H, W\), not \(3, 64, 64\)"),
+        ([torch.zeros(1, 1, 64, 64)], r"not \(1, 1, 64, 64\)"),
+        ([Image.new("RGB", (64, 64))], "not Image"),
+        ([np.zeros((64, 64, 3))], r"not \(64, 64, 3\)"),
+        ([torch.full((1, 3, 64, 64), -1.0)], "from 0 to 1, and this one from -1 to -1"),
+        ([255 * torch.ones(1, 3, 64, 64)], "from 255 to 255"),
+        ([torch.full((1, 3, 64, 64), float("nan"))], "from nan to nan"),
+    ],
+)
+def test_conditions_that_cannot_be(tiny_folder, conditions, message):
+    with pytest.raises(RequestError, match=message):
+        control_size(find_model(tiny_folder), conditions)
+
+
 # --- real Stable Diffusion
 
 
@@ -134,7 +178,7 @@ def test_public_controlnets_are_fetched_by_their_id(kind, weights, tiny_folder, 
 def test_a_kind_that_a_model_lacks_and_a_model_without_any(tiny_folder):
     with pytest.raises(ModelError, match=r'"scribble" is known for sd-2\.1-base: it has canny, depth'):
         find_controlnet("scribble", real("sd-2.1-base", tiny_folder))
-    with pytest.raises(ModelError, match=r'"canny" is known for somebody/something: models with some are pocket, sd-1'):
+    with pytest.raises(ModelError, match=r"is known for somebody/something\. Models with some are pocket, sd-1"):
         find_controlnet("canny", real("somebody/something", tiny_folder))
 
 

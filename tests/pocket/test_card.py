@@ -34,6 +34,14 @@ def test_card_names_what_falls_short_before_the_table(weights):
     assert "astronaut" in text and "samples/prompts.jpg" not in text  # no link to a picture that is not there
 
 
+def test_pictures_that_are_there_are_shown(weights):
+    for name in ("samples/prompts.jpg", "controlnet/depth/strip.jpg"):
+        (weights / name).parent.mkdir(parents=True, exist_ok=True)
+        (weights / name).write_bytes(b"")
+        assert f"]({name})" in card.card(weights)
+    assert "controlnet/canny/strip.jpg" not in card.card(weights)
+
+
 def test_curves_are_drawn(weights):
     card.curves(json.loads((weights / "training.json").read_text()), weights / "curves.png")
     assert (weights / "curves.png").stat().st_size > 5000

@@ -202,9 +202,31 @@ def test_the_strip_shows_the_steps(folder):
     strip = folder / "controlnet-canny" / "strip"
     names = sorted(path.name for path in strip.glob("step-*.png"))
     assert names == ["step-000000.png", "step-000002.png"]
-    page, condition = Image.open(strip / "progress.png"), np.asarray(Image.open(strip / "condition.png"))
-    assert page.size == (256, 3 * 256)
-    assert np.array_equal(np.asarray(page)[:256], condition) and set(np.unique(condition)) == {0, 255}
+    assert set(np.unique(Image.open(strip / "condition.png"))) == {0, 255}
+    page = np.asarray(Image.open(strip / "strip.jpg").convert("RGB"), np.float32)
+    assert page.shape == (24 + 96, 3 * 98 - 2, 3)  # condition, step 0, step 2
+    for i, name in enumerate(("condition", *names)):
+        row = Image.open((strip / name).with_suffix(".png")).convert("RGB").resize((96, 96), Image.Resampling.LANCZOS)
+        assert np.abs(page[24:, 98 * i : 98 * i + 96] - np.asarray(row, np.float32)).mean() < 12
+
+
+def test_the_strip_runs_from_left_to_right_and_a_scene_has_a_row():
+    rows = {name: Image.new("RGB", (512, 256), "white") for name in ("condition", "step 0", "9600")}
+    rows["9600"].paste("red", (256, 0, 512, 256))
+    page = np.asarray(controlnet.side_by_side(rows, side=32))
+    assert page.shape == (8 + 2 * 34 - 2, 3 * 34 - 2, 3)
+    assert (page[8:40, 68:] == 255).all() and (page[42:, 68:] == (255, 0, 0)).all()
+    assert all((page[:8, 34 * i : 34 * i + 32] < 128).any() for i in range(3))  # names
+
+
+def test_the_strip_ships_with_the_weights(folder, tmp_path):
+    """From the stage's work folder, and again from the folder that ships."""
+    if not (folder / "controlnet-canny" / "curve.json").exists():
+        train(folder, "controlnet", "--condition", "canny", "--scenes", "5")
+    made = (folder / "controlnet-canny" / "strip" / "strip.jpg").read_bytes()
+    export.save_following("controlnet-canny", folder / "controlnet-canny" / "weights", tmp_path / "first")
+    export.save_following("controlnet-canny", tmp_path / "first", tmp_path / "again")
+    assert (tmp_path / "again" / "strip.jpg").read_bytes() == made
 
 
 def test_it_goes_on_where_it_was(folder, capsys):
