@@ -1,0 +1,1 @@
+"""Task 3: text to 3D by score distillation."""
