@@ -14,6 +14,7 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 #define HD __host__ __device__ __forceinline__
+#define UNROLL _Pragma("unroll")
 #else
 #include <algorithm>
 #include <atomic>
@@ -21,6 +22,7 @@
 #include <thread>
 #include <vector>
 #define HD inline
+#define UNROLL
 #endif
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
