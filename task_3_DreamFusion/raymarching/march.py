@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from task_3_DreamFusion import kernels
 from task_3_DreamFusion.raymarching import reference
-from task_3_DreamFusion.raymarching.reference import LAST
+from task_3_DreamFusion.raymarching.reference import LAST, resolution_of, spans_of
 
 THRESHOLD = 1e-4  # Instant-NGP, appendix E: a ray ends when it lets less light through
 
@@ -47,7 +47,7 @@ class Occupancy:
     @property
     def resolution(self) -> int:
         """Cells along an axis."""
-        return round((8 * self.bits.numel()) ** (1 / 3))
+        return resolution_of(self.bits)
 
 
 class Samples(NamedTuple):
@@ -84,13 +84,13 @@ def morton3d(cells: Tensor) -> Tensor:
     tensor([1, 2, 9], dtype=torch.int32)
     """
     _check_ints("cells", cells, "(N, 3)", cells.ndim == 2 and cells.shape[-1] == 3)
-    return torch.ops.dreamfusion.morton3d(cells) if _ready(cells) else reference.morton3d(cells)
+    return _operations(cells).morton3d(cells)
 
 
 def morton3d_invert(codes: Tensor) -> Tensor:
     """The cells of Morton codes: (N,) int32 to (N, 3) int32. Raises TypeError or ValueError as morton3d."""
     _check_ints("codes", codes, "(N,)", codes.ndim == 1)
-    return torch.ops.dreamfusion.morton3d_invert(codes) if _ready(codes) else reference.morton3d_invert(codes)
+    return _operations(codes).morton3d_invert(codes)
 
 
 def packbits(density: Tensor, threshold: float) -> Tensor:
@@ -99,10 +99,7 @@ def packbits(density: Tensor, threshold: float) -> Tensor:
         raise TypeError(f"density is {density.dtype}: give float32 or float64")
     if density.ndim != 1 or len(density) % 8:
         raise ValueError(f"density has shape {tuple(density.shape)}, not (8 n,)")
-    density = density.detach()
-    if _ready(density):
-        return torch.ops.dreamfusion.packbits(density, float(threshold))
-    return reference.packbits(density, threshold)
+    return _operations(density).packbits(density.detach(), float(threshold))
 
 
 # --- Rays
@@ -120,10 +117,7 @@ def near_far(origins: Tensor, directions: Tensor, box: tuple[float, ...], least:
     """
     _check_rays(origins, directions)
     _check_box(box)
-    origins, directions, box = origins.detach(), directions.detach(), tuple(map(float, box))
-    if _ready(origins):
-        return torch.ops.dreamfusion.near_far(origins, directions, list(box), float(least))
-    return reference.near_far(origins, directions, box, least)
+    return _operations(origins).near_far(origins.detach(), directions.detach(), _numbers(box), float(least))
 
 
 def march_rays(
@@ -152,18 +146,8 @@ def march_rays(
     if capacity is not None and capacity < 0:
         raise ValueError(f"capacity is {capacity}: give a number of samples, or None for as many as there are")
     rays = [t.detach() for t in (origins, directions, starts, fars)]
-    if _ready(origins):
-        box = list(map(float, occupancy.box))
-        found = torch.ops.dreamfusion.march_rays(*rays, occupancy.bits, box, float(step), limit, capacity)
-        return Samples(*found)
-    none = torch.zeros(len(origins), dtype=torch.int32, device=origins.device)
-    where = occupancy.bits, occupancy.box, occupancy.resolution
-    *found, counts, _ = reference.march(*rays, *where, step, limit, none)
-    spans = _spans(counts, capacity)
-    if capacity is not None:
-        found = [t[:capacity] for t in found]
-        found = [torch.cat([t, t.new_zeros(capacity - len(t), *t.shape[1:])]) for t in found]
-    return Samples(*found, spans)
+    where = occupancy.bits, _numbers(occupancy.box), float(step)
+    return Samples(*_operations(origins).march_rays(*rays, *where, limit, capacity))
 
 
 def composite_rays(
@@ -191,8 +175,7 @@ def composite_rays(
     dtype = torch.float64 if sigmas.dtype == torch.float64 else torch.float32
     values = [sigmas.to(dtype), features.to(dtype), deltas.to(dtype), samples.ts.to(dtype)]
     opaque = -math.log(threshold) if threshold else math.inf
-    composite = torch.ops.dreamfusion.composite_rays if _ready(sigmas) else reference.composite_rays
-    return Composited(*composite(*values, samples.spans, opaque))
+    return Composited(*_operations(sigmas).composite_rays(*values, samples.spans, opaque))
 
 
 class LivingRays:
@@ -246,19 +229,10 @@ class LivingRays:
         """
         if limit < 1:
             raise ValueError(f"limit is {limit}: take at least one sample of a ray")
-        occupancy = self.occupancy
-        if _ready(self.image):
-            box = list(map(float, occupancy.box))
-            *found, self.living, self._steps = torch.ops.dreamfusion.march_living(
-                *self._rays, occupancy.bits, box, self.step, limit, self.living, self._steps
-            )
-        else:
-            rays = [t[self.living] for t in self._rays]
-            where = occupancy.bits, occupancy.box, occupancy.resolution
-            positions, ts, owners, counts, steps = reference.march(*rays, *where, self.step, limit, self._steps)
-            alive, owners = counts > 0, self.living[owners]
-            self.living, self._steps = self.living[alive], steps[alive]
-            found = [positions, ts, owners, _spans(counts, None)[alive]]
+        where = self.occupancy.bits, _numbers(self.occupancy.box), self.step
+        *found, self.living, self._steps = _operations(self.image).march_living(
+            *self._rays, *where, limit, self.living, self._steps
+        )
         return Samples(*found) if len(self.living) else None
 
     @torch.no_grad()
@@ -269,53 +243,21 @@ class LivingRays:
             m = len(samples.ts)
             raise ValueError(f"sigmas and features have shapes {shapes}: give ({m},) and ({m}, {self.image.shape[1]})")
         dtype, deltas = self.image.dtype, torch.full_like(samples.ts, self.step)
-        sigmas, features = sigmas.to(dtype), features.to(dtype)
-        if _ready(self.image):
-            torch.ops.dreamfusion.accumulate(
-                sigmas, features, deltas, samples.ts, self.living, samples.spans, self.depths, self.image, self._spent,
-                self._steps, self._opaque,
-            )  # fmt: skip
-            return
-        # What is left of the light in front of the batch is a factor, and room for less absorption.
-        left = (-self._spent[self.living]).exp()
-        opaque = self._opaque - self._spent[samples.rays]  # of each sample's ray, at the start of the batch
-        tau = _exclusive(sigmas * deltas, samples.spans)
-        sigmas = torch.where(tau <= opaque, sigmas, 0)
-        image, depths, _, _ = reference.composite_rays(sigmas, features, deltas, samples.ts, samples.spans, math.inf)
-        self.image.index_add_(0, self.living, left[:, None] * image)
-        self.depths.index_add_(0, self.living, left * depths)
-        spent = torch.zeros_like(self._spent).index_add_(0, samples.rays, sigmas * deltas)
-        self._spent += spent
-        self._steps = torch.where(self._spent[self.living] <= self._opaque, self._steps, LAST)
-
-
-def _exclusive(s: Tensor, spans: Tensor) -> Tensor:
-    """For each sample the sum of s over those of its ray in front of it."""
-    out = torch.zeros_like(s)
-    longest = int(spans[:, 1].amax().item())
-    k = torch.arange(longest, device=s.device)
-    here = k < spans[:, 1:]
-    at = torch.where(here, spans[:, :1] + k, 0)
-    parts = torch.where(here, s[at], 0)
-    out[at[here]] = (parts.cumsum(1) - parts)[here]
-    return out
-
-
-def _spans(counts: Tensor, capacity: int | None) -> Tensor:
-    """First sample and number of samples of each ray, (N, 2) int64, by a prefix sum."""
-    counts = counts.long()
-    firsts = counts.cumsum(0) - counts
-    if capacity is not None:
-        firsts = firsts.clamp(max=capacity)
-        counts = torch.minimum(counts, capacity - firsts)
-    return torch.stack([firsts, counts], 1)
+        values = sigmas.to(dtype), features.to(dtype), deltas, samples.ts
+        state = self.depths, self.image, self._spent, self._steps
+        _operations(self.image).accumulate(*values, self.living, samples.spans, *state, self._opaque)
 
 
 # --- What comes in
 
 
-def _ready(tensor: Tensor) -> bool:
-    return kernels.ready("raymarching", tensor.device)
+def _operations(tensor: Tensor) -> Any:
+    """The kernels for the device of a tensor, or their reference: functions of the same names and arguments."""
+    return torch.ops.dreamfusion if kernels.ready("raymarching", tensor.device) else reference
+
+
+def _numbers(box: tuple[float, ...]) -> list[float]:
+    return [float(value) for value in box]
 
 
 def _check_ints(name: str, value: Tensor, shape: str, fits: bool) -> None:
@@ -402,8 +344,7 @@ def _scene(rays: tuple[Tensor, ...], bits: Tensor, box: list[float], step: float
     """The first arguments of march_count and march_write."""
     bits = bits.contiguous()
     bits = bits if bits.data_ptr() % 8 == 0 else bits.clone()  # eight bytes are read at once
-    resolution = round((8 * bits.numel()) ** (1 / 3))
-    return (*(t.contiguous() for t in rays), bits, resolution, step, *box, *which)
+    return (*(t.contiguous() for t in rays), bits, resolution_of(bits), step, *box, *which)
 
 
 def _march_rays(
@@ -412,7 +353,7 @@ def _march_rays(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     scene = _scene((origins, directions, starts, fars), bits, box, step, None, None)
     counts, _ = _count(scene, limit, len(origins))
-    spans = _spans(counts, capacity)
+    spans = spans_of(counts, capacity)
     total = int(spans[:, 1].sum().item()) if capacity is None else capacity
     return *_write(scene, spans, total), spans
 
