@@ -9,7 +9,8 @@ from task_3_DreamFusion.nerf.network import MLP, Field
 class GridField(Field):
     """A hash grid and a small perceptron.
 
-    levels, features, coarsest, finest, log2_table_size: as GridLayout.make takes them. width, layers: of the perceptron.
+    levels, features, coarsest, finest, log2_table_size: as GridLayout.make takes them. width, layers: of the
+    perceptron.
     """
 
     def __init__(
