@@ -1,0 +1,122 @@
+"""Frequency encoding of positions and directions (NeRF, equation 4): the input of the plain NeRF network.
+
+The kernels give the encoding, its derivative along a direction and the gradient of the positions; together these are
+all first and second derivatives, so normals that come from a gradient can themselves be trained.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from task_3_DreamFusion import kernels
+from task_3_DreamFusion.freqencoder import reference
+
+LARGEST = 24  # levels: at the next octave neighbouring float32 positions are half a turn apart
+
+
+def freq_encode(x: Tensor, levels: int) -> Tensor:
+    """Encodes positions: for every level l the sines, then the cosines, of 2^l pi x. NeRF, equation 4.
+
+    To anneal the levels, weight the output: `(y.view(N, levels, -1) * weights[:, None]).flatten(1)`.
+
+    Args:
+        x: (N, D) float32 or float64, usually in [-1, 1].
+        levels: L, 1 to 24.
+    Returns:
+        (N, 2 L D), twice differentiable in x.
+    Raises:
+        TypeError, ValueError: if x or levels does not fit.
+
+    >>> freq_encode(torch.tensor([[0.5]]), 2)
+    tensor([[ 1.,  0.,  0., -1.]])
+    """
+    kernels.check_floats("x", x, "(N, D)")
+    if not 1 <= levels <= LARGEST:
+        raise ValueError(f"levels is {levels}: choose 1 to {LARGEST}")
+    if kernels.ready("freqencoder", x.device):
+        return torch.ops.dreamfusion.freq_encode(x, levels, None)
+    return reference.freq_encode(x, levels)
+
+
+class FreqEncoder(nn.Module):
+    """freq_encode as a module.
+
+    Args:
+        input_dim: D.
+        levels: L.
+    """
+
+    def __init__(self, input_dim: int = 3, levels: int = 6) -> None:
+        super().__init__()
+        self.input_dim, self.levels = input_dim, levels
+        self.output_dim = 2 * levels * input_dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., input_dim) to (..., output_dim); raises ValueError for another last axis."""
+        if x.shape[-1] != self.input_dim:
+            raise ValueError(f"positions have {x.shape[-1]} coordinates, this encoder takes {self.input_dim}")
+        return freq_encode(x.reshape(-1, self.input_dim), self.levels).view(*x.shape[:-1], self.output_dim)
+
+    def extra_repr(self) -> str:
+        return f"input_dim={self.input_dim}, levels={self.levels}"
+
+
+# --- The operations. A direction v makes of each its derivative along v.
+
+
+def _encode(x: Tensor, levels: int, v: Tensor | None) -> Tensor:
+    y = x.new_empty(len(x), 2 * levels * x.shape[1])
+    x, v = x.contiguous(), None if v is None else v.contiguous()
+    kernels.call("freqencoder", "freq_encode", x.device, kernels.TYPES[x.dtype], x, v, y, *x.shape, levels)
+    return y
+
+
+def _input_grad(x: Tensor, dy: Tensor, levels: int, v: Tensor | None) -> Tensor:
+    dx = x.new_empty(x.shape)
+    x, dy, v = x.contiguous(), dy.contiguous(), None if v is None else v.contiguous()
+    kernels.call("freqencoder", "freq_input_grad", x.device, kernels.TYPES[x.dtype], x, dy, v, dx, *x.shape, levels)
+    return dx
+
+
+def _save(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: Tensor) -> None:
+    *tensors, ctx.levels, v = inputs
+    ctx.is_second = v is not None
+    ctx.save_for_backward(*tensors)
+
+
+def _encode_backward(ctx: torch.autograd.function.FunctionCtx, dy: Tensor) -> tuple:
+    if ctx.is_second:
+        kernels.third_order()
+    [x] = ctx.saved_tensors
+    return torch.ops.dreamfusion.freq_input_grad(x, dy, ctx.levels, None), None, None
+
+
+def _input_grad_backward(ctx: torch.autograd.function.FunctionCtx, v: Tensor) -> tuple:
+    if ctx.is_second:
+        kernels.third_order()
+    x, dy = ctx.saved_tensors
+    needs_x, needs_dy, *_ = ctx.needs_input_grad
+    ops = torch.ops.dreamfusion
+    return (
+        ops.freq_input_grad(x, dy, ctx.levels, v) if needs_x else None,
+        ops.freq_encode(x, ctx.levels, v) if needs_dy else None,
+        None,
+        None,
+    )
+
+
+kernels.register(
+    "freq_encode(Tensor x, int levels, Tensor? v) -> Tensor",
+    _encode,
+    lambda x, levels, v: x.new_empty(x.shape[0], 2 * levels * x.shape[1]),
+    _encode_backward,
+    _save,
+)
+kernels.register(
+    "freq_input_grad(Tensor x, Tensor dy, int levels, Tensor? v) -> Tensor",
+    _input_grad,
+    lambda x, dy, levels, v: x.new_empty(x.shape),
+    _input_grad_backward,
+    _save,
+)

@@ -1,0 +1,85 @@
+// The grid encoding on CPU threads. Each sum into the table is formed by one thread, position after position: the
+// result does not depend on how many threads there are.
+#include "grid.h"
+
+// Table and dy: (entries, F) and (levels, F, n), as y.
+template <int D, bool ALONG, class T>
+static void encode(const Wide<T> *x, const T *table, const Wide<T> *v, T *y, int64_t n, const Grid &grid,
+                   intptr_t threads) {
+  using X = Wide<T>;
+  int64_t chunks = (n + CHUNK - 1) / CHUNK;
+  parallel(chunks * grid.levels, threads, [&](int64_t job) {
+    int l = (int)(job / chunks);
+    for (int64_t i = job % chunks * CHUNK; i < std::min(n, (job % chunks + 1) * CHUNK); i++) {
+      auto cell = cell_of<D>(x + i * D, grid.level[l].resolution, grid.smooth);
+      X sum[MAX_FEATURES] = {};
+      for (int c = 0; c < 1 << D; c++) {
+        X w = weight<D, ALONG>(cell, c, v + i * D);
+        const T *entry = table + (int64_t)corner_entry(grid.level[l], cell, c) * grid.features;
+        for (int f = 0; f < grid.features; f++) sum[f] = fma(w, (X)number(entry[f]), sum[f]);
+      }
+      for (int f = 0; f < grid.features; f++) put(y + ((int64_t)l * grid.features + f) * n + i, sum[f]);
+    }
+  });
+}
+
+template <int D, bool ALONG, class T>
+static void table_grad(const Wide<T> *x, const T *dy, const Wide<T> *v, Wide<T> *out, int64_t n, const Grid &grid,
+                       intptr_t threads) {
+  using X = Wide<T>;
+  parallel(grid.levels, threads, [&](int64_t l) {
+    const T *from = dy + l * grid.features * n;
+    for (int64_t i = 0; i < n; i++) {
+      auto cell = cell_of<D>(x + i * D, grid.level[l].resolution, grid.smooth);
+      for (int c = 0; c < 1 << D; c++) {
+        X w = weight<D, ALONG>(cell, c, v + i * D);
+        X *entry = out + (int64_t)corner_entry(grid.level[l], cell, c) * grid.features;
+        for (int f = 0; f < grid.features; f++) entry[f] = fma(w, (X)number(from[f * n + i]), entry[f]);
+      }
+    }
+  });
+}
+
+EXPORT int grid_encode(int64_t type, const void *x, const void *table, const void *v, void *y, GRID_ARGUMENTS) {
+  return by_type(type, [&](auto *t) {
+    using T = std::remove_pointer_t<decltype(t)>;
+    using X = Wide<T>;
+    return by_shape(dims, v, [&](auto d, auto along) {
+      encode<decltype(d)::value, decltype(along)::value>((const X *)x, (const T *)table, (const X *)v, (T *)y, n,
+                                                         GRID, where);
+      return 0;
+    });
+  });
+}
+
+// scale is for the GPU's sums in integers; here it is null.
+EXPORT int grid_table_grad(int64_t type, const void *x, const void *dy, const void *v, void *out, const void *,
+                           GRID_ARGUMENTS) {
+  return by_type(type, [&](auto *t) {
+    using T = std::remove_pointer_t<decltype(t)>;
+    using X = Wide<T>;
+    return by_shape(dims, v, [&](auto d, auto along) {
+      table_grad<decltype(d)::value, decltype(along)::value>((const X *)x, (const T *)dy, (const X *)v, (X *)out, n,
+                                                             GRID, where);
+      return 0;
+    });
+  });
+}
+
+EXPORT int grid_penalty_grad(int64_t type, const void *x, const void *table, const void *dy, void *out, const void *,
+                             int64_t variation, GRID_ARGUMENTS) {
+  return by_type(type, [&](auto *t) {
+    using T = std::remove_pointer_t<decltype(t)>;
+    using X = Wide<T>;
+    return by_shape(dims, variation, [&](auto d, auto kind) {
+      Grid grid = GRID;
+      parallel(levels, where, [&](int64_t l) {
+        auto add = [&](uint32_t entry, int f, X value) { ((X *)out)[(int64_t)entry * features + f] += value; };
+        for (int64_t i = 0; i < n; i++)
+          penalty_grad<decltype(d)::value, decltype(kind)::value>(grid, grid.level[l], (const X *)x + i * dims,
+                                                                  (const T *)table, ((const X *)dy)[l * n + i], add);
+      });
+      return 0;
+    });
+  });
+}

@@ -1,0 +1,36 @@
+"""The field on a multi-resolution hash grid (Müller et al. 2022, arXiv:2201.05989): the default, fast to train."""
+
+from torch import Tensor
+
+from task_3_DreamFusion.encoding import get_encoder
+from task_3_DreamFusion.nerf.network import MLP, Field
+
+
+class GridField(Field):
+    """A hash grid and a small perceptron.
+
+    levels, features, coarsest, finest, log2_table_size: as GridLayout.make takes them. width, layers: of the
+    perceptron.
+    """
+
+    def __init__(
+        self,
+        bound: float = 1.0,
+        levels: int = 12,
+        features: int = 2,
+        coarsest: int = 8,
+        finest: int = 512,
+        log2_table_size: int = 17,
+        width: int = 32,
+        layers: int = 2,
+    ) -> None:
+        super().__init__(bound)
+        self.levels = levels
+        self.encoder, size = get_encoder(
+            "hashgrid", 3, bound, levels=levels, features=features, coarsest=coarsest, finest=finest,
+            log2_table_size=log2_table_size, interpolation="smoothstep",
+        )  # fmt: skip
+        self.mlp = MLP(size, 4, width, layers)
+
+    def raw(self, x: Tensor) -> Tensor:
+        return self.mlp(self._weigh(self.encoder(x).float()))

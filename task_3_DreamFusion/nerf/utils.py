@@ -1,0 +1,383 @@
+"""Training: a field becomes what a text says, step by step, under the guidance of a text-to-image model.
+
+    trainer = Trainer(settings, guidance, workspace)
+    trainer.train()
+
+A step draws cameras, renders them, asks the guidance for the gradient of the pictures, adds the regularisers, and moves
+the field. Checkpoints, previews and logs go to the workspace.
+"""
+
+import json
+import math
+import signal
+from collections import deque
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from course.errors import CourseError
+from course.pictures import grid, to_pil
+from task_3_DreamFusion.gridencoder import total_variation
+from task_3_DreamFusion.nerf import checkpoint
+from task_3_DreamFusion.nerf.network import Background, Field, FrequencyField
+from task_3_DreamFusion.nerf.network_grid import GridField
+from task_3_DreamFusion.nerf.provider import Cameras, ViewRange, orbit
+from task_3_DreamFusion.nerf.renderer import Rendered, Renderer, Shading
+from task_3_DreamFusion.nerf.sd import StableDiffusion
+from task_3_DreamFusion.optimizer import Adan
+
+BACKBONES = ("grid", "vanilla")
+OPTIMIZERS = ("adan", "adam")
+RECENT = 50  # steps over which a field that is empty or full, or gradients that are no numbers, are put up with
+EMPTY, FULL = 0.01, 0.99  # mean opacity of pictures
+
+
+class TrainingError(CourseError):
+    """A run cannot go on; the message says why and what to change."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is made, and how. The defaults are those of a GPU; `for_cpu` has others.
+
+    text, negative: what it shall be, and shall not. seed: of everything that is drawn.
+    iters: steps. batch: views a step. size: pixels of a picture's side. lr: of the perceptrons; the grid's is ten times
+    that. optimizer: one of OPTIMIZERS. ema: how much of the averaged field stays in a step.
+    backbone: one of BACKBONES. bound: half the side of the box. steps: samples along its diagonal. cells: along a side
+    of the occupancy grid. background: a network, or else random colours.
+    albedo: the share of the run without light; shaded: of the later steps, how many are lit; textureless: of these,
+    how many have no colour. fade_in: the share of the run after which all levels count. widen: the share of the run
+    after which views come from everywhere.
+    entropy, sparsity, orientation, variation, smoothness: weights of the regularisers, see `regularise`.
+    """
+
+    text: str
+    negative: str = ""
+    seed: int = 0
+    iters: int = 1200
+    batch: int = 4
+    size: int = 64
+    lr: float = 1e-3
+    optimizer: str = "adan"
+    ema: float = 0.95
+    backbone: str = "grid"
+    bound: float = 1.0
+    steps: int = 192
+    cells: int = 64
+    background: bool = True
+    albedo: float = 0.4
+    shaded: float = 0.6
+    textureless: float = 0.2
+    fade_in: float = 0.3
+    widen: float = 0.2
+    entropy: float = 10.0
+    sparsity: float = 10.0
+    orientation: float = 10.0
+    variation: float = 0.0
+    smoothness: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, choices in (("backbone", BACKBONES), ("optimizer", OPTIMIZERS)):
+            if getattr(self, name) not in choices:
+                raise TrainingError(f"no {name} {getattr(self, name)!r}: choose from {', '.join(choices)}")
+        for name in ("iters", "batch", "size", "steps", "cells"):
+            if getattr(self, name) < 1:
+                raise TrainingError(f"{name} is at least 1, not {getattr(self, name)}")
+        if self.seed < 0:
+            raise TrainingError(f"seed is 0 or more, not {self.seed}")
+        if not (self.lr > 0 and math.isfinite(self.lr)):
+            raise TrainingError(f"lr is more than 0, not {self.lr}")
+        for name in ("albedo", "shaded", "textureless", "fade_in", "widen", "ema"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise TrainingError(f"{name} is a share in [0, 1], not {getattr(self, name)}")
+        for name in ("entropy", "sparsity", "orientation", "variation", "smoothness"):
+            if not getattr(self, name) >= 0:
+                raise TrainingError(f"{name} is 0 or more, not {getattr(self, name)}")
+
+
+def build_field(settings: Settings) -> Field:
+    """The field of a run, drawn from torch's generator."""
+    if settings.backbone == "grid":
+        return GridField(settings.bound)
+    return FrequencyField(settings.bound)
+
+
+def build_optimizer(settings: Settings, renderer: Renderer) -> torch.optim.Optimizer:
+    """Adan or Adam over field and background; the table of a grid learns ten times as fast."""
+    tables = [p for name, p in renderer.named_parameters() if "encoder" in name]
+    others = [p for name, p in renderer.named_parameters() if "encoder" not in name]
+    groups = [{"params": others, "lr": settings.lr}]
+    if tables:
+        groups.append({"params": tables, "lr": 10 * settings.lr})
+    if settings.optimizer == "adan":
+        return Adan(groups, eps=1e-8, weight_decay=2e-5)
+    return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15)
+
+
+def regularise(
+    rendered: Rendered, renderer: Renderer, settings: Settings, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """The weighted terms that keep a field tidy, each a scalar.
+
+    entropy: rays should see all or nothing (binary entropy of their opacity). sparsity: and rather nothing
+    (DreamFusion, appendix A.2: sqrt(opacity^2 + 0.01)). orientation: what is seen should not look away from the camera
+    (Ref-NeRF, Verbin et al. 2021, arXiv:2112.03907, equation 11). variation: neighbouring entries of the table should
+    be alike. smoothness: normals should be like those nearby.
+    """
+    terms: dict[str, Tensor] = {}
+    opacity = rendered.opacity.clamp(1e-5, 1 - 1e-5)
+    if settings.entropy:
+        bits = -(opacity * opacity.log2() + (1 - opacity) * (1 - opacity).log2())
+        terms["entropy"] = settings.entropy * bits.mean()
+    if settings.sparsity:
+        terms["sparsity"] = settings.sparsity * (rendered.opacity.square() + 0.01).sqrt().mean()
+    rays = rendered.opacity.numel()
+    if settings.orientation and rendered.normals is not None:
+        away = (rendered.normals * rendered.directions).sum(-1).clamp(min=0).square()
+        terms["orientation"] = settings.orientation * (rendered.weights.detach() * away).sum() / rays
+    if settings.smoothness and rendered.normals is not None:
+        offsets = torch.randn(rendered.positions.shape, generator=generator).to(rendered.positions)
+        near = rendered.positions + 1e-2 * settings.bound * offsets
+        others = renderer.field.normals(near.clamp(-settings.bound, settings.bound), renderer.normal_step)
+        apart = (others - rendered.normals).abs().sum(-1)
+        terms["smoothness"] = settings.smoothness * (rendered.weights.detach() * apart).sum() / rays
+    if settings.variation and isinstance(renderer.field, GridField):
+        encoder = renderer.field.encoder
+        places = encoder.unit(rendered.positions.detach())
+        terms["variation"] = settings.variation * total_variation(encoder.table, encoder.layout, places)
+    return terms
+
+
+class Trainer:
+    """A run: its field, optimizer, averages and place on the disk.
+
+    settings: of the run. guidance: the model that leads it. workspace: the folder for what comes out.
+    views: where cameras may stand. half: float16 in the field's perceptrons, on a GPU.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        guidance: StableDiffusion,
+        workspace: Path,
+        views: ViewRange | None = None,
+        half: bool = False,
+    ) -> None:
+        self.settings, self.guidance, self.workspace = settings, guidance, workspace
+        self.views, self.half = views or ViewRange(), half and guidance.device.type == "cuda"
+        torch.manual_seed(settings.seed)
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        background = Background() if settings.background else None
+        self.renderer = Renderer(build_field(settings), background, settings.steps, settings.cells)
+        self.renderer.to(guidance.device)
+        self.optimizer = build_optimizer(settings, self.renderer)
+        self.scaler = torch.amp.GradScaler(guidance.device.type, enabled=self.half)
+        self.average = [p.detach().clone() for p in self.renderer.parameters()]
+        self.prompts = guidance.view_prompts(settings.text, settings.negative)
+        self.step = 0
+        self.opacities: deque[float] = deque(maxlen=RECENT)
+        self.skipped = 0  # steps in a row whose gradient was no number
+
+    @property
+    def progress(self) -> float:
+        return self.step / self.settings.iters
+
+    # --- One step
+
+    def shading(self, cameras: Cameras) -> Shading:
+        """How this step's pictures are lit: not at all at first, then often, now and then without colour."""
+        s = self.settings
+        chance = torch.rand(2, generator=self.generator).tolist()
+        # Lights stand near the camera: their centre is its direction, as in DreamFusion, appendix A.2.
+        eyes = cameras.poses()[:, :3, 3]
+        around = eyes + 0.8 * cameras.radius[:, None] * torch.randn(len(cameras), 3, generator=self.generator)
+        if self.progress < s.albedo or chance[0] >= s.shaded:
+            return Shading()
+        look = "textureless" if chance[1] < s.textureless else "lambertian"
+        return Shading(look, around, ambient=0.1)
+
+    def train_step(self) -> dict[str, float]:
+        """One step; returns the terms of its loss, and "error" as Step has it."""
+        s, device = self.settings, self.guidance.device
+        self.renderer.field.fade_in(1.0 if not s.fade_in else 0.4 + 0.6 * self.progress / s.fade_in)
+        if self.step % 16 == 0:
+            self.renderer.update_occupancy(self.generator, 1.0 if self.step < 64 else 0.25)
+        share = 1.0 if not s.widen else min(1.0, 0.5 + 0.5 * self.progress / s.widen)
+        cameras = self.views.narrowed(share).sample(s.batch, self.generator)
+        shading = self.shading(cameras)
+        behind = None if s.background else torch.rand(s.batch, 3, generator=self.generator)
+        with torch.autocast(device.type, torch.float16, enabled=self.half):
+            rendered = self.renderer(cameras, s.size, s.size, self.generator, shading, behind)
+        self.seen = self.guidance.train_step(
+            rendered.image, self.prompts, cameras.azimuth, cameras.elevation, self.generator, self.progress
+        )
+        terms = regularise(rendered, self.renderer, s, self.generator)
+        loss = self.seen.loss + sum(terms.values())
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self._apply()
+        self.opacities.append(rendered.opacity.mean().item())
+        self.cameras = cameras
+        self.step += 1
+        self._watch()
+        values = {"error": self.seen.error, "opacity": self.opacities[-1]}
+        return values | {name: term.item() for name, term in terms.items()}
+
+    def _apply(self) -> None:
+        """Moves the parameters, unless the gradient is not finite: then the step is left out and the scale lowered."""
+        self.scaler.unscale_(self.optimizer)
+        gradients = [p.grad for p in self.renderer.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not torch.isfinite(norm):
+            self.skipped += 1
+            if self.skipped >= RECENT:
+                raise TrainingError(f"{RECENT} gradients in a row were no numbers: train with a smaller --lr")
+            tqdm.write(f"step {self.step}: the gradient is not finite, the step is left out")
+            if self.half:
+                self.scaler.update(self.scaler.get_scale() / 2)
+            return
+        self.skipped = 0
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        with torch.no_grad():
+            torch._foreach_lerp_(self.average, list(self.renderer.parameters()), 1 - self.settings.ema)
+
+    def _watch(self) -> None:
+        """Raises TrainingError for a field with nothing to be seen, or nothing but fog."""
+        if len(self.opacities) < RECENT:
+            return
+        mean = sum(self.opacities) / len(self.opacities)
+        if mean < EMPTY:
+            raise TrainingError(
+                "the field has become empty: lower --sparsity, raise --guidance_scale, or take another --seed"
+            )
+        if mean > FULL:
+            raise TrainingError("the field has filled its box: raise --sparsity, or lower --lr or --guidance_scale")
+
+    # --- The averaged field
+
+    def averaged(self) -> "Averaged":
+        """`with trainer.averaged():` the field holds its averaged parameters."""
+        return Averaged(self)
+
+    def pictures(self, cameras: Cameras, size: int, look: str = "albedo") -> list[Tensor]:
+        """Finished pictures (5, size, size) of the averaged field."""
+        with self.averaged():
+            return list(self.renderer.finished(cameras, size, size, Shading(look)))
+
+    # --- On the disk
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.workspace / "checkpoints"
+
+    def save(self) -> Path:
+        """Writes a checkpoint with all that the next step depends on."""
+        state = {
+            "settings": asdict(self.settings),
+            "model": self.guidance.model.name,
+            "renderer": self.renderer.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "generator": self.generator.get_state(),
+            "opacities": list(self.opacities),
+        }
+        return checkpoint.save(self.checkpoints, self.step, state)
+
+    def resume(self, path: Path) -> None:
+        """Goes on from a checkpoint. Raises CheckpointError if it is of another network or run."""
+        step, state = checkpoint.load(path, self.guidance.device)
+        own = asdict(self.settings)
+        for name in ("backbone", "bound", "cells", "background", "optimizer"):
+            if state["settings"].get(name) != own[name]:
+                raise checkpoint.CheckpointError(
+                    f"{path} was made with {name} {state['settings'].get(name)!r}, this run has {own[name]!r}"
+                )
+        try:
+            self.renderer.load_state_dict(state["renderer"])
+        except RuntimeError as error:
+            raise checkpoint.CheckpointError(f"{path} is of another network: {error}") from error
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.average = list(state["average"])
+        self.generator.set_state(state["generator"].cpu())
+        self.opacities = deque(state["opacities"], maxlen=RECENT)
+        self.step = step
+
+    def preview(self) -> Path:
+        """A sheet of the averaged field from four sides, and of what the guidance saw and wants in the last step."""
+        sides = self.pictures(orbit(4), 128)
+        rows = [to_pil(2 * picture[:3] - 1) for picture in sides]
+        wanted = self.guidance.preview(self.seen, self.prompts, self.cameras.azimuth, self.cameras.elevation)
+        rows += [to_pil(2 * pictures[0] - 1) for pictures in [self.guidance.decode_latents(self.seen.latents), *wanted]]
+        titles = ["front", "right", "back", "left", "picture", "x_t", "x_0 in one step", "x_0 in ten"]
+        path = self.workspace / "previews" / f"{self.step:06d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        grid(rows, columns=4, titles=titles, side=128).save(path)
+        return path
+
+    # --- The whole run
+
+    def train(self, save_every: int = 200, preview_every: int = 200) -> bool:
+        """Steps until `iters`; returns False if Ctrl-C ended it before. Saves at the end in either case."""
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+        s = self.settings
+        self.workspace.mkdir(parents=True, exist_ok=True)
+        (self.workspace / "settings.json").write_text(json.dumps(asdict(s), indent=1) + "\n")
+        bar = tqdm(total=s.iters, initial=self.step, desc=s.text[:40], smoothing=0.05)
+        with SummaryWriter(self.workspace / "logs", purge_step=self.step) as writer, Interrupt() as interrupt, bar:
+            while self.step < s.iters and not interrupt.asked:
+                terms = self.train_step()
+                bar.update()
+                if self.step % 10 == 0:
+                    bar.set_postfix({name: f"{value:.3g}" for name, value in terms.items()}, refresh=False)
+                    for name, value in terms.items():
+                        writer.add_scalar(name, value, self.step)
+                if self.step % save_every == 0 or self.step == s.iters:
+                    self.save()
+                if preview_every and self.step % preview_every == 0:
+                    self.preview()
+        if interrupt.asked and self.step < s.iters:
+            self.save()
+        return self.step >= s.iters
+
+
+class Averaged:
+    """Within the block a trainer's field holds its averaged parameters, afterwards its own again."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.parameters, self.average = list(trainer.renderer.parameters()), trainer.average
+
+    @torch.no_grad()
+    def __enter__(self) -> None:
+        self.own = [p.clone() for p in self.parameters]
+        torch._foreach_copy_(self.parameters, self.average)
+
+    @torch.no_grad()
+    def __exit__(self, *_: object) -> None:
+        torch._foreach_copy_(self.parameters, self.own)
+
+
+class Interrupt:
+    """The first Ctrl-C sets `asked`, so that the step is finished and the run saved; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> "Interrupt":
+        self.before: Any = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def _handle(self, *_: object) -> None:
+        self.asked = True
+        tqdm.write("stopping after this step ...")
+        signal.signal(signal.SIGINT, self.before)
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self.before)

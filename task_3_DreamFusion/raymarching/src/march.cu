@@ -1,0 +1,95 @@
+// Compositing on the GPU: a warp a ray, a lane a sample, so that reads lie side by side. Sums run in a fixed order.
+#include "march.h"
+
+constexpr unsigned ALL = 0xffffffffu;
+constexpr int WARPS = 4;  // of a block
+
+template <class T>
+__device__ __forceinline__ T sum_over_lanes(T value) {
+  for (int far = 16; far; far >>= 1) value += __shfl_xor_sync(ALL, value, far);
+  return value;
+}
+
+// The sum over this lane and those below it.
+template <class T>
+__device__ __forceinline__ T sum_up_to(T value) {
+  int lane = threadIdx.x & 31;
+  for (int far = 1; far < 32; far <<= 1) {
+    T below = __shfl_up_sync(ALL, value, far);
+    if (lane >= far) value += below;
+  }
+  return value;
+}
+
+template <class T>
+__global__ void __launch_bounds__(32 * WARPS) composite_kernel(Composite<T> work, int64_t rays) {
+  int64_t ray = (int64_t)blockIdx.x * WARPS + (threadIdx.x >> 5);
+  if (ray >= rays) return;  // the whole warp
+  int lane = threadIdx.x & 31;
+  int64_t first = work.spans[2 * ray], last = first + work.spans[2 * ray + 1];
+  T before = 0, depth = 0, opacity = 0;
+  for (int64_t j = first + lane; j - lane < last; j += 32) {
+    T s = j < last ? work.sigmas[j] * work.deltas[j] : T(0);
+    T upto = sum_up_to(s), below = __shfl_up_sync(ALL, upto, 1);
+    T tau = before + (lane ? below : T(0));
+    T w = j < last && tau <= work.opaque ? exp(-tau) * -expm1(-s) : T(0);
+    if (j < last) {
+      depth += w * work.ts[j];
+      opacity += w;
+      work.weights[j] = w;
+    }
+    before += __shfl_sync(ALL, upto, 31);
+  }
+  depth = sum_over_lanes(depth);
+  opacity = sum_over_lanes(opacity);
+  if (lane == 0) {
+    work.depths[ray] = depth;
+    work.opacities[ray] = opacity;
+  }
+  for (int64_t c = 0; c < work.channels; c++) {
+    T color = 0;
+    for (int64_t j = first + lane; j < last; j += 32) color += work.weights[j] * work.features[j * work.channels + c];
+    color = sum_over_lanes(color);
+    if (lane == 0) work.image[ray * work.channels + c] = color;
+  }
+}
+
+template <class T>
+__global__ void __launch_bounds__(32 * WARPS) composite_grad_kernel(CompositeGrad<T> work, int64_t rays) {
+  const auto &in = work.in;
+  int64_t ray = (int64_t)blockIdx.x * WARPS + (threadIdx.x >> 5);
+  if (ray >= rays) return;
+  int lane = threadIdx.x & 31;
+  int64_t first = in.spans[2 * ray], last = first + in.spans[2 * ray + 1];
+  T rest = 0, before = 0;
+  for (int64_t j = first + lane; j < last; j += 32) rest += in.weights[j] * work.of_weight(ray, j);
+  rest = sum_over_lanes(rest);
+  for (int64_t j = first + lane; j - lane < last; j += 32) {
+    bool here = j < last;
+    T s = here ? in.sigmas[j] * in.deltas[j] : T(0), w = here ? in.weights[j] : T(0);
+    T g = here ? work.of_weight(ray, j) : T(0);
+    T upto = sum_up_to(s), below = __shfl_up_sync(ALL, upto, 1), spent = sum_up_to(w * g);
+    T tau = before + (lane ? below : T(0));
+    if (here) {
+      work.d_sigmas[j] = tau <= in.opaque ? in.deltas[j] * (exp(-(before + upto)) * g - (rest - spent)) : T(0);
+      for (int64_t c = 0; c < in.channels; c++)
+        work.d_features[j * in.channels + c] = w * work.d_image[ray * in.channels + c];
+    }
+    before += __shfl_sync(ALL, upto, 31);
+    rest -= __shfl_sync(ALL, spent, 31);
+  }
+}
+
+template <class T>
+int composite(const Composite<T> &work, int64_t rays, intptr_t where) {
+  if (rays == 0) return 0;
+  composite_kernel<<<(unsigned)((rays + WARPS - 1) / WARPS), 32 * WARPS, 0, (cudaStream_t)where>>>(work, rays);
+  return (int)cudaGetLastError();
+}
+
+template <class T>
+int composite_grad(const CompositeGrad<T> &work, int64_t rays, intptr_t where) {
+  if (rays == 0) return 0;
+  composite_grad_kernel<<<(unsigned)((rays + WARPS - 1) / WARPS), 32 * WARPS, 0, (cudaStream_t)where>>>(work, rays);
+  return (int)cudaGetLastError();
+}

@@ -1,0 +1,139 @@
+"""Pictures of a field that is known exactly: a ball, red on the side of +x."""
+
+import math
+
+import pytest
+import torch
+
+from task_3_DreamFusion.nerf.network import Background, Field
+from task_3_DreamFusion.nerf.provider import ViewRange, orbit
+from task_3_DreamFusion.nerf.renderer import Renderer, Shading
+
+RADIUS = 0.5
+
+
+class Ball(Field):
+    """Dense inside, sharp at the rim; red where x > 0, else blue."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.density_of_inside = torch.nn.Parameter(torch.tensor(300.0))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.density(x), self.albedo(x)
+
+    def density(self, x: torch.Tensor) -> torch.Tensor:
+        return self.density_of_inside * torch.sigmoid((RADIUS - x.norm(dim=-1)) * 1000)
+
+    def albedo(self, x: torch.Tensor) -> torch.Tensor:
+        red = (x[:, 0] > 0).to(x)
+        return torch.stack([red, torch.zeros_like(red), 1 - red], -1)
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def renderer() -> Renderer:
+    made = Renderer(Ball(), cells=32, steps=400)
+    made.update_occupancy(generator())
+    return made
+
+
+def test_occupancy_holds_the_ball_and_little_else(renderer):
+    share = 4 / 3 * math.pi * RADIUS**3 / 8
+    assert share < renderer.filled < 1.8 * share
+
+
+def test_occupancy_notices_what_comes_and_goes():
+    renderer = Renderer(Ball(), cells=16)
+    assert renderer.filled == 1
+    draw = generator()
+    renderer.update_occupancy(draw)
+    before = renderer.filled
+    with torch.no_grad():
+        renderer.field.density_of_inside.zero_()
+    for _ in range(200):
+        renderer.update_occupancy(draw, share=0.5)
+    assert renderer.density_grid.max() < 0.05
+    with torch.no_grad():
+        renderer.field.density_of_inside.fill_(300.0)
+    for _ in range(20):
+        renderer.update_occupancy(draw, share=0.5)
+    assert before <= renderer.filled < 1.5 * before  # cells of the rim are hit by and by
+
+
+def test_silhouette_depth_and_colour_are_the_balls(renderer):
+    cameras, side = orbit(4, elevation=0), 64
+    for i, picture in enumerate(renderer.finished(cameras, side, side)):
+        colour, opacity, depth = picture[:3], picture[3], picture[4]
+        distance = cameras.radius[i].item()
+        # The outline of a ball: a cone of rays that touch it.
+        edge = math.tan(math.asin(RADIUS / distance)) / math.tan(math.radians(cameras.fov[i].item() / 2))
+        assert opacity.mean().item() == pytest.approx(math.pi * edge**2 / 4, rel=0.03)
+        assert depth[side // 2, side // 2].item() == pytest.approx(distance - RADIUS, abs=0.03)
+        assert (colour[:, 0, 0] == 1).all() and depth[0, 0] == 0  # white behind
+        azimuth = cameras.azimuth[i].item()
+        left, right = colour[:, side // 2, side // 2 - 8], colour[:, side // 2, side // 2 + 8]
+        red, blue = torch.tensor([1.0, 0, 0]), torch.tensor([0, 0, 1.0])
+        expected = {0: (blue, red), 90: (red, red), -180: (red, blue), -90: (blue, blue)}[round(azimuth)]
+        for found, wanted in zip((left, right), expected, strict=True):
+            torch.testing.assert_close(found, wanted, atol=0.02, rtol=0)
+
+
+def test_training_pictures_are_those_of_the_finished_ones_but_for_noise(renderer):
+    cameras = orbit(3, elevation=20)
+    trained = renderer(cameras, 32, 32, generator())
+    finished = torch.stack(list(renderer.finished(cameras, 32, 32)))
+    assert (trained.image - finished[:, :3]).abs().mean() < 0.02
+    assert (trained.opacity - finished[:, 3:4]).abs().mean() < 0.02
+    assert trained.weights.shape == trained.positions.shape[:1] == trained.directions.shape[:1]
+    assert trained.weights.sum().item() == pytest.approx(trained.opacity.sum().item(), rel=1e-4)
+
+
+def test_one_seed_one_picture(renderer):
+    cameras = ViewRange().sample(2, generator())
+    images = [renderer(cameras, 16, 16, generator()).image for _ in range(2)]
+    assert torch.equal(*images)
+
+
+def test_gradients_reach_field_and_background():
+    renderer = Renderer(Ball(), Background(), cells=16, steps=100)
+    renderer.update_occupancy(generator())
+    renderer(orbit(1), 16, 16, generator()).image.sum().backward()
+    assert renderer.field.density_of_inside.grad.abs() > 0
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in renderer.background.parameters())
+
+
+def test_colours_behind_can_be_given(renderer):
+    behind = torch.tensor([[0.1, 0.2, 0.3], [0.9, 0.8, 0.7]])
+    image = renderer(orbit(2), 16, 16, generator(), behind=behind).image
+    torch.testing.assert_close(image[:, :, 0, 0], behind)
+
+
+@pytest.mark.parametrize("step", [None, 1e-2])
+def test_normals_and_light(step):
+    renderer = Renderer(Ball(), cells=32, steps=400, normal_step=step)
+    renderer.update_occupancy(generator())
+    cameras, side = orbit(1, elevation=0), 33
+    [normals] = renderer.finished(cameras, side, side, Shading("normals"))
+    torch.testing.assert_close(normals[:3, 16, 16], torch.tensor([0.5, 0.5, 1.0]), atol=0.06, rtol=0)  # to the camera
+    assert normals[0, 16, 23] > 0.7 and normals[0, 16, 9] < 0.3 and normals[1, 9, 16] > 0.7
+    above = Shading("textureless", torch.tensor([[0.0, 5.0, 0.0]]), ambient=0.2)
+    [lit] = renderer.finished(cameras, side, side, above)
+    assert lit[0, 9, 16] > lit[0, 16, 16] + 0.2 and lit[0, 23, 16].item() == pytest.approx(0.2, abs=0.05)
+    coloured = renderer(cameras, side, side, generator(), Shading("lambertian", torch.tensor([[0.0, 5.0, 0.0]])))
+    assert coloured.image[0, 1, 16, 16] < 0.05  # red and blue have no green
+    assert coloured.normals.shape == coloured.positions.shape
+
+
+@pytest.mark.parametrize("wrong", [{"look": "shiny"}, {"look": "lambertian"}])
+def test_looks_that_cannot_be(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong.values()))):
+        Shading(**wrong)
+
+
+def test_no_steps():
+    with pytest.raises(ValueError, match="0"):
+        Renderer(Ball(), steps=0)

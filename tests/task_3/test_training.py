@@ -1,0 +1,160 @@
+"""A run of Task 3 on a model with random weights: it moves, repeats itself, goes on where it stopped, and says when it
+cannot."""
+
+import dataclasses
+import json
+import signal
+
+import pytest
+import torch
+
+from course.models import find_model
+from task_3_DreamFusion.nerf.checkpoint import CheckpointError, latest
+from task_3_DreamFusion.nerf.provider import orbit
+from task_3_DreamFusion.nerf.sd import StableDiffusion
+from task_3_DreamFusion.nerf.utils import RECENT, Settings, Trainer, TrainingError
+
+SMALL = Settings("a car", iters=8, batch=2, size=8, steps=24, cells=16, albedo=0.2, shaded=1.0, smoothness=1.0)
+
+
+@pytest.fixture(scope="module")
+def guidance(tmp_path_factory) -> StableDiffusion:
+    from tests.conftest import build_tiny_model
+
+    return StableDiffusion(find_model(build_tiny_model(tmp_path_factory.mktemp("tiny"))))
+
+
+@pytest.fixture
+def begin(guidance, tmp_path):
+    def make(**changes: object) -> Trainer:
+        return Trainer(dataclasses.replace(SMALL, **changes), guidance, tmp_path / "run")
+
+    return make
+
+
+def parameters(trainer: Trainer) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in trainer.renderer.parameters()])
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"backbone": "vanilla", "optimizer": "adam"}, {"background": False, "fade_in": 0},
+    {"variation": 1.0, "widen": 0},
+])  # fmt: skip
+def test_a_run_moves_the_field_and_names_its_terms(begin, changes):
+    trainer = begin(**changes)
+    before = parameters(trainer)
+    terms: dict[str, float] = {}
+    for _ in range(4):
+        terms |= trainer.train_step()
+    assert not torch.allclose(parameters(trainer), before, atol=1e-6)
+    expected = {"error", "opacity", "entropy", "sparsity", "orientation", "smoothness"}
+    assert set(terms) == expected | ({"variation"} if "variation" in changes else set())
+    assert all(value == value and abs(value) < 1e6 for value in terms.values())
+    assert torch.isfinite(parameters(trainer)).all()
+
+
+def test_one_seed_one_field(begin):
+    found = []
+    for seed in (1, 1, 2):
+        trainer = begin(seed=seed)
+        for _ in range(3):
+            trainer.train_step()
+        found.append(parameters(trainer))
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+
+def test_a_run_that_stopped_goes_on_as_if_it_had_not(begin):
+    whole = begin()
+    whole.train(save_every=4, preview_every=0)
+    part = begin()
+    part.resume(part.checkpoints / "000004")
+    assert part.step == 4
+    part.train(preview_every=0)
+    assert torch.equal(parameters(part), parameters(whole))
+    assert all(torch.equal(a, b) for a, b in zip(part.average, whole.average, strict=True))
+    assert json.loads((whole.workspace / "settings.json").read_text())["text"] == "a car"
+
+
+def test_ctrl_c_finishes_the_step_and_saves(begin, monkeypatch):
+    trainer = begin()
+    step = trainer.train_step
+
+    def interrupted() -> dict[str, float]:
+        if trainer.step == 2:
+            signal.raise_signal(signal.SIGINT)
+        return step()
+
+    monkeypatch.setattr(trainer, "train_step", interrupted)
+    handler = signal.getsignal(signal.SIGINT)
+    assert trainer.train(preview_every=0) is False
+    assert latest(trainer.checkpoints).name == "000003" and signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_gradient_that_is_no_number_is_left_out(begin, monkeypatch, capsys):
+    trainer = begin()
+    right = trainer.guidance.train_step
+
+    def spoilt(*args: object) -> object:
+        result = right(*args)
+        return dataclasses.replace(result, loss=result.loss * float("nan"))
+
+    trainer.train_step()
+    before = parameters(trainer)
+    monkeypatch.setattr(trainer.guidance, "train_step", spoilt)
+    trainer.train_step()
+    assert torch.equal(parameters(trainer), before) and "not finite" in capsys.readouterr().out
+    monkeypatch.setattr(trainer.guidance, "train_step", right)
+    trainer.train_step()
+    assert not torch.equal(parameters(trainer), before) and torch.isfinite(parameters(trainer)).all()
+    monkeypatch.setattr(trainer.guidance, "train_step", spoilt)
+    trainer.skipped = RECENT - 1
+    with pytest.raises(TrainingError, match="--lr"):
+        trainer.train_step()
+
+
+@pytest.mark.parametrize(("opacity", "said"), [(0.001, "empty.*--sparsity"), (0.999, "filled its box")])
+def test_a_field_that_is_lost_is_noticed(begin, opacity, said):
+    trainer = begin()
+    trainer.opacities.extend([opacity] * (RECENT - 1))
+    trainer._watch()
+    trainer.opacities.append(opacity)
+    with pytest.raises(TrainingError, match=said):
+        trainer._watch()
+
+
+def test_pictures_are_of_the_average(begin):
+    trainer = begin(ema=0.5)
+    trainer.train_step()
+    own = parameters(trainer)
+    with trainer.averaged():
+        assert not torch.equal(parameters(trainer), own)
+    assert torch.equal(parameters(trainer), own)
+    pictures = trainer.pictures(orbit(2), 12, "normals")
+    assert len(pictures) == 2 and pictures[0].shape == (5, 12, 12)
+
+
+def test_preview_is_a_picture(begin):
+    from PIL import Image
+
+    trainer = begin()
+    trainer.train_step()
+    assert Image.open(trainer.preview()).width >= 4 * 128
+
+
+def test_another_runs_checkpoint_is_refused(begin):
+    trainer = begin()
+    trainer.train_step()
+    path = trainer.save()
+    with pytest.raises(CheckpointError, match="backbone 'grid', this run has 'vanilla'"):
+        begin(backbone="vanilla").resume(path)
+    with pytest.raises(CheckpointError, match="bound"):
+        begin(bound=2.0).resume(path)
+
+
+@pytest.mark.parametrize("wrong", [
+    {"backbone": "tree"}, {"optimizer": "sgd"}, {"iters": 0}, {"batch": -1}, {"lr": 0.0}, {"seed": -5}, {"albedo": 1.5},
+    {"sparsity": -1.0}, {"lr": float("nan")},
+])  # fmt: skip
+def test_settings_out_of_range(wrong):
+    with pytest.raises(TrainingError, match=next(iter(wrong))):
+        dataclasses.replace(SMALL, **wrong)
