@@ -107,7 +107,7 @@ class GridLayout:
         return self.offsets[level + 1] - self.offsets[level]
 
     def side(self, level: int) -> int:
-        """0 where every vertex has an entry of its own, -1 where they are hashed, else the vertices in a tile's side."""
+        """0 where every vertex has its own entry, -1 where they are hashed, else the vertices in a tile's side."""
         size = self.size(level)
         if (self.resolutions[level] + 1) ** self.dims <= size:
             return 0
@@ -128,7 +128,7 @@ def grid_encode(x: Tensor, table: Tensor, layout: GridLayout) -> Tensor:
     To anneal the levels, weight the output: `y * weights.repeat_interleave(features)`.
 
     Args:
-        x: (N, D) in the unit cube, float32, or float64 with a float64 table; outside counts as the nearest point inside.
+        x: (N, D) in the unit cube (outside counts as the nearest point inside); float32, with a float64 table float64.
         table: (layout.entries, F) float16, float32 or float64.
     Returns:
         (N, L * F) in the table's type, stored feature by feature (the transpose is contiguous). Twice differentiable.
