@@ -315,7 +315,7 @@ def _to_c(value: object, device: torch.device) -> object:
         return ctypes.c_double(value)
     if isinstance(value, int):
         return ctypes.c_int64(value)
-    if isinstance(value, Sequence):
+    if isinstance(value, list | tuple):
         return (ctypes.c_int64 * len(value))(*value)
     raise TypeError(f"a kernel takes no {type(value).__name__}")
 

@@ -13,7 +13,7 @@ always is, on any number of threads.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -305,19 +305,28 @@ def _penalty_grad(x: Tensor, table: Tensor, dy: Tensor, variation: bool, *settin
     return sum_.value(table.dtype)
 
 
+def integer_scale(largest: Tensor, terms: int) -> Tensor:
+    """The units in which integers hold any sum of so many terms of at most that size: a power of two, 61 bits in all.
+
+    A power of two loses no digit of a float. An infinite or NaN `largest` gives 0 or NaN, so that no sum divided by the
+    scale is finite: an overflow of the gradients shows.
+
+    Args:
+        largest: scalar float64.
+    Returns:
+        scalar float64, on the same device.
+    """
+    return torch.exp2(torch.floor(61 - math.log2(terms) - torch.log2(largest.clamp(min=1e-280))))
+
+
 class _Sum:
     """What the kernels add up into: floats; or on a GPU that is to repeat itself, integers in units of 1 / scale."""
 
-    def __init__(self, x: Tensor, entries: int, features: int, terms: int, bound: object) -> None:
+    def __init__(self, x: Tensor, entries: int, features: int, terms: int, bound: Callable[[], Tensor]) -> None:
         """bound() gives the largest absolute value that one position adds to an entry, a float64 scalar."""
-        self.scale: Tensor | None = None
-        dtype = x.dtype
-        if x.is_cuda and terms and torch.are_deterministic_algorithms_enabled():
-            largest = bound().clamp(min=1e-300)  # type: ignore[operator]
-            # A power of two loses no digit. 61 bits hold every sum; infinite gradients make it 0, and all sums NaN.
-            self.scale = torch.exp2(torch.floor(61 - math.log2(terms) - torch.log2(largest)).clamp(max=1000))
-            dtype = torch.int64
-        self.out = torch.zeros(entries, features, dtype=dtype, device=x.device)
+        repeats = x.is_cuda and terms > 0 and torch.are_deterministic_algorithms_enabled()
+        self.scale = integer_scale(bound(), terms) if repeats else None
+        self.out = torch.zeros(entries, features, dtype=torch.int64 if repeats else x.dtype, device=x.device)
 
     def value(self, dtype: torch.dtype) -> Tensor:
         return (self.out if self.scale is None else self.out / self.scale).to(dtype)

@@ -178,6 +178,22 @@ def test_any_number_of_threads(compiled):
     assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
 
 
+@pytest.mark.parametrize("largest", [0.0, 1e-300, 1e-12, 0.37, 1.0, 65504.0, 1e30])
+@pytest.mark.parametrize("terms", [1, 1000, 2**20])
+def test_integers_hold_every_sum(largest, terms):
+    scale = grid.integer_scale(torch.tensor(largest, dtype=torch.float64), terms).item()
+    assert 0 < scale < float("inf") and scale.hex().startswith("0x1.0000000000000p")
+    assert scale * largest * terms <= 2**61
+    if largest >= 1e-12:
+        assert scale * largest * terms > 2**59  # no digit is given away
+
+
+@pytest.mark.parametrize("largest", [float("inf"), float("nan")])
+def test_integers_do_not_hide_an_overflow(largest):
+    scale = grid.integer_scale(torch.tensor(largest, dtype=torch.float64), 100)
+    assert not (torch.tensor([0, 5, -(2**63)]) / scale).isfinite().any()
+
+
 # --- Penalties
 
 

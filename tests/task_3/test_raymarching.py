@@ -130,7 +130,7 @@ def test_samples_lie_on_the_lattice_in_occupied_cells(path):
 @given(
     st.integers(0, 2**31), st.sampled_from([4, 8, 32]), st.sampled_from([0.0, 0.003, 0.1, 0.7, 1.0]),
     st.floats(0.004, 0.3), st.sampled_from([1, 3, 200]), st.sampled_from([None, 0, 50, 4000]),
-    st.sampled_from([0, 1, 2, 3]),
+    st.sampled_from([0, 1, 2]),
 )  # fmt: skip
 @settings(deadline=None, max_examples=60)
 def test_layout_is_exactly_the_references(seed, resolution, share, step, limit, capacity, flat):
