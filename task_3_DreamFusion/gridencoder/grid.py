@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -116,7 +115,7 @@ class GridLayout:
         side = round(size ** (1 / self.dims))
         return side if side**self.dims <= size else side - 1
 
-    @cached_property
+    @property
     def settings(self) -> tuple[list[int], list[int], bool, bool]:
         """As the operations take them."""
         return list(self.resolutions), list(self.offsets), self.hashed, self.smoothstep

@@ -93,9 +93,16 @@ def grid_results(x, table, layout, dy, v, encode, penalties):
 @pytest.mark.parametrize("deterministic", [False, True])
 @pytest.mark.parametrize(
     ("dims", "features", "kind", "interpolation"),
-    [(3, 2, "hash", "linear"), (3, 2, "hash", "smoothstep"), (2, 1, "tiled", "smoothstep"), (4, 3, "hash", "smoothstep"),
-     (3, 8, "tiled", "linear"), (2, 4, "hash", "linear"), (4, 6, "tiled", "linear")],
-)  # fmt: skip
+    [
+        (3, 2, "hash", "linear"),
+        (3, 2, "hash", "smoothstep"),
+        (2, 1, "tiled", "smoothstep"),
+        (4, 3, "hash", "smoothstep"),
+        (3, 8, "tiled", "linear"),
+        (2, 4, "hash", "linear"),
+        (4, 6, "tiled", "linear"),
+    ],
+)
 def test_grid(dims, features, kind, interpolation, dtype, deterministic):
     torch.use_deterministic_algorithms(deterministic)
     layout = GridLayout.make(dims, 6, features, 8, 512, 14, kind, interpolation)

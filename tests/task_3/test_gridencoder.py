@@ -236,8 +236,10 @@ def test_variation_of_shared_entries_needs_samples():
 
 
 def test_is_traced(path):
-    x, table = inputs(SMALL, 20)
-    loss = lambda x, table: grid_encode(x, table, SMALL).square().sum() + total_variation(table, SMALL, x)
+    """The first thing that is done with a layout, too."""
+    layout = GridLayout.make(3, 2, 2, 2, 4, 5)
+    x, table = inputs(layout, 20)
+    loss = lambda x, table: grid_encode(x, table, layout).square().sum() + total_variation(table, layout, x)
     traced = torch.compile(loss, backend="aot_eager", fullgraph=True)
     found, expected = (torch.autograd.grad(f(x, table), (x, table)) for f in (traced, loss))
     torch.testing.assert_close(found, expected)

@@ -180,7 +180,10 @@ def test_a_failed_compiler_leaves_nothing_behind(fresh, tmp_path, monkeypatch):
 def test_waits_for_another_that_builds(compiler, fresh, capfd):
     fresh.mkdir()
     lock = fresh / f"{kernels.library_name(PACKAGE, compiler)}.lock"
-    hold = f"import time, filelock; lock = filelock.FileLock({str(lock)!r}); lock.acquire(); print(flush=True); time.sleep(2.5)"
+    hold = (
+        f"import time, filelock; lock = filelock.FileLock({str(lock)!r}); lock.acquire(); "
+        "print(flush=True); time.sleep(2.5)"
+    )
     with subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE) as other:
         assert other.stdout
         other.stdout.readline()
