@@ -15,7 +15,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -111,7 +110,7 @@ def grid_errors(device: torch.device, dtype: torch.dtype, interpolation: str) ->
     return {name: apart([a], [b]) for name, a, b in zip(names, found, expected, strict=True)}
 
 
-def scene(device: torch.device, side: int, share: float = 0.05) -> tuple[Any, ...]:
+def scene(device: torch.device, side: int, share: float = 0.05) -> tuple[Tensor, Tensor, Tensor, Tensor, Occupancy]:
     """Rays of side x side pixels towards a ball that fills that share of the box: the first arguments of march_rays."""
     h = torch.linspace(-0.4, 0.4, side)
     across = torch.cartesian_prod(h, h)  # (side^2, 2)
@@ -136,15 +135,15 @@ def field(positions: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def composite_error(device: torch.device) -> float:
-    *rays, occupancy = scene(device, 64)
-    samples = march_rays(*rays, occupancy, STEP)
+    rays = scene(device, 64)
+    samples = march_rays(*rays, STEP)
     sigmas, colors = (t.detach().requires_grad_() for t in field(samples.positions))
     deltas = torch.full_like(samples.ts, STEP)
     found = composite_rays(sigmas, colors, deltas, samples, 0)
     grads = [torch.randn_like(t) for t in found]
     exact = [t.detach().double().cpu().requires_grad_() for t in (sigmas, colors)]
     others = deltas.double().cpu(), samples.ts.double().cpu(), samples.spans.cpu()
-    expected = march_reference.composite_rays(*exact, *others, math.inf)
+    expected = march_reference.composite_rays(exact[0], exact[1], *others, math.inf)
     d_found = torch.autograd.grad(found, (sigmas, colors), grads)
     d_expected = torch.autograd.grad(expected, exact, [g.double().cpu() for g in grads])
     return apart([*found, *d_found], [*expected, *d_expected])
@@ -152,10 +151,11 @@ def composite_error(device: torch.device) -> float:
 
 def march_difference(device: torch.device) -> int:
     """How many samples, counts and offsets of a march differ from the float32 reference on the CPU."""
-    *rays, occupancy = scene(device, 48)
-    found = march_rays(*rays, occupancy, STEP)
-    on_cpu = [t.cpu() for t in rays]
-    expected = march_reference.march_rays(*on_cpu, occupancy.bits.cpu(), list(BOX), STEP, 1024, None)
+    rays = scene(device, 48)
+    found = march_rays(*rays, STEP)
+    origins, directions, starts, fars, bits = (t.cpu() for t in (*rays[:4], rays[4].bits))
+    on_cpu = origins, directions, starts, fars, bits
+    expected = march_reference.march_rays(*on_cpu, list(BOX), STEP, 1024, None)
     if len(found.ts) != len(expected[1]):
         return max(len(found.ts), len(expected[1]))
     return sum(int((a.cpu() != b).sum()) for a, b in zip(found, expected, strict=True))
@@ -167,8 +167,8 @@ def gradients_hold(device: torch.device) -> bool:
     values = torch.randn(layout.entries, 2, dtype=torch.float64).to(device).requires_grad_()
     settings = dict(raise_exception=False, nondet_tol=1e-12)
     checks = torch.autograd.gradcheck, torch.autograd.gradgradcheck
-    *rays, occupancy = scene(device, 4)
-    samples = march_rays(*rays, occupancy, 0.1)
+    rays = scene(device, 4)
+    samples = march_rays(*rays, 0.1)
     samples = samples._replace(ts=samples.ts.double())
     sigmas, colors = (t.double() for t in field(samples.positions))
     deltas = torch.full_like(samples.ts, 0.1)
@@ -185,10 +185,10 @@ def repeats(device: torch.device) -> int:
     """How many of ten deterministic runs of grid, march and compositing differ from the first in any bit."""
     layout = GridLayout.make(log2_table_size=12)
     values = torch.randn(layout.entries, 2).to(device).requires_grad_()
-    *rays, occupancy = scene(device, 64)
+    rays = scene(device, 64)
 
     def run() -> list[Tensor]:
-        samples = march_rays(*rays, occupancy, STEP)
+        samples = march_rays(*rays, STEP)
         y = grid_encode((samples.positions + 1) / 2, values, layout).view(-1, 16, 2).sum(1)
         found = composite_rays(y[:, 0].exp(), y, torch.full_like(samples.ts, STEP), samples)
         return [*found, *torch.autograd.grad(found.image.square().sum(), values)]
@@ -287,19 +287,19 @@ def grid_rows(device: torch.device) -> list[Row]:
 
 def march_rows(device: torch.device) -> list[Row]:
     rows = []
-    *rays, occupancy = scene(device, 64)
-    samples = march_rays(*rays, occupancy, STEP)
+    rays = scene(device, 64)
+    samples = march_rays(*rays, STEP)
     about = f"4,096 rays, {len(samples.ts)} samples"
-    rows.append(row(device, f"march, {about}", time_of(lambda: march_rays(*rays, occupancy, STEP), device), "ms"))
+    rows.append(row(device, f"march, {about}", time_of(lambda: march_rays(*rays, STEP), device), "ms"))
     room = len(samples.ts)
-    fixed = lambda: march_rays(*rays, occupancy, STEP, capacity=room)
+    fixed = lambda: march_rays(*rays, STEP, capacity=room)
     rows.append(row(device, f"march into a fixed number of rows, {about}", time_of(fixed, device), "ms"))
     rows += composite_times(device, samples, about)
     side = 512 if device.type == "cuda" else 64
-    *rays, occupancy = scene(device, side)
+    rays = scene(device, side)
 
     def picture() -> LivingRays:
-        living = LivingRays(*rays, occupancy, STEP)
+        living = LivingRays(*rays, STEP)
         while (found := living.march(8)) is not None:
             living.composite(found, *field(found.positions))
         return living
