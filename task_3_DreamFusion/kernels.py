@@ -252,7 +252,8 @@ def load(package: str, kind: str, capability: tuple[int, int] | None = None) -> 
             raise Unavailable(f"kernels exist for the CPU and for CUDA, not for {kind}")
         library = ctypes.CDLL(str(build(package, compiler)))
         library.explain.restype = ctypes.c_char_p
-        if code := library.probe():
+        code = library.select_device(torch.cuda.current_device()) if kind == "cuda" else 0
+        if code := code or library.probe():
             raise Unavailable(f"what {compiler.name} made does not run here: {library.explain(code).decode()}")
     except (Unavailable, OSError) as error:
         reason = error if isinstance(error, Unavailable) else Unavailable(str(error))
@@ -297,7 +298,8 @@ def call(package: str, function: str, device: torch.device, *arguments: object) 
     if device.type == "cuda":
         with torch.cuda.device(device):  # a kernel starts on the current device, whatever its stream
             stream = torch.cuda.current_stream(device).cuda_stream
-            code = library[function](*values, ctypes.c_void_p(stream))
+            index = torch.cuda.current_device()
+            code = library.select_device(index) or library[function](*values, ctypes.c_void_p(stream))
     else:
         code = library[function](*values, ctypes.c_void_p(torch.get_num_threads()))
     if code:

@@ -1,7 +1,9 @@
 """The back end: whatever state a machine or a build folder is in, the work runs, and one line says on what."""
 
 import ctypes
+import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +21,11 @@ from tests.task_3.conftest import CPU, apart, need
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "freqencoder"  # compiles in a second
+# Whatever the sources export, on both sides: the CUDA library of a package must have it too.
+FUNCTIONS = {
+    package: set(re.findall(r"EXPORT int (\w+)\(", "".join(path.read_text() for path in sources.glob("src/*.[ch]*"))))
+    for package, sources in ((package, kernels.HERE / package) for package in kernels.PACKAGES)
+}
 
 
 @pytest.fixture
@@ -264,6 +271,19 @@ def test_flags_for_cuda(tmp_path, monkeypatch):
     assert found.command[0] == str(nvcc) and "-arch=sm_90" in found.command and "release 13.0" in found.version
 
 
+@pytest.mark.parametrize("package", FUNCTIONS)
+def test_cuda_sources_compile(fresh, package):
+    """Without a GPU too, where there is nvcc."""
+    try:
+        compiler = kernels.cuda_compiler((9, 0))
+    except Unavailable as reason:
+        pytest.skip(f"CUDA SOURCES NOT COMPILED: {reason}")
+    quickly = dataclasses.replace(compiler, command=(*compiler.command, "-Xcicc", "-O0", "-Xptxas", "-O0"))
+    library = ctypes.CDLL(str(kernels.build(package, quickly)))  # needs no driver until it is called
+    for function in FUNCTIONS[package] | {"probe", "explain", "select_device"}:
+        assert library[function]
+
+
 # --- Calling
 
 
@@ -284,16 +304,19 @@ def test_a_type_without_a_kernel_is_an_error():
         kernels.call(PACKAGE, "freq_encode", CPU, 0, x, None, x, 4, 3, 1)
 
 
-def test_the_interface_is_the_same_for_cpu_and_gpu():
-    """Every function that Python calls stands in the sources of each package, and its library has it."""
-    for package, function in (
-        ("freqencoder", "freq_encode"),
-        ("gridencoder", "grid_table_grad"),
-        ("raymarching", "march_write"),
-    ):
-        need(package)
-        library = kernels.load(package, "cpu")
-        assert isinstance(library, ctypes.CDLL) and library[function] and library.probe() == 0
+def test_every_call_is_of_a_function_that_is_exported():
+    for package, functions in FUNCTIONS.items():
+        source = (kernels.HERE / package / f"{kernels.PACKAGES[package]}.py").read_text()
+        strings = set(re.findall(r'"(\w+)"', source))
+        assert functions and functions <= strings, functions - strings
+
+
+@pytest.mark.parametrize("package", FUNCTIONS)
+def test_the_library_has_what_python_calls(package):
+    need(package)
+    library = kernels.load(package, "cpu")
+    assert isinstance(library, ctypes.CDLL) and library.probe() == 0
+    assert all(library[function] for function in FUNCTIONS[package])
 
 
 def test_report(monkeypatch, capsys):
