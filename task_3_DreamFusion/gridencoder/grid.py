@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -254,16 +255,16 @@ def _aligned(table: Tensor) -> Tensor:
     return table if table.data_ptr() % 16 == 0 else table.clone()
 
 
-def _encode(x: Tensor, table: Tensor, v: Tensor | None, *settings: object) -> Tensor:
+def _encode(x: Tensor, table: Tensor, v: Tensor | None, *settings: Any) -> Tensor:
     features = table.shape[1]
-    y = table.new_empty(len(settings[0]) * features, len(x))  # type: ignore[arg-type]
+    y = table.new_empty(len(settings[0]) * features, len(x))
     x, table, v = x.contiguous(), _aligned(table), None if v is None else v.contiguous()
     kind = kernels.TYPES[table.dtype]
     kernels.call("gridencoder", "grid_encode", x.device, kind, x, table, v, y, *_sizes(x, features, settings))
     return y.t()
 
 
-def _input_grad(x: Tensor, table: Tensor, dy: Tensor, v: Tensor | None, *settings: object) -> Tensor:
+def _input_grad(x: Tensor, table: Tensor, dy: Tensor, v: Tensor | None, *settings: Any) -> Tensor:
     dx = x.new_empty(x.shape)
     x, table, dy = x.contiguous(), _aligned(table), dy.t().contiguous()  # (L * F, N)
     v = None if v is None else v.contiguous()
@@ -272,13 +273,13 @@ def _input_grad(x: Tensor, table: Tensor, dy: Tensor, v: Tensor | None, *setting
     return dx
 
 
-def _table_grad(x: Tensor, dy: Tensor, v: Tensor | None, *settings: object) -> Tensor:
+def _table_grad(x: Tensor, dy: Tensor, v: Tensor | None, *settings: Any) -> Tensor:
     resolutions, offsets, _, smooth = settings
-    features = dy.shape[1] // len(resolutions)  # type: ignore[arg-type]
+    features = dy.shape[1] // len(resolutions)
     reach = 1.0
     if v is not None:  # the largest sum of the weights' derivatives along v over the corners of a cell
-        reach = 2 * x.shape[1] * max(resolutions) * (1.5 if smooth else 1) * v.abs().amax().double()  # type: ignore
-    sum_ = _Sum(x, offsets[-1], features, len(x), lambda: dy.abs().amax().double() * reach)  # type: ignore[index]
+        reach = 2 * x.shape[1] * max(resolutions) * (1.5 if smooth else 1) * v.abs().amax().double()
+    sum_ = _Sum(x, offsets[-1], features, len(x), lambda: dy.abs().amax().double() * reach)
     dtype = dy.dtype
     x, dy, v = x.contiguous(), dy.t().contiguous(), None if v is None else v.contiguous()
     sizes = _sizes(x, features, settings)
@@ -287,15 +288,15 @@ def _table_grad(x: Tensor, dy: Tensor, v: Tensor | None, *settings: object) -> T
     return sum_.value(dtype)
 
 
-def _penalty(x: Tensor, table: Tensor, variation: bool, *settings: object) -> Tensor:
-    out = x.new_empty(len(settings[0]), len(x))  # type: ignore[arg-type]
+def _penalty(x: Tensor, table: Tensor, variation: bool, *settings: Any) -> Tensor:
+    out = x.new_empty(len(settings[0]), len(x))
     x, table = x.contiguous(), table.contiguous()
     kind, sizes = kernels.TYPES[table.dtype], _sizes(x, table.shape[1], settings)
     kernels.call("gridencoder", "grid_penalty", x.device, kind, x, table, out, variation, *sizes)
     return out.t()
 
 
-def _penalty_grad(x: Tensor, table: Tensor, dy: Tensor, variation: bool, *settings: object) -> Tensor:
+def _penalty_grad(x: Tensor, table: Tensor, dy: Tensor, variation: bool, *settings: Any) -> Tensor:
     entries, features = table.shape
     sum_ = _Sum(x, entries, features, len(x), lambda: 8 * x.shape[1] * dy.abs().amax().double() * table.abs().amax())
     x, table, dy = x.contiguous(), table.contiguous(), dy.t().contiguous()  # (L, N)

@@ -421,7 +421,7 @@ def _composite_backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor
     return d_sigmas, d_features, None, None, None, None
 
 
-def _fake_march(origins: Tensor, *rest: object) -> tuple[Tensor, ...]:
+def _fake_march(origins: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     capacity = rest[-1]
     m = torch.library.get_ctx().new_dynamic_size() if capacity is None else capacity
     long = dict(dtype=torch.int64, device=origins.device)
@@ -429,11 +429,11 @@ def _fake_march(origins: Tensor, *rest: object) -> tuple[Tensor, ...]:
     return origins.new_empty(m, 3), origins.new_empty(m), torch.empty(m, **long), torch.empty(n, 2, **long)
 
 
-def _fake_living(origins: Tensor, *rest: object) -> tuple[Tensor, ...]:
+def _fake_living(origins: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     m, a = (torch.library.get_ctx().new_dynamic_size() for _ in range(2))
     living, steps = rest[-2:]
-    samples = origins.new_empty(m, 3), origins.new_empty(m), living.new_empty(m)  # type: ignore[attr-defined]
-    return *samples, living.new_empty(a, 2), living.new_empty(a), steps.new_empty(a)  # type: ignore[attr-defined]
+    samples = origins.new_empty(m, 3), origins.new_empty(m), living.new_empty(m)
+    return *samples, living.new_empty(a, 2), living.new_empty(a), steps.new_empty(a)
 
 
 def _fake_composite(

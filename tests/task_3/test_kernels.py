@@ -2,6 +2,8 @@
 
 import ctypes
 import dataclasses
+import doctest
+import importlib
 import os
 import re
 import signal
@@ -75,6 +77,13 @@ def encodes() -> bool:
 
 def built(folder: Path) -> list[str]:
     return sorted(path.suffix for path in folder.iterdir() if path.suffix != ".lock")
+
+
+@pytest.mark.parametrize("package", FUNCTIONS)
+def test_examples_of_the_documentation(package):
+    module = importlib.import_module(f"task_3_DreamFusion.{package}.{kernels.PACKAGES[package]}")
+    found = doctest.testmod(module, extraglobs={"torch": torch})
+    assert found.attempted and not found.failed
 
 
 # --- Building
