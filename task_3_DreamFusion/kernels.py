@@ -71,7 +71,7 @@ def cpu_compiler() -> Compiler:
         said = f"CXX={asked} is no program here" if asked else "no C++ compiler (g++ or clang++): install one"
         raise Unavailable(said)
     arm = platform.machine().lower() in ("arm64", "aarch64")  # where clang may not know -march=native
-    flags = ["-std=c++20", "-O3", "-mcpu=native" if arm else "-march=native", "-ffp-contract=off"]
+    flags = ["-std=c++20", "-O2", "-mcpu=native" if arm else "-march=native", "-ffp-contract=off"]
     flags += ["-fPIC", "-shared", "-pthread", "-fvisibility=hidden"]
     return Compiler((found, *flags), _version(found), _processor(), "cpp")
 
@@ -190,36 +190,36 @@ def _compile(package: str, compiler: Compiler, library: Path) -> None:
         made, log = Path(private) / library.name, Path(private) / "log"
         command = [*compiler.command, "-I", str(HERE / "src"), str(source), "-o", str(made)]
         for_what = "the CPU" if compiler.suffix == "cpp" else compiler.target
-        with log.open("w") as file:
-            _run(command, file, f"Compiling {package} for {for_what} ({compiler.name}, only this once)")
+        _run(command, log, f"Compiling {package} for {for_what} ({compiler.name}, only this once)")
         # The sum first: a library without its own sum is built again.
         made_sum = _checksum(made)
         made_sum.write_text(hashlib.sha256(made.read_bytes()).hexdigest())
-        for file in (made_sum, made):
-            with file.open("rb+") as written:
+        for path in (made_sum, made):
+            with path.open("rb+") as written:
                 os.fsync(written.fileno())
         os.replace(made_sum, _checksum(library))
         os.replace(made, library)
 
 
-def _run(command: Sequence[str], log: object, what: str) -> None:
+def _run(command: Sequence[str], log: Path, what: str) -> None:
     """Runs a compiler with a line that shows the time it has taken. Raises Unavailable if it fails."""
-    try:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)  # type: ignore[call-overload]
-    except OSError as error:
-        raise Unavailable(f"{command[0]} does not run ({error})") from error
-    try:
-        with tqdm(desc=what, bar_format="{desc}: {elapsed}", mininterval=1, file=sys.stderr) as line:
-            while process.poll() is None:
-                time.sleep(0.1)
-                line.update()
-    finally:
-        if process.poll() is None:  # Ctrl-C
-            process.kill()
-            process.wait()
+    with log.open("w") as said:
+        try:
+            process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
+        except OSError as error:
+            raise Unavailable(f"{command[0]} does not run ({error})") from error
+        try:
+            with tqdm(desc=what, bar_format="{desc}: {elapsed}", mininterval=1, file=sys.stderr) as line:
+                while process.poll() is None:
+                    time.sleep(0.1)
+                    line.update()
+        finally:
+            if process.poll() is None:  # Ctrl-C
+                process.kill()
+                process.wait()
     if process.returncode:
-        said = Path(log.name).read_text(errors="replace")  # type: ignore[attr-defined]
-        first = next((line for line in said.splitlines() if "error" in line.lower()), _last_line(said))
+        text = log.read_text(errors="replace")
+        first = next((line for line in text.splitlines() if "error" in line.lower()), _last_line(text))
         raise Unavailable(f"{Path(command[0]).name} failed with status {process.returncode}: {first.strip()}")
 
 
@@ -252,7 +252,8 @@ def load(package: str, kind: str, capability: tuple[int, int] | None = None) -> 
             raise Unavailable(f"kernels exist for the CPU and for CUDA, not for {kind}")
         library = ctypes.CDLL(str(build(package, compiler)))
         library.explain.restype = ctypes.c_char_p
-        if code := library.probe():
+        code = library.select_device(torch.cuda.current_device()) if kind == "cuda" else 0
+        if code := code or library.probe():
             raise Unavailable(f"what {compiler.name} made does not run here: {library.explain(code).decode()}")
     except (Unavailable, OSError) as error:
         reason = error if isinstance(error, Unavailable) else Unavailable(str(error))
@@ -297,7 +298,8 @@ def call(package: str, function: str, device: torch.device, *arguments: object) 
     if device.type == "cuda":
         with torch.cuda.device(device):  # a kernel starts on the current device, whatever its stream
             stream = torch.cuda.current_stream(device).cuda_stream
-            code = library[function](*values, ctypes.c_void_p(stream))
+            index = torch.cuda.current_device()
+            code = library.select_device(index) or library[function](*values, ctypes.c_void_p(stream))
     else:
         code = library[function](*values, ctypes.c_void_p(torch.get_num_threads()))
     if code:
@@ -315,7 +317,7 @@ def _to_c(value: object, device: torch.device) -> object:
         return ctypes.c_double(value)
     if isinstance(value, int):
         return ctypes.c_int64(value)
-    if isinstance(value, Sequence):
+    if isinstance(value, list | tuple):
         return (ctypes.c_int64 * len(value))(*value)
     raise TypeError(f"a kernel takes no {type(value).__name__}")
 
@@ -366,15 +368,16 @@ def check_floats(name: str, value: Tensor, shape: str, last: int | None = None) 
 def main() -> int:
     """Builds what is missing, prints which path each package takes on each device; 0 if all are compiled."""
     devices = [torch.device("cpu"), *(torch.device("cuda", i) for i in range(torch.cuda.device_count()))]
-    missing = 0
+    missing = False
     for device in devices:
         for package in PACKAGES:
             found = _library(package, device)
-            compiled = not isinstance(found, Unavailable)
-            missing += not compiled
-            path = {"cpu": "C++", "cuda": "CUDA"}[device.type] if compiled else "PyTorch"
-            print(f"{package:<13}{device!s:<8}{path:<9}{Path(found._name).name if compiled else found}")
-    return int(missing > 0)
+            if isinstance(found, Unavailable):
+                missing, what = True, f"PyTorch  {found}"
+            else:
+                what = f"{'C++' if device.type == 'cpu' else 'CUDA':<9}{Path(found._name).name}"
+            print(f"{package:<13}{device!s:<8}{what}")
+    return int(missing)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,12 @@ def test_a_package_imports_nothing_else_of_the_project(package):
     assert {path: names for path, names in strangers.items() if names} == {}
 
 
+def test_task_3_imports_course_and_itself_alone():
+    files = sorted((ROOT / "task_3_DreamFusion").rglob("*.py"))
+    assert files and "task_3_DreamFusion" in OWN
+    assert set().union(*map(imported, files)) & OWN <= {"course", "task_3_DreamFusion"}
+
+
 def test_only_what_draws_conditions_needs_opencv():
     """Training, export and evaluation of the text-to-image model run without it."""
     users = {p.relative_to(ROOT).as_posix() for p in (ROOT / "pocket").rglob("*.py") if "cv2" in imported(p)}

@@ -28,8 +28,8 @@ def freq_encode(x: Tensor, levels: int) -> Tensor:
     Raises:
         TypeError, ValueError: if x or levels does not fit.
 
-    >>> freq_encode(torch.tensor([[0.5]]), 2)
-    tensor([[ 1.,  0.,  0., -1.]])
+    >>> freq_encode(torch.tensor([[0.25]]), 1)
+    tensor([[0.7071, 0.7071]])
     """
     kernels.check_floats("x", x, "(N, D)")
     if not 1 <= levels <= LARGEST:

@@ -13,9 +13,9 @@ always is, on any number of threads.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -107,7 +107,7 @@ class GridLayout:
         return self.offsets[level + 1] - self.offsets[level]
 
     def side(self, level: int) -> int:
-        """0 where every vertex has an entry of its own, -1 where they are hashed, else the vertices in a tile's side."""
+        """0 where every vertex has its own entry, -1 where they are hashed, else the vertices in a tile's side."""
         size = self.size(level)
         if (self.resolutions[level] + 1) ** self.dims <= size:
             return 0
@@ -116,7 +116,7 @@ class GridLayout:
         side = round(size ** (1 / self.dims))
         return side if side**self.dims <= size else side - 1
 
-    @cached_property
+    @property
     def settings(self) -> tuple[list[int], list[int], bool, bool]:
         """As the operations take them."""
         return list(self.resolutions), list(self.offsets), self.hashed, self.smoothstep
@@ -128,7 +128,7 @@ def grid_encode(x: Tensor, table: Tensor, layout: GridLayout) -> Tensor:
     To anneal the levels, weight the output: `y * weights.repeat_interleave(features)`.
 
     Args:
-        x: (N, D) in the unit cube, float32, or float64 with a float64 table; outside counts as the nearest point inside.
+        x: (N, D) in the unit cube (outside counts as the nearest point inside); float32, with a float64 table float64.
         table: (layout.entries, F) float16, float32 or float64.
     Returns:
         (N, L * F) in the table's type, stored feature by feature (the transpose is contiguous). Twice differentiable.
@@ -255,16 +255,16 @@ def _aligned(table: Tensor) -> Tensor:
     return table if table.data_ptr() % 16 == 0 else table.clone()
 
 
-def _encode(x: Tensor, table: Tensor, v: Tensor | None, *settings: object) -> Tensor:
+def _encode(x: Tensor, table: Tensor, v: Tensor | None, *settings: Any) -> Tensor:
     features = table.shape[1]
-    y = table.new_empty(len(settings[0]) * features, len(x))  # type: ignore[arg-type]
+    y = table.new_empty(len(settings[0]) * features, len(x))
     x, table, v = x.contiguous(), _aligned(table), None if v is None else v.contiguous()
     kind = kernels.TYPES[table.dtype]
     kernels.call("gridencoder", "grid_encode", x.device, kind, x, table, v, y, *_sizes(x, features, settings))
     return y.t()
 
 
-def _input_grad(x: Tensor, table: Tensor, dy: Tensor, v: Tensor | None, *settings: object) -> Tensor:
+def _input_grad(x: Tensor, table: Tensor, dy: Tensor, v: Tensor | None, *settings: Any) -> Tensor:
     dx = x.new_empty(x.shape)
     x, table, dy = x.contiguous(), _aligned(table), dy.t().contiguous()  # (L * F, N)
     v = None if v is None else v.contiguous()
@@ -273,13 +273,13 @@ def _input_grad(x: Tensor, table: Tensor, dy: Tensor, v: Tensor | None, *setting
     return dx
 
 
-def _table_grad(x: Tensor, dy: Tensor, v: Tensor | None, *settings: object) -> Tensor:
+def _table_grad(x: Tensor, dy: Tensor, v: Tensor | None, *settings: Any) -> Tensor:
     resolutions, offsets, _, smooth = settings
-    features = dy.shape[1] // len(resolutions)  # type: ignore[arg-type]
+    features = dy.shape[1] // len(resolutions)
     reach = 1.0
     if v is not None:  # the largest sum of the weights' derivatives along v over the corners of a cell
-        reach = 2 * x.shape[1] * max(resolutions) * (1.5 if smooth else 1) * v.abs().amax().double()  # type: ignore
-    sum_ = _Sum(x, offsets[-1], features, len(x), lambda: dy.abs().amax().double() * reach)  # type: ignore[index]
+        reach = 2 * x.shape[1] * max(resolutions) * (1.5 if smooth else 1) * v.abs().amax().double()
+    sum_ = _Sum(x, offsets[-1], features, len(x), lambda: dy.abs().amax().double() * reach)
     dtype = dy.dtype
     x, dy, v = x.contiguous(), dy.t().contiguous(), None if v is None else v.contiguous()
     sizes = _sizes(x, features, settings)
@@ -288,15 +288,15 @@ def _table_grad(x: Tensor, dy: Tensor, v: Tensor | None, *settings: object) -> T
     return sum_.value(dtype)
 
 
-def _penalty(x: Tensor, table: Tensor, variation: bool, *settings: object) -> Tensor:
-    out = x.new_empty(len(settings[0]), len(x))  # type: ignore[arg-type]
+def _penalty(x: Tensor, table: Tensor, variation: bool, *settings: Any) -> Tensor:
+    out = x.new_empty(len(settings[0]), len(x))
     x, table = x.contiguous(), table.contiguous()
     kind, sizes = kernels.TYPES[table.dtype], _sizes(x, table.shape[1], settings)
     kernels.call("gridencoder", "grid_penalty", x.device, kind, x, table, out, variation, *sizes)
     return out.t()
 
 
-def _penalty_grad(x: Tensor, table: Tensor, dy: Tensor, variation: bool, *settings: object) -> Tensor:
+def _penalty_grad(x: Tensor, table: Tensor, dy: Tensor, variation: bool, *settings: Any) -> Tensor:
     entries, features = table.shape
     sum_ = _Sum(x, entries, features, len(x), lambda: 8 * x.shape[1] * dy.abs().amax().double() * table.abs().amax())
     x, table, dy = x.contiguous(), table.contiguous(), dy.t().contiguous()  # (L, N)
@@ -305,19 +305,28 @@ def _penalty_grad(x: Tensor, table: Tensor, dy: Tensor, variation: bool, *settin
     return sum_.value(table.dtype)
 
 
+def integer_scale(largest: Tensor, terms: int) -> Tensor:
+    """The units in which integers hold any sum of so many terms of at most that size: a power of two, 61 bits in all.
+
+    A power of two loses no digit of a float. An infinite or NaN `largest` gives 0 or NaN, so that no sum divided by the
+    scale is finite: an overflow of the gradients shows.
+
+    Args:
+        largest: scalar float64.
+    Returns:
+        scalar float64, on the same device.
+    """
+    return torch.exp2(torch.floor(61 - math.log2(terms) - torch.log2(largest.clamp(min=1e-280))))
+
+
 class _Sum:
     """What the kernels add up into: floats; or on a GPU that is to repeat itself, integers in units of 1 / scale."""
 
-    def __init__(self, x: Tensor, entries: int, features: int, terms: int, bound: object) -> None:
+    def __init__(self, x: Tensor, entries: int, features: int, terms: int, bound: Callable[[], Tensor]) -> None:
         """bound() gives the largest absolute value that one position adds to an entry, a float64 scalar."""
-        self.scale: Tensor | None = None
-        dtype = x.dtype
-        if x.is_cuda and terms and torch.are_deterministic_algorithms_enabled():
-            largest = bound().clamp(min=1e-300)  # type: ignore[operator]
-            # A power of two loses no digit. 61 bits hold every sum; infinite gradients make it 0, and all sums NaN.
-            self.scale = torch.exp2(torch.floor(61 - math.log2(terms) - torch.log2(largest)).clamp(max=1000))
-            dtype = torch.int64
-        self.out = torch.zeros(entries, features, dtype=dtype, device=x.device)
+        repeats = x.is_cuda and terms > 0 and torch.are_deterministic_algorithms_enabled()
+        self.scale = integer_scale(bound(), terms) if repeats else None
+        self.out = torch.zeros(entries, features, dtype=torch.int64 if repeats else x.dtype, device=x.device)
 
     def value(self, dtype: torch.dtype) -> Tensor:
         return (self.out if self.scale is None else self.out / self.scale).to(dtype)

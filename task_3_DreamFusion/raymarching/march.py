@@ -153,7 +153,7 @@ def march_rays(
 def composite_rays(
     sigmas: Tensor, features: Tensor, deltas: Tensor, samples: Samples, threshold: float = THRESHOLD
 ) -> Composited:
-    """Colors, or any features, along rays. NeRF, equation 3: w = T (1 - exp(-sigma delta)), T = exp(-sum of sigma delta).
+    """Sums features along rays with w = T (1 - exp(-sigma delta)), T = exp(-sum of sigma delta). NeRF, equation 3.
 
     Computes in float32 (half and bfloat16 are converted), or in float64 if sigmas are.
 
@@ -268,7 +268,7 @@ def _check_ints(name: str, value: Tensor, shape: str, fits: bool) -> None:
 
 
 def _check_box(box: tuple[float, ...]) -> None:
-    if len(box) != 6 or not all(low < high and math.isfinite(high - low) for low, high in zip(box, box[3:], strict=False)):
+    if len(box) != 6 or not all(0 < high - low < math.inf for low, high in zip(box[:3], box[3:], strict=True)):
         raise ValueError(f"box is {box}: give x, y, z of the lowest, then of the highest corner")
 
 
@@ -421,7 +421,7 @@ def _composite_backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor
     return d_sigmas, d_features, None, None, None, None
 
 
-def _fake_march(origins: Tensor, *rest: object) -> tuple[Tensor, ...]:
+def _fake_march(origins: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     capacity = rest[-1]
     m = torch.library.get_ctx().new_dynamic_size() if capacity is None else capacity
     long = dict(dtype=torch.int64, device=origins.device)
@@ -429,14 +429,16 @@ def _fake_march(origins: Tensor, *rest: object) -> tuple[Tensor, ...]:
     return origins.new_empty(m, 3), origins.new_empty(m), torch.empty(m, **long), torch.empty(n, 2, **long)
 
 
-def _fake_living(origins: Tensor, *rest: object) -> tuple[Tensor, ...]:
+def _fake_living(origins: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     m, a = (torch.library.get_ctx().new_dynamic_size() for _ in range(2))
     living, steps = rest[-2:]
-    samples = origins.new_empty(m, 3), origins.new_empty(m), living.new_empty(m)  # type: ignore[attr-defined]
-    return *samples, living.new_empty(a, 2), living.new_empty(a), steps.new_empty(a)  # type: ignore[attr-defined]
+    samples = origins.new_empty(m, 3), origins.new_empty(m), living.new_empty(m)
+    return *samples, living.new_empty(a, 2), living.new_empty(a), steps.new_empty(a)
 
 
-def _fake_composite(sigmas: Tensor, features: Tensor, deltas: Tensor, ts: Tensor, spans: Tensor, opaque: float) -> tuple:
+def _fake_composite(
+    sigmas: Tensor, features: Tensor, deltas: Tensor, ts: Tensor, spans: Tensor, opaque: float
+) -> tuple:
     n = spans.shape[0]
     one = sigmas.new_empty(n)
     return sigmas.new_empty(n, features.shape[1]), one, torch.empty_like(one), sigmas.new_empty(sigmas.shape)
@@ -458,9 +460,7 @@ kernels.register(
     _near_far,
     lambda origins, *_: (origins.new_empty(origins.shape[0]), origins.new_empty(origins.shape[0])),
 )
-kernels.register(
-    f"march_rays({_RAYS}, SymInt? capacity) -> (Tensor, Tensor, Tensor, Tensor)", _march_rays, _fake_march
-)
+kernels.register(f"march_rays({_RAYS}, SymInt? capacity) -> (Tensor, Tensor, Tensor, Tensor)", _march_rays, _fake_march)
 kernels.register(
     f"march_living({_RAYS}, Tensor living, Tensor steps) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _march_living,

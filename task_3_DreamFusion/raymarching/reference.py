@@ -77,7 +77,7 @@ def march(
 
     Returns positions (M, 3), ts (M,), the ray of each (M,) int64, counts (N,) and the next steps (N,), int32.
     """
-    longest = ((fars - starts) / step).amax().clamp(0, LAST - 1).item() if len(starts) else 0
+    longest = ((fars - starts) / step).amax().nan_to_num(0).clamp(0, LAST - 1).item() if len(starts) else 0
     k = torch.arange(int(longest) + 2, device=origins.device, dtype=torch.int32)  # (K,)
     ts = starts[:, None] + k.to(starts.dtype) * step  # (N, K)
     positions = origins[:, None] + ts[..., None] * directions[:, None]  # (N, K, 3)
@@ -94,11 +94,10 @@ def march_rays(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Positions, ts, rays and spans, as march.Samples has them."""
     none = torch.zeros(len(origins), dtype=torch.int32, device=origins.device)
-    *found, counts, _ = march(origins, directions, starts, fars, bits, box, step, limit, none)
+    positions, ts, rays, counts, _ = march(origins, directions, starts, fars, bits, box, step, limit, none)
     if capacity is not None:
-        found = [t[:capacity] for t in found]
-        found = [torch.cat([t, t.new_zeros(capacity - len(t), *t.shape[1:])]) for t in found]
-    positions, ts, rays = found
+        cut = [t[:capacity] for t in (positions, ts, rays)]
+        positions, ts, rays = (torch.cat([t, t.new_zeros(capacity - len(t), *t.shape[1:])]) for t in cut)
     return positions, ts, rays, spans_of(counts, capacity)
 
 
@@ -107,8 +106,8 @@ def march_living(
     limit: int, living: Tensor, steps: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Some samples further: those of the rays in `living`, then which of these found any, and their next steps."""
-    rays = [t[living] for t in (origins, directions, starts, fars)]
-    positions, ts, owners, counts, following = march(*rays, bits, box, step, limit, steps)
+    found = march(origins[living], directions[living], starts[living], fars[living], bits, box, step, limit, steps)
+    positions, ts, owners, counts, following = found
     alive = counts > 0
     return positions, ts, living[owners], spans_of(counts, None)[alive], living[alive], following[alive]
 
@@ -142,11 +141,16 @@ def accumulate(
     w = _weights(s, before, opaque)
     image[living] += (w[..., None] * features[at]).sum(1)
     depths[living] += (w * ts[at]).sum(1)
-    spent[living] += torch.where(before + s.cumsum(1) - s <= opaque, s, 0).sum(1)
+    spent[living] += torch.where(before + before_each(s) <= opaque, s, 0).sum(1)
     steps[spent[living] > opaque] = LAST
+
+
+def before_each(s: Tensor) -> Tensor:
+    """The sum of what lies before each element of a row; not cumsum - s, which an infinite s would turn into NaN."""
+    return torch.cat([torch.zeros_like(s[:, :1]), s.cumsum(1)[:, :-1]], 1)
 
 
 def _weights(s: Tensor, before: Tensor, opaque: float) -> Tensor:
     """T (1 - exp(-s)) along rows of optical depths s (N, K), when (N, 1) lies before; 0 where T is too little."""
-    tau = before + s.cumsum(1) - s
+    tau = before + before_each(s)
     return torch.where(tau <= opaque, (-tau).exp() * -torch.expm1(-s), 0)

@@ -128,6 +128,9 @@ EXPORT int probe() {
   return error ? (int)error : found == 42 ? 0 : UNSUPPORTED;
 }
 
+// Makes a device current for this library, whose CUDA runtime is its own and need not know what PyTorch's was told.
+EXPORT int select_device(int device) { return (int)cudaSetDevice(device); }
+
 EXPORT const char *explain(int code) {
   return code == UNSUPPORTED ? "no kernel for this type or size" : cudaGetErrorString((cudaError_t)code);
 }

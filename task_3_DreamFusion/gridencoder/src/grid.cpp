@@ -12,11 +12,13 @@ static void encode(const Wide<T> *x, const T *table, const Wide<T> *v, T *y, int
     int l = (int)(job / chunks);
     for (int64_t i = job % chunks * CHUNK; i < std::min(n, (job % chunks + 1) * CHUNK); i++) {
       auto cell = cell_of<D>(x + i * D, grid.level[l].resolution, grid.smooth);
-      X sum[MAX_FEATURES] = {};
+      uint32_t entries[1 << D];
+      X w[1 << D], sum[MAX_FEATURES] = {};
+      entries_of(grid.level[l], cell, entries);
+      weights_of<D, ALONG>(cell, v + i * D, w);
       for (int c = 0; c < 1 << D; c++) {
-        X w = weight<D, ALONG>(cell, c, v + i * D);
-        const T *entry = table + (int64_t)corner_entry(grid.level[l], cell, c) * grid.features;
-        for (int f = 0; f < grid.features; f++) sum[f] = fma(w, (X)number(entry[f]), sum[f]);
+        const T *entry = table + (int64_t)entries[c] * grid.features;
+        for (int f = 0; f < grid.features; f++) sum[f] = fma(w[c], (X)number(entry[f]), sum[f]);
       }
       for (int f = 0; f < grid.features; f++) put(y + ((int64_t)l * grid.features + f) * n + i, sum[f]);
     }
@@ -31,10 +33,14 @@ static void table_grad(const Wide<T> *x, const T *dy, const Wide<T> *v, Wide<T> 
     const T *from = dy + l * grid.features * n;
     for (int64_t i = 0; i < n; i++) {
       auto cell = cell_of<D>(x + i * D, grid.level[l].resolution, grid.smooth);
+      uint32_t entries[1 << D];
+      X w[1 << D], g[MAX_FEATURES];
+      entries_of(grid.level[l], cell, entries);
+      weights_of<D, ALONG>(cell, v + i * D, w);
+      for (int f = 0; f < grid.features; f++) g[f] = number(from[f * n + i]);
       for (int c = 0; c < 1 << D; c++) {
-        X w = weight<D, ALONG>(cell, c, v + i * D);
-        X *entry = out + (int64_t)corner_entry(grid.level[l], cell, c) * grid.features;
-        for (int f = 0; f < grid.features; f++) entry[f] = fma(w, (X)number(from[f * n + i]), entry[f]);
+        X *entry = out + (int64_t)entries[c] * grid.features;
+        for (int f = 0; f < grid.features; f++) entry[f] = fma(w[c], g[f], entry[f]);
       }
     }
   });

@@ -50,7 +50,7 @@ struct IntegerSum {
 
   template <int C, class X>
   __device__ __forceinline__ void add(int64_t at, const X *value) const {
-  UNROLL
+    UNROLL
     for (int f = 0; f < C; f++) atomicAdd(out + at + f, (unsigned long long)__double2ll_rn(value[f] * *scale));
   }
 };
@@ -64,18 +64,21 @@ __global__ void __launch_bounds__(BLOCK)
   int l = blockIdx.y;
   if (i >= n) return;
   auto cell = cell_of<D>(x + i * D, grid.level[l].resolution, grid.smooth);
+  uint32_t entries[1 << D];
+  X w[1 << D];
+  entries_of(grid.level[l], cell, entries);
+  weights_of<D, ALONG>(cell, v + i * D, w);
   for (int first = 0; first < grid.features; first += C) {
     X value[1 << D][C], sum[C] = {};
-  UNROLL
+    UNROLL
     for (int c = 0; c < 1 << D; c++)  // all reads are under way before the first is used
-      load<T, C>(table + (int64_t)corner_entry(grid.level[l], cell, c) * grid.features + first, value[c]);
-  UNROLL
+      load<T, C>(table + (int64_t)entries[c] * grid.features + first, value[c]);
+    UNROLL
     for (int c = 0; c < 1 << D; c++) {
-      X w = weight<D, ALONG>(cell, c, v + i * D);
-  UNROLL
-      for (int f = 0; f < C; f++) sum[f] = fma(w, value[c][f], sum[f]);
+      UNROLL
+      for (int f = 0; f < C; f++) sum[f] = fma(w[c], value[c][f], sum[f]);
     }
-  UNROLL
+    UNROLL
     for (int f = 0; f < C; f++) put(y + ((int64_t)l * grid.features + first + f) * n + i, sum[f]);
   }
 }
@@ -89,16 +92,20 @@ __global__ void __launch_bounds__(BLOCK)
   int l = blockIdx.y;
   if (i >= n) return;
   auto cell = cell_of<D>(x + i * D, grid.level[l].resolution, grid.smooth);
+  uint32_t entries[1 << D];
+  X w[1 << D];
+  entries_of(grid.level[l], cell, entries);
+  weights_of<D, ALONG>(cell, v + i * D, w);
   for (int first = 0; first < grid.features; first += C) {
     X g[C];
-  UNROLL
+    UNROLL
     for (int f = 0; f < C; f++) g[f] = number(dy[((int64_t)l * grid.features + first + f) * n + i]);
-  UNROLL
+    UNROLL
     for (int c = 0; c < 1 << D; c++) {
-      X w = weight<D, ALONG>(cell, c, v + i * D), part[C];
-  UNROLL
-      for (int f = 0; f < C; f++) part[f] = w * g[f];
-      sum.template add<C>((int64_t)corner_entry(grid.level[l], cell, c) * grid.features + first, part);
+      X part[C];
+      UNROLL
+      for (int f = 0; f < C; f++) part[f] = w[c] * g[f];
+      sum.template add<C>((int64_t)entries[c] * grid.features + first, part);
     }
   }
 }

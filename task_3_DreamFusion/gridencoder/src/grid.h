@@ -92,17 +92,28 @@ HD X product(const Cell<D, X> &cell, int corner, int without, int and_without) {
   return p;
 }
 
-// The weight of a corner, or with a direction its derivative along v.
+// The weights of all corners, or with a direction their derivatives along v.
 template <int D, bool ALONG, class X>
-HD X weight(const Cell<D, X> &cell, int corner, const X *v) {
-  if constexpr (!ALONG) return product(cell, corner, -1, -1);
-  X sum = 0;
+HD void weights_of(const Cell<D, X> &cell, const X *v, X *out) {
+  X value[1 << D] = {1}, along[1 << D] = {0};  // of the axes so far
   UNROLL
-  for (int d = 0; d < D; d++) sum += v[d] * signed_by<D>(corner, d, cell.slope[d]) * product(cell, corner, d, d);
-  return sum;
+  for (int d = 0; d < D; d++) {
+    X upper = cell.upper[d], lower = 1 - upper, slope = ALONG ? v[d] * cell.slope[d] : X(0);
+    UNROLL
+    for (int c = 0; c < 1 << d; c++) {
+      if constexpr (ALONG) {
+        along[c | 1 << d] = fma(along[c], upper, value[c] * slope);
+        along[c] = fma(along[c], lower, -value[c] * slope);
+      }
+      value[c | 1 << d] = value[c] * upper;
+      value[c] *= lower;
+    }
+  }
+  UNROLL
+  for (int c = 0; c < 1 << D; c++) out[c] = ALONG ? along[c] : value[c];
 }
 
-// The derivative of weight() along axis d.
+// The derivative of a corner's weight along axis d; with a direction, of the weight's derivative along v.
 template <int D, bool ALONG, class X>
 HD X weight_slope(const Cell<D, X> &cell, int corner, const X *v, int d) {
   X slope = signed_by<D>(corner, d, cell.slope[d]);
@@ -114,32 +125,31 @@ HD X weight_slope(const Cell<D, X> &cell, int corner, const X *v, int d) {
   return sum;
 }
 
-// The entry of a vertex within its level. Instant-NGP, equation 4; the fourth prime is ours.
-template <int D>
-HD uint32_t entry_of(const Level &level, const int *vertex) {
-  if (level.side < 0) {
-    constexpr uint32_t primes[4] = {1u, 2654435761u, 805459861u, 3674653429u};
-    uint32_t hash = 0;
-  UNROLL
-    for (int d = 0; d < D; d++) hash ^= (uint32_t)vertex[d] * primes[d];
-    return hash & (level.size - 1);
-  }
-  uint32_t index = 0, stride = 1;
+// The entries of all corners of a cell in the whole table. Instant-NGP, equation 4; the fourth prime is ours.
+template <int D, class X>
+HD void entries_of(const Level &level, const Cell<D, X> &cell, uint32_t *out) {
+  constexpr uint32_t primes[4] = {1u, 2654435761u, 805459861u, 3674653429u};
+  bool hashed = level.side < 0;
+  uint32_t stride = 1, width = level.side ? (uint32_t)level.side : (uint32_t)level.resolution + 1;
+  out[0] = 0;
   UNROLL
   for (int d = 0; d < D; d++) {
-    index += stride * (uint32_t)(level.side ? vertex[d] % level.side : vertex[d]);
-    stride *= (uint32_t)(level.side ? level.side : level.resolution + 1);
+    uint32_t at = (uint32_t)cell.corner[d], low, high;
+    if (hashed) {
+      low = at * primes[d], high = low + primes[d];
+    } else {
+      low = (level.side ? at % width : at) * stride;
+      high = (level.side ? (at + 1) % width : at + 1) * stride;
+      stride *= width;
+    }
+    UNROLL
+    for (int c = 0; c < 1 << d; c++) {
+      out[c | 1 << d] = hashed ? out[c] ^ high : out[c] + high;
+      out[c] = hashed ? out[c] ^ low : out[c] + low;
+    }
   }
-  return index;
-}
-
-// The entry of a corner of a cell, counted from the first of the whole table.
-template <int D, class X>
-HD uint32_t corner_entry(const Level &level, const Cell<D, X> &cell, int corner) {
-  int vertex[D];
   UNROLL
-  for (int d = 0; d < D; d++) vertex[d] = cell.corner[d] + (corner >> d & 1);
-  return level.offset + entry_of<D>(level, vertex);
+  for (int c = 0; c < 1 << D; c++) out[c] = level.offset + (hashed ? out[c] & (level.size - 1) : out[c]);
 }
 
 // One position: the gradient of <dy, y> in x, or with a direction that of <dy, dy/dx v>. dy is (levels, F, n).
@@ -157,18 +167,20 @@ struct InputGrad {
     X sum[D] = {};
     for (int l = 0; l < grid.levels; l++) {
       auto cell = cell_of<D>(x + i * D, grid.level[l].resolution, grid.smooth);
+      uint32_t entries[1 << D];
+      entries_of(grid.level[l], cell, entries);
       const T *from = dy + (int64_t)l * grid.features * n + i;
-  UNROLL
+      UNROLL
       for (int c = 0; c < 1 << D; c++) {
-        const T *entry = table + (int64_t)corner_entry(grid.level[l], cell, c) * grid.features;
+        const T *entry = table + (int64_t)entries[c] * grid.features;
         X along = 0;
         for (int f = 0; f < grid.features; f++) along = fma((X)number(from[f * n]), (X)number(entry[f]), along);
-  UNROLL
+        UNROLL
         for (int d = 0; d < D; d++)
           sum[d] = fma(weight_slope<D, ALONG>(cell, c, v + i * D, d), along, sum[d]);
       }
     }
-  UNROLL
+    UNROLL
     for (int d = 0; d < D; d++) dx[i * D + d] = sum[d];
   }
 };
@@ -187,15 +199,16 @@ struct Penalty {
   HD void operator()(int64_t i) const {
     const Level &level = grid.level[i / n];
     auto cell = cell_of<D>(x + i % n * D, level.resolution, false);
-    const T *here = table + (int64_t)corner_entry(level, cell, 0) * grid.features;
+    uint32_t entries[1 << D];
+    entries_of(level, cell, entries);
+    const T *here = table + (int64_t)entries[0] * grid.features;
     X sum = 0;
     for (int f = 0; f < grid.features; f++) {
       X value = number(here[f]);
       if constexpr (!VARIATION) sum = fma(value, value, sum);
       else
         for (int d = 0; d < D; d++) {
-          const T *next = table + (int64_t)corner_entry(level, cell, 1 << d) * grid.features;
-          X step = (X)number(next[f]) - value;
+          X step = (X)number(table[(int64_t)entries[1 << d] * grid.features + f]) - value;
           sum = fma(step, step, sum);
         }
     }
@@ -207,13 +220,15 @@ struct Penalty {
 template <int D, bool VARIATION, class T, class X, class Add>
 HD void penalty_grad(const Grid &grid, const Level &level, const X *x, const T *table, X dy, Add add) {
   auto cell = cell_of<D>(x, level.resolution, false);
-  uint32_t here = corner_entry(level, cell, 0);
+  uint32_t entries[1 << D], here;
+  entries_of(level, cell, entries);
+  here = entries[0];
   for (int f = 0; f < grid.features; f++) {
     X value = number(table[(int64_t)here * grid.features + f]);
     if constexpr (!VARIATION) add(here, f, 2 * dy * value);
     else
       for (int d = 0; d < D; d++) {
-        uint32_t next = corner_entry(level, cell, 1 << d);
+        uint32_t next = entries[1 << d];
         X change = 2 * dy * ((X)number(table[(int64_t)next * grid.features + f]) - value);
         add(next, f, change);
         add(here, f, -change);

@@ -27,14 +27,16 @@ int composite_grad(const CompositeGrad<T> &work, int64_t rays, intptr_t where) {
   return each(rays, where, [work](int64_t ray) {
     const auto &in = work.in;
     int64_t first = in.spans[2 * ray], last = first + in.spans[2 * ray + 1];
-    T rest = 0, tau = 0;
-    for (int64_t j = first; j < last; j++) rest += in.weights[j] * work.of_weight(ray, j);
-    for (int64_t j = first; j < last; j++) {
-      bool counts = tau <= in.opaque;
-      tau += in.sigmas[j] * in.deltas[j];
-      T g = work.of_weight(ray, j);
-      rest -= in.weights[j] * g;  // now of the samples behind this one
-      work.d_sigmas[j] = counts ? in.deltas[j] * (std::exp(-tau) * g - rest) : T(0);
+    T tau = 0, rest = 0;
+    for (int64_t j = first; j < last; j++) {  // first what passes each sample, then from the back what lies behind it
+      T s = in.sigmas[j] * in.deltas[j];
+      work.d_sigmas[j] = tau <= in.opaque ? std::exp(-(tau + s)) : STOPPED;
+      tau += s;
+    }
+    for (int64_t j = last - 1; j >= first; j--) {
+      T g = work.of_weight(ray, j), passes = work.d_sigmas[j];
+      work.d_sigmas[j] = passes == STOPPED ? T(0) : in.deltas[j] * (passes * g - rest);
+      rest += in.weights[j] * g;
       for (int64_t c = 0; c < in.channels; c++)
         work.d_features[j * in.channels + c] = in.weights[j] * work.d_image[ray * in.channels + c];
     }

@@ -21,6 +21,17 @@ __device__ __forceinline__ T sum_up_to(T value) {
   return value;
 }
 
+// The sum over this lane and those above it.
+template <class T>
+__device__ __forceinline__ T sum_from(T value) {
+  int lane = threadIdx.x & 31;
+  for (int far = 1; far < 32; far <<= 1) {
+    T above = __shfl_down_sync(ALL, value, far);
+    if (lane + far < 32) value += above;
+  }
+  return value;
+}
+
 template <class T>
 __global__ void __launch_bounds__(32 * WARPS) composite_kernel(Composite<T> work, int64_t rays) {
   int64_t ray = (int64_t)blockIdx.x * WARPS + (threadIdx.x >> 5);
@@ -61,22 +72,27 @@ __global__ void __launch_bounds__(32 * WARPS) composite_grad_kernel(CompositeGra
   if (ray >= rays) return;
   int lane = threadIdx.x & 31;
   int64_t first = in.spans[2 * ray], last = first + in.spans[2 * ray + 1];
-  T rest = 0, before = 0;
-  for (int64_t j = first + lane; j < last; j += 32) rest += in.weights[j] * work.of_weight(ray, j);
-  rest = sum_over_lanes(rest);
-  for (int64_t j = first + lane; j - lane < last; j += 32) {
-    bool here = j < last;
-    T s = here ? in.sigmas[j] * in.deltas[j] : T(0), w = here ? in.weights[j] : T(0);
-    T g = here ? work.of_weight(ray, j) : T(0);
-    T upto = sum_up_to(s), below = __shfl_up_sync(ALL, upto, 1), spent = sum_up_to(w * g);
+  T before = 0, rest = 0;
+  for (int64_t j = first + lane; j - lane < last; j += 32) {  // first what passes each sample
+    T s = j < last ? in.sigmas[j] * in.deltas[j] : T(0);
+    T upto = sum_up_to(s), below = __shfl_up_sync(ALL, upto, 1);
     T tau = before + (lane ? below : T(0));
+    if (j < last) work.d_sigmas[j] = tau <= in.opaque ? exp(-(before + upto)) : T(STOPPED);
+    before += __shfl_sync(ALL, upto, 31);
+  }
+  int64_t rounds = (last - first + 31) / 32;
+  for (int64_t j = first + 32 * (rounds - 1) + lane; j - lane >= first; j -= 32) {  // from the back what lies behind it
+    bool here = j < last;
+    T g = here ? work.of_weight(ray, j) : T(0), w = here ? in.weights[j] : T(0);
+    T from = sum_from(w * g), above = __shfl_down_sync(ALL, from, 1);
+    T behind = rest + (lane < 31 ? above : T(0));
     if (here) {
-      work.d_sigmas[j] = tau <= in.opaque ? in.deltas[j] * (exp(-(before + upto)) * g - (rest - spent)) : T(0);
+      T passes = work.d_sigmas[j];
+      work.d_sigmas[j] = passes == T(STOPPED) ? T(0) : in.deltas[j] * (passes * g - behind);
       for (int64_t c = 0; c < in.channels; c++)
         work.d_features[j * in.channels + c] = w * work.d_image[ray * in.channels + c];
     }
-    before += __shfl_sync(ALL, upto, 31);
-    rest -= __shfl_sync(ALL, spent, 31);
+    rest += __shfl_sync(ALL, from, 0);
   }
 }
 

@@ -327,6 +327,8 @@ struct Composite {
   T *image, *depths, *opacities, *weights;
 };
 
+constexpr int STOPPED = -1;  // in the place of what passes a sample that its ray did not reach
+
 template <class T>
 struct CompositeGrad {
   Composite<T> in;  // its outputs are not used, but for weights, which are read

@@ -1,0 +1,367 @@
+"""The kernels of Task 3: `python -m benchmarks.kernels [GROUP ...]` prints their figures and stores them in
+results/task3.json.
+
+accuracy   every kernel beside the float64 reference: norm of the difference over norm; the same result in every run
+grid       2^20 random points, 16 levels of 2 features, 2^19 entries, half: time, and how near it is to its floor
+march      64 x 64 rays of a training step, forward and backward, and the rounds of a 512 x 512 picture
+
+They run on the GPU if there is one, else on the CPU (--device chooses). On the CPU accuracy is the whole measurement,
+and stored as such; grid and march are smaller there, and print rows that are not stored.
+"""
+
+import argparse
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from pocket.evaluate import Row, machine, store, table
+from task_3_DreamFusion import kernels
+from task_3_DreamFusion.freqencoder import freq_encode
+from task_3_DreamFusion.freqencoder import reference as freq_reference
+from task_3_DreamFusion.gridencoder import GridLayout, grid_encode
+from task_3_DreamFusion.gridencoder import reference as grid_reference
+from task_3_DreamFusion.raymarching import (
+    LivingRays,
+    Occupancy,
+    Samples,
+    composite_rays,
+    march_rays,
+    near_far,
+    packbits,
+)
+from task_3_DreamFusion.raymarching import reference as march_reference
+
+RESULTS = Path(__file__).resolve().parent / "results" / "task3.json"
+BARS = {torch.float32: 1e-5, torch.float16: 5e-3}
+POINTS = {"cuda": 2**20, "cpu": 2**16}
+BOX = (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0)
+STEP = 2 * math.sqrt(3) / 1024  # Instant-NGP, appendix E, for a box of side 2
+SECTOR = 32  # bytes that the second-level cache hands over at least
+
+
+def named(device: torch.device) -> str:
+    return "CUDA" if device.type == "cuda" else "C++"
+
+
+def apart(found: Iterable[Tensor], exact: Iterable[Tensor]) -> float:
+    """The largest of the norms of the differences over the norms; NaN counts as infinitely far."""
+    pairs = [(a.detach().cpu().double(), b.detach().cpu().double()) for a, b in zip(found, exact, strict=True)]
+    errors = [((a - b).norm() / b.norm()).item() for a, b in pairs]
+    return math.inf if any(map(math.isnan, errors)) else max(errors)
+
+
+# --- Accuracy
+
+
+def accuracy_rows(device: torch.device) -> list[Row]:
+    torch.manual_seed(0)
+    rows = []
+    errors = {"frequency encoding": freq_error(device), "compositing": composite_error(device)}
+    for name, error in errors.items():
+        about = f"{name}, values and gradients, float32 beside float64"
+        rows.append(row(device, about, error, "", "<=", BARS[torch.float32]))
+    for dtype, bar in BARS.items():
+        for interpolation in ("linear", "smoothstep"):
+            for name, error in grid_errors(device, dtype, interpolation).items():
+                about = f"hash grid, {interpolation}, {name}, {str(dtype)[6:]} beside float64"
+                rows.append(row(device, about, error, "", "<=", bar))
+    rows.append(row(device, "samples of a march that are not the reference's", march_difference(device), "", "<=", 0))
+    rows.append(row(device, "gradcheck in float64 passes, twice over", float(gradients_hold(device)), "", ">=", 1))
+    rows.append(row(device, "deterministic: runs that differ, of 10", repeats(device), "", "<=", 0))
+    return rows
+
+
+def row(device: torch.device, what: str, value: float, unit: str, sense: str = "<=", bar: float | None = None) -> Row:
+    return Row(f"kernels, {named(device)}: {what}", value, unit, sense, bar, machine(gpu=device.type == "cuda"))
+
+
+def freq_error(device: torch.device) -> float:
+    x = (2 * torch.rand(100_000, 3) - 1).to(device).requires_grad_()
+    exact = x.detach().double().cpu().requires_grad_()
+    y, y_exact = freq_encode(x, 10), freq_reference.freq_encode(exact, 10)
+    dy = torch.randn_like(y)
+    dx, dx_exact = torch.autograd.grad(y, x, dy), torch.autograd.grad(y_exact, exact, dy.double().cpu())
+    return apart([y, *dx], [y_exact, *dx_exact])
+
+
+def grid_errors(device: torch.device, dtype: torch.dtype, interpolation: str) -> dict[str, float]:
+    """Of values, first derivatives, and those of the gradient in the positions: what trains normals."""
+    layout = GridLayout.make(interpolation=interpolation, log2_table_size=15)
+    x = torch.rand(20_000, 3).to(device).requires_grad_()
+    values = torch.randn(layout.entries, 2).to(device, dtype).requires_grad_()
+    dy = torch.randn(len(x), layout.levels * 2).to(device, dtype)
+    v = torch.randn(x.shape).to(device)
+
+    def results(encode: Callable, x: Tensor, values: Tensor, dy: Tensor, v: Tensor) -> list[Tensor]:
+        y = encode(x, values, layout)
+        dx, dvalues = torch.autograd.grad(y, (x, values), dy, create_graph=True)
+        return [y, dx, dvalues, *torch.autograd.grad(dx, values, v)]
+
+    found = results(grid_encode, x, values, dy, v)
+    exact = [t.detach().double().cpu() for t in (x, values, dy, v)]
+    expected = results(grid_reference.grid_encode, *[t.requires_grad_() for t in exact[:2]], *exact[2:])
+    names = "values", "gradient of positions", "gradient of the table", "second order"
+    return {name: apart([a], [b]) for name, a, b in zip(names, found, expected, strict=True)}
+
+
+def scene(device: torch.device, side: int, share: float = 0.05) -> tuple[Tensor, Tensor, Tensor, Tensor, Occupancy]:
+    """Rays of side x side pixels towards a ball that fills that share of the box: the first arguments of march_rays."""
+    h = torch.linspace(-0.4, 0.4, side)
+    across = torch.cartesian_prod(h, h)  # (side^2, 2)
+    directions = torch.nn.functional.normalize(torch.cat([across, -torch.ones(len(across), 1)], 1), dim=1)
+    origins = torch.tensor([0.0, 0.0, 3.2]).expand_as(directions)
+    resolution = 128
+    codes = torch.arange(resolution**3, dtype=torch.int32)
+    cells = march_reference.morton3d_invert(codes)
+    radius = ((cells + 0.5) / (resolution / 2) - 1).norm(dim=1)
+    reach = (share * 8 * 3 / (4 * math.pi)) ** (1 / 3)
+    occupancy = Occupancy(packbits((radius < reach).float(), 0.5).to(device), BOX)
+    origins, directions = origins.contiguous().to(device), directions.to(device)
+    nears, fars = near_far(origins, directions, BOX, 0.1)
+    noise = torch.rand(len(origins), generator=torch.Generator().manual_seed(0)).to(device)
+    return origins, directions, nears + STEP * noise, fars, occupancy
+
+
+def field(positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Density and color of a soft ball with stripes: cheap, so that it is the march that is measured."""
+    radius = positions.square().sum(1)
+    return 60 * torch.sigmoid(40 * (0.6 - radius)), torch.sigmoid(8 * positions)
+
+
+def composite_error(device: torch.device) -> float:
+    rays = scene(device, 64)
+    samples = march_rays(*rays, STEP)
+    sigmas, colors = (t.detach().requires_grad_() for t in field(samples.positions))
+    deltas = torch.full_like(samples.ts, STEP)
+    found = composite_rays(sigmas, colors, deltas, samples, 0)
+    grads = [torch.randn_like(t) for t in found]
+    exact = [t.detach().double().cpu().requires_grad_() for t in (sigmas, colors)]
+    others = deltas.double().cpu(), samples.ts.double().cpu(), samples.spans.cpu()
+    expected = march_reference.composite_rays(exact[0], exact[1], *others, math.inf)
+    d_found = torch.autograd.grad(found, (sigmas, colors), grads)
+    d_expected = torch.autograd.grad(expected, exact, [g.double().cpu() for g in grads])
+    return apart([*found, *d_found], [*expected, *d_expected])
+
+
+def march_difference(device: torch.device) -> int:
+    """How many samples, counts and offsets of a march differ from the float32 reference on the CPU."""
+    rays = scene(device, 48)
+    found = march_rays(*rays, STEP)
+    origins, directions, starts, fars, bits = (t.cpu() for t in (*rays[:4], rays[4].bits))
+    on_cpu = origins, directions, starts, fars, bits
+    expected = march_reference.march_rays(*on_cpu, list(BOX), STEP, 1024, None)
+    if len(found.ts) != len(expected[1]):
+        return max(len(found.ts), len(expected[1]))
+    return sum(int((a.cpu() != b).sum()) for a, b in zip(found, expected, strict=True))
+
+
+def gradients_hold(device: torch.device) -> bool:
+    layout = GridLayout.make(3, 3, 2, 2, 9, 5, "hash", "smoothstep")
+    x = torch.rand(3, 3, dtype=torch.float64).to(device).requires_grad_()
+    values = torch.randn(layout.entries, 2, dtype=torch.float64).to(device).requires_grad_()
+    settings = dict(raise_exception=False, nondet_tol=1e-12)
+    checks = torch.autograd.gradcheck, torch.autograd.gradgradcheck
+    rays = scene(device, 4)
+    samples = march_rays(*rays, 0.1)
+    samples = samples._replace(ts=samples.ts.double())
+    sigmas, colors = (t.double() for t in field(samples.positions))
+    deltas = torch.full_like(samples.ts, 0.1)
+    composite = lambda s, c: tuple(composite_rays(s, c, deltas, samples, 0))
+    inputs = sigmas.detach().requires_grad_(), colors.detach().requires_grad_()
+    return (
+        all(check(lambda x: freq_encode(x, 3), x, **settings) for check in checks)
+        and all(check(lambda x, t: grid_encode(x, t, layout), (x, values), **settings) for check in checks)
+        and torch.autograd.gradcheck(composite, inputs, **settings)
+    )
+
+
+def repeats(device: torch.device) -> int:
+    """How many of ten deterministic runs of grid, march and compositing differ from the first in any bit."""
+    layout = GridLayout.make(log2_table_size=12)
+    values = torch.randn(layout.entries, 2).to(device).requires_grad_()
+    rays = scene(device, 64)
+
+    def run() -> list[Tensor]:
+        samples = march_rays(*rays, STEP)
+        y = grid_encode((samples.positions + 1) / 2, values, layout).view(-1, 16, 2).sum(1)
+        found = composite_rays(y[:, 0].exp(), y, torch.full_like(samples.ts, STEP), samples)
+        return [*found, *torch.autograd.grad(found.image.square().sum(), values)]
+
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        first = run()
+        return sum(not all(map(torch.equal, first, run())) for _ in range(10))
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+# --- Time
+
+
+def milliseconds(work: Callable[[], object], device: torch.device, rounds: int = 50) -> float:
+    """The median time of some work, by events on the GPU, after a warm-up."""
+    times = []
+    rounds = rounds if device.type == "cuda" else 5
+    for _ in range(rounds // 5):
+        work()
+    for _ in range(rounds):
+        if device.type == "cuda":
+            began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            began.record()
+            work()
+            ended.record()
+            ended.synchronize()
+            times.append(began.elapsed_time(ended))
+        else:
+            start = time.perf_counter()
+            work()
+            times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times)
+
+
+def sectors_touched(x: Tensor, layout: GridLayout, bytes_an_entry: int) -> int:
+    """How many sectors of the second-level cache the corners of all cells lie in, each cell's counted once."""
+    corners = torch.cartesian_prod(*[torch.arange(2, device=x.device)] * layout.dims)
+    total = 0
+    for level, resolution in enumerate(layout.resolutions):
+        corner, _ = grid_reference.cells(x, resolution)
+        at = grid_reference.entries(corner[:, None] + corners, layout, level) * bytes_an_entry // SECTOR
+        at = at.sort(1).values
+        total += len(x) + int((at.diff(dim=1) != 0).sum())
+    return total
+
+
+def cache_rate(device: torch.device) -> float:
+    """Bytes a second at which a GPU reads what its second-level cache holds: a sum over 16 MiB, read 64 times over."""
+    resident = torch.ones(2**22, device=device)
+    many = resident.expand(64, -1)
+    return many.numel() * 4 / (milliseconds(lambda: many.sum(), device) / 1000)
+
+
+def grid_rows(device: torch.device) -> list[Row]:
+    n, full = POINTS[device.type], device.type == "cuda"
+    torch.manual_seed(0)
+    layout = GridLayout.make()
+    x = torch.rand(n, 3).to(device)
+    dtype = torch.float16 if full else torch.float32  # half is no faster on a CPU
+    values = (1e-4 * torch.randn(layout.entries, 2)).to(device, dtype).requires_grad_()
+    dy = torch.randn(n, 32).to(values)
+    by_feature = dy.t().contiguous().t()  # in memory as the values are; a network's first layer leaves it either way
+    about = f"hash grid, 2^{n.bit_length() - 1} random points, 16 x 2, 2^19 entries, {str(values.dtype)[6:]}"
+
+    def both(dy: Tensor) -> None:
+        torch.autograd.grad(grid_encode(x, values, layout), values, dy)
+
+    with torch.no_grad():
+        forward = milliseconds(lambda: grid_encode(x, values, layout), device)
+    backward = milliseconds(lambda: both(dy), device)
+    rows = [
+        row(device, f"{about}, forward", round(forward, 3), "ms", "<=", 0.45 if full else None),
+        row(device, f"{about}, forward and backward", round(backward, 3), "ms", "<=", 1.5 if full else None),
+        row(device, f"{about}, both, gradient by feature", time_of(lambda: both(by_feature), device), "ms"),
+    ]
+    if full:
+        torch.use_deterministic_algorithms(True)
+        rows.append(row(device, f"{about}, both, deterministic", time_of(lambda: both(dy), device), "ms"))
+        torch.use_deterministic_algorithms(False)
+        read = SECTOR * sectors_touched(x[: 2**17], layout, 2 * values.element_size()) * n / 2**17
+        moved = read + x.numel() * 4 * layout.levels + dy.numel() * dy.element_size()
+        rate = cache_rate(device)
+        rows += [
+            row(device, f"{about}, forward, through the second-level cache at least", round(moved / 1e9, 3), "GB"),
+            row(device, "reading from the second-level cache, measured", round(rate / 1e12, 2), "TB/s", ">="),
+            row(device, f"{about}, forward, share of that floor", round(moved / rate / (forward / 1000), 3), "", ">="),
+        ]
+    x_grad = x.clone().requires_grad_()
+    positions = lambda: torch.autograd.grad(grid_encode(x_grad, values, layout), x_grad, dy)
+    rows.append(row(device, f"{about}, forward and gradient of positions", time_of(positions, device), "ms"))
+    return rows
+
+
+def march_rows(device: torch.device) -> list[Row]:
+    rows = []
+    rays = scene(device, 64)
+    samples = march_rays(*rays, STEP)
+    about = f"4,096 rays, {len(samples.ts)} samples"
+    rows.append(row(device, f"march, {about}", time_of(lambda: march_rays(*rays, STEP), device), "ms"))
+    room = len(samples.ts)
+    fixed = lambda: march_rays(*rays, STEP, capacity=room)
+    rows.append(row(device, f"march into a fixed number of rows, {about}", time_of(fixed, device), "ms"))
+    rows += composite_times(device, samples, about)
+    side = 512 if device.type == "cuda" else 64
+    rays = scene(device, side)
+
+    def picture() -> LivingRays:
+        living = LivingRays(*rays, STEP)
+        while (found := living.march(8)) is not None:
+            living.composite(found, *field(found.positions))
+        return living
+
+    about = f"picture of {side} x {side} by rounds, a field that costs nothing"
+    rows.append(row(device, about, time_of(picture, device), "ms"))
+    return rows
+
+
+def time_of(work: Callable[[], object], device: torch.device) -> float:
+    return round(milliseconds(work, device), 3)
+
+
+def composite_times(device: torch.device, samples: Samples, about: str) -> list[Row]:
+    sigmas, colors = (t.detach().requires_grad_() for t in field(samples.positions))
+    deltas = torch.full_like(samples.ts, STEP)
+
+    def both() -> None:
+        found = composite_rays(sigmas, colors, deltas, samples)
+        torch.autograd.grad(found.image.sum(), (sigmas, colors))
+
+    with torch.no_grad():
+        forward = time_of(lambda: composite_rays(sigmas, colors, deltas, samples), device)
+    return [
+        row(device, f"compositing, {about}, forward", forward, "ms"),
+        row(device, f"compositing, {about}, forward and backward", time_of(both, device), "ms"),
+    ]
+
+
+GROUPS: dict[str, Callable[[torch.device], list[Row]]] = {
+    "accuracy": accuracy_rows,
+    "grid": grid_rows,
+    "march": march_rows,
+}
+
+
+def main(arguments: list[str] | None = None) -> list[Row]:
+    """Measures the groups asked for (default: all), prints their table and stores it; returns all rows."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.kernels", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("groups", nargs="*", help=f"any of {', '.join(GROUPS)} (default: all)")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args(arguments)
+    if unknown := set(args.groups) - set(GROUPS):
+        parser.error(f"no group {', '.join(sorted(unknown))}: choose from {', '.join(GROUPS)}")
+    device = torch.device(args.device, 0 if args.device == "cuda" else None)
+    for package in kernels.PACKAGES:
+        if not kernels.ready(package, device):
+            parser.error(f"{package} has no compiled kernels for {device} here; the line above says why")
+    everything: list[Row] = []
+    for name in tqdm(args.groups or list(GROUPS), desc="groups", leave=False):
+        rows = GROUPS[name](device)
+        for row in rows:  # of its own for each device: one does not replace the rows of the other
+            row.command = f"python -m benchmarks.kernels {name} --device {args.device}"
+        print(f"\n{name}\n{table(rows)}", flush=True)
+        if device.type == "cuda" or name == "accuracy":
+            RESULTS.parent.mkdir(parents=True, exist_ok=True)
+            store(RESULTS, rows)
+        everything += rows
+    return everything
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""The benchmark of the kernels: wrong kernels do not pass, and a CPU's times do not stand as measurements."""
+
+import json
+
+import pytest
+import torch
+
+from benchmarks import kernels as benchmark
+from task_3_DreamFusion import kernels
+from task_3_DreamFusion.gridencoder import GridLayout
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def compiled():
+    for package in kernels.PACKAGES:
+        if not kernels.ready(package, CPU):
+            pytest.skip(f"NO COMPILED KERNELS: {kernels.load(package, 'cpu')}")
+
+
+@pytest.mark.parametrize("function", ["grid_encode", "freq_encode", "composite_rays"])
+def test_a_kernel_that_is_a_little_wrong_does_not_pass(monkeypatch, function):
+    measure = {
+        "grid_encode": lambda: benchmark.grid_errors(CPU, torch.float32, "linear")["values"],
+        "freq_encode": lambda: benchmark.freq_error(CPU),
+        "composite_rays": lambda: benchmark.composite_error(CPU),
+    }[function]
+    assert measure() <= 1e-5
+    right = getattr(benchmark, function)
+
+    def wrong(*arguments):
+        found = right(*arguments)
+        return found._replace(weights=found.weights * 1.0001) if isinstance(found, tuple) else found * 1.0001
+
+    monkeypatch.setattr(benchmark, function, wrong)
+    assert measure() > 1e-5
+
+
+def test_errors_are_the_largest_and_nan_is_one():
+    one = torch.ones(4)
+    assert benchmark.apart([one, one], [one, one * 2]) == 0.5
+    assert benchmark.apart([one * float("nan")], [one]) == float("inf")
+
+
+def test_sectors_are_counted_once_a_cell():
+    """One level of 4 x 4 vertices in half, 2 features: 4 bytes an entry, so 2 rows of vertices a sector."""
+    layout = GridLayout.make(2, 1, 2, 3, 3)
+    x = torch.tensor([[0.1, 0.1], [0.1, 0.5]])  # rows 0, 1 in one sector; rows 1, 2 in two
+    assert benchmark.sectors_touched(x, layout, 4) == 3
+
+
+def test_rows_of_a_cpu(tmp_path, monkeypatch, capsys):
+    """Accuracy is stored under a command of its own; times are printed and not stored."""
+    monkeypatch.setattr(benchmark, "RESULTS", tmp_path / "results" / "task3.json")
+    monkeypatch.setitem(benchmark.POINTS, "cpu", 2**8)
+    monkeypatch.setitem(benchmark.GROUPS, "accuracy", lambda device: [benchmark.row(device, "a", 2e-6, "", "<=", 1e-5)])
+    benchmark.main(["accuracy", "grid", "--device", "cpu"])
+    [row] = json.loads(benchmark.RESULTS.read_text())["rows"]
+    assert row["command"] == "python -m benchmarks.kernels accuracy --device cpu" and row["holds"]
+    said = capsys.readouterr().out
+    assert "2.0e-06" in said and "2^8 random points" in said
+    with pytest.raises(SystemExit):
+        benchmark.main(["nothing", "--device", "cpu"])
+
+
+def test_repeats():
+    assert benchmark.repeats(CPU) == 0 and benchmark.march_difference(CPU) == 0

@@ -1,0 +1,302 @@
+"""Grid encoding: against its float64 reference, derivatives, penalties, threads, tracing, bad input."""
+
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+
+from task_3_DreamFusion.gridencoder import (
+    GridEncoder,
+    GridLayout,
+    grid,
+    grid_encode,
+    reference,
+    total_variation,
+    weight_decay,
+)  # fmt: skip
+from tests.task_3.conftest import apart
+
+# Each has a level with an entry a vertex, and levels whose vertices share them.
+LAYOUTS = [
+    GridLayout.make(dims, 3, features, 2, 9, 5, kind, interpolation)
+    for dims, features, kind, interpolation in [
+        (2, 1, "hash", "linear"),
+        (3, 2, "hash", "smoothstep"),
+        (4, 3, "tiled", "smoothstep"),
+        (3, 8, "tiled", "linear"),
+        (4, 4, "hash", "linear"),
+        (2, 5, "tiled", "smoothstep"),
+        (3, 2, "hash", "linear"),
+    ]
+]
+each_layout = pytest.mark.parametrize("layout", LAYOUTS, ids=lambda l: f"{l.dims}d-{l.features}f")
+SMALL = LAYOUTS[1]
+
+
+def inputs(layout, n=6, dtype=torch.float64, table_dtype=None):
+    x = torch.rand(n, layout.dims, dtype=dtype, requires_grad=True)
+    table = torch.randn(layout.entries, layout.features, dtype=dtype).to(table_dtype or dtype).requires_grad_()
+    return x, table
+
+
+# --- What it computes
+
+
+def test_layout_is_that_of_the_paper():
+    """Table 1 and equations 2, 3: 16 levels from 16 to 2048, at most 2^19 entries."""
+    layout = GridLayout.make()
+    assert layout.resolutions[:3] == (16, 22, 30) and layout.resolutions[-1] == 2048
+    assert [layout.side(level) for level in range(16)] == [0] * 5 + [-1] * 11  # 81^3 is more than 2^19
+    assert layout.size(0) == 4920 and layout.size(15) == 2**19
+    assert all(offset % 8 == 0 for offset in layout.offsets)
+
+
+def test_interpolates_what_the_vertices_hold(path):
+    """A table that holds a linear function gives that function; smoothstep gives it at vertices and centres."""
+    for interpolation, xs in (("linear", torch.rand(50, 3)), ("smoothstep", torch.randint(0, 9, (50, 3)) / 8)):
+        layout = GridLayout.make(3, 1, 1, 4, 4, 19, "hash", interpolation)
+        i = torch.arange(layout.entries)
+        table = (i % 5 + 2.0 * (i // 5 % 5) - 3.0 * (i // 25))[:, None] / 4
+        expected = xs @ torch.tensor([[1.0], [2.0], [-3.0]])
+        torch.testing.assert_close(grid_encode(xs, table, layout), expected, atol=1e-5, rtol=0)
+
+
+def test_hash_and_tiles_by_hand():
+    layout = LAYOUTS[6]
+    vertex = torch.tensor([[3, 5, 2]])
+    expected = (3 ^ (5 * 2654435761) ^ (2 * 805459861)) % 32
+    assert reference.entries(vertex, layout, 2).item() == layout.offsets[2] + expected
+    tiled = LAYOUTS[3]  # 27 of 32 entries: tiles of 3 x 3 x 3
+    assert tiled.side(2) == 3
+    assert reference.entries(vertex, tiled, 2).item() == tiled.offsets[2] + 0 + 2 * 3 + 2 * 9
+
+
+@each_layout
+def test_agrees_with_the_reference(compiled, layout):
+    x, table = inputs(layout, 200)
+    torch.testing.assert_close(grid_encode(x, table, layout), reference.grid_encode(x, table, layout))
+
+
+@pytest.mark.parametrize(("dtype", "bar"), [(torch.float32, 1e-5), (torch.float16, 5e-3)])
+@pytest.mark.parametrize("interpolation", ["linear", "smoothstep"])
+def test_precision_against_float64(compiled, dtype, bar, interpolation):
+    """Values and all first derivatives, at resolutions up to 2048."""
+    layout = GridLayout.make(3, 8, 2, 16, 2048, 12, interpolation=interpolation)
+    x, table = inputs(layout, 3000, torch.float32, dtype)
+    y = grid_encode(x, table, layout)
+    dy = torch.randn(y.shape).to(dtype)
+    found = [y, *torch.autograd.grad(y, (x, table), dy)]
+    x, table = x.detach().double().requires_grad_(), table.detach().double().requires_grad_()
+    y = reference.grid_encode(x, table, layout)
+    expected = [y, *torch.autograd.grad(y, (x, table), dy.double())]
+    assert [t.dtype for t in found] == [dtype, torch.float32, dtype]
+    assert [apart(*pair) <= bar for pair in zip(found, expected, strict=True)] == [True] * 3
+
+
+def test_half_is_rounded_as_torch_rounds(compiled):
+    """All 65,536 numbers go through, and every kind of float comes out as torch makes it."""
+    layout = GridLayout.make(2, 1, 1, 1, 1)
+    halves = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.float16)
+    at_vertex = torch.zeros(1, 2)
+    for value in halves[::97]:
+        table = torch.full((layout.entries, 1), value.item()).half()
+        torch.testing.assert_close(grid_encode(at_vertex, table, layout)[0, 0], value, equal_nan=True, rtol=0, atol=0)
+    x = torch.rand(4000, 2)
+    for scale in (1e-7, 1e-5, 1.0, 6e4):
+        table = (scale * torch.randn(layout.entries, 1).clamp(-1, 1)).half()
+        exact = grid_encode(x, table.float(), layout)
+        assert torch.equal(grid_encode(x, table, layout), exact.half())
+
+
+def test_outside_counts_as_the_nearest_point(path):
+    layout = SMALL
+    table = torch.randn(layout.entries, layout.features)
+    x = torch.tensor([[-0.5, 0.3, 1.7], [1.0, 1.0, 1.0]], requires_grad=True)
+    y = grid_encode(x, table, layout)
+    assert torch.equal(y[0], grid_encode(torch.tensor([[0.0, 0.3, 1.0]]), table, layout)[0])
+    [dx] = torch.autograd.grad(y.sum(), x)
+    assert dx[0, 0] == 0 and dx[0, 2] == 0 and dx[0, 1] != 0
+
+
+def test_nan_stays_nan_and_reads_nothing_wrong(path):
+    x = torch.tensor([[0.5, float("nan"), 0.5], [float("inf"), 0.2, -float("inf")]])
+    y = grid_encode(x, torch.ones(SMALL.entries, SMALL.features), SMALL)
+    assert y[0].isnan().all() and torch.equal(y[1], torch.ones(6))
+
+
+def test_empty_and_strided_input(path):
+    x, table = inputs(SMALL, 40, torch.float32)
+    assert grid_encode(x[:0], table, SMALL).shape == (0, 6)
+    wide = torch.cat([table, table], 1).detach()
+    y = grid_encode(x.detach().t().contiguous().t(), wide[:, : SMALL.features], SMALL)
+    assert torch.equal(y, grid_encode(x, table, SMALL))
+
+
+# --- Derivatives
+
+
+@each_layout
+def test_derivatives(compiled, layout):
+    pair = inputs(layout, 3)
+    assert gradcheck(lambda x, table: grid_encode(x, table, layout), pair, fast_mode=True)
+    assert gradgradcheck(lambda x, table: grid_encode(x, table, layout), pair, fast_mode=True)
+
+
+def test_every_derivative_one_by_one(path):
+    pair = inputs(SMALL, 2)
+    assert gradcheck(lambda x, table: grid_encode(x, table, SMALL), pair)
+    assert gradgradcheck(lambda x, table: grid_encode(x, table, SMALL), pair)
+
+
+def test_normals_train_the_table(compiled):
+    """A loss on the gradient of the positions: its gradient in the table is the reference's."""
+    x, table = inputs(SMALL, 50)
+    grads = []
+    for encode in (grid_encode, reference.grid_encode):
+        y = encode(x, table, SMALL).sin()
+        [normals] = torch.autograd.grad(y.sum(), x, create_graph=True)
+        grads.append(torch.autograd.grad((normals.norm(dim=1) - 1).square().sum(), table)[0])
+    torch.testing.assert_close(*grads)
+
+
+def test_a_third_derivative_is_refused(compiled):
+    x, table = inputs(SMALL)
+    [dx] = torch.autograd.grad(grid_encode(x, table, SMALL).square().sum(), x, create_graph=True)
+    [second] = torch.autograd.grad(dx.square().sum(), table, create_graph=True)
+    with pytest.raises(NotImplementedError, match="no third derivative"):
+        second.sum().backward()
+
+
+def test_any_number_of_threads(compiled):
+    """The gradients too, bit for bit."""
+    layout = GridLayout.make(3, 4, 2, 4, 64, 10)
+    x, table = inputs(layout, 9000, torch.float32)
+    found = []
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        y = grid_encode(x, table, layout)
+        found.append([y, *torch.autograd.grad(y.square().sum() + total_variation(table, layout, x), (x, table))])
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+
+
+@pytest.mark.parametrize("largest", [0.0, 1e-300, 1e-12, 0.37, 1.0, 65504.0, 1e30])
+@pytest.mark.parametrize("terms", [1, 1000, 2**20])
+def test_integers_hold_every_sum(largest, terms):
+    scale = grid.integer_scale(torch.tensor(largest, dtype=torch.float64), terms).item()
+    assert 0 < scale < float("inf") and scale.hex().startswith("0x1.0000000000000p")
+    assert scale * largest * terms <= 2**61
+    if largest >= 1e-12:
+        assert scale * largest * terms > 2**59  # no digit is given away
+
+
+@pytest.mark.parametrize("largest", [float("inf"), float("nan")])
+def test_integers_do_not_hide_an_overflow(largest):
+    scale = grid.integer_scale(torch.tensor(largest, dtype=torch.float64), 100)
+    assert not (torch.tensor([0, 5, -(2**63)]) / scale).isfinite().any()
+
+
+# --- Penalties
+
+
+@each_layout
+@pytest.mark.parametrize("variation", [True, False])
+def test_penalties(path, layout, variation):
+    x, table = inputs(layout, 40)
+    penalties = lambda table: grid._penalties(x, table, layout, variation)
+    torch.testing.assert_close(penalties(table), reference.penalties(x, table, layout, variation))
+    assert gradcheck(penalties, table, fast_mode=True)
+
+
+def test_samples_everywhere_give_the_whole_variation(path):
+    layout = GridLayout.make(3, 2, 2, 3, 5, 19)
+    table = torch.randn(layout.entries, 2)
+    for level in range(2):
+        n = layout.resolutions[level]
+        centres = (torch.cartesian_prod(*[torch.arange(n)] * 3) + 0.5) / n
+        sampled = grid._penalties(centres, table, layout, True)[:, level].mean()
+        torch.testing.assert_close(sampled, grid._whole_variation(table, layout, level))
+    assert total_variation(torch.ones(layout.entries, 2), layout) == 0
+
+
+def test_weight_decay_of_the_whole_table():
+    layout = GridLayout.make(2, 2, 2, 2, 4, 19)
+    table = torch.randn(layout.entries, 2)
+    expected = (table[:16].square().sum() / 16 + table[16:].square().sum() / (layout.entries - 16)) / 2
+    torch.testing.assert_close(weight_decay(table, layout), expected)
+    ones = torch.ones(layout.entries, 2)
+    assert weight_decay(ones, layout) == weight_decay(ones, layout, torch.rand(9, 2)) == 2
+
+
+def test_variation_of_shared_entries_needs_samples():
+    layout = GridLayout.make(3, 1, 1, 64, 64, 10)
+    with pytest.raises(ValueError, match="give samples x"):
+        total_variation(torch.zeros(layout.entries, 1), layout)
+
+
+# --- Tracing, the module, bad input
+
+
+def test_is_traced(path):
+    """The first thing that is done with a layout, too."""
+    layout = GridLayout.make(3, 2, 2, 2, 4, 5)
+    x, table = inputs(layout, 20)
+    loss = lambda x, table: grid_encode(x, table, layout).square().sum() + total_variation(table, layout, x)
+    traced = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    found, expected = (torch.autograd.grad(f(x, table), (x, table)) for f in (traced, loss))
+    torch.testing.assert_close(found, expected)
+
+
+def test_registered_as_torch_expects(compiled):
+    x, table = inputs(SMALL, 20)
+    dy = torch.randn(20, 6, dtype=torch.float64, requires_grad=True)
+    ops, settings = torch.ops.dreamfusion, SMALL.settings
+    torch.library.opcheck(ops.grid_encode.default, (x, table, None, *settings))
+    torch.library.opcheck(ops.grid_input_grad.default, (x, table, dy, None, *settings))
+    torch.library.opcheck(ops.grid_table_grad.default, (x, dy, None, *settings))
+    torch.library.opcheck(ops.grid_penalty.default, (x.detach(), table, True, *settings))
+
+
+def test_module():
+    encoder = GridEncoder(GridLayout.make(3, 4, 2, 4, 32, 10), bound=2)
+    assert encoder.table.abs().max() <= 1e-4 and encoder.table.std() > 1e-5
+    x = 4 * torch.rand(3, 5, 3) - 2
+    y = encoder(x)
+    assert y.shape == (3, 5, encoder.output_dim) == (3, 5, 8)
+    assert torch.equal(y[1, 2], grid_encode((x[1, 2] / 4 + 0.5)[None], encoder.table, encoder.layout)[0])
+    with pytest.raises(ValueError, match="bound is 0"):
+        GridEncoder(encoder.layout, bound=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (dict(dims=5), "dims is 5"),
+        (dict(features=9), "features is 9"),
+        (dict(levels=40), "40 levels"),
+        (dict(levels=0), "0 levels"),
+        (dict(kind="dense"), "kind is 'dense'"),
+        (dict(interpolation="cubic"), "interpolation is 'cubic'"),
+        (dict(log2_table_size=30), "log2_table_size is 30"),
+        (dict(coarsest=10, finest=5), "coarsest is 10 and finest 5"),
+        (dict(finest=2**21), "cells along an axis"),
+    ],
+)
+def test_bad_layouts(settings, said):
+    with pytest.raises(ValueError, match=said):
+        GridLayout.make(**settings)
+    with pytest.raises(ValueError, match="power of two"):
+        GridLayout(3, 2, (64,), (0, 1000))
+    with pytest.raises(ValueError, match="one more than levels"):
+        GridLayout(3, 2, (64,), (0,))
+
+
+def test_bad_input():
+    x, table = torch.rand(4, 3), torch.zeros(SMALL.entries, SMALL.features)
+    for arguments, error, said in [
+        ((x[:, :2], table), ValueError, r"x has shape \(4, 2\)"),
+        ((x.half(), table), TypeError, "x is torch.float16"),
+        ((x, table[:-1]), ValueError, "table has shape"),
+        ((x.double(), table), TypeError, "x is torch.float64 and table torch.float32"),
+        ((x, table.bfloat16()), TypeError, "table torch.bfloat16"),
+    ]:
+        with pytest.raises(error, match=said):
+            grid_encode(*arguments, SMALL)

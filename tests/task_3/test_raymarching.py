@@ -1,0 +1,402 @@
+"""Ray marching: cells, box, the layout of samples, compositing and the rounds of living rays."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.autograd import gradcheck
+
+from task_3_DreamFusion import kernels
+from task_3_DreamFusion.raymarching import (
+    LivingRays,
+    Occupancy,
+    Samples,
+    composite_rays,
+    march_rays,
+    morton3d,
+    morton3d_invert,
+    near_far,
+    packbits,
+    reference,
+)
+from task_3_DreamFusion.raymarching.reference import LAST
+from tests.task_3.conftest import CPU, apart
+
+BOX = (-1.0, -0.5, -1.0, 1.0, 1.5, 0.5)
+STEP = 0.02
+
+
+def scene(n=100, share=0.1, resolution=16, dtype=torch.float32):
+    """Rays from all around towards the middle, and a grid of which that share is occupied."""
+    occupancy = Occupancy(packbits(torch.rand(resolution**3, dtype=dtype), 1 - share), BOX)
+    origins = 2 * torch.randn(n, 3, dtype=dtype)
+    directions = torch.nn.functional.normalize(torch.randn(n, 3, dtype=dtype) / 2 - origins, dim=1)
+    directions[: n // 5] = torch.tensor([0.0, 0.0, -1.0], dtype=dtype)  # along an axis
+    origins[: n // 5, :2] *= 0.2
+    nears, fars = near_far(origins, directions, BOX, 0.05)
+    return origins, directions, nears + STEP * torch.rand(n, dtype=dtype), fars, occupancy
+
+
+def field(positions):
+    """Some density and color at positions."""
+    return 20 + 20 * torch.sin(9 * positions.sum(1)), torch.sigmoid(3 * positions)
+
+
+def numbers(occupancy):
+    return occupancy.bits, list(occupancy.box)
+
+
+# --- Cells
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 1023)] * 3), min_size=1, max_size=20))
+@settings(deadline=None)
+def test_morton_codes_interleave_bits(cells):
+    expected = [
+        int("".join(f"{z:010b}"[i] + f"{y:010b}"[i] + f"{x:010b}"[i] for i in range(10)), 2) for x, y, z in cells
+    ]
+    tensor = torch.tensor(cells, dtype=torch.int32)
+    for operations in both():
+        codes = operations.morton3d(tensor)
+        assert codes.tolist() == expected
+        assert torch.equal(operations.morton3d_invert(codes), tensor)
+
+
+def both():
+    """Kernels, where there are any, and reference."""
+    return [torch.ops.dreamfusion, reference] if kernels.ready("raymarching", CPU) else [reference]
+
+
+@given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=10), st.floats(-1, 1, width=32))
+@settings(deadline=None)
+def test_bits_are_packed_as_they_lie(values, threshold):
+    density = torch.tensor(values).repeat_interleave(3)
+    density = torch.cat([density, density.new_zeros(-len(density) % 8)])
+    for operations in both():
+        bits = operations.packbits(density, threshold)
+        unpacked = [bits[i // 8].item() >> (i % 8) & 1 for i in range(len(density))]
+        assert unpacked == (density > threshold).int().tolist()
+
+
+def test_codes_cover_the_grid_once(path):
+    cells = torch.cartesian_prod(*[torch.arange(8, dtype=torch.int32)] * 3)
+    assert morton3d(cells).sort().values.tolist() == list(range(512))
+    assert torch.equal(
+        morton3d(morton3d_invert(torch.arange(512, dtype=torch.int32))), torch.arange(512, dtype=torch.int32)
+    )
+
+
+# --- The box
+
+
+def test_near_and_far_by_hand(path):
+    origins = torch.tensor([[0.0, 0, -3], [0, 0, 0], [5, 0, -3], [0, 0, 3], [0, 0, -3], [1, 0.5, 0]])
+    directions = torch.tensor([[0.0, 0, 1], [0, 0, 1], [0, 0, 1], [0, 0, 1], [0, 0, 2], [0, 1, 0]])
+    nears, fars = near_far(origins, directions, (-1, -1, -1, 1, 1, 1), 0.25)
+    assert nears.tolist() == [2, 0.25, 0.25, 0.25, 1, 0.25]
+    assert fars.tolist() == [4, 1, 0.25, 0.25, 2, 0.5]  # a miss, and a box behind, have no length
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_near_and_far_agree_with_the_reference(compiled, dtype):
+    origins, directions, *_ = scene(1000, dtype=dtype)
+    found, expected = near_far(origins, directions, BOX, 0.1), reference.near_far(origins, directions, list(BOX), 0.1)
+    assert torch.equal(torch.stack(found), torch.stack(expected))
+    exact = reference.near_far(origins.double(), directions.double(), list(BOX), 0.1)
+    assert apart(found[0], exact[0]) < 1e-5
+
+
+# --- Marching
+
+
+def test_samples_lie_on_the_lattice_in_occupied_cells(path):
+    origins, directions, starts, fars, occupancy = scene()
+    samples = march_rays(origins, directions, starts, fars, occupancy, STEP)
+    assert len(samples.ts) > 300
+    k = (samples.ts - starts[samples.rays]) / STEP
+    assert (k - k.round()).abs().max() < 1e-3
+    assert (samples.ts < fars[samples.rays]).all()
+    torch.testing.assert_close(
+        samples.positions, origins[samples.rays] + samples.ts[:, None] * directions[samples.rays]
+    )
+    assert reference.occupied(samples.positions, *numbers(occupancy)).all()
+    firsts, counts = samples.spans.unbind(1)
+    assert torch.equal(firsts, counts.cumsum(0) - counts) and counts.sum() == len(samples.ts)
+    assert torch.equal(samples.rays, torch.arange(len(origins)).repeat_interleave(counts))
+
+
+@given(
+    st.integers(0, 2**31), st.sampled_from([4, 8, 32]), st.sampled_from([0.0, 0.003, 0.1, 0.7, 1.0]),
+    st.floats(0.004, 0.3), st.sampled_from([1, 3, 200]), st.sampled_from([None, 0, 50, 4000]),
+    st.sampled_from([0, 1, 2]),
+)  # fmt: skip
+@settings(deadline=None, max_examples=60)
+def test_layout_is_exactly_the_references(seed, resolution, share, step, limit, capacity, flat):
+    """Jumping over empty cells finds every sample, also of rays along or almost along an axis, and on cells' faces."""
+    if not kernels.ready("raymarching", CPU):
+        pytest.skip("NO COMPILED KERNELS")
+    torch.manual_seed(seed)
+    origins, directions, _, _, occupancy = scene(30, share, resolution)
+    if flat:
+        directions[:, :flat] *= 1e-7
+        origins[:15] = (origins[:15] * 4).round() / 4
+    nears, fars = near_far(origins, directions, BOX)
+    rays = origins, directions, nears, fars
+    found = march_rays(*rays, occupancy, step, limit, capacity)
+    expected = reference.march_rays(*rays, *numbers(occupancy), step, limit, capacity)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert capacity is None or len(found.ts) == capacity
+
+
+def test_same_layout_on_any_number_of_threads(compiled):
+    rays = scene(9000)
+    found = []
+    for threads in (1, 4):
+        torch.set_num_threads(threads)
+        found.append(march_rays(*rays, STEP))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_nothing_to_find(path):
+    origins, directions, starts, fars, _ = scene(20)
+    empty = Occupancy(torch.zeros(64, dtype=torch.uint8), BOX)
+    samples = march_rays(origins, directions, starts, fars, empty, STEP)
+    assert len(samples.ts) == 0 and (samples.spans == 0).all()
+    composited = composite_rays(torch.zeros(0), torch.zeros(0, 3), torch.zeros(0), samples)
+    assert composited.image.shape == (20, 3) and (composited.image == 0).all() and (composited.opacities == 0).all()
+    none = march_rays(origins[:0], directions[:0], starts[:0], fars[:0], empty, STEP)
+    assert none.spans.shape == (0, 2)
+    assert LivingRays(origins, directions, starts, fars, empty, STEP).march(4) is None
+    assert LivingRays(origins[:0], directions[:0], starts[:0], fars[:0], empty, STEP).march(4) is None
+
+
+def test_strange_rays_end(path):
+    """NaN and infinity find nothing and hang nothing."""
+    origins, directions, starts, fars, occupancy = scene(4)
+    origins[0], directions[1], starts[2] = math.nan, math.nan, math.nan
+    fars[3] = math.nan
+    assert len(march_rays(*(t[2:] for t in (origins, directions, starts, fars)), occupancy, STEP).ts) == 0
+    nears, fars = near_far(origins[:2], directions[:2], BOX)
+    assert torch.equal(nears, fars)
+
+
+# --- Compositing
+
+
+def composited_inputs(dtype=torch.float64, n=20, channels=4):
+    rays = scene(n, 0.2)
+    samples = march_rays(*rays, STEP)
+    samples = samples._replace(ts=samples.ts.to(dtype))
+    m = len(samples.ts)
+    sigmas = (30 * torch.rand(m, dtype=dtype)).requires_grad_()
+    deltas = STEP * (0.5 + torch.rand(m, dtype=dtype))
+    return sigmas, torch.rand(m, channels, dtype=dtype).requires_grad_(), deltas, samples
+
+
+def test_two_samples_by_hand(path):
+    """NeRF, equation 3, with the numbers written out."""
+    samples = Samples(torch.zeros(2, 3), torch.tensor([1.0, 3.0]), torch.zeros(2).long(), torch.tensor([[0, 2]]))
+    halves = torch.full((2,), math.log(2) / 0.1)  # each lets half of the light through
+    found = composite_rays(halves, torch.tensor([[1.0], [10.0]]), torch.full((2,), 0.1), samples)
+    assert found.weights.tolist() == pytest.approx([0.5, 0.25])
+    assert found.image.item() == pytest.approx(0.5 + 2.5)
+    assert found.depths.item() == pytest.approx(0.5 + 0.75)
+    assert found.opacities.item() == pytest.approx(0.75)
+    stopped = composite_rays(halves, torch.ones(2, 1), torch.full((2,), 0.1), samples, threshold=0.6)
+    assert stopped.weights.tolist() == pytest.approx([0.5, 0])
+
+
+@pytest.mark.parametrize("threshold", [0, 0.02])
+def test_compositing_agrees_with_the_reference(compiled, threshold):
+    """Values, and gradients of all four outputs at once."""
+    sigmas, features, deltas, samples = composited_inputs()
+    found = composite_rays(sigmas, features, deltas, samples, threshold)
+    opaque = -math.log(threshold) if threshold else math.inf
+    expected = reference.composite_rays(sigmas, features, deltas, samples.ts, samples.spans, opaque)
+    torch.testing.assert_close(tuple(found), expected)
+    if threshold:
+        assert (found.weights == 0).any()  # rays did stop
+    grads = [torch.randn_like(t) for t in expected]
+    torch.testing.assert_close(
+        torch.autograd.grad(found, (sigmas, features), grads), torch.autograd.grad(expected, (sigmas, features), grads)
+    )
+
+
+def test_derivatives(path):
+    sigmas, features, deltas, samples = composited_inputs(n=4, channels=2)
+    assert gradcheck(lambda s, f: tuple(composite_rays(s, f, deltas, samples, 0)), (sigmas, features), fast_mode=True)
+
+
+def test_precision_against_float64(compiled):
+    inputs = composited_inputs(torch.float32, 300)
+    sigmas, features, deltas, samples = inputs
+    found = composite_rays(*inputs, threshold=0)
+    doubles = [t.detach().double().requires_grad_() for t in (sigmas, features)]
+    exact = reference.composite_rays(*doubles, deltas.double(), samples.ts.double(), samples.spans, math.inf)
+    assert max(apart(*pair) for pair in zip(found, exact, strict=True)) <= 1e-5
+    grads = [torch.randn_like(t) for t in found]
+    found = torch.autograd.grad(found, (sigmas, features), grads)
+    exact = torch.autograd.grad(exact, doubles, [g.double() for g in grads])
+    assert max(apart(*pair) for pair in zip(found, exact, strict=True)) <= 1e-5
+
+
+def test_gradient_of_one_output_alone(path):
+    """The others do not take part."""
+    sigmas, features, deltas, samples = composited_inputs()
+    found = composite_rays(sigmas, features, deltas, samples)
+    [d_features] = torch.autograd.grad(found.image.sum(), features)
+    torch.testing.assert_close(d_features, found.weights[:, None].expand_as(features).detach())
+
+
+def test_half_is_computed_in_float(path):
+    sigmas, features, deltas, samples = composited_inputs(torch.float32)
+    found = composite_rays(sigmas.half(), features.half(), deltas, samples)
+    assert found.image.dtype == torch.float32
+    assert torch.equal(
+        found.image, composite_rays(sigmas.half().float(), features.half().float(), deltas, samples).image
+    )
+
+
+def test_rows_beyond_the_samples_count_for_nothing(path):
+    rays = scene(20)
+    samples = march_rays(*rays, STEP)
+    room = march_rays(*rays, STEP, capacity=len(samples.ts) + 100)
+    results = []
+    for s in (samples, room):
+        sigmas = torch.full((len(s.ts),), 9.0, requires_grad=True)
+        found = composite_rays(sigmas, s.positions, torch.full_like(s.ts, STEP), s)
+        [grad] = torch.autograd.grad(found.image.sum() + found.weights.sum(), sigmas)
+        results.append((found.image, found.weights, grad))
+    (image, weights, grad), (other, other_weights, other_grad) = results
+    m = len(weights)
+    assert torch.equal(image, other) and torch.equal(weights, other_weights[:m]) and (other_weights[m:] == 0).all()
+    torch.testing.assert_close(grad, other_grad[:m])
+    assert (other_grad[m:] == 0).all()
+
+
+def test_broken_density_shows(path):
+    sigmas, features, deltas, samples = composited_inputs(torch.float32)
+    broken = sigmas.detach().clone()
+    first = samples.spans[samples.spans[:, 1].argmax(), 0]
+    broken[first] = math.nan
+    assert composite_rays(broken, features, deltas, samples).image.isnan().any()
+
+
+def test_an_infinite_density_is_a_wall(path):
+    samples = Samples(torch.zeros(3, 3), torch.arange(3.0), torch.zeros(3).long(), torch.tensor([[0, 3]]))
+    sigmas = torch.tensor([math.log(2), math.inf, 1.0], requires_grad=True)
+    found = composite_rays(sigmas, torch.ones(3, 1), torch.ones(3), samples, threshold=0)
+    assert found.weights.tolist() == pytest.approx([0.5, 0.5, 0])
+    assert torch.autograd.grad(found.depths.sum(), sigmas)[0].isfinite().all()
+
+
+# --- Living rays
+
+
+@pytest.mark.parametrize("limit", [1, 7, 500])
+def test_rounds_give_the_picture_of_one_march(path, limit):
+    rays = scene(60, 0.3)
+    picture, most = LivingRays(*rays, STEP), 0
+    alive = [len(picture.living)]
+    while (samples := picture.march(limit)) is not None:
+        assert samples.spans[:, 1].min() >= 1 and samples.spans[:, 1].max() <= limit
+        assert len(samples.spans) == len(picture.living)
+        picture.composite(samples, *field(samples.positions))
+        alive.append(len(picture.living))
+        most += len(samples.ts)
+    samples = march_rays(*rays, STEP, LAST - 1)
+    whole = composite_rays(*field(samples.positions), torch.full_like(samples.ts, STEP), samples)
+    for found, expected in ((picture.image, whole.image), (picture.depths, whole.depths)):
+        torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(picture.opacities, whole.opacities, atol=2e-5, rtol=1e-5)
+    assert alive == sorted(alive, reverse=True)
+    if limit < 10:
+        assert most < len(samples.ts)  # opaque rays went no further
+
+
+def test_rounds_find_the_same_samples_on_both_paths(compiled, monkeypatch):
+    rays, found = scene(60, 0.3), []
+    for _ in range(2):
+        picture, seen = LivingRays(*rays, STEP), []
+        while (samples := picture.march(6)) is not None:
+            seen += [*samples, picture.living]
+            picture.composite(samples, *field(samples.positions))
+        found.append(seen)
+        monkeypatch.setattr(kernels, "_ready", lambda package, device: False)
+    assert len(found[0]) == len(found[1])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+# --- Tracing, bad input
+
+
+def test_is_traced(compiled):
+    *rays, occupancy = scene(30)
+
+    def render(origins, directions, starts, fars, brightness):
+        samples = march_rays(origins, directions, starts, fars, occupancy, STEP, 64, 2000)
+        sigmas, colors = field(samples.positions)
+        return composite_rays(sigmas, brightness * colors, torch.full_like(samples.ts, STEP), samples).image.sum()
+
+    brightness = torch.tensor(0.5, requires_grad=True)
+    traced = torch.compile(render, backend="aot_eager", fullgraph=True)
+    values = [f(*rays, brightness) for f in (traced, render)]
+    torch.testing.assert_close(*values)
+    grads = [torch.autograd.grad(value, brightness)[0] for value in values]
+    torch.testing.assert_close(*grads)
+
+
+def test_a_march_of_unknown_size_is_traced(compiled):
+    *rays, occupancy = scene(30)
+    march = lambda *rays: march_rays(*rays, occupancy, STEP).positions.sum()
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        traced = torch.compile(march, backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(traced(*rays), march(*rays))
+
+
+def test_registered_as_torch_expects(compiled):
+    origins, directions, starts, fars, occupancy = scene(20)
+    sigmas, features, deltas, samples = composited_inputs()
+    ops = torch.ops.dreamfusion
+    rays = origins, directions, starts, fars, occupancy.bits, list(BOX), STEP
+    torch.library.opcheck(ops.march_rays.default, (*rays, 64, 500))
+    torch.library.opcheck(ops.march_rays.default, (*rays, 64, None))
+    living, steps = torch.arange(20), torch.zeros(20, dtype=torch.int32)
+    torch.library.opcheck(ops.march_living.default, (*rays, 4, living, steps))
+    torch.library.opcheck(ops.composite_rays.default, (sigmas, features, deltas, samples.ts, samples.spans, 9.0))
+    torch.library.opcheck(ops.near_far.default, (origins, directions, list(BOX), 0.0))
+    torch.library.opcheck(ops.packbits.default, (torch.rand(64), 0.5))
+    cells = torch.randint(0, 1024, (9, 3), dtype=torch.int32)
+    torch.library.opcheck(ops.morton3d.default, (cells,))
+    torch.library.opcheck(ops.morton3d_invert.default, (morton3d(cells),))
+    with pytest.raises(NotImplementedError, match="no third derivative"):
+        [grad] = torch.autograd.grad(ops.composite_rays(
+            sigmas, features, deltas, samples.ts, samples.spans, 9.0)[0].sum(), sigmas, create_graph=True)  # fmt: skip
+        grad.sum().backward()
+
+
+def test_bad_input():
+    origins, directions, starts, fars, occupancy = scene(5)
+    sigmas, features, deltas, samples = composited_inputs(torch.float32)
+    for wrong, error, said in [
+        (lambda: morton3d(torch.zeros(3, 3)), TypeError, "cells are torch.float32: give int32"),
+        (lambda: morton3d_invert(torch.zeros(3, 3).int()), ValueError, r"codes have shape \(3, 3\), not \(N,\)"),
+        (lambda: packbits(torch.zeros(9), 0), ValueError, r"density has shape \(9,\)"),
+        (lambda: packbits(torch.zeros(8).half(), 0), TypeError, "density is torch.float16"),
+        (lambda: Occupancy(torch.zeros(64)), TypeError, "pack them to uint8"),
+        (lambda: Occupancy(torch.zeros(65, dtype=torch.uint8)), ValueError, r"bits have shape \(65,\)"),
+        (lambda: Occupancy(occupancy.bits, (0, 0, 0, 1, 1, 0)), ValueError, "box is"),
+        (lambda: near_far(origins, directions[:4], BOX), ValueError, "directions are"),
+        (lambda: near_far(origins.half(), directions, BOX), TypeError, "origins is torch.float16"),
+        (lambda: march_rays(origins, directions, starts[:4], fars, occupancy, STEP), ValueError, "starts are"),
+        (lambda: march_rays(origins, directions, starts, fars, occupancy, 0), ValueError, "step is 0"),
+        (lambda: march_rays(origins, directions, starts, fars, occupancy, STEP, 0), ValueError, "limit is 0"),
+        (lambda: march_rays(origins, directions, starts, fars, occupancy, STEP, 9, -1), ValueError, "capacity is -1"),
+        (lambda: composite_rays(sigmas[1:], features, deltas, samples), ValueError, "sigmas, features and deltas"),
+        (lambda: composite_rays(sigmas, features, deltas, samples, 1), ValueError, "threshold is 1"),
+        (lambda: LivingRays(origins, directions, starts, fars, occupancy, STEP).march(0), ValueError, "limit is 0"),
+    ]:
+        with pytest.raises(error, match=said):
+            wrong()
