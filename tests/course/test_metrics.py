@@ -188,7 +188,7 @@ def test_judged_vectors_of_pictures_of_any_size(networks):
     (lambda: metrics.crops(torch.zeros(3, 8, 8), 2.5), "No square of 2.5 pixels"),
     (lambda: metrics.intra_lpips(torch.zeros(3, 8, 15), lambda x, y: x, 8), "one piece of 8 pixels"),
     (lambda: metrics.intra_lpips(torch.zeros(3, 8, 16), lambda x, y: torch.tensor(float("nan")), 8), "LPIPS is nan"),
-    (lambda: metrics.frechet_distance(torch.zeros(5, 3), torch.zeros(5, 4)), r"not \(5, 3\), \(5, 4\)"),
+    (lambda: metrics.frechet_distance(torch.zeros(5, 3), torch.zeros(5, 4)), r"not \(5, 3\) and \(5, 4\)"),
     (lambda: metrics.frechet_distance(torch.zeros(1, 3), torch.zeros(5, 3)), "two at least"),
     (lambda: metrics.kernel_distance(torch.full((5, 3), float("inf")), torch.zeros(5, 3)), "not finite"),
     (lambda: metrics.kernel_distance(torch.zeros(5, 3), torch.zeros(5, 3), subsets=0), "0 subsets"),
