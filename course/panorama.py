@@ -1,19 +1,79 @@
-"""Looking at a panorama: a camera that pans slowly across it, and a page that turns a closed one under the mouse."""
+"""Panoramas around the lesson: wishes that cannot be, a camera that pans slowly, a page that turns a closed one."""
 
 import base64
 import html
+import math
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from course.errors import CourseError
+from course.models import RequestError
 from course.pictures import Picture, to_pil
 
 
 class PanoramaError(CourseError, ValueError):
     """A panorama cannot be shown; the message says why."""
+
+
+# --- Wishes
+
+
+def check_windows(height: int, width: int, window: int, stride: int) -> None:
+    """Raise RequestError if windows cannot cover latents of height x width; all in latent pixels."""
+    for name, side in (("height", height), ("width", width)):
+        if side < window:
+            raise RequestError(
+                f"A {name} of {side} latent pixels is below one window of {window}: ask for {window} or more, "
+                "or draw a smaller picture without windows, as in lesson 1.2."
+            )
+    if isinstance(stride, bool) or not isinstance(stride, int) or not 1 <= stride <= window:
+        raise RequestError(
+            f"A stride of {stride!r} leaves gaps between windows of {window}: it is a whole number from 1 to {window}."
+        )
+
+
+def check_sync(sync: Any, window: int) -> Any:
+    """The settings of synchronization (lesson 2, `Sync`) if windows of `window` latent pixels can be synchronized so;
+    else raises RequestError."""
+    whole = isinstance(sync.every, int) and sync.every >= 1
+    for name, fits, advice in (
+        ("weight", math.isfinite(sync.weight) and sync.weight > 0, "above 0; use_syncdiffusion=False is without"),
+        ("decay", 0 < sync.decay <= 1, "above 0 and at most 1"),
+        ("until", 0 < sync.until <= 1, "a share of the steps, above 0 and at most 1"),
+        ("every", whole, "a whole number from 1"),
+        (
+            "scale",
+            0 < sync.scale <= 1 and window * sync.scale % 1 == 0,
+            f"a part of 1, such as 0.5, of {window} pixels",
+        ),
+        ("through", sync.through in ("denoiser", "decoder"), "'denoiser' or 'decoder'"),
+    ):
+        if not fits:
+            raise RequestError(f"Synchronization with {name} = {getattr(sync, name)!r} cannot be: it is {advice}.")
+    return sync
+
+
+def check_masks(regions: Sequence[tuple[str, torch.Tensor]], height: int, width: int) -> torch.Tensor:
+    """The masks (R, height, width) of regions, each a prompt and a mask from 0 to 1, or RequestError."""
+    if not regions:
+        raise RequestError("There is no region: give one or more, each a prompt and a mask; or call `sample`.")
+    for prompt, mask in regions:
+        if tuple(mask.shape) != (height, width):
+            raise RequestError(
+                f'The mask of "{prompt}" is {tuple(mask.shape)}; the latents of this picture are {(height, width)}.'
+            )
+        if not (mask.min() >= 0 and 0 < mask.max() <= 1):
+            raise RequestError(f'The mask of "{prompt}" has to be from 0 to 1, and above 0 somewhere.')
+    return torch.stack([mask.float() for _, mask in regions])
+
+
+# --- Looking at it
 
 
 def pan(picture: Picture, width: int, frames: int, closed: bool = False) -> list[Image.Image]:

@@ -350,11 +350,12 @@ def test_the_wall_stands_at_first_and_beyond_the_mask_alone(sd):
     assert 0.7 < noisy.std() < 1.3
 
 
-def test_masks_beside_each_other_need_no_background(lesson):
-    left = (torch.arange(6).expand(4, -1) < 3).float()
-    masks = lesson.check_regions([("a", left), ("b", 1 - left)], 4, 6)
-    assert masks.shape == (3, 1, 4, 6) and not masks[0].any()
-    assert torch.equal(lesson.check_regions([("a", left)], 4, 6)[0, 0], 1 - left)
+def test_regions_that_fill_the_picture_need_no_background(sd):
+    left = (torch.arange(24).expand(8, -1) < 12).float()
+    request = dict(num_sampling_steps=1, stride=4)
+    regions = [("a duck", left), ("a car on mars", 1 - left)]
+    pictures = [sd.sample_regions(background, regions, **request) for background in ("a beach", "a tree")]
+    assert torch.equal(*pictures)
 
 
 # --- What it refuses
