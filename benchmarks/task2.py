@@ -50,7 +50,7 @@ PLACES = {  # what the prompt says, and what the judge calls it
 }  # fmt: skip
 TIMES = ("", " at sunset", " at night", " at dawn")
 PANORAMAS, CLOSED, TRADED = 24, 60, 4
-WIDE = (256, 1024)
+WIDE, STRIDES = (256, 1024), (4, 8, 16)  # pixels; of windows of 32 latent pixels
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -189,14 +189,16 @@ def closure_rows(reduced: bool) -> list[Row]:
     count, steps = (3, 4) if reduced else (CLOSED, STEPS)
     within, worst = 0, 0.0
     for i, (prompt, _, seed) in enumerate(tqdm(landscapes(count), desc="closed", leave=False)):
-        stride = (4, 8, 16)[i % 3]
+        stride = STRIDES[i % len(STRIDES)]
         picture = sd.sample(
             prompt, height=WIDE[0], width=WIDE[1], stride=stride, closed=True, num_sampling_steps=steps, seed=seed
         )
         columns = metrics.column_steps(picture)
         within += bool(columns[-1] <= columns[:-1].quantile(0.95))
         worst = max(worst, float(columns[-1] / columns[:-1].max()))
-    about = f"{count} closed panoramas {WIDE[0]}x{WIDE[1]}, strides 4, 8, 16: step across the wrap"
+    about = (
+        f"{count} closed panoramas {WIDE[0]}x{WIDE[1]}, strides {', '.join(map(str, STRIDES))}: step across the wrap"
+    )
     least = 54 * count // 60
     return [
         Row(f"{about}, within the 95th percentile of the others", within, f"of {count}", ">=", least),
@@ -330,7 +332,9 @@ def large(toy: bool) -> tuple[Any, Any]:
         norm_num_groups=4 if toy else 32, layers_per_block=1 if toy else 2,
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
     )  # fmt: skip
-    pipe.scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
+    pipe.scheduler = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
+    )
     if DEVICE.type == "cuda":
         pipe.to(torch.float16)
     pipe.save_pretrained(folder)
@@ -379,7 +383,9 @@ def large_rows(reduced: bool) -> list[Row]:
         if not reduced:
             those.sample_latents("a beach", **(sync | {"num_sampling_steps": 1}))
         spent[name], _ = timed(partial(those.sample_latents, "a beach", **sync))
-        rows.append(Row(f"{about}: a step of Sync, paper's setting, stride 16, {name}", spent[name] / few, "s"))
+        rows.append(
+            Row(f"{about}: a step of Sync, paper's setting, {sd.distance_name}, {name}", spent[name] / few, "s")
+        )
     faster = spent["one window at a time"] / spent["windows in batches"]
     rows.append(Row(f"{about}: Sync, windows in batches beside one at a time", faster, "x", ">=", 2.0))
     return rows

@@ -29,6 +29,9 @@ ASSETS: dict[str, Path | tuple[str, str]] = {
     "steps.png": ("task_1_1_Stable_Diffusion_intro", "4. The number of steps"),
     "sd_demo.gif": ("task_1_2_Stable_Diffusion_detailed", "A clip of it"),
     "words.png": ("task_1_2_Stable_Diffusion_detailed", "10. A look inside: the words"),
+    "panoramas.png": ("task_2_Joint_Diffusion", "Side by side"),
+    "sync_demo.gif": ("task_2_Joint_Diffusion", "A clip of it"),
+    "tradeoff.png": ("task_2_Joint_Diffusion", "5. Speed against coherence"),
 }
 
 
