@@ -31,6 +31,7 @@ MINUTES: dict[str, float | None] = {
     "task_1_2_Stable_Diffusion_detailed": 2.0,
     "task_1_3_ControlNet": 4.0,
     "make_video": 0.3,
+    "task_2_Joint_Diffusion": None,
 }
 RUN = "import sys; from course import notebooks; notebooks.execute(notebooks.read(sys.argv[1]))"
 

@@ -39,6 +39,8 @@ SEED = 2  # one for all, not the best of many for each
 STEPS, GUIDANCE_SCALE = 25, 5.0
 COLUMNS = 6
 TO_SEE = "**What to see.**"  # how a lesson begins the text below its pictures
+# Pages that lessons leave under outputs/, and what a link to them says.
+PAGES = {"task_2_Joint_Diffusion": (Path("task_2/turn.html"), "Turn the closed panorama")}
 FORMATS = {"image/png": "png", "image/jpeg": "jpg", "image/gif": "gif", "video/mp4": "mp4"}
 
 
@@ -197,6 +199,9 @@ def page(sections: list[Section], root: Path) -> str:
         line = html.escape(section.line)
         if section.lesson:
             line += f' <a href="{address(section.lesson, root)}">{html.escape(section.lesson.name)}</a>'
+            own, words = PAGES.get(section.lesson.stem, (Path(), ""))
+            if words and (root / own).exists():
+                line += f' · <a href="{address(root / own, root)}">{html.escape(words)}</a>'
         parts.append(
             f"<section><h2>{html.escape(section.title)}</h2><p>{line}</p>{error}"
             f'<div class="{"wide" if lesson else "few"}">{figures}</div></section>'

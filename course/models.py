@@ -58,6 +58,7 @@ ESTIMATORS = {
     "depth": "depth-anything/Depth-Anything-V2-Small-hf",
     "normals": "prs-eth/marigold-normals-v1-1",
 }
+CLIP = "openai/clip-vit-base-patch32"  # reads pictures and texts for `course.metrics`
 NAMES = ("pocket", *HUB)
 NEEDED = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 # The parts diffusers loads, in the one format that is safe to read; repositories also hold the same weights in others.

@@ -6,13 +6,16 @@ so `LPIPS(net="vgg")` can stand in its place where there is a network.
 """
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
+from course.errors import CourseError
 from course.inputs import Preprocess
-from course.models import embedded, hide_loading_bars
+from course.models import Model, embedded, hide_loading_bars
 
 
 class PerceptualDistance(torch.nn.Module):
@@ -56,3 +59,28 @@ class PerceptualDistance(torch.nn.Module):
             shares.append(share.view(-1, 1, 1, 1))
         total = torch.stack(shares).sum(dim=0)
         return (total, shares) if retPerLayer else total
+
+
+def find_distance(model: Model) -> tuple[str, Callable[..., Any]]:
+    """The distance that guides pictures of `model`, on its device, and its name: LPIPS on VGG, or the embedded one for
+    the embedded model, and where LPIPS cannot be had; one line then says so."""
+    if not model.is_embedded:
+        try:
+            return "LPIPS (VGG)", published_lpips("vgg", model.device)
+        except CourseError as error:
+            print(f"{error} It takes its place.")
+    return "the embedded distance", PerceptualDistance().to(model.device)
+
+
+def published_lpips(net: str, device: str | torch.device = "cpu") -> Any:
+    """`lpips.LPIPS(net=...)` on a device, frozen. Raises CourseError if the package or its trunk cannot be had."""
+    try:
+        import lpips
+
+        distance = lpips.LPIPS(net=net, verbose=False)
+    except (ImportError, OSError, RuntimeError) as error:
+        raise CourseError(
+            f"LPIPS on {net} cannot be had here ({error}). It takes the package lpips, a torchvision that fits torch, "
+            "and a network the first time. The embedded distance needs none of that."
+        ) from error
+    return distance.to(device).eval().requires_grad_(False)

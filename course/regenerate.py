@@ -31,6 +31,9 @@ ASSETS: dict[str, Path | tuple[str, str]] = {
     "sd_demo.gif": ("task_1_2_Stable_Diffusion_detailed", "A clip of it"),
     "words.png": ("task_1_2_Stable_Diffusion_detailed", "10. A look inside: the words"),
     "control.png": ("task_1_3_ControlNet", "One ControlNet for each"),
+    "panoramas.png": ("task_2_Joint_Diffusion", "Side by side"),
+    "sync_demo.gif": ("task_2_Joint_Diffusion", "A clip of it"),
+    "tradeoff.png": ("task_2_Joint_Diffusion", "5. Speed against coherence"),
 }
 
 

@@ -640,6 +640,133 @@ def test_the_loss_of_training_and_its_mistakes(control_lesson, by_edges, kind, m
 
 # --- make_video
 
+# --- Task 2
+
+
+@pytest.fixture(scope="module")
+def joint():
+    return notebooks.definitions(notebooks.read(notebooks.ROOT / "task_2_Joint_Diffusion.ipynb"))
+
+
+@pytest.fixture(scope="module")
+def joint_sd(joint, model):
+    return joint.JointDiffusion(model)
+
+
+def test_denoised_windows_and_their_mistakes(joint):
+    checks.denoised_windows(joint.denoise_windows)
+    right, x_0 = joint.denoise_windows, joint.foresee
+    for wrong, advice in [
+        (lambda x, n, a, b: None, "still empty"),
+        (lambda x, n, a, b: (x, n), "a tuple"),
+        (lambda x, n, a, b: right(x, n, a, b)[:1], "shape of the windows"),
+        (lambda x, n, a, b: x, "as they were"),
+        (lambda x, n, a, b: x_0(x, n, a), "That is x_0"),
+        (lambda x, n, a, b: right(x, n, a, a) + 0 * b, "as they were"),
+        (lambda x, n, a, b: b * x_0(x, n, a) + (1 - b) * n, "has roots"),
+        (lambda x, n, a, b: b.sqrt() * x + (1 - b).sqrt() * n, "has to be mixed with x_0"),
+        (lambda x, n, a, b: right(x, n, a, 1 - b), "exchanged"),
+        (lambda x, n, a, b: b.sqrt() * x_0(x, n, a), "noise is missing"),
+        (lambda x, n, a, b: right(x, n, a, b) * 1.1, "not those of formula"),
+    ]:
+        told(advice, checks.denoised_windows, wrong)
+
+
+def added(value, views, weights, change):
+    """A sum over views in which `change` says what comes in the place of what was there."""
+    for weight, (rows, columns) in zip(weights, views, strict=True):
+        value[..., rows, columns] = change(value[..., rows, columns], weight)
+    return value
+
+
+def test_overlaps_and_their_mistakes(joint):
+    checks.overlapping(joint.overlaps, joint.window_views)
+
+    def overlaps(change):
+        return lambda views, weights, h, w: added(torch.zeros(1, 1, h, w), views, weights, change)
+
+    checks.overlapping(overlaps(lambda old, new: old + new), joint.window_views)
+    for wrong, advice in [
+        (lambda views, weights, h, w: None, "still empty"),
+        (lambda views, weights, h, w: torch.zeros(1, 1, h, w), "still empty"),
+        (lambda views, weights, h, w: torch.ones(h, w), "The shape is"),
+        (overlaps(lambda old, new: new), "last one alone"),
+        (overlaps(lambda old, new: old + 1), "weights: .= weight"),
+        (overlaps(lambda old, new: old + 2 * new), "not the sums"),
+    ]:
+        told(advice, checks.overlapping, wrong, joint.window_views)
+
+
+def test_the_average_and_its_mistakes(joint):
+    checks.fusion(joint.fuse, joint.window_views)
+
+    def fuse(change=lambda old, new: old + new, weigh=True, divide=lambda total, counts: total):
+        def fused(windows, views, weights, total):
+            counts = joint.overlaps(views, torch.ones_like(weights), *total.shape[-2:])
+            parts = weights * windows if weigh else windows
+            value = added(torch.zeros(1, windows.shape[1], *total.shape[-2:]), views, parts, change)
+            return value / divide(total, counts)
+
+        return fused
+
+    checks.fusion(fuse(), joint.window_views)
+    for wrong, advice in [
+        (lambda windows, views, weights, total: None, "still empty"),
+        (lambda windows, views, weights, total: windows, "the panorama is a tensor"),
+        (lambda windows, views, weights, total: fuse()(0 * windows, views, weights, total), "Nothing has been added"),
+        (fuse(divide=lambda total, counts: 1), "not averaged"),
+        (fuse(weigh=False), "not weighted"),
+        (fuse(weigh=False, divide=lambda total, counts: counts), "same say"),
+        (fuse(divide=lambda total, counts: counts), "not by the number"),
+        (fuse(change=lambda old, new: new), "last one alone"),
+        (fuse(divide=lambda total, counts: total + 1), "not the weighted average"),
+    ]:
+        told(advice, checks.fusion, wrong, joint.window_views)
+
+
+def test_the_anchor_and_its_mistakes(joint, joint_sd):
+    checks.anchor_picture(joint_sd)
+    right = joint.foresee_anchor
+
+    def loose(self, window, noise, alpha_bar, scale):
+        return self.decode_small(joint.foresee(window, noise, alpha_bar), scale)
+
+    for wrong, advice in [
+        (lambda self, x, n, a, scale: None, "still empty"),
+        (lambda self, x, n, a, scale: [right(self, x, n, a, scale)], "a list"),
+        (lambda self, x, n, a, scale: joint.foresee(x, n, a), "those are latents"),
+        (lambda self, x, n, a, scale: right(self, x, n, a, 1), "`scale` makes no difference"),
+        (lambda self, x, n, a, scale: self.decode_small(x, scale).detach(), "as it is now"),
+        (lambda self, x, n, a, scale: right(self, x, -n, a, scale), "not the picture of x_0"),
+        (loose, "keep @torch.no_grad"),
+    ]:
+        told(advice, checks.anchor_picture, changed(joint_sd, foresee_anchor=wrong))
+
+
+def test_the_descent_and_its_mistakes(joint, joint_sd):
+    checks.descent(joint_sd)
+    right = joint.descend
+
+    def move(self, windows, look, anchor, factor):
+        """`factor` times the gradient."""
+        return (windows - right(self, windows, look, anchor, 1.0)) * factor
+
+    for wrong, advice in [
+        (lambda self, x, look, anchor, w: None, "still empty"),
+        (lambda self, x, look, anchor, w: [x], "a list"),
+        (lambda self, x, look, anchor, w: x[:1], "The shape is"),
+        (lambda self, x, look, anchor, w: x, "as they were"),
+        (lambda self, x, look, anchor, w: x + move(self, x, look, anchor, w), "Uphill"),
+        (lambda self, x, look, anchor, w: x - move(self, x, look, anchor, 1024 * w), "still enlarged"),
+        (lambda self, x, look, anchor, w: x - move(self, x, look, anchor, w / 1024), "was not multiplied"),
+        (lambda self, x, look, anchor, w: x - move(self, x, look, anchor, w / 2), "not their mean"),
+        (lambda self, x, look, anchor, w: -move(self, x, look, anchor, w), "gradient alone"),
+        (lambda self, x, look, anchor, w: x - move(self, x, look, anchor, w).flip(-1), "do not move along"),
+        (lambda self, x, look, anchor, w: right(self, x, look, anchor, 1.0), "`weight` makes no difference"),
+        (lambda self, x, look, anchor, w: right(self, x, look, anchor, w).requires_grad_(), "graph of gradients"),
+    ]:
+        told(advice, checks.descent, changed(joint_sd, descend=wrong))
+
 
 def number(name: str) -> int:
     return int("".join(itertools.takewhile(str.isdigit, name.removeprefix("frame_"))))

@@ -90,3 +90,11 @@ def test_neighbours_get_one_height_and_nothing_is_blown_up(tmp_path):
     assert 'src="a%20b.png"' in text and "x &lt; y" in text
     assert "flex: 4.00 1 1000px; max-width: max(300px, 1040px)" in text
     assert "flex" not in demo.figure(demo.Shown(tmp_path / "a b.png", ""), tmp_path, justified=False)
+
+
+def test_a_page_that_a_lesson_leaves_is_linked(tmp_path):
+    section = demo.Section("Joint", lesson=tmp_path / "lessons" / "task_2_Joint_Diffusion.ipynb")
+    assert "turn.html" not in demo.page([demo.Section("First"), section], tmp_path)  # it is not there
+    (tmp_path / "task_2").mkdir()
+    (tmp_path / "task_2" / "turn.html").write_text("")
+    assert '<a href="task_2/turn.html">Turn the closed panorama</a>' in demo.page([demo.Section(""), section], tmp_path)

@@ -1,0 +1,459 @@
+"""The figures of Task 2: `python -m benchmarks.task2 [GROUP ...]` prints them and stores them in results/task2.json.
+
+averaging  the fused panorama of lesson 2 beside a least-squares solution in float64
+coverage   random sizes, strides and wraps: is every latent in a window?
+coherence  landscapes by both methods from the same seeds; their pieces beside single pictures of the same model
+closure    closed panoramas: the step across the wrap among those of all columns
+tradeoff   what each way to save time costs in coherence
+cpu        a panorama on two cores, in a process of its own; wants a machine with nothing else to do
+large      networks of the size of Stable Diffusion 2.1 with random weights: time beside diffusers' panorama pipeline,
+           and beside one window at a time; wants a GPU
+memory     the same: the peak of memory, and how it grows with the width; wants a GPU
+
+All code under test is that of the notebook. `--reduced` is a rehearsal, with few pictures, few steps and toy networks:
+its rows are printed and not stored. Without a GPU the last two groups run in this form.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from functools import cache, partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPanoramaPipeline, UNet2DConditionModel
+from torch import Tensor
+from tqdm import tqdm
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from course import metrics, notebooks
+from course.judge import Judge
+from course.models import Model, find_model, load_pipeline
+from pocket.evaluate import Row, machine, store, table
+
+RESULTS = Path(__file__).resolve().parent / "results" / "task2.json"
+LESSON = notebooks.ROOT / "task_2_Joint_Diffusion.ipynb"
+STEPS = 25
+PLACES = {  # what the prompt says, and what the judge calls it
+    "mountains": "mountains", "a beach": "beach", "a desert": "desert", "a forest": "forest",
+    "a city skyline": "city skyline", "a meadow": "meadow", "an ocean with islands": "ocean",
+    "snowy hills": "snowy hills", "a canyon": "canyon", "a landscape on mars": "mars",
+}  # fmt: skip
+TIMES = ("", " at sunset", " at night", " at dawn")
+PANORAMAS, CLOSED, TRADED = 24, 60, 4
+WIDE, STRIDES = (256, 1024), (4, 8, 16)  # pixels; of windows of 32 latent pixels
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@cache
+def lesson() -> ModuleType:
+    return notebooks.definitions(notebooks.read(LESSON), {"STEPS": STEPS})
+
+
+@cache
+def pocket() -> Any:
+    """The lesson's class on the embedded model."""
+    return lesson().JointDiffusion(find_model("pocket"))
+
+
+def landscapes(count: int) -> list[tuple[str, str, int]]:
+    """Prompt, place and seed of `count` landscapes: all places in turn, at changing times of day."""
+    places = list(PLACES)
+    chosen = [(i, places[i % len(places)], TIMES[(i + i // len(places)) % len(TIMES)]) for i in range(count)]
+    return [(place + when, PLACES[place], 100 + i) for i, place, when in chosen]
+
+
+def mean(values: Iterable[float]) -> float:
+    return statistics.fmean(values)
+
+
+# --- Exactness
+
+
+def averaging_rows(reduced: bool) -> list[Row]:
+    """The largest difference over random window sets, weights and sizes."""
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda low, high: int(torch.randint(low, high, (1,), generator=generator))
+    worst, count = 0.0, 10 if reduced else 200
+    for _ in range(count):
+        window = draw(2, 9)
+        height, width = window + draw(0, 8), window + draw(0, 30)
+        views = lesson().window_views(height, width, window, draw(1, window + 1), closed=bool(draw(0, 2)))
+        windows = torch.randn((len(views), 4, window, window), generator=generator)
+        weights = 0.01 + torch.rand((len(views), 1, window, window), generator=generator)
+        total = lesson().overlaps(views, weights, height, width)
+        found = lesson().fuse(windows, views, weights, total)
+        worst = max(worst, float((found.double() - least_squares(windows, views, weights, height, width)).abs().max()))
+    return [
+        Row(f"fused panorama beside the float64 least-squares solution ({count} window sets)", worst, "", "<=", 1e-6)
+    ]
+
+
+def least_squares(windows: Tensor, views: list[Any], weights: Tensor, height: int, width: int) -> Tensor:
+    """argmin over J of the sum of W (F(J) - window)^2, (1, C, height, width), from its normal equations, float64."""
+    pixels = height * width
+    places = torch.cat([(rows * width + columns).flatten() for rows, columns in views])
+    w = weights.double().flatten()
+    system = torch.zeros(len(places), pixels, dtype=torch.float64)
+    system[torch.arange(len(places)), places] = 1
+    wanted = windows.double().movedim(1, -1).reshape(len(places), -1)
+    normal = system.T @ (w[:, None] * system)
+    solution = torch.linalg.solve(normal, system.T @ (w[:, None] * wanted))  # (pixels, C)
+    return solution.T.reshape(1, -1, height, width)
+
+
+def coverage_rows(reduced: bool) -> list[Row]:
+    generator = torch.Generator().manual_seed(1)
+    draw = lambda low, high: int(torch.randint(low, high, (1,), generator=generator))
+    bare, count = 0, 500
+    for _ in range(count):
+        window, closed = draw(2, 33), bool(draw(0, 2))
+        height, width = window + draw(0, 64), window + draw(0, 256)
+        views = lesson().window_views(height, width, window, draw(1, window + 1), closed)
+        seen, wraps = torch.zeros(height, width), not closed
+        for rows, columns in views:
+            seen[rows, columns] = 1
+            wraps = wraps or bool(((columns[:-1] == width - 1) & (columns[1:] == 0)).any())
+        bare += not (bool(seen.all()) and wraps)
+    return [Row(f"of {count} random sizes, strides and wraps: with a latent or a wrap in no window", bare, "", "<=", 0)]
+
+
+# --- What the pictures look like
+
+
+def coherence_rows(reduced: bool) -> list[Row]:
+    """Both methods from the same seeds, and single pictures of the same prompts for FID and KID."""
+    sd, networks, judge = pocket(), metrics.find_networks(device=DEVICE), Judge(DEVICE)
+    count, steps = (2, 6) if reduced else (PANORAMAS, STEPS)
+    rows, values, pieces = [], {}, {}
+    singles = single_pictures(landscapes(count), 4, steps)
+    for name, synchronized in (("Multi", False), ("Sync", True)):
+        made = []
+        for prompt, _, seed in tqdm(landscapes(count), desc=name, leave=False):
+            request = dict(height=WIDE[0], width=WIDE[1], num_sampling_steps=steps, seed=seed)
+            made.append(sd.sample(prompt, use_syncdiffusion=synchronized, **request).to(DEVICE))
+        found = judged(made, landscapes(count), networks, judge)
+        values[name], pieces[name] = found, torch.cat([metrics.crops(picture, WIDE[0]) for picture in made])
+        vectors = networks.embed(pieces[name])
+        found["FID of pieces, judge's features"] = metrics.frechet_distance(vectors, networks.embed(singles))
+        found["KID of pieces x 1000, judge's features"] = 1000 * metrics.kernel_distance(
+            vectors, networks.embed(singles)
+        )
+        rows += [
+            Row(f"{count} landscapes {WIDE[0]}x{WIDE[1]}, {name}: {what}", value, "") for what, value in found.items()
+        ]
+    about = f"{count} landscapes {WIDE[0]}x{WIDE[1]}, Sync / Multi: "
+    ratio = lambda what: values["Sync"][what] / values["Multi"][what]
+    rows.append(Row(about + "Intra-LPIPS", ratio("Intra-LPIPS"), "", "<=", 0.80))
+    rows.append(Row(about + "Intra-Style-L x 100", ratio("Intra-Style-L x 100"), "", "<="))
+    rows.append(Row(about + "CLIP score", ratio("CLIP score"), "", ">=", 0.98))
+    return rows
+
+
+def judged(pictures: list[Tensor], asked: list[Any], networks: metrics.Networks, judge: Judge) -> dict[str, float]:
+    """The figures of panoramas (3, H, W): the mean over panoramas, or over their pieces."""
+    size, pieces = WIDE[0], [metrics.crops(picture, WIDE[0]) for picture in pictures]
+    texts = [prompt for (prompt, _, _), own in zip(asked, pieces, strict=True) for _ in own]
+    places = [place for (_, place, _), own in zip(asked, pieces, strict=True) for _ in own]
+    seen = [reading["landscape"] for reading in judge(list(torch.cat(pieces)))]
+    right = mean(float(a == b) for a, b in zip(seen, places, strict=True))
+    return {
+        "Intra-LPIPS": mean(metrics.intra_lpips(picture, networks.distance, size) for picture in pictures),
+        "Intra-Style-L x 100": 100 * mean(metrics.intra_style_loss(p, networks.features, size) for p in pictures),
+        "CLIP score": metrics.clip_score(torch.cat(pieces), texts, networks.clip),
+        "pieces in which the judge sees the landscape asked for, in percent": 100 * right,
+    }
+
+
+def single_pictures(asked: list[Any], each: int, steps: int) -> Tensor:
+    """`each` pictures (N, 3, 256, 256) of every prompt, of one window, by the same code."""
+    sd, size = pocket(), pocket().model.image_size
+    return torch.stack([
+        sd.sample(prompt, height=size, width=size, num_sampling_steps=steps, seed=10_000 * (1 + k) + seed).to(DEVICE)
+        for prompt, _, seed in tqdm(asked, desc="single pictures", leave=False) for k in range(each)
+    ])  # fmt: skip
+
+
+def closure_rows(reduced: bool) -> list[Row]:
+    """How the step across the wrap ranks among the steps between all other columns, at three strides."""
+    sd = pocket()
+    count, steps = (3, 4) if reduced else (CLOSED, STEPS)
+    within, worst = 0, 0.0
+    for i, (prompt, _, seed) in enumerate(tqdm(landscapes(count), desc="closed", leave=False)):
+        stride = STRIDES[i % len(STRIDES)]
+        picture = sd.sample(
+            prompt, height=WIDE[0], width=WIDE[1], stride=stride, closed=True, num_sampling_steps=steps, seed=seed
+        )
+        columns = metrics.column_steps(picture)
+        within += bool(columns[-1] <= columns[:-1].quantile(0.95))
+        worst = max(worst, float(columns[-1] / columns[:-1].max()))
+    about = (
+        f"{count} closed panoramas {WIDE[0]}x{WIDE[1]}, strides {', '.join(map(str, STRIDES))}: step across the wrap"
+    )
+    least = 54 * count // 60
+    return [
+        Row(f"{about}, within the 95th percentile of the others", within, f"of {count}", ">=", least),
+        Row(f"{about}, beside the largest of the others, worst", worst, "x", "<=", 1.5),
+    ]
+
+
+def choices(sd: Any) -> dict[str, dict[str, Any]]:
+    """The settings of section 5 of the lesson."""
+    paper, recommended = sd.paper(), sd.recommended()
+    named = {
+        "full": paper,
+        "first third": paper._replace(until=1 / 3),
+        "every third": paper._replace(every=3),
+        "half size": paper._replace(scale=0.5),
+        "decoder alone": recommended._replace(until=1.0, scale=1.0),
+        "recommended": recommended,
+    }
+    return {"Multi": {}} | {name: {"use_syncdiffusion": True, "sync": sync} for name, sync in named.items()}
+
+
+def tradeoff_rows(reduced: bool) -> list[Row]:
+    """Each choice on the same prompts and seeds, in turn, so that all see the machine in the same state."""
+    sd, networks = pocket(), metrics.find_networks(device=DEVICE)
+    count, request = (
+        (1, {"num_sampling_steps": 2, "width": 512}) if reduced else (TRADED, {"num_sampling_steps": STEPS})
+    )
+    seconds: dict[str, list[float]] = {name: [] for name in choices(sd)}
+    apart: dict[str, list[float]] = {name: [] for name in choices(sd)}
+    for settings in choices(sd).values():  # the first call of a kind is slower than the others
+        if DEVICE.type == "cuda":
+            sd.sample("a beach", **settings, **(request | {"num_sampling_steps": 2}))
+    for prompt, _, seed in tqdm(landscapes(count), desc="choices", leave=False):
+        for name, settings in choices(sd).items():
+            took, picture = timed(partial(sd.sample, prompt, seed=seed, **settings, **request))
+            seconds[name].append(took)
+            apart[name].append(metrics.intra_lpips(picture.to(DEVICE), networks.distance, WIDE[0]))
+    times = {name: statistics.median(values) for name, values in seconds.items()}
+    rows = []
+    for name in times:
+        about = f"{count} landscapes, {name}"
+        rows.append(Row(f"{about}: time beside Multi", times[name] / times["Multi"], "x"))
+        rows.append(Row(f"{about}: Intra-LPIPS", mean(apart[name]), ""))
+    gain = {name: mean(apart["Multi"]) - mean(apart[name]) for name in ("full", "recommended")}
+    if gain["full"] > 0:
+        rows.append(
+            Row(
+                "recommended: share of the gain of full synchronization",
+                gain["recommended"] / gain["full"],
+                "",
+                ">=",
+                0.8,
+            )
+        )
+    slower = times["recommended"] / times["Multi"]
+    rows.append(Row("recommended: time beside Multi", slower, "x", "<=", 1.5 if DEVICE.type == "cuda" else None))
+    return rows
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds, and the result. On a GPU until all of it is done."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    found = work()
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began, found
+
+
+# --- Two cores
+
+
+ALONE = """
+import json, sys, time, torch
+from benchmarks import task2
+torch.set_num_threads(2)
+sd, times = task2.pocket(), {}
+steps = int(sys.argv[1])
+for name, synchronized in (("Multi", False), ("Sync", True)):
+    sd.sample("a beach", num_sampling_steps=1, use_syncdiffusion=synchronized)
+    began = time.perf_counter()
+    sd.sample("a forest", height=256, width=1024, stride=8, num_sampling_steps=steps, use_syncdiffusion=synchronized)
+    times[name] = time.perf_counter() - began
+print(json.dumps(times))
+"""
+
+
+def cpu_rows(reduced: bool) -> list[Row]:
+    steps = 1 if reduced else STEPS
+    two = sorted(os.sched_getaffinity(0))[:2] if hasattr(os, "sched_getaffinity") else []
+    pin = (lambda: os.sched_setaffinity(0, two)) if two else None
+    settings = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
+    command = [sys.executable, "-c", ALONE, str(steps)]
+    done = subprocess.run(
+        command, cwd=notebooks.ROOT, env=os.environ | settings, preexec_fn=pin, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise RuntimeError(f"the measurement on two cores failed:\n{done.stderr.strip()[-2000:]}")
+    times = json.loads(done.stdout.splitlines()[-1])
+    about = f"two CPU cores, 256x1024, stride 8 of 32, {steps} steps"
+    here = machine(gpu=False)
+    return [
+        Row(f"{about}: {name}", times[name], "s", "<=", bar, here) for name, bar in (("Multi", 60.0), ("Sync", 120.0))
+    ]
+
+
+# --- As large as Stable Diffusion 2.1
+
+
+@cache
+def large(toy: bool) -> tuple[Any, Any]:
+    """The lesson's class on networks of the size of Stable Diffusion 2.1 with random weights, and the folder's model;
+    `toy`: the same shapes of latents, with few channels."""
+    folder = Path(tempfile.mkdtemp(prefix="task2-"))
+    pipe = load_pipeline(find_model("pocket"))
+    torch.manual_seed(0)
+    width = 32 if toy else 1024
+    text = CLIPTextConfig(**pipe.text_encoder.config.to_dict() | {
+        "hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "projection_dim": width,
+    })  # fmt: skip
+    pipe.text_encoder = CLIPTextModel(text)
+    channels = (32, 32, 64, 64) if toy else (320, 640, 1280, 1280)
+    pipe.unet = UNet2DConditionModel(
+        sample_size=64, block_out_channels=channels, attention_head_dim=(2, 2, 4, 4) if toy else (5, 10, 20, 20),
+        cross_attention_dim=width, use_linear_projection=True, layers_per_block=1 if toy else 2,
+    )  # fmt: skip
+    pipe.vae = AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8) if toy else (128, 256, 512, 512), latent_channels=4, sample_size=512,
+        norm_num_groups=4 if toy else 32, layers_per_block=1 if toy else 2,
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+    )  # fmt: skip
+    pipe.scheduler = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
+    )
+    if DEVICE.type == "cuda":
+        pipe.to(torch.float16)
+    pipe.save_pretrained(folder)
+    model = find_model(folder)
+    return lesson().JointDiffusion(model), model
+
+
+def panorama_pipeline(model: Model) -> Any:
+    """diffusers' own, on the same networks."""
+    pipe = load_pipeline(model)
+    pipe = StableDiffusionPanoramaPipeline(
+        vae=pipe.vae, text_encoder=pipe.text_encoder, tokenizer=pipe.tokenizer, unet=pipe.unet,
+        scheduler=pipe.scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def large_rows(reduced: bool) -> list[Row]:
+    """Latents out, as the pipeline gives them; medians of runs in turn."""
+    sd, model = large(reduced)
+    pipe = panorama_pipeline(model)
+    steps, width, times = (1, 640, 1) if reduced else (50, 2048, 3)
+    request = dict(height=512, width=width, num_sampling_steps=steps, smooth=False)
+    multi = lambda: sd.sample_latents("a beach", stride=8, **request)
+    theirs = lambda: pipe(
+        "a beach", height=512, width=width, num_inference_steps=steps, view_batch_size=8, output_type="latent"
+    )
+    both: dict[str, list[float]] = {"lesson": [], "diffusers": []}
+    for i in range(times + (not reduced)):
+        for name, work in (("lesson", multi), ("diffusers", theirs)):
+            took, _ = timed(work)
+            if reduced or i:  # the first is slower than the others
+                both[name].append(took)
+    about = f"random SD-2.1-size networks, 512x{width}, {steps} steps, latents out"
+    ours = statistics.median(both["lesson"])
+    rows = [
+        Row(f"{about}: Multi, stride 8 of 64", ours, "s", "<=", 6.0),
+        Row(f"{about}: diffusers' panorama pipeline, views in batches of 8", statistics.median(both["diffusers"]), "s"),
+    ]
+    few = steps if reduced else 5  # the time of a step is the same in all of them
+    sync = dict(stride=16, use_syncdiffusion=True, sync=sd.paper(), **(request | {"num_sampling_steps": few}))
+    one = lesson().JointDiffusion(model, window_batch=1, gradient_batch=1)
+    spent = {}
+    for name, those in (("windows in batches", sd), ("one window at a time", one)):
+        if not reduced:
+            those.sample_latents("a beach", **(sync | {"num_sampling_steps": 1}))
+        spent[name], _ = timed(partial(those.sample_latents, "a beach", **sync))
+        rows.append(
+            Row(f"{about}: a step of Sync, paper's setting, {sd.distance_name}, {name}", spent[name] / few, "s")
+        )
+    faster = spent["one window at a time"] / spent["windows in batches"]
+    rows.append(Row(f"{about}: Sync, windows in batches beside one at a time", faster, "x", ">=", 2.0))
+    return rows
+
+
+def memory_rows(reduced: bool) -> list[Row]:
+    """The peak while sampling, weights included."""
+    sd, _ = large(reduced)
+    widths = (640,) if reduced else (2048, 4096, 8192)
+    peaks: dict[tuple[str, int], float] = {}
+    for width in widths:
+        for name, more in (("Multi", {}), ("Sync", {"use_syncdiffusion": True, "sync": sd.paper(), "stride": 16})):
+            request = (
+                dict(height=512, width=width, num_sampling_steps=1 if reduced else 2, smooth=False, stride=8) | more
+            )
+            peaks[name, width] = peak(partial(sd.sample_latents, "a beach", **request))
+    about = "random SD-2.1-size networks, peak memory"
+    rows = [Row(f"{about}: {name}, 512x{width}", value, "GB", "<=", 16.0) for (name, width), value in peaks.items()]
+    for name in ("Multi", "Sync"):
+        grown = peaks[name, widths[-1]] / peaks[name, widths[0]]
+        rows.append(Row(f"{about}: {name}, {widths[-1]} beside {widths[0]} pixels wide", grown, "x", "<=", 1.1))
+    return rows
+
+
+def peak(work: Callable[[], Any]) -> float:
+    """The most memory in use during `work`, in GB: of the GPU, or without one of this process."""
+    if DEVICE.type != "cuda":
+        work()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    work()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() / 1e9
+
+
+GROUPS: dict[str, Callable[[bool], list[Row]]] = {
+    "averaging": averaging_rows, "coverage": coverage_rows, "coherence": coherence_rows, "closure": closure_rows,
+    "tradeoff": tradeoff_rows, "cpu": cpu_rows, "large": large_rows, "memory": memory_rows,
+}  # fmt: skip
+ON_GPU = ("large", "memory")
+
+
+def main(arguments: list[str] | None = None) -> list[Row]:
+    """Measures the groups asked for (default: all), prints their tables, stores full ones, and returns all rows."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.task2", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("groups", nargs="*", help=f"any of {', '.join(GROUPS)} (default: all)")
+    parser.add_argument("--reduced", action="store_true", help="a rehearsal, of which nothing is stored")
+    args = parser.parse_args(arguments)
+    if unknown := set(args.groups) - set(GROUPS):
+        parser.error(f"no group {', '.join(sorted(unknown))}: choose from {', '.join(GROUPS)}")
+    everything: list[Row] = []
+    for name in args.groups or GROUPS:
+        reduced = args.reduced or (name in ON_GPU and DEVICE.type != "cuda")
+        began = time.perf_counter()
+        rows = GROUPS[name](reduced)
+        for row in rows:  # what measures it again
+            row.value, row.command = float(f"{row.value:.4g}"), f"python -m benchmarks.task2 {name}"
+        print(f"\n{name}{' (reduced, not stored)' if reduced else ''}, {time.perf_counter() - began:.0f} s")
+        print(table(rows), flush=True)
+        if not reduced:
+            RESULTS.parent.mkdir(parents=True, exist_ok=True)
+            store(RESULTS, rows)
+        everything += rows
+    return everything
+
+
+if __name__ == "__main__":
+    main()

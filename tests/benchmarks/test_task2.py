@@ -1,0 +1,130 @@
+"""The benchmark of Task 2 measures what it says: a wrong lesson does not pass, and rehearsals are not stored."""
+
+import json
+
+import pytest
+import torch
+
+from benchmarks import task2
+from course import notebooks
+from course.models import find_model
+
+
+@pytest.fixture
+def tiny(tiny_folder, monkeypatch):
+    """The tiny model in the place of pocket, with panoramas of its size."""
+    sd = task2.lesson().JointDiffusion(find_model(tiny_folder))
+    monkeypatch.setattr(task2, "pocket", lambda: sd)
+    monkeypatch.setattr(task2, "WIDE", (64, 192))
+    monkeypatch.setattr(task2, "STRIDES", (1, 2, 4))
+    return sd
+
+
+def with_change(monkeypatch, right: str, wrong: str):
+    """The lesson with a line of it changed."""
+    notebook = notebooks.read(task2.LESSON)
+    cells = [cell for cell in notebook.cells if right in cell.source]
+    assert len(cells) == 1
+    cells[0].source = cells[0].source.replace(right, wrong)
+    module = notebooks.definitions(notebook, {"STEPS": 2})
+    monkeypatch.setattr(task2, "lesson", lambda: module)
+
+
+def test_the_average_of_the_lesson_passes():
+    [row] = task2.averaging_rows(reduced=True)
+    assert row.holds and 0 < row.value <= 1e-6
+
+
+@pytest.mark.parametrize("wrong", ["return (value / (total + 1e-5))", "return (value / total.round(decimals=3))"])
+def test_an_average_that_is_slightly_off_does_not(monkeypatch, wrong):
+    with_change(monkeypatch, "return (value / total)", wrong)
+    [row] = task2.averaging_rows(reduced=True)
+    assert row.holds is False
+
+
+def test_windows_that_leave_gaps_are_counted(monkeypatch):
+    [row] = task2.coverage_rows(reduced=True)
+    assert row.holds and row.value == 0
+    with_change(monkeypatch, "else [*starts, size - window]  # the last", "else starts  # the last")
+    [row] = task2.coverage_rows(reduced=True)
+    assert row.holds is False and row.value > 100
+    with_change(monkeypatch, "return starts if starts[-1] + window > size else", "return starts if True else")
+    [row] = task2.coverage_rows(reduced=True)
+    assert row.holds is False
+
+
+def test_landscapes_are_those_that_the_model_knows():
+    asked = task2.landscapes(40)
+    assert len({prompt for prompt, _, _ in asked}) == 40 and len({seed for _, _, seed in asked}) == 40
+    model = find_model("pocket")
+    for prompt, _, _ in asked:
+        assert set(prompt.split()) <= model.vocabulary
+    known = json.loads((model.folder.parent / "vocabulary.json").read_text())["landscapes"]
+    assert {place for _, place, _ in asked} == set(known)
+    assert asked[:24] == task2.landscapes(24)
+
+
+def test_panoramas_of_different_places_are_told_from_one_place(tiny):
+    networks, judge = task2.metrics.find_networks(), task2.Judge()
+    generator = torch.Generator().manual_seed(0)
+    piece = torch.rand((3, 64, 64), generator=generator) * 2 - 1
+    same, other = torch.cat([piece] * 3, dim=2), torch.cat([piece, -piece, piece.mean() + 0 * piece], dim=2)
+    asked = [("a beach", "beach", 1)]
+    one, many = (task2.judged([picture], asked, networks, judge) for picture in (same, other))
+    assert one["Intra-LPIPS"] == pytest.approx(0, abs=1e-6) and many["Intra-LPIPS"] > 0.1
+    assert many["Intra-Style-L x 100"] > one["Intra-Style-L x 100"]
+
+
+def test_a_wrap_that_shows_is_counted(tiny, monkeypatch):
+    rows = task2.closure_rows(reduced=True)
+    assert [row.unit for row in rows] == ["of 3", "x"] and "strides 1, 2, 4" in rows[0].figure
+    ramp = torch.linspace(-1, 1, 192).expand(3, 64, 192)
+    monkeypatch.setattr(tiny, "sample", lambda *a, **k: ramp)
+    within, worst = task2.closure_rows(reduced=True)
+    assert within.value == 0 and not within.holds and worst.value > 100 and not worst.holds
+
+
+@pytest.mark.slow
+def test_both_methods_side_by_side(tiny):
+    rows = {row.figure: row for row in task2.coherence_rows(reduced=True)}
+    assert sum("Multi: " in name and "Sync" not in name for name in rows) == 6
+    [ratio] = [row for name, row in rows.items() if name.endswith("Sync / Multi: Intra-LPIPS")]
+    parts = [
+        next(r.value for n, r in rows.items() if n.endswith(f"{m}: Intra-LPIPS") and "/" not in n)
+        for m in ("Sync", "Multi")
+    ]
+    assert ratio.value == pytest.approx(parts[0] / parts[1]) and ratio.bar == 0.8
+
+
+@pytest.mark.slow
+def test_every_way_to_save_time_is_measured(tiny, monkeypatch):
+    rows = task2.tradeoff_rows(reduced=True)
+    names = [row.figure for row in rows]
+    for name in task2.choices(tiny):
+        assert any(f"{name}: time beside Multi" in figure for figure in names), name
+        assert any(f"{name}: Intra-LPIPS" in figure for figure in names), name
+    multi = next(row for row in rows if "Multi: time" in row.figure)
+    assert multi.value == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", ["large", "memory"])
+def test_groups_for_a_gpu_rehearse_without_one(group, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(task2, "RESULTS", tmp_path / "task2.json")
+    if task2.DEVICE.type == "cuda":
+        pytest.skip("there is a GPU: the full form would run")
+    rows = task2.main([group])
+    assert rows and all(row.value > 0 for row in rows)
+    assert "reduced, not stored" in capsys.readouterr().out and not task2.RESULTS.exists()
+
+
+def test_rows_are_stored_unless_reduced(tmp_path, monkeypatch):
+    monkeypatch.setattr(task2, "RESULTS", tmp_path / "results" / "task2.json")
+    monkeypatch.setattr(task2, "GROUPS", {"one": lambda reduced: [task2.Row("a", 0.123456, "", "<=", 1e-5)]})
+    task2.main(["one", "--reduced"])
+    assert not task2.RESULTS.exists()
+    task2.main(["one"])
+    [row] = json.loads(task2.RESULTS.read_text())["rows"]
+    assert row["command"] == "python -m benchmarks.task2 one" and row["holds"] is False and row["value"] == 0.1235
+    with pytest.raises(SystemExit):
+        task2.main(["two"])
