@@ -2,74 +2,84 @@
 
 import argparse
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import Any
 
-import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from pocket.evaluate import Row, store, table
 
 RESULTS = Path(__file__).resolve().parent / "results"
-# Stable Diffusion 2.1's denoiser and autoencoder: their sizes are facts of diffusers' config.json; weights are random.
-SD21_UNET = {
-    "sample_size": 64,
-    "cross_attention_dim": 1024,
-    "attention_head_dim": (5, 10, 20, 20),
-    "use_linear_projection": True,
-}
-SD21_VAE = {
-    "block_out_channels": (128, 256, 512, 512),
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "layers_per_block": 2,
-    "latent_channels": 4,
-    "sample_size": 768,
-}
+# Stable Diffusion 2.1's denoiser and autoencoder, as diffusers' config.json has them, and what makes toys of them: the
+# same shapes of latents with few channels.
+SD21_UNET: dict[str, Any] = {
+    "sample_size": 64, "block_out_channels": (320, 640, 1280, 1280), "attention_head_dim": (5, 10, 20, 20),
+    "cross_attention_dim": 1024, "layers_per_block": 2, "use_linear_projection": True,
+}  # fmt: skip
+TOY_UNET: dict[str, Any] = {
+    "block_out_channels": (32, 32, 64, 64), "attention_head_dim": (2, 2, 4, 4), "cross_attention_dim": 32,
+    "layers_per_block": 1,
+}  # fmt: skip
+SD21_VAE: dict[str, Any] = {
+    "sample_size": 512, "block_out_channels": (128, 256, 512, 512), "latent_channels": 4, "norm_num_groups": 32,
+    "layers_per_block": 2, "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
+}  # fmt: skip
+TOY_VAE: dict[str, Any] = {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4, "layers_per_block": 1}
 
 
-def sd21_unet(device: torch.device, dtype: torch.dtype = torch.float16) -> UNet2DConditionModel:
-    """A denoiser of the size of Stable Diffusion 2.1's, with random weights."""
-    with torch.device(device):
-        return UNet2DConditionModel(**SD21_UNET).to(dtype).eval()
+def sd21_unet(toy: bool = False) -> UNet2DConditionModel:
+    """A denoiser of the size of Stable Diffusion 2.1's, or a toy, with random weights, on torch's default device."""
+    return UNet2DConditionModel(**SD21_UNET | (TOY_UNET if toy else {})).eval()
 
 
-def sd21_vae(device: torch.device, dtype: torch.dtype = torch.float16) -> AutoencoderKL:
-    """An autoencoder of the size of Stable Diffusion 2.1's, with random weights."""
-    with torch.device(device):
-        return AutoencoderKL(**SD21_VAE).to(dtype).eval()
+def sd21_vae(toy: bool = False) -> AutoencoderKL:
+    """An autoencoder of the size of Stable Diffusion 2.1's, or a toy, with random weights."""
+    return AutoencoderKL(**SD21_VAE | (TOY_VAE if toy else {})).eval()
+
+
+def command_line(module: str, about: str | None, groups: Collection[str]) -> argparse.ArgumentParser:
+    """The parser of `python -m MODULE [GROUP ...]`; a module may add options of its own."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {module}", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("groups", nargs="*", help=f"any of {', '.join(groups)} (default: all)")
+    return parser
+
+
+def parse(parser: argparse.ArgumentParser, groups: Collection[str], arguments: list[str] | None) -> argparse.Namespace:
+    """The options, with `groups` those asked for, or all. A group that is not there ends the program with a message."""
+    args = parser.parse_args(arguments)
+    if unknown := set(args.groups) - set(groups):
+        parser.error(f"no group {', '.join(sorted(unknown))}: choose from {', '.join(groups)}")
+    args.groups = args.groups or list(groups)
+    return args
+
+
+def report(command: str, work: Callable[[], list[Row]], results: Path | None) -> list[Row]:
+    """Does the `work` of one group, prints its rows and stores them in the file `results`, if there is one.
+
+    command: what measures them again.
+    """
+    began = time.perf_counter()
+    rows = work()
+    for row in rows:
+        row.command = command
+    said = "" if results else ", reduced, not stored"
+    print(f"\n{command.split()[3]} ({time.perf_counter() - began:.0f} s{said})\n{table(rows)}", flush=True)
+    if results:
+        results.parent.mkdir(parents=True, exist_ok=True)
+        store(results, rows)
+    return rows
 
 
 def measure(
     module: str,
     about: str | None,
     groups: Mapping[str, Callable[[], list[Row]]],
-    results: Path,
+    results: Path | None,
     arguments: list[str] | None = None,
-    full: bool = True,
 ) -> list[Row]:
-    """The command line of `python -m MODULE [GROUP ...]`: measures groups, prints their rows and returns them.
-
-    They are stored in the file `results`, unless this machine only does a reduced form of the work (`full` is False).
-    """
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {module}", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("groups", nargs="*", help=f"any of {', '.join(groups)} (default: all)")
-    asked = parser.parse_args(arguments).groups
-    if unknown := set(asked) - set(groups):
-        parser.error(f"no group {', '.join(sorted(unknown))}: choose from {', '.join(groups)}")
-    everything: list[Row] = []
-    for name in asked or groups:
-        began = time.perf_counter()
-        rows = groups[name]()
-        for row in rows:  # what measures it again
-            row.command = f"python -m {module} {name}"
-        print(f"\n{name} ({time.perf_counter() - began:.0f} s)\n{table(rows)}", flush=True)
-        if full:
-            results.parent.mkdir(parents=True, exist_ok=True)
-            store(results, rows)
-        everything += rows
-    if not full:
-        print("\nA reduced form, for want of a GPU: nothing was stored.")
-    return everything
+    """The whole program of a module without options of its own; returns the rows of the groups asked for."""
+    args = parse(command_line(module, about, groups), groups, arguments)
+    return [row for name in args.groups for row in report(f"python -m {module} {name}", groups[name], results)]

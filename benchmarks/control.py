@@ -15,12 +15,10 @@ the render after it went through the autoencoder.
 The estimators and the judge took no part in making the pictures. Fewer pictures print rows and store none.
 """
 
-import argparse
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import cv2
@@ -30,10 +28,11 @@ from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionControlNetP
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from benchmarks.common import RESULTS, command_line, parse, report
 from course import conditions as read
 from course.estimators import Estimator
 from course.pictures import grid
-from pocket.evaluate import GUIDANCE, STEPS, Asked, Judge, Row, ask, generate, right, scored, store, table
+from pocket.evaluate import GUIDANCE, STEPS, Asked, Judge, Row, ask, generate, right, scored
 from pocket.train import conditions as given
 from pocket.train.autoencoder import to_input as to_vae
 from pocket.train.common import CONDITIONS
@@ -43,7 +42,6 @@ from pocket.world import Rendered, render
 
 PICTURES = 200
 WITHIN = 2  # pixels
-RESULTS = Path("benchmarks/results/task1.json")
 FIGURE = {  # figure, unit, and which way it is good
     "canny": ("edges, F1 within 2 pixels", "", ">="),
     "depth": ("depth, Spearman inside the mask", "", ">="),
@@ -254,21 +252,16 @@ def sheet_line(kind: str, b: Benchmark, steered: Tensor, scenes: int = 2) -> lis
 def main(arguments: list[str] | None = None) -> list[Row]:
     """Measures what is asked for, prints and stores its rows and returns them."""
     groups = (*CONDITIONS, "cost")
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.control", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("groups", nargs="*", help=f"any of {', '.join(groups)} (default: all)")
+    parser = command_line("benchmarks.control", __doc__, groups)
     parser.add_argument(
         "--pictures", type=int, default=PICTURES, help="fewer give rows that are printed, but not stored"
     )
     parser.add_argument("--weights", type=Path, default=Path("pocket/weights"))
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    args = parser.parse_args(arguments)
-    if unknown := set(args.groups) - set(groups):
-        parser.error(f"no group {', '.join(sorted(unknown))}: choose from {', '.join(groups)}")
+    parser.add_argument("--results", type=Path, default=RESULTS / "task1.json")
+    args = parse(parser, groups, arguments)
     if args.pictures < 1:
         parser.error(f"--pictures is 1 at least, not {args.pictures}")
-    asked = tuple(args.groups) or groups
+    asked = args.groups
     needed = [f"controlnet/{kind}" for kind in CONDITIONS if kind in asked]
     needed += [f"estimators/{kind}" for kind in ("depth", "normals") if kind in asked]
     if missing := [part for part in needed if not (args.weights / part / "config.json").exists()]:
@@ -280,15 +273,9 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     b = Benchmark(args.weights, device, args.pictures)
     full, everything = args.pictures >= PICTURES, []
     for group in asked:
-        began = time.perf_counter()
-        rows = cost_rows(b) if group == "cost" else kind_rows(group, b)
-        for row in rows:
-            row.command = f"python -m benchmarks.control {group}"
-        print(f"\n{group} ({time.perf_counter() - began:.0f} s)\n{table(rows)}", flush=True)
-        if full or group == "cost":
-            args.results.parent.mkdir(parents=True, exist_ok=True)
-            store(args.results, rows)
-        everything += rows
+        work = partial(cost_rows, b) if group == "cost" else partial(kind_rows, group, b)
+        results = args.results if full or group == "cost" else None
+        everything += report(f"python -m benchmarks.control {group}", work, results)
     if full and set(CONDITIONS) <= set(asked):
         titles = ["render", "condition", "picture", "read again"] * 2
         pictures = [picture for kind in CONDITIONS for picture in b.shown[kind]]

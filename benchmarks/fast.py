@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 
-from benchmarks.common import RESULTS, SD21_UNET, measure, sd21_unet
+from benchmarks.common import RESULTS, measure, sd21_unet
 from course.fast import fast
 from course.models import find_model, load_pipeline
 from pocket.evaluate import Row
@@ -24,7 +24,6 @@ from pocket.evaluate import Row
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")
 ROUNDS, CALLS = (30, 5) if CUDA else (2, 1)
-TINY = {"block_out_channels": (32, 64, 64, 64), "attention_head_dim": 8, "cross_attention_dim": 64, "sample_size": 16}
 
 
 def wait() -> None:
@@ -86,7 +85,8 @@ def compare(unet: UNet2DConditionModel, about: str, bar: float | None, compiled:
 
 
 def denoiser() -> UNet2DConditionModel:
-    return sd21_unet(DEVICE) if CUDA else UNet2DConditionModel(**{**SD21_UNET, **TINY}).eval()
+    with DEVICE:
+        return sd21_unet(toy=not CUDA).to(torch.float16 if CUDA else torch.float32)
 
 
 def pocket_rows() -> list[Row]:
@@ -104,7 +104,7 @@ GROUPS: dict[str, Callable[[], list[Row]]] = {
 
 def main(arguments: list[str] | None = None) -> list[Row]:
     """Measures the groups asked for (default: all), prints their table, stores it and returns its rows."""
-    return measure("benchmarks.fast", __doc__, GROUPS, RESULTS / "task2.json", arguments, full=CUDA)
+    return measure("benchmarks.fast", __doc__, GROUPS, RESULTS / "task2.json" if CUDA else None, arguments)
 
 
 if __name__ == "__main__":

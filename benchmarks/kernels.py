@@ -9,18 +9,17 @@ They run on the GPU if there is one, else on the CPU (--device chooses). On the 
 and stored as such; grid and march are smaller there, and print rows that are not stored.
 """
 
-import argparse
 import math
 import statistics
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
+from functools import partial
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from pocket.evaluate import Row, machine, store, table
+from benchmarks.common import RESULTS, command_line, parse, report
+from pocket.evaluate import Row, machine
 from task_3_DreamFusion import kernels
 from task_3_DreamFusion.freqencoder import freq_encode
 from task_3_DreamFusion.freqencoder import reference as freq_reference
@@ -37,7 +36,6 @@ from task_3_DreamFusion.raymarching import (
 )
 from task_3_DreamFusion.raymarching import reference as march_reference
 
-RESULTS = Path(__file__).resolve().parent / "results" / "task3.json"
 BARS = {torch.float32: 1e-5, torch.float16: 5e-3}
 POINTS = {"cuda": 2**20, "cpu": 2**16}
 BOX = (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0)
@@ -338,28 +336,19 @@ GROUPS: dict[str, Callable[[torch.device], list[Row]]] = {
 
 def main(arguments: list[str] | None = None) -> list[Row]:
     """Measures the groups asked for (default: all), prints their table and stores it; returns all rows."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.kernels", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("groups", nargs="*", help=f"any of {', '.join(GROUPS)} (default: all)")
+    parser = command_line("benchmarks.kernels", __doc__, GROUPS)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
-    args = parser.parse_args(arguments)
-    if unknown := set(args.groups) - set(GROUPS):
-        parser.error(f"no group {', '.join(sorted(unknown))}: choose from {', '.join(GROUPS)}")
+    args = parse(parser, GROUPS, arguments)
     device = torch.device(args.device, 0 if args.device == "cuda" else None)
     for package in kernels.PACKAGES:
         if not kernels.ready(package, device):
             parser.error(f"{package} has no compiled kernels for {device} here; the line above says why")
     everything: list[Row] = []
-    for name in tqdm(args.groups or list(GROUPS), desc="groups", leave=False):
-        rows = GROUPS[name](device)
-        for row in rows:  # of its own for each device: one does not replace the rows of the other
-            row.command = f"python -m benchmarks.kernels {name} --device {args.device}"
-        print(f"\n{name}\n{table(rows)}", flush=True)
-        if device.type == "cuda" or name == "accuracy":
-            RESULTS.parent.mkdir(parents=True, exist_ok=True)
-            store(RESULTS, rows)
-        everything += rows
+    for name in args.groups:
+        # A command of its own for each device: one does not replace the rows of the other.
+        command = f"python -m benchmarks.kernels {name} --device {args.device}"
+        full = device.type == "cuda" or name == "accuracy"
+        everything += report(command, partial(GROUPS[name], device), RESULTS / "task3.json" if full else None)
     return everything
 
 

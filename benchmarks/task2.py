@@ -14,7 +14,6 @@ All code under test is that of the notebook. `--reduced` is a rehearsal, with fe
 its rows are printed and not stored. Without a GPU the last two groups run in this form.
 """
 
-import argparse
 import json
 import os
 import resource
@@ -30,17 +29,27 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPanoramaPipeline, UNet2DConditionModel
+from diffusers import DDIMScheduler, StableDiffusionPanoramaPipeline
 from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from benchmarks.common import (
+    RESULTS,
+    SD21_UNET,
+    TOY_UNET,
+    command_line,
+    parse,
+    report,
+    sd21_unet,
+    sd21_vae,
+)  # fmt: skip
 from course import metrics, notebooks
+from course.fast import fast
 from course.judge import Judge
 from course.models import Model, find_model, load_pipeline
-from pocket.evaluate import Row, machine, store, table
+from pocket.evaluate import Row, machine
 
-RESULTS = Path(__file__).resolve().parent / "results" / "task2.json"
 LESSON = notebooks.ROOT / "task_2_Joint_Diffusion.ipynb"
 STEPS = 25
 PLACES = {  # what the prompt says, and what the judge calls it
@@ -62,7 +71,14 @@ def lesson() -> ModuleType:
 @cache
 def pocket() -> Any:
     """The lesson's class on the embedded model."""
-    return lesson().JointDiffusion(find_model("pocket"))
+    return joint(find_model("pocket"))
+
+
+def joint(model: Model, **options: Any) -> Any:
+    """The lesson's class on a model, on the fast path, as the lesson has it."""
+    sd = lesson().JointDiffusion(model, **options)
+    sd.unet = fast(sd.unet)
+    return sd
 
 
 def landscapes(count: int) -> list[tuple[str, str, int]]:
@@ -316,22 +332,13 @@ def large(toy: bool) -> tuple[Any, Any]:
     folder = Path(tempfile.mkdtemp(prefix="task2-"))
     pipe = load_pipeline(find_model("pocket"))
     torch.manual_seed(0)
-    width = 32 if toy else 1024
+    width = (SD21_UNET | (TOY_UNET if toy else {}))["cross_attention_dim"]
     text = CLIPTextConfig(**pipe.text_encoder.config.to_dict() | {
         "hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": 2, "num_attention_heads": 4,
         "projection_dim": width,
     })  # fmt: skip
     pipe.text_encoder = CLIPTextModel(text)
-    channels = (32, 32, 64, 64) if toy else (320, 640, 1280, 1280)
-    pipe.unet = UNet2DConditionModel(
-        sample_size=64, block_out_channels=channels, attention_head_dim=(2, 2, 4, 4) if toy else (5, 10, 20, 20),
-        cross_attention_dim=width, use_linear_projection=True, layers_per_block=1 if toy else 2,
-    )  # fmt: skip
-    pipe.vae = AutoencoderKL(
-        block_out_channels=(8, 8, 8, 8) if toy else (128, 256, 512, 512), latent_channels=4, sample_size=512,
-        norm_num_groups=4 if toy else 32, layers_per_block=1 if toy else 2,
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-    )  # fmt: skip
+    pipe.unet, pipe.vae = sd21_unet(toy), sd21_vae(toy)
     pipe.scheduler = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
     )
@@ -339,7 +346,7 @@ def large(toy: bool) -> tuple[Any, Any]:
         pipe.to(torch.float16)
     pipe.save_pretrained(folder)
     model = find_model(folder)
-    return lesson().JointDiffusion(model), model
+    return joint(model), model
 
 
 def panorama_pipeline(model: Model) -> Any:
@@ -377,7 +384,7 @@ def large_rows(reduced: bool) -> list[Row]:
     ]
     few = steps if reduced else 5  # the time of a step is the same in all of them
     sync = dict(stride=16, use_syncdiffusion=True, sync=sd.paper(), **(request | {"num_sampling_steps": few}))
-    one = lesson().JointDiffusion(model, window_batch=1, gradient_batch=1)
+    one = joint(model, window_batch=1, gradient_batch=1)
     spent = {}
     for name, those in (("windows in batches", sd), ("one window at a time", one)):
         if not reduced:
@@ -431,27 +438,14 @@ ON_GPU = ("large", "memory")
 
 def main(arguments: list[str] | None = None) -> list[Row]:
     """Measures the groups asked for (default: all), prints their tables, stores full ones, and returns all rows."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.task2", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("groups", nargs="*", help=f"any of {', '.join(GROUPS)} (default: all)")
+    parser = command_line("benchmarks.task2", __doc__, GROUPS)
     parser.add_argument("--reduced", action="store_true", help="a rehearsal, of which nothing is stored")
-    args = parser.parse_args(arguments)
-    if unknown := set(args.groups) - set(GROUPS):
-        parser.error(f"no group {', '.join(sorted(unknown))}: choose from {', '.join(GROUPS)}")
+    args = parse(parser, GROUPS, arguments)
     everything: list[Row] = []
-    for name in args.groups or GROUPS:
+    for name in args.groups:
         reduced = args.reduced or (name in ON_GPU and DEVICE.type != "cuda")
-        began = time.perf_counter()
-        rows = GROUPS[name](reduced)
-        for row in rows:  # what measures it again
-            row.value, row.command = float(f"{row.value:.4g}"), f"python -m benchmarks.task2 {name}"
-        print(f"\n{name}{' (reduced, not stored)' if reduced else ''}, {time.perf_counter() - began:.0f} s")
-        print(table(rows), flush=True)
-        if not reduced:
-            RESULTS.parent.mkdir(parents=True, exist_ok=True)
-            store(RESULTS, rows)
-        everything += rows
+        results = None if reduced else RESULTS / "task2.json"
+        everything += report(f"python -m benchmarks.task2 {name}", partial(GROUPS[name], reduced), results)
     return everything
 
 

@@ -52,11 +52,11 @@ def test_sectors_are_counted_once_a_cell():
 
 def test_rows_of_a_cpu(tmp_path, monkeypatch, capsys):
     """Accuracy is stored under a command of its own; times are printed and not stored."""
-    monkeypatch.setattr(benchmark, "RESULTS", tmp_path / "results" / "task3.json")
+    monkeypatch.setattr(benchmark, "RESULTS", tmp_path / "results")
     monkeypatch.setitem(benchmark.POINTS, "cpu", 2**8)
     monkeypatch.setitem(benchmark.GROUPS, "accuracy", lambda device: [benchmark.row(device, "a", 2e-6, "", "<=", 1e-5)])
     benchmark.main(["accuracy", "grid", "--device", "cpu"])
-    [row] = json.loads(benchmark.RESULTS.read_text())["rows"]
+    [row] = json.loads((benchmark.RESULTS / "task3.json").read_text())["rows"]
     assert row["command"] == "python -m benchmarks.kernels accuracy --device cpu" and row["holds"]
     said = capsys.readouterr().out
     assert "2.0e-06" in said and "2^8 random points" in said

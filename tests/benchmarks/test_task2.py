@@ -110,7 +110,7 @@ def test_every_way_to_save_time_is_measured(tiny, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("group", ["large", "memory"])
 def test_groups_for_a_gpu_rehearse_without_one(group, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(task2, "RESULTS", tmp_path / "task2.json")
+    monkeypatch.setattr(task2, "RESULTS", tmp_path / "results")
     if task2.DEVICE.type == "cuda":
         pytest.skip("there is a GPU: the full form would run")
     rows = task2.main([group])
@@ -119,12 +119,12 @@ def test_groups_for_a_gpu_rehearse_without_one(group, tmp_path, monkeypatch, cap
 
 
 def test_rows_are_stored_unless_reduced(tmp_path, monkeypatch):
-    monkeypatch.setattr(task2, "RESULTS", tmp_path / "results" / "task2.json")
+    monkeypatch.setattr(task2, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(task2, "GROUPS", {"one": lambda reduced: [task2.Row("a", 0.123456, "", "<=", 1e-5)]})
     task2.main(["one", "--reduced"])
     assert not task2.RESULTS.exists()
     task2.main(["one"])
-    [row] = json.loads(task2.RESULTS.read_text())["rows"]
-    assert row["command"] == "python -m benchmarks.task2 one" and row["holds"] is False and row["value"] == 0.1235
+    [row] = json.loads((task2.RESULTS / "task2.json").read_text())["rows"]
+    assert row["command"] == "python -m benchmarks.task2 one" and row["holds"] is False and row["value"] == 0.123456
     with pytest.raises(SystemExit):
         task2.main(["two"])
