@@ -13,13 +13,14 @@ from tqdm import tqdm
 
 from course.pictures import heat
 from course.video import write_video
+from task_3_DreamFusion.nerf import checkpoint
 from task_3_DreamFusion.nerf.mesh import extract
 from task_3_DreamFusion.nerf.provider import orbit
 from task_3_DreamFusion.nerf.renderer import Shading
-from task_3_DreamFusion.nerf.utils import Trainer
+from task_3_DreamFusion.nerf.utils import SETTINGS, Trainer
 from task_3_DreamFusion.nerf.viewer import page
 
-VIDEO, MESH, SETTINGS = "video.mp4", "mesh", "settings.json"
+VIDEO, MESH = "video.mp4", "mesh"
 FPS = 30
 LEVEL = 5.0  # the density at which a mesh has its surface
 
@@ -87,12 +88,12 @@ def save_index(folder: Path) -> Path:
     runs = sorted(path.parent for path in folder.rglob(SETTINGS))
     sections = "\n".join(_section(run, folder) for run in runs)
     index = folder / "index.html"
-    index.write_text(
+    checkpoint.write_text(
+        index,
         f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>Text to 3D</title>'
         f"<style>{STYLE}</style></head><body><h1>Text to 3D: {len(runs)} "
         f"{'run' if len(runs) == 1 else 'runs'}</h1>\n{sections}\n</body></html>\n",
-        encoding="utf-8",
     )
     return index
 
