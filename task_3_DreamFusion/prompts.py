@@ -234,6 +234,7 @@ def share(
                 except ClaimLost as error:
                     say(str(error))
                     tried.remove(text)
+                    held.append(text)
         if not held:
             return outcome
         if not waits:
