@@ -1,15 +1,11 @@
 """The live view: the page is there, its camera is ours, training goes on beside it, and its buttons work."""
 
-import json
 import math
-import shutil
 import socket
-import subprocess
 import sys
 import threading
 import time
 import urllib.request
-import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,8 +19,7 @@ from task_3_DreamFusion.nerf.provider import orbit
 from task_3_DreamFusion.nerf.results import as_bytes
 from task_3_DreamFusion.nerf.sd import StableDiffusion
 from task_3_DreamFusion.nerf.utils import Settings, Trainer
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+from tests.task_3.browser import Browser
 
 
 @pytest.fixture
@@ -144,80 +139,20 @@ def test_a_paused_training_waits_and_ctrl_c_ends_that(port, trainer):
         assert not waits.is_alive()
 
 
-class Browser:
-    """A headless Chromium, driven through its debugging port."""
-
-    def __init__(self, folder: str, port: int) -> None:
-        options = "--headless --no-sandbox --use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader"
-        options += f" --window-size=900,600 --remote-allow-origins=* --remote-debugging-port={port}"
-        self.process = subprocess.Popen(
-            [CHROMIUM, *options.split(), f"--user-data-dir={folder}", "about:blank"], stderr=subprocess.DEVNULL
-        )
-        self.port, self.count = port, 0
-
-    def connect(self) -> None:
-        import websocket
-
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                tabs = json.load(urllib.request.urlopen(f"http://localhost:{self.port}/json", timeout=5))
-                [page] = [tab for tab in tabs if tab["type"] == "page"][:1]
-                break
-            except (OSError, ValueError):
-                assert time.monotonic() < deadline
-                time.sleep(0.2)
-        self.socket = websocket.create_connection(page["webSocketDebuggerUrl"], timeout=60)
-
-    def call(self, method: str, **parameters: object) -> dict:
-        self.count += 1
-        self.socket.send(json.dumps({"id": self.count, "method": method, "params": parameters}))
-        while True:
-            answer = json.loads(self.socket.recv())
-            if answer.get("id") == self.count:
-                return answer["result"]
-
-    def evaluate(self, code: str) -> object:
-        return self.call("Runtime.evaluate", expression=code, returnByValue=True)["result"].get("value")
-
-    def until(self, code: str) -> None:
-        deadline = time.monotonic() + 90
-        while not self.evaluate(code):
-            assert time.monotonic() < deadline, code
-            time.sleep(0.2)
-
-    def press(self, button: str) -> None:
-        found = f"[...document.querySelectorAll('button')].find(b => b.textContent.includes('{button}'))"
-        self.until(f"!!{found}")
-        self.evaluate(f"{found}.click()")
-
-
 @pytest.mark.slow
 def test_a_browser_sees_the_training_and_its_mouse_moves_the_camera(port, trainer, tmp_path):
-    if CHROMIUM is None:
-        warnings.warn("NO CHROMIUM: the live view was tested without a browser", stacklevel=1)
-        pytest.skip("NO CHROMIUM")
-    with socket.socket() as probe:
-        probe.bind((gui.HOST, 0))
-        debugging = probe.getsockname()[1]
-    browser, view = Browser(str(tmp_path / "profile"), debugging), LiveView(port, "a car")
+    browser, view = Browser(tmp_path / "profile"), LiveView(port, "a car")
     positions, steps, failed = [], [], []
 
     def drive() -> None:
         try:
-            browser.connect()
-            browser.call("Page.navigate", url=f"http://localhost:{port}/")
+            browser.open(f"http://localhost:{port}/")
             browser.until("document.body.innerText.includes('a car') && document.body.innerText.includes('opacity')")
             while not (view.visitors and next(iter(view.visitors.values())).fine):
                 time.sleep(0.1)
             [client] = view.server.get_clients().values()
             positions.append(tuple(client.camera.position))
-            for kind, x in (
-                ("mousePressed", 200),
-                *(("mouseMoved", 200 + 10 * i) for i in range(15)),
-                ("mouseReleased", 350),
-            ):
-                browser.call("Input.dispatchMouseEvent", type=kind, x=x, y=300, button="left", buttons=1, clickCount=1)
+            browser.drag((200, 300), (350, 300))
             time.sleep(1)
             positions.append(tuple(client.camera.position))
             browser.press("Pause")
@@ -241,8 +176,7 @@ def test_a_browser_sees_the_training_and_its_mouse_moves_the_camera(port, traine
             assert trainer.train(10**6, 0, lambda terms: view.after_step(trainer, terms)) is False
             driver.join(60)
     finally:
-        browser.process.terminate()
-        browser.process.wait(30)
+        browser.close()
     if failed:
         raise failed[0]
     assert np.linalg.norm(np.subtract(*positions)) > 0.3  # the mouse has turned it
