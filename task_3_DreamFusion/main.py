@@ -364,6 +364,10 @@ def main(arguments: list[str] | None = None) -> int:
     except CourseError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except torch.OutOfMemoryError as error:
+        print(f"error: the GPU's memory is full: take a smaller --batch_size, --size or --max_steps, or -O ({error})",
+              file=sys.stderr)  # fmt: skip
+        return 1
     except KeyboardInterrupt:
         print("stopped: --resume goes on from the last checkpoint, if there is one", file=sys.stderr)
         return 130

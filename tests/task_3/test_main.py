@@ -19,6 +19,9 @@ import trimesh
 from course import notebooks
 from task_3_DreamFusion import main as program
 from task_3_DreamFusion.nerf import checkpoint, results
+from task_3_DreamFusion.nerf.network_grid import GridField
+from task_3_DreamFusion.nerf.provider import orbit
+from task_3_DreamFusion.nerf.renderer import Renderer
 from task_3_DreamFusion.nerf.results import save_index
 from task_3_DreamFusion.nerf.sd import Options
 from task_3_DreamFusion.nerf.utils import Settings
@@ -287,6 +290,29 @@ def test_page_of_many_runs(options, tmp_path):
         (tmp_path / name / "settings.json").write_text(text)
     page = save_index(tmp_path).read_text()
     assert "2 runs" in page and "a &lt;one&gt;" in page and "a cat &amp; a dog" in page and "<video" not in page
+
+
+def test_normals_of_a_ball_look_outward(monkeypatch):
+    renderer = Renderer(GridField(), None, steps=400, cells=32)
+    monkeypatch.setattr(renderer.field, "_activate", lambda raw, x: (1000 * (0.5 - x.norm(dim=-1))).clamp(min=0))
+    camera = orbit(1, elevation=20.0, start=70.0)
+    [picture] = renderer.finished(camera, 40, 40)
+    normals = results.normal_map(renderer, camera, picture)
+    assert normals.shape == (3, 40, 40) and (normals[:, picture[3] == 0] == 1).all()
+    [origins], [directions] = camera.rays(40, 40)
+    places = origins + picture[4][..., None] * directions
+    solid = picture[3] > 0.999
+    assert solid.float().mean() > 0.2
+    expected = 0.5 + 0.5 * torch.nn.functional.normalize(places[solid], dim=-1)
+    torch.testing.assert_close(normals[:, solid].T, expected, atol=0.03, rtol=0)
+
+
+def test_a_full_gpu_is_told_in_one_line(options, monkeypatch, capsys):
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+
+    monkeypatch.setattr(program.Trainer, "train_step", full)
+    assert "a smaller --batch_size" in refused(capsys, options)
 
 
 def test_depth_is_bright_where_it_is_near():
