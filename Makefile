@@ -8,10 +8,10 @@ VENV = .venv/bin/python
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help environment demo test lab pocket regenerate
+.PHONY: help environment demo test test-gpu lab pocket regenerate
 
 help: ## this list
-	@$(PYTHON) -c "import re; [print(f'make {t:<13}{d}') for t, d in re.findall(r'^(\w+):.*?## (.*)', open('Makefile').read(), re.M)]"
+	@$(PYTHON) -c "import re; [print(f'make {t:<13}{d}') for t, d in re.findall(r'^([\w-]+):.*?## (.*)', open('Makefile').read(), re.M)]"
 
 environment: ## build or update .venv
 	@$(PYTHON) -m course.setup
@@ -21,6 +21,9 @@ demo: environment ## first pictures and every lesson on the embedded model; leav
 
 test: environment ## style, types and tests
 	@$(VENV) -m tests
+
+test-gpu: environment ## what only a GPU can tell; fails where there is none
+	@$(VENV) -m tests.gpu
 
 lab: environment ## open the lessons in JupyterLab
 	@$(VENV) -m jupyterlab

@@ -1,9 +1,10 @@
 """`make regenerate`: what the repository shows of the embedded model's work, made again after its weights have changed.
 
-Three stages, in this order; `--from STAGE` goes on after an interruption.
+Four stages, in this order; `--from STAGE` goes on after an interruption.
 
     demo      first pictures and every lesson, under outputs/ (as `make demo`)
     lessons   the executed lessons become those that are stored
+    sds       the picture of task 3's README, by its own program
     assets    the pictures of README
 
 What `pocket` makes of itself comes before: `python -m pocket.evaluate` and `python -m pocket.card`; the sample
@@ -12,6 +13,7 @@ photographs, assets/samples, need no weights: `python -m pocket.samples`.
 
 import argparse
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +36,7 @@ ASSETS: dict[str, Path | tuple[str, str]] = {
     "panoramas.png": ("task_2_Joint_Diffusion", "Side by side"),
     "sync_demo.gif": ("task_2_Joint_Diffusion", "A clip of it"),
     "tradeoff.png": ("task_2_Joint_Diffusion", "5. Speed against coherence"),
+    "sds_2d.png": Path("task_3/sds_2d.png"),
 }
 
 
@@ -60,6 +63,14 @@ def store_lessons(outputs: Path, root: Path) -> None:
             raise RegenerateError(f"{path.name}: an output names {', '.join(found)}; not stored.")
         shutil.copyfile(executed, path)
         print(f"  {path.name}")
+
+
+def draw_sds(outputs: Path, root: Path) -> None:
+    """Has task 3 draw its example of score distillation. A program of its own: course imports nothing of task 3."""
+    target = outputs / "task_3" / "sds_2d.png"
+    command = [sys.executable, "-m", "task_3_DreamFusion.sds_2d", "--model", "pocket", "--out", str(target)]
+    if subprocess.run(command, cwd=root).returncode:
+        raise RegenerateError("the example of task 3 failed; its message is above.")
 
 
 def refresh_assets(outputs: Path, root: Path) -> None:
@@ -98,6 +109,7 @@ def lesson_picture(outputs: Path, lesson: str, heading: str) -> Path:
 STAGES: dict[str, Callable[[Path, Path], None]] = {
     "demo": run_demo,
     "lessons": store_lessons,
+    "sds": draw_sds,
     "assets": refresh_assets,
 }
 

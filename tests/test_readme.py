@@ -5,6 +5,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,11 @@ from course import notebooks
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMENT = r"<!--.*?-->"
-DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md")]
+DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "task_3_DreamFusion/README.md")]
+MAKE = [name for name in DOCUMENTS if name.parent == ROOT]
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_to_files_lead_somewhere(document):
     targets = re.findall(r'\]\(([^)#\s]+)|src="([^"]+)"', re.sub(COMMENT, "", document.read_text(), flags=re.DOTALL))
     local = [a or b for a, b in targets if "://" not in (a or b)]
@@ -24,13 +26,17 @@ def test_links_to_files_lead_somewhere(document):
     assert [target for target in local if not (document.parent / target).exists()] == []
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", MAKE, ids=lambda path: path.name)
+def test_make_targets_exist(document):
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    used = set(re.findall(r"(?:^|`|=\S+ )make ([\w-]+)", document.read_text(), flags=re.MULTILINE))
+    assert used and used <= targets
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_commands_exist(document):
     text = document.read_text()
-    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    used = set(re.findall(r"(?:^|`|=\S+ )make (\w+)", text, flags=re.MULTILINE))
-    assert used and used <= targets
-    modules = set(re.findall(r"python -m ((?:benchmarks|course|pocket|tests)[\w.]*)", text))
+    modules = set(re.findall(r"python -m ((?:benchmarks|course|pocket|task_3_DreamFusion|tests)[\w.]*)", text))
     assert modules and [module for module in modules if importlib.util.find_spec(module) is None] == []
 
 
@@ -41,7 +47,7 @@ def test_ci_runs_the_test_command_of_the_readme():
     assert "make test " in (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "lab", "pocket", "regenerate"])
+@pytest.mark.parametrize("target", ["demo", "test", "test-gpu", "lab", "pocket", "regenerate"])
 def test_each_make_target_is_one_line_to_python(target):
     """make -n prints what it would run: the set-up, then the entry point."""
     command = ["make", "--no-print-directory", "-n", target, "PYTHON=python3"]
@@ -50,6 +56,13 @@ def test_each_make_target_is_one_line_to_python(target):
     setup, entry = result.stdout.splitlines()
     assert setup == "python3 -m course.setup"
     assert re.fullmatch(r"\S*\.venv\S+ -m [\w.]+( all)?", entry)
+
+
+def test_the_gpu_tests_fail_loudly_without_a_gpu():
+    blind = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "tests.gpu"]
+    done = subprocess.run(command, cwd=ROOT, env=blind, capture_output=True, text=True)
+    assert done.returncode == 1 and "there is no CUDA device here" in done.stderr and "passed" not in done.stdout
 
 
 def test_lessons_in_the_table_are_those_that_exist():

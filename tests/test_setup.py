@@ -28,6 +28,12 @@ def install_torchvision(packages: Path, code: str) -> None:
     (info / "RECORD").write_text("".join(f"{name},,\n" for name in names))
 
 
+def forget_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has not been imported, and what the test imports is gone afterwards: transformers would take it for real."""
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    monkeypatch.delitem(sys.modules, "torchvision")
+
+
 @pytest.fixture
 def environment(tmp_path: Path) -> SimpleNamespace:
     """A virtual environment of its own that sees the packages of this one."""
@@ -66,15 +72,15 @@ def test_packages_that_do_not_import_end_in_an_error(environment):
 
 def test_a_torchvision_that_fits_stays(tmp_path, monkeypatch):
     install_torchvision(tmp_path, "works = True\n")
+    forget_torchvision(monkeypatch)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
     assert setup.torchvision_fault() is None
 
 
 def test_a_notebook_names_the_cure(tmp_path, monkeypatch):
     install_torchvision(tmp_path, BROKEN)
+    forget_torchvision(monkeypatch)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
     with pytest.raises(SetupError, match=r"does not fit.*python -m course\.setup --mend"):
         setup.show_versions()
 

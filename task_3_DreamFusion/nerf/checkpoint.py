@@ -91,6 +91,14 @@ def load(path: Path, device: torch.device | str = "cpu") -> tuple[int, dict[str,
     return content["step"], _decode(content["state"], tensors)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes a file so that whoever reads meanwhile finds the old contents or the new, whole. Raises OSError."""
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=path.parent) as private:
+        new = Path(private) / path.name
+        _write(new, text.encode("utf-8"))
+        new.replace(path)
+
+
 def _all(folder: Path) -> list[Path]:
     """The checkpoints in a folder, by their steps."""
     found = [path for path in folder.glob("*") if re.fullmatch(r"\d{6,}", path.name) and path.is_dir()]

@@ -14,7 +14,10 @@ BLOB_DENSITY, BLOB_RADIUS = 10.0, 0.5  # Magic3D (Lin et al. 2022, arXiv:2211.10
 
 
 class MLP(nn.Module):
-    """Linear layers with ReLU between them; with `skip` the input joins again in the middle (NeRF, appendix A)."""
+    """Linear layers with ReLU between them; with `skip` the input joins again in the middle (NeRF, appendix A).
+
+    The result is float32, in mixed precision too: what follows are exponentials and sums.
+    """
 
     def __init__(self, inputs: int, outputs: int, width: int, layers: int, skip: bool = False) -> None:
         super().__init__()
@@ -28,7 +31,7 @@ class MLP(nn.Module):
         for i, layer in enumerate(self.layers):
             y = torch.cat([y, x], -1) if i == self.skip else y
             y = layer(y if i == 0 else F.relu(y))
-        return y
+        return y.float()
 
 
 class Field(nn.Module):

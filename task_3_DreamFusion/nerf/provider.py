@@ -64,7 +64,9 @@ class Cameras:
         x = (torch.arange(width, **like) + 0.5 - width / 2)[None, None, :] * scale  # (B, 1, width)
         x, y = torch.broadcast_tensors(x, y)
         local = torch.stack([x, y, -torch.ones_like(x)], -1)  # (B, height, width, 3)
-        directions = torch.nn.functional.normalize(torch.einsum("bij,bhwj->bhwi", poses[:, :3, :3], local), dim=-1)
+        # Not a product of matrices: mixed precision would round it to half.
+        turned = (poses[:, None, None, :3, :3] * local[..., None, :]).sum(-1)
+        directions = torch.nn.functional.normalize(turned, dim=-1)
         return poses[:, None, None, :3, 3].expand_as(directions), directions
 
 

@@ -13,14 +13,16 @@ from tqdm import tqdm
 
 from course.pictures import heat
 from course.video import write_video
+from task_3_DreamFusion.nerf import checkpoint
 from task_3_DreamFusion.nerf.mesh import extract
-from task_3_DreamFusion.nerf.provider import orbit
-from task_3_DreamFusion.nerf.renderer import Shading
-from task_3_DreamFusion.nerf.utils import Trainer
+from task_3_DreamFusion.nerf.provider import Cameras, orbit
+from task_3_DreamFusion.nerf.renderer import Renderer
+from task_3_DreamFusion.nerf.utils import SETTINGS, Trainer
 from task_3_DreamFusion.nerf.viewer import page
 
-VIDEO, MESH, SETTINGS = "video.mp4", "mesh", "settings.json"
+VIDEO, MESH = "video.mp4", "mesh"
 FPS = 30
+SEEN = 0.01  # opacity from which a pixel has a normal
 LEVEL = 5.0  # the density at which a mesh has its surface
 
 STYLE = """body { margin: 0 auto; max-width: 72rem; padding: 1.5rem; font: 16px/1.45 system-ui, sans-serif; color: #222;
@@ -35,13 +37,26 @@ def frames(trainer: Trainer, count: int, size: int, elevation: float) -> Iterato
     cameras = orbit(count, elevation)
     radius = float(cameras.radius[0])
     with trainer.averaged():
-        looks = zip(
-            trainer.renderer.finished(cameras, size, size),
-            trainer.renderer.finished(cameras, size, size, Shading("normals")),
-            strict=True,
-        )
-        for colour, normals in tqdm(looks, total=count, desc="video"):
-            yield np.concatenate([as_bytes(colour[:3]), depth_map(colour, radius), as_bytes(normals[:3])], axis=1)
+        pictures = trainer.renderer.finished(cameras, size, size)
+        for i, colour in enumerate(tqdm(pictures, total=count, desc="video", unit="frame")):
+            normals = normal_map(trainer.renderer, cameras[i : i + 1], colour)
+            yield np.concatenate([as_bytes(colour[:3]), depth_map(colour, radius), as_bytes(normals)], axis=1)
+
+
+@torch.no_grad()
+def normal_map(renderer: Renderer, camera: Cameras, picture: Tensor) -> Tensor:
+    """Normals (3, H, W) as colours of a finished picture (5, H, W), white where nothing is.
+
+    They are those of the field at the depth that the picture has, once a pixel: at every sample of its ray they would
+    cost several times as much as the colours.
+    """
+    opacity, depth = picture[3], picture[4]
+    origins, directions = (part[0] for part in camera.to(renderer.device).rays(*opacity.shape))  # (H, W, 3)
+    seen = opacity > SEEN
+    places = (origins + depth[..., None] * directions)[seen]
+    colours = torch.ones_like(origins)
+    colours[seen] = 0.5 + 0.5 * renderer.field.normals(places, renderer.normal_step)
+    return (opacity * colours.permute(2, 0, 1) + (1 - opacity)).clamp(0, 1)
 
 
 def as_bytes(picture: Tensor) -> np.ndarray:
@@ -87,12 +102,12 @@ def save_index(folder: Path) -> Path:
     runs = sorted(path.parent for path in folder.rglob(SETTINGS))
     sections = "\n".join(_section(run, folder) for run in runs)
     index = folder / "index.html"
-    index.write_text(
+    checkpoint.write_text(
+        index,
         f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>Text to 3D</title>'
         f"<style>{STYLE}</style></head><body><h1>Text to 3D: {len(runs)} "
         f"{'run' if len(runs) == 1 else 'runs'}</h1>\n{sections}\n</body></html>\n",
-        encoding="utf-8",
     )
     return index
 

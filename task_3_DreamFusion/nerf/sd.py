@@ -7,16 +7,22 @@ the noise, and takes the difference as the gradient of the picture: score distil
     prompts = guidance.view_prompts("a hamburger")
     result = guidance.train_step(rgb, prompts, azimuth, elevation, generator)
     result.loss.backward()
+
+TODO 3: fill in a function to compute the SDS loss, and generate 3D objects from text. It has three parts, (a) to (c),
+each between BEGIN SOLUTION and END SOLUTION. ../README.md derives the formulas. Delete what stands there, write your
+own, and let `python -m task_3_DreamFusion.sds_2d` tell you whether it is right.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from course import checks
 from course.errors import CourseError
 from course.fast import fast
 from course.models import Model, load_pipeline
@@ -69,6 +75,12 @@ WEIGHTINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "uniform": torch.ones_like,
     "middle": lambda alpha_bar: alpha_bar.sqrt() * (1 - alpha_bar),
 }
+
+
+def check_text(text: str) -> None:
+    """Raises GuidanceError for a text without a word."""
+    if not text.strip():
+        raise GuidanceError("the text is empty: say what to make, such as 'a hamburger'")
 
 
 def view_weights(azimuth: Tensor, elevation: Tensor, blend: float = 15.0) -> Tensor:
@@ -165,9 +177,13 @@ def predicted_x_0(noise_pred: Tensor, noisy: Tensor, alpha_bar: Tensor) -> Tenso
 
 def sds_gradient(noise_pred: Tensor, noise: Tensor, weight: Tensor) -> Tensor:
     """Score distillation sampling: the gradient with respect to the latents, without the Jacobian of the denoiser
-    (DreamFusion, equation 3). noise_pred, noise: (B, C, h, w). weight: w(t), broadcasts against them."""
-    gradient = ...
-    # TODO: what the denoiser says is noise, less what was added, weighted.
+    (DreamFusion, equation 3).
+
+    noise_pred: (B, C, h, w), what the denoiser takes for noise, guided by the text. noise: (B, C, h, w), what was
+    added. weight: w(t), (B, 1, 1, 1). Returns (B, C, h, w).
+    """
+    gradient: Any = ...
+    # TODO 3 (b): what the denoiser takes for noise, less what was added, weighted. The formula stands in ../README.md.
     ### BEGIN SOLUTION
     gradient = weight * (noise_pred - noise)
     ### END SOLUTION
@@ -175,8 +191,24 @@ def sds_gradient(noise_pred: Tensor, noise: Tensor, weight: Tensor) -> Tensor:
 
 
 def loss_of(latents: Tensor, gradient: Tensor) -> Tensor:
-    """A scalar whose gradient with respect to `latents` (B, C, h, w) is `gradient`, averaged over the batch."""
-    return (latents * gradient.detach()).sum() / len(latents)
+    """A scalar whose gradient with respect to `latents` is `gradient`, averaged over the batch: each picture of the
+    batch counts for 1 / B. Both (B, C, h, w).
+
+    Autograd starts from a scalar, and we only have a gradient. But the derivative of `a * x` by `x` is `a`.
+    """
+    loss: Any = ...
+    # TODO 3 (c): the scalar. `gradient` is a constant in it: .detach() it, for nothing may flow into the denoiser.
+    ### BEGIN SOLUTION
+    loss = (latents * gradient.detach()).sum() / len(latents)
+    ### END SOLUTION
+    return loss
+
+
+def check_exercise(guidance: "StableDiffusion") -> None:
+    """Says of each part of TODO 3 that it is right, or raises CheckFailed with what is wrong."""
+    checks.prompt_embedding(guidance.embed_text, guidance.model, guidance.text_encoder)
+    checks.sds_gradient(sds_gradient)
+    checks.sds_loss(loss_of)
 
 
 class StableDiffusion:
@@ -199,6 +231,19 @@ class StableDiffusion:
     # --- Texts
 
     @torch.no_grad()
+    def embed_text(self, text: str) -> Tensor:
+        """What the text encoder makes of a text: (L, D), L tokens with a vector of D numbers each."""
+        tokenizer, length = self.model.tokenizer, self.model.text_length
+        embedding: Any = ...
+        # TODO 3 (a): call the tokenizer with padding="max_length", max_length=length, truncation=True and
+        # return_tensors="pt"; hand its .input_ids to self.text_encoder, on self.device, and take [0] of the result,
+        # the vectors (1, L, D). Leave out their first dimension.
+        ### BEGIN SOLUTION
+        tokens = tokenizer(text, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        embedding = self.text_encoder(tokens.input_ids.to(self.device))[0][0]
+        ### END SOLUTION
+        return embedding
+
     def get_text_embeds(self, prompts: Sequence[str]) -> Tensor:
         """Embeddings (N, L, D) of texts. Each is worked out once. Raises GuidanceError where a new text comes after
         the text encoder has gone."""
@@ -207,21 +252,27 @@ class StableDiffusion:
                 continue
             if self.text_encoder is None:
                 raise GuidanceError(f"the text encoder has left the memory, and {prompt!r} is new")
-            ids = self.model.tokenizer(
-                prompt, padding="max_length", max_length=self.model.text_length, truncation=True, return_tensors="pt"
-            ).input_ids
-            self._embedded[prompt] = self.text_encoder(ids.to(self.device))[0][0].to(self.dtype)
+            self._embedded[prompt] = self.embed_text(prompt).to(self.dtype)
         return torch.stack([self._embedded[prompt] for prompt in prompts])
 
     def view_prompts(self, text: str, negative: str = "") -> ViewPrompts:
         """The embeddings of "<text>, <word> view" for each of VIEWS. Raises GuidanceError for an empty text."""
-        if not text.strip():
-            raise GuidanceError("the text is empty: say what to make, such as 'a hamburger'")
+        check_text(text)
         endings = [f", {view} view" for view in VIEWS]
         room = max(len(self.model.tokenizer(ending).input_ids) for ending in endings) - 2  # all begin and end
         text = self.model.check_prompt(text.strip(), room)
         views = self.get_text_embeds([text + ending for ending in endings])
         return ViewPrompts(text, views, self.get_text_embeds([self.model.check_prompt(negative)]))
+
+    def plain_prompts(self, text: str, negative: str = "") -> ViewPrompts:
+        """The embeddings of `text` alone, the same from every side: for one picture, without a scene behind it.
+        Raises GuidanceError for an empty text."""
+        check_text(text)
+        text = self.model.check_prompt(text.strip())
+        view = self.get_text_embeds([text])
+        return ViewPrompts(
+            text, view.expand(len(VIEWS), -1, -1), self.get_text_embeds([self.model.check_prompt(negative)])
+        )
 
     def forget_text_encoder(self) -> None:
         """Frees the text encoder's memory; embeddings made so far stay."""

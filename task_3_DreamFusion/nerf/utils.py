@@ -11,6 +11,7 @@ import json
 import math
 import signal
 from collections import deque
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,17 +33,29 @@ from task_3_DreamFusion.optimizer import Adan
 
 BACKBONES = ("grid", "vanilla")
 OPTIMIZERS = ("adan", "adam")
+CELLS = (8, 16, 32, 64, 128, 256)  # along a side of the occupancy grid
+SETTINGS = "settings.json"
 RECENT = 50  # steps over which a field that is empty or full, or gradients that are no numbers, are put up with
-EMPTY, FULL = 0.01, 0.99  # mean opacity of pictures
+EMPTY, FULL = 0.01, 0.97  # mean opacity of pictures; the corners of one may see past a box that is full
 
 
 class TrainingError(CourseError):
     """A run cannot go on; the message says why and what to change."""
 
 
+class SettingError(TrainingError):
+    """A setting is out of range. setting: its name in Settings. said: what it has to be, and what it is."""
+
+    def __init__(self, setting: str, said: str) -> None:
+        super().__init__(f"{setting} {said}")
+        self.setting, self.said = setting, said
+
+
 @dataclass(frozen=True)
 class Settings:
-    """What is made, and how. The defaults are those of a GPU; `for_cpu` has others.
+    """What is made, and how. The defaults are those of a GPU; main.py has others for a CPU.
+
+    Raises SettingError for what cannot be.
 
     text, negative: what it shall be, and shall not. seed: of everything that is drawn.
     iters: steps. batch: views a step. size: pixels of a picture's side. lr: of the perceptrons; the grid's is ten times
@@ -81,22 +94,22 @@ class Settings:
     smoothness: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, choices in (("backbone", BACKBONES), ("optimizer", OPTIMIZERS)):
-            if getattr(self, name) not in choices:
-                raise TrainingError(f"no {name} {getattr(self, name)!r}: choose from {', '.join(choices)}")
-        for name in ("iters", "batch", "size", "steps", "cells"):
-            if getattr(self, name) < 1:
-                raise TrainingError(f"{name} is at least 1, not {getattr(self, name)}")
-        if self.seed < 0:
-            raise TrainingError(f"seed is 0 or more, not {self.seed}")
-        if not (self.lr > 0 and math.isfinite(self.lr)):
-            raise TrainingError(f"lr is more than 0, not {self.lr}")
+        def check(name: str, holds: bool, range_: str) -> None:
+            if not holds:
+                raise SettingError(name, f"is {range_}, not {getattr(self, name)!r}")
+
+        check("backbone", self.backbone in BACKBONES, f"one of {', '.join(BACKBONES)}")
+        check("optimizer", self.optimizer in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}")
+        for name in ("iters", "batch", "size", "steps"):
+            check(name, getattr(self, name) >= 1, "at least 1")
+        check("cells", self.cells in CELLS, f"one of {', '.join(map(str, CELLS))}")
+        check("seed", 0 <= self.seed < 2**63, "a whole number from 0 to 2^63 - 1")
+        for name in ("lr", "bound"):
+            check(name, 0 < getattr(self, name) < math.inf, "a number above 0")
         for name in ("albedo", "shaded", "textureless", "fade_in", "widen", "ema"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise TrainingError(f"{name} is a share in [0, 1], not {getattr(self, name)}")
+            check(name, 0 <= getattr(self, name) <= 1, "a share in [0, 1]")
         for name in ("entropy", "sparsity", "orientation", "variation", "smoothness"):
-            if not getattr(self, name) >= 0:
-                raise TrainingError(f"{name} is 0 or more, not {getattr(self, name)}")
+            check(name, 0 <= getattr(self, name) < math.inf, "0 or more")
 
 
 def build_field(settings: Settings) -> Field:
@@ -181,6 +194,7 @@ class Trainer:
         self.step = 0
         self.opacities: deque[float] = deque(maxlen=RECENT)
         self.skipped = 0  # steps in a row whose gradient was no number
+        self.interrupt = Interrupt()
 
     @property
     def progress(self) -> float:
@@ -236,9 +250,11 @@ class Trainer:
             self.skipped += 1
             if self.skipped >= RECENT:
                 raise TrainingError(f"{RECENT} gradients in a row were no numbers: train with a smaller --lr")
-            tqdm.write(f"step {self.step}: the gradient is not finite, the step is left out")
+            done = "the step is left out"
             if self.half:
                 self.scaler.update(self.scaler.get_scale() / 2)
+                done += f", and the gradient's scale lowered to {self.scaler.get_scale():g}"
+            tqdm.write(f"step {self.step}: the gradient is not finite: {done}")
             return
         self.skipped = 0
         self.scaler.step(self.optimizer)
@@ -253,10 +269,12 @@ class Trainer:
         mean = sum(self.opacities) / len(self.opacities)
         if mean < EMPTY:
             raise TrainingError(
-                "the field has become empty: lower --sparsity, raise --guidance_scale, or take another --seed"
+                "the field has become empty: lower --lambda_opacity, raise --guidance_scale, or take another --seed"
             )
         if mean > FULL:
-            raise TrainingError("the field has filled its box: raise --sparsity, or lower --lr or --guidance_scale")
+            raise TrainingError(
+                "the field has filled its box: raise --lambda_opacity, or lower --lr or --guidance_scale"
+            )
 
     # --- The averaged field
 
@@ -275,11 +293,19 @@ class Trainer:
     def checkpoints(self) -> Path:
         return self.workspace / "checkpoints"
 
+    def described(self) -> dict[str, Any]:
+        """What has to be asked for to have this run again, in JSON's terms."""
+        return {
+            "settings": asdict(self.settings),
+            "guidance": asdict(self.guidance.options),
+            "model": self.guidance.model.name,
+            "half": self.half,
+        }
+
     def save(self) -> Path:
         """Writes a checkpoint with all that the next step depends on."""
         state = {
-            "settings": asdict(self.settings),
-            "model": self.guidance.model.name,
+            **self.described(),
             "renderer": self.renderer.state_dict(),
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
@@ -290,23 +316,25 @@ class Trainer:
         return checkpoint.save(self.checkpoints, self.step, state)
 
     def resume(self, path: Path) -> None:
-        """Goes on from a checkpoint. Raises CheckpointError if it is of another network or run."""
+        """Goes on from a checkpoint. Raises CheckpointError if it is not whole, or of another network."""
         step, state = checkpoint.load(path, self.guidance.device)
         own = asdict(self.settings)
-        for name in ("backbone", "bound", "cells", "background", "optimizer"):
-            if state["settings"].get(name) != own[name]:
-                raise checkpoint.CheckpointError(
-                    f"{path} was made with {name} {state['settings'].get(name)!r}, this run has {own[name]!r}"
-                )
         try:
+            for name in ("backbone", "bound", "cells", "background", "optimizer"):
+                if state["settings"][name] != own[name]:
+                    raise checkpoint.CheckpointError(
+                        f"{path} was made with {name} {state['settings'][name]!r}, this run has {own[name]!r}"
+                    )
             self.renderer.load_state_dict(state["renderer"])
-        except RuntimeError as error:
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.average = list(state["average"])
+            self.generator.set_state(state["generator"].cpu())
+            self.opacities = deque(state["opacities"], maxlen=RECENT)
+        except (RuntimeError, ValueError) as error:
             raise checkpoint.CheckpointError(f"{path} is of another network: {error}") from error
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.average = list(state["average"])
-        self.generator.set_state(state["generator"].cpu())
-        self.opacities = deque(state["opacities"], maxlen=RECENT)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise checkpoint.CheckpointError(f"{path} holds something else than a run of Task 3 ({error!r})") from error
         self.step = step
 
     def preview(self) -> Path:
@@ -323,16 +351,25 @@ class Trainer:
 
     # --- The whole run
 
-    def train(self, save_every: int = 200, preview_every: int = 200) -> bool:
-        """Steps until `iters`; returns False if Ctrl-C ended it before. Saves at the end in either case."""
+    def train(
+        self,
+        save_every: int = 200,
+        preview_every: int = 200,
+        after_step: Callable[[dict[str, float]], None] | None = None,
+    ) -> bool:
+        """Steps until `iters`; returns False if Ctrl-C, or whoever sets `interrupt.asked`, ended it before. Saves at
+        the end in either case. after_step: called with what train_step returned; an error in it ends the run at once.
+        """
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
         s = self.settings
         self.workspace.mkdir(parents=True, exist_ok=True)
-        (self.workspace / "settings.json").write_text(json.dumps(asdict(s), indent=1) + "\n")
-        bar = tqdm(total=s.iters, initial=self.step, desc=s.text[:40], smoothing=0.05)
-        with SummaryWriter(self.workspace / "logs", purge_step=self.step) as writer, Interrupt() as interrupt, bar:
-            while self.step < s.iters and not interrupt.asked:
+        described = self.described()
+        described |= described.pop("settings")
+        checkpoint.write_text(self.workspace / SETTINGS, json.dumps(described, indent=1) + "\n")
+        bar = tqdm(total=s.iters, initial=self.step, desc=s.text[:40], unit="step", smoothing=0.05)
+        with SummaryWriter(self.workspace / "logs", purge_step=self.step) as writer, self.interrupt, bar:
+            while self.step < s.iters and not self.interrupt.asked:
                 terms = self.train_step()
                 bar.update()
                 if self.step % 10 == 0:
@@ -343,7 +380,9 @@ class Trainer:
                     self.save()
                 if preview_every and self.step % preview_every == 0:
                     self.preview()
-        if interrupt.asked and self.step < s.iters:
+                if after_step:
+                    after_step(terms)
+        if self.step < s.iters:
             self.save()
         return self.step >= s.iters
 

@@ -44,6 +44,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def root(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     assets = {"a.png": Path("prompts.png"), "b.png": (LESSON, "A heading"), "c.gif": (LESSON, "A clip")}
     monkeypatch.setattr(regenerate, "ASSETS", assets)
+    monkeypatch.setitem(regenerate.STAGES, "sds", lambda outputs, root: None)  # has a test of its own
     monkeypatch.setattr(notebooks, "ROOT", tmp_path / "repository")
     return Path(shutil.copytree(made, tmp_path / "repository"))
 
@@ -61,6 +62,22 @@ def test_all_begins_with_the_demo(root, monkeypatch, capsys):
     assert regenerate.main([]) == 1
     assert "the demo failed" in capsys.readouterr().err
     assert not (root / "assets").exists()
+
+
+def test_the_picture_of_task_3_is_drawn_by_its_own_program(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(regenerate.subprocess, "run", lambda command, **_: calls.append(command) or Failed)
+    with pytest.raises(RegenerateError, match="the example of task 3 failed"):
+        regenerate.draw_sds(tmp_path, notebooks.ROOT)
+    [[_, _, module, *options]] = calls
+    from task_3_DreamFusion import sds_2d
+
+    assert module == sds_2d.__name__
+    assert sds_2d.parser().parse_args(options).out == tmp_path / regenerate.ASSETS["sds_2d.png"]
+
+
+class Failed:
+    returncode = 1
 
 
 def test_a_lesson_that_may_not_be_stored(root):

@@ -1,8 +1,15 @@
 """`python main.py`: from a text to a clip, a mesh and a page; on, again and not at all."""
 
+import dataclasses
+import json
 import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import imageio.v3 as iio
 import pytest
@@ -11,8 +18,13 @@ import trimesh
 
 from course import notebooks
 from task_3_DreamFusion import main as program
-from task_3_DreamFusion.nerf import results
+from task_3_DreamFusion.nerf import checkpoint, results
+from task_3_DreamFusion.nerf.network_grid import GridField
+from task_3_DreamFusion.nerf.provider import orbit
+from task_3_DreamFusion.nerf.renderer import Renderer
 from task_3_DreamFusion.nerf.results import save_index
+from task_3_DreamFusion.nerf.sd import Options
+from task_3_DreamFusion.nerf.utils import Settings
 
 HERE = notebooks.ROOT / "task_3_DreamFusion"
 
@@ -57,7 +69,7 @@ def test_from_text_to_files(options, tmp_path, capsys, small_mesh):
     ("more", "said"),
     [
         (["--text", " "], "the text is empty"),
-        (["--frames", "0"], "--frames"),
+        (["--frames", "0"], "--frames is at least 1, not 0"),
         (["--elevation", "100"], "--elevation"),
         (["--iters", "-3"], "iters is at least 1, not -3"),
         (["--seed", "-1"], "seed"),
@@ -67,7 +79,20 @@ def test_from_text_to_files(options, tmp_path, capsys, small_mesh):
         (["--resume"], "there is no checkpoint in"),
         (["--test"], "train first"),
         (["--ckpt", "nowhere"], "nowhere is no checkpoint"),
-        (["--workspace", "/dev/null/run"], "/dev/null/run cannot be made"),
+        (["--workspace", "/dev/null/run"], "--workspace /dev/null/run cannot be written: Not a directory"),
+        (["--workspace", __file__], "test_main.py cannot be written: File exists"),
+        (["--max_steps", "0"], "--max_steps is at least 1, not 0"),
+        (["--batch_size", "-1"], "--batch_size is at least 1, not -1"),
+        (["--save_every", "0"], "--save_every is at least 1, not 0"),
+        (["--video_size", "-4"], "--video_size is at least 1, not -4"),
+        (["--lambda_opacity", "-1"], "--lambda_opacity is 0 or more, not -1.0"),
+        (["--lr", "nan"], "--lr is a number above 0, not nan"),
+        (["--bound", "nan"], "--bound is a number above 0, not nan"),
+        (["--fade_in", "2"], "--fade_in is a share in [0, 1], not 2.0"),
+        (["--guidance_scale", "nan"], "guidance_scale is a number, not nan"),
+        (["--gui", "--gui_port", "0"], "--gui_port is from 1 to 65535, not 0"),
+        (["--gui", "--test"], "--gui does not go with --test"),
+        (["--prompts", "list.txt"], "--prompts does not go with --text"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(options, more, said, capsys):
@@ -85,9 +110,169 @@ def test_without_a_surface_there_is_still_a_clip(options, tmp_path, capsys, monk
 
 def test_a_cpu_has_defaults_of_its_own():
     args = program.parser().parse_args(["--text", "a car", "--size", "20"])
-    cpu, gpu = (program.settings_of(args, on_cpu) for on_cpu in (True, False))
+    cpu, gpu = (program.settings_of(args, on_cpu, args.text) for on_cpu in (True, False))
     assert cpu.iters == program.CPU["iters"] < gpu.iters and cpu.size == gpu.size == 20
-    assert program.workspace_of("A Hamburger, please!").parts[-3:] == ("outputs", "task_3", "a_hamburger_please")
+    assert program.OUTPUTS.parts[-2:] == ("outputs", "task_3")
+    assert program.slug("A Hamburger, please!") == "a_hamburger_please"
+    long = "a very " * 20 + "red car"
+    assert len(program.slug(long)) == 60 and program.slug(long) != program.slug(long + "t") and program.slug("?") != ""
+
+
+def test_every_setting_has_an_option():
+    """But the text, which has --text or --prompts, and the blending of view words."""
+    fields = {f.name for kind in (Settings, Options) for f in dataclasses.fields(kind)} - {"text", "blend"}
+    assert set(program.parser().options) == fields
+    issue = "--text --negative -O --iters --lr --seed --workspace --ckpt --test --save_mesh --backbone --frames"
+    issue += " --video_size --elevation --t_range --fade_in --widen --prompts --gui --resume --deterministic --model"
+    told = program.parser().format_help()
+    assert [flag for flag in issue.split() if flag not in told] == []
+
+
+# --- What could write over something, or is broken
+
+
+def written(run: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(run)): path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture
+def trained(options, tmp_path, monkeypatch) -> Path:
+    """A workspace with a run of 3 steps."""
+    assert program.main([*options, "--no-save_mesh", "--lambda_tv", "0.5", "--guidance_scale", "9"]) == 0
+    return tmp_path / "run"
+
+
+def refused(capsys, arguments: list[str]) -> str:
+    capsys.readouterr()
+    assert program.main(arguments) == 1
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    return line
+
+
+def test_a_run_that_goes_on_keeps_its_settings(trained, capsys):
+    before = json.loads((trained / "settings.json").read_text())
+    assert before["variation"] == 0.5 and before["guidance"]["guidance_scale"] == 9
+    here = ["--workspace", str(trained), "--no-save_mesh", "--frames", "2", "--video_size", "16"]
+    assert program.main([*here, "--resume", "--iters", "4"]) == 0
+    assert json.loads((trained / "settings.json").read_text()) == before | {"iters": 4}
+    assert program.main([*here, "--test"]) == 0
+    assert "goes on from step 4" in capsys.readouterr().out
+
+
+def test_nothing_is_overwritten(options, trained, tmp_path, capsys):
+    before, last = written(trained), str(trained / "checkpoints" / "000003")
+    assert "came to step 3" in refused(capsys, options)
+    assert "'a car', not for 'a bunny'" in refused(capsys, [*options, "--resume", "--text", "a bunny"])
+    assert "backbone 'grid', this run has 'vanilla'" in refused(capsys, [*options, "--resume", "--backbone", "vanilla"])
+    earlier = ["--ckpt", str(trained / "checkpoints" / "000002")]
+    assert "came to step 3" in refused(capsys, [*options, *earlier])
+    assert "say what to make" in refused(capsys, ["--workspace", str(trained)])
+    assert written(trained) == before
+    # From an earlier one into a folder of its own, under another text.
+    other = ["--workspace", str(tmp_path / "other"), "--text", "a bunny", "--no-save_mesh"]
+    assert program.main([*options, *earlier, *other]) == 0 and written(trained) == before
+    assert "came to step 3" in refused(capsys, [*options, *other, "--ckpt", last])
+
+
+@pytest.mark.parametrize("name", ["state.json", "tensors.safetensors"])
+@pytest.mark.parametrize("harm", ["cut off", "edited"])
+def test_a_checkpoint_that_is_not_whole(options, trained, name, harm, capsys):
+    file = trained / "checkpoints" / "000003" / name
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) // 2] if harm == "cut off" else data.replace(data[500:502], b"77"))
+    before = written(trained)
+    for more in (["--resume"], ["--test"], ["--ckpt", str(file.parent), "--workspace", str(trained.parent / "new")]):
+        said = refused(capsys, [*options, *more])
+        assert f"000003/{name} is cut off or was changed" in said
+    assert written(trained) == before and not (trained.parent / "new").exists()
+
+
+def test_a_checkpoint_of_something_else(options, tmp_path, capsys):
+    path = checkpoint.save(tmp_path / "foreign", 5, {"x": torch.ones(3)})
+    assert "something else than a run of Task 3" in refused(capsys, [*options, "--ckpt", str(path)])
+
+
+def test_a_full_disk_is_told_before_anything_is_written(options, tmp_path, monkeypatch, capsys):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(program.shutil, "disk_usage", lambda _: usage._replace(free=5 * 2**20))
+    assert "run is full: 5 MiB are left" in refused(capsys, options)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+# --- As a program of its own
+
+
+def start(arguments: list[str], **more: object) -> subprocess.Popen:
+    command = [sys.executable, str(HERE / "main.py"), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert time.monotonic() < deadline and process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="needs limits of a process")
+def test_a_disk_that_fills_up_leaves_the_last_checkpoint(options, trained):
+    """A limit on the size of files stands for the full disk: the same error, at the same place."""
+    import resource
+
+    before = written(trained / "checkpoints")
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    process = start([*options, "--resume", "--iters", "6", "--no-save_mesh"], preexec_fn=limit)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert re.search(r"error: the checkpoint \S+/000004 cannot be written: File too large", err)
+    assert "Traceback" not in err and written(trained / "checkpoints") == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_killed_it_goes_on_to_the_same_result(options, tmp_path):
+    """With --deterministic: the last checkpoint of a run that was killed and resumed has the very same tensors."""
+    slow = [*options, "--iters", "30", "--save_every", "5", "--deterministic", "--no-save_mesh", "--batch_size", "4"]
+    killed, whole = ([*slow, "--workspace", str(tmp_path / name)] for name in ("killed", "whole"))
+    process = start(killed)
+    wait_for(tmp_path / "killed" / "checkpoints" / "000005", process)
+    process.kill()
+    process.communicate()
+    last = checkpoint.latest(tmp_path / "killed" / "checkpoints")
+    assert last is not None and int(last.name) < 30
+    resumed = start([*killed, "--resume"])
+    out, err = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, err
+    assert f"goes on from step {int(last.name)}" in out
+    uninterrupted = start(whole)
+    assert uninterrupted.wait(timeout=300) == 0
+    states = [checkpoint.load(tmp_path / name / "checkpoints" / "000030")[1] for name in ("killed", "whole")]
+    assert all(torch.equal(a, b) for a, b in zip(*(state["average"] for state in states), strict=True))
+    assert all(torch.equal(states[0]["renderer"][name], states[1]["renderer"][name]) for name in states[0]["renderer"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGINT")
+def test_ctrl_c_finishes_the_step_and_leaves_a_clip(options, tmp_path):
+    process = start([*options, "--iters", "5000", "--save_every", "2", "--no-save_mesh"])
+    wait_for(tmp_path / "run" / "checkpoints" / "000002", process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130 and "Traceback" not in err
+    step = int(re.search(r"stopped at step (\d+) of 5000: --resume goes on", out)[1])
+    assert int(checkpoint.latest(tmp_path / "run" / "checkpoints").name) == step
+    assert len(iio.imread(tmp_path / "run" / "video.mp4")) == 3
+
+
+def test_started_from_its_folder_it_hides_no_package():
+    """There is a package `kernels`, which transformers looks for, and kernels.py lies beside main.py."""
+    code = "import runpy, sys, importlib.util as u\nsys.argv[1:] = ['--help']\n"
+    code += "try: runpy.run_path('main.py', run_name='__main__')\nexcept SystemExit: pass\n"
+    code += "found = u.find_spec('kernels')\nprint('FOUND', found and found.origin)"
+    outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=HERE, env=outside, capture_output=True, text=True)
+    assert "FOUND" in done.stdout and "task_3_DreamFusion" not in done.stdout.split("FOUND")[1], done.stderr
 
 
 @pytest.mark.parametrize("folder", [HERE, HERE.parent])
@@ -105,6 +290,29 @@ def test_page_of_many_runs(options, tmp_path):
         (tmp_path / name / "settings.json").write_text(text)
     page = save_index(tmp_path).read_text()
     assert "2 runs" in page and "a &lt;one&gt;" in page and "a cat &amp; a dog" in page and "<video" not in page
+
+
+def test_normals_of_a_ball_look_outward(monkeypatch):
+    renderer = Renderer(GridField(), None, steps=400, cells=32)
+    monkeypatch.setattr(renderer.field, "_activate", lambda raw, x: (1000 * (0.5 - x.norm(dim=-1))).clamp(min=0))
+    camera = orbit(1, elevation=20.0, start=70.0)
+    [picture] = renderer.finished(camera, 40, 40)
+    normals = results.normal_map(renderer, camera, picture)
+    assert normals.shape == (3, 40, 40) and (normals[:, picture[3] == 0] == 1).all()
+    [origins], [directions] = camera.rays(40, 40)
+    places = origins + picture[4][..., None] * directions
+    solid = picture[3] > 0.999
+    assert solid.float().mean() > 0.2
+    expected = 0.5 + 0.5 * torch.nn.functional.normalize(places[solid], dim=-1)
+    torch.testing.assert_close(normals[:, solid].T, expected, atol=0.03, rtol=0)
+
+
+def test_a_full_gpu_is_told_in_one_line(options, monkeypatch, capsys):
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+
+    monkeypatch.setattr(program.Trainer, "train_step", full)
+    assert "a smaller --batch_size" in refused(capsys, options)
 
 
 def test_depth_is_bright_where_it_is_near():

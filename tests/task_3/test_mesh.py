@@ -3,7 +3,9 @@
 import base64
 import json
 import re
+import time
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from task_3_DreamFusion.nerf import mesh as meshes
 from task_3_DreamFusion.nerf.mesh import Mesh, MeshError, extract
 from task_3_DreamFusion.nerf.viewer import page
+from tests.task_3.browser import Browser
 
 LEVEL = 10.0
 
@@ -80,6 +83,52 @@ def test_files_are_read_by_others(solid, tmp_path):
     glb = trimesh.load(paths[0], force="mesh", process=False)
     np.testing.assert_allclose(glb.visual.uv, solid.uv, atol=1e-5)
     np.testing.assert_allclose(accessor(paths[0].read_bytes(), "NORMAL"), solid.normals, atol=1e-6)
+
+
+def test_glb_keeps_to_the_schema_of_gltf(solid, tmp_path):
+    """The JSON of the file against the schemas that the Khronos Group publishes; and its sizes add up."""
+    glb = solid.save(tmp_path)[0].read_bytes()
+    magic, version, whole = (int.from_bytes(glb[i : i + 4], "little") for i in (0, 4, 8))
+    length = int.from_bytes(glb[12:16], "little")
+    head = json.loads(glb[20 : 20 + length])
+    assert (magic, version, whole, length % 4) == (0x46546C67, 2, len(glb), 0)
+    trimesh.exchange.gltf.validate(head)
+    binary = int.from_bytes(glb[20 + length : 24 + length], "little")
+    assert 28 + length + binary == len(glb) and head["buffers"][0]["byteLength"] <= binary
+    for view in head["bufferViews"]:
+        assert view.get("byteOffset", 0) + view["byteLength"] <= binary
+    with pytest.raises(jsonschema.ValidationError):
+        trimesh.exchange.gltf.validate(head | {"asset": {}})
+
+
+@pytest.mark.slow
+def test_a_browser_turns_the_page(solid, tmp_path):
+    """In Chromium, by the colours of the ball: from the front, and after a drag from its right."""
+    file = tmp_path / "page.html"
+    file.write_text(page(solid, "a ball", turning=False))
+    browser = Browser(tmp_path / "profile")
+
+    def expected(*place: float) -> np.ndarray:
+        return 255 * rainbow(torch.tensor([place]))[0].numpy()
+
+    def middle() -> np.ndarray:
+        picture = browser.picture()
+        return picture[picture.shape[0] // 2, picture.shape[1] // 2].astype(float)
+
+    try:
+        browser.open(file.as_uri())
+        browser.until("typeof state !== 'undefined' && before > 0")
+        browser.evaluate("state.elevation = 0")
+        time.sleep(1)
+        assert abs(middle() - expected(0, 0, 0.6)).max() < 8
+        browser.drag((450, 300), (225, 300))  # 90 degrees: the right side of the picture comes to the front
+        time.sleep(1)
+        assert abs(middle() - expected(0.6, 0, 0)).max() < 8
+        browser.press("normals")
+        time.sleep(1)
+        assert abs(middle() - 255 * np.array([1.0, 0.5, 0.5])).max() < 10
+    finally:
+        browser.close()
 
 
 def test_a_form_that_touches_the_box_is_closed_there():

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from course.models import find_model
-from task_3_DreamFusion.nerf.checkpoint import CheckpointError, latest
+from task_3_DreamFusion.nerf.checkpoint import CheckpointError, latest, save
 from task_3_DreamFusion.nerf.provider import orbit
 from task_3_DreamFusion.nerf.sd import StableDiffusion
-from task_3_DreamFusion.nerf.utils import RECENT, Settings, Trainer, TrainingError
+from task_3_DreamFusion.nerf.utils import EMPTY, FULL, RECENT, Settings, Trainer, TrainingError
 
 SMALL = Settings("a car", iters=8, batch=2, size=8, steps=24, cells=16, albedo=0.2, shaded=1.0, smoothness=1.0)
 
@@ -112,7 +112,7 @@ def test_a_gradient_that_is_no_number_is_left_out(begin, monkeypatch, capsys):
         trainer.train_step()
 
 
-@pytest.mark.parametrize(("opacity", "said"), [(0.001, "empty.*--sparsity"), (0.999, "filled its box")])
+@pytest.mark.parametrize(("opacity", "said"), [(0.001, "empty.*--lambda_opacity"), (0.999, "filled its box")])
 def test_a_field_that_is_lost_is_noticed(begin, opacity, said):
     trainer = begin()
     trainer.opacities.extend([opacity] * (RECENT - 1))
@@ -120,6 +120,47 @@ def test_a_field_that_is_lost_is_noticed(begin, opacity, said):
     trainer.opacities.append(opacity)
     with pytest.raises(TrainingError, match=said):
         trainer._watch()
+
+
+@pytest.mark.parametrize(("density", "said"), [(-30.0, "has become empty"), (30.0, "has filled its box")])
+def test_a_field_that_is_empty_or_full_to_the_rim_is_seen_as_that(begin, density, said, monkeypatch):
+    """The pictures of such a field are beyond the limits, wherever the cameras stand; those of a new one are not."""
+    trainer = begin(widen=0, batch=4)
+    trainer.train_step()
+    assert EMPTY < trainer.opacities[-1] < FULL
+    monkeypatch.setattr(trainer.renderer.field, "_activate", lambda raw, x: torch.nn.functional.softplus(raw + density))
+    trainer.renderer.density_grid.fill_(100.0)
+    trainer.renderer.bits.fill_(255)
+    trainer.opacities.clear()
+    with pytest.raises(TrainingError, match=said):
+        for _ in range(RECENT):
+            trainer.train_step()
+    assert trainer.step <= RECENT + 1
+
+
+def test_half_precision_lowers_its_scale_until_nothing_overflows(begin, capsys):
+    """As on a GPU, with the scaler and the half precision of the CPU: a scale far too large to begin with."""
+    trainer = begin(iters=60)
+    trainer.half, trainer.scaler = True, torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    before, steps = parameters(trainer), 0
+    while torch.equal(parameters(trainer), before):
+        trainer.train_step()
+        steps += 1
+        assert steps < RECENT
+    assert steps > 1 and trainer.scaler.get_scale() == 2.0 ** (40 - steps + 1)
+    assert capsys.readouterr().out.count("the step is left out, and the gradient's scale lowered to") == steps - 1
+    terms = trainer.train_step()
+    assert torch.isfinite(parameters(trainer)).all() and all(value == value for value in terms.values())
+
+
+def test_tensorboard_reads_the_terms(begin):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trainer = begin(iters=10)
+    trainer.train(preview_every=0)
+    events = EventAccumulator(str(trainer.workspace / "logs")).Reload()
+    assert {"error", "opacity", "entropy", "sparsity"} <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("error")] == [10]
 
 
 def test_pictures_are_of_the_average(begin):
@@ -151,9 +192,19 @@ def test_another_runs_checkpoint_is_refused(begin):
         begin(bound=2.0).resume(path)
 
 
+def test_what_is_no_run_is_refused(begin, tmp_path):
+    """Whole, but of something else; or of a network of another size."""
+    trainer = begin()
+    state = trainer.described() | {"renderer": {}}
+    for wrong in ({"x": 1}, {"settings": [1]}, state, state | {"renderer": trainer.renderer.state_dict()}):
+        with pytest.raises(CheckpointError, match="another network|something else"):
+            begin().resume(save(tmp_path / "other", 1, wrong))
+
+
 @pytest.mark.parametrize("wrong", [
     {"backbone": "tree"}, {"optimizer": "sgd"}, {"iters": 0}, {"batch": -1}, {"lr": 0.0}, {"seed": -5}, {"albedo": 1.5},
-    {"sparsity": -1.0}, {"lr": float("nan")},
+    {"sparsity": -1.0}, {"lr": float("nan")}, {"bound": float("inf")}, {"cells": 48}, {"entropy": float("nan")},
+    {"seed": 2**64},
 ])  # fmt: skip
 def test_settings_out_of_range(wrong):
     with pytest.raises(TrainingError, match=next(iter(wrong))):

@@ -1,0 +1,118 @@
+"""SDS on a single picture: it becomes what the text says, leaves a sheet, and tells a student what is missing."""
+
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from course.checks import CheckFailed
+from course.models import find_model
+from task_3_DreamFusion import sds_2d
+from task_3_DreamFusion.nerf import sd
+from task_3_DreamFusion.nerf.sd import StableDiffusion
+
+
+def test_leaves_a_sheet_and_repeats_itself(tiny_folder, tmp_path, capsys):
+    sheets = []
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        path = tmp_path / "new" / f"{name}.png"
+        options = ["--text", "a car", "--model", str(tiny_folder), "--iters", "6", "--seed", seed, "--out", str(path)]
+        assert sds_2d.main(options) == 0
+        out = capsys.readouterr().out
+        assert out.count("✓") == 3 and out.splitlines()[-1] == str(path)
+        sheets.append(np.asarray(Image.open(path)))
+    assert sheets[0].shape[1] > 4 * 256 and sheets[0].shape[0] > 2 * 256
+    assert np.array_equal(sheets[0], sheets[1]) and not np.array_equal(sheets[0], sheets[2])
+
+
+def test_moments_end_with_the_last_step(tiny_folder):
+    guidance = StableDiffusion(find_model(tiny_folder))
+    for iters in (1, 3, 50):
+        kept, step = sds_2d.optimise(guidance, guidance.plain_prompts("a car"), iters, 0.5, 0)
+        done = [number for number, _ in kept]
+        assert done[-1] == iters and done == sorted(set(done)) and len(done) <= sds_2d.SHOWN
+        assert torch.isfinite(kept[-1][1]).all() and step.error > 0
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--text", " "], "the text is empty"),
+        (["--iters", "0"], "--iters is at least 1, not 0"),
+        (["--lr", "-1"], "--lr is a number above 0, not -1.0"),
+        (["--seed", "-1"], "--seed is a whole number from 0"),
+        (["--guidance_scale", "inf"], "guidance_scale is a number, not inf"),
+        (["--model", "no such model"], "no such model"),
+        (["--out", "picture.jpg"], "--out ends in .png"),
+        (["--out", "/dev/null/a.png", "--iters", "1"], "--out /dev/null/a.png cannot be written"),
+    ],
+)
+def test_what_cannot_be_done(tiny_folder, more, said, capsys):
+    assert sds_2d.main(["--text", "a car", "--model", str(tiny_folder), *more]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ") and said in error
+
+
+# --- The exercise
+
+
+def solved(*parts: int) -> ModuleType:
+    """nerf/sd.py as a student has it who has solved some of its parts; the solutions of the others are gone."""
+    source = Path(sd.__file__).read_text()
+    count = iter(range(3))
+    cut = lambda match: match[0] if next(count) in parts else ""
+    source = re.sub(r" *### BEGIN SOLUTION.*?### END SOLUTION", cut, source, flags=re.DOTALL)
+    assert next(count, None) is None
+    module = ModuleType("student")
+    module.__dict__["__name__"] = "task_3_DreamFusion.nerf.student"
+
+    sys.modules[module.__name__] = module  # dataclasses look there
+    exec(compile(source, "sd.py", "exec"), module.__dict__)
+    return module
+
+
+def test_the_exercise_has_the_number_and_the_text_of_the_assignment():
+    source = Path(sd.__file__).read_text()
+    assert source.count("### BEGIN SOLUTION") == source.count("### END SOLUTION") == 3
+    assert re.findall(r"TODO 3 \((\w)\)", source) == ["b", "c", "a"]  # in the order of the file
+    assert "TODO 3: fill in a function to compute the SDS loss, and generate 3D objects from text" in source
+
+
+@pytest.mark.parametrize(
+    ("parts", "missing"),
+    [((), "embed_text"), ((2,), "sds_gradient"), ((0, 2), "loss_of"), ((0, 1), "embed_text"), ((0, 1, 2), None)],
+)
+def test_a_student_is_told_which_part_is_missing(tiny_folder, parts, missing, capsys):
+    student = solved(*parts)
+    guidance = student.StableDiffusion(find_model(tiny_folder))
+    if missing is None:
+        student.check_exercise(guidance)
+        assert capsys.readouterr().out.count("✓") == 3
+        return
+    with pytest.raises(CheckFailed, match=f"`{missing}` returns is still empty: write the lines of the TODO"):
+        student.check_exercise(guidance)
+
+
+# --- On the embedded model
+
+
+@pytest.mark.slow
+def test_the_picture_is_what_the_text_says(tmp_path):
+    """With the defaults; read by a judge that took no part."""
+    from course.judge import Judge
+
+    guidance = StableDiffusion(find_model("pocket"), sds_2d.Options(guidance_scale=7.5))
+    defaults = sds_2d.parser().parse_args([])
+    assert defaults.guidance_scale == guidance.options.guidance_scale
+    prompts = guidance.plain_prompts(defaults.text)
+    kept, last = sds_2d.optimise(guidance, prompts, defaults.iters, defaults.lr, defaults.seed)
+    pictures = sds_2d.sheet(guidance, prompts, kept, last)
+    reading = Judge()([pictures[len(kept) - 1]])[0]
+    assert (defaults.text, reading["object"], reading["color"], reading["ground"]) == (
+        "a red car on grass", "car", "red", "grass",
+    )  # fmt: skip
