@@ -182,20 +182,3 @@ def test_what_is_no_batch_of_pictures(guidance, shape):
 def test_options_out_of_range(wrong):
     with pytest.raises(GuidanceError, match=next(iter(wrong))):
         Options(**wrong)
-
-
-@pytest.mark.slow
-def test_a_picture_comes_out_of_it():
-    """SDS on the latents of one picture, with the embedded model: the judge recognises a hamburger."""
-    from course.judge import Judge
-
-    guidance = StableDiffusion(find_model("pocket"), Options(guidance_scale=7.5))
-    prompts, draw = guidance.view_prompts("a photo of a hamburger"), generator()
-    latents = (0.1 * torch.randn(1, 4, 32, 32, generator=draw)).requires_grad_()
-    optimizer = torch.optim.Adam([latents], lr=0.1, betas=(0.9, 0.99))
-    for i in range(60):
-        optimizer.zero_grad()
-        camera = torch.zeros(1), torch.full((1,), 15.0)
-        guidance.train_step(latents, prompts, *camera, draw, i / 60, as_latents=True).loss.backward()
-        optimizer.step()
-    assert Judge()(list(guidance.decode_latents(latents)))[0]["object"] == "hamburger"
