@@ -26,16 +26,34 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for --determinist
 import torch
 
 from course.errors import CourseError
-from course.models import find_model
+from course.models import Model, find_model
 from task_3_DreamFusion import prompts
 from task_3_DreamFusion.nerf import checkpoint, gui, results
 from task_3_DreamFusion.nerf.mesh import MeshError
 from task_3_DreamFusion.nerf.sd import WEIGHTINGS, Options, StableDiffusion, check_exercise, check_text
-from task_3_DreamFusion.nerf.utils import BACKBONES, CELLS, OPTIMIZERS, SettingError, Settings, Trainer, TrainingError
+from task_3_DreamFusion.nerf.utils import (
+    BACKBONES,
+    BACKGROUNDS,
+    CELLS,
+    OPTIMIZERS,
+    SPACES,
+    SettingError,
+    Settings,
+    Trainer,
+    TrainingError,
+)
 
 OUTPUTS = Path(__file__).resolve().parent.parent / "outputs" / "task_3"
 # What a CPU does in a few minutes: fewer and smaller pictures, and no light, which needs the field six more times.
-CPU = {"iters": 400, "batch": 1, "size": 48, "steps": 96, "cells": 32, "albedo": 1.0}
+CPU = {
+    "iters": 240, "batch": 1, "size": 64, "rays": 2048, "keep": 32, "levels": 8, "steps": 96, "cells": 32, "albedo": 1.0
+}  # fmt: skip
+# What DreamFusion does, for models of photographs: gradients in latents, strong guidance, a world around the object.
+PHOTOGRAPHS = {
+    "space": "latents", "scene": "", "background": "network", "guidance_scale": 100.0, "t_end": 0.5, "band": 1.0,
+    "iters": 5000, "size": 64, "levels": 12, "lr": 1e-3, "optimizer": "adan", "albedo": 0.4, "widen": 0.2,
+    "entropy": 10.0, "sparsity": 10.0,
+}  # fmt: skip
 ROOM = 300 * 2**20  # bytes that a workspace needs: three checkpoints, while one is written, and the results
 
 
@@ -62,10 +80,14 @@ def parser() -> Parser:
 
     def shown(name: str) -> str:
         value = defaults[name]
-        said = "nothing" if value == "" else "yes" if value is True else " ".join(map(str, value)) if isinstance(
-            value, tuple
-        ) else f"{value}"  # fmt: skip
-        return f"{said}, on a CPU {CPU[name]}" if name in CPU else said
+        said = [written(value)]
+        for who, preset in (("on a CPU", CPU), ("for photographs", PHOTOGRAPHS)):
+            if name in preset and preset[name] != value:
+                said.append(f"{who} {written(preset[name])}")
+        return ", ".join(said)
+
+    def written(value: Any) -> str:
+        return " ".join(map(str, value)) if isinstance(value, tuple) else f"{value}" if value != "" else "nothing"
 
     what = made.add_argument_group("what to make")
     what.add_argument("--text", help="what it shall be, such as 'a hamburger'; a run that goes on knows it")
@@ -74,6 +96,7 @@ def parser() -> Parser:
                       help="make many instead: one text a line, each in a folder of its own, by as many processes as "
                       "are started with the same file; finished ones are skipped")  # fmt: skip
     what.add_argument("--model", help="pocket, sd-2.1-base, a Hub id or a folder (default: COURSE_MODEL, or pocket)")
+    setting(what, "--scene", "scene", "words that are put after the text, to say where it is")
     setting(what, "--seed", "seed", "of everything that is drawn")
 
     run = made.add_argument_group("the run")
@@ -81,9 +104,13 @@ def parser() -> Parser:
                      help="for what comes out (default: outputs/task_3/TEXT); with --prompts the folder of all of "
                      "them (default: outputs/task_3)")  # fmt: skip
     setting(run, "--iters", "iters", "steps")
+    setting(run, "--space", "space", "where the guidance says what is wrong", choices=SPACES)
+    setting(run, "--reuse", "reuse", "in pixels: how often the field learns in a step")
+    setting(run, "--rays", "rays", "in pixels: from how many rays it learns each time")
+    setting(run, "--keep", "keep", "in pixels: targets that are kept to learn from")
     setting(run, "--lr", "lr", "learning rate of the perceptrons; the grid's is ten times that")
     setting(run, "--optim", "optimizer", "optimizer", choices=OPTIMIZERS)
-    setting(run, "--ema", "ema", "how much of the averaged field, which is shown, stays in a step")
+    setting(run, "--ema", "ema", "how much of the averaged field, which is shown, stays each time that it learns")
     setting(run, "--batch_size", "batch", "views a step")
     setting(run, "--size", "size", "pixels of a training picture's side")
     run.add_argument("-O", "--half", action="store_true", default=None,
@@ -104,21 +131,25 @@ def parser() -> Parser:
 
     field = made.add_argument_group("the field")
     setting(field, "--backbone", "backbone", "a hash grid or the plain network of NeRF", choices=BACKBONES)
+    setting(field, "--levels", "levels", "of the encoding, from coarse to fine; those of a grid grow by 1.46")
     setting(field, "--bound", "bound", "half the side of the box")
     setting(field, "--max_steps", "steps", "samples along the box's diagonal")
     setting(field, "--grid_size", "cells", "cells along a side of the occupancy grid", choices=CELLS)
-    setting(field, "--background", "background", "a network behind the field, or else random colours",
-            action=argparse.BooleanOptionalAction)  # fmt: skip
+    setting(field, "--background", "background", "behind the field: light grey, a network, or random colours",
+            choices=BACKGROUNDS)  # fmt: skip
 
     guide = made.add_argument_group("the guidance")
     setting(guide, "--guidance_scale", "guidance_scale", "of classifier-free guidance: how hard the text pulls")
-    setting(guide, "--weighting", "weighting", "w(t), the weight of a noise level", choices=tuple(WEIGHTINGS))
+    setting(
+        guide, "--weighting", "weighting", "in latents: w(t), the weight of a noise level", choices=tuple(WEIGHTINGS)
+    )
     setting(guide, "--perp_neg", "perp_neg", "how strongly other views are pushed away (Perp-Neg); 0: not at all")
 
     anneal = made.add_argument_group("what changes during a run; shares are of the run, in [0, 1]")
     setting(anneal, "--t_range", "t_range", "lowest and highest noise level, as shares of all", type=float, nargs=2,
             metavar=("LOW", "HIGH"))  # fmt: skip
     setting(anneal, "--t_end", "t_end", "where the highest noise level has gone by the end")
+    setting(anneal, "--band", "band", "how far below the highest a noise level may lie; 1: any below it")
     setting(anneal, "--fade_in", "fade_in", "share after which all levels of the encoding count; 0: from the start")
     setting(anneal, "--widen", "widen", "share after which views come from everywhere; 0: from the start")
     setting(anneal, "--albedo_iter_ratio", "albedo", "share without light, at the beginning")
@@ -157,26 +188,34 @@ def check(args: argparse.Namespace) -> None:
                 raise TrainingError(f"--{first} does not go with --{other}")
     if args.text is not None:
         check_text(args.text)
-    settings_of(args, True, args.text or "any")
-    options_of(args)
+    settings_of(args, {}, args.text or "any")
+    options_of(args, {})
 
 
-def settings_of(args: argparse.Namespace, on_cpu: bool, text: str, before: dict[str, Any] | None = None) -> Settings:
-    """The run's settings: those given, then those it had `before`, then a CPU's if it is one, then the defaults.
-    Raises TrainingError that names the option."""
+def preset_of(model: Model) -> dict[str, Any]:
+    """What a model and its device have instead of the defaults. A model that publishes its words knows the scenes of
+    the course; another one has learnt from photographs."""
+    return (PHOTOGRAPHS if model.vocabulary is None else {}) | (CPU if model.device.type == "cpu" else {})
+
+
+def settings_of(
+    args: argparse.Namespace, preset: dict[str, Any], text: str, before: dict[str, Any] | None = None
+) -> Settings:
+    """The run's settings: those given, then those it had `before`, then those of a preset, then the defaults. Raises
+    TrainingError that names the option."""
     names = {field.name for field in dataclasses.fields(Settings)}
-    kept = {name: value for name, value in (before or {}).items() if name in names}
+    kept = {name: value for name, value in {**preset, **(before or {})}.items() if name in names}
     given = {name: value for name in names if (value := getattr(args, name, None)) is not None}
     try:
-        return Settings(**{**(CPU if on_cpu else {}), **kept, **given, "text": text})
+        return Settings(**{**kept, **given, "text": text})
     except SettingError as error:
         raise TrainingError(f"{parser().options[error.setting]} {error.said}") from error
 
 
-def options_of(args: argparse.Namespace, before: dict[str, Any] | None = None) -> Options:
+def options_of(args: argparse.Namespace, preset: dict[str, Any], before: dict[str, Any] | None = None) -> Options:
     """As `settings_of`, of the guidance. Raises GuidanceError."""
     names = {field.name for field in dataclasses.fields(Options)}
-    kept = {name: value for name, value in (before or {}).items() if name in names}
+    kept = {name: value for name, value in {**preset, **(before or {})}.items() if name in names}
     given = {name: value for name in names if (value := getattr(args, name, None)) is not None}
     both = {**kept, **given}
     if "t_range" in both:
@@ -273,7 +312,7 @@ def load_guidance(args: argparse.Namespace, before: dict[str, Any]) -> tuple[Sta
     half = bool(before.get("half")) if args.half is None else args.half
     if half and model.device.type != "cuda":
         print("-O changes nothing without a GPU", flush=True)
-    guidance = StableDiffusion(model, options_of(args, before.get("guidance")), compile=half)
+    guidance = StableDiffusion(model, options_of(args, preset_of(model), before.get("guidance")), compile=half)
     check_exercise(guidance)
     return guidance, half
 
@@ -286,7 +325,7 @@ def make(
     after_step: Callable[[Trainer, dict[str, float]], None] | None = None,
 ) -> bool:
     """Trains, unless --test, and writes what comes out; returns whether the run came to its end."""
-    settings = settings_of(args, guidance.device.type != "cuda", job.text, job.before.get("settings"))
+    settings = settings_of(args, preset_of(guidance.model), job.text, job.before.get("settings"))
     trainer = Trainer(settings, guidance, job.workspace, half=half)
     if job.begin_at:
         trainer.resume(job.begin_at)
@@ -313,7 +352,8 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         view = stack.enter_context(gui.LiveView(args.gui_port, job.text)) if args.gui else None
         guidance, half = load_guidance(args, job.before)
-        guidance.view_prompts(job.text, settings_of(args, True, job.text, job.before.get("settings")).negative)
+        settings = settings_of(args, preset_of(guidance.model), job.text, job.before.get("settings"))
+        guidance.view_prompts(settings.prompt, settings.negative)
         guidance.forget_text_encoder()
         finished = make(args, job, guidance, half, view.after_step if view else None)
     with writing(job.workspace):
@@ -333,7 +373,8 @@ def run_many(args: argparse.Namespace) -> int:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     guidance, half = load_guidance(args, {})
     for text in jobs:
-        guidance.view_prompts(text, args.negative or "")
+        settings = settings_of(args, preset_of(guidance.model), text)
+        guidance.view_prompts(settings.prompt, settings.negative)
     guidance.forget_text_encoder()
 
     def work(text: str, folder: Path, claim: prompts.Claim) -> bool:

@@ -6,12 +6,14 @@ beyond 135, side between, overhead from elevation 60.
 """
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+GOLDEN = (math.sqrt(5) - 1) / 2
 SIZE = 0.75  # radius of the sphere that the camera frames; the field fills the box [-1, 1]^3
 
 
@@ -79,9 +81,9 @@ class ViewRange:
     """
 
     azimuth: tuple[float, float] = (-180.0, 180.0)
-    elevation: tuple[float, float] = (-10.0, 80.0)
+    elevation: tuple[float, float] = (-5.0, 70.0)
     fov: tuple[float, float] = (28.0, 52.0)
-    fill: tuple[float, float] = (0.65, 0.95)
+    fill: tuple[float, float] = (0.7, 0.9)
     jitter: float = 0.05
 
     def __post_init__(self) -> None:
@@ -100,10 +102,12 @@ class ViewRange:
         low, high = (horizon + share * (angle - horizon) for angle in self.elevation)
         return replace(self, azimuth=azimuth, elevation=(low, high))
 
-    def sample(self, count: int, generator: torch.Generator) -> Cameras:
+    def sample(self, count: int, generator: torch.Generator, turn: int | None = None) -> Cameras:
         """`count` random views, drawn on the CPU: evenly over the sphere, with azimuths spread over their range.
 
-        The views of one step lie in sectors of equal width, one in each, so that no step sees a single side.
+        The views of one step lie in sectors of equal width, one in each, so that no step sees a single side. turn: the
+        number of the step; with it the azimuths are not random, but go on by the golden ratio of a sector, so that
+        few steps have seen all sides evenly.
         """
         if count < 1:
             raise ValueError(f"at least one view, not {count}")
@@ -112,13 +116,19 @@ class ViewRange:
             return low + (high - low) * torch.rand(count, generator=generator)
 
         low, high = self.azimuth
-        sector = (torch.arange(count) + torch.rand(count, generator=generator)) / count
+        within = torch.rand(count, generator=generator) if turn is None else torch.tensor(turn * GOLDEN % 1)
+        sector = (torch.arange(count) + within) / count
         azimuth = low + (high - low) * sector
         heights = [math.sin(math.radians(angle)) for angle in self.elevation]  # even in these is even over the sphere
         elevation = torch.rad2deg(torch.asin(draw(heights[0], heights[1])))
         fov = draw(*self.fov)
         target = self.jitter * (2 * torch.rand(count, 3, generator=generator) - 1)
         return Cameras(wrap(azimuth), elevation, distance(fov, draw(*self.fill)), fov, target)
+
+
+def joined(cameras: Sequence[Cameras]) -> Cameras:
+    """The cameras of all, in their order."""
+    return Cameras(*(torch.cat([getattr(one, f.name) for one in cameras]) for f in fields(Cameras)))
 
 
 def distance(fov: Tensor, fill: Tensor) -> Tensor:

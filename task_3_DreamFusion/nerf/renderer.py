@@ -5,7 +5,7 @@ Training pictures carry gradients, and say what the regularisers need; finished 
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from task_3_DreamFusion.raymarching import (
 LOOKS = ("albedo", "lambertian", "textureless", "normals")
 OPAQUE = 0.01  # a cell is occupied if a step through it is at least so opaque
 ROUND = 8  # samples a ray takes in a round of a finished picture
+PLAIN = 0.9  # behind a field without a background: white paper as a camera sees it, and as pocket draws it
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ class Shading:
 
 @dataclass(frozen=True)
 class Rendered:
-    """A training picture. image: (B, 3, H, W) with the background. opacity, depth: (B, 1, H, W).
+    """What rays have seen. image: (N, 3) with the background. opacity, depth: (N, 1); or (B, 3, H, W) and (B, 1, H, W),
+    if the rays are those of whole pictures.
 
     positions: (M, 3) the samples. weights: (M,) what each adds to its ray. directions: (M, 3) of their rays. normals:
     (M, 3), if the shading needed them.
@@ -86,9 +88,9 @@ class Rendered:
 class Renderer(nn.Module):
     """A field, what is behind it, and the grid of cells that are occupied.
 
-    background: a network, or None for colours given with each call. steps: samples along the box's diagonal. cells:
-    along a side of the occupancy grid, a power of two. normal_step: of central differences, in units of `bound`; None
-    takes analytic normals.
+    background: a network, or None for colours given with each call, or else PLAIN. steps: samples along the box's
+    diagonal. cells: along a side of the occupancy grid, a power of two. normal_step: of central differences, in units
+    of `bound`; None takes analytic normals.
     """
 
     density_grid: Tensor
@@ -174,31 +176,43 @@ class Renderer(nn.Module):
         generator: on the CPU; each ray begins at a random place of its first step. behind: (B, 3) background colours
         in place of the network's.
         """
-        shading = shading or Shading()
         origins, directions = (part.reshape(-1, 3) for part in cameras.to(self.device).rays(height, width))
+        owners = torch.arange(len(cameras), device=self.device).repeat_interleave(height * width)
+        seen = self.along(origins, directions, owners, generator, shading, behind)
+
+        def picture(values: Tensor) -> Tensor:  # (B * H * W, C) to (B, C, H, W)
+            return values.view(len(cameras), height, width, -1).permute(0, 3, 1, 2)
+
+        return replace(seen, image=picture(seen.image), opacity=picture(seen.opacity), depth=picture(seen.depth))
+
+    def along(
+        self,
+        origins: Tensor,
+        directions: Tensor,
+        owners: Tensor,
+        generator: torch.Generator,
+        shading: Shading | None = None,
+        behind: Tensor | None = None,
+    ) -> Rendered:
+        """What rays (N, 3) see, with gradient. owners: (N,) which camera each belongs to, for the lights of `shading`
+        and the colours `behind`, both (B, 3). generator: as `forward` has it."""
+        shading = shading or Shading()
         nears, fars = near_far(origins, directions, self.occupancy.box, least=0.05)
         starts = nears + self.step * torch.rand(len(nears), generator=generator).to(self.device)
         samples = march_rays(origins, directions, starts, fars, self.occupancy, self.step)
         x, d = samples.positions, directions[samples.rays]
         sigmas, albedo = self.field(x)
         normals = self.field.normals(x, self.normal_step) if shading.needs_normals else None
-        colours = shading.colours(albedo, normals, x, samples.rays // (height * width))
+        colours = shading.colours(albedo, normals, x, owners[samples.rays])
         sums = composite_rays(sigmas, colours, torch.full_like(sigmas, self.step), samples)
-        image = sums.image + (1 - sums.opacities)[:, None] * self._behind(directions, behind, len(cameras))
+        far = self._behind(directions) if behind is None else behind.to(directions)[owners]
+        image = sums.image + (1 - sums.opacities)[:, None] * far
+        return Rendered(image, sums.opacities[:, None], sums.depths[:, None], x, sums.weights, d, normals)
 
-        def picture(values: Tensor) -> Tensor:  # (B * H * W, C) to (B, C, H, W)
-            return values.view(len(cameras), height, width, -1).permute(0, 3, 1, 2)
-
-        return Rendered(
-            picture(image), picture(sums.opacities[:, None]), picture(sums.depths[:, None]), x, sums.weights, d, normals
-        )  # fmt: skip
-
-    def _behind(self, directions: Tensor, behind: Tensor | None, count: int) -> Tensor:
-        """Colours (N, 3) of the background for rays that belong to `count` cameras, one after the other."""
-        if behind is not None:
-            return behind.to(directions).repeat_interleave(len(directions) // count, 0)
+    def _behind(self, directions: Tensor) -> Tensor:
+        """Colours (N, 3) of the background."""
         if self.background is None:
-            return torch.ones_like(directions)
+            return torch.full_like(directions, PLAIN)
         return self.background(directions)
 
     @torch.no_grad()
@@ -223,7 +237,7 @@ class Renderer(nn.Module):
                 camera = torch.zeros(len(x), dtype=torch.long, device=x.device)
                 rays.composite(samples, sigmas, lit.colours(albedo, normals, x, camera))
             left = (1 - rays.opacities)[:, None]
-            colours = rays.image + left * self._behind(directions, None, 1)
+            colours = rays.image + left * self._behind(directions)
             depth = rays.depths / rays.opacities.clamp(min=1e-6)
             values = torch.cat([colours.clamp(0, 1), rays.opacities[:, None], depth[:, None]], -1)
             yield values.view(height, width, 5).permute(2, 0, 1)

@@ -43,15 +43,17 @@ class Options:
         few things is led by far less.
     weighting: w(t) of the gradient, a name in WEIGHTINGS.
     t_range: the share of the noise levels drawn from, as (lowest, highest) of 1. t_end: where the highest has gone by
-        the end of the run, linearly: coarse form first, detail last.
+        the end of the run, linearly: coarse form first, detail last. band: how far below the highest a level may lie;
+        with a narrow band the run goes down the levels as sampling does, with 1 all below the highest are drawn.
     blend: half the width, in degrees, of the band about a border of two view words in which their prompts are mixed.
     perp_neg: how strongly the other views are pushed away from (Perp-Neg); 0 leaves it out.
     """
 
-    guidance_scale: float = 20.0
+    guidance_scale: float = 7.5
     weighting: str = "sigma2"
     t_range: tuple[float, float] = (0.02, 0.98)
-    t_end: float = 0.5
+    t_end: float = 0.45
+    band: float = 0.15
     blend: float = 15.0
     perp_neg: float = 0.0
 
@@ -63,6 +65,8 @@ class Options:
             raise GuidanceError(f"no weighting {self.weighting!r}: choose from {', '.join(WEIGHTINGS)}")
         if not 0 <= low <= self.t_end <= 1 or not low <= high <= 1:
             raise GuidanceError(f"t_range {self.t_range} and t_end {self.t_end} are shares in [0, 1], lowest first")
+        if not 0 <= self.band <= 1:
+            raise GuidanceError(f"band is a share in [0, 1], not {self.band}")
         if not 0 <= self.blend <= 45:
             raise GuidanceError(f"blend is in [0, 45] degrees, not {self.blend}")
         if not self.perp_neg >= 0:
@@ -309,6 +313,7 @@ class StableDiffusion:
         range: the levels of one step differ."""
         low, high = self.options.t_range
         high = max(low, high + (min(self.options.t_end, high) - high) * min(max(progress, 0.0), 1.0))
+        low = max(low, high - self.options.band)
         last = len(self.alphas_cumprod) - 1
         part = (torch.arange(count) + torch.rand(count, generator=generator)) / count
         part = part[torch.randperm(count, generator=generator)]  # else a view would keep its share of the range
@@ -361,14 +366,49 @@ class StableDiffusion:
         the cameras. generator: on the CPU. progress: how much of the run is done, of 1.
         """
         latents = rgb if as_latents else self.encode_imgs(rgb)
+        weighting = WEIGHTINGS[self.options.weighting]
+        return self._ask(latents, weighting, prompts, azimuth, elevation, generator, progress)
+
+    def _ask(
+        self,
+        latents: Tensor,
+        weighting: Callable[[Tensor], Tensor],
+        prompts: ViewPrompts,
+        azimuth: Tensor,
+        elevation: Tensor,
+        generator: torch.Generator,
+        progress: float,
+    ) -> Step:
+        """Adds noise to latents (B, 4, h, w) and asks the denoiser for it."""
         t = self.levels(len(latents), progress, generator)
         noise = torch.randn(latents.shape, generator=generator).to(latents.device)
         alpha_bar = self.alpha_bar(t)
         noisy = alpha_bar.sqrt() * latents.detach() + (1 - alpha_bar).sqrt() * noise
         noise_pred = self.predict_noise(noisy, t, prompts, azimuth.to(t.device), elevation.to(t.device))
-        gradient = sds_gradient(noise_pred, noise, WEIGHTINGS[self.options.weighting](alpha_bar))
+        gradient = sds_gradient(noise_pred, noise, weighting(alpha_bar))
         error = (noise_pred - noise).square().mean().sqrt().item()
         return Step(loss_of(latents, gradient), gradient, error, t, latents.detach(), noisy, noise_pred)
+
+    @torch.no_grad()
+    def targets(
+        self,
+        rgb: Tensor,
+        prompts: ViewPrompts,
+        azimuth: Tensor,
+        elevation: Tensor,
+        generator: torch.Generator,
+        progress: float = 0.0,
+    ) -> tuple[Tensor, Step]:
+        """Score distillation in pixels: what the pictures should rather be, (B, 3, H, W) as `rgb`, and the step.
+
+        One step of (1 / alpha_bar - 1)^0.5 against the unweighted SDS gradient takes the latents to the foreseen x_0
+        (formula (4) of ../README.md). Decoded, it is a target: the field then learns from it as from a photograph, and
+        the encoder's Jacobian is not needed (as in HiFA, Zhu et al. 2023, arXiv:2305.18766). Arguments as `train_step`
+        has them.
+        """
+        step = self._ask(self.encode_imgs(rgb), torch.ones_like, prompts, azimuth, elevation, generator, progress)
+        wanted = step.latents - (1 / self.alpha_bar(step.t) - 1).sqrt() * step.gradient
+        return F.interpolate(self.decode_latents(wanted), rgb.shape[2:], mode="area"), step
 
     @torch.no_grad()
     def preview(

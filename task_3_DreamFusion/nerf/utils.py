@@ -3,8 +3,11 @@
     trainer = Trainer(settings, guidance, workspace)
     trainer.train()
 
-A step draws cameras, renders them, asks the guidance for the gradient of the pictures, adds the regularisers, and moves
-the field. Checkpoints, previews and logs go to the workspace.
+A step draws cameras, renders them, and asks the guidance what is wrong. In the space of latents it takes the answer as
+a gradient, as DreamFusion does, and moves the field once. In that of pixels it takes what the pictures should rather be
+as targets, and lets the field learn from rays of the last of them a few times over: a denoiser costs far more than a
+ray, and few steps do much (Instruct-NeRF2NeRF, Haque et al. 2023, arXiv:2303.12789, renews its pictures in this way).
+Checkpoints, previews and logs go to the workspace.
 """
 
 import json
@@ -12,7 +15,7 @@ import math
 import signal
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +29,19 @@ from task_3_DreamFusion.gridencoder import total_variation
 from task_3_DreamFusion.nerf import checkpoint
 from task_3_DreamFusion.nerf.network import Background, Field, FrequencyField
 from task_3_DreamFusion.nerf.network_grid import GridField
-from task_3_DreamFusion.nerf.provider import Cameras, ViewRange, orbit
+from task_3_DreamFusion.nerf.provider import Cameras, ViewRange, joined, orbit
 from task_3_DreamFusion.nerf.renderer import Rendered, Renderer, Shading
 from task_3_DreamFusion.nerf.sd import StableDiffusion
 from task_3_DreamFusion.optimizer import Adan
 
+SPACES = ("pixels", "latents")
+BACKGROUNDS = ("plain", "network", "random")
 BACKBONES = ("grid", "vanilla")
 OPTIMIZERS = ("adan", "adam")
 CELLS = (8, 16, 32, 64, 128, 256)  # along a side of the occupancy grid
 SETTINGS = "settings.json"
 RECENT = 50  # steps over which a field that is empty or full, or gradients that are no numbers, are put up with
+GAIN = 1000.0  # of the squared difference to a target, so that the weights of the regularisers suit both spaces
 EMPTY, FULL = 0.01, 0.97  # mean opacity of pictures; the corners of one may see past a box that is full
 
 
@@ -53,15 +59,19 @@ class SettingError(TrainingError):
 
 @dataclass(frozen=True)
 class Settings:
-    """What is made, and how. The defaults are those of a GPU; main.py has others for a CPU.
+    """What is made, and how. The defaults are those of the course's model on a GPU; main.py has others for a CPU, and
+    for models of photographs.
 
     Raises SettingError for what cannot be.
 
-    text, negative: what it shall be, and shall not. seed: of everything that is drawn.
-    iters: steps. batch: views a step. size: pixels of a picture's side. lr: of the perceptrons; the grid's is ten times
-    that. optimizer: one of OPTIMIZERS. ema: how much of the averaged field stays in a step.
-    backbone: one of BACKBONES. bound: half the side of the box. steps: samples along its diagonal. cells: along a side
-    of the occupancy grid. background: a network, or else random colours.
+    text, negative: what it shall be, and shall not. scene: words after the text that say where it is. seed: of
+    everything that is drawn.
+    iters: steps. batch: views a step. size: pixels of a picture's side. space: one of SPACES. In that of pixels, reuse:
+    how often the field learns in a step; rays: from how many rays each time; keep: of the last so many targets.
+    lr: of the perceptrons; the grid's is ten times that. optimizer: one of OPTIMIZERS. ema: how much of the averaged
+    field stays each time that it learns.
+    backbone: one of BACKBONES. levels: of the encoding, from coarse to fine. bound: half the side of the box. steps:
+    samples along its diagonal. cells: along a side of the occupancy grid. background: one of BACKGROUNDS.
     albedo: the share of the run without light; shaded: of the later steps, how many are lit; textureless: of these,
     how many have no colour. fade_in: the share of the run after which all levels count. widen: the share of the run
     after which views come from everywhere.
@@ -70,25 +80,31 @@ class Settings:
 
     text: str
     negative: str = ""
+    scene: str = "on a plain white background"
     seed: int = 0
-    iters: int = 1200
+    iters: int = 400
     batch: int = 4
-    size: int = 64
-    lr: float = 1e-3
-    optimizer: str = "adan"
+    size: int = 96
+    space: str = "pixels"
+    reuse: int = 8
+    rays: int = 4096
+    keep: int = 64
+    lr: float = 3e-3
+    optimizer: str = "adam"
     ema: float = 0.95
     backbone: str = "grid"
+    levels: int = 9
     bound: float = 1.0
     steps: int = 192
     cells: int = 64
-    background: bool = True
-    albedo: float = 0.4
+    background: str = "plain"
+    albedo: float = 1.0
     shaded: float = 0.6
     textureless: float = 0.2
     fade_in: float = 0.3
-    widen: float = 0.2
-    entropy: float = 10.0
-    sparsity: float = 10.0
+    widen: float = 0.0
+    entropy: float = 50.0
+    sparsity: float = 20.0
     orientation: float = 10.0
     variation: float = 0.0
     smoothness: float = 0.0
@@ -98,10 +114,13 @@ class Settings:
             if not holds:
                 raise SettingError(name, f"is {range_}, not {getattr(self, name)!r}")
 
+        check("space", self.space in SPACES, f"one of {', '.join(SPACES)}")
+        check("background", self.background in BACKGROUNDS, f"one of {', '.join(BACKGROUNDS)}")
         check("backbone", self.backbone in BACKBONES, f"one of {', '.join(BACKBONES)}")
         check("optimizer", self.optimizer in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}")
-        for name in ("iters", "batch", "size", "steps"):
+        for name in ("iters", "batch", "size", "reuse", "rays", "keep", "steps"):
             check(name, getattr(self, name) >= 1, "at least 1")
+        check("levels", 1 <= self.levels <= 16, "from 1 to 16")
         check("cells", self.cells in CELLS, f"one of {', '.join(map(str, CELLS))}")
         check("seed", 0 <= self.seed < 2**63, "a whole number from 0 to 2^63 - 1")
         for name in ("lr", "bound"):
@@ -111,12 +130,17 @@ class Settings:
         for name in ("entropy", "sparsity", "orientation", "variation", "smoothness"):
             check(name, 0 <= getattr(self, name) < math.inf, "0 or more")
 
+    @property
+    def prompt(self) -> str:
+        """What the guidance is told, but for the words of the views."""
+        return f"{self.text.strip()} {self.scene}".strip()
+
 
 def build_field(settings: Settings) -> Field:
     """The field of a run, drawn from torch's generator."""
     if settings.backbone == "grid":
-        return GridField(settings.bound)
-    return FrequencyField(settings.bound)
+        return GridField(settings.bound, settings.levels)
+    return FrequencyField(settings.bound, settings.levels)
 
 
 def build_optimizer(settings: Settings, renderer: Renderer) -> torch.optim.Optimizer:
@@ -132,22 +156,24 @@ def build_optimizer(settings: Settings, renderer: Renderer) -> torch.optim.Optim
 
 
 def regularise(
-    rendered: Rendered, renderer: Renderer, settings: Settings, generator: torch.Generator
+    rendered: Rendered, renderer: Renderer, settings: Settings, generator: torch.Generator, progress: float
 ) -> dict[str, Tensor]:
-    """The weighted terms that keep a field tidy, each a scalar.
+    """The weighted terms that keep a field tidy, each a scalar. progress: how much of the run is done, of 1.
 
-    entropy: rays should see all or nothing (binary entropy of their opacity). sparsity: and rather nothing
-    (DreamFusion, appendix A.2: sqrt(opacity^2 + 0.01)). orientation: what is seen should not look away from the camera
-    (Ref-NeRF, Verbin et al. 2021, arXiv:2112.03907, equation 11). variation: neighbouring entries of the table should
-    be alike. smoothness: normals should be like those nearby.
+    entropy: rays should see all or nothing (binary entropy of their opacity); its weight grows with the run, for at
+    first nothing is decided. sparsity: and rather nothing (DreamFusion, appendix A.2: sqrt(opacity^2 + 0.01)); its
+    weight falls to a fifth in the first half, or the object would wane as the guidance grows timid. orientation: what
+    is seen should not look away from the camera (Ref-NeRF, Verbin et al. 2021, arXiv:2112.03907, equation 11).
+    variation: neighbouring entries of the table should be alike. smoothness: normals should be like those nearby.
     """
     terms: dict[str, Tensor] = {}
     opacity = rendered.opacity.clamp(1e-5, 1 - 1e-5)
     if settings.entropy:
         bits = -(opacity * opacity.log2() + (1 - opacity) * (1 - opacity).log2())
-        terms["entropy"] = settings.entropy * bits.mean()
+        terms["entropy"] = settings.entropy * progress * bits.mean()
     if settings.sparsity:
-        terms["sparsity"] = settings.sparsity * (rendered.opacity.square() + 0.01).sqrt().mean()
+        weight = settings.sparsity * max(1 - 1.6 * progress, 0.2)
+        terms["sparsity"] = weight * (rendered.opacity.square() + 0.01).sqrt().mean()
     rays = rendered.opacity.numel()
     if settings.orientation and rendered.normals is not None:
         away = (rendered.normals * rendered.directions).sum(-1).clamp(min=0).square()
@@ -163,6 +189,31 @@ def regularise(
         places = encoder.unit(rendered.positions.detach())
         terms["variation"] = settings.variation * total_variation(encoder.table, encoder.layout, places)
     return terms
+
+
+@dataclass(frozen=True)
+class Target:
+    """A picture that the field shall come to look like. camera: one. picture: (3, H, W) in [0, 1]. shading: of that
+    picture. behind: (3,), or None for the background of the field."""
+
+    camera: Cameras
+    picture: Tensor
+    shading: Shading
+    behind: Tensor | None
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint; `Target.of` reads it."""
+        camera, shading = vars(self.camera), self.shading
+        return {
+            "camera": camera, "picture": self.picture, "behind": self.behind,
+            "look": shading.look, "lights": shading.lights, "ambient": shading.ambient,
+        }  # fmt: skip
+
+    @classmethod
+    def of(cls, state: dict[str, Any], device: torch.device) -> "Target":
+        camera = Cameras(**{name: value.cpu() for name, value in state["camera"].items()})
+        shading = Shading(state["look"], state["lights"], state["ambient"])
+        return cls(camera, state["picture"].to(device), shading, state["behind"])
 
 
 class Trainer:
@@ -184,13 +235,14 @@ class Trainer:
         self.views, self.half = views or ViewRange(), half and guidance.device.type == "cuda"
         torch.manual_seed(settings.seed)
         self.generator = torch.Generator().manual_seed(settings.seed)
-        background = Background() if settings.background else None
+        background = Background() if settings.background == "network" else None
         self.renderer = Renderer(build_field(settings), background, settings.steps, settings.cells)
         self.renderer.to(guidance.device)
         self.optimizer = build_optimizer(settings, self.renderer)
         self.scaler = torch.amp.GradScaler(guidance.device.type, enabled=self.half)
         self.average = [p.detach().clone() for p in self.renderer.parameters()]
-        self.prompts = guidance.view_prompts(settings.text, settings.negative)
+        self.prompts = guidance.view_prompts(settings.prompt, settings.negative)
+        self.targets: deque[Target] = deque(maxlen=settings.keep)
         self.step = 0
         self.opacities: deque[float] = deque(maxlen=RECENT)
         self.skipped = 0  # steps in a row whose gradient was no number
@@ -216,30 +268,81 @@ class Trainer:
 
     def train_step(self) -> dict[str, float]:
         """One step; returns the terms of its loss, and "error" as Step has it."""
-        s, device = self.settings, self.guidance.device
+        s = self.settings
         self.renderer.field.fade_in(1.0 if not s.fade_in else 0.4 + 0.6 * self.progress / s.fade_in)
         if self.step % 16 == 0:
             self.renderer.update_occupancy(self.generator, 1.0 if self.step < 64 else 0.25)
         share = 1.0 if not s.widen else min(1.0, 0.5 + 0.5 * self.progress / s.widen)
-        cameras = self.views.narrowed(share).sample(s.batch, self.generator)
+        cameras = self.cameras = self.views.narrowed(share).sample(s.batch, self.generator, self.step)
         shading = self.shading(cameras)
-        behind = None if s.background else torch.rand(s.batch, 3, generator=self.generator)
-        with torch.autocast(device.type, torch.float16, enabled=self.half):
+        behind = torch.rand(s.batch, 3, generator=self.generator) if s.background == "random" else None
+        with self._precision(), torch.set_grad_enabled(s.space == "latents"):
             rendered = self.renderer(cameras, s.size, s.size, self.generator, shading, behind)
-        self.seen = self.guidance.train_step(
-            rendered.image, self.prompts, cameras.azimuth, cameras.elevation, self.generator, self.progress
-        )
-        terms = regularise(rendered, self.renderer, s, self.generator)
-        loss = self.seen.loss + sum(terms.values())
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        self._apply()
+        asked = (rendered.image, self.prompts, cameras.azimuth, cameras.elevation, self.generator, self.progress)
+        if s.space == "latents":
+            self.seen = self.guidance.train_step(*asked)
+            terms = self._learn(self.seen.loss, rendered)
+        else:
+            pictures, self.seen = self.guidance.targets(*asked)
+            for i, picture in enumerate(pictures):
+                lights = None if shading.lights is None else shading.lights[i : i + 1]
+                self.targets.append(
+                    Target(
+                        cameras[i : i + 1],
+                        picture,
+                        replace(shading, lights=lights),
+                        None if behind is None else behind[i],
+                    )
+                )
+            terms = self._learn_targets()
         self.opacities.append(rendered.opacity.mean().item())
-        self.cameras = cameras
         self.step += 1
         self._watch()
-        values = {"error": self.seen.error, "opacity": self.opacities[-1]}
-        return values | {name: term.item() for name, term in terms.items()}
+        return {"error": self.seen.error, "opacity": self.opacities[-1]} | terms
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.guidance.device.type, torch.float16, enabled=self.half)
+
+    def _learn(self, loss: Tensor, rendered: Rendered) -> dict[str, float]:
+        """Moves the field against the gradient of the loss and of the regularisers; returns the latter."""
+        terms = regularise(rendered, self.renderer, self.settings, self.generator, self.progress)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss + sum(terms.values())).backward()
+        self._apply()
+        return {name: term.item() for name, term in terms.items()}
+
+    def _learn_targets(self) -> dict[str, float]:
+        """Lets the field learn `reuse` times from random rays of the targets; returns the terms of the last time.
+
+        Rays that are lit in different ways are not mixed: each time has those of the targets that share a look.
+        """
+        s, device = self.settings, self.guidance.device
+        pools: dict[str, tuple[Tensor, ...]] = {}
+        terms: dict[str, float] = {}
+        for _ in range(s.reuse):
+            drawn = self.targets[int(torch.randint(len(self.targets), (), generator=self.generator))].shading
+            group = [target for target in self.targets if target.shading.look == drawn.look]
+            if drawn.look not in pools:
+                rays = joined([target.camera for target in group]).to(device).rays(s.size, s.size)
+                pictures = torch.stack([target.picture for target in group]).permute(0, 2, 3, 1)
+                pools[drawn.look] = tuple(part.reshape(-1, 3) for part in (*rays, pictures))
+            origins, directions, wanted = pools[drawn.look]
+            chosen = torch.randint(len(wanted), (s.rays,), generator=self.generator).to(device)
+            shading = drawn
+            if shading.lights is not None:
+                shading = replace(
+                    drawn, lights=torch.cat([t.shading.lights for t in group if t.shading.lights is not None])
+                )
+            behind = None
+            if s.background == "random":
+                behind = torch.stack([target.behind for target in group if target.behind is not None])
+            with self._precision():
+                rendered = self.renderer.along(
+                    origins[chosen], directions[chosen], chosen // s.size**2, self.generator, shading, behind
+                )
+            difference = (rendered.image - wanted[chosen]).square().mean()
+            terms = {"difference": difference.sqrt().item()} | self._learn(GAIN * difference, rendered)
+        return terms
 
     def _apply(self) -> None:
         """Moves the parameters, unless the gradient is not finite: then the step is left out and the scale lowered."""
@@ -312,6 +415,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "generator": self.generator.get_state(),
             "opacities": list(self.opacities),
+            "targets": [target.state() for target in self.targets],
         }
         return checkpoint.save(self.checkpoints, self.step, state)
 
@@ -320,7 +424,7 @@ class Trainer:
         step, state = checkpoint.load(path, self.guidance.device)
         own = asdict(self.settings)
         try:
-            for name in ("backbone", "bound", "cells", "background", "optimizer"):
+            for name in ("backbone", "levels", "bound", "cells", "background", "optimizer", "space", "size"):
                 if state["settings"][name] != own[name]:
                     raise checkpoint.CheckpointError(
                         f"{path} was made with {name} {state['settings'][name]!r}, this run has {own[name]!r}"
@@ -331,6 +435,8 @@ class Trainer:
             self.average = list(state["average"])
             self.generator.set_state(state["generator"].cpu())
             self.opacities = deque(state["opacities"], maxlen=RECENT)
+            targets = [Target.of(target, self.guidance.device) for target in state["targets"]]
+            self.targets = deque(targets, maxlen=self.settings.keep)
         except (RuntimeError, ValueError) as error:
             raise checkpoint.CheckpointError(f"{path} is of another network: {error}") from error
         except (KeyError, TypeError, AttributeError) as error:

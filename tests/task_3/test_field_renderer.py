@@ -7,7 +7,7 @@ import torch
 
 from task_3_DreamFusion.nerf.network import Background, Field
 from task_3_DreamFusion.nerf.provider import ViewRange, orbit
-from task_3_DreamFusion.nerf.renderer import Renderer, Shading
+from task_3_DreamFusion.nerf.renderer import PLAIN, Renderer, Shading
 
 RADIUS = 0.5
 
@@ -73,7 +73,7 @@ def test_silhouette_depth_and_colour_are_the_balls(renderer):
         edge = math.tan(math.asin(RADIUS / distance)) / math.tan(math.radians(cameras.fov[i].item() / 2))
         assert opacity.mean().item() == pytest.approx(math.pi * edge**2 / 4, rel=0.03)
         assert depth[side // 2, side // 2].item() == pytest.approx(distance - RADIUS, abs=0.03)
-        assert (colour[:, 0, 0] == 1).all() and depth[0, 0] == 0  # white behind
+        assert (colour[:, 0, 0] == PLAIN).all() and depth[0, 0] == 0
         azimuth = cameras.azimuth[i].item()
         left, right = colour[:, side // 2, side // 2 - 8], colour[:, side // 2, side // 2 + 8]
         red, blue = torch.tensor([1.0, 0, 0]), torch.tensor([0, 0, 1.0])
@@ -90,6 +90,18 @@ def test_training_pictures_are_those_of_the_finished_ones_but_for_noise(renderer
     assert (trained.opacity - finished[:, 3:4]).abs().mean() < 0.02
     assert trained.weights.shape == trained.positions.shape[:1] == trained.directions.shape[:1]
     assert trained.weights.sum().item() == pytest.approx(trained.opacity.sum().item(), rel=1e-4)
+
+
+def test_rays_of_several_cameras_see_what_their_pictures_show(renderer):
+    cameras = orbit(2, elevation=20)
+    origins, directions = (part.reshape(-1, 3) for part in cameras.rays(16, 16))
+    chosen = torch.randperm(2 * 16 * 16)[:100]
+    lights = Shading("lambertian", torch.tensor([[0.0, 5.0, 0.0], [5.0, 0.0, 0.0]]))
+    behind = torch.tensor([[0.1, 0.2, 0.3], [0.9, 0.8, 0.7]])
+    seen = renderer.along(origins[chosen], directions[chosen], chosen // 256, generator(), lights, behind)
+    whole = renderer(cameras, 16, 16, generator(), lights, behind).image.permute(0, 2, 3, 1).reshape(-1, 3)
+    assert seen.image.shape == (100, 3) and seen.opacity.shape == seen.depth.shape == (100, 1)
+    assert (seen.image - whole[chosen]).abs().mean() < 0.03
 
 
 def test_one_seed_one_picture(renderer):

@@ -7,7 +7,7 @@ from task_3_DreamFusion.encoding import NAMES, get_encoder
 from task_3_DreamFusion.nerf.network import MLP, Background, Field, FrequencyField
 from task_3_DreamFusion.nerf.network_grid import GridField
 
-SMALL = {"levels": 4, "log2_table_size": 10, "finest": 64}
+SMALL = {"levels": 4, "log2_table_size": 10}
 
 
 def fields(bound: float = 1.0) -> list[Field]:

@@ -127,14 +127,32 @@ def test_perp_neg_pushes_away_from_the_other_views(tiny_folder):
     assert not torch.allclose(*found)
 
 
-def test_levels_differ_stay_in_range_and_sink(guidance):
+@pytest.mark.parametrize("band", [1.0, 0.15])
+def test_levels_differ_stay_in_range_and_sink(tiny_folder, band):
+    guidance = StableDiffusion(find_model(tiny_folder), Options(t_end=0.5, band=band))
     last = len(guidance.alphas_cumprod) - 1
     for progress, high in ((0.0, 0.98), (0.5, 0.74), (1.0, 0.5)):
+        low = max(0.02, high - band)
         levels = torch.stack([guidance.levels(8, progress, torch.Generator().manual_seed(seed)) for seed in range(200)])
-        assert levels.min() >= round(0.02 * last) and levels.max() <= round(high * last)
-        assert levels.max() > (high - 0.02) * last
+        assert levels.min() >= round(low * last) and levels.max() <= round(high * last)
+        assert levels.min() < (low + 0.02) * last and levels.max() > (high - 0.02) * last
         assert ((levels.sort(1).values.diff() > 0).float().mean()) > 0.99
         assert levels.float().mean(0).std() < 0.05 * last  # each view sees them all
+
+
+def test_targets_are_the_foreseen_pictures(guidance, monkeypatch):
+    """One step against the SDS gradient lands on x_0, whatever the weighting, and gives pictures of the size given."""
+    prompts, rgb = guidance.view_prompts("a car"), torch.rand(2, 3, 48, 48, requires_grad=True)
+    pictures, step = guidance.targets(rgb, prompts, *CAMERA, generator())
+    assert pictures.shape == rgb.shape and not pictures.requires_grad and not step.loss.requires_grad
+    x_0 = sd.predicted_x_0(step.noise_pred, step.noisy, guidance.alpha_bar(step.t))
+    expected = torch.nn.functional.interpolate(guidance.decode_latents(x_0), (48, 48), mode="area")
+    torch.testing.assert_close(pictures, expected, atol=1e-4, rtol=0)
+    # What the student wrote is what leads: with a gradient of nothing the pictures are to stay as they are.
+    monkeypatch.setattr(sd, "sds_gradient", lambda noise_pred, noise, weight: torch.zeros_like(noise))
+    pictures, step = guidance.targets(rgb, prompts, *CAMERA, generator())
+    kept = torch.nn.functional.interpolate(guidance.decode_latents(step.latents), (48, 48), mode="area")
+    torch.testing.assert_close(pictures, kept)
 
 
 # --- Memory, previews, bad input

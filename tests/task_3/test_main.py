@@ -110,7 +110,7 @@ def test_without_a_surface_there_is_still_a_clip(options, tmp_path, capsys, monk
 
 def test_a_cpu_has_defaults_of_its_own():
     args = program.parser().parse_args(["--text", "a car", "--size", "20"])
-    cpu, gpu = (program.settings_of(args, on_cpu, args.text) for on_cpu in (True, False))
+    cpu, gpu = (program.settings_of(args, preset, args.text) for preset in (program.CPU, {}))
     assert cpu.iters == program.CPU["iters"] < gpu.iters and cpu.size == gpu.size == 20
     assert program.OUTPUTS.parts[-2:] == ("outputs", "task_3")
     assert program.slug("A Hamburger, please!") == "a_hamburger_please"

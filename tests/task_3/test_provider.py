@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pocket.world import sample_scene, vocabulary
 from pocket.world.renderer import layout
-from task_3_DreamFusion.nerf.provider import SIZE, Cameras, ViewRange, orbit, wrap
+from task_3_DreamFusion.nerf.provider import SIZE, Cameras, ViewRange, joined, orbit, wrap
 
 ANGLES = {"azimuth": st.floats(-400, 400), "elevation": st.floats(-90, 90)}
 
@@ -64,6 +64,24 @@ def test_rows_go_down_columns_to_the_right_and_the_edge_is_half_the_field_of_vie
     torch.testing.assert_close(slopes[0].item(), half * 0.99)  # the centre of the first of 100 rows
     with pytest.raises(ValueError, match="0 x 5"):
         camera(0, 0).rays(0, 5)
+
+
+@given(st.integers(1, 6), st.integers(0, 50))
+def test_steps_that_are_numbered_soon_have_seen_all_sides(count, first):
+    """Eight views in a row leave no gap of a quarter turn, whichever they are; those of one step are even."""
+    views = ViewRange()
+    steps = [views.sample(count, torch.Generator().manual_seed(0), first + i).azimuth for i in range(-(-8 // count))]
+    angles = torch.cat(steps).sort().values
+    gaps = torch.diff(angles, append=angles[:1] + 360)
+    assert gaps.max() < 90 and angles.min() >= -180 and angles.max() < 180
+    even = steps[0].sort().values
+    torch.testing.assert_close(torch.diff(even, append=even[:1] + 360), torch.full((count,), 360 / count))
+
+
+def test_joined_cameras_are_those_in_their_order():
+    cameras = ViewRange().sample(5, torch.Generator().manual_seed(0))
+    for name, value in vars(joined([cameras[0:2], cameras[2:3], cameras[3:5]])).items():
+        assert torch.equal(value, getattr(cameras, name))
 
 
 def test_a_turn_is_even_and_of_one_height():

@@ -12,9 +12,12 @@ from course.models import find_model
 from task_3_DreamFusion.nerf.checkpoint import CheckpointError, latest, save
 from task_3_DreamFusion.nerf.provider import orbit
 from task_3_DreamFusion.nerf.sd import StableDiffusion
-from task_3_DreamFusion.nerf.utils import EMPTY, FULL, RECENT, Settings, Trainer, TrainingError
+from task_3_DreamFusion.nerf.utils import EMPTY, FULL, RECENT, SPACES, Settings, Trainer, TrainingError
 
-SMALL = Settings("a car", iters=8, batch=2, size=8, steps=24, cells=16, albedo=0.2, shaded=1.0, smoothness=1.0)
+SMALL = Settings(
+    "a car", iters=8, batch=2, size=8, reuse=2, rays=64, keep=5, levels=4, steps=24, cells=16, albedo=0.2, shaded=1.0,
+    smoothness=1.0,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +40,9 @@ def parameters(trainer: Trainer) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("changes", [
-    {}, {"backbone": "vanilla", "optimizer": "adam"}, {"background": False, "fade_in": 0},
-    {"variation": 1.0, "widen": 0},
+    {}, {"backbone": "vanilla", "optimizer": "adan"}, {"background": "random", "fade_in": 0},
+    {"variation": 1.0, "widen": 0.5}, {"background": "network"}, {"space": "latents"},
+    {"space": "latents", "background": "random"},
 ])  # fmt: skip
 def test_a_run_moves_the_field_and_names_its_terms(begin, changes):
     trainer = begin(**changes)
@@ -48,25 +52,28 @@ def test_a_run_moves_the_field_and_names_its_terms(begin, changes):
         terms |= trainer.train_step()
     assert not torch.allclose(parameters(trainer), before, atol=1e-6)
     expected = {"error", "opacity", "entropy", "sparsity", "orientation", "smoothness"}
+    expected |= {"difference"} if trainer.settings.space == "pixels" else set()
     assert set(terms) == expected | ({"variation"} if "variation" in changes else set())
     assert all(value == value and abs(value) < 1e6 for value in terms.values())
     assert torch.isfinite(parameters(trainer)).all()
 
 
-def test_one_seed_one_field(begin):
+@pytest.mark.parametrize("space", SPACES)
+def test_one_seed_one_field(begin, space):
     found = []
     for seed in (1, 1, 2):
-        trainer = begin(seed=seed)
+        trainer = begin(seed=seed, space=space)
         for _ in range(3):
             trainer.train_step()
         found.append(parameters(trainer))
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
 
 
-def test_a_run_that_stopped_goes_on_as_if_it_had_not(begin):
-    whole = begin()
+@pytest.mark.parametrize("changes", [{}, {"background": "random"}, {"space": "latents"}])
+def test_a_run_that_stopped_goes_on_as_if_it_had_not(begin, changes):
+    whole = begin(**changes)
     whole.train(save_every=4, preview_every=0)
-    part = begin()
+    part = begin(**changes)
     part.resume(part.checkpoints / "000004")
     assert part.step == 4
     part.train(preview_every=0)
@@ -91,7 +98,7 @@ def test_ctrl_c_finishes_the_step_and_saves(begin, monkeypatch):
 
 
 def test_a_gradient_that_is_no_number_is_left_out(begin, monkeypatch, capsys):
-    trainer = begin()
+    trainer = begin(space="latents")
     right = trainer.guidance.train_step
 
     def spoilt(*args: object) -> object:
@@ -140,7 +147,7 @@ def test_a_field_that_is_empty_or_full_to_the_rim_is_seen_as_that(begin, density
 
 def test_half_precision_lowers_its_scale_until_nothing_overflows(begin, capsys):
     """As on a GPU, with the scaler and the half precision of the CPU: a scale far too large to begin with."""
-    trainer = begin(iters=60)
+    trainer = begin(iters=60, space="latents")
     trainer.half, trainer.scaler = True, torch.amp.GradScaler("cpu", init_scale=2.0**40)
     before, steps = parameters(trainer), 0
     while torch.equal(parameters(trainer), before):
@@ -182,6 +189,48 @@ def test_preview_is_a_picture(begin):
     assert Image.open(trainer.preview()).width >= 4 * 128
 
 
+def test_the_field_learns_what_the_targets_show(begin, monkeypatch):
+    """Of the last few pictures, from where each was seen, and lit as each was."""
+    trainer = begin(albedo=0.5, keep=5, textureless=0.0)
+    shown = torch.rand(trainer.settings.batch, 3, 8, 8)
+    step = trainer.guidance.targets
+
+    def targets(*args: object) -> tuple[torch.Tensor, object]:
+        return shown.clone(), step(*args)[1]
+
+    monkeypatch.setattr(trainer.guidance, "targets", targets)
+    for _ in range(6):
+        trainer.train_step()
+    assert len(trainer.targets) == 5 and {target.shading.look for target in trainer.targets} == {"albedo", "lambertian"}
+    asked: list[tuple[torch.Tensor, ...]] = []
+    along = trainer.renderer.along
+    monkeypatch.setattr(trainer.renderer, "along", lambda *args: asked.append(args) or along(*args))
+    trainer._learn_targets()
+    assert len(asked) == trainer.settings.reuse
+    for origins, directions, owners, _, shading, _ in asked:
+        group = [target for target in trainer.targets if target.shading.look == shading.look]
+        assert owners.max() < len(group)
+        for origin, direction, owner in zip(origins, directions, owners, strict=True):
+            eyes, rays = group[owner].camera.rays(8, 8)
+            torch.testing.assert_close(origin, eyes[0, 0, 0])
+            assert (rays - direction).abs().sum(-1).min() < 1e-5
+        if shading.is_lit:
+            lights = torch.cat([target.shading.lights for target in group])
+            assert torch.equal(shading.lights, lights)
+
+
+def test_a_field_comes_to_look_like_its_targets(begin, monkeypatch):
+    """Red from everywhere: after some steps the field is red where it is seen."""
+    trainer = begin(iters=40, albedo=1.0, lr=1e-2, entropy=0.0, sparsity=0.0)
+    red = torch.tensor([0.9, 0.1, 0.1])[:, None, None].expand(2, 3, 8, 8)
+    step = trainer.guidance.targets
+    monkeypatch.setattr(trainer.guidance, "targets", lambda *args: (red, step(*args)[1]))
+    terms = [trainer.train_step() for _ in range(40)]
+    assert terms[-1]["difference"] < 0.3 * terms[0]["difference"]
+    middle = trainer.pictures(orbit(1), 9)[0][:3, 4, 4]
+    assert middle[0] > 0.7 and middle[1:].max() < 0.3
+
+
 def test_another_runs_checkpoint_is_refused(begin):
     trainer = begin()
     trainer.train_step()
@@ -204,7 +253,8 @@ def test_what_is_no_run_is_refused(begin, tmp_path):
 @pytest.mark.parametrize("wrong", [
     {"backbone": "tree"}, {"optimizer": "sgd"}, {"iters": 0}, {"batch": -1}, {"lr": 0.0}, {"seed": -5}, {"albedo": 1.5},
     {"sparsity": -1.0}, {"lr": float("nan")}, {"bound": float("inf")}, {"cells": 48}, {"entropy": float("nan")},
-    {"seed": 2**64},
+    {"seed": 2**64}, {"space": "colours"}, {"background": "sky"}, {"reuse": 0}, {"rays": -1}, {"keep": 0},
+    {"levels": 17},
 ])  # fmt: skip
 def test_settings_out_of_range(wrong):
     with pytest.raises(TrainingError, match=next(iter(wrong))):
