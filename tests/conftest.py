@@ -129,3 +129,8 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (weights / "vocabulary.json").write_text(json.dumps({"words": WORDS.split()}))
     write_manifest(weights)
     return weights / "stable-diffusion"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests first: a process that is done early can take over fast ones, but not half of a slow one."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
