@@ -6,8 +6,11 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from diffusers import AutoencoderKL, UNet2DConditionModel
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
 
+from course.models import Model, find_model, load_pipeline
 from pocket.evaluate import Row, store, table
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -36,6 +39,27 @@ def sd21_unet(toy: bool = False) -> UNet2DConditionModel:
 def sd21_vae(toy: bool = False) -> AutoencoderKL:
     """An autoencoder of the size of Stable Diffusion 2.1's, or a toy, with random weights."""
     return AutoencoderKL(**SD21_VAE | (TOY_VAE if toy else {})).eval()
+
+
+def sd21_model(folder: Path, toy: bool = False) -> Model:
+    """A whole model of the size of Stable Diffusion 2.1 with random weights, in half precision where there is a GPU,
+    saved in `folder`; its texts are read as those of pocket. `toy`: the same shapes of latents, with few channels."""
+    pipe = load_pipeline(find_model("pocket"))
+    torch.manual_seed(0)
+    width = (SD21_UNET | (TOY_UNET if toy else {}))["cross_attention_dim"]
+    text = CLIPTextConfig(**pipe.text_encoder.config.to_dict() | {
+        "hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "projection_dim": width,
+    })  # fmt: skip
+    pipe.text_encoder = CLIPTextModel(text)
+    pipe.unet, pipe.vae = sd21_unet(toy), sd21_vae(toy)
+    pipe.scheduler = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
+    )
+    if torch.cuda.is_available():
+        pipe.to(torch.float16)
+    pipe.save_pretrained(folder)
+    return find_model(folder)
 
 
 def command_line(module: str, about: str | None, groups: Collection[str]) -> argparse.ArgumentParser:

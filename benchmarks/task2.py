@@ -29,21 +29,11 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPanoramaPipeline
+from diffusers import StableDiffusionPanoramaPipeline
 from torch import Tensor
 from tqdm import tqdm
-from transformers import CLIPTextConfig, CLIPTextModel
 
-from benchmarks.common import (
-    RESULTS,
-    SD21_UNET,
-    TOY_UNET,
-    command_line,
-    parse,
-    report,
-    sd21_unet,
-    sd21_vae,
-)  # fmt: skip
+from benchmarks.common import RESULTS, command_line, parse, report, sd21_model
 from course import metrics, notebooks
 from course.fast import fast
 from course.judge import Judge
@@ -327,25 +317,9 @@ def cpu_rows(reduced: bool) -> list[Row]:
 
 @cache
 def large(toy: bool) -> tuple[Any, Any]:
-    """The lesson's class on networks of the size of Stable Diffusion 2.1 with random weights, and the folder's model;
-    `toy`: the same shapes of latents, with few channels."""
-    folder = Path(tempfile.mkdtemp(prefix="task2-"))
-    pipe = load_pipeline(find_model("pocket"))
-    torch.manual_seed(0)
-    width = (SD21_UNET | (TOY_UNET if toy else {}))["cross_attention_dim"]
-    text = CLIPTextConfig(**pipe.text_encoder.config.to_dict() | {
-        "hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "projection_dim": width,
-    })  # fmt: skip
-    pipe.text_encoder = CLIPTextModel(text)
-    pipe.unet, pipe.vae = sd21_unet(toy), sd21_vae(toy)
-    pipe.scheduler = DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
-    )
-    if DEVICE.type == "cuda":
-        pipe.to(torch.float16)
-    pipe.save_pretrained(folder)
-    model = find_model(folder)
+    """The lesson's class on networks of the size of Stable Diffusion 2.1 with random weights, and their model; `toy`:
+    the same shapes of latents, with few channels."""
+    model = sd21_model(Path(tempfile.mkdtemp(prefix="task2-")), toy)
     return joint(model), model
 
 

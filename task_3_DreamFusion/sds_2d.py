@@ -69,6 +69,11 @@ def sheet(guidance: StableDiffusion, prompts: ViewPrompts, kept: list[tuple[int,
     return [2 * picture[0] - 1 for picture in (*pictures, *guidance.preview(last, prompts, *camera))]
 
 
+def options(guidance_scale: float, weighting: str) -> Options:
+    """As DreamFusion draws its noise levels: from all below the highest, which sinks."""
+    return Options(guidance_scale, weighting, t_end=0.5, band=1.0)
+
+
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m task_3_DreamFusion.sds_2d", description=__doc__,
@@ -101,7 +106,7 @@ def run(args: argparse.Namespace) -> Path:
     path = args.out or OUTPUTS / "sds_2d" / f"{slug(args.text)}.png"
     if path.suffix.lower() != ".png":
         raise SdsError(f"--out ends in .png, and {path.name!r} does not")
-    guidance = StableDiffusion(find_model(args.model), Options(args.guidance_scale, args.weighting))
+    guidance = StableDiffusion(find_model(args.model), options(args.guidance_scale, args.weighting))
     check_exercise(guidance)
     prompts = guidance.plain_prompts(args.text, args.negative)
     kept, last = optimise(guidance, prompts, args.iters, args.lr, args.seed)

@@ -49,7 +49,7 @@ class Options:
     perp_neg: how strongly the other views are pushed away from (Perp-Neg); 0 leaves it out.
     """
 
-    guidance_scale: float = 7.5
+    guidance_scale: float = 5.0
     weighting: str = "sigma2"
     t_range: tuple[float, float] = (0.02, 0.98)
     t_end: float = 0.45

@@ -31,7 +31,7 @@ HERE = notebooks.ROOT / "task_3_DreamFusion"
 
 @pytest.fixture
 def options(tiny_folder, tmp_path) -> list[str]:
-    small = "--iters 3 --size 8 --max_steps 24 --frames 3 --video_size 32 --save_every 2 --preview_every 0"
+    small = "--iters 3 --size 8 --rays 64 --max_steps 24 --frames 3 --video_size 32 --save_every 2 --preview_every 0"
     return ["--text", "a car", "--model", str(tiny_folder), "--workspace", str(tmp_path / "run"), *small.split()]
 
 

@@ -106,9 +106,9 @@ def test_the_picture_is_what_the_text_says(tmp_path):
     """With the defaults; read by a judge that took no part."""
     from course.judge import Judge
 
-    guidance = StableDiffusion(find_model("pocket"), sds_2d.Options(guidance_scale=7.5))
     defaults = sds_2d.parser().parse_args([])
-    assert defaults.guidance_scale == guidance.options.guidance_scale
+    options = sds_2d.options(defaults.guidance_scale, defaults.weighting)
+    guidance = StableDiffusion(find_model("pocket"), options)
     prompts = guidance.plain_prompts(defaults.text)
     kept, last = sds_2d.optimise(guidance, prompts, defaults.iters, defaults.lr, defaults.seed)
     pictures = sds_2d.sheet(guidance, prompts, kept, last)

@@ -1,0 +1,284 @@
+"""The figures of Task 3: `python -m benchmarks.task3 [GROUP ...]` prints them and stores them in results/task3.json.
+
+cpu      `main.py` with the settings of a CPU, on two cores: time to clip and mesh, and what the judge sees from eight
+         sides; wants a machine with nothing else to do
+gpu      the same on a GPU; kernels are built before
+objects  24 texts, six of them compositions that the model has never seen: does the judge read object and view right
+         from eight sides?
+frames   pictures of 512 x 512 a second from a trained field; wants a GPU
+step     a step of SDS with networks of the size of Stable Diffusion 2.1: time and memory; wants a GPU
+soak     ten thousand steps in half precision: no NaN, and no memory that grows; wants a GPU
+scaling  eight texts on two GPUs against one; wants two GPUs
+
+The kernels have a benchmark of their own, benchmarks.kernels. `--reduced` is a rehearsal with few and short runs: its
+rows are printed and not stored. Without a GPU the groups that want one run in this form.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.common import RESULTS, command_line, parse, report, sd21_model
+from course import notebooks
+from course.judge import Judge
+from course.models import Model, find_model
+from course.pictures import grid, to_pil
+from pocket.evaluate import Row, machine
+from pocket.world.vocabulary import WITH_FRONT, view_word
+from task_3_DreamFusion import main as program
+from task_3_DreamFusion.nerf import checkpoint
+from task_3_DreamFusion.nerf.provider import orbit
+from task_3_DreamFusion.nerf.sd import StableDiffusion
+from task_3_DreamFusion.nerf.utils import Settings, Trainer
+
+PROGRAM = notebooks.ROOT / "task_3_DreamFusion" / "main.py"
+PICTURES = notebooks.ROOT / "outputs" / "benchmarks" / "task3"
+NAMED = {  # the texts of the exercise, and what the judge calls them
+    "a hamburger": "hamburger", "a squirrel reading a book": "squirrel",
+    "a bunny sitting on top of a stack of pancakes": "bunny",
+}  # fmt: skip
+HELD_OUT = {  # a composition that training never shows
+    "a red bunny": ("bunny", "color", "red"), "a yellow car": ("car", "color", "yellow"),
+    "a purple robot": ("robot", "color", "purple"), "a pink chair": ("chair", "color", "pink"),
+    "a blue mushroom": ("mushroom", "color", "blue"), "a robot reading a book": ("robot", "reading", "book"),
+}  # fmt: skip
+OTHERS = (
+    "astronaut", "horse", "snowman", "duck", "cat", "red car", "rocket", "house", "tree", "cactus", "blue teapot",
+    "bear", "penguin", "elephant", "turtle",
+)  # fmt: skip
+TEXTS = (
+    NAMED
+    | {f"{'an' if name[0] in 'aeiou' else 'a'} {name}": name.split()[-1] for name in OTHERS}
+    | {text: thing for text, (thing, _, _) in HELD_OUT.items()}
+)
+SIDES, FIRST = 8, 22.5  # views around, none at the border of two view words
+SHORT = {"iters": 2, "size": 16, "rays": 64, "steps": 24}  # of a rehearsal
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+# --- What the judge sees
+
+
+def seen_from_all_sides(trainer: Trainer) -> list[Tensor]:
+    """Pictures (3, 256, 256) in [0, 1] of the averaged field, once around."""
+    return [picture[:3] for picture in trainer.pictures(orbit(SIDES, start=FIRST), 256)]
+
+
+def read(judge: Judge, pictures: Sequence[Tensor], thing: str) -> tuple[list[bool], list[bool]]:
+    """In which pictures the judge reads the object, and in which the side that it is seen from, right."""
+    readings = judge([to_pil(2 * picture - 1) for picture in pictures])
+    words = [view_word(azimuth, 15.0) for azimuth in orbit(SIDES, start=FIRST).azimuth.tolist()]
+    objects = [reading["object"] == thing for reading in readings]
+    return objects, [reading["view"] == word for reading, word in zip(readings, words, strict=True)]
+
+
+def trained(text: str, guidance: StableDiffusion, workspace: Path, **changes: Any) -> Trainer:
+    """A run with the settings that main.py has for this model and device, ready to train."""
+    settings = program.settings_of(program.parser().parse_args([]), program.preset_of(guidance.model), text)
+    return Trainer(replace(settings, **changes), guidance, workspace, half=DEVICE.type == "cuda")
+
+
+# --- The command
+
+
+def commanded(text: str, workspace: Path, on_gpu: bool, reduced: bool) -> float:
+    """Runs main.py; returns the seconds from its start to its end. Raises RuntimeError if it fails."""
+    command = [sys.executable, str(PROGRAM), "--text", text, "--model", "pocket", "--workspace", str(workspace)]
+    command += ["-O"] if on_gpu else []
+    if reduced:
+        command += "--iters 2 --size 16 --rays 64 --max_steps 24 --frames 2 --video_size 32 --no-save_mesh".split()
+    two = sorted(os.sched_getaffinity(0))[:2] if hasattr(os, "sched_getaffinity") and not on_gpu else []
+    pin = (lambda: os.sched_setaffinity(0, two)) if two else None
+    settings: Mapping[str, str] = {} if on_gpu else {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
+    began = time.perf_counter()
+    done = subprocess.run(command, env=os.environ | settings, preexec_fn=pin, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{text}: main.py failed:\n{done.stderr.strip()[-2000:]}")
+    return time.perf_counter() - began
+
+
+def resumed(workspace: Path, guidance: StableDiffusion) -> Trainer:
+    """The run that a workspace holds."""
+    path = checkpoint.latest(workspace / "checkpoints")
+    assert path is not None
+    _, state = checkpoint.load(path)
+    trainer = Trainer(Settings(**state["settings"]), guidance, workspace)
+    trainer.resume(path)
+    return trainer
+
+
+def command_rows(on_gpu: bool, reduced: bool) -> list[Row]:
+    """The texts of the exercise by the command, on a GPU only the first."""
+    where, bar = ("one GPU", 60.0) if on_gpu else ("two CPU cores", 360.0)
+    here = machine(gpu=on_gpu)
+    judge, guidance = Judge(DEVICE), StableDiffusion(find_model("pocket"))
+    rows = []
+    for text, thing in list(NAMED.items())[: 1 if on_gpu or reduced else None]:
+        with tempfile.TemporaryDirectory() as folder:
+            if on_gpu:
+                commanded(text, Path(folder) / "first", on_gpu, reduced=True)  # builds the kernels
+            seconds = commanded(text, Path(folder) / "run", on_gpu, reduced)
+            objects, _ = read(judge, seen_from_all_sides(resumed(Path(folder) / "run", guidance)), thing)
+        name = f"{where}, {text}"
+        rows.append(Row(f"{name}: command to clip and mesh", seconds, "s", "<=", bar, here))
+        rows.append(Row(f"{name}: views of 8 in which the judge reads it", sum(objects), "", ">=", 6.0, here))
+    return rows
+
+
+# --- Many objects
+
+
+def object_rows(reduced: bool) -> list[Row]:
+    texts = dict(list(TEXTS.items())[:2]) if reduced else TEXTS
+    guidance, judge = StableDiffusion(find_model("pocket")), Judge(DEVICE)
+    objects: list[bool] = []
+    views: list[bool] = []
+    sheet: list[Any] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for text, thing in tqdm(texts.items(), desc="texts"):
+            trainer = trained(text, guidance, Path(folder) / program.slug(text), **(SHORT if reduced else {}))
+            while trainer.step < trainer.settings.iters:
+                trainer.train_step()
+            pictures = seen_from_all_sides(trainer)
+            right, sides = read(judge, pictures, thing)
+            tqdm.write(f"{text}: object {sum(right)} of {SIDES}, view {sum(sides)}")
+            objects += right
+            views += sides if thing in WITH_FRONT else []
+            sheet += [to_pil(2 * picture - 1) for picture in pictures]
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    grid(sheet, columns=SIDES, side=128).save(PICTURES / ("objects_reduced.png" if reduced else "objects.png"))
+    about = f"{len(texts)} texts from {SIDES} sides"
+
+    def share(hits: list[bool]) -> float:
+        return round(100 * sum(hits) / len(hits), 2)
+
+    rows = [Row(f"{about}: object read right", share(objects), "%", ">=", 90.0)]
+    if views:
+        rows.append(Row(f"{about}: side read right, of things with a front", share(views), "%", ">=", 90.0))
+    return rows
+
+
+# --- Speed and endurance
+
+
+def timed(work: Callable[[], Any]) -> float:
+    """Seconds that the work takes, on the GPU too."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    work()
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def frame_rows(reduced: bool) -> list[Row]:
+    side, count = (32, 2) if reduced else (512, 60)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = trained(
+            "a hamburger", StableDiffusion(find_model("pocket")), Path(folder), **(SHORT if reduced else {})
+        )
+        while trainer.step < trainer.settings.iters:
+            trainer.train_step()
+        cameras = orbit(count)
+        trainer.pictures(cameras[:2], side)  # warm
+        with trainer.averaged(), torch.autocast(DEVICE.type, torch.float16, enabled=DEVICE.type == "cuda"):
+            each = []
+            for i in range(count):
+                each.append(timed(partial(list, trainer.renderer.finished(cameras[i : i + 1], side, side))))
+    return [
+        Row(f"pictures of {side} x {side} a second from a trained field", 1 / statistics.median(each), "/s", ">=", 60.0)
+    ]
+
+
+def step_rows(reduced: bool) -> list[Row]:
+    warm, count = (1, 2) if reduced else (10, 30)
+    with tempfile.TemporaryDirectory() as folder:
+        model: Model = sd21_model(Path(folder) / "model", toy=reduced)
+        options = program.options_of(program.parser().parse_args([]), program.preset_of(model))
+        guidance = StableDiffusion(model, options)
+        trainer = trained("a hamburger", guidance, Path(folder) / "run", batch=1, size=64, iters=10**6)
+        guidance.forget_text_encoder()
+        if DEVICE.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        for _ in range(warm):
+            trainer.train_step()
+        seconds = statistics.median([timed(trainer.train_step) for _ in range(count)])
+    about = "networks of the size of Stable Diffusion 2.1, one step of SDS with a picture of 64 x 64"
+    rows = [Row(f"{about}: time", 1000 * seconds, "ms", "<=", 35.0)]
+    if DEVICE.type == "cuda":
+        rows.append(Row(f"{about}: peak memory", torch.cuda.max_memory_allocated() / 2**30, "GiB", "<=", 8.0))
+    return rows
+
+
+def soak_rows(reduced: bool) -> list[Row]:
+    steps, settled = (6, 2) if reduced else (10_000, 1_000)
+    memory = torch.cuda.memory_allocated if DEVICE.type == "cuda" else lambda: 0
+    with tempfile.TemporaryDirectory() as folder:
+        changes = {**(SHORT if reduced else {}), "iters": steps, "batch": 1, "reuse": 1}
+        trainer = trained("a hamburger", StableDiffusion(find_model("pocket")), Path(folder), **changes)
+        held = 0
+        for _ in tqdm(range(steps), desc="soak"):
+            trainer.train_step()
+            if trainer.step == settled:
+                held = memory()
+        grown = (memory() - held) / 2**20
+        wrong = sum(int((~torch.isfinite(p)).sum()) for p in trainer.renderer.parameters())
+    about = f"{steps:,} steps in half precision"
+    return [
+        Row(f"{about}: parameters that are no numbers", wrong, "", "<=", 0.0),
+        Row(f"{about}: memory that grew after step {settled:,}", grown, "MiB", "<=", 16.0),
+    ]
+
+
+def scaling_rows(reduced: bool) -> list[Row]:
+    if torch.cuda.device_count() < 2:
+        print("scaling needs two GPUs: left out")
+        return []
+    seconds = []
+    for processes in (1, 2):
+        with tempfile.TemporaryDirectory() as folder:
+            texts = Path(folder) / "texts.txt"
+            texts.write_text("\n".join(list(TEXTS)[:8]) + "\n")
+            launch = ["-m", "accelerate.commands.launch", "--num_processes", str(processes)]
+            launch += ["--multi_gpu"] if processes > 1 else []
+            command = [sys.executable, *launch, str(PROGRAM), "--prompts", str(texts), "--model", "pocket"]
+            command += ["--workspace", str(Path(folder) / "runs"), "--iters", "300", "--no-save_mesh", "-O"]
+            seconds.append(timed(partial(subprocess.run, command, check=True, capture_output=True)))
+    return [Row("two GPUs against one, 8 texts, 300 steps each", seconds[0] / seconds[1], "x", ">=", 1.9)]
+
+
+GROUPS: dict[str, Callable[[bool], list[Row]]] = {
+    "cpu": partial(command_rows, False), "gpu": partial(command_rows, True), "objects": object_rows,
+    "frames": frame_rows, "step": step_rows, "soak": soak_rows, "scaling": scaling_rows,
+}  # fmt: skip
+ON_GPU = ("gpu", "frames", "step", "soak")
+
+
+def main(arguments: list[str] | None = None) -> list[Row]:
+    """Measures the groups asked for (default: all), prints their tables, stores full ones, and returns all rows."""
+    parser = command_line("benchmarks.task3", __doc__, GROUPS)
+    parser.add_argument("--reduced", action="store_true", help="a rehearsal, of which nothing is stored")
+    args = parse(parser, GROUPS, arguments)
+    everything: list[Row] = []
+    for name in args.groups:
+        reduced = args.reduced or (name in ON_GPU and DEVICE.type != "cuda")
+        results = None if reduced else RESULTS / "task3.json"
+        everything += report(f"python -m benchmarks.task3 {name}", partial(GROUPS[name], reduced), results)
+    return everything
+
+
+if __name__ == "__main__":
+    main()

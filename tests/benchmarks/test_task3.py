@@ -1,0 +1,72 @@
+"""The benchmark of Task 3 asks for what it says, counts what the judge sees, and rehearses without storing."""
+
+import pytest
+import torch
+
+from benchmarks import task3
+from course.judge import Judge
+from course.models import find_model
+from course.pictures import to_pil
+from pocket.world import heldout_compositions, render, sample_scene
+from pocket.world.vocabulary import OBJECTS, VIEWS, view_word
+
+
+def test_the_texts_are_known_and_six_are_new_to_the_model():
+    assert len(task3.TEXTS) == 24 and set(task3.TEXTS.values()) <= set(OBJECTS)
+    assert len(task3.HELD_OUT) == 6 and set(task3.HELD_OUT.values()) <= heldout_compositions()
+    model = find_model("pocket")
+    for text, thing in task3.TEXTS.items():
+        assert set(text.split()) <= model.vocabulary
+        assert thing in text or thing == "pancakes"
+    held_things = {text for text in task3.TEXTS if text not in task3.HELD_OUT and text.split()[1] in ("red", "blue")}
+    assert not {(text.split()[2], "color", text.split()[1]) for text in held_things} & heldout_compositions()
+
+
+def test_what_the_judge_sees_is_counted():
+    """Renders of one object all around: the judge reads most of them, and none as something else; turned, no side."""
+    seed = next(s for s in range(10**4) if _is_plain_car(s))
+    scene = sample_scene(seed, kind="object")
+    picture = render(scene.params, 256, 256).color[0].permute(2, 0, 1).float() / 255
+    [reading] = Judge()([to_pil(2 * picture - 1)])
+    assert reading["object"] == "car"
+    objects, views = task3.read(Judge(), [picture] * task3.SIDES, "car")
+    assert objects == [True] * 8
+    word = view_word(float(scene.labels["azimuth"]), float(scene.labels["elevation"]))
+    words = [view_word(azimuth, 15.0) for azimuth in task3.orbit(task3.SIDES, start=task3.FIRST).azimuth.tolist()]
+    assert {word: words.count(word) for word in VIEWS} == {"front": 2, "side": 4, "back": 2, "overhead": 0}
+    assert views == [found == reading["view"] for found in words] and reading["view"] == word
+    assert task3.read(Judge(), [picture] * task3.SIDES, "house")[0] == [False] * 8
+
+
+def _is_plain_car(seed: int) -> bool:
+    labels = sample_scene(seed, kind="object").labels
+    return (
+        OBJECTS[labels["object"]] == "car"
+        and labels["object2"] < 0
+        and labels["style"] == 0
+        and labels["elevation"] < 40
+    )
+
+
+@pytest.mark.parametrize("group", ["objects", "frames", "soak"])
+def test_a_rehearsal_stores_nothing(group, tiny_folder, tmp_path, monkeypatch, capsys):
+    model = find_model(tiny_folder)
+    monkeypatch.setattr(task3, "find_model", lambda name: model)
+    monkeypatch.setattr(task3, "RESULTS", tmp_path)
+    monkeypatch.setattr(task3, "PICTURES", tmp_path)
+    rows = task3.main([group, "--reduced"])
+    assert rows and all(row.value == row.value and row.bar is not None for row in rows)
+    assert "reduced, not stored" in capsys.readouterr().out and not (tmp_path / "task3.json").exists()
+
+
+@pytest.mark.slow
+def test_the_command_is_timed_and_a_failing_one_is_told(monkeypatch, tmp_path):
+    rows = task3.command_rows(on_gpu=False, reduced=True)
+    assert [row.unit for row in rows] == ["s", ""] and rows[0].value > 1 and 0 <= rows[1].value <= 8
+    with pytest.raises(RuntimeError, match="the text is empty"):
+        task3.commanded(" ", tmp_path / "run", on_gpu=False, reduced=True)
+
+
+def test_two_gpus_are_asked_for(capsys):
+    if torch.cuda.device_count() < 2:
+        assert task3.main(["scaling"]) == [] and "needs two GPUs" in capsys.readouterr().out
