@@ -360,6 +360,7 @@ def train(
     warmup: int = 200,
     ema_decay: float = 0.999,
     clip: float = 1.0,
+    began: float | None = None,
 ) -> None:
     """Trains `model` until `steps` or `minutes`, whichever comes first, and leaves its averaged weights in it.
 
@@ -371,12 +372,13 @@ def train(
         `fraction` in [0, 1] is the share of the run that is done. Called under `run.autocast()`.
     save(folder): writes the weights that ship; called with the averaged ones in `model`, on the main process.
     steps, minutes: the stage's defaults, which --steps and --minutes override. Minutes include compiling.
+    began: of time.perf_counter, if the stage did something before that counts as its time.
 
     State goes to run.folder/state.pt every few minutes and on Ctrl-C, and the same command goes on from there.
     Raises FloatingPointError if a loss is not finite; the last saved state stays.
     """
     steps, minutes = run.steps or steps, run.minutes or minutes
-    began = time.perf_counter()
+    began = began or time.perf_counter()
     state_path, ema, progress = run.folder / "state.pt", Ema(model, ema_decay), Progress(continued=run.init)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])

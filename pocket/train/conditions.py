@@ -152,8 +152,8 @@ def shards(run: common.Run, lows: list[int], count: int) -> Iterator[int]:
     """Draws, encodes and writes this process's shards; yields the scenes of each.
 
     A shard holds moments.npy float16 (n, 8, 32, 32) and tokens.npy int16 (n, captions, length), as the latents do,
-    params.npy float32 (n, SCENE_FLOATS), from which the scenes can be drawn again, and one file a condition:
-    depth.npy uint8 (n, 256, 256), normals.npy uint8 (n, 256, 256, 3), canny.npy and scribble.npy as `pack` gives it.
+    canny.npy and scribble.npy as `pack` gives it, and params.npy float32 (n, SCENE_FLOATS), from which depth and
+    normals are drawn anew where they are needed: a disk gives them back more slowly than a GPU draws them.
     """
     vae = AutoencoderKL.from_pretrained(run.weights_of("autoencoder"), torch_dtype=torch.float32)
     encode = make_encoder(vae.to(run.device, memory_format=torch.channels_last).eval(), run)
@@ -169,19 +169,17 @@ def shards(run: common.Run, lows: list[int], count: int) -> Iterator[int]:
         for low, scenes in zip(lows, batches, strict=True):
             if scenes.labels["heldout"].any():
                 raise ValueError("a scene of the training split holds a composition that training must never see")
-            parts: dict[str, list[np.ndarray]] = {"moments": [], "depth": [], "normals": []}
+            moments: list[np.ndarray] = []
             drawings: list[Future] = []
             for i in range(0, len(scenes), RENDER_BATCH):
                 params = scenes.params[i : i + RENDER_BATCH]
                 drawn = render(params, samples=samples, device=run.device)
-                found = {"moments": encode(drawn.color), **exact(drawn, params)}
-                for name, values in found.items():
-                    parts[name].append(values.cpu().numpy())
+                moments.append(encode(drawn.color).cpu().numpy())
                 seeds = scenes.labels["seed"][i : i + RENDER_BATCH].tolist()
                 pictures = drawn.color.cpu().numpy()
                 drawings += [pens.submit(lines, *each) for each in zip(pictures, seeds, strict=True)]
-            arrays = {name: np.concatenate(values) for name, values in parts.items()}
-            arrays |= {"tokens": encode_all(tokenizer, scenes.captions), "params": scenes.params}
+            arrays = {"moments": np.concatenate(moments), "params": scenes.params}
+            arrays |= {"tokens": encode_all(tokenizer, scenes.captions)}
             pages = [drawing.result() for drawing in drawings]
             arrays |= {name: pack([page[name] for page in pages]) for name in ("canny", "scribble")}
             while len(pending) > 1:

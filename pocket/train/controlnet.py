@@ -6,8 +6,10 @@ training begins at the denoiser itself. One network a kind of condition, `python
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +24,20 @@ from diffusers import (
 )
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
+from tqdm import tqdm
 from transformers import CLIPModel
 
 from pocket.world import caption, render, sample_scene
 
 from . import common, conditions, denoiser
-from .data import TEST_SEED
+from .data import RENDER_BATCH, TEST_SEED
 from .tokenizer import encode, load
 
 # The condition, 256x256, comes down to the latents' 32x32 in three steps; wider ones (diffusers has 256) only cost.
 EMBEDDING = (16, 32, 64, 128)
 BATCH = 256
+# The rate of what was copied, and of what starts at zero or at random and has further to go.
+COPIED_RATE, NEW_RATE = 3e-4, 3e-3
 STRIP, STRIP_SIDE = "strip.jpg", 96  # its file, and the side of one of its pictures in pixels
 STRIP_STEPS = (0, 50, 100, 150, 200, 300, 400, 600, 800, 1200, 1600, 2400, 3200, 4800, 6400, 9600)
 
@@ -44,16 +49,29 @@ class Controlled(denoiser.Latents):
 
     def __init__(self, folder: Path, kind: str, device: torch.device, rank: int = 0, world_size: int = 1) -> None:
         super().__init__(folder, device, rank, world_size)
-        arrays = [np.load(shard / f"{kind}.npy", mmap_mode="r") for shard in self.shards]
+        parts = self.stored(kind)
+        first = next(parts)
         home = device
-        needed = len(self) * arrays[0][0].nbytes
+        needed = len(self) * first[0].nbytes
         if device.type == "cuda" and needed > denoiser.MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]:
             home = torch.device("cpu")
-        self.conditions = torch.empty(len(self), *arrays[0].shape[1:], dtype=torch.uint8, device=home)
+        self.conditions = torch.empty(len(self), *first.shape[1:], dtype=torch.uint8, device=home)
         start = 0
-        for array in arrays:
-            self.conditions[start : start + len(array)] = torch.from_numpy(np.array(array))
-            start += len(array)
+        for part in tqdm(chain([first], parts), desc=kind, leave=False, disable=rank > 0):
+            self.conditions[start : start + len(part)] = part
+            start += len(part)
+
+    def stored(self, kind: str) -> Iterator[Tensor]:
+        """The conditions of all scenes in order, as `to_input` takes them: lines as the shards have them, the others
+        drawn anew."""
+        for shard in self.shards:
+            if (shard / f"{kind}.npy").exists():
+                yield torch.from_numpy(np.load(shard / f"{kind}.npy"))
+                continue
+            params = np.load(shard / "params.npy")
+            for i in range(0, len(params), RENDER_BATCH):
+                part = params[i : i + RENDER_BATCH]
+                yield conditions.of_kind(kind, render(part, samples=4, device=self.device), part)
 
     def sample(self, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Moments (B, 8, 32, 32) float16, tokens (B, L) int64, conditions (B, 3, 256, 256) float32 in [0, 1]."""
@@ -71,7 +89,8 @@ def to_input(stored: Tensor) -> Tensor:
         return stored.permute(0, 3, 1, 2).float() / 255
     if stored.shape[2] != stored.shape[1]:
         stored = conditions.unpack(stored)
-    return (stored.float() / 255)[:, None].expand(-1, 3, -1, -1)
+    # Laid out as colours are, so that one compiled graph serves every kind.
+    return (stored.float() / 255)[..., None].repeat(1, 1, 1, 3).permute(0, 3, 1, 2)
 
 
 class Trainee(denoiser.Trainee):
@@ -79,6 +98,13 @@ class Trainee(denoiser.Trainee):
 
     # Half, as the paper has it (section 3.3): where no caption helps, the picture has to come from the condition.
     caption_dropout = 0.5
+
+    def timesteps(self, batch: int, device: torch.device) -> Tensor:
+        """Noisy steps more often, by the cubic rule of T2I-Adapter (Mou et al. 2023): they settle the structure, and
+        only of that can a condition tell the denoiser much."""
+        steps = len(self.alphas_cumprod)
+        place = (denoiser.stratified_timesteps(batch, steps, device) + torch.rand(batch, device=device)) / steps
+        return ((1 - place**3) * steps).long().clamp(max=steps - 1)
 
     def __init__(
         self,
@@ -172,6 +198,7 @@ def side_by_side(rows: Mapping[str, Image.Image], side: int = STRIP_SIDE) -> Ima
 def main(run: common.Run) -> None:
     """Trains the ControlNet of one kind on WORK/conditions and writes WORK/controlnet-KIND/weights and strip/."""
     conditions.ensure(run)
+    began = time.perf_counter()
     data = Controlled(run.work / "conditions", run.kind, run.device, run.rank, run.processes)
     tokenizer = load(run.weights_of("tokenizer"), run.weights_of("towers"))
     text = CLIPModel.from_pretrained(run.weights_of("towers"), dtype=torch.float32).text_model
@@ -212,11 +239,17 @@ def main(run: common.Run) -> None:
             strip.add(step)
         return net(*data.sample(batch, run.generator))
 
-    optimizer = common.adamw(controlnet, lr=3e-4)
+    is_new = lambda name: name.startswith("controlnet_")
+    new, copied = (
+        nn.ModuleList(part for name, part in controlnet.named_children() if is_new(name) == wanted)
+        for wanted in (True, False)
+    )
+    optimizer = common.adamw(copied, lr=COPIED_RATE)
+    optimizer.add_param_group({"params": common.trainable(new), "lr": NEW_RATE})
     limits: dict[str, Any] = {"steps": 2, "minutes": 1.0} if run.smoke else {"steps": 100_000, "minutes": 7.0}
     warmup = min(200, (run.steps or limits["steps"]) // 10)  # a toy run has no time for more
     save = partial(common.save_plain, controlnet)
-    common.train(run, trainee, optimizer, loss_fn, save, warmup=warmup, **limits)
+    common.train(run, trainee, optimizer, loss_fn, save, warmup=warmup, began=began, **limits)
     if strip:
         # With the averaged weights, which are those that ship.
         strip.add(json.loads((run.folder / "curve.json").read_text())["steps"])

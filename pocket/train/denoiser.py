@@ -120,6 +120,10 @@ class Trainee(nn.Module):
         self.register_buffer("alphas_cumprod", DDIMScheduler(**SCHEDULER).alphas_cumprod.clone(), persistent=False)
         self.register_buffer("empty", empty, persistent=False)
 
+    def timesteps(self, batch: int, device: torch.device) -> Tensor:
+        """The timesteps (B,) int64 of one batch."""
+        return stratified_timesteps(batch, len(self.alphas_cumprod), device)
+
     def predict(self, noisy: Tensor, t: Tensor, states: Tensor) -> Tensor:
         """The noise (B, 4, 32, 32) in noisy latents at timesteps t (B,), given the captions' states (B, L, C)."""
         return self.unet(noisy, t, states, return_dict=False)[0]
@@ -134,7 +138,7 @@ class Trainee(nn.Module):
         with torch.no_grad():
             states = self.text(input_ids=tokens)[0]  # (B, L, C)
 
-        t = stratified_timesteps(batch, len(self.alphas_cumprod), device)
+        t = self.timesteps(batch, device)
         signal = self.alphas_cumprod[t][:, None, None, None]
         noise = torch.randn_like(latents) + NOISE_OFFSET * torch.randn_like(latents[:, :, :1, :1])
         noisy = signal.sqrt() * latents + (1 - signal).sqrt() * noise

@@ -5,6 +5,8 @@ own classes. They learn from renders and from what the autoencoder makes of them
 like those, with colours, blur and noise varied so that other pictures are not too strange to them.
 """
 
+import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,8 +157,8 @@ def varied(images: Tensor, generator: torch.Generator) -> Tensor:
 class Views:
     """Scenes drawn again from the shards of the conditions stage, and decoded from their latents, on the device.
 
-    pictures: uint8 (2, N, 256, 256, 3), renders and reconstructions; target: uint8 as the conditions store it, (N, 256,
-    256) or (N, 256, 256, 3); mask: uint8 (N, 256, 256). N is `count`, or less where shards or memory end.
+    pictures: uint8 (2, N, 256, 256, 3), renders and reconstructions; target: uint8 as `conditions.exact` gives it,
+    (N, 256, 256) or (N, 256, 256, 3); mask: uint8 (N, 256, 256). N is `count`, or less where shards or memory end.
     """
 
     def __init__(self, run: common.Run, count: int) -> None:
@@ -168,8 +170,8 @@ class Views:
                 "run `python -m pocket.train conditions`"
             )
         self.kind = run.kind
-        targets = [np.load(folder / f"{run.kind}.npy", mmap_mode="r") for folder in folders]
-        each = 2 * 256 * 256 * 3 + targets[0][0].nbytes + 256 * 256
+        shape = (256, 256) if run.kind == "depth" else (256, 256, 3)
+        each = 2 * 256 * 256 * 3 + math.prod(shape) + 256 * 256
         if run.device.type == "cuda":
             count = min(count, int(MEMORY_SHARE * torch.cuda.mem_get_info(run.device)[0] / each))
         params = np.concatenate([np.load(folder / "params.npy") for folder in folders])[:count]
@@ -177,17 +179,13 @@ class Views:
         moments = np.concatenate([np.load(f / "moments.npy", mmap_mode="r")[:count] for f in folders])[:count]
         self.pictures = torch.empty(2, count, 256, 256, 3, dtype=torch.uint8, device=run.device)
         self.mask = torch.empty(count, 256, 256, dtype=torch.uint8, device=run.device)
-        self.target = torch.empty(count, *targets[0].shape[1:], dtype=torch.uint8, device=run.device)
-        start = 0
-        for array in targets:
-            end = min(start + len(array), count)
-            self.target[start:end] = torch.from_numpy(np.array(array[: end - start]))
-            start = end
+        self.target = torch.empty(count, *shape, dtype=torch.uint8, device=run.device)
         decode = decoder(run)
         for i in tqdm(range(0, count, RENDER_BATCH), desc="views", leave=False, disable=not run.is_main):
             rows = slice(i, min(i + RENDER_BATCH, count))
             drawn = render(params[rows], samples=1 if run.smoke else 4, device=run.device)
             self.pictures[0, rows], self.mask[rows] = drawn.color, drawn.mask
+            self.target[rows] = conditions.exact(drawn, params[rows])[run.kind]
             self.pictures[1, rows] = decode(torch.from_numpy(moments[rows]).to(run.device))
 
     def __len__(self) -> int:
@@ -242,6 +240,7 @@ def load(kind: str, folder: Path) -> PreTrainedModel:
 def main(run: common.Run) -> None:
     """Trains the estimator of one kind on WORK/conditions and writes WORK/estimators-KIND/weights."""
     conditions.ensure(run)
+    began = time.perf_counter()
     views = Views(run, 16 if run.smoke else SCENES)
     torch.manual_seed(run.seed)
     model = load(run.kind, run.weights_of(run.stage)) if run.init else build(run.kind, run.smoke)
@@ -267,5 +266,5 @@ def main(run: common.Run) -> None:
     optimizer = common.adamw(model, lr=1e-3, weight_decay=0.02)
     limits: dict[str, Any] = {"steps": 2, "minutes": 1.0} if run.smoke else {"steps": 100_000, "minutes": 3.0}
     warmup = min(300, (run.steps or limits["steps"]) // 10)
-    common.train(run, model, optimizer, loss_fn, save, warmup=warmup, **limits)
+    common.train(run, model, optimizer, loss_fn, save, warmup=warmup, began=began, **limits)
     run.accelerator.wait_for_everyone()
