@@ -6,6 +6,7 @@ training begins at the denoiser itself. One network a kind of condition, `python
 """
 
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -37,7 +38,7 @@ from .tokenizer import encode, load
 EMBEDDING = (16, 32, 64, 128)
 BATCH = 256
 # The rate of what was copied, and of what starts at zero or at random and has further to go.
-COPIED_RATE, NEW_RATE = 3e-4, 3e-3
+COPIED_RATE, NEW_RATE = 3e-4, 1e-3
 STRIP, STRIP_SIDE = "strip.jpg", 96  # its file, and the side of one of its pictures in pixels
 STRIP_STEPS = (0, 50, 100, 150, 200, 300, 400, 600, 800, 1200, 1600, 2400, 3200, 4800, 6400, 9600)
 
@@ -134,7 +135,16 @@ class Trainee(denoiser.Trainee):
 def build(unet: UNet2DConditionModel, smoke: bool = False) -> ControlNetModel:
     """An untrained ControlNet for a denoiser: with it the denoiser's output is what it was without."""
     widths = (8, 8, 8, 8) if smoke else EMBEDDING
-    return ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=widths)
+    controlnet = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=widths)
+    # As diffusers starts it, the embedding passes on a four-hundredth of a condition's contrast and its last layer is
+    # zero: thousands of steps go by before the copy sees anything. The zero convolutions behind the copy already keep
+    # the first step at the denoiser, so the embedding may speak from the start (He et al. 2015, equation 10).
+    embedding = controlnet.controlnet_cond_embedding
+    for layer in (embedding.conv_in, *embedding.blocks, embedding.conv_out):
+        gain = 0.5 if layer is embedding.conv_out else 2.0  # SiLU halves what is near zero
+        nn.init.normal_(layer.weight, std=gain / math.sqrt(layer.weight[0].numel()))
+        nn.init.zeros_(layer.bias)
+    return controlnet
 
 
 class Strip:
