@@ -29,17 +29,10 @@ class LessonError(CourseError):
     """A cell of a lesson failed."""
 
 
-def written() -> list[Path]:
+def lessons() -> list[Path]:
     """All lessons, in the order of the course; `make_video` joins the frames that 1.2 leaves."""
     paths = [*ROOT.glob("task_*.ipynb"), *ROOT.glob("make_video.ipynb")]
     return sorted(paths, key=lambda path: path.name.replace("make_video", "task_1_2~"))
-
-
-def lessons() -> list[Path]:
-    """The finished lessons, in the order of the course: those that can run on the weights that are here."""
-    # 1.3 waits for its ControlNets, which are not trained yet: with their weights this function becomes `written`.
-    waits = not (ROOT / "pocket" / "weights" / "controlnet").is_dir()
-    return [path for path in written() if not (waits and path.stem == "task_1_3_ControlNet")]
 
 
 def read(path: str | Path) -> nbformat.NotebookNode:

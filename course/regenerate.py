@@ -76,11 +76,7 @@ def draw_sds(outputs: Path, root: Path) -> None:
 def refresh_assets(outputs: Path, root: Path) -> None:
     """Write the pictures of README to `root`/assets. Raises RegenerateError if one is missing or too large."""
     (root / "assets").mkdir(exist_ok=True)
-    finished = {path.stem for path in notebooks.lessons()}
     for name, place in ASSETS.items():
-        if not isinstance(place, Path) and place[0] not in finished:
-            print(f"  assets/{name}: left out, {place[0]} is not finished")
-            continue
         source = outputs / place if isinstance(place, Path) else lesson_picture(outputs, *place)
         if not source.exists():
             raise RegenerateError(f"{source} is missing: begin with the stage demo.")

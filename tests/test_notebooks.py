@@ -16,7 +16,7 @@ from PIL import Image
 from course import notebooks
 from course.notebooks import LessonError
 
-LESSONS, WRITTEN = notebooks.lessons(), notebooks.written()
+LESSONS = notebooks.lessons()
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 QUICK = {"STEPS": 2, "TRAINING_STEPS": 2}
 
@@ -28,7 +28,6 @@ def quick(tmp_path: Path) -> dict[str, object]:
 
 
 each_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
-each_written = pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.stem)
 
 
 def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
@@ -47,17 +46,8 @@ def test_there_are_lessons():
     assert "task_1_1_Stable_Diffusion_intro" in [path.stem for path in LESSONS]
 
 
-def test_lesson_1_3_waits_for_its_weights():
-    """Until they are there it is tested on untrained networks, and stored with the pictures of its first sections."""
-    path = notebooks.ROOT / "task_1_3_ControlNet.ipynb"
-    assert path in WRITTEN
-    if path not in LESSONS:
-        pytest.skip("pocket/weights/controlnet is missing: train the ControlNets; lesson 1.3 then joins by itself")
-    assert (notebooks.ROOT / "pocket" / "weights" / "controlnet").is_dir()
-    assert "Not complete yet" not in path.read_text()
 
-
-@each_written
+@each_lesson
 def test_opens_with_versions_and_parameters(path):
     notebook = notebooks.read(path)
     nbformat.validate(notebook)
@@ -67,7 +57,7 @@ def test_opens_with_versions_and_parameters(path):
     assert "parameters" in others[0].metadata.tags
 
 
-@each_written
+@each_lesson
 def test_solutions_are_fenced_numbered_and_checked(path):
     cells = notebooks.read(path).cells
     exercises = [i for i, cell in enumerate(cells) if BEGIN in cell.source]
@@ -81,13 +71,13 @@ def test_solutions_are_fenced_numbered_and_checked(path):
         assert cells[i + 1].cell_type == "code" and "checks." in cells[i + 1].source, f"no check after: {source}"
 
 
-@each_written
+@each_lesson
 def test_student_cells_are_valid_python(path):
     for cell in code_cells(without_solutions(notebooks.read(path))):
         ast.parse(cell.source)
 
 
-@each_written
+@each_lesson
 def test_cells_are_short_and_most_of_it_is_prose(path):
     notebook = notebooks.read(path)
     code, prose = ([cell.source for cell in notebook.cells if cell.cell_type == kind] for kind in ("code", "markdown"))
@@ -115,7 +105,7 @@ def test_runs_from_top_to_bottom(path, quick):
     assert not [o for cell in code_cells(done) for o in cell.outputs if o.output_type == "error"]
 
 
-@each_written
+@each_lesson
 def test_a_student_who_did_nothing_is_told_so(path, quick, steered_folder: Path):
     """The first exercise whose result is missing stops the notebook with advice, not with a NameError."""
     with pytest.raises(LessonError, match=r"CheckFailed: .*(is still empty|TODO)"):
@@ -123,7 +113,7 @@ def test_a_student_who_did_nothing_is_told_so(path, quick, steered_folder: Path)
 
 
 @pytest.mark.slow
-@each_written
+@each_lesson
 def test_each_missing_solution_is_told_by_its_own_check(path, quick, steered_folder: Path):
     """All others solved. The message speaks of the result that is missing, by a name that stands in the exercise."""
     notebook, blank = notebooks.read(path), without_solutions(notebooks.read(path))
@@ -263,12 +253,9 @@ def test_storing_from_the_command_line(tmp_path, capsys):
     assert notebooks.read(path).cells[0].outputs == []
 
 
-def test_a_lesson_that_waits_for_weights_joins_when_they_come(tmp_path, monkeypatch):
+def test_lessons_come_in_the_order_of_the_course(tmp_path, monkeypatch):
     monkeypatch.setattr(notebooks, "ROOT", tmp_path)
     for name in ("task_1_3_ControlNet", "make_video", "task_1_2_Stable_Diffusion_detailed"):
         nbformat.write(small("1"), tmp_path / f"{name}.ipynb")
     names = ["task_1_2_Stable_Diffusion_detailed", "make_video", "task_1_3_ControlNet"]
-    assert [path.stem for path in notebooks.written()] == names
-    assert [path.stem for path in notebooks.lessons()] == names[:2]
-    (tmp_path / "pocket" / "weights" / "controlnet").mkdir(parents=True)
     assert [path.stem for path in notebooks.lessons()] == names
