@@ -20,8 +20,6 @@ import torch.nn.functional as F
 from course.models import ESTIMATORS, Model, embedded, fetch, hide_loading_bars
 from course.pictures import Picture, to_pil
 
-MULTIPLE = 32  # the networks halve a side five times
-
 
 class Estimator:
     """The embedded estimator of "depth" or "normals" on a device.
@@ -47,14 +45,19 @@ class Estimator:
         """Pictures (N, 3, H, W) in [0, 1] of any size to inverse depth (N, H, W), larger where nearer, or to normals
         (N, H, W, 3) of length 1, 0 where there is no surface."""
         height, width = pictures.shape[-2:]
-        scale = self.side / min(height, width)  # the shorter side becomes what the network was trained on
-        inside = [max(MULTIPLE, round(n * scale / MULTIPLE) * MULTIPLE) for n in (height, width)]
-        pictures = _resize(pictures.to(self.device), inside)
+        scale = self.side / max(height, width)  # the network reads squares of one size: the picture is fitted into one
+        inside = [max(1, round(n * scale)) for n in (height, width)]
+        top, left = ((self.side - n) // 2 for n in inside)
+        below, right = self.side - inside[0] - top, self.side - inside[1] - left
+        square = F.pad(_resize(pictures.to(self.device), inside), (left, right, top, below), mode="replicate")
         with torch.no_grad():
-            found = self.network(pixel_values=(pictures - self.mean) / self.std)
+            found = self.network(pixel_values=(square - self.mean) / self.std)
+        maps = found.predicted_depth[:, None] if self.kind == "depth" else found.logits
+        maps = _resize(maps, [self.side, self.side])[..., top : top + inside[0], left : left + inside[1]]
+        maps = _resize(maps, [height, width])
         if self.kind == "depth":
-            return _resize(found.predicted_depth[:, None], [height, width])[:, 0]
-        normals = _resize(found.logits, [height, width]).permute(0, 2, 3, 1)
+            return maps[:, 0]
+        normals = maps.permute(0, 2, 3, 1)
         length = normals.norm(dim=-1, keepdim=True)
         return torch.where(length > 0.5, normals / length.clamp(min=1e-6), 0.0)
 

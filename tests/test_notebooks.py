@@ -46,7 +46,6 @@ def test_there_are_lessons():
     assert "task_1_1_Stable_Diffusion_intro" in [path.stem for path in LESSONS]
 
 
-
 @each_lesson
 def test_opens_with_versions_and_parameters(path):
     notebook = notebooks.read(path)

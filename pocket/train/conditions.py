@@ -18,6 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
 from tqdm import tqdm
@@ -137,6 +138,11 @@ def of_kind(kind: str, drawn: Rendered, params: np.ndarray) -> Tensor:
     return torch.from_numpy(np.stack(pages)).to(drawn.color.device)
 
 
+def objects_share(mask: Tensor) -> Tensor:
+    """The objects' share of each latent pixel, uint8 (N, H / 8, W / 8), of their mask uint8 (N, H, W)."""
+    return (F.avg_pool2d(mask[:, None].float(), 8)[:, 0] * 255).round().byte()
+
+
 def pack(pages: list[np.ndarray]) -> np.ndarray:
     """Pages of 0 and 255, each (H, W), as bits: uint8 (N, H, W / 8)."""
     return np.packbits(np.stack(pages) > 0, axis=2)
@@ -152,8 +158,9 @@ def shards(run: common.Run, lows: list[int], count: int) -> Iterator[int]:
     """Draws, encodes and writes this process's shards; yields the scenes of each.
 
     A shard holds moments.npy float16 (n, 8, 32, 32) and tokens.npy int16 (n, captions, length), as the latents do,
-    canny.npy and scribble.npy as `pack` gives it, and params.npy float32 (n, SCENE_FLOATS), from which depth and
-    normals are drawn anew where they are needed: a disk gives them back more slowly than a GPU draws them.
+    canny.npy and scribble.npy as `pack` gives it, objects.npy uint8 (n, 32, 32), and params.npy float32 (n,
+    SCENE_FLOATS), from which depth and normals are drawn anew where they are needed: a disk gives them back more slowly
+    than a GPU draws them.
     """
     vae = AutoencoderKL.from_pretrained(run.weights_of("autoencoder"), torch_dtype=torch.float32)
     encode = make_encoder(vae.to(run.device, memory_format=torch.channels_last).eval(), run)
@@ -170,15 +177,17 @@ def shards(run: common.Run, lows: list[int], count: int) -> Iterator[int]:
             if scenes.labels["heldout"].any():
                 raise ValueError("a scene of the training split holds a composition that training must never see")
             moments: list[np.ndarray] = []
+            objects: list[np.ndarray] = []
             drawings: list[Future] = []
             for i in range(0, len(scenes), RENDER_BATCH):
                 params = scenes.params[i : i + RENDER_BATCH]
                 drawn = render(params, samples=samples, device=run.device)
                 moments.append(encode(drawn.color).cpu().numpy())
+                objects.append(objects_share(drawn.mask).cpu().numpy())
                 seeds = scenes.labels["seed"][i : i + RENDER_BATCH].tolist()
                 pictures = drawn.color.cpu().numpy()
                 drawings += [pens.submit(lines, *each) for each in zip(pictures, seeds, strict=True)]
-            arrays = {"moments": np.concatenate(moments), "params": scenes.params}
+            arrays = {"moments": np.concatenate(moments), "params": scenes.params, "objects": np.concatenate(objects)}
             arrays |= {"tokens": encode_all(tokenizer, scenes.captions)}
             pages = [drawing.result() for drawing in drawings]
             arrays |= {name: pack([page[name] for page in pages]) for name in ("canny", "scribble")}

@@ -39,12 +39,14 @@ EMBEDDING = (16, 32, 64, 128)
 BATCH = 256
 # The rate of what was copied, and of what starts at zero or at random and has further to go.
 COPIED_RATE, NEW_RATE = 3e-4, 1e-3
+OBJECTS_COUNT = 3.0  # times: they are a fifth of a picture, and what people want to steer
 STRIP, STRIP_SIDE = "strip.jpg", 96  # its file, and the side of one of its pictures in pixels
 STRIP_STEPS = (0, 50, 100, 150, 200, 300, 400, 600, 800, 1200, 1600, 2400, 3200, 4800, 6400, 9600)
 
 
 class Controlled(denoiser.Latents):
-    """The latents of this process's shards and their conditions of one kind, on the device if they fit there."""
+    """The latents of this process's shards, their conditions of one kind, and where their objects are, on the device if
+    they fit there."""
 
     maker = "conditions"
 
@@ -61,6 +63,8 @@ class Controlled(denoiser.Latents):
         for part in tqdm(chain([first], parts), desc=kind, leave=False, disable=rank > 0):
             self.conditions[start : start + len(part)] = part
             start += len(part)
+        objects = np.concatenate([np.load(shard / "objects.npy") for shard in self.shards])
+        self.objects = torch.from_numpy(objects).to(home)
 
     def stored(self, kind: str) -> Iterator[Tensor]:
         """The conditions of all scenes in order, as `to_input` takes them: lines as the shards have them, the others
@@ -75,10 +79,13 @@ class Controlled(denoiser.Latents):
                 yield conditions.of_kind(kind, render(part, samples=4, device=self.device), part)
 
     def sample(self, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Moments (B, 8, 32, 32) float16, tokens (B, L) int64, conditions (B, 3, 256, 256) float32 in [0, 1]."""
+        """Moments (B, 8, 32, 32) float16, tokens (B, L) int64, conditions (B, 3, 256, 256) float32 in [0, 1], and the
+        objects' share of each latent pixel, (B, 1, 32, 32) float32."""
         i, j = self.draw(batch, generator)
-        chosen = self.conditions[i.to(self.conditions.device)].to(self.device)
-        return self.moments[i].to(self.device), self.tokens[i, j].to(self.device).long(), to_input(chosen)
+        k = i.to(self.conditions.device)
+        chosen, objects = self.conditions[k].to(self.device), self.objects[k].to(self.device)
+        tokens = self.tokens[i, j].to(self.device).long()
+        return self.moments[i].to(self.device), tokens, to_input(chosen), objects[:, None].float() / 255
 
 
 def to_input(stored: Tensor) -> Tensor:
@@ -92,6 +99,12 @@ def to_input(stored: Tensor) -> Tensor:
         stored = conditions.unpack(stored)
     # Laid out as colours are, so that one compiled graph serves every kind.
     return (stored.float() / 255)[..., None].repeat(1, 1, 1, 3).permute(0, 3, 1, 2)
+
+
+def emphasis(objects: Tensor) -> Tensor:
+    """How much the error counts where, with mean 1 in each picture, by the objects' share (B, 1, 32, 32)."""
+    weight = 1 + (OBJECTS_COUNT - 1) * objects
+    return weight / weight.mean((1, 2, 3), keepdim=True)
 
 
 class Trainee(denoiser.Trainee):
@@ -247,7 +260,8 @@ def main(run: common.Run) -> None:
     def loss_fn(net: nn.Module, step: int, fraction: float) -> dict[str, Tensor]:
         if strip and step in shown:
             strip.add(step)
-        return net(*data.sample(batch, run.generator))
+        *parts, objects = data.sample(batch, run.generator)
+        return net(*parts, weight=emphasis(objects))
 
     is_new = lambda name: name.startswith("controlnet_")
     new, copied = (

@@ -128,9 +128,11 @@ class Trainee(nn.Module):
         """The noise (B, 4, 32, 32) in noisy latents at timesteps t (B,), given the captions' states (B, L, C)."""
         return self.unet(noisy, t, states, return_dict=False)[0]
 
-    def forward(self, moments: Tensor, tokens: Tensor, *condition: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, moments: Tensor, tokens: Tensor, *condition: Tensor, weight: Tensor | float = 1.0
+    ) -> dict[str, Tensor]:
         """moments (B, 8, 32, 32): mean and log-variance of the latents; tokens (B, L) int64; condition: what else
-        `predict` takes."""
+        `predict` takes; weight: how much the error counts where, (B, 1, 32, 32) of mean 1."""
         batch, device = len(moments), moments.device
         mean, logvar = moments.float().chunk(2, dim=1)
         latents = (mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)) * self.scaling_factor
@@ -143,7 +145,7 @@ class Trainee(nn.Module):
         noise = torch.randn_like(latents) + NOISE_OFFSET * torch.randn_like(latents[:, :, :1, :1])
         noisy = signal.sqrt() * latents + (1 - signal).sqrt() * noise
         noise_pred = self.predict(noisy, t, states, *condition).float()
-        errors = (noise_pred - noise).square().mean((1, 2, 3))  # (B,)
+        errors = (weight * (noise_pred - noise).square()).mean((1, 2, 3))  # (B,)
         weights = min_snr_weight(self.alphas_cumprod[t])
         return {"loss": (weights * errors).mean(), "mse": errors.mean()}
 

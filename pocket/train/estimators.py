@@ -1,13 +1,16 @@
 """The estimators: depth and normals from a picture, so that a person's own picture can condition a ControlNet offline.
 
-Depth is a GLPN (Kim et al. 2022), normals a Segformer (Xie et al. 2021) with three outputs; both are transformers'
-own classes. They learn from renders and from what the autoencoder makes of them, because generated pictures look
-like those, with colours, blur and noise varied so that other pictures are not too strange to them.
+Both are small DPT-hybrids (Ranftl et al. 2021), in transformers' own classes: a ResNet, a Transformer of two layers
+over what it leaves of the picture, and a decoder of convolutions that takes up the ResNet's finer maps again. They
+learn from few pictures what GLPN and Segformer, Transformers throughout, learnt from many. Those pictures are renders
+and what the autoencoder makes of them, because generated pictures look like those, with colours, blur and noise varied
+so that other pictures are not too strange to them.
 """
 
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +23,11 @@ from tqdm import tqdm
 from transformers import (
     AutoModelForDepthEstimation,
     AutoModelForSemanticSegmentation,
-    GLPNConfig,
-    GLPNForDepthEstimation,
+    DPTConfig,
+    DPTForDepthEstimation,
+    DPTForSemanticSegmentation,
     PreTrainedModel,
-    SegformerConfig,
-    SegformerForSemanticSegmentation,
+    ResNetConfig,
 )
 
 from pocket.world import render
@@ -37,48 +40,58 @@ BATCH = 96
 DECODE_BATCH = 64
 MEMORY_SHARE = 0.5  # of the free device memory, at most, for the pictures and what is to be read from them
 AXES = ("right", "up", "towards the viewer")  # the normals' three outputs
-PROCESSORS = {"depth": "DPTImageProcessor", "normals": "SegformerImageProcessor"}  # what a plain pipeline asks for
-ENCODER: dict[str, Any] = {
-    "hidden_sizes": [32, 64, 128, 160],
-    "depths": [2, 2, 2, 2],
-    "num_attention_heads": [1, 2, 4, 5],
-    "drop_path_rate": 0.0,  # far more pictures than so small a network could learn by heart
+SIDE = 256  # pixels, of the square pictures that both read
+RESNET: dict[str, Any] = {"embedding_size": 32, "hidden_sizes": [48, 80, 128], "depths": [2, 2, 2]}
+DPT: dict[str, Any] = {
+    "hidden_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 256,
+    "fusion_hidden_size": 48,
 }
-SMOKE: dict[str, Any] = ENCODER | {
-    "hidden_sizes": [8, 8, 16, 16],
-    "depths": [1, 1, 1, 1],
-    "num_attention_heads": [1] * 4,
-}
+# Not narrower: going back through convolutions to 8 channels, laid out last, oneDNN of torch 2.13 spoils the memory.
+SMOKE_RESNET = RESNET | {"embedding_size": 16, "hidden_sizes": [16, 16, 16], "depths": [1, 1, 1]}
+SMOKE_DPT = DPT | {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16, "fusion_hidden_size": 8}
 
 
 def build(kind: str, smoke: bool = False) -> PreTrainedModel:
     """An untrained estimator of "depth" or "normals".
 
-    Both read pictures (B, 3, H, W) in [-1, 1], sides a multiple of 32. Depth gives `predicted_depth` (B, H, W): inverse
-    depth in [0, 1], larger is nearer, as the public estimators of relative depth have it. Normals give `logits`
-    (B, 3, H / 2, W / 2): camera-space normals along AXES, shorter than 1/2 where there is no surface.
+    Both read pictures (B, 3, SIDE, SIDE) in [-1, 1]. Depth gives `predicted_depth` (B, SIDE, SIDE): inverse depth in
+    [0, 1], larger is nearer, as the public estimators of relative depth have it. Normals give `logits`
+    (B, 3, SIDE, SIDE): camera-space normals along AXES, shorter than 1/2 where there is no surface.
     """
-    encoder = SMOKE if smoke else ENCODER
-    if kind == "depth":
-        return GLPNForDepthEstimation(GLPNConfig(max_depth=1, decoder_hidden_size=16 if smoke else 48, **encoder))
-    return SegformerForSemanticSegmentation(
-        SegformerConfig(
-            strides=[2, 2, 2, 2],  # one finer than usual: normals turn fast where surfaces bend
-            decoder_hidden_size=16 if smoke else 96,
-            classifier_dropout_prob=0.0,
-            id2label=dict(enumerate(AXES)),
-            label2id={name: i for i, name in enumerate(AXES)},
-            **encoder,
-        )
+    resnet, dpt = (SMOKE_RESNET, SMOKE_DPT) if smoke else (RESNET, DPT)
+    backbone = ResNetConfig(layer_type="basic", out_features=["stage1", "stage2", "stage3"], **resnet)
+    sizes, width = resnet["hidden_sizes"], dpt["hidden_size"]
+    config = partial(
+        DPTConfig,
+        is_hybrid=True,
+        backbone_config=backbone.to_dict(),
+        image_size=SIDE,
+        patch_size=16,  # of the ResNet's coarsest map, which is what the Transformer reads
+        backbone_featmap_shape=[1, sizes[-1], SIDE // 16, SIDE // 16],
+        backbone_out_indices=[0, 1, 0, 1],  # two maps of the ResNet, and what both layers of the Transformer say
+        neck_hidden_sizes=[*sizes[:2], width, width],
+        reassemble_factors=[1, 1, 1, 0.5],
+        use_auxiliary_head=False,
+        semantic_classifier_dropout=0.0,  # far more pictures than so small a network could learn by heart
+        **dpt,
     )
+    if kind == "depth":
+        network = DPTForDepthEstimation(config())
+        # The last layer is cut off at 0. From below it would never come back: begin in the middle.
+        nn.init.constant_(network.head.head[-2].bias, 0.5)
+        return network
+    labels = dict(enumerate(AXES))
+    return DPTForSemanticSegmentation(config(id2label=labels, label2id={name: i for i, name in labels.items()}))
 
 
 def estimate(kind: str, net: nn.Module, pictures: Tensor) -> Tensor:
-    """Pictures (B, 3, H, W) in [-1, 1] to inverse depth (B, H, W), or to normals (B, 3, H, W) not yet of length 1."""
-    if kind == "depth":
-        return net(pixel_values=pictures).predicted_depth.float()
-    logits = net(pixel_values=pictures).logits.float()
-    return F.interpolate(logits, pictures.shape[-2:], mode="bilinear", align_corners=False)
+    """Pictures (B, 3, SIDE, SIDE) in [-1, 1] to inverse depth (B, SIDE, SIDE), or to normals (B, 3, SIDE, SIDE) that
+    are not yet of length 1."""
+    found = net(pixel_values=pictures)
+    return (found.predicted_depth if kind == "depth" else found.logits).float()
 
 
 def scale_free(guess: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -114,18 +127,18 @@ def depth_losses(guess: Tensor, target: Tensor, mask: Tensor) -> dict[str, Tenso
         "object": scale_free(guess, target, mask).mean(),
         "slopes": slopes(guess - target),
     }
-    return {"loss": losses["l1"] + 0.2 * losses["object"] + losses["slopes"], **losses}
+    return {"loss": losses["l1"] + losses["object"] + losses["slopes"], **losses}
 
 
 def normal_losses(guess: Tensor, target: Tensor, mask: Tensor) -> dict[str, Tensor]:
     """guess, target: normals (B, 3, H, W), the target of length 1, or 0 for sky; mask: (B, H, W) float, 1 on objects.
 
-    The cosine on surfaces, objects counting three times, and a plain distance that also teaches the length; "angle" is
+    The cosine on surfaces, objects counting five times, and a plain distance that also teaches the length; "angle" is
     the mean error on objects in degrees.
     """
     surface = (target.square().sum(1) > 0.5).float()  # (B, H, W)
     cosine = F.cosine_similarity(guess, target, dim=1, eps=1e-4)
-    weight = surface * (1 + 2 * mask)
+    weight = surface * (1 + 4 * mask)
     losses = {
         "cosine": ((1 - cosine) * weight).sum() / weight.sum().clamp(min=1.0),
         "l1": (guess - target).abs().mean(),
@@ -246,7 +259,7 @@ def main(run: common.Run) -> None:
     model = load(run.kind, run.weights_of(run.stage)) if run.init else build(run.kind, run.smoke)
     model.to(run.device)
     with torch.no_grad():  # transformers hangs hooks into the network at its first call, which would break the graph
-        estimate(run.kind, model.eval(), torch.zeros(1, 3, 64, 64, device=run.device))
+        estimate(run.kind, model.eval(), torch.zeros(1, 3, SIDE, SIDE, device=run.device))
     losses = depth_losses if run.kind == "depth" else normal_losses
     batch = run.batch or (2 if run.smoke else BATCH)
     size = sum(p.numel() for p in model.parameters()) / 1e6
@@ -261,10 +274,10 @@ def main(run: common.Run) -> None:
 
     def save(folder: Path) -> None:
         model.save_pretrained(folder)
-        write_processor(folder, 256, PROCESSORS[run.kind])
+        write_processor(folder, SIDE, "DPTImageProcessor")
 
     optimizer = common.adamw(model, lr=1e-3, weight_decay=0.02)
-    limits: dict[str, Any] = {"steps": 2, "minutes": 1.0} if run.smoke else {"steps": 100_000, "minutes": 3.0}
+    limits: dict[str, Any] = {"steps": 2, "minutes": 1.0} if run.smoke else {"steps": 100_000, "minutes": 5.0}
     warmup = min(300, (run.steps or limits["steps"]) // 10)
     common.train(run, model, optimizer, loss_fn, save, warmup=warmup, began=began, **limits)
     run.accelerator.wait_for_everyone()

@@ -3,6 +3,7 @@
 import shutil
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -227,6 +228,23 @@ def test_normals_that_are_sure_have_length_one_and_others_none(weights):
     assert torch.allclose(estimator(torch.rand(2, 3, 64, 96))[..., 2], torch.ones(2, 64, 96))
     head.bias.copy_(torch.tensor([0.0, 0.3, 0.0]))
     assert not estimator(torch.rand(1, 3, 64, 64)).any()
+
+
+def test_a_picture_that_is_not_square_is_fitted_into_one(weights):
+    """The network sees it whole, undistorted, with its border drawn out; what it says of that border is dropped."""
+    estimator, seen = estimators.Estimator("depth"), []
+
+    class Network:
+        def __call__(self, pixel_values):
+            seen.append(pixel_values)
+            return SimpleNamespace(predicted_depth=pixel_values[:, 0])
+
+    estimator.network = Network()
+    picture = torch.rand(1, 3, 32, 64)
+    depth = estimator(picture)
+    assert seen[0].shape == (1, 3, 64, 64)
+    torch.testing.assert_close(depth, (picture[:, 0] - 0.5) / 0.5)
+    assert (seen[0][:, :, :16] == seen[0][:, :, 16:17]).all() and (seen[0][:, :, 48:] == seen[0][:, :, 47:48]).all()
 
 
 def test_estimators_take_many_pictures_at_once(weights):

@@ -157,7 +157,7 @@ def work(tmp_path_factory):
 def test_a_shard_holds_what_the_renderer_knows(work):
     [shard] = (work / "conditions").glob("scenes-*")
     load = lambda name: np.load(shard / f"{name}.npy")
-    shapes = {"moments": (5, 8, 32, 32), "canny": (5, 256, 32), "scribble": (5, 256, 32)}
+    shapes = {"moments": (5, 8, 32, 32), "canny": (5, 256, 32), "scribble": (5, 256, 32), "objects": (5, 32, 32)}
     assert {name: load(name).shape for name in shapes} == shapes
     assert load("moments").dtype == np.float16 and load("tokens").shape[:2] == (5, 4)
     again = render(load("params"), samples=1)  # the parameters draw the same scenes
@@ -167,6 +167,8 @@ def test_a_shard_holds_what_the_renderer_knows(work):
         assert torch.equal(data.conditions, exact)
     edges = np.stack([conditions.canny(image) for image in again.color.numpy()])
     assert np.array_equal(conditions.unpack(torch.from_numpy(load("canny"))).numpy(), edges)
+    share = again.mask.numpy().reshape(5, 32, 8, 32, 8).mean((2, 4))
+    assert np.allclose(load("objects") / 255, share, atol=1 / 255) and load("objects").max() == 255
     note = json.loads((work / "conditions" / "time.json").read_text())
     assert note["stage"] == "conditions" and note["pictures"] == 5
 
@@ -190,12 +192,13 @@ def test_shards_stay_grow_and_go_with_their_autoencoder(work):
 @pytest.mark.parametrize("kind", common.CONDITIONS)
 def test_latents_keep_their_condition(work, kind):
     data = controlnet.Controlled(work / "conditions", kind, torch.device("cpu"))
-    moments, _, condition = data.sample(12, torch.Generator().manual_seed(0))
+    moments, _, condition, objects = data.sample(12, torch.Generator().manual_seed(0))
     assert condition.shape == (12, 3, 256, 256) and condition.dtype == torch.float32
     assert 0 <= condition.min() and condition.max() <= 1 and condition.max() > 0.5
-    for latent, seen in zip(moments, condition, strict=True):
+    for latent, seen, where in zip(moments, condition, objects, strict=True):
         [i] = [i for i in range(len(data)) if torch.equal(data.moments[i], latent)]
         assert torch.equal(seen, controlnet.to_input(data.conditions[i : i + 1])[0])
+        assert torch.equal(where, data.objects[i : i + 1].float() / 255)
     with pytest.raises(FileNotFoundError, match=r"pocket\.train conditions"):
         controlnet.Controlled(work / "nothing", kind, torch.device("cpu"))
 

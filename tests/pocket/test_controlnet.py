@@ -65,7 +65,10 @@ def test_the_network_that_ships_fits_its_budget():
     network = controlnet.build(denoiser.build(denoiser.CONFIG, 256))
     assert sum(p.numel() for p in network.parameters()) * 2 + 2**19 <= export.BUDGETS["controlnet/canny"]
     for kind in common.ESTIMATED:
-        assert sum(p.numel() for p in estimators.build(kind).parameters()) * 2 <= export.BUDGETS["estimators"] / 2
+        estimator = estimators.build(kind)
+        assert sum(p.numel() for p in estimator.parameters()) * 2 <= export.BUDGETS["estimators"] / 2
+        found = estimators.estimate(kind, estimator, torch.zeros(2, 3, estimators.SIDE, estimators.SIDE))
+        assert found.shape == (2, *([3] if kind == "normals" else []), estimators.SIDE, estimators.SIDE)
 
 
 def test_only_the_controlnet_trains_and_the_condition_reaches_it(trainee):
@@ -79,6 +82,28 @@ def test_only_the_controlnet_trains_and_the_condition_reaches_it(trainee):
     trainee.zero_grad()
     trainee(*batch())["loss"].backward()
     assert trainee.controlnet.controlnet_cond_embedding.conv_out.weight.grad.abs().sum() > 0
+
+
+def test_an_error_on_an_object_counts_more(trainee, monkeypatch):
+    objects = torch.zeros(1, 1, 4, 4)
+    objects[..., :2] = 1
+    weight = controlnet.emphasis(objects)
+    assert weight.mean() == pytest.approx(1) and weight[..., 0] == pytest.approx(3 * weight[..., 3])
+    assert torch.equal(controlnet.emphasis(torch.zeros(2, 1, 4, 4)), torch.ones(2, 1, 4, 4))  # a landscape
+    moments, tokens = torch.zeros(1, 8, 4, 4), torch.zeros(1, 6, dtype=torch.long)
+    found = {}
+    for name, half in {"on it": (..., slice(0, 2)), "beside it": (..., slice(2, 4))}.items():
+
+        def predict(noisy, t, states, half=half):
+            guess = noisy.clone()  # the noise and more than that in one half, and exactly the noise in the other
+            guess[half] += 1
+            return guess
+
+        monkeypatch.setattr(trainee, "predict", predict)
+        trainee.alphas_cumprod.zero_()  # nothing but noise
+        torch.manual_seed(0)
+        found[name] = float(trainee(moments, tokens, weight=weight)["mse"])
+    assert found["on it"] == pytest.approx(3 * found["beside it"])
 
 
 def test_half_of_the_captions_are_left_out(trainee, monkeypatch):
@@ -181,16 +206,16 @@ def test_export_without_and_with_what_follows(folder):
     assert "_name_or_path" not in (weights / "controlnet" / "canny" / "config.json").read_text()
     for name, value in trained.state_dict().items():
         torch.testing.assert_close(shipped.state_dict()[name], value, atol=1e-3, rtol=1e-3)
-    pixels = torch.zeros(1, 3, 64, 64)
+    pixels = torch.zeros(1, 3, 256, 256)
     depth = AutoModelForDepthEstimation.from_pretrained(weights / "estimators" / "depth").eval()
-    assert depth.dtype == torch.float32 and depth(pixel_values=pixels).predicted_depth.shape == (1, 64, 64)
+    assert depth.dtype == torch.float32 and depth(pixel_values=pixels).predicted_depth.shape == (1, 256, 256)
     reader = pipeline("depth-estimation", str(weights / "estimators" / "depth"))
     assert reader(Image.new("RGB", (90, 60)))["depth"].size == (90, 60)
     processor = AutoImageProcessor.from_pretrained(weights / "estimators" / "normals")
     assert processor(Image.new("RGB", (90, 60)), return_tensors="pt").pixel_values.shape == (1, 3, 256, 256)
     assert processor(Image.new("RGB", (90, 60)), return_tensors="pt").pixel_values.unique().tolist() == [-1]
     normals = AutoModelForSemanticSegmentation.from_pretrained(weights / "estimators" / "normals").eval()
-    assert normals(pixel_values=pixels).logits.shape == (1, 3, 32, 32)
+    assert normals(pixel_values=pixels).logits.shape == (1, 3, 256, 256)
     assert list(normals.config.id2label.values()) == list(estimators.AXES)
     record = json.loads((weights / "training.json").read_text())
     assert {"conditions", "controlnet-canny", "estimators-depth", "estimators-normals"} <= set(record)
