@@ -94,20 +94,19 @@ def estimate(kind: str, net: nn.Module, pictures: Tensor) -> Tensor:
     return (found.predicted_depth if kind == "depth" else found.logits).float()
 
 
-def scale_free(guess: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Mean difference of two maps (B, H, W), each less its mean and over its mean deviation where weight is: (B,).
+def relief(guess: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """What is wrong with the shape of objects: the difference of two maps (B, H, W), each less its mean inside the
+    mask, in units of the target's mean deviation there; 0 outside.
 
-    The scale- and shift-invariant loss of Ranftl et al. 2022 (equations 5 and 6, with means for medians): it asks for
-    an object's shape, which the ground's far greater range of depth would drown. 0 where the weight is 0 throughout.
+    After the shift- and scale-invariant loss of Ranftl et al. 2022 (equations 5 and 6, with means for medians), whose
+    point is that the ground's far greater range of depth would drown an object's. Here the scale is known: dividing the
+    guess by its own deviation as well makes the gradient a hundred times the larger while that is still small, and the
+    ground is not learnt.
     """
-    total = weight.sum((1, 2)).clamp(min=1.0)
-    mean = lambda x: (x * weight).sum((1, 2)) / total
-
-    def plain(x: Tensor) -> Tensor:
-        x = x - mean(x)[:, None, None]
-        return x / mean(x.abs()).clamp(min=1e-2)[:, None, None]
-
-    return mean((plain(guess) - plain(target)).abs())
+    total = mask.sum((1, 2)).clamp(min=1.0)
+    less_mean = lambda x: (x - ((x * mask).sum((1, 2)) / total)[:, None, None]) * mask
+    deviation = (less_mean(target).abs().sum((1, 2)) / total).clamp(min=1e-2)
+    return less_mean(guess - target) / deviation[:, None, None]
 
 
 def slopes(difference: Tensor, scales: int = 4) -> Tensor:
@@ -122,10 +121,11 @@ def slopes(difference: Tensor, scales: int = 4) -> Tensor:
 
 def depth_losses(guess: Tensor, target: Tensor, mask: Tensor) -> dict[str, Tensor]:
     """guess, target: inverse depth (B, H, W); mask: (B, H, W) float, 1 on objects."""
+    shape = relief(guess, target, mask)
     losses = {
         "l1": (guess - target).abs().mean(),
-        "object": scale_free(guess, target, mask).mean(),
-        "slopes": slopes(guess - target),
+        "object": shape.abs().sum() / mask.sum().clamp(min=1.0),
+        "slopes": slopes(guess - target) + 2 * slopes(shape),
     }
     return {"loss": losses["l1"] + losses["object"] + losses["slopes"], **losses}
 
