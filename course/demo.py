@@ -140,7 +140,7 @@ def make_object(outputs: Path, text: str, settings: Sequence[str] = ()) -> Secti
     its error."""
     section = Section("3 DreamFusion: 3D objects from text")
     shutil.rmtree(outputs / OBJECTS, ignore_errors=True)  # the program would not write over an earlier run
-    folder = outputs / OBJECTS / text.replace(" ", "_")
+    folder = outputs / object_folder(text)
     command = ["python", "task_3_DreamFusion/main.py", "--text", text]
     begun = time.perf_counter()
     status, said = run_aloud([sys.executable, *command[1:], "--model", "pocket", "--workspace", str(folder), *settings])
@@ -153,6 +153,11 @@ def make_object(outputs: Path, text: str, settings: Sequence[str] = ()) -> Secti
     if (folder / "mesh.html").exists():  # a field may be too thin for a mesh
         section.links.append((folder / "mesh.html", "Turn the mesh"))
     return section
+
+
+def object_folder(text: str) -> Path:
+    """Where an object lies under outputs/: its text as task 3's program names folders."""
+    return OBJECTS / slug(text).replace("-", "_")
 
 
 def run_aloud(command: Sequence[str]) -> tuple[int, str]:
