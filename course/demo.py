@@ -147,7 +147,7 @@ def make_object(outputs: Path, text: str, settings: Sequence[str] = ()) -> Secti
     if status:
         section.error = reason(said) or f"It ended with status {status}."
         return section
-    section.line = f"{time.perf_counter() - begun:.0f} seconds for {shlex.join(command)}"
+    section.line = f"{shlex.join(command)} took {time.perf_counter() - begun:.0f} seconds."
     remark = "Once around: its colour, its depth (near is bright) and its normals."
     section.shown.append(Shown(folder / "video.mp4", text, remark))
     if (folder / "mesh.html").exists():  # a field may be too thin for a mesh

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -79,21 +80,25 @@ def test_the_picture_of_task_3_is_drawn_by_its_own_program(tmp_path, monkeypatch
 
 def test_the_objects_are_made_by_the_program_of_task_3(tmp_path, monkeypatch):
     """Where assets looks for them, and where the demo has left the first."""
-    calls = []
-    monkeypatch.setattr(regenerate.subprocess, "run", lambda command, **_: calls.append(command) or Failed)
-    with pytest.raises(RegenerateError, match="go on with the stage objects"):
-        regenerate.make_objects(tmp_path, notebooks.ROOT)
-    [[_, _, module, *options]] = calls
     from task_3_DreamFusion import main, prompts
     from task_3_DreamFusion.nerf import results
 
-    assert module == main.__name__
-    args = main.parser().parse_args(options)
-    main.check(args)
-    jobs = prompts.read(args.prompts, lambda text: args.workspace / main.slug(text))
-    clips = {name: tmp_path / regenerate.ASSETS[name] for name in regenerate.OBJECTS}
-    assert {name: jobs[text] / results.VIDEO for name, text in regenerate.OBJECTS.items()} == clips
-    assert jobs[demo.OBJECT] == tmp_path / demo.object_folder(demo.OBJECT)
+    clips = []
+
+    def run(command, cwd):
+        [_, _, module, *options] = command
+        args = main.parser().parse_args(options)
+        main.check(args)
+        [folder] = prompts.read(args.prompts, lambda text: args.workspace / main.slug(text)).values()
+        clips.append(folder / results.VIDEO)
+        assert (module, args.model, cwd) == (main.__name__, "pocket", notebooks.ROOT)
+        return SimpleNamespace(returncode=len(clips) == len(regenerate.OBJECTS))  # the last one fails
+
+    monkeypatch.setattr(regenerate.subprocess, "run", run)
+    with pytest.raises(RegenerateError, match="pancakes' was not made to its end: go on with the stage objects"):
+        regenerate.make_objects(tmp_path, notebooks.ROOT)
+    assert clips == [tmp_path / regenerate.ASSETS[name] for name in regenerate.OBJECTS]
+    assert clips[0].parent == tmp_path / demo.object_folder(demo.OBJECT)
 
 
 def test_an_object_turns_in_its_colours(root, monkeypatch):
