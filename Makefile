@@ -16,7 +16,7 @@ help: ## this list
 environment: ## build or update .venv
 	@$(PYTHON) -m course.setup
 
-demo: environment ## first pictures and every lesson on the embedded model; leaves outputs/index.html
+demo: environment ## first pictures, every lesson and a 3D object on the embedded model; leaves outputs/index.html
 	@$(VENV) -m course.demo
 
 test: environment ## style, types and tests
@@ -31,5 +31,5 @@ lab: environment ## open the lessons in JupyterLab
 pocket: environment ## train the embedded model anew (needs a GPU, about two hours)
 	@$(VENV) -m pocket.train all
 
-regenerate: environment ## after new weights: run the lessons again and store them, and renew the pictures of README
+regenerate: environment ## after new weights: run the lessons again and store them, and renew the pictures and clips of README
 	@$(VENV) -m course.regenerate

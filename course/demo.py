@@ -1,14 +1,19 @@
-"""`make demo`: first pictures, then every finished lesson from top to bottom on the embedded model, then one page,
-outputs/index.html, that shows what came out. The page needs no network and is there as soon as the first pictures are.
+"""`make demo`: first pictures, then every finished lesson from top to bottom on the embedded model, then an object in
+3D, and one page, outputs/index.html, that shows what came out. The page needs no network and is there as soon as the
+first pictures are.
 """
 
 import argparse
 import base64
 import html
+import io
 import re
+import shlex
+import shutil
+import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -39,6 +44,8 @@ SEED = 2  # one for all, not the best of many for each
 STEPS, GUIDANCE_SCALE = 25, 5.0
 COLUMNS = 6
 TO_SEE = "**What to see.**"  # how a lesson begins the text below its pictures
+OBJECT = "a hamburger"
+OBJECTS = Path("objects")  # under outputs/, a folder for each object
 # Pages that lessons leave under outputs/, and what a link to them says.
 PAGES = {"task_2_Joint_Diffusion": (Path("task_2/turn.html"), "Turn the closed panorama")}
 FORMATS = {"image/png": "png", "image/jpeg": "jpg", "image/gif": "gif", "video/mp4": "mp4"}
@@ -55,13 +62,13 @@ class Shown:
 
 @dataclass
 class Section:
-    """A part of the page: a title, a line about it, what it shows, and the error if it failed. `lesson` is the executed
-    notebook, for those who want to read on."""
+    """A part of the page: a title, a line about it, what it shows, and the error if it failed. `links` are files for
+    those who want to see more, each with what the link says."""
 
     title: str
     line: str = ""
     shown: list[Shown] = field(default_factory=list)
-    lesson: Path | None = None
+    links: list[tuple[Path, str]] = field(default_factory=list)
     error: str = ""
 
 
@@ -115,10 +122,62 @@ def run_lesson(path: Path, outputs: Path) -> Section:
     folder = outputs / "lessons"
     folder.mkdir(parents=True, exist_ok=True)
     nbformat.write(done, folder / path.name)
-    section.lesson = folder / path.name
+    section.links = lesson_links(folder / path.name, outputs)
     section.shown = extract(done, folder / path.stem)
     section.line = f"Every cell ran and every check passed, in {time.perf_counter() - begun:.0f} seconds."
     return section
+
+
+def lesson_links(executed: Path, outputs: Path) -> list[tuple[Path, str]]:
+    """The executed lesson, and the page that it left under `outputs`, if there is one."""
+    own, words = PAGES.get(executed.stem, (Path(), ""))
+    return [(executed, executed.name)] + ([(outputs / own, words)] if words and (outputs / own).exists() else [])
+
+
+def make_object(outputs: Path, text: str, settings: Sequence[str] = ()) -> Section:
+    """Have task 3 make an object on the embedded model, anew, in `outputs`/objects. Its program is started as a person
+    starts it, for course imports nothing of task 3; `settings` are more of its options. If it fails, the section has
+    its error."""
+    section = Section("3 DreamFusion: 3D objects from text")
+    shutil.rmtree(outputs / OBJECTS, ignore_errors=True)  # the program would not write over an earlier run
+    folder = outputs / object_folder(text)
+    command = ["python", "task_3_DreamFusion/main.py", "--text", text]
+    begun = time.perf_counter()
+    status, said = run_aloud([sys.executable, *command[1:], "--model", "pocket", "--workspace", str(folder), *settings])
+    if status:
+        section.error = reason(said) or f"It ended with status {status}."
+        return section
+    section.line = f"{shlex.join(command)} took {time.perf_counter() - begun:.0f} seconds."
+    remark = "Once around: its colour, its depth (near is bright) and its normals."
+    section.shown.append(Shown(folder / "video.mp4", text, remark))
+    if (folder / "mesh.html").exists():  # a field may be too thin for a mesh
+        section.links.append((folder / "mesh.html", "Turn the mesh"))
+    return section
+
+
+def object_folder(text: str) -> Path:
+    """Where an object lies under outputs/: its text as task 3's program names folders."""
+    return OBJECTS / slug(text).replace("-", "_")
+
+
+def run_aloud(command: Sequence[str]) -> tuple[int, str]:
+    """Run a command from the repository; returns its exit status and what it wrote to stderr, which is shown at once,
+    too: progress bars keep moving."""
+    said = ""
+    with subprocess.Popen(command, cwd=notebooks.ROOT, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        # Letter by letter: a progress bar ends no line, and a letter may have several bytes.
+        stream = io.TextIOWrapper(process.stderr, encoding="utf-8", errors="replace", newline="")
+        while letter := stream.read(1):
+            said += letter
+            print(letter, end="", file=sys.stderr, flush=True)
+    return process.returncode, said
+
+
+def reason(said: str) -> str:
+    """Why a program failed, in what it wrote to stderr: from its error on, or the last line without one."""
+    found = re.search(r"^(error: |Traceback )(?s:.*)", said, flags=re.MULTILINE)
+    return found[0].strip() if found else said.strip().split("\n")[-1]
 
 
 def extract(notebook: nbformat.NotebookNode, folder: Path) -> list[Shown]:
@@ -197,11 +256,8 @@ def page(sections: list[Section], root: Path) -> str:
         figures = "".join(figure(shown, root, justified=lesson) for shown in section.shown)
         error = f"<pre>{html.escape(section.error)}</pre>" if section.error else ""
         line = html.escape(section.line)
-        if section.lesson:
-            line += f' <a href="{address(section.lesson, root)}">{html.escape(section.lesson.name)}</a>'
-            own, words = PAGES.get(section.lesson.stem, (Path(), ""))
-            if words and (root / own).exists():
-                line += f' · <a href="{address(root / own, root)}">{html.escape(words)}</a>'
+        links = [f'<a href="{address(path, root)}">{html.escape(words)}</a>' for path, words in section.links]
+        line += " " + " · ".join(links)
         parts.append(
             f"<section><h2>{html.escape(section.title)}</h2><p>{line}</p>{error}"
             f'<div class="{"wide" if lesson else "few"}">{figures}</div></section>'
@@ -223,7 +279,7 @@ def figure(shown: Shown, root: Path, justified: bool) -> str:
     source, caption = address(shown.path, root), html.escape(shown.caption)
     style = ""
     if shown.path.suffix == ".mp4":
-        tag = f'<video src="{source}" controls loop muted playsinline></video>'
+        tag = f'<video src="{source}" autoplay controls loop muted playsinline></video>'
     else:
         tag = f'<a href="{source}"><img src="{source}" alt="{caption}" loading="lazy"></a>'
         with Image.open(shown.path) as picture:
@@ -240,27 +296,39 @@ def address(path: Path, root: Path) -> str:
     return html.escape(quote(path.relative_to(root).as_posix()))
 
 
+def sections(outputs: Path, objects: bool) -> Iterator[Section]:
+    """All parts of the page, each when it is made. `objects`: the object in 3D too."""
+    print("First pictures with the embedded model:", flush=True)
+    yield draw_prompts(outputs, PROMPTS, STEPS)
+    for path in notebooks.lessons():
+        print(f"{path.name}:", flush=True)
+        yield run_lesson(path, outputs)
+    if objects:
+        print("An object in 3D:", flush=True)
+        yield make_object(outputs, OBJECT)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m course.demo", description=__doc__)
     parser.add_argument("--outputs", type=Path, default=notebooks.ROOT / "outputs", help="where the page goes")
-    outputs: Path = parser.parse_args(arguments).outputs
-    index = outputs / "index.html"
+    parser.add_argument(
+        "--no-objects", dest="objects", action="store_false", help="leave out the object in 3D, which takes minutes"
+    )
+    args = parser.parse_args(arguments)
+    outputs: Path = args.outputs
+    index, made = outputs / "index.html", list[Section]()
     try:
-        print("First pictures with the embedded model:", flush=True)
-        sections = [draw_prompts(outputs, PROMPTS, STEPS)]
-        index.write_text(page(sections, outputs), encoding="utf-8")
-        for path in notebooks.lessons():
-            print(f"{path.name}:", flush=True)
-            sections.append(run_lesson(path, outputs))
-            index.write_text(page(sections, outputs), encoding="utf-8")
+        for section in sections(outputs, args.objects):
+            made.append(section)
+            index.write_text(page(made, outputs), encoding="utf-8")
     except CourseError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
-    for section in sections:
+    for section in made:
         if section.error:
             print(f"\n{section.title} failed: {section.error}", file=sys.stderr)
     print(f"\nOpen {index} in a browser.")
-    return 1 if any(section.error for section in sections) else 0
+    return 1 if any(section.error for section in made) else 0
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """`make regenerate`: what the repository shows of the embedded model's work, made again after its weights have changed.
 
-Four stages, in this order; `--from STAGE` goes on after an interruption.
+Five stages, in this order; `--from STAGE` goes on after an interruption.
 
-    demo      first pictures and every lesson, under outputs/ (as `make demo`)
+    demo      first pictures, every lesson and an object, under outputs/ (as `make demo`)
     lessons   the executed lessons become those that are stored
     sds       the picture of task 3's README, by its own program
-    assets    the pictures of README
+    objects   the objects of README, by task 3's program; one that is finished is not made again, and one that was
+              interrupted goes on. The stage demo removes those of earlier weights
+    assets    the pictures and clips of README
 
 What `pocket` makes of itself comes before: `python -m pocket.evaluate` and `python -m pocket.card`; the sample
 photographs, assets/samples, need no weights: `python -m pocket.samples`.
@@ -18,13 +20,21 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import imageio.v3 as iio
 from PIL import Image
 
-from course import demo, notebooks
+from course import demo, notebooks, video
 from course.errors import CourseError
 
 # README loads quickly, and every version stays in the history. Clips move, and are larger.
 ASSET_BYTES = {".png": 500_000, ".gif": 2_000_000}
+# The objects of README: the clip, the text that makes it, and what other settings it needs.
+OBJECTS: dict[str, tuple[str, list[str]]] = {
+    "hamburger.gif": (demo.OBJECT, []),
+    "squirrel.gif": ("a squirrel reading a book", []),
+    # White before a light grey: with the usual weight of emptiness its head vanishes.
+    "bunny.gif": ("a bunny sitting on top of a stack of pancakes", ["--lambda_opacity", "4"]),
+}
 # Picture of README: where the demo leaves it. A lesson's picture is named by the heading it stands under.
 ASSETS: dict[str, Path | tuple[str, str]] = {
     "demo_image_sd.png": Path("prompts.png"),
@@ -37,6 +47,7 @@ ASSETS: dict[str, Path | tuple[str, str]] = {
     "sync_demo.gif": ("task_2_Joint_Diffusion", "A clip of it"),
     "tradeoff.png": ("task_2_Joint_Diffusion", "5. Speed against coherence"),
     "sds_2d.png": Path("task_3/sds_2d.png"),
+    **{name: demo.object_folder(text) / "video.mp4" for name, (text, _) in OBJECTS.items()},
 }
 
 
@@ -73,15 +84,29 @@ def draw_sds(outputs: Path, root: Path) -> None:
         raise RegenerateError("the example of task 3 failed; its message is above.")
 
 
+def make_objects(outputs: Path, root: Path) -> None:
+    """Has task 3 make the objects of README. Raises RegenerateError if one fails or is interrupted."""
+    folder = outputs / demo.OBJECTS
+    folder.mkdir(parents=True, exist_ok=True)
+    only = folder / "text.txt"  # a list of one: what is in a list is not made twice, and goes on where it was
+    command = [sys.executable, "-m", "task_3_DreamFusion.main", "--prompts", str(only), "--model", "pocket"]
+    for text, settings in OBJECTS.values():
+        only.write_text(f"{text}\n", encoding="utf-8")
+        if subprocess.run([*command, "--workspace", str(folder), *settings], cwd=root).returncode:
+            raise RegenerateError(f"{text!r} was not made to its end: go on with the stage objects.")
+
+
 def refresh_assets(outputs: Path, root: Path) -> None:
-    """Write the pictures of README to `root`/assets. Raises RegenerateError if one is missing or too large."""
+    """Write README's pictures and clips to `root`/assets. Raises RegenerateError if one is missing or too large."""
     (root / "assets").mkdir(exist_ok=True)
     for name, place in ASSETS.items():
         source = outputs / place if isinstance(place, Path) else lesson_picture(outputs, *place)
         if not source.exists():
             raise RegenerateError(f"{source} is missing: begin with the stage demo.")
         target = root / "assets" / name
-        if target.suffix == ".gif":
+        if source.suffix == ".mp4":
+            shorten(source, target)
+        elif target.suffix == ".gif":
             shutil.copyfile(source, target)  # to open and save it would leave one frame
         else:
             Image.open(source).save(target, optimize=True)
@@ -89,6 +114,14 @@ def refresh_assets(outputs: Path, root: Path) -> None:
         if size > most:
             raise RegenerateError(f"{target.name} has {size:,} bytes, more than {most:,}.")
         print(f"  assets/{name}: {size:,} bytes")
+
+
+def shorten(source: Path, target: Path) -> None:
+    """The colours of an object's clip, whose frames show three squares side by side, as a GIF; every second frame, in
+    the same time: a GIF is several times as large as a video."""
+    frames = iio.imread(source)[::2]  # (F, H, 3 H, 3)
+    colours = [Image.fromarray(frame[:, : frame.shape[0]]) for frame in frames]
+    video.write_video(target, colours, fps=iio.immeta(source)["fps"] / 2, hold=0)
 
 
 def lesson_picture(outputs: Path, lesson: str, heading: str) -> Path:
@@ -106,6 +139,7 @@ STAGES: dict[str, Callable[[Path, Path], None]] = {
     "demo": run_demo,
     "lessons": store_lessons,
     "sds": draw_sds,
+    "objects": make_objects,
     "assets": refresh_assets,
 }
 

@@ -1,5 +1,7 @@
 """The benchmark of Task 3 asks for what it says, counts what the judge sees, and rehearses without storing."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from course.models import find_model
 from course.pictures import to_pil
 from pocket.world import heldout_compositions, render, sample_scene
 from pocket.world.vocabulary import OBJECTS, VIEWS, view_word
+from task_3_DreamFusion import main as program
 
 
 def test_the_texts_are_known_and_six_are_new_to_the_model():
@@ -67,6 +70,27 @@ def test_the_command_is_timed_and_a_failing_one_is_told(monkeypatch, tmp_path):
         task3.commanded(" ", tmp_path / "run", on_gpu=False, reduced=True)
 
 
-def test_two_gpus_are_asked_for(capsys):
-    if torch.cuda.device_count() < 2:
-        assert task3.main(["scaling"]) == [] and "needs two GPUs" in capsys.readouterr().out
+def test_two_gpus_are_asked_for(capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert task3.main(["scaling"]) == [] and "needs two GPUs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("reduced", "texts", "steps"), [(True, 2, 2), (False, 8, 300)])
+def test_one_and_two_processes_do_the_same_work(reduced, texts, steps, monkeypatch):
+    """The commands as they would run on two GPUs, understood by the programs that they name."""
+    from accelerate.commands.launch import launch_command_parser
+
+    calls = []
+
+    def run(command, **_):
+        launch = launch_command_parser().parse_args(command[command.index("accelerate.commands.launch") + 1 :])
+        args = program.parser().parse_args(launch.training_script_args)
+        program.check(args)
+        assert Path(launch.training_script) == task3.PROGRAM and args.half
+        calls.append((launch.num_processes, len(args.prompts.read_text().splitlines()), args.iters))
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(task3, "commanded", lambda *_, **__: calls.append("built"))
+    monkeypatch.setattr(task3.subprocess, "run", run)
+    [row] = task3.scaling_rows(reduced)
+    assert calls == ["built", (1, texts, steps), (2, texts, steps)] and f"{texts} texts, {steps} steps" in row.figure

@@ -1,9 +1,11 @@
-"""The demo leaves a page whose every picture is there, and tells of a lesson that failed."""
+"""The demo leaves a page whose every picture is there, and tells of a lesson or object that failed."""
 
 import re
 import shutil
+import sys
 from pathlib import Path
 
+import imageio.v3 as iio
 import nbformat
 import pytest
 from PIL import Image
@@ -11,6 +13,7 @@ from PIL import Image
 from course import demo, models, notebooks
 
 DRAW = "from PIL import Image; Image.new('RGB', (8, 8), 'red')"
+SHORT = "--iters 2 --size 16 --rays 64 --max_steps 24 --frames 3 --video_size 32 --preview_every 0".split()
 
 
 @pytest.fixture
@@ -33,7 +36,7 @@ def test_demo_end_to_end(tiny_pocket, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(notebooks, "lessons", lambda: [good, bad])
     monkeypatch.setattr(demo, "STEPS", 1)
     outputs = tmp_path / "outputs"
-    assert demo.main(["--outputs", str(outputs)]) == 1
+    assert demo.main(["--outputs", str(outputs), "--no-objects"]) == 1
     assert "ZeroDivisionError" in capsys.readouterr().err
 
     text = (outputs / "index.html").read_text()
@@ -56,7 +59,8 @@ def test_demo_passes_when_every_lesson_does(tiny_pocket, tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "PROMPTS", ("a duck",))
     monkeypatch.setattr(demo, "STEPS", 1)
     monkeypatch.setenv("COURSE_MODEL", "sd-2.1")  # the demo shows the embedded model whatever is chosen
-    assert demo.main(["--outputs", str(tmp_path / "outputs")]) == 0
+    assert demo.main(["--outputs", str(tmp_path / "outputs"), "--no-objects"]) == 0
+    assert not (tmp_path / "outputs" / demo.OBJECTS).exists()
     done = notebooks.read(tmp_path / "outputs" / "lessons" / "a.ipynb")
     assert done.cells[2].outputs[0].data["text/plain"] == "'pocket'"
 
@@ -93,8 +97,56 @@ def test_neighbours_get_one_height_and_nothing_is_blown_up(tmp_path):
 
 
 def test_a_page_that_a_lesson_leaves_is_linked(tmp_path):
-    section = demo.Section("Joint", lesson=tmp_path / "lessons" / "task_2_Joint_Diffusion.ipynb")
-    assert "turn.html" not in demo.page([demo.Section("First"), section], tmp_path)  # it is not there
+    executed = tmp_path / "lessons" / "task_2_Joint_Diffusion.ipynb"
+    assert demo.lesson_links(executed, tmp_path) == [(executed, executed.name)]  # no page there
     (tmp_path / "task_2").mkdir()
     (tmp_path / "task_2" / "turn.html").write_text("")
+    section = demo.Section("Joint", links=demo.lesson_links(executed, tmp_path))
     assert '<a href="task_2/turn.html">Turn the closed panorama</a>' in demo.page([demo.Section(""), section], tmp_path)
+
+
+@pytest.mark.slow
+def test_an_object_turns_on_the_page(tmp_path, capfd, monkeypatch):
+    """By the program itself, on the embedded model whatever is chosen; a second demo makes it anew."""
+    monkeypatch.setenv("COURSE_MODEL", "sd-2.1")
+    (tmp_path / "objects" / "a_duck" / "checkpoints" / "000001").mkdir(parents=True)
+    section = demo.make_object(tmp_path, "a duck", SHORT)
+    assert section.error == "" and "--text 'a duck'" in section.line
+    assert "2/2" in capfd.readouterr().err  # the progress was shown
+    text = demo.page([demo.Section("First"), section], tmp_path)
+    [source] = re.findall(r'<video src="([^"]+)" autoplay', text)
+    assert iio.imread(tmp_path / source).shape == (3, 32, 96, 3)
+    [page] = re.findall(r'<a href="([^"]+)">Turn the mesh</a>', text)
+    assert "a duck" in (tmp_path / page).read_text()
+
+
+def test_an_object_that_failed_is_told_on_the_page(tmp_path, monkeypatch, capsys):
+    section = demo.make_object(tmp_path, "a duck", ["--iters", "0"])
+    assert section.error == "error: --iters is at least 1, not 0" and not section.shown
+    monkeypatch.setattr(notebooks, "lessons", lambda: [])
+    monkeypatch.setattr(demo, "draw_prompts", lambda *_: demo.Section("First"))
+    monkeypatch.setattr(demo, "make_object", lambda *_: section)
+    assert demo.main(["--outputs", str(tmp_path)]) == 1
+    assert "<pre>error: --iters" in (tmp_path / "index.html").read_text()
+    assert "3D objects from text failed: error: --iters" in capsys.readouterr().err
+
+
+def test_what_a_program_says_is_shown_at_once_and_kept(capsys):
+    """Bars that go back to the start of their line stay as they are; letters are not torn."""
+    program = r"import sys; sys.stderr.buffer.write('\rone é\rtwo █\n'.encode()); sys.exit(3)"
+    assert demo.run_aloud([sys.executable, "-c", program]) == (3, "\rone é\rtwo █\n")
+    assert capsys.readouterr().err == "\rone é\rtwo █\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("\r 1/2\r 2/2\nerror: the text is empty\n", "error: the text is empty"),
+        ("bar\nerror: a check failed:\n\n  look there\n", "error: a check failed:\n\n  look there"),
+        ("bar\nTraceback (most recent):\n  File\nValueError: x\n", "Traceback (most recent):\n  File\nValueError: x"),
+        ("bar\nKilled\n", "Killed"),
+        ("", ""),
+    ],
+)
+def test_the_reason_of_a_failure_is_found(said, expected):
+    assert demo.reason(said) == expected

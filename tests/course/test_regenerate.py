@@ -2,13 +2,14 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
 import pytest
 from PIL import Image
 
-from course import notebooks, regenerate
+from course import demo, notebooks, regenerate, video
 from course.regenerate import RegenerateError
 
 LESSON = "task_9_9_Test"
@@ -44,7 +45,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def root(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     assets = {"a.png": Path("prompts.png"), "b.png": (LESSON, "A heading"), "c.gif": (LESSON, "A clip")}
     monkeypatch.setattr(regenerate, "ASSETS", assets)
-    monkeypatch.setitem(regenerate.STAGES, "sds", lambda outputs, root: None)  # has a test of its own
+    for name in ("sds", "objects"):  # have tests of their own
+        monkeypatch.setitem(regenerate.STAGES, name, lambda outputs, root: None)
     monkeypatch.setattr(notebooks, "ROOT", tmp_path / "repository")
     return Path(shutil.copytree(made, tmp_path / "repository"))
 
@@ -74,6 +76,47 @@ def test_the_picture_of_task_3_is_drawn_by_its_own_program(tmp_path, monkeypatch
 
     assert module == sds_2d.__name__
     assert sds_2d.parser().parse_args(options).out == tmp_path / regenerate.ASSETS["sds_2d.png"]
+
+
+def test_the_objects_are_made_by_the_program_of_task_3(tmp_path, monkeypatch):
+    """Where assets looks for them, and where the demo has left the first."""
+    from task_3_DreamFusion import main, prompts
+    from task_3_DreamFusion.nerf import results
+
+    clips = []
+
+    def run(command, cwd):
+        [_, _, module, *options] = command
+        args = main.parser().parse_args(options)
+        main.check(args)
+        [folder] = prompts.read(args.prompts, lambda text: args.workspace / main.slug(text)).values()
+        clips.append(folder / results.VIDEO)
+        assert (module, args.model, cwd) == (main.__name__, "pocket", notebooks.ROOT)
+        return SimpleNamespace(returncode=len(clips) == len(regenerate.OBJECTS))  # the last one fails
+
+    monkeypatch.setattr(regenerate.subprocess, "run", run)
+    with pytest.raises(RegenerateError, match="pancakes' was not made to its end: go on with the stage objects"):
+        regenerate.make_objects(tmp_path, notebooks.ROOT)
+    assert clips == [tmp_path / regenerate.ASSETS[name] for name in regenerate.OBJECTS]
+    assert clips[0].parent == tmp_path / demo.object_folder(demo.OBJECT)
+
+
+def test_an_object_turns_in_its_colours(root, monkeypatch):
+    """A clip of three squares side by side becomes a GIF of the first, with half the frames, as long as before."""
+    monkeypatch.setattr(regenerate, "ASSETS", {"thing.gif": Path("objects/thing/video.mp4")})
+    shades = range(0, 240, 20)
+    frames = [np.repeat([[shade] * 16 + [90] * 16 + [250] * 16], 16, 0).astype(np.uint8) for shade in shades]
+    clip = root / "outputs" / "objects" / "thing" / "video.mp4"
+    video.write_video(clip, [Image.fromarray(frame) for frame in frames], fps=30, hold=0)
+    regenerate.refresh_assets(root / "outputs", root)
+    made = Image.open(root / "assets" / "thing.gif")
+    assert made.size == (16, 16) and made.n_frames == 6
+    found, milliseconds = [], 0
+    for i in range(6):
+        made.seek(i)
+        found.append(made.convert("L").getpixel((8, 8)))
+        milliseconds += made.info["duration"]
+    assert np.abs(np.subtract(found, shades[::2])).max() <= 8 and milliseconds == 400
 
 
 class Failed:

@@ -2,8 +2,13 @@
 
 import base64
 import json
+import os
 import re
+import shutil
+import subprocess
 import time
+import warnings
+from pathlib import Path
 
 import jsonschema
 import numpy as np
@@ -99,6 +104,38 @@ def test_glb_keeps_to_the_schema_of_gltf(solid, tmp_path):
         assert view.get("byteOffset", 0) + view["byteLength"] <= binary
     with pytest.raises(jsonschema.ValidationError):
         trimesh.exchange.gltf.validate(head | {"asset": {}})
+
+
+VALIDATE = """
+const bytes = new Uint8Array(require("fs").readFileSync(process.argv[1]));
+require("gltf-validator").validateBytes(bytes).then(report => console.log(JSON.stringify(report.issues)));
+"""
+
+
+def validated(glb: Path) -> tuple[int, int]:
+    """Errors and warnings of the Khronos Group's validator. Skips, loudly, where node does not have it."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    found = None
+    if node and npm:
+        installed = subprocess.run([npm, "root", "--global"], capture_output=True, text=True).stdout.strip()
+        places = os.pathsep.join(filter(None, [os.environ.get("NODE_PATH"), installed]))
+        command = [node, "-e", VALIDATE, str(glb)]
+        found = subprocess.run(command, env=os.environ | {"NODE_PATH": places}, capture_output=True, text=True)
+    if found is None or "Cannot find module 'gltf-validator'" in found.stderr:
+        warnings.warn("NO GLTF-VALIDATOR: GLB files were tested by their schema alone", stacklevel=2)
+        pytest.skip("NO GLTF-VALIDATOR: npm install --global gltf-validator")
+    issues = json.loads(found.stdout)
+    return issues["numErrors"], issues["numWarnings"]
+
+
+def test_glb_passes_the_validator_of_khronos(solid, tmp_path):
+    """It reads the arrays too: a normal of length 2, put there afterwards, is found."""
+    path = solid.save(tmp_path)[0]
+    assert validated(path) == (0, 0)
+    glb = path.read_bytes()
+    at = glb.index(solid.normals[0].tobytes())
+    path.write_bytes(glb[:at] + (2 * solid.normals[0]).tobytes() + glb[at + 12 :])
+    assert validated(path)[0] > 0
 
 
 @pytest.mark.slow
