@@ -48,8 +48,12 @@ PICTURES = {
 def curves(record: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """Draws each stage's losses against the minutes of training, one panel a stage, runs one after another."""
     stages = [stage for stage in SHOWN if stage in record]
-    figure, panels = plt.subplots(1, len(stages), figsize=(4 * len(stages), 3), layout="constrained", squeeze=False)
-    for panel, stage in zip(panels[0], stages, strict=True):
+    columns = min(4, len(stages))  # as wide as a page of text
+    rows = -(-len(stages) // columns)
+    figure, panels = plt.subplots(rows, columns, figsize=(4 * columns, 3 * rows), layout="constrained", squeeze=False)
+    for panel in panels.flat[len(stages) :]:
+        panel.set_axis_off()
+    for panel, stage in zip(panels.flat, stages, strict=False):
         for name in SHOWN[stage]:
             minutes, values, before = [], [], 0.0
             for run in record[stage]:
