@@ -16,13 +16,13 @@ from course.video import write_video
 from task_3_DreamFusion.nerf import checkpoint
 from task_3_DreamFusion.nerf.mesh import extract
 from task_3_DreamFusion.nerf.provider import Cameras, orbit
-from task_3_DreamFusion.nerf.renderer import Renderer
 from task_3_DreamFusion.nerf.utils import SETTINGS, Trainer
 from task_3_DreamFusion.nerf.viewer import page
 
 VIDEO, MESH = "video.mp4", "mesh"
 FPS = 30
 SEEN = 0.01  # opacity from which a pixel has a normal
+JUMP = 0.1  # in units of the scene: what differs so much in depth is no one surface
 LEVEL = 5.0  # the density at which a mesh has its surface
 
 STYLE = """body { margin: 0 auto; max-width: 72rem; padding: 1.5rem; font: 16px/1.45 system-ui, sans-serif; color: #222;
@@ -39,24 +39,44 @@ def frames(trainer: Trainer, count: int, size: int, elevation: float) -> Iterato
     with trainer.averaged():
         pictures = trainer.renderer.finished(cameras, size, size)
         for i, colour in enumerate(tqdm(pictures, total=count, desc="video", unit="frame")):
-            normals = normal_map(trainer.renderer, cameras[i : i + 1], colour)
+            normals = normal_map(cameras[i : i + 1], colour)
             yield np.concatenate([as_bytes(colour[:3]), depth_map(colour, radius), as_bytes(normals)], axis=1)
 
 
-@torch.no_grad()
-def normal_map(renderer: Renderer, camera: Cameras, picture: Tensor) -> Tensor:
-    """Normals (3, H, W) as colours of a finished picture (5, H, W), white where nothing is.
+def normal_map(camera: Cameras, picture: Tensor) -> Tensor:
+    """Normals (3, H, W) as colours of a finished picture (5, H, W) by one camera, white where nothing is.
 
-    They are those of the field at the depth that the picture has, once a pixel: at every sample of its ray they would
-    cost several times as much as the colours.
+    They are those of the surface that the depth describes. The field's own slopes would not do: they are noise where
+    it is dense and nothing where it is empty, and a mean depth may lie in either. Along each axis a pixel looks to the
+    neighbour that lies nearer to it in space, so that outlines bend no surface.
     """
-    opacity, depth = picture[3], picture[4]
-    origins, directions = (part[0] for part in camera.to(renderer.device).rays(*opacity.shape))  # (H, W, 3)
+    opacity = picture[3]
+    origins, directions = (part[0].to(picture) for part in camera.rays(*opacity.shape))  # (H, W, 3)
     seen = opacity > SEEN
-    places = (origins + depth[..., None] * directions)[seen]
-    colours = torch.ones_like(origins)
-    colours[seen] = 0.5 + 0.5 * renderer.field.normals(places, renderer.normal_step)
+    places = origins + softened(picture[4], opacity * seen)[..., None] * directions
+
+    def along(axis: int) -> Tensor:
+        steps = torch.stack([places.roll(-1, axis) - places, places - places.roll(1, axis)])  # (2, H, W, 3)
+        beside = torch.stack([seen.roll(-1, axis), seen.roll(1, axis)])
+        lengths = torch.where(beside, steps.norm(dim=-1), torch.inf)
+        return torch.where((lengths[0] <= lengths[1])[..., None], *steps)
+
+    normals = torch.nn.functional.normalize(torch.linalg.cross(along(1), along(0)), dim=-1)
+    away = (normals * directions).sum(-1, keepdim=True) > 0
+    colours = torch.where(seen[..., None], 0.5 + 0.5 * torch.where(away, -normals, normals), 1.0)
     return (opacity * colours.permute(2, 0, 1) + (1 - opacity)).clamp(0, 1)
+
+
+def softened(depth: Tensor, weight: Tensor) -> Tensor:
+    """Depth (H, W) as a mean over those of 5 x 5 pixels that are no more than JUMP away, by a weight (H, W) and a bell
+    of one pixel: slopes magnify noise."""
+    bell = torch.exp(-torch.arange(-2.0, 3.0).square() / 2).to(depth)
+    around, weights = (
+        torch.nn.functional.unfold(x[None, None], 5, padding=2)[0] for x in (depth, weight)
+    )  # (25, H * W)
+    near = (around - depth.flatten()).abs() <= JUMP
+    weights = (bell[:, None] * bell).flatten()[:, None] * weights * near
+    return ((around * weights).sum(0) / weights.sum(0).clamp(min=1e-6)).view_as(depth)
 
 
 def as_bytes(picture: Tensor) -> np.ndarray:
