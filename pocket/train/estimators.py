@@ -2,9 +2,8 @@
 
 Both are small DPT-hybrids (Ranftl et al. 2021), in transformers' own classes: a ResNet, a Transformer of two layers
 over what it leaves of the picture, and a decoder of convolutions that takes up the ResNet's finer maps again. They
-learn from few pictures what GLPN and Segformer, Transformers throughout, learnt from many. Those pictures are renders
-and what the autoencoder makes of them, because generated pictures look like those, with colours, blur and noise varied
-so that other pictures are not too strange to them.
+learn from renders and from what the autoencoder makes of them, because generated pictures look like those, with
+colours, blur and noise varied so that other pictures are not too strange to them.
 """
 
 import math
@@ -99,9 +98,9 @@ def relief(guess: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     mask, in units of the target's mean deviation there; 0 outside.
 
     After the shift- and scale-invariant loss of Ranftl et al. 2022 (equations 5 and 6, with means for medians), whose
-    point is that the ground's far greater range of depth would drown an object's. Here the scale is known: dividing the
-    guess by its own deviation as well makes the gradient a hundred times the larger while that is still small, and the
-    ground is not learnt.
+    point is that the ground's far greater range of depth would drown an object's. Here the scale is known. To
+    divide the guess by its own deviation as well would blow up the gradient while that is still small, and the ground
+    would not be learnt.
     """
     total = mask.sum((1, 2)).clamp(min=1.0)
     less_mean = lambda x: (x - ((x * mask).sum((1, 2)) / total)[:, None, None]) * mask
