@@ -14,6 +14,7 @@ The kernels have a benchmark of their own, benchmarks.kernels. `--reduced` is a 
 rows are printed and not stored. Without a GPU the groups that want one run in this form.
 """
 
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -21,8 +22,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -140,23 +142,45 @@ def command_rows(on_gpu: bool, reduced: bool) -> list[Row]:
 # --- Many objects
 
 
+@cache
+def model_and_judge() -> tuple[StableDiffusion, Judge]:
+    return StableDiffusion(find_model("pocket")), Judge(DEVICE)
+
+
+def take_gpu(free: Any) -> None:
+    """Gives a process a GPU of its own; free: a queue of their numbers."""
+    if DEVICE.type == "cuda":
+        torch.cuda.set_device(free.get())
+
+
+def made_object(text: str, reduced: bool) -> tuple[list[bool], list[bool], list[Any]]:
+    """What the judge reads right of an object from all sides, as `read` has it, and the pictures."""
+    guidance, judge = model_and_judge()
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = trained(text, guidance, Path(folder), **(SHORT if reduced else {}))
+        while trainer.step < trainer.settings.iters:
+            trainer.train_step()
+        pictures = seen_from_all_sides(trainer)
+    return *read(judge, pictures, TEXTS[text]), [to_pil(2 * picture - 1) for picture in pictures]
+
+
 def object_rows(reduced: bool) -> list[Row]:
-    texts = dict(list(TEXTS.items())[:2]) if reduced else TEXTS
-    guidance, judge = StableDiffusion(find_model("pocket")), Judge(DEVICE)
+    """A process a GPU, so that several of them share the texts."""
+    texts = list(TEXTS)[:2] if reduced else list(TEXTS)
     objects: list[bool] = []
     views: list[bool] = []
     sheet: list[Any] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for text, thing in tqdm(texts.items(), desc="texts"):
-            trainer = trained(text, guidance, Path(folder) / program.slug(text), **(SHORT if reduced else {}))
-            while trainer.step < trainer.settings.iters:
-                trainer.train_step()
-            pictures = seen_from_all_sides(trainer)
-            right, sides = read(judge, pictures, thing)
+    spawn = multiprocessing.get_context("spawn")
+    free, gpus = spawn.Queue(), max(1, torch.cuda.device_count())
+    for gpu in range(gpus):
+        free.put(gpu)
+    with ProcessPoolExecutor(gpus, spawn, take_gpu, (free,)) as pool:
+        found = pool.map(partial(made_object, reduced=reduced), texts)
+        for text, (right, sides, pictures) in zip(texts, tqdm(found, desc="texts", total=len(texts)), strict=True):
             tqdm.write(f"{text}: object {sum(right)} of {SIDES}, view {sum(sides)}")
             objects += right
-            views += sides if thing in WITH_FRONT else []
-            sheet += [to_pil(2 * picture - 1) for picture in pictures]
+            views += sides if TEXTS[text] in WITH_FRONT else []
+            sheet += pictures
     PICTURES.mkdir(parents=True, exist_ok=True)
     grid(sheet, columns=SIDES, side=128).save(PICTURES / ("objects_reduced.png" if reduced else "objects.png"))
     about = f"{len(texts)} texts from {SIDES} sides"

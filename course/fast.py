@@ -8,12 +8,16 @@ A denoiser that sees one picture at a time is made of a thousand small kernels, 
 longer than running it. A graph launches them all at once. Without a GPU the network runs as it is.
 """
 
+import math
 import time
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKL
+from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from tqdm import tqdm
@@ -122,8 +126,12 @@ class Recording:
                     run(*args, **kwargs)
             torch.cuda.current_stream().wait_stream(stream)
             self.graph = torch.cuda.CUDAGraph()
+            # cuBLAS keeps working memory for each stream that it has seen. Let go of it before and after, it is part
+            # of the graphs' memory, and goes with them.
+            torch._C._cuda_clearCublasWorkspaces()
             with torch.cuda.graph(self.graph, pool=pool, stream=stream):
                 self.outputs = run(*args, **kwargs)
+            torch._C._cuda_clearCublasWorkspaces()
 
     @torch.no_grad()
     def replay(self, inputs: Sequence[Any]) -> Any:
@@ -133,6 +141,55 @@ class Recording:
                 own.copy_(new, non_blocking=True)
         self.graph.replay()
         return pytree.tree_map_only(Tensor, torch.clone, self.outputs)
+
+
+def lighten(vae: AutoencoderKL) -> AutoencoderKL:
+    """An autoencoder, changed in place, that encodes and decodes single large pictures faster on a GPU, with and
+    without gradient; its results agree within the noise of float16. On a CPU it stays as it is.
+
+    Two layers stand out in a profile. Normalisation gives a block of threads to each group, 32 for one picture: most
+    of the GPU waits. Attention with one wide head goes back through a kernel made for many narrow ones: plain products
+    of matrices are faster.
+    """
+    if vae.device.type == "cuda":
+        vae.set_attn_processor(AttnProcessor())
+        for layer in vae.modules():
+            if isinstance(layer, nn.GroupNorm):
+                layer.forward = partial(spread_norm, layer)
+    return vae
+
+
+def spread_norm(layer: nn.GroupNorm, x: Tensor) -> Tensor:
+    """What `layer` makes of x (B, C, H, W), its moments worked out by the whole GPU."""
+    return SpreadNorm.apply(x, layer.weight, layer.bias, layer.num_groups, layer.eps)
+
+
+class SpreadNorm(torch.autograd.Function):
+    """Group normalisation (Wu and He 2018) with torch's reductions, which split a sum over many blocks of threads.
+    Only x gets a gradient: for networks that do not train."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
+        x = x.contiguous()
+        batch, channels = x.shape[:2]
+        var, mean = torch.var_mean(x.view(batch, groups, -1), dim=2, correction=0)  # (B, G)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        rstd = (var.to(wide) + eps).rsqrt()
+        scale = rstd.repeat_interleave(channels // groups, dim=1) * weight  # (B, C)
+        shift = bias - mean.repeat_interleave(channels // groups, dim=1) * scale
+        ctx.save_for_backward(x, mean, rstd.to(x.dtype), weight)
+        ctx.groups = groups
+        return torch.addcmul(shift[..., None, None].to(x.dtype), x, scale[..., None, None].to(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, mean, rstd, weight = ctx.saved_tensors
+        batch, channels, *size = x.shape
+        found = torch.ops.aten.native_group_norm_backward(
+            gradient.contiguous(), x, mean, rstd, weight, batch, channels, math.prod(size), ctx.groups,
+            (True, False, False),
+        )  # fmt: skip
+        return found[0], None, None, None, None
 
 
 def as_tensor(leaf: Any) -> Any:

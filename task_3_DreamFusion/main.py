@@ -113,8 +113,10 @@ def parser() -> Parser:
     setting(run, "--ema", "ema", "how much of the averaged field, which is shown, stays each time that it learns")
     setting(run, "--batch_size", "batch", "views a step")
     setting(run, "--size", "size", "pixels of a training picture's side")
-    run.add_argument("-O", "--half", action="store_true", default=None,
-                     help="half precision and a compiled denoiser, on a GPU")  # fmt: skip
+    run.add_argument("-O", "--half", action="store_true", default=None, help="half precision, on a GPU")
+    run.add_argument("--compile", action="store_true",
+                     help="compile the denoiser, on a GPU: a minute before the first step, for shorter ones; worth it "
+                     "for a large model and many steps")  # fmt: skip
     run.add_argument("--deterministic", action="store_true", help="the same result bit for bit in every run")
     run.add_argument("--save_every", type=int, default=200, metavar="STEPS",
                      help="steps between checkpoints: what a crash can cost (default: 200)")  # fmt: skip
@@ -312,7 +314,7 @@ def load_guidance(args: argparse.Namespace, before: dict[str, Any]) -> tuple[Sta
     half = bool(before.get("half")) if args.half is None else args.half
     if half and model.device.type != "cuda":
         print("-O changes nothing without a GPU", flush=True)
-    guidance = StableDiffusion(model, options_of(args, preset_of(model), before.get("guidance")), compile=half)
+    guidance = StableDiffusion(model, options_of(args, preset_of(model), before.get("guidance")), args.compile)
     check_exercise(guidance)
     return guidance, half
 

@@ -34,7 +34,7 @@ from pocket.world import render
 from . import common, conditions
 from .data import RENDER_BATCH, to_float, to_input, write_processor
 
-SCENES = 32_000
+SCENES = 54_000
 BATCH = 96
 DECODE_BATCH = 64
 MEMORY_SHARE = 0.5  # of the free device memory, at most, for the pictures and what is to be read from them

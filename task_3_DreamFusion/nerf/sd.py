@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from course import checks
 from course.errors import CourseError
-from course.fast import fast
+from course.fast import fast, lighten
 from course.models import Model, load_pipeline
 
 VIEWS = ("front", "side", "back", "overhead")
@@ -226,7 +226,7 @@ class StableDiffusion:
         pipe = load_pipeline(model)
         self.model, self.options = model, options or Options()
         self.device, self.dtype = model.device, model.dtype
-        self.vae, self.text_encoder = pipe.vae.requires_grad_(False), pipe.text_encoder
+        self.vae, self.text_encoder = lighten(pipe.vae.requires_grad_(False)), pipe.text_encoder
         self.unet = fast(pipe.unet.requires_grad_(False), compile=compile)
         self.scale: float = pipe.vae.config.scaling_factor
         self.alphas_cumprod = pipe.scheduler.alphas_cumprod.to(self.device, torch.float32)

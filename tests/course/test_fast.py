@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from course.fast import as_tensor, fast, signature
+from course.fast import as_tensor, fast, signature, spread_norm
 from course.models import find_model, load_pipeline
 
 
@@ -51,3 +51,13 @@ def test_numbers_may_change_without_a_new_recording_but_shapes_not():
     others = [x[:1], x.half(), x.to(memory_format=torch.channels_last)]
     assert signature(x) not in [signature(other) for other in others]
     assert hash(signature(x)) == hash(signature(x + 1))
+
+
+def test_a_spread_norm_is_torchs_with_its_gradient():
+    torch.manual_seed(0)
+    norm = nn.GroupNorm(4, 8).double().requires_grad_(False)
+    norm.weight.normal_()
+    norm.bias.normal_()
+    x = torch.randn(2, 8, 3, 5, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(spread_norm(norm, x), norm(x))
+    assert torch.autograd.gradcheck(lambda y: spread_norm(norm, y), x)

@@ -4,10 +4,10 @@ import gc
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 
-from course.fast import GRAPHS, FastWarning, fast
+from course.fast import GRAPHS, FastWarning, fast, lighten
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -127,3 +127,23 @@ def test_what_cannot_be_recorded_runs_as_it_is():
     torch.testing.assert_close(result, network(x))
     torch.testing.assert_close(quick(-x), network(-x))
     assert fast(nn.Linear(3, 3).cuda())(x).shape == x.shape  # the GPU is as good as before
+
+
+def test_a_light_autoencoder_says_the_same():
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
+    vae = AutoencoderKL(block_out_channels=(64, 64), layers_per_block=1, **blocks).to("cuda", torch.float16).eval()
+    vae.requires_grad_(False)
+    x, sent = torch.rand(1, 3, 128, 128, device="cuda").half(), torch.randn(1, 4, 64, 64, device="cuda").half()
+
+    def both_ways() -> list[torch.Tensor]:
+        own = x.clone().requires_grad_()
+        found = vae.encode(own).latent_dist.mean
+        found.backward(sent)
+        assert own.grad is not None
+        return [found.detach(), own.grad, vae.decode(found.detach()).sample]
+
+    plain = both_ways()
+    assert lighten(vae) is vae
+    for a, b in zip(both_ways(), plain, strict=True):
+        assert (a - b).float().norm() < 1e-2 * b.float().norm()
