@@ -11,7 +11,7 @@ longer than running it. A graph launches them all at once. Without a GPU the net
 import math
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -32,12 +32,13 @@ class FastWarning(CourseWarning):
     """The fast path cannot be taken; the plain one runs."""
 
 
-def fast(network: nn.Module, compile: bool = False) -> "Fast":
+def fast(network: nn.Module, compile: bool = False, gradients: bool = False) -> "Fast":
     """`network` on the fast path: called like the network, with its results, and with its attributes.
 
     compile: compiles the network (torch.compile) before recording. The first call then takes a minute, not a second.
+    gradients: records calls with a gradient too, forth and back, for inputs whose gradient is wanted.
     """
-    return Fast(network, compile)
+    return Fast(network, compile, gradients)
 
 
 class Fast:
@@ -45,14 +46,17 @@ class Fast:
 
     Takes any network whose forward gets and gives tensors, or containers of them, and does not look at their values.
     Numbers among the inputs are passed as tensors: they may change from call to call without a new recording.
-    Weights may change in place between calls. A call that needs gradients runs the plain network. What was recorded
-    holds GPU memory until this object goes.
+    Weights may change in place between calls. A call that needs gradients runs the plain network, unless `gradients`
+    are recorded too: then the gradient of a result is to be asked for before the next call, and an error says so if it
+    is not. What was recorded holds GPU memory until this object goes.
     """
 
-    def __init__(self, network: nn.Module, compile: bool = False) -> None:
-        self.network = network
+    def __init__(self, network: nn.Module, compile: bool = False, gradients: bool = False) -> None:
+        self.network, self.gradients = network, gradients
         self._run = torch.compile(network, dynamic=False) if compile else network
         self._graphs: dict[Any, Recording] = {}
+        self._both_ways: dict[Any, Callable[..., Any]] = {}  # recorded with their gradients
+        self._calls = 0
         self._refused = False  # a recording failed: not tried again
 
     def __getattr__(self, name: str) -> Any:
@@ -65,19 +69,61 @@ class Fast:
         if weight.device.type != "cuda" or self._refused:
             return self.network(*args, **kwargs)
         leaves, form = pytree.tree_flatten((args, kwargs))
-        if torch.is_grad_enabled() and self._needs_gradient(leaves):
+        needs = torch.is_grad_enabled() and self._needs_gradient(leaves)
+        if needs and not (self.gradients and not any(p.requires_grad for p in self.network.parameters())):
             return self.network(*args, **kwargs)
         inputs = [as_tensor(leaf) for leaf in leaves]
         key = (weight.data_ptr(), weight.dtype, form, *map(signature, inputs))
-        if key not in self._graphs:
-            try:
+        try:
+            if needs:
+                return self._with_gradient(key, inputs, form, weight.device)
+            if key not in self._graphs:
                 self._record(key, inputs, form, weight.device)
-            except RuntimeError as error:
-                self._refused = True
-                self._graphs.clear()
-                self._warn(f"cannot be recorded as a CUDA graph ({first_line(error)}): it runs as it is")
-                return self.network(*args, **kwargs)
+        except RuntimeError as error:
+            self._refused = True
+            self._graphs.clear()
+            self._both_ways.clear()
+            self._warn(f"cannot be recorded as a CUDA graph ({first_line(error)}): it runs as it is")
+            return self.network(*args, **kwargs)
         return self._graphs[key].replay(inputs)
+
+    def _with_gradient(self, key: Any, inputs: list[Any], form: Any, device: torch.device) -> Any:
+        """The results of a call, copied, with the gradient that was recorded beside it."""
+        places = [k for k, leaf in enumerate(inputs) if isinstance(leaf, Tensor)]
+        tensors = [inputs[k].to(device) for k in places]
+        key = (*key, *(tensor.requires_grad for tensor in tensors))
+        if key not in self._both_ways:
+            began = time.perf_counter()
+
+            def run(*given: Tensor) -> Any:
+                leaves = list(inputs)
+                for k, tensor in zip(places, given, strict=True):
+                    leaves[k] = tensor
+                args, kwargs = pytree.tree_unflatten(leaves, form)
+                return self._run(*args, **kwargs)
+
+            like = tuple(tensor.detach().clone().requires_grad_(tensor.requires_grad) for tensor in tensors)
+            while len(self._both_ways) >= GRAPHS:
+                del self._both_ways[next(iter(self._both_ways))]
+            self._both_ways[key] = torch.cuda.make_graphed_callables(run, like)
+            shapes = ", ".join(f"{tuple(tensor.shape)}" for tensor in tensors if tensor.ndim)
+            tqdm.write(f"{self._name}: recorded for {shapes} and back in {time.perf_counter() - began:.1f} s")
+        self._calls += 1
+        number = self._calls
+
+        def own(result: Tensor) -> Tensor:
+            if result.requires_grad:
+                result.register_hook(lambda _: self._check_last(number))
+            return result.clone()
+
+        return pytree.tree_map_only(Tensor, own, self._both_ways[key](*tensors))
+
+    def _check_last(self, number: int) -> None:
+        if number != self._calls:
+            raise RuntimeError(
+                f"{self._name} was called again before the gradient of its last result was asked for: on the fast path "
+                "with gradients ask for one after the other"
+            )
 
     def _needs_gradient(self, leaves: Sequence[Any]) -> bool:
         if any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves):
@@ -160,7 +206,7 @@ def lighten(vae: AutoencoderKL) -> AutoencoderKL:
 
 
 def spread_norm(layer: nn.GroupNorm, x: Tensor) -> Tensor:
-    """What `layer` makes of x (B, C, H, W), its moments worked out by the whole GPU."""
+    """What `layer` makes of x (B, C, ...), its moments worked out by the whole GPU."""
     return SpreadNorm.apply(x, layer.weight, layer.bias, layer.num_groups, layer.eps)
 
 
@@ -179,7 +225,8 @@ class SpreadNorm(torch.autograd.Function):
         shift = bias - mean.repeat_interleave(channels // groups, dim=1) * scale
         ctx.save_for_backward(x, mean, rstd.to(x.dtype), weight)
         ctx.groups = groups
-        return torch.addcmul(shift[..., None, None].to(x.dtype), x, scale[..., None, None].to(x.dtype))
+        shape = (batch, channels, *[1] * (x.dim() - 2))
+        return torch.addcmul(shift.to(x.dtype).view(shape), x, scale.to(x.dtype).view(shape))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]

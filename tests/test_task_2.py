@@ -235,18 +235,30 @@ def test_without_acting_steps_nothing_changes_after_the_first(sd):
     assert not torch.allclose(plain, strong, atol=1e-3)
 
 
-def test_the_short_cut_hands_the_gradient_on_as_it_is(sd, lesson):
-    """Its step is -w dL/dx_0, by finite differences of the distance in x_0."""
+def test_the_short_cut_moves_x_0_down_its_gradient(sd, lesson):
+    """Its direction is -dL/dx_0, by finite differences of the distance in x_0."""
     windows, its_noise = noise(3, 4, 8, 8, seed=7), noise(3, 4, 8, 8, seed=8)
     alpha_bar = torch.tensor(0.5)
     x_0 = lesson.foresee(windows, its_noise, alpha_bar)
     anchor = sd.foresee_anchor(windows[1:2], its_noise[1:2], alpha_bar, 1.0)
-    look = lambda own, part: sd.decode_small(x_0[part] + own - own.detach(), 1.0)
-    step = windows - sd.descend_all(windows, look, anchor, 1.0)
+    step = x_0 - sd.descend_all(x_0, lambda own, part: sd.decode_small(own, 1.0), anchor, 1.0)
     along = step[2] / step[2].norm()
     with torch.no_grad():
         values = [sd.distance(sd.decode_small(x_0[2:] + s * along, 1.0), anchor).item() for s in (-0.5, 0.5)]
     assert values[1] - values[0] == pytest.approx(step[2].norm().item(), rel=0.1)
+
+
+def test_on_the_short_cut_the_weight_is_the_length_of_the_step(sd, lesson):
+    """In x_0, for every window but the anchor; the noise stays the same."""
+    _, views = sd.lay_out()
+    windows = torch.cat([sd.draw_noise(8, 24, 5)[..., r, c] for r, c in views])
+    embeddings = sd.texts_of_windows("a duck", "", len(views))
+    sync = sd.recommended()._replace(weight=0.25)
+    moved, its_noise = sd.synchronize(windows, 500, 0, 10, sync, embeddings, 7.5)
+    alpha_bar = sd.alpha_bar_at(500)
+    change = lesson.foresee(moved, its_noise, alpha_bar) - lesson.foresee(windows, its_noise, alpha_bar)
+    wanted = [0.0 if i == len(views) // 2 else 0.25 for i in range(len(views))]
+    assert change.square().mean((1, 2, 3)).sqrt().tolist() == pytest.approx(wanted, abs=1e-4)
 
 
 def test_a_gradient_that_is_not_finite_is_skipped_with_a_warning(sd, monkeypatch):

@@ -255,6 +255,15 @@ def _aligned(table: Tensor) -> Tensor:
     return table if table.data_ptr() % 16 == 0 else table.clone()
 
 
+def _by_feature(dy: Tensor) -> Tensor:
+    """(N, M) to (M, N), contiguous, as the kernels read gradients. On a GPU torch's copy would take as long as they."""
+    if not dy.is_cuda or dy.t().is_contiguous():
+        return dy.t().contiguous()
+    dy, turned = dy.contiguous(), dy.new_empty(dy.shape[1], dy.shape[0])
+    kernels.call("gridencoder", "grid_transpose", dy.device, kernels.TYPES[dy.dtype], dy, turned, *dy.shape)
+    return turned
+
+
 def _encode(x: Tensor, table: Tensor, v: Tensor | None, *settings: Any) -> Tensor:
     features = table.shape[1]
     y = table.new_empty(len(settings[0]) * features, len(x))
@@ -266,7 +275,7 @@ def _encode(x: Tensor, table: Tensor, v: Tensor | None, *settings: Any) -> Tenso
 
 def _input_grad(x: Tensor, table: Tensor, dy: Tensor, v: Tensor | None, *settings: Any) -> Tensor:
     dx = x.new_empty(x.shape)
-    x, table, dy = x.contiguous(), _aligned(table), dy.t().contiguous()  # (L * F, N)
+    x, table, dy = x.contiguous(), _aligned(table), _by_feature(dy)  # (L * F, N)
     v = None if v is None else v.contiguous()
     kind, sizes = kernels.TYPES[table.dtype], _sizes(x, table.shape[1], settings)
     kernels.call("gridencoder", "grid_input_grad", x.device, kind, x, table, dy, v, dx, *sizes)
@@ -281,7 +290,7 @@ def _table_grad(x: Tensor, dy: Tensor, v: Tensor | None, *settings: Any) -> Tens
         reach = 2 * x.shape[1] * max(resolutions) * (1.5 if smooth else 1) * v.abs().amax().double()
     sum_ = _Sum(x, offsets[-1], features, len(x), lambda: dy.abs().amax().double() * reach)
     dtype = dy.dtype
-    x, dy, v = x.contiguous(), dy.t().contiguous(), None if v is None else v.contiguous()
+    x, dy, v = x.contiguous(), _by_feature(dy), None if v is None else v.contiguous()
     sizes = _sizes(x, features, settings)
     function, kind = "grid_table_grad", kernels.TYPES[dtype]
     kernels.call("gridencoder", function, x.device, kind, x, dy, v, sum_.out, sum_.scale, *sizes)

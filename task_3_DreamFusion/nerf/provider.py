@@ -35,7 +35,7 @@ class Cameras:
         return len(self.azimuth)
 
     def to(self, device: torch.device | str) -> "Cameras":
-        return replace(self, **{name: value.to(device) for name, value in vars(self).items()})
+        return replace(self, **{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
 
     def __getitem__(self, rows: Any) -> "Cameras":
         """The cameras of a slice or of a list of rows."""

@@ -24,7 +24,7 @@ from task_3_DreamFusion.raymarching import (
 
 LOOKS = ("albedo", "lambertian", "textureless", "normals")
 OPAQUE = 0.01  # a cell is occupied if a step through it is at least so opaque
-ROUND = 8  # samples a ray takes in a round of a finished picture
+ROUND, LONGEST = 8, 64  # samples a ray takes in a round of a finished picture: at first, and when few are left
 PLAIN = 0.9  # behind a field without a background: white paper as a camera sees it, and as pocket draws it
 
 
@@ -142,13 +142,13 @@ class Renderer(nn.Module):
             chosen = torch.arange(count, device=self.device)
         else:
             half = int(count * share / 2)
-            chosen = torch.randint(count, (half,), generator=generator).to(self.device)
+            chosen = torch.randint(count, (half,), generator=generator).to(self.device, non_blocking=True)
             occupied = (self.density_grid > self._threshold()).nonzero()[:, 0]
             if len(occupied):
-                drawn = torch.rand(half, generator=generator).to(self.device)
+                drawn = torch.rand(half, generator=generator).to(self.device, non_blocking=True)
                 chosen = torch.cat([chosen, occupied[(drawn * len(occupied)).long()]])
         cells = morton3d_invert(chosen.int())
-        inside = torch.rand(len(chosen), 3, generator=generator).to(self.device)
+        inside = torch.rand(len(chosen), 3, generator=generator).to(self.device, non_blocking=True)
         x = ((cells + inside) * (2 / self.cells) - 1) * self.field.bound
         found = torch.cat([self.field.density(part) for part in x.split(2**18)]).float()
         self.density_grid *= decay
@@ -198,7 +198,7 @@ class Renderer(nn.Module):
         and the colours `behind`, both (B, 3). generator: as `forward` has it."""
         shading = shading or Shading()
         nears, fars = near_far(origins, directions, self.occupancy.box, least=0.05)
-        starts = nears + self.step * torch.rand(len(nears), generator=generator).to(self.device)
+        starts = nears + self.step * torch.rand(len(nears), generator=generator).to(self.device, non_blocking=True)
         samples = march_rays(origins, directions, starts, fars, self.occupancy, self.step)
         x, d = samples.positions, directions[samples.rays]
         sigmas, albedo = self.field(x)
@@ -230,7 +230,8 @@ class Renderer(nn.Module):
             lit = (
                 shading if shading.lights is None else Shading(shading.look, shading.lights[i : i + 1], shading.ambient)
             )
-            while (samples := rays.march(ROUND)) is not None:
+            # As many samples a round as in the first: each waits for the GPU to count the living.
+            while (samples := rays.march(min(ROUND * len(origins) // max(len(rays.living), 1), LONGEST))) is not None:
                 x = samples.positions
                 sigmas, albedo = self.field(x)
                 normals = self.field.normals(x, self.normal_step) if lit.needs_normals else None

@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from course import checks
@@ -215,6 +216,28 @@ def check_exercise(guidance: "StableDiffusion") -> None:
     checks.sds_loss(loss_of)
 
 
+class Encoder(nn.Module):
+    """Pictures (B, 3, H, W) in [-1, 1] to the means of an autoencoder's latents (B, 4, h, w), not scaled."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.vae.encode(pictures).latent_dist.mean
+
+
+class Decoder(nn.Module):
+    """And back."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.vae.decode(latents).sample
+
+
 class StableDiffusion:
     """A text-to-image model as guidance for pictures of any size.
 
@@ -226,7 +249,8 @@ class StableDiffusion:
         pipe = load_pipeline(model)
         self.model, self.options = model, options or Options()
         self.device, self.dtype = model.device, model.dtype
-        self.vae, self.text_encoder = lighten(pipe.vae.requires_grad_(False)), pipe.text_encoder
+        vae, self.text_encoder = lighten(pipe.vae.requires_grad_(False)), pipe.text_encoder
+        self.encoder, self.decoder = fast(Encoder(vae), gradients=True), fast(Decoder(vae))
         self.unet = fast(pipe.unet.requires_grad_(False), compile=compile)
         self.scale: float = pipe.vae.config.scaling_factor
         self.alphas_cumprod = pipe.scheduler.alphas_cumprod.to(self.device, torch.float32)
@@ -298,12 +322,12 @@ class StableDiffusion:
         if rgb.shape[2:] != (side, side):
             rgb = F.interpolate(rgb, (side, side), mode="bilinear", align_corners=False)
         pictures = (2 * rgb - 1).to(self.dtype)
-        return self.vae.encode(pictures).latent_dist.mean.float() * self.scale
+        return self.encoder(pictures).float() * self.scale
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) in [0, 1] of latents (B, 4, h, w)."""
-        pictures = self.vae.decode((latents / self.scale).to(self.dtype)).sample
+        pictures = self.decoder((latents / self.scale).to(self.dtype))
         return (pictures.float() / 2 + 0.5).clamp(0, 1)
 
     # --- Noise
@@ -317,7 +341,7 @@ class StableDiffusion:
         last = len(self.alphas_cumprod) - 1
         part = (torch.arange(count) + torch.rand(count, generator=generator)) / count
         part = part[torch.randperm(count, generator=generator)]  # else a view would keep its share of the range
-        return (last * (low + (high - low) * part)).round().long().to(self.device)
+        return (last * (low + (high - low) * part)).round().long().to(self.device, non_blocking=True)
 
     def alpha_bar(self, t: Tensor) -> Tensor:
         """alphas_cumprod at levels (B,), as (B, 1, 1, 1)."""
@@ -381,7 +405,7 @@ class StableDiffusion:
     ) -> Step:
         """Adds noise to latents (B, 4, h, w) and asks the denoiser for it."""
         t = self.levels(len(latents), progress, generator)
-        noise = torch.randn(latents.shape, generator=generator).to(latents.device)
+        noise = torch.randn(latents.shape, generator=generator).to(latents.device, non_blocking=True)
         alpha_bar = self.alpha_bar(t)
         noisy = alpha_bar.sqrt() * latents.detach() + (1 - alpha_bar).sqrt() * noise
         noise_pred = self.predict_noise(noisy, t, prompts, azimuth.to(t.device), elevation.to(t.device))

@@ -152,7 +152,8 @@ def build_optimizer(settings: Settings, renderer: Renderer) -> torch.optim.Optim
         groups.append({"params": tables, "lr": 10 * settings.lr})
     if settings.optimizer == "adan":
         return Adan(groups, eps=1e-8, weight_decay=2e-5)
-    return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15)
+    # On a GPU in one kernel: a step of training is made of many small ones, and waits for their launches.
+    return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=renderer.device.type == "cuda")
 
 
 def regularise(
@@ -179,7 +180,7 @@ def regularise(
         away = (rendered.normals * rendered.directions).sum(-1).clamp(min=0).square()
         terms["orientation"] = settings.orientation * (rendered.weights.detach() * away).sum() / rays
     if settings.smoothness and rendered.normals is not None:
-        offsets = torch.randn(rendered.positions.shape, generator=generator).to(rendered.positions)
+        offsets = torch.randn(rendered.positions.shape, generator=generator).to(rendered.positions, non_blocking=True)
         near = rendered.positions + 1e-2 * settings.bound * offsets
         others = renderer.field.normals(near.clamp(-settings.bound, settings.bound), renderer.normal_step)
         apart = (others - rendered.normals).abs().sum(-1)
@@ -239,7 +240,9 @@ class Trainer:
         self.renderer = Renderer(build_field(settings), background, settings.steps, settings.cells)
         self.renderer.to(guidance.device)
         self.optimizer = build_optimizer(settings, self.renderer)
-        self.scaler = torch.amp.GradScaler(guidance.device.type, enabled=self.half)
+        # From a scale that hardly ever overflows, so that no step is lost in search of it; it grows by itself.
+        scale = 2.0**10 if settings.space == "pixels" else 2.0**4
+        self.scaler = torch.amp.GradScaler(guidance.device.type, init_scale=scale, enabled=self.half)
         self.average = [p.detach().clone() for p in self.renderer.parameters()]
         self.prompts = guidance.view_prompts(settings.prompt, settings.negative)
         self.targets: deque[Target] = deque(maxlen=settings.keep)
@@ -298,27 +301,27 @@ class Trainer:
         self.opacities.append(rendered.opacity.mean().item())
         self.step += 1
         self._watch()
-        return {"error": self.seen.error, "opacity": self.opacities[-1]} | terms
+        return {"error": self.seen.error, "opacity": self.opacities[-1]} | {k: term.item() for k, term in terms.items()}
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.guidance.device.type, torch.float16, enabled=self.half)
 
-    def _learn(self, loss: Tensor, rendered: Rendered) -> dict[str, float]:
-        """Moves the field against the gradient of the loss and of the regularisers; returns the latter."""
+    def _learn(self, loss: Tensor, rendered: Rendered) -> dict[str, Tensor]:
+        """Moves the field against the gradient of the loss and of the regularisers; returns the latter, scalars."""
         terms = regularise(rendered, self.renderer, self.settings, self.generator, self.progress)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss + sum(terms.values())).backward()
         self._apply()
-        return {name: term.item() for name, term in terms.items()}
+        return terms
 
-    def _learn_targets(self) -> dict[str, float]:
+    def _learn_targets(self) -> dict[str, Tensor]:
         """Lets the field learn `reuse` times from random rays of the targets; returns the terms of the last time.
 
         Rays that are lit in different ways are not mixed: each time has those of the targets that share a look.
         """
         s, device = self.settings, self.guidance.device
         pools: dict[str, tuple[Tensor, ...]] = {}
-        terms: dict[str, float] = {}
+        terms: dict[str, Tensor] = {}
         for _ in range(s.reuse):
             drawn = self.targets[int(torch.randint(len(self.targets), (), generator=self.generator))].shading
             group = [target for target in self.targets if target.shading.look == drawn.look]
@@ -327,7 +330,7 @@ class Trainer:
                 pictures = torch.stack([target.picture for target in group]).permute(0, 2, 3, 1)
                 pools[drawn.look] = tuple(part.reshape(-1, 3) for part in (*rays, pictures))
             origins, directions, wanted = pools[drawn.look]
-            chosen = torch.randint(len(wanted), (s.rays,), generator=self.generator).to(device)
+            chosen = torch.randint(len(wanted), (s.rays,), generator=self.generator).to(device, non_blocking=True)
             shading = drawn
             if shading.lights is not None:
                 shading = replace(
@@ -341,7 +344,7 @@ class Trainer:
                     origins[chosen], directions[chosen], chosen // s.size**2, self.generator, shading, behind
                 )
             difference = (rendered.image - wanted[chosen]).square().mean()
-            terms = {"difference": difference.sqrt().item()} | self._learn(GAIN * difference, rendered)
+            terms = {"difference": difference.sqrt()} | self._learn(GAIN * difference, rendered)
         return terms
 
     def _apply(self) -> None:

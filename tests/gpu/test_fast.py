@@ -147,3 +147,22 @@ def test_a_light_autoencoder_says_the_same():
     assert lighten(vae) is vae
     for a, b in zip(both_ways(), plain, strict=True):
         assert (a - b).float().norm() < 1e-2 * b.float().norm()
+
+
+def test_gradients_are_recorded_on_request(unet):
+    x, states = inputs()
+    quick = fast(unet.requires_grad_(False), gradients=True)
+    try:
+        for seed in (1, 2):  # the second time from the recording
+            own = inputs(seed=seed)[0].requires_grad_()
+            [found] = torch.autograd.grad(quick(own, 5, states).sample.square().sum(), own)
+            [expected] = torch.autograd.grad(unet(own, 5, states).sample.square().sum(), own)
+            assert (found - expected).float().norm() < 2e-2 * expected.float().norm()
+        kept = quick(own, 5, states).sample
+        quick(own, 5, states)
+        with pytest.raises(RuntimeError, match="called again before the gradient"):
+            kept.sum().backward()
+        with torch.no_grad():
+            assert_same(quick(x, 6, states).sample, unet(x, 6, states).sample)
+    finally:
+        unet.requires_grad_(True)
