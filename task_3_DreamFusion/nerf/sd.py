@@ -136,7 +136,7 @@ class Step:
 
     loss: Tensor
     gradient: Tensor
-    error: float
+    error: Tensor
     t: Tensor
     latents: Tensor = field(repr=False)
     noisy: Tensor = field(repr=False)
@@ -410,7 +410,7 @@ class StableDiffusion:
         noisy = alpha_bar.sqrt() * latents.detach() + (1 - alpha_bar).sqrt() * noise
         noise_pred = self.predict_noise(noisy, t, prompts, azimuth.to(t.device), elevation.to(t.device))
         gradient = sds_gradient(noise_pred, noise, weighting(alpha_bar))
-        error = (noise_pred - noise).square().mean().sqrt().item()
+        error = (noise_pred - noise).square().mean().sqrt()  # not .item(): nobody waits for the GPU yet
         return Step(loss_of(latents, gradient), gradient, error, t, latents.detach(), noisy, noise_pred)
 
     @torch.no_grad()

@@ -301,7 +301,8 @@ class Trainer:
         self.opacities.append(rendered.opacity.mean().item())
         self.step += 1
         self._watch()
-        return {"error": self.seen.error, "opacity": self.opacities[-1]} | {k: term.item() for k, term in terms.items()}
+        terms = {"error": self.seen.error} | terms
+        return {"opacity": self.opacities[-1]} | {name: term.item() for name, term in terms.items()}
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.guidance.device.type, torch.float16, enabled=self.half)
