@@ -195,7 +195,8 @@ def lighten(vae: AutoencoderKL) -> AutoencoderKL:
 
     Two layers stand out in a profile. Normalisation gives a block of threads to each group, 32 for one picture: most
     of the GPU waits. Attention with one wide head goes back through a kernel made for many narrow ones: plain products
-    of matrices are faster.
+    of matrices are faster. These take memory for each pair of latent pixels: 34 MB for a picture of 512 x 512, and 16
+    times as much for one twice as high and wide.
     """
     if vae.device.type == "cuda":
         vae.set_attn_processor(AttnProcessor())

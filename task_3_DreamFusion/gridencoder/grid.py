@@ -257,8 +257,8 @@ def _aligned(table: Tensor) -> Tensor:
 
 def _by_feature(dy: Tensor) -> Tensor:
     """(N, M) to (M, N), contiguous, as the kernels read gradients. On a GPU torch's copy would take as long as they."""
-    if not dy.is_cuda or dy.t().is_contiguous():
-        return dy.t().contiguous()
+    if dy.t().is_contiguous():
+        return dy.t()
     dy, turned = dy.contiguous(), dy.new_empty(dy.shape[1], dy.shape[0])
     kernels.call("gridencoder", "grid_transpose", dy.device, kernels.TYPES[dy.dtype], dy, turned, *dy.shape)
     return turned

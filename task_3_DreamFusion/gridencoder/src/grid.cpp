@@ -72,6 +72,19 @@ EXPORT int grid_table_grad(int64_t type, const void *x, const void *dy, const vo
   });
 }
 
+// (rows, columns) to (columns, rows), a strip of rows at a time.
+EXPORT int grid_transpose(int64_t type, const void *from, void *to, int64_t rows, int64_t columns, intptr_t where) {
+  return by_type(type, [&](auto *t) {
+    using T = std::remove_pointer_t<decltype(t)>;
+    parallel((rows + CHUNK - 1) / CHUNK, where, [&](int64_t strip) {
+      for (int64_t c = 0; c < columns; c++)
+        for (int64_t r = strip * CHUNK; r < std::min(rows, (strip + 1) * CHUNK); r++)
+          ((T *)to)[c * rows + r] = ((const T *)from)[r * columns + c];
+    });
+    return 0;
+  });
+}
+
 EXPORT int grid_penalty_grad(int64_t type, const void *x, const void *table, const void *dy, void *out, const void *,
                              int64_t variation, GRID_ARGUMENTS) {
   return by_type(type, [&](auto *t) {
