@@ -74,40 +74,21 @@ class Fast:
             return self.network(*args, **kwargs)
         inputs = [as_tensor(leaf) for leaf in leaves]
         key = (weight.data_ptr(), weight.dtype, form, *map(signature, inputs))
+        if needs:
+            key = (*key, *(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in inputs))
         try:
-            if needs:
-                return self._with_gradient(key, inputs, form, weight.device)
-            if key not in self._graphs:
-                self._record(key, inputs, form, weight.device)
+            if key not in (self._both_ways if needs else self._graphs):
+                (self._record_both_ways if needs else self._record)(key, inputs, form, weight.device)
         except RuntimeError as error:
             self._refused = True
             self._graphs.clear()
             self._both_ways.clear()
             self._warn(f"cannot be recorded as a CUDA graph ({first_line(error)}): it runs as it is")
             return self.network(*args, **kwargs)
-        return self._graphs[key].replay(inputs)
+        return self._with_gradient(key, inputs, weight.device) if needs else self._graphs[key].replay(inputs)
 
-    def _with_gradient(self, key: Any, inputs: list[Any], form: Any, device: torch.device) -> Any:
+    def _with_gradient(self, key: Any, inputs: list[Any], device: torch.device) -> Any:
         """The results of a call, copied, with the gradient that was recorded beside it."""
-        places = [k for k, leaf in enumerate(inputs) if isinstance(leaf, Tensor)]
-        tensors = [inputs[k].to(device) for k in places]
-        key = (*key, *(tensor.requires_grad for tensor in tensors))
-        if key not in self._both_ways:
-            began = time.perf_counter()
-
-            def run(*given: Tensor) -> Any:
-                leaves = list(inputs)
-                for k, tensor in zip(places, given, strict=True):
-                    leaves[k] = tensor
-                args, kwargs = pytree.tree_unflatten(leaves, form)
-                return self._run(*args, **kwargs)
-
-            like = tuple(tensor.detach().clone().requires_grad_(tensor.requires_grad) for tensor in tensors)
-            while len(self._both_ways) >= GRAPHS:
-                del self._both_ways[next(iter(self._both_ways))]
-            self._both_ways[key] = torch.cuda.make_graphed_callables(run, like)
-            shapes = ", ".join(f"{tuple(tensor.shape)}" for tensor in tensors if tensor.ndim)
-            tqdm.write(f"{self._name}: recorded for {shapes} and back in {time.perf_counter() - began:.1f} s")
         self._calls += 1
         number = self._calls
 
@@ -116,6 +97,7 @@ class Fast:
                 result.register_hook(lambda _: self._check_last(number))
             return result.clone()
 
+        tensors = [leaf.to(device) for leaf in inputs if isinstance(leaf, Tensor)]
         return pytree.tree_map_only(Tensor, own, self._both_ways[key](*tensors))
 
     def _check_last(self, number: int) -> None:
@@ -136,12 +118,30 @@ class Fast:
     def _record(self, key: Any, inputs: list[Any], form: Any, device: torch.device) -> None:
         began = time.perf_counter()
         pool = next(iter(self._graphs.values())).pool if self._graphs else torch.cuda.graph_pool_handle()
-        while len(self._graphs) >= GRAPHS:
-            del self._graphs[next(iter(self._graphs))]
+        make_room(self._graphs)
         self._graphs[key] = Recording(self._run, inputs, form, device, pool)
+        self._tell("recorded again for" if len(self._graphs) > 1 else "recorded for", inputs, began)
+
+    def _record_both_ways(self, key: Any, inputs: list[Any], form: Any, device: torch.device) -> None:
+        began = time.perf_counter()
+        places = [k for k, leaf in enumerate(inputs) if isinstance(leaf, Tensor)]
+        others = [None if isinstance(leaf, Tensor) else leaf for leaf in inputs]  # tensors would keep what made them
+
+        def run(*given: Tensor) -> Any:
+            leaves = list(others)
+            for k, tensor in zip(places, given, strict=True):
+                leaves[k] = tensor
+            args, kwargs = pytree.tree_unflatten(leaves, form)
+            return self._run(*args, **kwargs)
+
+        like = [inputs[k].detach().to(device, copy=True).requires_grad_(inputs[k].requires_grad) for k in places]
+        make_room(self._both_ways)
+        self._both_ways[key] = torch.cuda.make_graphed_callables(run, tuple(like))
+        self._tell("recorded, with its gradient, for", inputs, began)
+
+    def _tell(self, what: str, inputs: list[Any], began: float) -> None:
         shapes = ", ".join(f"{tuple(leaf.shape)}" for leaf in inputs if isinstance(leaf, Tensor) and leaf.ndim)
-        again = "recorded again for" if len(self._graphs) > 1 else "recorded for"
-        tqdm.write(f"{self._name}: {again} {shapes} in {time.perf_counter() - began:.1f} s")
+        tqdm.write(f"{self._name}: {what} {shapes} in {time.perf_counter() - began:.1f} s")
 
     @property
     def _name(self) -> str:
@@ -238,6 +238,12 @@ class SpreadNorm(torch.autograd.Function):
             (True, False, False),
         )  # fmt: skip
         return found[0], None, None, None, None
+
+
+def make_room(graphs: dict[Any, Any]) -> None:
+    """Lets the oldest recordings go until there is room for one more."""
+    while len(graphs) >= GRAPHS:
+        del graphs[next(iter(graphs))]
 
 
 def as_tensor(leaf: Any) -> Any:

@@ -8,6 +8,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from benchmarks import control
+from course import notebooks
 from pocket.train import controlnet, estimators
 from pocket.train.common import CONDITIONS, ESTIMATED
 from pocket.train.data import write_processor
@@ -128,3 +129,8 @@ def test_the_benchmark_runs_and_a_reduced_one_stores_only_what_does_not_count_pi
     stored = json.loads((tmp_path / "task1.json").read_text())["rows"]
     assert {row["command"] for row in stored} == {"python -m benchmarks.control cost"}
     assert {row["figure"] for row in stored} >= {"size of controlnet/canny", "size of estimators"}
+
+
+def test_guidance_is_the_lessons():
+    lesson = notebooks.read(notebooks.ROOT / "task_1_3_ControlNet.ipynb")
+    assert notebooks.definitions(lesson, {}).GUIDANCE_SCALE == control.GUIDANCE
