@@ -68,6 +68,7 @@ def joint(model: Model, compile: bool = False, **options: Any) -> Any:
     """The lesson's class on a model, on the fast path, as the lesson has it; or compiled, as it may be asked for."""
     sd = lesson().JointDiffusion(model, **options)
     sd.unet = fast(sd.unet, compile=compile)
+    sd.decoder, sd.distance = fast(sd.decoder, gradients=True), fast(sd.distance, gradients=True)
     return sd
 
 

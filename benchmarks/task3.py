@@ -66,6 +66,7 @@ TEXTS = (
     | {text: thing for text, (thing, _, _) in HELD_OUT.items()}
 )
 SIDES, FIRST = 8, 22.5  # views around, none at the border of two view words
+AT_ONCE = 3  # objects that a GPU trains at one time: one alone waits for launches most of the time
 SHORT = {"iters": 2, "size": 16, "rays": 64, "steps": 24}  # of a rehearsal, and the same for the command
 SHORT_COMMAND = "--iters 2 --size 16 --rays 64 --max_steps 24 --frames 2 --video_size 32 --no-save_mesh".split()
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -148,7 +149,7 @@ def model_and_judge() -> tuple[StableDiffusion, Judge]:
 
 
 def take_gpu(free: Any) -> None:
-    """Gives a process a GPU of its own; free: a queue of their numbers."""
+    """Gives a process its GPU; free: a queue of their numbers."""
     if DEVICE.type == "cuda":
         torch.cuda.set_device(free.get())
 
@@ -165,16 +166,16 @@ def made_object(text: str, reduced: bool) -> tuple[list[bool], list[bool], list[
 
 
 def object_rows(reduced: bool) -> list[Row]:
-    """A process a GPU, so that several of them share the texts."""
+    """All GPUs share the texts, by AT_ONCE processes on each."""
     texts = list(TEXTS)[:2] if reduced else list(TEXTS)
     objects: list[bool] = []
     views: list[bool] = []
     sheet: list[Any] = []
     spawn = multiprocessing.get_context("spawn")
-    free, gpus = spawn.Queue(), max(1, torch.cuda.device_count())
-    for gpu in range(gpus):
-        free.put(gpu)
-    with ProcessPoolExecutor(gpus, spawn, take_gpu, (free,)) as pool:
+    free, processes = spawn.Queue(), max(1, AT_ONCE * torch.cuda.device_count())
+    for k in range(processes):
+        free.put(k // AT_ONCE)
+    with ProcessPoolExecutor(processes, spawn, take_gpu, (free,)) as pool:
         found = pool.map(partial(made_object, reduced=reduced), texts)
         for text, (right, sides, pictures) in zip(texts, tqdm(found, desc="texts", total=len(texts)), strict=True):
             tqdm.write(f"{text}: object {sum(right)} of {SIDES}, view {sum(sides)}")

@@ -258,6 +258,28 @@ def load_pipeline(model: Model) -> Any:
     return pipe.to(model.device)
 
 
+class LatentEncoder(torch.nn.Module):
+    """Pictures (B, 3, H, W) in [-1, 1] to the means of an autoencoder's latents (B, C, h, w), not scaled."""
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        return self.vae.encode(pictures).latent_dist.mean
+
+
+class LatentDecoder(torch.nn.Module):
+    """And back."""
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        return self.vae.decode(latents).sample
+
+
 def hide_loading_bars() -> None:
     """No progress bars for the second it takes to read weights from the disk; those of downloads stay."""
     import diffusers

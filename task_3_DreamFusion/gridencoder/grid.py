@@ -12,6 +12,7 @@ always is, on any number of threads.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -288,13 +289,22 @@ def _table_grad(x: Tensor, dy: Tensor, v: Tensor | None, *settings: Any) -> Tens
     reach = 1.0
     if v is not None:  # the largest sum of the weights' derivatives along v over the corners of a cell
         reach = 2 * x.shape[1] * max(resolutions) * (1.5 if smooth else 1) * v.abs().amax().double()
-    sum_ = _Sum(x, offsets[-1], features, len(x), lambda: dy.abs().amax().double() * reach)
+    sizes_of_levels = [end - begin for begin, end in itertools.pairwise(offsets)]
+    copies = [_copies(size, len(x)) if x.is_cuda else 1 for size in sizes_of_levels]
+    spare = sum((count - 1) * size for count, size in zip(copies, sizes_of_levels, strict=True))
+    sum_ = _Sum(x, offsets[-1] + spare, features, len(x), lambda: dy.abs().amax().double() * reach)
     dtype = dy.dtype
     x, dy, v = x.contiguous(), _by_feature(dy), None if v is None else v.contiguous()
     sizes = _sizes(x, features, settings)
     function, kind = "grid_table_grad", kernels.TYPES[dtype]
-    kernels.call("gridencoder", function, x.device, kind, x, dy, v, sum_.out, sum_.scale, *sizes)
-    return sum_.value(dtype)
+    kernels.call("gridencoder", function, x.device, kind, x, dy, v, sum_.out, sum_.scale, copies, *sizes)
+    return sum_.value(dtype)[: offsets[-1]]
+
+
+def _copies(size: int, positions: int) -> int:
+    """How many sums a level of so many entries has on a GPU: as many as it takes for few positions to meet in one."""
+    wanted = min(16, positions // (8 * size))
+    return 1 << max(0, wanted.bit_length() - 1)
 
 
 def _penalty(x: Tensor, table: Tensor, variation: bool, *settings: Any) -> Tensor:

@@ -51,7 +51,7 @@ def normal_map(camera: Cameras, picture: Tensor) -> Tensor:
     neighbour that lies nearer to it in space, so that outlines bend no surface.
     """
     opacity = picture[3]
-    origins, directions = (part[0].to(picture) for part in camera.rays(*opacity.shape))  # (H, W, 3)
+    origins, directions = (part[0] for part in camera.to(picture.device).rays(*opacity.shape))  # (H, W, 3)
     seen = opacity > SEEN
     places = origins + softened(picture[4], opacity * seen)[..., None] * directions
 
@@ -87,11 +87,10 @@ def as_bytes(picture: Tensor) -> np.ndarray:
 def depth_map(picture: Tensor, radius: float) -> np.ndarray:
     """The depth of a finished picture (5, H, W) in false colours, near is bright, over the range of the box; white
     where nothing is."""
-    opacity, depth = picture[3].cpu(), picture[4].cpu()
-    near = ((radius + 1 - depth) / 2).clamp(0, 1)
-    ends = torch.cat([near, torch.tensor([0.0, 1.0]).expand(len(near), 2)], 1)  # the scale is that of all frames
+    near = ((radius + 1 - picture[4]) / 2).clamp(0, 1)
+    ends = torch.cat([near, near.new_tensor([0.0, 1.0]).expand(len(near), 2)], 1)  # the scale is that of all frames
     coloured = np.asarray(heat(ends, side=ends.shape[1]))[:, :-2].astype(np.float32)
-    seen = opacity[..., None].numpy()
+    seen = picture[3, ..., None].cpu().numpy()
     return (seen * coloured + (1 - seen) * 255).round().astype(np.uint8)
 
 

@@ -19,14 +19,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from course import checks
 from course.errors import CourseError
 from course.fast import fast, lighten
-from course.models import Model, load_pipeline
+from course.models import LatentDecoder, LatentEncoder, Model, load_pipeline
 
 VIEWS = ("front", "side", "back", "overhead")
 FRONT, BACK, OVERHEAD = 45.0, 135.0, 60.0  # degrees: where a view word begins and ends
@@ -216,28 +215,6 @@ def check_exercise(guidance: "StableDiffusion") -> None:
     checks.sds_loss(loss_of)
 
 
-class Encoder(nn.Module):
-    """Pictures (B, 3, H, W) in [-1, 1] to the means of an autoencoder's latents (B, 4, h, w), not scaled."""
-
-    def __init__(self, vae: AutoencoderKL) -> None:
-        super().__init__()
-        self.vae = vae
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        return self.vae.encode(pictures).latent_dist.mean
-
-
-class Decoder(nn.Module):
-    """And back."""
-
-    def __init__(self, vae: AutoencoderKL) -> None:
-        super().__init__()
-        self.vae = vae
-
-    def forward(self, latents: Tensor) -> Tensor:
-        return self.vae.decode(latents).sample
-
-
 class StableDiffusion:
     """A text-to-image model as guidance for pictures of any size.
 
@@ -250,7 +227,7 @@ class StableDiffusion:
         self.model, self.options = model, options or Options()
         self.device, self.dtype = model.device, model.dtype
         vae, self.text_encoder = lighten(pipe.vae.requires_grad_(False)), pipe.text_encoder
-        self.encoder, self.decoder = fast(Encoder(vae), gradients=True), fast(Decoder(vae))
+        self.encoder, self.decoder = fast(LatentEncoder(vae), gradients=True), fast(LatentDecoder(vae))
         self.unet = fast(pipe.unet.requires_grad_(False), compile=compile)
         self.scale: float = pipe.vae.config.scaling_factor
         self.alphas_cumprod = pipe.scheduler.alphas_cumprod.to(self.device, torch.float32)
@@ -408,7 +385,8 @@ class StableDiffusion:
         noise = torch.randn(latents.shape, generator=generator).to(latents.device, non_blocking=True)
         alpha_bar = self.alpha_bar(t)
         noisy = alpha_bar.sqrt() * latents.detach() + (1 - alpha_bar).sqrt() * noise
-        noise_pred = self.predict_noise(noisy, t, prompts, azimuth.to(t.device), elevation.to(t.device))
+        azimuth, elevation = (angle.to(t.device, non_blocking=True) for angle in (azimuth, elevation))
+        noise_pred = self.predict_noise(noisy, t, prompts, azimuth, elevation)
         gradient = sds_gradient(noise_pred, noise, weighting(alpha_bar))
         error = (noise_pred - noise).square().mean().sqrt()  # not .item(): nobody waits for the GPU yet
         return Step(loss_of(latents, gradient), gradient, error, t, latents.detach(), noisy, noise_pred)

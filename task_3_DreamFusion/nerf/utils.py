@@ -298,11 +298,13 @@ class Trainer:
                     )
                 )
             terms = self._learn_targets()
-        self.opacities.append(rendered.opacity.mean().item())
+        terms = {"opacity": rendered.opacity.mean(), "error": self.seen.error} | terms
+        values = torch.stack([term.detach().float() for term in terms.values()]).tolist()  # waits for the GPU once
+        told = dict(zip(terms, values, strict=True))
+        self.opacities.append(told["opacity"])
         self.step += 1
         self._watch()
-        terms = {"error": self.seen.error} | terms
-        return {"opacity": self.opacities[-1]} | {name: term.item() for name, term in terms.items()}
+        return told
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.guidance.device.type, torch.float16, enabled=self.half)
@@ -364,7 +366,7 @@ class Trainer:
             tqdm.write(f"step {self.step}: the gradient is not finite: {done}")
             return
         self.skipped = 0
-        self.scaler.step(self.optimizer)
+        self.optimizer.step()  # not the scaler's, which would look once more whether the gradient is finite
         self.scaler.update()
         with torch.no_grad():
             torch._foreach_lerp_(self.average, list(self.renderer.parameters()), 1 - self.settings.ema)

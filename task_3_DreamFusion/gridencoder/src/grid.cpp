@@ -58,9 +58,9 @@ EXPORT int grid_encode(int64_t type, const void *x, const void *table, const voi
   });
 }
 
-// scale is for the GPU's sums in integers; here it is null.
+// scale and copies are for the GPU's sums: here there is no scale, and one sum a level.
 EXPORT int grid_table_grad(int64_t type, const void *x, const void *dy, const void *v, void *out, const void *,
-                           GRID_ARGUMENTS) {
+                           const int64_t *, GRID_ARGUMENTS) {
   return by_type(type, [&](auto *t) {
     using T = std::remove_pointer_t<decltype(t)>;
     using X = Wide<T>;

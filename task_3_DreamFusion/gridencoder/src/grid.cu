@@ -9,7 +9,7 @@
 constexpr int BLOCK = 256;
 constexpr unsigned WARP = 0xffffffff;
 
-// The corners of one thread of a pair: those c with c & 1 == upper, in ascending order.
+// The corners of one thread of a pair: those at the lower or the upper end of the first axis.
 template <int D, bool ALONG, class X>
 struct Side {
   uint32_t entry[1 << (D - 1)];
@@ -17,14 +17,17 @@ struct Side {
 
   __device__ __forceinline__ Side(const X *x, const X *v, const Level &level, bool smooth, int upper) {
     auto cell = cell_of<D>(x, level.resolution, smooth);
-    uint32_t entries[1 << D];
-    X w[1 << D];
-    entries_of(level, cell, entries);
-    weights_of<D, ALONG>(cell, v, w);
-    UNROLL
-    for (int c = 0; c < 1 << (D - 1); c++) {
-      entry[c] = upper ? entries[2 * c + 1] : entries[2 * c];
-      weight[c] = upper ? w[2 * c + 1] : w[2 * c];
+    uint32_t low[D], high[D];
+    terms_of(level, cell, low, high);
+    entry[0] = upper ? high[0] : low[0];
+    join_terms<D, 1>(level, low, high, entry);
+    X along[1 << (D - 1)];
+    weight[0] = upper ? cell.upper[0] : 1 - cell.upper[0];
+    if constexpr (ALONG) along[0] = upper ? v[0] * cell.slope[0] : -v[0] * cell.slope[0];
+    spread_weights<D, 1, ALONG>(cell, v, weight, along);
+    if constexpr (ALONG) {
+      UNROLL
+      for (int c = 0; c < 1 << (D - 1); c++) weight[c] = along[c];
     }
   }
 };
@@ -108,14 +111,22 @@ __global__ void __launch_bounds__(BLOCK)
   }
 }
 
+// Where many positions meet in few entries, additions wait for each other. So a small level has several sums, which the
+// blocks take in turn: the first in its place, the others behind the table, level after level.
+struct Copies {
+  int64_t of[MAX_LEVELS], begin[MAX_LEVELS];  // how many, and where the second begins
+};
+
 template <int D, bool ALONG, class T, int C, class Sum>
 __global__ void __launch_bounds__(BLOCK)
     table_grad(const Wide<T> *__restrict__ x, const T *__restrict__ dy, const Wide<T> *__restrict__ v, Sum sum,
-               int64_t n, const __grid_constant__ Grid grid) {
+               int64_t n, const __grid_constant__ Grid grid, const __grid_constant__ Copies copies) {
   using X = Wide<T>;
   int64_t thread = (int64_t)blockIdx.x * BLOCK + threadIdx.x, i = thread >> 1;
   int l = blockIdx.y, upper = thread & 1;
   if (i >= n) return;
+  int64_t turn = copies.of[l] > 1 ? blockIdx.x % copies.of[l] : 0, shift = 0;
+  if (turn) shift = copies.begin[l] + (turn - 1) * grid.level[l].size - grid.level[l].offset;
   Side<D, ALONG, X> side(x + i * D, v + i * D, grid.level[l], grid.smooth, upper);
   for (int first = 0; first < grid.features; first += C) {
     X g[C];
@@ -126,34 +137,59 @@ __global__ void __launch_bounds__(BLOCK)
       X part[C];
       UNROLL
       for (int f = 0; f < C; f++) part[f] = side.weight[c] * g[f];
-      sum.template add<C>((int64_t)side.entry[c] * grid.features + first, part);
+      sum.template add<C>((side.entry[c] + shift) * grid.features + first, part);
     }
   }
 }
 
-// (rows, columns) to (columns, rows), by squares that are turned in shared memory: both sides in whole lines.
-constexpr int SQUARE = 32, STRIP = 8;
+// Adds the further sums of the small levels to the first.
+template <class V>
+__global__ void __launch_bounds__(BLOCK)
+    gather(V *__restrict__ out, const __grid_constant__ Grid grid, const __grid_constant__ Copies copies) {
+  int64_t k = (int64_t)blockIdx.x * BLOCK + threadIdx.x;
+  int l = blockIdx.y;
+  int64_t count = (int64_t)grid.level[l].size * grid.features;
+  if (copies.of[l] < 2 || k >= count) return;
+  V total = out[(int64_t)grid.level[l].offset * grid.features + k];
+  for (int64_t turn = 1; turn < copies.of[l]; turn++)
+    total += out[copies.begin[l] * grid.features + (turn - 1) * count + k];
+  out[(int64_t)grid.level[l].offset * grid.features + k] = total;
+}
+
+// (rows, columns) to (columns, rows), by tiles that are turned in shared memory: both sides in whole lines, and on that
+// of the result two values in one access.
+constexpr int TALL = 64, WIDE = 32, STRIP = 8;
 
 template <class T>
-__global__ void __launch_bounds__(SQUARE *STRIP)
+__global__ void __launch_bounds__(WIDE *STRIP)
     transpose(const T *__restrict__ from, T *__restrict__ to, int64_t rows, int64_t columns) {
-  __shared__ T square[SQUARE][SQUARE + 1];
-  int64_t top = (int64_t)blockIdx.x * SQUARE, left = (int64_t)blockIdx.y * SQUARE;
-  for (int k = threadIdx.y; k < SQUARE; k += STRIP)
+  __shared__ T tile[TALL][WIDE + 1];
+  int64_t top = (int64_t)blockIdx.x * TALL, left = (int64_t)blockIdx.y * WIDE;
+  UNROLL
+  for (int k = threadIdx.y; k < TALL; k += STRIP)
     if (top + k < rows && left + threadIdx.x < columns)
-      square[k][threadIdx.x] = from[(top + k) * columns + left + threadIdx.x];
+      tile[k][threadIdx.x] = from[(top + k) * columns + left + threadIdx.x];
   __syncthreads();
-  for (int k = threadIdx.y; k < SQUARE; k += STRIP)
-    if (left + k < columns && top + threadIdx.x < rows)
-      to[(left + k) * rows + top + threadIdx.x] = square[threadIdx.x][k];
+  int64_t row = top + 2 * threadIdx.x;
+  UNROLL
+  for (int k = threadIdx.y; k < WIDE; k += STRIP) {
+    if (left + k >= columns || row >= rows) continue;
+    T *at = to + (left + k) * rows + row;
+    Pack<T, 2> pair{tile[2 * threadIdx.x][k], tile[2 * threadIdx.x + 1][k]};
+    if (rows % 2 == 0) *reinterpret_cast<Pack<T, 2> *>(at) = pair;
+    else {
+      at[0] = pair.value[0];
+      if (row + 1 < rows) at[1] = pair.value[1];
+    }
+  }
 }
 
 EXPORT int grid_transpose(int64_t type, const void *from, void *to, int64_t rows, int64_t columns, intptr_t where) {
   if (rows == 0 || columns == 0) return 0;
-  dim3 squares((unsigned)((rows + SQUARE - 1) / SQUARE), (unsigned)((columns + SQUARE - 1) / SQUARE));
+  dim3 tiles((unsigned)((rows + TALL - 1) / TALL), (unsigned)((columns + WIDE - 1) / WIDE));
   return by_type(type, [&](auto *t) {
     using T = std::remove_pointer_t<decltype(t)>;
-    transpose<T><<<squares, dim3(SQUARE, STRIP), 0, (cudaStream_t)where>>>((const T *)from, (T *)to, rows, columns);
+    transpose<T><<<tiles, dim3(WIDE, STRIP), 0, (cudaStream_t)where>>>((const T *)from, (T *)to, rows, columns);
     return (int)cudaGetLastError();
   });
 }
@@ -188,10 +224,19 @@ EXPORT int grid_encode(int64_t type, const void *x, const void *table, const voi
   });
 }
 
-// out is Wide<T>; or with a scale (a double on the device), int64 in units of 1 / scale.
+// out is Wide<T>; or with a scale (a double on the device), int64 in units of 1 / scale. copies: for each level, how
+// many sums it has; those beyond the first lie behind the table. All are 0 before.
 EXPORT int grid_table_grad(int64_t type, const void *x, const void *dy, const void *v, void *out, const void *scale,
-                           GRID_ARGUMENTS) {
+                           const int64_t *copies, GRID_ARGUMENTS) {
   if (n == 0) return 0;
+  Copies own;
+  int64_t end = offsets[levels], most = 0;
+  for (int64_t l = 0; l < levels; l++) {
+    own.of[l] = copies[l], own.begin[l] = end;
+    int64_t size = offsets[l + 1] - offsets[l];
+    end += (copies[l] - 1) * size;
+    if (copies[l] > 1 && size > most) most = size;
+  }
   return by_type(type, [&](auto *t) {
     using T = std::remove_pointer_t<decltype(t)>;
     using X = Wide<T>;
@@ -200,8 +245,13 @@ EXPORT int grid_table_grad(int64_t type, const void *x, const void *dy, const vo
         auto launch = [&](auto sum) {
           table_grad<decltype(d)::value, decltype(along)::value, T, decltype(c)::value>
               <<<blocks(2 * n, levels), BLOCK, 0, (cudaStream_t)where>>>((const X *)x, (const T *)dy, (const X *)v, sum,
-                                                                     n, GRID);
-          return (int)cudaGetLastError();
+                                                                     n, GRID, own);
+          auto code = cudaGetLastError();
+          if (most && !code) {
+            gather<<<blocks(most * features, levels), BLOCK, 0, (cudaStream_t)where>>>(sum.out, GRID, own);
+            code = cudaGetLastError();
+          }
+          return (int)code;
         };
         if (scale) return launch(IntegerSum{(unsigned long long *)out, (const double *)scale});
         return launch(FloatSum<X>{(X *)out});

@@ -92,23 +92,31 @@ HD X product(const Cell<D, X> &cell, int corner, int without, int and_without) {
   return p;
 }
 
-// The weights of all corners, or with a direction their derivatives along v.
-template <int D, bool ALONG, class X>
-HD void weights_of(const Cell<D, X> &cell, const X *v, X *out) {
-  X value[1 << D] = {1}, along[1 << D] = {0};  // of the axes so far
+// Takes the weights (value) of the corners of the axes before FIRST to those of all axes; `along`, with a direction, are
+// their derivatives along v.
+template <int D, int FIRST, bool ALONG, class X>
+HD void spread_weights(const Cell<D, X> &cell, const X *v, X *value, X *along) {
   UNROLL
-  for (int d = 0; d < D; d++) {
+  for (int d = FIRST; d < D; d++) {
     X upper = cell.upper[d], lower = 1 - upper, slope = ALONG ? v[d] * cell.slope[d] : X(0);
     UNROLL
-    for (int c = 0; c < 1 << d; c++) {
+    for (int c = 0; c < 1 << (d - FIRST); c++) {
+      int other = c | 1 << (d - FIRST);
       if constexpr (ALONG) {
-        along[c | 1 << d] = fma(along[c], upper, value[c] * slope);
+        along[other] = fma(along[c], upper, value[c] * slope);
         along[c] = fma(along[c], lower, -value[c] * slope);
       }
-      value[c | 1 << d] = value[c] * upper;
+      value[other] = value[c] * upper;
       value[c] *= lower;
     }
   }
+}
+
+// The weights of all corners, or with a direction their derivatives along v.
+template <int D, bool ALONG, class X>
+HD void weights_of(const Cell<D, X> &cell, const X *v, X *out) {
+  X value[1 << D] = {1}, along[1 << D] = {0};
+  spread_weights<D, 0, ALONG>(cell, v, value, along);
   UNROLL
   for (int c = 0; c < 1 << D; c++) out[c] = ALONG ? along[c] : value[c];
 }
@@ -125,31 +133,49 @@ HD X weight_slope(const Cell<D, X> &cell, int corner, const X *v, int d) {
   return sum;
 }
 
-// The entries of all corners of a cell in the whole table. Instant-NGP, equation 4; the fourth prime is ours.
+// What each axis adds to the number of an entry, at the lower and at the upper corner of a cell. Instant-NGP, equation 4;
+// the fourth prime is ours.
 template <int D, class X>
-HD void entries_of(const Level &level, const Cell<D, X> &cell, uint32_t *out) {
+HD void terms_of(const Level &level, const Cell<D, X> &cell, uint32_t *low, uint32_t *high) {
   constexpr uint32_t primes[4] = {1u, 2654435761u, 805459861u, 3674653429u};
-  bool hashed = level.side < 0;
   uint32_t stride = 1, width = level.side ? (uint32_t)level.side : (uint32_t)level.resolution + 1;
-  out[0] = 0;
   UNROLL
   for (int d = 0; d < D; d++) {
-    uint32_t at = (uint32_t)cell.corner[d], low, high;
-    if (hashed) {
-      low = at * primes[d], high = low + primes[d];
+    uint32_t at = (uint32_t)cell.corner[d];
+    if (level.side < 0) {
+      low[d] = at * primes[d], high[d] = low[d] + primes[d];
     } else {
-      low = (level.side ? at % width : at) * stride;
-      high = (level.side ? (at + 1) % width : at + 1) * stride;
+      low[d] = (level.side ? at % width : at) * stride;
+      high[d] = (level.side ? (at + 1) % width : at + 1) * stride;
       stride *= width;
     }
+  }
+}
+
+// Takes the term of the axes before FIRST, in out[0], to the entries in the whole table of all corners of the others.
+template <int D, int FIRST>
+HD void join_terms(const Level &level, const uint32_t *low, const uint32_t *high, uint32_t *out) {
+  bool hashed = level.side < 0;
+  UNROLL
+  for (int d = FIRST; d < D; d++) {
     UNROLL
-    for (int c = 0; c < 1 << d; c++) {
-      out[c | 1 << d] = hashed ? out[c] ^ high : out[c] + high;
-      out[c] = hashed ? out[c] ^ low : out[c] + low;
+    for (int c = 0; c < 1 << (d - FIRST); c++) {
+      int other = c | 1 << (d - FIRST);
+      out[other] = hashed ? out[c] ^ high[d] : out[c] + high[d];
+      out[c] = hashed ? out[c] ^ low[d] : out[c] + low[d];
     }
   }
   UNROLL
-  for (int c = 0; c < 1 << D; c++) out[c] = level.offset + (hashed ? out[c] & (level.size - 1) : out[c]);
+  for (int c = 0; c < 1 << (D - FIRST); c++) out[c] = level.offset + (hashed ? out[c] & (level.size - 1) : out[c]);
+}
+
+// The entries of all corners of a cell.
+template <int D, class X>
+HD void entries_of(const Level &level, const Cell<D, X> &cell, uint32_t *out) {
+  uint32_t low[D], high[D];
+  terms_of(level, cell, low, high);
+  out[0] = 0;
+  join_terms<D, 0>(level, low, high, out);
 }
 
 // One position: the gradient of <dy, y> in x, or with a direction that of <dy, dy/dx v>. dy is (levels, F, n).
