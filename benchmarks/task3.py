@@ -43,7 +43,7 @@ from task_3_DreamFusion import main as program
 from task_3_DreamFusion.nerf import checkpoint
 from task_3_DreamFusion.nerf.provider import orbit
 from task_3_DreamFusion.nerf.sd import StableDiffusion
-from task_3_DreamFusion.nerf.utils import Settings, Trainer
+from task_3_DreamFusion.nerf.utils import Settings, Trainer, TrainingError
 
 PROGRAM = notebooks.ROOT / "task_3_DreamFusion" / "main.py"
 PICTURES = notebooks.ROOT / "outputs" / "benchmarks" / "task3"
@@ -155,12 +155,17 @@ def take_gpu(free: Any) -> None:
 
 
 def made_object(text: str, reduced: bool) -> tuple[list[bool], list[bool], list[Any]]:
-    """What the judge reads right of an object from all sides, as `read` has it, and the pictures."""
+    """What the judge reads right of an object from all sides, as `read` has it, and the pictures. A run that gives up
+    has nothing right, and blank pictures."""
     guidance, judge = model_and_judge()
     with tempfile.TemporaryDirectory() as folder:
         trainer = trained(text, guidance, Path(folder), **(SHORT if reduced else {}))
-        while trainer.step < trainer.settings.iters:
-            trainer.train_step()
+        try:
+            while trainer.step < trainer.settings.iters:
+                trainer.train_step()
+        except TrainingError as error:
+            print(f"{text}: {error}", flush=True)
+            return [False] * SIDES, [False] * SIDES, [to_pil(torch.ones(3, 256, 256))] * SIDES
         pictures = seen_from_all_sides(trainer)
     return *read(judge, pictures, TEXTS[text]), [to_pil(2 * picture - 1) for picture in pictures]
 

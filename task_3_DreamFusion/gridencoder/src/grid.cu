@@ -48,6 +48,7 @@ __device__ __forceinline__ void load(const T *from, X *to) {
 // Sums of floats: fast, but the order of the additions, and so the last digits, change from run to run.
 template <class X>
 struct FloatSum {
+  static constexpr bool JOINS = std::is_same_v<X, float>;
   X *out;
 
   template <int C>
@@ -73,6 +74,7 @@ struct FloatSum {
 
 // Sums of integers, in units of 1 / scale: the same in any order, bit for bit.
 struct IntegerSum {
+  static constexpr bool JOINS = false;
   unsigned long long *out;
   const double *scale;
 
@@ -124,7 +126,8 @@ __global__ void __launch_bounds__(BLOCK)
   using X = Wide<T>;
   int64_t thread = (int64_t)blockIdx.x * BLOCK + threadIdx.x, i = thread >> 1;
   int l = blockIdx.y, upper = thread & 1;
-  if (i >= n) return;
+  bool inside = i < n;
+  if (!inside) i = n - 1;  // stays, for the others to exchange with
   int64_t turn = copies.of[l] > 1 ? blockIdx.x % copies.of[l] : 0, shift = 0;
   if (turn) shift = copies.begin[l] + (turn - 1) * grid.level[l].size - grid.level[l].offset;
   Side<D, ALONG, X> side(x + i * D, v + i * D, grid.level[l], grid.smooth, upper);
@@ -137,7 +140,16 @@ __global__ void __launch_bounds__(BLOCK)
       X part[C];
       UNROLL
       for (int f = 0; f < C; f++) part[f] = side.weight[c] * g[f];
-      sum.template add<C>((side.entry[c] + shift) * grid.features + first, part);
+      if constexpr (Sum::JOINS && C == 2) {  // neighbours in one addition of four values, by the thread of the even entry
+        uint32_t other = __shfl_xor_sync(WARP, side.entry[c], 1);
+        X weight = __shfl_xor_sync(WARP, side.weight[c], 1);
+        if (grid.features == 2 && shift % 2 == 0 && (side.entry[c] ^ other) == 1) {
+          X four[4] = {part[0], part[1], weight * g[0], weight * g[1]};
+          if (inside && side.entry[c] % 2 == 0) sum.template add<4>((side.entry[c] + shift) * 2, four);
+          continue;
+        }
+      }
+      if (inside) sum.template add<C>((side.entry[c] + shift) * grid.features + first, part);
     }
   }
 }
