@@ -15,6 +15,7 @@ from task_3_DreamFusion.nerf.provider import Cameras
 from task_3_DreamFusion.raymarching import (
     LivingRays,
     Occupancy,
+    Samples,
     composite_rays,
     march_rays,
     morton3d_invert,
@@ -196,10 +197,24 @@ class Renderer(nn.Module):
     ) -> Rendered:
         """What rays (N, 3) see, with gradient. owners: (N,) which camera each belongs to, for the lights of `shading`
         and the colours `behind`, both (B, 3). generator: as `forward` has it."""
-        shading = shading or Shading()
+        return self.seen(self.march(origins, directions, generator), directions, owners, shading, behind)
+
+    def march(self, origins: Tensor, directions: Tensor, generator: torch.Generator) -> Samples:
+        """Where to ask the field along rays (N, 3)."""
         nears, fars = near_far(origins, directions, self.occupancy.box, least=0.05)
         starts = nears + self.step * torch.rand(len(nears), generator=generator).to(self.device, non_blocking=True)
-        samples = march_rays(origins, directions, starts, fars, self.occupancy, self.step)
+        return march_rays(origins, directions, starts, fars, self.occupancy, self.step)
+
+    def seen(
+        self,
+        samples: Samples,
+        directions: Tensor,
+        owners: Tensor,
+        shading: Shading | None = None,
+        behind: Tensor | None = None,
+    ) -> Rendered:
+        """What rays with these samples see; the other arguments as `along` has them."""
+        shading = shading or Shading()
         x, d = samples.positions, directions[samples.rays]
         sigmas, albedo = self.field(x)
         normals = self.field.normals(x, self.normal_step) if shading.needs_normals else None

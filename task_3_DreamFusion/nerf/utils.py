@@ -14,7 +14,7 @@ import json
 import math
 import signal
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -217,6 +217,31 @@ class Target:
         return cls(camera, state["picture"].to(device), shading, state["behind"])
 
 
+@dataclass(frozen=True)
+class Look:
+    """The pixels of targets that are lit in one way: their rays and colours, each (N, 3), target after target.
+
+    shading: with the lights of all targets. behind: the colours (B, 3) behind them, or None.
+    """
+
+    origins: Tensor
+    directions: Tensor
+    pixels: Tensor
+    shading: Shading
+    behind: Tensor | None
+
+    @classmethod
+    def of(cls, targets: Sequence[Target], size: int, device: torch.device) -> "Look":
+        """Those of `targets`, of size x size pixels each."""
+        rays = joined([target.camera for target in targets]).to(device).rays(size, size)
+        pictures = torch.stack([target.picture for target in targets]).permute(0, 2, 3, 1)
+        origins, directions, pixels = (part.reshape(-1, 3) for part in (*rays, pictures))
+        lights = [target.shading.lights for target in targets if target.shading.lights is not None]
+        shading = replace(targets[0].shading, lights=torch.cat(lights) if lights else None)
+        behind = [target.behind for target in targets if target.behind is not None]
+        return cls(origins, directions, pixels, shading, torch.stack(behind) if behind else None)
+
+
 class Trainer:
     """A run: its field, optimizer, averages and place on the disk.
 
@@ -320,33 +345,29 @@ class Trainer:
     def _learn_targets(self) -> dict[str, Tensor]:
         """Lets the field learn `reuse` times from random rays of the targets; returns the terms of the last time.
 
-        Rays that are lit in different ways are not mixed: each time has those of the targets that share a look.
+        Rays that are lit in different ways are not mixed: each time has those of the targets that share a look. All
+        rays are marched at once, since what is occupied stays as it is meanwhile.
         """
         s, device = self.settings, self.guidance.device
-        pools: dict[str, tuple[Tensor, ...]] = {}
-        terms: dict[str, Tensor] = {}
+        looks: dict[str, Look] = {}
+        times: list[tuple[Look, Tensor]] = []
         for _ in range(s.reuse):
             drawn = self.targets[int(torch.randint(len(self.targets), (), generator=self.generator))].shading
-            group = [target for target in self.targets if target.shading.look == drawn.look]
-            if drawn.look not in pools:
-                rays = joined([target.camera for target in group]).to(device).rays(s.size, s.size)
-                pictures = torch.stack([target.picture for target in group]).permute(0, 2, 3, 1)
-                pools[drawn.look] = tuple(part.reshape(-1, 3) for part in (*rays, pictures))
-            origins, directions, wanted = pools[drawn.look]
-            chosen = torch.randint(len(wanted), (s.rays,), generator=self.generator).to(device, non_blocking=True)
-            shading = drawn
-            if shading.lights is not None:
-                shading = replace(
-                    drawn, lights=torch.cat([t.shading.lights for t in group if t.shading.lights is not None])
-                )
-            behind = None
-            if s.background == "random":
-                behind = torch.stack([target.behind for target in group if target.behind is not None])
+            if drawn.look not in looks:
+                group = [target for target in self.targets if target.shading.look == drawn.look]
+                looks[drawn.look] = Look.of(group, s.size, device)
+            look = looks[drawn.look]
+            chosen = torch.randint(len(look.pixels), (s.rays,), generator=self.generator)
+            times.append((look, chosen.to(device, non_blocking=True)))
+        origins, directions = (
+            torch.cat([getattr(look, name)[chosen] for look, chosen in times]) for name in ("origins", "directions")
+        )
+        parts = self.renderer.march(origins, directions, self.generator).parts(s.rays)
+        terms: dict[str, Tensor] = {}
+        for samples, rays, (look, chosen) in zip(parts, directions.split(s.rays), times, strict=True):
             with self._precision():
-                rendered = self.renderer.along(
-                    origins[chosen], directions[chosen], chosen // s.size**2, self.generator, shading, behind
-                )
-            difference = (rendered.image - wanted[chosen]).square().mean()
+                rendered = self.renderer.seen(samples, rays, chosen // s.size**2, look.shading, look.behind)
+            difference = (rendered.image - look.pixels[chosen]).square().mean()
             terms = {"difference": difference.sqrt()} | self._learn(GAIN * difference, rendered)
         return terms
 

@@ -10,6 +10,7 @@ Its cells may be flattened boxes; the number along an axis is a power of two fro
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -61,6 +62,18 @@ class Samples(NamedTuple):
     ts: Tensor
     rays: Tensor
     spans: Tensor
+
+    def parts(self, rays: int) -> list[Samples]:
+        """The samples of `rays` rays at a time (of the last part fewer), each part as if it had been marched alone."""
+        count = len(self.spans)
+        ends = self.spans[[min(k + rays, count) - 1 for k in range(0, count, rays)]].sum(1).tolist()
+        found = []
+        for k, (begin, end) in enumerate(itertools.pairwise([0, *ends])):
+            spans = self.spans[k * rays : (k + 1) * rays]
+            spans = torch.stack([spans[:, 0] - begin, spans[:, 1]], 1)
+            rows = slice(begin, end)
+            found.append(Samples(self.positions[rows], self.ts[rows], self.rays[rows] - k * rays, spans))
+        return found
 
 
 class Composited(NamedTuple):

@@ -159,6 +159,16 @@ def test_same_layout_on_any_number_of_threads(compiled):
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
+@pytest.mark.parametrize("count", [1, 7, 50, 1000])
+def test_parts_are_marches_of_their_rays(path, count):
+    *rays, occupancy = scene(50)
+    parts = march_rays(*rays, occupancy, STEP).parts(count)
+    assert len(parts) == -(-50 // count)
+    for k, part in enumerate(parts):
+        alone = march_rays(*(of_all[k * count : (k + 1) * count] for of_all in rays), occupancy, STEP)
+        assert all(torch.equal(a, b) for a, b in zip(part, alone, strict=True))
+
+
 def test_nothing_to_find(path):
     origins, directions, starts, fars, _ = scene(20)
     empty = Occupancy(torch.zeros(64, dtype=torch.uint8), BOX)

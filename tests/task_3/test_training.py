@@ -202,12 +202,17 @@ def test_the_field_learns_what_the_targets_show(begin, monkeypatch):
     for _ in range(6):
         trainer.train_step()
     assert len(trainer.targets) == 5 and {target.shading.look for target in trainer.targets} == {"albedo", "lambertian"}
+    marched: list[tuple[torch.Tensor, ...]] = []
     asked: list[tuple[torch.Tensor, ...]] = []
-    along = trainer.renderer.along
-    monkeypatch.setattr(trainer.renderer, "along", lambda *args: asked.append(args) or along(*args))
+    march, seen = trainer.renderer.march, trainer.renderer.seen
+    monkeypatch.setattr(trainer.renderer, "march", lambda *args: marched.append(args) or march(*args))
+    monkeypatch.setattr(trainer.renderer, "seen", lambda *args: asked.append(args) or seen(*args))
     trainer._learn_targets()
+    [(all_origins, all_directions, _)] = marched
     assert len(asked) == trainer.settings.reuse
-    for origins, directions, owners, _, shading, _ in asked:
+    parts = (rays.split(trainer.settings.rays) for rays in (all_origins, all_directions))
+    for origins, directions, (_, its_directions, owners, shading, _) in zip(*parts, asked, strict=True):
+        assert torch.equal(directions, its_directions)
         group = [target for target in trainer.targets if target.shading.look == shading.look]
         assert owners.max() < len(group)
         for origin, direction, owner in zip(origins, directions, owners, strict=True):
