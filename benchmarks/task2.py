@@ -401,9 +401,10 @@ def memory_rows(reduced: bool) -> list[Row]:
 
 
 def peak(work: Callable[[], Any]) -> float:
-    """The most memory in use during `work`, in GB: of the GPU, or without one of this process."""
+    """The most memory in use during `work`, in GB: of the GPU, where what is recorded the first time is there before;
+    or without one of this process."""
+    work()
     if DEVICE.type != "cuda":
-        work()
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()

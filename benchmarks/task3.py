@@ -154,9 +154,9 @@ def take_gpu(free: Any) -> None:
         torch.cuda.set_device(free.get())
 
 
-def made_object(text: str, reduced: bool) -> tuple[list[bool], list[bool], list[Any]]:
-    """What the judge reads right of an object from all sides, as `read` has it, and the pictures. A run that gives up
-    has nothing right, and blank pictures."""
+def made_object(text: str, reduced: bool) -> tuple[list[bool], list[bool], list[Any], bool]:
+    """What the judge reads right of an object from all sides, as `read` has it, the pictures, and whether the run gave
+    up. Such a run has nothing right, and blank pictures."""
     guidance, judge = model_and_judge()
     with tempfile.TemporaryDirectory() as folder:
         trainer = trained(text, guidance, Path(folder), **(SHORT if reduced else {}))
@@ -165,9 +165,9 @@ def made_object(text: str, reduced: bool) -> tuple[list[bool], list[bool], list[
                 trainer.train_step()
         except TrainingError as error:
             print(f"{text}: {error}", flush=True)
-            return [False] * SIDES, [False] * SIDES, [to_pil(torch.ones(3, 256, 256))] * SIDES
+            return [False] * SIDES, [False] * SIDES, [to_pil(torch.ones(3, 256, 256))] * SIDES, True
         pictures = seen_from_all_sides(trainer)
-    return *read(judge, pictures, TEXTS[text]), [to_pil(2 * picture - 1) for picture in pictures]
+    return *read(judge, pictures, TEXTS[text]), [to_pil(2 * picture - 1) for picture in pictures], False
 
 
 def object_rows(reduced: bool) -> list[Row]:
@@ -176,14 +176,19 @@ def object_rows(reduced: bool) -> list[Row]:
     objects: list[bool] = []
     views: list[bool] = []
     sheet: list[Any] = []
+    lost = 0
     spawn = multiprocessing.get_context("spawn")
-    free, processes = spawn.Queue(), max(1, AT_ONCE * torch.cuda.device_count())
+    gpus = torch.cuda.device_count()
+    free, processes = spawn.Queue(), max(1, AT_ONCE * gpus)
     for k in range(processes):
-        free.put(k // AT_ONCE)
+        free.put(k % max(1, gpus))
     with ProcessPoolExecutor(processes, spawn, take_gpu, (free,)) as pool:
         found = pool.map(partial(made_object, reduced=reduced), texts)
-        for text, (right, sides, pictures) in zip(texts, tqdm(found, desc="texts", total=len(texts)), strict=True):
+        for text, (right, sides, pictures, gave_up) in zip(
+            texts, tqdm(found, desc="texts", total=len(texts)), strict=True
+        ):
             tqdm.write(f"{text}: object {sum(right)} of {SIDES}, view {sum(sides)}")
+            lost += gave_up
             objects += right
             views += sides if TEXTS[text] in WITH_FRONT else []
             sheet += pictures
@@ -197,7 +202,7 @@ def object_rows(reduced: bool) -> list[Row]:
     rows = [Row(f"{about}: object read right", share(objects), "%", ">=", 90.0)]
     if views:
         rows.append(Row(f"{about}: side read right, of things with a front", share(views), "%", ">=", 90.0))
-    return rows
+    return [*rows, Row(f"{about}: runs that gave up", lost, "")]
 
 
 # --- Speed and endurance

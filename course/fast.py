@@ -8,18 +8,12 @@ A denoiser that sees one picture at a time is made of a thousand small kernels, 
 longer than running it. A graph launches them all at once. Without a GPU the network runs as it is.
 """
 
-import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
-from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
-from diffusers.models.autoencoders import vae as parts
-from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from tqdm import tqdm
@@ -189,117 +183,6 @@ class Recording:
                 own.copy_(new, non_blocking=True)
         self.graph.replay()
         return pytree.tree_map_only(Tensor, torch.clone, self.outputs)
-
-
-def lighten(vae: AutoencoderKL) -> AutoencoderKL:
-    """An autoencoder that does not train, changed in place: it encodes and decodes faster on a GPU, with and without
-    gradient, and keeps a third for the gradient; its results agree within the noise of float16. On a CPU it stays as
-    it is.
-
-    Two layers stand out in a profile. Normalisation gives a block of threads to each group, 32 for one picture: most
-    of the GPU waits. Attention with one wide head goes back through a kernel made for many narrow ones: up to NARROW
-    latent pixels, plain products of matrices are faster. And of the three pictures that each convolution with the
-    norm and SiLU before it keeps, the first is enough.
-    """
-    if vae.device.type == "cuda":
-        economise(vae)
-        vae.set_attn_processor(WideHead())
-    return vae
-
-
-def economise(vae: AutoencoderKL) -> None:
-    """Puts `SpreadNorm` in place of all norms of an autoencoder, with the SiLU that follows, and `FixedConvolution` in
-    that of its convolutions."""
-    for layer in vae.modules():
-        if isinstance(layer, nn.GroupNorm):
-            layer.forward = partial(spread_norm, layer)
-        elif isinstance(layer, nn.Conv2d):
-            layer.__class__ = FixedConv2d
-    lit: list[nn.GroupNorm] = []
-    for layer in vae.modules():
-        if isinstance(layer, ResnetBlock2D):  # whose SiLU is for its norms alone: an autoencoder has no timestep
-            lit += [layer.norm1, layer.norm2]
-            layer.nonlinearity = nn.Identity()
-        elif isinstance(layer, parts.Encoder | parts.Decoder):
-            lit.append(layer.conv_norm_out)
-            layer.conv_act = nn.Identity()
-    for norm in lit:
-        norm.forward = partial(spread_norm, norm, silu=True)
-
-
-NARROW = 64 * 64  # latent pixels whose pairs are not too many to be kept: 34 MB for a picture in half precision
-
-
-class WideHead:
-    """The attention of an autoencoder, by products of matrices where its picture is small enough."""
-
-    def __init__(self) -> None:
-        self.small, self.large = AttnProcessor(), AttnProcessor2_0()
-
-    def __call__(self, attn: nn.Module, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        pixels = math.prod(hidden_states.shape[2:])
-        return (self.small if pixels <= NARROW else self.large)(attn, hidden_states, *args, **kwargs)
-
-
-def spread_norm(layer: nn.GroupNorm, x: Tensor, silu: bool = False) -> Tensor:
-    """What `layer` makes of x (B, C, ...), its moments worked out by the whole GPU, and then SiLU if `silu`."""
-    return SpreadNorm.apply(x, layer.weight, layer.bias, layer.num_groups, layer.eps, silu)
-
-
-class SpreadNorm(torch.autograd.Function):
-    """Group normalisation (Wu and He 2018) with torch's reductions, which split a sum over many blocks of threads; and
-    SiLU, whose input is worked out again for the gradient. Only x gets one: for networks that do not train."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool) -> Tensor:
-        x = x.contiguous()
-        batch, channels = x.shape[:2]
-        var, mean = torch.var_mean(x.view(batch, groups, -1), dim=2, correction=0)  # (B, G)
-        wide = torch.promote_types(x.dtype, torch.float32)
-        rstd = (var.to(wide) + eps).rsqrt()
-        scale = rstd.repeat_interleave(channels // groups, dim=1) * weight  # (B, C)
-        shift = bias - mean.repeat_interleave(channels // groups, dim=1) * scale
-        shape = (batch, channels, *[1] * (x.dim() - 2))
-        scale, shift = scale.to(x.dtype).view(shape), shift.to(x.dtype).view(shape)
-        ctx.save_for_backward(x, mean, rstd.to(x.dtype), weight, scale, shift)
-        ctx.groups, ctx.silu = groups, silu
-        y = torch.addcmul(shift, x, scale)
-        return nn.functional.silu(y, inplace=True) if silu else y
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, mean, rstd, weight, scale, shift = ctx.saved_tensors
-        if ctx.silu:
-            gradient = torch.ops.aten.silu_backward(gradient.contiguous(), torch.addcmul(shift, x, scale))
-        batch, channels, *size = x.shape
-        found = torch.ops.aten.native_group_norm_backward(
-            gradient.contiguous(), x, mean, rstd, weight, batch, channels, math.prod(size), ctx.groups,
-            (True, False, False),
-        )  # fmt: skip
-        return found[0], None, None, None, None, None
-
-
-class FixedConv2d(nn.Conv2d):
-    """A convolution whose weights do not train: for the gradient of its input it does not keep that input."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return FixedConvolution.apply(
-            x, self.weight, self.bias, (self.stride, self.padding, self.dilation, self.groups)
-        )
-
-
-class FixedConvolution(torch.autograd.Function):
-    """A convolution with a gradient of its input alone."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, how: tuple[Any, ...]) -> Tensor:
-        ctx.save_for_backward(weight)
-        ctx.size, ctx.how = x.shape, how
-        return nn.functional.conv2d(x, weight, bias, *how)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        return torch.nn.grad.conv2d_input(ctx.size, *ctx.saved_tensors, gradient, *ctx.how), None, None, None
 
 
 def make_room(graphs: dict[Any, Any]) -> None:

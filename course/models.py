@@ -270,7 +270,7 @@ class LatentEncoder(torch.nn.Module):
 
 
 class LatentDecoder(torch.nn.Module):
-    """And back."""
+    """Latents (B, C, h, w), not scaled, to pictures (B, 3, H, W), about in [-1, 1]."""
 
     def __init__(self, vae: Any) -> None:
         super().__init__()

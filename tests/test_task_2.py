@@ -278,9 +278,15 @@ def test_one_bad_window_does_not_spread(sd, monkeypatch):
         return own(a, b) * (math.inf if len(calls) == 2 else 1.0)
 
     monkeypatch.setattr(sd, "distance", once_bad)
-    with pytest.warns(CourseWarning, match="not finite") as caught:
-        found = sd.sample_latents(use_syncdiffusion=True, sync=sd.recommended()._replace(until=1.0))
+    with pytest.warns(CourseWarning, match="In 1 of 3 steps a gradient was not finite") as caught:
+        found = sd.sample_latents(use_syncdiffusion=True, sync=sd.recommended()._replace(until=1.0, every=1))
     assert found.isfinite().all() and len(caught) == 1 and len(calls) > 4
+
+
+def test_an_anchor_alone_has_nobody_to_lead(sd):
+    side = sd.model.image_size
+    alone = sd.sample_latents(width=side, use_syncdiffusion=True)
+    assert torch.equal(alone, sd.sample_latents(width=side))
 
 
 def test_nothing_keeps_a_gradient(sd):
@@ -301,7 +307,7 @@ def test_a_closed_decoder_knows_no_beginning(sd):
         assert (turned - around).abs().max() <= 1e-4
     with torch.no_grad():
         plain = sd.decode_latents(latents)
-    assert (plain.roll(4, dims=-1) - around).abs().max() > 1e-3  # and it differs from the plain one,
+    assert (plain - around).abs().max() > 1e-3  # and it differs from the plain one,
     assert torch.equal(sd.decode_latents(latents), plain)  # which is itself again afterwards
 
 
@@ -310,6 +316,28 @@ def test_a_closed_decoder_opens_again_after_an_error(sd, lesson):
         assert "forward" in vars(sd.vae.decoder.conv_in)
         1 / 0  # noqa: B018
     assert "forward" not in vars(sd.vae.decoder.conv_in)
+
+
+@pytest.mark.parametrize("stride", [1, 3, 8])
+def test_windows_of_a_ring_begin_somewhere_else_at_each_step(sd, lesson, monkeypatch, stride):
+    """And what is foreseen stays where it is: with a network that sees nothing, the noise is only scaled."""
+    began: list[torch.Tensor] = []
+    cut = lesson.cut
+    monkeypatch.setattr(lesson, "cut", lambda latents, views: began.append(latents) or cut(latents, views))
+    monkeypatch.setattr(sd, "predict_noise", lambda windows, *_: windows)
+    made = {closed: sd.sample_latents(stride=stride, closed=closed, num_sampling_steps=9) for closed in (True, False)}
+    noise_ = sd.draw_noise(*made[True].shape[-2:], lesson.SEED)
+
+    def offset(latents: torch.Tensor) -> int:
+        flat = lambda t: torch.nn.functional.normalize(t.flatten(), dim=0)
+        turns = [float(flat(latents) @ flat(noise_.roll(-k, dims=-1))) for k in range(noise_.shape[-1])]
+        assert max(turns) > 0.999
+        return turns.index(max(turns))
+
+    turned = [offset(latents) for latents in began[:9]]
+    assert all(0 <= k < stride for k in turned) and len(set(turned)) == min(stride, 9 - (stride == 8))
+    assert [offset(latents) for latents in began[9:]] == [0] * 9
+    assert offset(made[True]) == 0
 
 
 def test_turned_noise_makes_a_turned_panorama(sd, lesson):

@@ -302,7 +302,8 @@ def _table_grad(x: Tensor, dy: Tensor, v: Tensor | None, *settings: Any) -> Tens
 
 
 def _copies(size: int, positions: int) -> int:
-    """How many sums a level of so many entries has on a GPU: as many as it takes for few positions to meet in one."""
+    """How many sums a level of so many entries has on a GPU: a power of two, up to 16, so that in each about 64
+    corners of cells or fewer meet in an entry."""
     wanted = min(16, positions // (8 * size))
     return 1 << max(0, wanted.bit_length() - 1)
 

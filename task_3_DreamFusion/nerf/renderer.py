@@ -179,33 +179,20 @@ class Renderer(nn.Module):
         """
         origins, directions = (part.reshape(-1, 3) for part in cameras.to(self.device).rays(height, width))
         owners = torch.arange(len(cameras), device=self.device).repeat_interleave(height * width)
-        seen = self.along(origins, directions, owners, generator, shading, behind)
+        seen = self.render(self.march(origins, directions, generator), directions, owners, shading, behind)
 
         def picture(values: Tensor) -> Tensor:  # (B * H * W, C) to (B, C, H, W)
             return values.view(len(cameras), height, width, -1).permute(0, 3, 1, 2)
 
         return replace(seen, image=picture(seen.image), opacity=picture(seen.opacity), depth=picture(seen.depth))
 
-    def along(
-        self,
-        origins: Tensor,
-        directions: Tensor,
-        owners: Tensor,
-        generator: torch.Generator,
-        shading: Shading | None = None,
-        behind: Tensor | None = None,
-    ) -> Rendered:
-        """What rays (N, 3) see, with gradient. owners: (N,) which camera each belongs to, for the lights of `shading`
-        and the colours `behind`, both (B, 3). generator: as `forward` has it."""
-        return self.seen(self.march(origins, directions, generator), directions, owners, shading, behind)
-
     def march(self, origins: Tensor, directions: Tensor, generator: torch.Generator) -> Samples:
-        """Where to ask the field along rays (N, 3)."""
+        """Where to ask the field along rays (N, 3). generator: as `forward` has it."""
         nears, fars = near_far(origins, directions, self.occupancy.box, least=0.05)
         starts = nears + self.step * torch.rand(len(nears), generator=generator).to(self.device, non_blocking=True)
         return march_rays(origins, directions, starts, fars, self.occupancy, self.step)
 
-    def seen(
+    def render(
         self,
         samples: Samples,
         directions: Tensor,
@@ -213,7 +200,8 @@ class Renderer(nn.Module):
         shading: Shading | None = None,
         behind: Tensor | None = None,
     ) -> Rendered:
-        """What rays with these samples see; the other arguments as `along` has them."""
+        """What rays (N, 3) with these samples see, with gradient. owners: (N,) which camera each belongs to, for the
+        lights of `shading` and the colours `behind`, both (B, 3)."""
         shading = shading or Shading()
         x, d = samples.positions, directions[samples.rays]
         sigmas, albedo = self.field(x)

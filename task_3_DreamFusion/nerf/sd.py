@@ -24,7 +24,8 @@ from torch.nn import functional as F
 
 from course import checks
 from course.errors import CourseError
-from course.fast import fast, lighten
+from course.fast import fast
+from course.light import lighten
 from course.models import LatentDecoder, LatentEncoder, Model, load_pipeline
 
 VIEWS = ("front", "side", "back", "overhead")

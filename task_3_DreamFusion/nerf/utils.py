@@ -218,10 +218,10 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Look:
+class TargetRays:
     """The pixels of targets that are lit in one way: their rays and colours, each (N, 3), target after target.
 
-    shading: with the lights of all targets. behind: the colours (B, 3) behind them, or None.
+    shading: of the first, with the lights of all. behind: the colours (B, 3) behind them, or None.
     """
 
     origins: Tensor
@@ -231,7 +231,7 @@ class Look:
     behind: Tensor | None
 
     @classmethod
-    def of(cls, targets: Sequence[Target], size: int, device: torch.device) -> "Look":
+    def of(cls, targets: Sequence[Target], size: int, device: torch.device) -> "TargetRays":
         """Those of `targets`, of size x size pixels each."""
         rays = joined([target.camera for target in targets]).to(device).rays(size, size)
         pictures = torch.stack([target.picture for target in targets]).permute(0, 2, 3, 1)
@@ -324,7 +324,7 @@ class Trainer:
                 )
             terms = self._learn_targets()
         terms = {"opacity": rendered.opacity.mean(), "error": self.seen.error} | terms
-        values = torch.stack([term.detach().float() for term in terms.values()]).tolist()  # waits for the GPU once
+        values = torch.stack([term.detach().float() for term in terms.values()]).tolist()  # one wait for all of them
         told = dict(zip(terms, values, strict=True))
         self.opacities.append(told["opacity"])
         self.step += 1
@@ -349,13 +349,13 @@ class Trainer:
         rays are marched at once, since what is occupied stays as it is meanwhile.
         """
         s, device = self.settings, self.guidance.device
-        looks: dict[str, Look] = {}
-        times: list[tuple[Look, Tensor]] = []
+        looks: dict[str, TargetRays] = {}
+        times: list[tuple[TargetRays, Tensor]] = []
         for _ in range(s.reuse):
             drawn = self.targets[int(torch.randint(len(self.targets), (), generator=self.generator))].shading
             if drawn.look not in looks:
                 group = [target for target in self.targets if target.shading.look == drawn.look]
-                looks[drawn.look] = Look.of(group, s.size, device)
+                looks[drawn.look] = TargetRays.of(group, s.size, device)
             look = looks[drawn.look]
             chosen = torch.randint(len(look.pixels), (s.rays,), generator=self.generator)
             times.append((look, chosen.to(device, non_blocking=True)))
@@ -366,7 +366,7 @@ class Trainer:
         terms: dict[str, Tensor] = {}
         for samples, rays, (look, chosen) in zip(parts, directions.split(s.rays), times, strict=True):
             with self._precision():
-                rendered = self.renderer.seen(samples, rays, chosen // s.size**2, look.shading, look.behind)
+                rendered = self.renderer.render(samples, rays, chosen // s.size**2, look.shading, look.behind)
             difference = (rendered.image - look.pixels[chosen]).square().mean()
             terms = {"difference": difference.sqrt()} | self._learn(GAIN * difference, rendered)
         return terms

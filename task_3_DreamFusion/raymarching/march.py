@@ -63,16 +63,16 @@ class Samples(NamedTuple):
     rays: Tensor
     spans: Tensor
 
-    def parts(self, rays: int) -> list[Samples]:
-        """The samples of `rays` rays at a time (of the last part fewer), each part as if it had been marched alone."""
-        count = len(self.spans)
-        ends = self.spans[[min(k + rays, count) - 1 for k in range(0, count, rays)]].sum(1).tolist()
+    def parts(self, count: int) -> list[Samples]:
+        """What `march_rays` found along `count` rays at a time (of the last part fewer), each as if marched alone."""
+        total = len(self.spans)
+        last = torch.arange(count - 1, total + count - 1, count, device=self.spans.device).clamp_max(total - 1)
         found = []
-        for k, (begin, end) in enumerate(itertools.pairwise([0, *ends])):
-            spans = self.spans[k * rays : (k + 1) * rays]
+        for k, (begin, end) in enumerate(itertools.pairwise([0, *self.spans[last].sum(1).tolist()])):
+            spans = self.spans[k * count : (k + 1) * count]
             spans = torch.stack([spans[:, 0] - begin, spans[:, 1]], 1)
             rows = slice(begin, end)
-            found.append(Samples(self.positions[rows], self.ts[rows], self.rays[rows] - k * rays, spans))
+            found.append(Samples(self.positions[rows], self.ts[rows], self.rays[rows] - k * count, spans))
         return found
 
 

@@ -12,6 +12,8 @@ from course.pictures import to_pil
 from pocket.world import heldout_compositions, render, sample_scene
 from pocket.world.vocabulary import OBJECTS, VIEWS, view_word
 from task_3_DreamFusion import main as program
+from task_3_DreamFusion.nerf.sd import StableDiffusion
+from task_3_DreamFusion.nerf.utils import Trainer, TrainingError
 
 
 def test_the_texts_are_known_and_six_are_new_to_the_model():
@@ -51,6 +53,18 @@ def _is_plain_car(seed: int) -> bool:
     )
 
 
+def test_a_run_that_gives_up_has_nothing_right(tiny_folder, monkeypatch):
+    model = find_model(tiny_folder)
+    monkeypatch.setattr(task3, "model_and_judge", lambda: (StableDiffusion(model), Judge()))
+
+    def give_up(self: Trainer) -> None:
+        raise TrainingError("the field has become empty")
+
+    monkeypatch.setattr(Trainer, "train_step", give_up)
+    right, sides, pictures, gave_up = task3.made_object("a duck", reduced=True)
+    assert gave_up and right == sides == [False] * 8 and len(pictures) == 8
+
+
 @pytest.mark.parametrize("group", ["objects", "frames", "soak"])
 def test_a_rehearsal_stores_nothing(group, tiny_folder, tmp_path, monkeypatch, capsys):
     model = find_model(tiny_folder)
@@ -58,7 +72,7 @@ def test_a_rehearsal_stores_nothing(group, tiny_folder, tmp_path, monkeypatch, c
     monkeypatch.setattr(task3, "RESULTS", tmp_path)
     monkeypatch.setattr(task3, "PICTURES", tmp_path)
     rows = task3.main([group, "--reduced"])
-    assert rows and all(row.value == row.value and row.bar is not None for row in rows)
+    assert rows and all(row.value == row.value for row in rows) and rows[0].bar is not None
     assert "reduced, not stored" in capsys.readouterr().out and not (tmp_path / "task3.json").exists()
 
 

@@ -98,7 +98,8 @@ def test_rays_of_several_cameras_see_what_their_pictures_show(renderer):
     chosen = torch.randperm(2 * 16 * 16)[:100]
     lights = Shading("lambertian", torch.tensor([[0.0, 5.0, 0.0], [5.0, 0.0, 0.0]]))
     behind = torch.tensor([[0.1, 0.2, 0.3], [0.9, 0.8, 0.7]])
-    seen = renderer.along(origins[chosen], directions[chosen], chosen // 256, generator(), lights, behind)
+    samples = renderer.march(origins[chosen], directions[chosen], generator())
+    seen = renderer.render(samples, directions[chosen], chosen // 256, lights, behind)
     whole = renderer(cameras, 16, 16, generator(), lights, behind).image.permute(0, 2, 3, 1).reshape(-1, 3)
     assert seen.image.shape == (100, 3) and seen.opacity.shape == seen.depth.shape == (100, 1)
     assert (seen.image - whole[chosen]).abs().mean() < 0.03

@@ -41,6 +41,14 @@ def inputs(layout, n=6, dtype=torch.float64, table_dtype=None):
 # --- What it computes
 
 
+def test_small_levels_have_several_sums_on_a_gpu():
+    """As many as keep about 64 corners in an entry, a power of two, at most 16; a large level has one."""
+    layout, positions = GridLayout.make(), 2**20
+    found = [grid._copies(layout.size(level), positions) for level in range(layout.levels)]
+    assert found == [16, 8, 4] + [1] * 13
+    assert grid._copies(8, 0) == grid._copies(8, 63) == 1 and grid._copies(8, 128) == 2
+
+
 def test_layout_is_that_of_the_paper():
     """Table 1 and equations 2, 3: 16 levels from 16 to 2048, at most 2^19 entries."""
     layout = GridLayout.make()

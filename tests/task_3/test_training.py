@@ -204,9 +204,9 @@ def test_the_field_learns_what_the_targets_show(begin, monkeypatch):
     assert len(trainer.targets) == 5 and {target.shading.look for target in trainer.targets} == {"albedo", "lambertian"}
     marched: list[tuple[torch.Tensor, ...]] = []
     asked: list[tuple[torch.Tensor, ...]] = []
-    march, seen = trainer.renderer.march, trainer.renderer.seen
+    march, render = trainer.renderer.march, trainer.renderer.render
     monkeypatch.setattr(trainer.renderer, "march", lambda *args: marched.append(args) or march(*args))
-    monkeypatch.setattr(trainer.renderer, "seen", lambda *args: asked.append(args) or seen(*args))
+    monkeypatch.setattr(trainer.renderer, "render", lambda *args: asked.append(args) or render(*args))
     trainer._learn_targets()
     [(all_origins, all_directions, _)] = marched
     assert len(asked) == trainer.settings.reuse

@@ -48,21 +48,20 @@ __device__ __forceinline__ void load(const T *from, X *to) {
 // Sums of floats: fast, but the order of the additions, and so the last digits, change from run to run.
 template <class X>
 struct FloatSum {
-  static constexpr bool JOINS = std::is_same_v<X, float>;
+#if __CUDA_ARCH__ >= 900
+  static constexpr bool JOINS = std::is_same_v<X, float>;  // adds several values in one instruction
+#else
+  static constexpr bool JOINS = false;
+#endif
   X *out;
 
   template <int C>
   __device__ __forceinline__ void add(int64_t at, const X *value) const {
-#if __CUDA_ARCH__ >= 900
-    constexpr bool together = std::is_same_v<X, float>;
-#else
-    constexpr bool together = false;
-#endif
-    if constexpr (together && C == 4)
+    if constexpr (JOINS && C == 4)
       asm volatile("red.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(out + at)),
                    "f"(value[0]), "f"(value[1]), "f"(value[2]), "f"(value[3])
                    : "memory");
-    else if constexpr (together && C == 2)
+    else if constexpr (JOINS && C == 2)
       asm volatile("red.global.add.v2.f32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(out + at)), "f"(value[0]),
                    "f"(value[1])
                    : "memory");
@@ -141,12 +140,14 @@ __global__ void __launch_bounds__(BLOCK)
       UNROLL
       for (int f = 0; f < C; f++) part[f] = side.weight[c] * g[f];
       if constexpr (Sum::JOINS && C == 2) {  // neighbours in one addition of four values, by the thread of the even entry
-        uint32_t other = __shfl_xor_sync(WARP, side.entry[c], 1);
-        X weight = __shfl_xor_sync(WARP, side.weight[c], 1);
-        if (grid.features == 2 && shift % 2 == 0 && (side.entry[c] ^ other) == 1) {
-          X four[4] = {part[0], part[1], weight * g[0], weight * g[1]};
-          if (inside && side.entry[c] % 2 == 0) sum.template add<4>((side.entry[c] + shift) * 2, four);
-          continue;
+        if (grid.features == 2 && shift % 2 == 0) {
+          uint32_t other = __shfl_xor_sync(WARP, side.entry[c], 1);
+          X weight = __shfl_xor_sync(WARP, side.weight[c], 1);
+          if ((side.entry[c] ^ other) == 1) {
+            X four[4] = {part[0], part[1], weight * g[0], weight * g[1]};
+            if (inside && side.entry[c] % 2 == 0) sum.template add<4>((side.entry[c] + shift) * 2, four);
+            continue;
+          }
         }
       }
       if (inside) sum.template add<C>((side.entry[c] + shift) * grid.features + first, part);
@@ -170,21 +171,21 @@ __global__ void __launch_bounds__(BLOCK)
 
 // (rows, columns) to (columns, rows), by tiles that are turned in shared memory: both sides in whole lines, and on that
 // of the result two values in one access.
-constexpr int TALL = 64, WIDE = 32, STRIP = 8;
+constexpr int TILE_ROWS = 64, TILE_COLUMNS = 32, STRIP = 8;
 
 template <class T>
-__global__ void __launch_bounds__(WIDE *STRIP)
+__global__ void __launch_bounds__(TILE_COLUMNS *STRIP)
     transpose(const T *__restrict__ from, T *__restrict__ to, int64_t rows, int64_t columns) {
-  __shared__ T tile[TALL][WIDE + 1];
-  int64_t top = (int64_t)blockIdx.x * TALL, left = (int64_t)blockIdx.y * WIDE;
+  __shared__ T tile[TILE_ROWS][TILE_COLUMNS + 1];
+  int64_t top = (int64_t)blockIdx.x * TILE_ROWS, left = (int64_t)blockIdx.y * TILE_COLUMNS;
   UNROLL
-  for (int k = threadIdx.y; k < TALL; k += STRIP)
+  for (int k = threadIdx.y; k < TILE_ROWS; k += STRIP)
     if (top + k < rows && left + threadIdx.x < columns)
       tile[k][threadIdx.x] = from[(top + k) * columns + left + threadIdx.x];
   __syncthreads();
   int64_t row = top + 2 * threadIdx.x;
   UNROLL
-  for (int k = threadIdx.y; k < WIDE; k += STRIP) {
+  for (int k = threadIdx.y; k < TILE_COLUMNS; k += STRIP) {
     if (left + k >= columns || row >= rows) continue;
     T *at = to + (left + k) * rows + row;
     Pack<T, 2> pair{tile[2 * threadIdx.x][k], tile[2 * threadIdx.x + 1][k]};
@@ -198,10 +199,10 @@ __global__ void __launch_bounds__(WIDE *STRIP)
 
 EXPORT int grid_transpose(int64_t type, const void *from, void *to, int64_t rows, int64_t columns, intptr_t where) {
   if (rows == 0 || columns == 0) return 0;
-  dim3 tiles((unsigned)((rows + TALL - 1) / TALL), (unsigned)((columns + WIDE - 1) / WIDE));
+  dim3 tiles((unsigned)((rows + TILE_ROWS - 1) / TILE_ROWS), (unsigned)((columns + TILE_COLUMNS - 1) / TILE_COLUMNS));
   return by_type(type, [&](auto *t) {
     using T = std::remove_pointer_t<decltype(t)>;
-    transpose<T><<<tiles, dim3(WIDE, STRIP), 0, (cudaStream_t)where>>>((const T *)from, (T *)to, rows, columns);
+    transpose<T><<<tiles, dim3(TILE_COLUMNS, STRIP), 0, (cudaStream_t)where>>>((const T *)from, (T *)to, rows, columns);
     return (int)cudaGetLastError();
   });
 }
