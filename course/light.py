@@ -125,7 +125,7 @@ class FixedConv2d(nn.Conv2d):
 
 
 class FixedConvolution(torch.autograd.Function):
-    """A convolution with a gradient of its input alone."""
+    """A convolution with a gradient of its input alone. Not for mixed precision: input and weights are of one type."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, how: tuple[Any, ...]) -> Tensor:

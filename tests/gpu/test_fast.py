@@ -141,8 +141,11 @@ def test_a_light_autoencoder_says_the_same():
         own = x.clone().requires_grad_()
         found = vae.encode(own).latent_dist.mean
         found.backward(sent)
-        assert own.grad is not None
-        return [found.detach(), own.grad, vae.decode(found.detach()).sample]
+        latents = found.detach().requires_grad_()
+        picture = vae.decode(latents).sample
+        picture.backward(x)
+        assert own.grad is not None and latents.grad is not None
+        return [found.detach(), own.grad, picture.detach(), latents.grad]
 
     plain = both_ways()
     assert lighten(vae) is vae
