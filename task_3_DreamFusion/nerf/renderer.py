@@ -25,7 +25,7 @@ from task_3_DreamFusion.raymarching import (
 
 LOOKS = ("albedo", "lambertian", "textureless", "normals")
 OPAQUE = 0.01  # a cell is occupied if a step through it is at least so opaque
-ROUND, LONGEST = 32, 192  # samples a ray takes in a round of a finished picture: at first, and when few are left
+ROUND, LONGEST = 16, 64  # samples a ray takes in a round of a finished picture: at first, and when few are left
 PLAIN = 0.9  # behind a field without a background: white paper as a camera sees it, and as pocket draws it
 
 
