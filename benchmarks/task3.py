@@ -11,9 +11,9 @@ soak     ten thousand steps in half precision: no NaN, and no memory that grows;
 scaling  eight texts on two GPUs against one; wants two GPUs
 
 The kernels have a benchmark of their own, benchmarks.kernels. `--reduced` is a rehearsal with few and short runs: its
-rows are printed and not stored. Without a GPU the groups that want one run in this form. To try settings on objects,
-`--only "a horse" "a duck"` takes some of the texts, and `--set sparsity=4 perp_neg=1` changes fields of `Settings` and
-of the guidance's `Options`; such rows are not stored either.
+rows are printed and not stored. Without a GPU the groups that want one run in this form. To try something on objects,
+`--only "a horse" "a duck"` takes some of the texts, and `--given "--widen 0.4 --perp_neg 1"` options of main.py; such
+rows are not stored either.
 """
 
 import multiprocessing
@@ -25,7 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ from pocket.world.vocabulary import WITH_FRONT, view_word
 from task_3_DreamFusion import main as program
 from task_3_DreamFusion.nerf import checkpoint
 from task_3_DreamFusion.nerf.provider import orbit
-from task_3_DreamFusion.nerf.sd import Options, StableDiffusion
+from task_3_DreamFusion.nerf.sd import StableDiffusion
 from task_3_DreamFusion.nerf.utils import Settings, Trainer, TrainingError
 
 PROGRAM = notebooks.ROOT / "task_3_DreamFusion" / "main.py"
@@ -69,7 +69,12 @@ TEXTS = (
 )
 SIDES, FIRST = 8, 22.5  # views around, none at the border of two view words
 AT_ONCE = 3  # objects that a GPU trains at one time: one alone waits for launches most of the time
-SHORT = {"iters": 2, "size": 16, "rays": 64, "steps": 24}  # of a rehearsal, and the same for the command
+SHORT: dict[str, Any] = {
+    "iters": 2,
+    "size": 16,
+    "rays": 64,
+    "steps": 24,
+}  # of a rehearsal, and the same for the command
 SHORT_COMMAND = "--iters 2 --size 16 --rays 64 --max_steps 24 --frames 2 --video_size 32 --no-save_mesh".split()
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -90,9 +95,11 @@ def read(judge: Judge, pictures: Sequence[Tensor], thing: str) -> tuple[list[boo
     return objects, [reading["view"] == word for reading, word in zip(readings, words, strict=True)]
 
 
-def trained(text: str, guidance: StableDiffusion, workspace: Path, **changes: Any) -> Trainer:
-    """A run with the settings that main.py has for this model and device, ready to train."""
-    settings = program.settings_of(program.parser().parse_args([]), program.preset_of(guidance.model), text)
+def trained(
+    text: str, guidance: StableDiffusion, workspace: Path, given: Sequence[str] = (), **changes: Any
+) -> Trainer:
+    """A run with the settings that main.py has for this model and device and these options, ready to train."""
+    settings = program.settings_of(program.parser().parse_args(given), program.preset_of(guidance.model), text)
     return Trainer(replace(settings, **changes), guidance, workspace, half=DEVICE.type == "cuda")
 
 
@@ -145,34 +152,11 @@ def command_rows(on_gpu: bool, reduced: bool) -> list[Row]:
 # --- Many objects
 
 
-@dataclass(frozen=True)
-class Trial:
-    """What `objects` makes: which texts, and what is changed of the run's settings and of the guidance's options."""
-
-    texts: tuple[str, ...] = tuple(TEXTS)
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, only: Sequence[str], changes: Sequence[str]) -> "Trial":
-        """From texts and pairs such as "sparsity=4". Raises ValueError that says what cannot be."""
-        if unknown := set(only) - set(TEXTS):
-            raise ValueError(f"no text {', '.join(map(repr, sorted(unknown)))}: choose from {', '.join(TEXTS)}")
-        known = [{f.name: f.default for f in fields(kind)} for kind in (Settings, Options)]
-        found: list[dict[str, Any]] = [{}, {}]
-        for pair in changes:
-            name, equals, value = pair.partition("=")
-            places = [k for k in (0, 1) if name in known[k]]
-            if not equals or not places:
-                raise ValueError(f"{pair!r} is no NAME=VALUE of Settings or Options")
-            default = known[places[0]][name]
-            found[places[0]][name] = type(default)(value) if isinstance(default, int | float | str) else value
-        return cls(tuple(only) or tuple(TEXTS), *found)
-
-
 @cache
-def model_and_judge(options: Options) -> tuple[StableDiffusion, Judge]:
-    return StableDiffusion(find_model("pocket"), options), Judge(DEVICE)
+def model_and_judge(given: tuple[str, ...]) -> tuple[StableDiffusion, Judge]:
+    model = find_model("pocket")
+    options = program.options_of(program.parser().parse_args(given), program.preset_of(model))
+    return StableDiffusion(model, options), Judge(DEVICE)
 
 
 def take_gpu(free: Any) -> None:
@@ -181,12 +165,12 @@ def take_gpu(free: Any) -> None:
         torch.cuda.set_device(free.get())
 
 
-def made_object(text: str, reduced: bool, trial: Trial = Trial()) -> tuple[list[bool], list[bool], list[Any], bool]:
+def made_object(text: str, reduced: bool, given: tuple[str, ...] = ()) -> tuple[list[bool], list[bool], list, bool]:
     """What the judge reads right of an object from all sides, as `read` has it, the pictures, and whether the run gave
     up. Such a run has nothing right, and blank pictures."""
-    guidance, judge = model_and_judge(replace(Options(), **trial.options))
+    guidance, judge = model_and_judge(given)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = trained(text, guidance, Path(folder), **{**(SHORT if reduced else {}), **trial.settings})
+        trainer = trained(text, guidance, Path(folder), given, **(SHORT if reduced else {}))
         try:
             while trainer.step < trainer.settings.iters:
                 trainer.train_step()
@@ -197,9 +181,9 @@ def made_object(text: str, reduced: bool, trial: Trial = Trial()) -> tuple[list[
     return *read(judge, pictures, TEXTS[text]), [to_pil(2 * picture - 1) for picture in pictures], False
 
 
-def object_rows(reduced: bool, trial: Trial = Trial()) -> list[Row]:
-    """All GPUs share the texts, by AT_ONCE processes on each."""
-    texts = trial.texts[:2] if reduced else trial.texts
+def object_rows(reduced: bool, only: Sequence[str] = (), given: tuple[str, ...] = ()) -> list[Row]:
+    """All GPUs share the texts, by AT_ONCE processes on each. only: these texts. given: options of main.py."""
+    texts = list(only or TEXTS)[: 2 if reduced else None]
     objects: list[bool] = []
     views: list[bool] = []
     sheet: list[Any] = []
@@ -210,7 +194,7 @@ def object_rows(reduced: bool, trial: Trial = Trial()) -> list[Row]:
     for k in range(processes):
         free.put(k % max(1, gpus))
     with ProcessPoolExecutor(processes, spawn, take_gpu, (free,)) as pool:
-        found = pool.map(partial(made_object, reduced=reduced, trial=trial), texts)
+        found = pool.map(partial(made_object, reduced=reduced, given=given), texts)
         for text, (right, sides, pictures, gave_up) in zip(
             texts, tqdm(found, desc="texts", total=len(texts)), strict=True
         ):
@@ -337,20 +321,18 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     """Measures the groups asked for (default: all), prints their tables, stores full ones, and returns all rows."""
     parser = command_line("benchmarks.task3", __doc__, GROUPS)
     parser.add_argument("--reduced", action="store_true", help="a rehearsal, of which nothing is stored")
-    parser.add_argument("--only", nargs="+", default=[], metavar="TEXT", help="objects: these texts alone")
-    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="objects: settings to try")
+    parser.add_argument("--only", nargs="+", default=[], metavar="TEXT", choices=TEXTS, help="objects: these texts")
+    parser.add_argument("--given", type=str.split, default=[], metavar="OPTIONS", help="objects: options of main.py")
     args = parse(parser, GROUPS, arguments)
-    if (args.only or args.set) and args.groups != ["objects"]:
-        parser.error("--only and --set are for objects alone: python -m benchmarks.task3 objects ...")
-    try:
-        trial = Trial.of(args.only, args.set)
-    except ValueError as error:
-        parser.error(str(error))
+    given, tried = tuple(args.given), bool(args.only or args.given)
+    if tried and args.groups != ["objects"]:
+        parser.error("--only and --given are for objects alone: python -m benchmarks.task3 objects ...")
+    program.check(program.parser().parse_args(given))
     everything: list[Row] = []
     for name in args.groups:
         reduced = args.reduced or (name in ON_GPU and DEVICE.type != "cuda")
-        results = None if reduced or args.only or args.set else RESULTS / "task3.json"
-        work = partial(object_rows, reduced, trial) if name == "objects" else partial(GROUPS[name], reduced)
+        results = None if reduced or tried else RESULTS / "task3.json"
+        work = partial(object_rows, reduced, args.only, given) if name == "objects" else partial(GROUPS[name], reduced)
         everything += report(f"python -m benchmarks.task3 {name}", work, results)
     return everything
 

@@ -56,7 +56,7 @@ def _is_plain_car(seed: int) -> bool:
 
 def test_a_run_that_gives_up_has_nothing_right(tiny_folder, monkeypatch):
     model = find_model(tiny_folder)
-    monkeypatch.setattr(task3, "model_and_judge", lambda options: (StableDiffusion(model, options), Judge()))
+    monkeypatch.setattr(task3, "model_and_judge", lambda given: (StableDiffusion(model), Judge()))
 
     def give_up(self: Trainer) -> None:
         raise TrainingError("the field has become empty")
@@ -66,23 +66,22 @@ def test_a_run_that_gives_up_has_nothing_right(tiny_folder, monkeypatch):
     assert gave_up and right == sides == [False] * 8 and len(pictures) == 8
 
 
-def test_settings_are_tried_on_some_texts(monkeypatch, tmp_path, capsys):
+def test_options_are_tried_on_some_texts(tiny_folder, monkeypatch, tmp_path, capsys):
     """And their rows are not stored, nor taken for those of the defaults."""
-    trial = task3.Trial.of(["a duck"], ["sparsity=4", "perp_neg=1.5", "iters=7", "backbone=vanilla"])
-    assert trial.texts == ("a duck",) and trial.options == {"perp_neg": 1.5}
-    assert trial.settings == {"sparsity": 4.0, "iters": 7, "backbone": "vanilla"}
-    assert task3.Trial.of([], []) == task3.Trial()
+    guidance, given = StableDiffusion(find_model(tiny_folder)), ("--widen", "0.4", "--lambda_opacity", "4")
+    settings = task3.trained("a duck", guidance, tmp_path / "run", given, iters=7).settings
+    assert (settings.widen, settings.sparsity, settings.iters) == (0.4, 4.0, 7)
     seen = []
     row = Row("objects", 1.0, "%", ">=", 0.0)
-    monkeypatch.setattr(task3, "object_rows", lambda reduced, trial: seen.append(trial) or [row])
-    monkeypatch.setattr(task3, "RESULTS", tmp_path)
-    task3.main(["objects", "--only", "a duck", "--set", "sparsity=4"])
-    assert seen == [task3.Trial.of(["a duck"], ["sparsity=4"])] and not list(tmp_path.iterdir())
-    for wrong in (["objects", "--only", "a whale"], ["objects", "--set", "weight=3"], ["soak", "--set", "sparsity=4"]):
+    monkeypatch.setattr(task3, "object_rows", lambda *asked: seen.append(asked) or [row])
+    monkeypatch.setattr(task3, "RESULTS", tmp_path / "results")
+    task3.main(["objects", "--only", "a duck", "--given", "--widen 0.4 --lambda_opacity 4"])
+    assert seen == [(False, ["a duck"], given)] and not (tmp_path / "results").exists()
+    for wrong in (["objects", "--only", "a whale"], ["objects", "--given", "--weight 3"], ["soak", "--only", "a duck"]):
         with pytest.raises(SystemExit):
             task3.main(wrong)
     said = capsys.readouterr().err
-    assert "no text 'a whale'" in said and "'weight=3' is no NAME=VALUE" in said and "for objects alone" in said
+    assert "'a whale'" in said and "--weight" in said and "for objects alone" in said
 
 
 @pytest.mark.parametrize("group", ["objects", "frames", "soak"])
