@@ -14,9 +14,15 @@ condition's own source, the render after it went through the autoencoder.
 
 The estimators and the judge took no part in making the pictures. Fewer pictures, or another guidance, print rows
 and store none.
+
+`cost` says what the networks weigh, and what training them took. `two` trains one for edges from scratch on two GPUs,
+from the conditions in --work, and measures it as `canny` does; it is left out where there are no two.
 """
 
 import json
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -146,9 +152,10 @@ class Benchmark:
                 found.append(((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu())
         return torch.cat(found)
 
-    def steered(self, kind: str) -> Tensor:
-        """Pictures with control."""
-        controlnet = ControlNetModel.from_pretrained(self.weights / "controlnet" / kind).to(self.device)
+    def steered(self, kind: str, folder: Path | None = None) -> Tensor:
+        """Pictures with control, by the shipped network or that in a folder."""
+        folder = folder or self.weights / "controlnet" / kind
+        controlnet = ControlNetModel.from_pretrained(folder).to(self.device)
         pipe = StableDiffusionControlNetPipeline(
             **self.pipe.components, controlnet=controlnet, requires_safety_checker=False
         )
@@ -238,6 +245,34 @@ def cost_rows(b: Benchmark) -> list[Row]:
     return rows
 
 
+def two_rows(b: Benchmark, conditions: Path, toy: bool = False) -> list[Row]:
+    """A ControlNet for edges trained from scratch by two processes, with the stage's own settings: what that takes, and
+    whether it controls as well. conditions: what the stage of this name left. toy: a rehearsal by one, with too
+    few conditions to share out."""
+    if torch.cuda.device_count() < 2 and not toy:
+        print("two needs two GPUs: left out")
+        return []
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        if not toy:
+            (work / "conditions").symlink_to(conditions.resolve())
+        command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={1 if toy else 2}", "--standalone"]
+        command += ["-m", "pocket.train", "controlnet", "--condition", "canny", "--work", str(work)]
+        command += ["--smoke"] if toy else []
+        subprocess.run([*command, "--weights", str(b.weights)], check=True)
+        run = json.loads((work / "controlnet-canny" / "curve.json").read_text())
+        steered = b.steered("canny", work / "controlnet-canny" / "weights")
+    where = f"{run['processes']} x {run['device']}"
+    value, free = (b.fit("canny", images) for images in (steered, b.free))
+    about = "a ControlNet for edges, trained from scratch on two GPUs"
+    return [
+        Row(f"{about}: time", round(run["seconds"] / 60, 2), "minutes", "<=", 5.0, where),
+        Row(f"{about}: F1 within {WITHIN} pixels", round(value, 3), "", ">=", BARS["canny"], where),
+        Row(f"{about}: against no control", round(value / max(free, 1e-6), 2), "x", ">=", 3.0, where),
+        Row(f"{about}: object right", round(b.object_right(steered), 2), "%", ">=", 90.0, where),
+    ]
+
+
 def sheet_line(kind: str, b: Benchmark, steered: Tensor, scenes: int = 2) -> list[np.ndarray]:
     """For some scenes: the render, its condition, the picture made by it, and what is read from that picture."""
     show: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -254,7 +289,7 @@ def sheet_line(kind: str, b: Benchmark, steered: Tensor, scenes: int = 2) -> lis
 
 def main(arguments: list[str] | None = None) -> list[Row]:
     """Measures what is asked for, prints and stores its rows and returns them."""
-    groups = (*CONDITIONS, "cost")
+    groups = (*CONDITIONS, "cost", "two")
     parser = command_line("benchmarks.control", __doc__, groups)
     parser.add_argument(
         "--pictures", type=int, default=PICTURES, help="fewer give rows that are printed, but not stored"
@@ -264,6 +299,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     )
     parser.add_argument("--weights", type=Path, default=Path("pocket/weights"))
     parser.add_argument("--results", type=Path, default=RESULTS / "task1.json")
+    parser.add_argument("--work", type=Path, default=Path("outputs/pocket"), help="two: holds the conditions")
     args = parse(parser, groups, arguments)
     if args.pictures < 1:
         parser.error(f"--pictures is 1 at least, not {args.pictures}")
@@ -278,8 +314,9 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     b = Benchmark(args.weights, device, args.pictures, args.guidance)
     full, everything = args.pictures >= PICTURES and args.guidance == GUIDANCE, []
+    others = {"cost": partial(cost_rows, b), "two": partial(two_rows, b, args.work / "conditions")}
     for group in asked:
-        work = partial(cost_rows, b) if group == "cost" else partial(kind_rows, group, b)
+        work = others.get(group) or partial(kind_rows, group, b)
         results = args.results if full or group == "cost" else None
         everything += report(f"python -m benchmarks.control {group}", work, results)
     if full and set(CONDITIONS) <= set(asked):

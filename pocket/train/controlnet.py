@@ -40,6 +40,7 @@ BATCH = 256
 # The rate of what was copied, and of what starts at zero or at random and has further to go.
 COPIED_RATE, NEW_RATE = 3e-4, 1e-3
 OBJECTS_COUNT = 3.0  # times: they are a fifth of a picture, and what people want to steer
+MINUTES, MINUTES_OF_SEVERAL = 7.0, 4.5  # on one GPU and on more of them, compiling included
 STRIP, STRIP_SIDE = "strip.jpg", 96  # its file, and the side of one of its pictures in pixels
 STRIP_STEPS = (0, 50, 100, 150, 200, 300, 400, 600, 800, 1200, 1600, 2400, 3200, 4800, 6400, 9600)
 
@@ -270,7 +271,8 @@ def main(run: common.Run) -> None:
     )
     optimizer = common.adamw(copied, lr=COPIED_RATE)
     optimizer.add_param_group({"params": common.trainable(new), "lr": NEW_RATE})
-    limits: dict[str, Any] = {"steps": 2, "minutes": 1.0} if run.smoke else {"steps": 100_000, "minutes": 7.0}
+    longest = MINUTES if run.processes == 1 else MINUTES_OF_SEVERAL
+    limits: dict[str, Any] = {"steps": 2, "minutes": 1.0} if run.smoke else {"steps": 100_000, "minutes": longest}
     warmup = min(200, (run.steps or limits["steps"]) // 10)  # a toy run has no time for more
     save = partial(common.save_plain, controlnet)
     common.train(run, trainee, optimizer, loss_fn, save, warmup=warmup, began=began, **limits)

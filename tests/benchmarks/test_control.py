@@ -131,6 +131,16 @@ def test_the_benchmark_runs_and_a_reduced_one_stores_only_what_does_not_count_pi
     assert {row["figure"] for row in stored} >= {"size of controlnet/canny", "size of estimators"}
 
 
+@pytest.mark.slow
+def test_a_network_that_several_train_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(control, "STEPS", 1)
+    b = control.Benchmark(control.Path("pocket/weights"), torch.device("cpu"), pictures=2)
+    assert control.two_rows(b, tmp_path) == []  # wants GPUs
+    rows = control.two_rows(b, tmp_path, toy=True)
+    assert [(row.bar, row.machine) for row in rows] == [(bar, "1 x cpu") for bar in (5.0, 0.6, 3.0, 90.0)]
+    assert 0 < rows[0].value < 5 and not (tmp_path / "conditions").exists()
+
+
 def test_guidance_is_the_lessons():
     lesson = notebooks.read(notebooks.ROOT / "task_1_3_ControlNet.ipynb")
     assert notebooks.definitions(lesson, {}).GUIDANCE_SCALE == control.GUIDANCE
