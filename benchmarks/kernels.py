@@ -3,16 +3,26 @@ results/task3.json.
 
 accuracy   every kernel beside the float64 reference: norm of the difference over norm; the same result in every run
 grid       2^20 random points, 16 levels of 2 features, 2^19 entries, half: time, and what goes through the caches
+cache      that forward pass under Nsight Compute: what goes through the second-level cache, of what it can carry
 march      64 x 64 rays of a training step, forward and backward, and the rounds of a 512 x 512 picture
+sanitizer  errors that compute-sanitizer finds while the GPU's tests of the kernels run: of memory, and races
 
 They run on the GPU if there is one, else on the CPU (--device chooses). On the CPU accuracy is the whole measurement,
-and stored as such; grid and march are smaller there, and print rows that are not stored.
+and stored as such; grid and march are smaller there, and print rows that are not stored. cache and sanitizer want a
+GPU, and CUDA's tools `ncu` and `compute-sanitizer` on the PATH; where these are not, they are left out.
 """
 
+import csv
 import math
+import os
+import re
+import shutil
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -42,6 +52,12 @@ BOX = (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0)
 STEP = 2 * math.sqrt(3) / 1024  # Instant-NGP, appendix E, for a box of side 2
 SECTOR = 32  # bytes that the second-level cache hands over at least
 ROW = 10  # calls that are timed together
+COUNTERS = {  # of Nsight Compute
+    "moved": "lts__t_bytes.sum",
+    "share": "lts__throughput.avg.pct_of_peak_sustained_elapsed",
+    "first": "l1tex__throughput.avg.pct_of_peak_sustained_elapsed",
+}
+ROOT = RESULTS.parent.parent
 
 
 def named(device: torch.device) -> str:
@@ -239,29 +255,41 @@ def sectors_touched(x: Tensor, layout: GridLayout, bytes_an_entry: int) -> int:
     return total
 
 
-def cache_rate(device: torch.device) -> float:
-    """Bytes a second at which a GPU reads what its second-level cache holds: a sum over 16 MiB, read 64 times over."""
-    resident = torch.ones(2**22, device=device)
-    many = resident.expand(64, -1)
-    return many.numel() * 4 / (milliseconds(lambda: many.sum(), device) / 1000)
+@dataclass(frozen=True)
+class Encoding:
+    """The hash grid that is timed: positions (N, 3), a table (M, 2) that wants a gradient, and what they are called."""
+
+    layout: GridLayout
+    x: Tensor
+    table: Tensor
+    about: str
+
+    @classmethod
+    def on(cls, device: torch.device) -> "Encoding":
+        torch.manual_seed(0)
+        n, layout = POINTS[device.type], GridLayout.make()
+        x = torch.rand(n, 3).to(device)
+        dtype = torch.float16 if device.type == "cuda" else torch.float32  # half is no faster on a CPU
+        table = (1e-4 * torch.randn(layout.entries, 2)).to(device, dtype).requires_grad_()
+        about = f"hash grid, 2^{n.bit_length() - 1} random points, 16 x 2, 2^19 entries, {str(dtype)[6:]}"
+        return cls(layout, x, table, about)
+
+    def values(self, x: Tensor | None = None) -> Tensor:
+        return grid_encode(self.x if x is None else x, self.table, self.layout)
 
 
 def grid_rows(device: torch.device) -> list[Row]:
-    n, full = POINTS[device.type], device.type == "cuda"
-    torch.manual_seed(0)
-    layout = GridLayout.make()
-    x = torch.rand(n, 3).to(device)
-    dtype = torch.float16 if full else torch.float32  # half is no faster on a CPU
-    values = (1e-4 * torch.randn(layout.entries, 2)).to(device, dtype).requires_grad_()
-    dy = torch.randn(n, 32).to(values)
+    full = device.type == "cuda"
+    grid = Encoding.on(device)
+    x, table, about = grid.x, grid.table, grid.about
+    dy = torch.randn(len(x), 32).to(table)
     by_feature = dy.t().contiguous().t()  # in memory as the values are; a network's first layer leaves it either way
-    about = f"hash grid, 2^{n.bit_length() - 1} random points, 16 x 2, 2^19 entries, {str(values.dtype)[6:]}"
 
     def both(dy: Tensor) -> None:
-        torch.autograd.grad(grid_encode(x, values, layout), values, dy)
+        torch.autograd.grad(grid.values(), table, dy)
 
     with torch.no_grad():
-        forward = milliseconds(lambda: grid_encode(x, values, layout), device)
+        forward = milliseconds(grid.values, device)
     backward = milliseconds(lambda: both(dy), device)
     rows = [
         row(device, f"{about}, forward", round(forward, 3), "ms", "<=", 0.45 if full else None),
@@ -272,17 +300,89 @@ def grid_rows(device: torch.device) -> list[Row]:
         torch.use_deterministic_algorithms(True)
         rows.append(row(device, f"{about}, both, deterministic", time_of(lambda: both(dy), device), "ms"))
         torch.use_deterministic_algorithms(False)
-        read = SECTOR * sectors_touched(x[: 2**17], layout, 2 * values.element_size()) * n / 2**17
+        layout = grid.layout
+        read = SECTOR * sectors_touched(x[: 2**17], layout, 2 * table.element_size()) * len(x) / 2**17
         moved = read + x.numel() * 4 * layout.levels + dy.numel() * dy.element_size()
-        rows += [
-            row(device, f"{about}, forward, through the second-level cache at least", round(moved / 1e9, 3), "GB"),
-            row(device, f"{about}, forward, that is", round(moved / 1e9 / forward, 2), "TB/s", ">="),
-            row(device, "a sum by torch over what that cache holds", round(cache_rate(device) / 1e12, 2), "TB/s", ">="),
-        ]
+        at_least = f"{about}, forward, through the second-level cache if each cell's sectors came once"
+        rows.append(row(device, at_least, round(moved / 1e9, 3), "GB"))
     x_grad = x.clone().requires_grad_()
-    positions = lambda: torch.autograd.grad(grid_encode(x_grad, values, layout), x_grad, dy)
+    positions = lambda: torch.autograd.grad(grid.values(x_grad), x_grad, dy)
     rows.append(row(device, f"{about}, forward and gradient of positions", time_of(positions, device), "ms"))
     return rows
+
+
+def encode_often(times: int = 8) -> None:
+    """What Nsight Compute looks at."""
+    grid = Encoding.on(torch.device("cuda", 0))
+    with torch.no_grad():
+        for _ in range(times):
+            grid.values()
+    torch.cuda.synchronize()
+
+
+def cache_rows(device: torch.device) -> list[Row]:
+    if not has_tool("ncu", device):
+        return []
+    program = "from benchmarks.kernels import encode_often; encode_often()"
+    command = ["ncu", "--csv", "--print-units", "base", "--clock-control", "none", "--cache-control", "none"]
+    command += ["--kernel-name", "regex:encode", "--launch-skip", "3", "--metrics", ",".join(COUNTERS.values())]
+    done = subprocess.run([*command, sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    found = medians(done.stdout)
+    if done.returncode or set(found) != set(COUNTERS.values()):
+        raise RuntimeError(f"ncu said something else:\n{done.stdout[-2000:]}{done.stderr[-1000:]}")
+    moved, share, first = (found[COUNTERS[name]] for name in ("moved", "share", "first"))
+    about = f"{Encoding.on(device).about}, forward, second-level cache"
+    return [
+        row(device, f"{about}: bytes", round(moved / 1e9, 3), "GB"),
+        row(device, f"{about}: share of what it can carry", round(share, 1), "%", ">="),
+        row(device, f"{about}: share of what the first level can carry", round(first, 1), "%", ">="),
+    ]
+
+
+def medians(text: str) -> dict[str, float]:
+    """The median over launches of each metric in what `ncu --csv` printed."""
+    found: dict[str, list[float]] = {}
+    for line in csv.DictReader(line for line in text.splitlines() if line.startswith('"')):
+        found.setdefault(line["Metric Name"], []).append(float(line["Metric Value"].replace(",", "")))
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+# --- Errors that a result may hide
+
+
+def sanitizer_rows(device: torch.device) -> list[Row]:
+    """Each tool over the GPU's tests of the kernels, but for those about streams and graphs, whose order in time it
+    changes. torch's own kernels are not looked at."""
+    if not has_tool("compute-sanitizer", device):
+        return []
+    rows = []
+    tests = [sys.executable, "-m", "pytest", "-q", "tests/gpu/test_kernels.py", "-k", "not stream and not graph"]
+    for tool in ("memcheck", "racecheck"):
+        command = ["compute-sanitizer", "--tool", tool, "--kernel-name-exclude", "kns=N2at6native", *tests]
+        # A pool of memory would hide what is read beyond the end of a tensor.
+        environment = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        rows.append(
+            row(device, f"{tool} over the tests of the kernels: errors", errors_found(done.stdout), "", "<=", 0)
+        )
+    return rows
+
+
+def errors_found(text: str) -> int:
+    """How many errors and hazards compute-sanitizer has summed up. Raises RuntimeError if it has not, or if the tests
+    under it did not pass."""
+    sums = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: (\d+)", text)
+    passed = re.search(r"^\d+ passed(?!.*error)", text, re.MULTILINE)  # of failed ones pytest speaks first
+    if not sums or not passed:
+        raise RuntimeError(f"compute-sanitizer or the tests under it failed:\n{text[-3000:]}")
+    return sum(map(int, sums))
+
+
+def has_tool(name: str, device: torch.device) -> bool:
+    if device.type == "cuda" and shutil.which(name):
+        return True
+    print(f"left out: needs a GPU and {name}")
+    return False
 
 
 def march_rows(device: torch.device) -> list[Row]:
@@ -332,7 +432,9 @@ def composite_times(device: torch.device, samples: Samples, about: str) -> list[
 GROUPS: dict[str, Callable[[torch.device], list[Row]]] = {
     "accuracy": accuracy_rows,
     "grid": grid_rows,
+    "cache": cache_rows,
     "march": march_rows,
+    "sanitizer": sanitizer_rows,
 }
 
 

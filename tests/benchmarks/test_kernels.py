@@ -50,6 +50,28 @@ def test_sectors_are_counted_once_a_cell():
     assert benchmark.sectors_touched(x, layout, 4) == 3
 
 
+def test_what_the_tools_print_is_read():
+    """As Nsight Compute and compute-sanitizer print it, lines of the program in between."""
+    printed = """==PROF== Connected to process 1
+"ID","Kernel Name","Metric Name","Metric Unit","Metric Value"
+"0","encode","lts__t_bytes.sum","byte","2,000"
+"0","encode","lts__throughput.avg","%","80.5"
+"1","encode","lts__t_bytes.sum","byte","4,000"
+"1","encode","lts__throughput.avg","%","90.5"
+"2","encode","lts__t_bytes.sum","byte","9,000"
+"2","encode","lts__throughput.avg","%","20"
+"""
+    assert benchmark.medians(printed) == {"lts__t_bytes.sum": 4000, "lts__throughput.avg": 80.5}
+    clean = "....\n75 passed, 1 skipped in 9.00s\n========= ERROR SUMMARY: 0 errors\n"
+    assert benchmark.errors_found(clean) == 0
+    assert benchmark.errors_found(clean.replace(": 0", ": 3")) == 3
+    races = "2 passed in 9.00s\n========= RACECHECK SUMMARY: 2 hazards displayed (1 error, 1 warning)\n"
+    assert benchmark.errors_found(races) == 2
+    for broken in ("", "75 passed in 9.00s\n", clean.replace("75 passed", "1 failed, 74 passed")):
+        with pytest.raises(RuntimeError):
+            benchmark.errors_found(broken)
+
+
 def test_rows_of_a_cpu(tmp_path, monkeypatch, capsys):
     """Accuracy is stored under a command of its own; times are printed and not stored."""
     monkeypatch.setattr(benchmark, "RESULTS", tmp_path / "results")
