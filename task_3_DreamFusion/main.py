@@ -52,7 +52,7 @@ CPU = {
 PHOTOGRAPHS = {
     "space": "latents", "scene": "", "background": "network", "guidance_scale": 100.0, "t_end": 0.5, "band": 1.0,
     "iters": 5000, "size": 64, "levels": 12, "lr": 1e-3, "optimizer": "adan", "albedo": 0.4, "widen": 0.2,
-    "entropy": 10.0, "sparsity": 10.0,
+    "entropy": 10.0, "sparsity": 10.0, "perp_neg": 0.0,
 }  # fmt: skip
 ROOM = 300 * 2**20  # bytes that a workspace needs: three checkpoints, while one is written, and the results
 

@@ -26,7 +26,9 @@ from task_3_DreamFusion.raymarching import (
 LOOKS = ("albedo", "lambertian", "textureless", "normals")
 OPAQUE = 0.01  # a cell is occupied if a step through it is at least so opaque
 ROUND, LONGEST = 16, 64  # samples a ray takes in a round of a finished picture: at first, and when few are left
-PLAIN = 0.9  # behind a field without a background: white paper as a camera sees it, and as pocket draws it
+# Behind a field without a background: a plain wall in a soft colour, as pocket draws it, which stands out from white as
+# well as from dark things.
+PLAIN = (0.60, 0.68, 0.76)
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,7 @@ class Renderer(nn.Module):
     def _behind(self, directions: Tensor) -> Tensor:
         """Colours (N, 3) of the background."""
         if self.background is None:
-            return torch.full_like(directions, PLAIN)
+            return directions.new_tensor(PLAIN).expand_as(directions)
         return self.background(directions)
 
     @torch.no_grad()

@@ -30,6 +30,7 @@ from course.models import LatentDecoder, LatentEncoder, Model, load_pipeline
 
 VIEWS = ("front", "side", "back", "overhead")
 FRONT, BACK, OVERHEAD = 45.0, 135.0, 60.0  # degrees: where a view word begins and ends
+FACED = 0.6  # share of a run after which no view is pushed away
 
 
 class GuidanceError(CourseError, ValueError):
@@ -47,7 +48,8 @@ class Options:
         the end of the run, linearly: coarse form first, detail last. band: how far below the highest a level may lie;
         with a narrow band the run goes down the levels as sampling does, with 1 all below the highest are drawn.
     blend: half the width, in degrees, of the band about a border of two view words in which their prompts are mixed.
-    perp_neg: how strongly the other views are pushed away from (Perp-Neg); 0 leaves it out.
+    perp_neg: how strongly the other views are pushed away from at the beginning (Perp-Neg); it falls to 0 at FACED of the
+        run, when it is settled where the front is. 0 leaves it out.
     """
 
     guidance_scale: float = 5.0
@@ -56,7 +58,7 @@ class Options:
     t_end: float = 0.45
     band: float = 0.15
     blend: float = 15.0
-    perp_neg: float = 0.0
+    perp_neg: float = 0.5
 
     def __post_init__(self) -> None:
         low, high = self.t_range
@@ -106,6 +108,17 @@ def view_weights(azimuth: Tensor, elevation: Tensor, blend: float = 15.0) -> Ten
     side, back = above(turn, FRONT), above(turn, BACK)
     around = torch.stack([1 - side, side - back, back], -1) * (1 - overhead)[:, None]
     return torch.cat([around, overhead[:, None]], -1)
+
+
+def rival_views(azimuth: Tensor, elevation: Tensor, blend: float = 15.0) -> tuple[Tensor, Tensor]:
+    """The two views around that a camera shows least, as places in VIEWS, and how wrong each is: (B, 2) both.
+
+    azimuth, elevation: (B,) degrees. 1 is quite wrong; 0 a view that shows at least by half. Overhead is never among
+    them: no object has its face there.
+    """
+    around = view_weights(azimuth, elevation, blend)[:, : VIEWS.index("overhead")]
+    shown, rivals = around.sort(dim=1, stable=True)
+    return rivals[:, :2], ((1 - shown) * (shown < 0.5))[:, :2]
 
 
 @dataclass(frozen=True)
@@ -327,15 +340,23 @@ class StableDiffusion:
 
     @torch.no_grad()
     def predict_noise(
-        self, noisy: Tensor, t: Tensor, prompts: ViewPrompts, azimuth: Tensor, elevation: Tensor
+        self,
+        noisy: Tensor,
+        t: Tensor,
+        prompts: ViewPrompts,
+        azimuth: Tensor,
+        elevation: Tensor,
+        progress: float = 0.0,
     ) -> Tensor:
         """The noise (B, 4, h, w), guided, that the model sees in `noisy` at levels t (B,), from cameras at (B,)
-        degrees."""
+        degrees. progress: how much of the run is done, of 1."""
         options = self.options
+        push = options.perp_neg * max(1 - progress / FACED, 0.0)
         negative = prompts.negative.expand(len(noisy), -1, -1)
         states = [negative, prompts.at(azimuth, elevation, options.blend)]
-        if options.perp_neg:
-            states += [view.expand_as(negative) for view in prompts.views]
+        if push:
+            rivals, weights = rival_views(azimuth, elevation, options.blend)
+            states += [prompts.views[view] for view in rivals.T]
         count = len(states)
         output = self.unet(
             noisy.to(self.dtype).repeat(count, 1, 1, 1), t.repeat(count), encoder_hidden_states=torch.cat(states)
@@ -346,9 +367,7 @@ class StableDiffusion:
         )
         if not others:
             return guide(uncond, cond, options.guidance_scale)
-        weights = view_weights(azimuth, elevation, options.blend).T.to(noisy)  # (4, B)
-        weights = options.perp_neg * (1 - weights) * (weights < 0.5)
-        return perp_neg(uncond, cond, torch.stack(others), weights, options.guidance_scale)
+        return perp_neg(uncond, cond, torch.stack(others), push * weights.T.to(noisy), options.guidance_scale)
 
     # --- The step
 
@@ -387,7 +406,7 @@ class StableDiffusion:
         alpha_bar = self.alpha_bar(t)
         noisy = alpha_bar.sqrt() * latents.detach() + (1 - alpha_bar).sqrt() * noise
         azimuth, elevation = (angle.to(t.device, non_blocking=True) for angle in (azimuth, elevation))
-        noise_pred = self.predict_noise(noisy, t, prompts, azimuth, elevation)
+        noise_pred = self.predict_noise(noisy, t, prompts, azimuth, elevation, progress)
         gradient = sds_gradient(noise_pred, noise, weighting(alpha_bar))
         error = (noise_pred - noise).square().mean().sqrt()  # not .item(): nobody waits for the GPU yet
         return Step(loss_of(latents, gradient), gradient, error, t, latents.detach(), noisy, noise_pred)
@@ -415,7 +434,13 @@ class StableDiffusion:
 
     @torch.no_grad()
     def preview(
-        self, step: Step, prompts: ViewPrompts, azimuth: Tensor, elevation: Tensor, steps: int = 10
+        self,
+        step: Step,
+        prompts: ViewPrompts,
+        azimuth: Tensor,
+        elevation: Tensor,
+        progress: float = 0.0,
+        steps: int = 10,
     ) -> list[Tensor]:
         """What the model saw and wants: the noisy latents, x_0 in one step and x_0 in `steps` DDIM steps, decoded;
         each (B, 3, H, W) in [0, 1]."""
@@ -424,7 +449,8 @@ class StableDiffusion:
         levels = [(step.t * (steps - i) / steps).round().long() for i in range(1, steps)]
         for t, below in zip([step.t, *levels], [*levels, None], strict=True):
             if t is not step.t:
-                noise_pred = self.predict_noise(x, t, prompts, azimuth.to(t.device), elevation.to(t.device))
+                angles = azimuth.to(t.device), elevation.to(t.device)
+                noise_pred = self.predict_noise(x, t, prompts, *angles, progress)
             x_0 = predicted_x_0(noise_pred, x, self.alpha_bar(t))
             if below is not None:
                 alpha_bar = self.alpha_bar(below)

@@ -80,7 +80,7 @@ class Settings:
 
     text: str
     negative: str = ""
-    scene: str = "on a plain white background"
+    scene: str = "on a plain background"
     seed: int = 0
     iters: int = 400
     batch: int = 4
@@ -102,7 +102,7 @@ class Settings:
     shaded: float = 0.6
     textureless: float = 0.2
     fade_in: float = 0.3
-    widen: float = 0.0
+    widen: float = 0.4
     entropy: float = 50.0
     sparsity: float = 20.0
     orientation: float = 10.0
@@ -474,7 +474,8 @@ class Trainer:
         """A sheet of the averaged field from four sides, and of what the guidance saw and wants in the last step."""
         sides = self.pictures(orbit(4), 128)
         rows = [to_pil(2 * picture[:3] - 1) for picture in sides]
-        wanted = self.guidance.preview(self.seen, self.prompts, self.cameras.azimuth, self.cameras.elevation)
+        angles = self.cameras.azimuth, self.cameras.elevation
+        wanted = self.guidance.preview(self.seen, self.prompts, *angles, self.progress)
         rows += [to_pil(2 * pictures[0] - 1) for pictures in [self.guidance.decode_latents(self.seen.latents), *wanted]]
         titles = ["front", "right", "back", "left", "picture", "x_t", "x_0 in one step", "x_0 in ten"]
         path = self.workspace / "previews" / f"{self.step:06d}.png"

@@ -1,5 +1,6 @@
 """The benchmark of Task 3 asks for what it says, counts what the judge sees, and rehearses without storing."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -121,9 +122,11 @@ def test_one_and_two_processes_do_the_same_work(reduced, texts, steps, monkeypat
         program.check(args)
         assert Path(launch.training_script) == task3.PROGRAM and args.half
         calls.append((launch.num_processes, len(args.prompts.read_text().splitlines()), args.iters))
+        return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(task3, "commanded", lambda *_, **__: calls.append("built"))
     monkeypatch.setattr(task3.subprocess, "run", run)
-    [row] = task3.scaling_rows(reduced)
+    one, two, row = task3.scaling_rows(reduced)
     assert calls == ["built", (1, texts, steps), (2, texts, steps)] and f"{texts} texts, {steps} steps" in row.figure
+    assert row.value == one.value / two.value

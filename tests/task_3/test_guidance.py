@@ -117,6 +117,20 @@ def test_perp_neg_takes_away_only_what_the_prompt_does_not_want():
     assert (change[0] * (other - uncond)[0]).sum() < 0
 
 
+def test_rivals_are_the_views_around_that_show_least():
+    azimuth = torch.tensor([0.0, 90.0, -180.0, -90.0, 45.0, 0.0])
+    elevation = torch.tensor([10.0, 10.0, 10.0, 10.0, 10.0, 80.0])
+    rivals, weights = sd.rival_views(azimuth, elevation)
+    named = [
+        {sd.VIEWS[k]: w for k, w in zip(places, wrong, strict=True)}
+        for places, wrong in zip(rivals.tolist(), weights.tolist(), strict=True)
+    ]
+    side = {"front": 1, "back": 1}
+    assert named[:4] == [{"side": 1, "back": 1}, side, {"front": 1, "side": 1}, side]
+    assert named[4]["back"] == 1 and sorted(named[4].values()) == [0, 1]  # at a border its two views are no rivals
+    assert "overhead" not in named[5] and list(named[5].values()) == [1, 1]
+
+
 def test_perp_neg_pushes_away_from_the_other_views(tiny_folder):
     latents, (azimuth, elevation) = torch.randn(2, 4, 8, 8, generator=generator()), CAMERA
     found = []
