@@ -137,7 +137,7 @@ def parser() -> Parser:
     setting(field, "--bound", "bound", "half the side of the box")
     setting(field, "--max_steps", "steps", "samples along the box's diagonal")
     setting(field, "--grid_size", "cells", "cells along a side of the occupancy grid", choices=CELLS)
-    setting(field, "--background", "background", "behind the field: light grey, a network, or random colours",
+    setting(field, "--background", "background", "behind the field: a plain wall, a network, or random colours",
             choices=BACKGROUNDS)  # fmt: skip
 
     guide = made.add_argument_group("the guidance")
@@ -145,7 +145,9 @@ def parser() -> Parser:
     setting(
         guide, "--weighting", "weighting", "in latents: w(t), the weight of a noise level", choices=tuple(WEIGHTINGS)
     )
-    setting(guide, "--perp_neg", "perp_neg", "how strongly other views are pushed away (Perp-Neg); 0: not at all")
+    setting(
+        guide, "--perp_neg", "perp_neg", "how strongly other views are pushed away at first (Perp-Neg); 0: not at all"
+    )
 
     anneal = made.add_argument_group("what changes during a run; shares are of the run, in [0, 1]")
     setting(anneal, "--t_range", "t_range", "lowest and highest noise level, as shares of all", type=float, nargs=2,

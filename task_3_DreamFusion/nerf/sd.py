@@ -48,11 +48,11 @@ class Options:
         the end of the run, linearly: coarse form first, detail last. band: how far below the highest a level may lie;
         with a narrow band the run goes down the levels as sampling does, with 1 all below the highest are drawn.
     blend: half the width, in degrees, of the band about a border of two view words in which their prompts are mixed.
-    perp_neg: how strongly the other views are pushed away from at the beginning (Perp-Neg); it falls to 0 at FACED of the
-        run, when it is settled where the front is. 0 leaves it out.
+    perp_neg: how strongly the views that are not shown are pushed away at the beginning (Perp-Neg); it falls to 0 at
+        FACED of the run, when it is settled where the front is. 0 leaves it out.
     """
 
-    guidance_scale: float = 5.0
+    guidance_scale: float = 7.5
     weighting: str = "sigma2"
     t_range: tuple[float, float] = (0.02, 0.98)
     t_end: float = 0.45

@@ -152,8 +152,8 @@ def build_optimizer(settings: Settings, renderer: Renderer) -> torch.optim.Optim
         groups.append({"params": tables, "lr": 10 * settings.lr})
     if settings.optimizer == "adan":
         return Adan(groups, eps=1e-8, weight_decay=2e-5)
-    # On a GPU in one kernel: a step of training is made of many small ones, and waits for their launches.
-    return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=renderer.device.type == "cuda")
+    # In one kernel: a step on a GPU waits for launches, and one on a CPU for the table, which it reads once then.
+    return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
 
 
 def regularise(
