@@ -52,7 +52,7 @@ CPU = {
 PHOTOGRAPHS = {
     "space": "latents", "scene": "", "background": "network", "guidance_scale": 100.0, "t_end": 0.5, "band": 1.0,
     "iters": 5000, "size": 64, "levels": 12, "lr": 1e-3, "optimizer": "adan", "albedo": 0.4, "widen": 0.2,
-    "entropy": 10.0, "sparsity": 10.0, "perp_neg": 0.0,
+    "entropy": 10.0, "sparsity": 10.0, "perp_neg": 0.0, "lead": 0.0,
 }  # fmt: skip
 ROOM = 300 * 2**20  # bytes that a workspace needs: three checkpoints, while one is written, and the results
 
@@ -154,6 +154,7 @@ def parser() -> Parser:
             metavar=("LOW", "HIGH"))  # fmt: skip
     setting(anneal, "--t_end", "t_end", "where the highest noise level has gone by the end")
     setting(anneal, "--band", "band", "how far below the highest a noise level may lie; 1: any below it")
+    setting(anneal, "--lead", "lead", "share by which views of the front are ahead of the others in this")
     setting(anneal, "--fade_in", "fade_in", "share after which all levels of the encoding count; 0: from the start")
     setting(anneal, "--widen", "widen", "share after which views come from everywhere; 0: from the start")
     setting(anneal, "--albedo_iter_ratio", "albedo", "share without light, at the beginning")

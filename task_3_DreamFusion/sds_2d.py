@@ -71,7 +71,7 @@ def sheet(guidance: StableDiffusion, prompts: ViewPrompts, kept: list[tuple[int,
 
 def options(guidance_scale: float, weighting: str) -> Options:
     """As DreamFusion draws its noise levels: from all below the highest, which sinks."""
-    return Options(guidance_scale, weighting, t_end=0.5, band=1.0, perp_neg=0.0)
+    return Options(guidance_scale, weighting, t_end=0.5, band=1.0, lead=0.0, perp_neg=0.0)
 
 
 def parser() -> argparse.ArgumentParser:

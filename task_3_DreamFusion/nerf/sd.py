@@ -47,6 +47,9 @@ class Options:
     t_range: the share of the noise levels drawn from, as (lowest, highest) of 1. t_end: where the highest has gone by
         the end of the run, linearly: coarse form first, detail last. band: how far below the highest a level may lie;
         with a narrow band the run goes down the levels as sampling does, with 1 all below the highest are drawn.
+    lead: by which share of the run views of the front are ahead on that way of those of the sides and the back. So its
+        face shows where the front is while the sides can still turn either way: they, silhouettes at first, would
+        decide it by chance.
     blend: half the width, in degrees, of the band about a border of two view words in which their prompts are mixed.
     perp_neg: how strongly the views that are not shown are pushed away at the beginning (Perp-Neg); it falls to 0 at
         FACED of the run, when it is settled where the front is. 0 leaves it out.
@@ -57,6 +60,7 @@ class Options:
     t_range: tuple[float, float] = (0.02, 0.98)
     t_end: float = 0.45
     band: float = 0.15
+    lead: float = 0.25
     blend: float = 15.0
     perp_neg: float = 0.5
 
@@ -70,6 +74,8 @@ class Options:
             raise GuidanceError(f"t_range {self.t_range} and t_end {self.t_end} are shares in [0, 1], lowest first")
         if not 0 <= self.band <= 1:
             raise GuidanceError(f"band is a share in [0, 1], not {self.band}")
+        if not 0 <= self.lead <= 1:
+            raise GuidanceError(f"lead is a share in [0, 1], not {self.lead}")
         if not 0 <= self.blend <= 45:
             raise GuidanceError(f"blend is in [0, 45] degrees, not {self.blend}")
         if not self.perp_neg >= 0:
@@ -323,16 +329,25 @@ class StableDiffusion:
 
     # --- Noise
 
-    def levels(self, count: int, progress: float, generator: torch.Generator) -> Tensor:
-        """`count` noise levels (count,) for a run that has come to `progress` of 1, one from each equal part of the
-        range: the levels of one step differ."""
-        low, high = self.options.t_range
-        high = max(low, high + (min(self.options.t_end, high) - high) * min(max(progress, 0.0), 1.0))
-        low = max(low, high - self.options.band)
+    def pace(self, progress: float, azimuth: Tensor) -> Tensor:
+        """How far views at (B,) degrees are on their way down the noise levels, (B,) of 1, in a run that has come to
+        `progress`."""
+        turn = ((azimuth + 180) % 360 - 180).abs()
+        return progress + self.options.lead * (1 - turn / 90).clamp(min=0)
+
+    def levels(self, progress: Tensor, generator: torch.Generator) -> Tensor:
+        """A noise level for each view, (B,), one from each equal part of the range: the levels of one step differ.
+
+        progress: (B,), how far each view is, of 1.
+        """
+        count, (low, high) = len(progress), self.options.t_range
+        end = min(self.options.t_end, high)
+        highs = (high + (end - high) * progress.cpu().clamp(0, 1)).clamp(min=low)
+        lows = (highs - self.options.band).clamp(min=low)
         last = len(self.alphas_cumprod) - 1
         part = (torch.arange(count) + torch.rand(count, generator=generator)) / count
         part = part[torch.randperm(count, generator=generator)]  # else a view would keep its share of the range
-        return (last * (low + (high - low) * part)).round().long().to(self.device, non_blocking=True)
+        return (last * (lows + (highs - lows) * part)).round().long().to(self.device, non_blocking=True)
 
     def alpha_bar(self, t: Tensor) -> Tensor:
         """alphas_cumprod at levels (B,), as (B, 1, 1, 1)."""
@@ -401,7 +416,7 @@ class StableDiffusion:
         progress: float,
     ) -> Step:
         """Adds noise to latents (B, 4, h, w) and asks the denoiser for it."""
-        t = self.levels(len(latents), progress, generator)
+        t = self.levels(self.pace(progress, azimuth), generator)
         noise = torch.randn(latents.shape, generator=generator).to(latents.device, non_blocking=True)
         alpha_bar = self.alpha_bar(t)
         noisy = alpha_bar.sqrt() * latents.detach() + (1 - alpha_bar).sqrt() * noise

@@ -64,7 +64,7 @@ def test_a_long_text_keeps_its_view(guidance):
 def test_gradient_is_the_papers_and_passes_no_jacobian(guidance):
     latents = torch.randn(2, 4, 8, 8, generator=generator()).requires_grad_()
     prompts = guidance.view_prompts("a car")
-    step = guidance.train_step(latents, prompts, *CAMERA, generator(), as_latents=True)
+    step = guidance.train_step(latents, prompts, *CAMERA, generator(), sd.FACED, as_latents=True)  # no view is pushed
     step.loss.backward()
     noise = (step.noisy - guidance.alpha_bar(step.t).sqrt() * step.latents) / (1 - guidance.alpha_bar(step.t)).sqrt()
     uncond, cond = (
@@ -147,11 +147,20 @@ def test_levels_differ_stay_in_range_and_sink(tiny_folder, band):
     last = len(guidance.alphas_cumprod) - 1
     for progress, high in ((0.0, 0.98), (0.5, 0.74), (1.0, 0.5)):
         low = max(0.02, high - band)
-        levels = torch.stack([guidance.levels(8, progress, torch.Generator().manual_seed(seed)) for seed in range(200)])
+        drawn = (torch.Generator().manual_seed(seed) for seed in range(200))
+        levels = torch.stack([guidance.levels(torch.full((8,), progress), generator) for generator in drawn])
         assert levels.min() >= round(low * last) and levels.max() <= round(high * last)
         assert levels.min() < (low + 0.02) * last and levels.max() > (high - 0.02) * last
         assert ((levels.sort(1).values.diff() > 0).float().mean()) > 0.99
         assert levels.float().mean(0).std() < 0.05 * last  # each view sees them all
+
+
+def test_the_front_is_ahead(tiny_folder):
+    guidance = StableDiffusion(find_model(tiny_folder), Options(t_end=0.5, band=0.0, lead=0.2))
+    pace = guidance.pace(0.9, torch.tensor([0.0, 45.0, -45.0, 90.0, -180.0, 360.0]))
+    torch.testing.assert_close(pace, torch.tensor([1.1, 1.0, 1.0, 0.9, 0.9, 1.1]))
+    levels = guidance.levels(pace, generator()) / (len(guidance.alphas_cumprod) - 1)  # without a band the highest
+    torch.testing.assert_close(levels, torch.tensor([0.5, 0.5, 0.5, 0.548, 0.548, 0.5]), atol=1e-3, rtol=0)
 
 
 def test_targets_are_the_foreseen_pictures(guidance, monkeypatch):
@@ -210,7 +219,7 @@ def test_what_is_no_batch_of_pictures(guidance, shape):
 
 
 @pytest.mark.parametrize("wrong", [{"guidance_scale": float("nan")}, {"weighting": "none"}, {"t_range": (0.5, 0.2)},
-                                   {"t_end": 2.0}, {"blend": 90.0}, {"perp_neg": -1.0}])  # fmt: skip
+                                   {"t_end": 2.0}, {"lead": -0.1}, {"blend": 90.0}, {"perp_neg": -1.0}])  # fmt: skip
 def test_options_out_of_range(wrong):
     with pytest.raises(GuidanceError, match=next(iter(wrong))):
         Options(**wrong)

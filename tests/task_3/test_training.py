@@ -226,7 +226,7 @@ def test_the_field_learns_what_the_targets_show(begin, monkeypatch):
 
 def test_a_field_comes_to_look_like_its_targets(begin, monkeypatch):
     """Red from everywhere: after some steps the field is red where it is seen."""
-    trainer = begin(iters=40, albedo=1.0, lr=1e-2, entropy=0.0, sparsity=0.0)
+    trainer = begin(iters=40, albedo=1.0, lr=1e-2, entropy=0.0, sparsity=0.0, widen=0.0)
     red = torch.tensor([0.9, 0.1, 0.1])[:, None, None].expand(2, 3, 8, 8)
     step = trainer.guidance.targets
     monkeypatch.setattr(trainer.guidance, "targets", lambda *args: (red, step(*args)[1]))
