@@ -68,7 +68,7 @@ TEXTS = (
     | {text: thing for text, (thing, _, _) in HELD_OUT.items()}
 )
 SIDES, FIRST = 8, 22.5  # views around, none at the border of two view words
-AT_ONCE = 3  # objects that a GPU trains at one time: one alone waits for launches most of the time
+AT_ONCE = 6  # objects that a GPU trains at one time: one alone waits for launches most of the time
 SHORT: dict[str, Any] = {
     "iters": 2,
     "size": 16,
