@@ -42,9 +42,10 @@ from course.pictures import grid
 from pocket.evaluate import STEPS, Asked, Judge, Row, ask, generate, right, scored
 from pocket.train import conditions as given
 from pocket.train.autoencoder import to_input as to_vae
-from pocket.train.common import CONDITIONS
+from pocket.train.common import CONDITIONS, SHIPPED
 from pocket.train.controlnet import to_input
 from pocket.train.export import BUDGETS, MIB, size_of
+from pocket.train.latents import fingerprint
 from pocket.world import Rendered, render
 
 PICTURES = 200
@@ -247,14 +248,16 @@ def cost_rows(b: Benchmark) -> list[Row]:
 
 def two_rows(b: Benchmark, conditions: Path, toy: bool = False) -> list[Row]:
     """A ControlNet for edges trained from scratch by two processes, with the stage's own settings: what that takes, and
-    whether it controls as well. conditions: what the stage of this name left. toy: a rehearsal by one, with too
-    few conditions to share out."""
+    whether it controls as well. conditions: what the stage of this name left; if other weights made them, or nothing is
+    there, they are drawn anew, elsewhere. toy: a rehearsal by one, with too few conditions to share out."""
     if torch.cuda.device_count() < 2 and not toy:
         print("two needs two GPUs: left out")
         return []
     with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        if not toy:
+        work, source = Path(folder), conditions / "source.json"
+        known = json.loads(source.read_text()) if source.exists() and not toy else {}
+        ours = {name: fingerprint(b.weights / SHIPPED[name]) for name in ("autoencoder", "tokenizer")}
+        if ours.items() <= known.items():
             (work / "conditions").symlink_to(conditions.resolve())
         command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={1 if toy else 2}", "--standalone"]
         command += ["-m", "pocket.train", "controlnet", "--condition", "canny", "--work", str(work)]

@@ -154,7 +154,9 @@ def parser() -> Parser:
             metavar=("LOW", "HIGH"))  # fmt: skip
     setting(anneal, "--t_end", "t_end", "where the highest noise level has gone by the end")
     setting(anneal, "--band", "band", "how far below the highest a noise level may lie; 1: any below it")
-    setting(anneal, "--lead", "lead", "share by which views of the front are ahead of the others in this")
+    setting(
+        anneal, "--lead", "lead", "share of the run by which views of the front are ahead of the others on this way"
+    )
     setting(anneal, "--fade_in", "fade_in", "share after which all levels of the encoding count; 0: from the start")
     setting(anneal, "--widen", "widen", "share after which views come from everywhere; 0: from the start")
     setting(anneal, "--albedo_iter_ratio", "albedo", "share without light, at the beginning")

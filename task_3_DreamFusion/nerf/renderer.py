@@ -98,6 +98,7 @@ class Renderer(nn.Module):
 
     density_grid: Tensor
     bits: Tensor
+    plain: Tensor
 
     def __init__(
         self,
@@ -114,6 +115,7 @@ class Renderer(nn.Module):
         self.step = 2 * math.sqrt(3) * field.bound / steps
         self.normal_step = None if normal_step is None else normal_step * field.bound
         self.register_buffer("density_grid", torch.zeros(cells**3))  # in Morton order
+        self.register_buffer("plain", torch.tensor(PLAIN), persistent=False)  # there already: nobody waits for its way
         self.register_buffer("bits", torch.full((cells**3 // 8,), 255, dtype=torch.uint8))  # at first all
 
     @property
@@ -217,7 +219,7 @@ class Renderer(nn.Module):
     def _behind(self, directions: Tensor) -> Tensor:
         """Colours (N, 3) of the background."""
         if self.background is None:
-            return directions.new_tensor(PLAIN).expand_as(directions)
+            return self.plain.expand_as(directions)
         return self.background(directions)
 
     @torch.no_grad()

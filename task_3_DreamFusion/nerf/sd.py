@@ -47,9 +47,9 @@ class Options:
     t_range: the share of the noise levels drawn from, as (lowest, highest) of 1. t_end: where the highest has gone by
         the end of the run, linearly: coarse form first, detail last. band: how far below the highest a level may lie;
         with a narrow band the run goes down the levels as sampling does, with 1 all below the highest are drawn.
-    lead: by which share of the run views of the front are ahead on that way of those of the sides and the back. So its
-        face shows where the front is while the sides can still turn either way: they, silhouettes at first, would
-        decide it by chance.
+    lead: by which share of the run the view from the very front is ahead on that way of those of sides and back; it
+        falls linearly to 0 at 90 degrees. So the face shows where the front is while the sides can still turn either
+        way: they, silhouettes at first, would decide it by chance.
     blend: half the width, in degrees, of the band about a border of two view words in which their prompts are mixed.
     perp_neg: how strongly the views that are not shown are pushed away at the beginning (Perp-Neg); it falls to 0 at
         FACED of the run, when it is settled where the front is. 0 leaves it out.
@@ -116,15 +116,14 @@ def view_weights(azimuth: Tensor, elevation: Tensor, blend: float = 15.0) -> Ten
     return torch.cat([around, overhead[:, None]], -1)
 
 
-def rival_views(azimuth: Tensor, elevation: Tensor, blend: float = 15.0) -> tuple[Tensor, Tensor]:
-    """The two views around that a camera shows least, as places in VIEWS, and how wrong each is: (B, 2) both.
+def rival_views(azimuth: Tensor, blend: float = 15.0) -> tuple[Tensor, Tensor]:
+    """The two of front, side and back that a camera shows least, as places in VIEWS, and how wrong each is: (B, 2).
 
-    azimuth, elevation: (B,) degrees. 1 is quite wrong; 0 a view that shows at least by half. Overhead is never among
-    them: no object has its face there.
+    azimuth: (B,) degrees. 1 is quite wrong, 0 a view that shows as much as any. Overhead is never among them: no object
+    has its face there.
     """
-    around = view_weights(azimuth, elevation, blend)[:, : VIEWS.index("overhead")]
-    shown, rivals = around.sort(dim=1, stable=True)
-    return rivals[:, :2], ((1 - shown) * (shown < 0.5))[:, :2]
+    shown, rivals = view_weights(azimuth, torch.zeros_like(azimuth), blend)[:, :3].sort(dim=1, stable=True)
+    return rivals[:, :2], (1 - 2 * shown[:, :2]).clamp(min=0)
 
 
 @dataclass(frozen=True)
@@ -330,15 +329,15 @@ class StableDiffusion:
     # --- Noise
 
     def pace(self, progress: float, azimuth: Tensor) -> Tensor:
-        """How far views at (B,) degrees are on their way down the noise levels, (B,) of 1, in a run that has come to
-        `progress`."""
+        """How far views at (B,) degrees are on their way down the noise levels, (B,), in a run that has come to
+        `progress` of 1. Those that are ahead pass 1 before its end."""
         turn = ((azimuth + 180) % 360 - 180).abs()
         return progress + self.options.lead * (1 - turn / 90).clamp(min=0)
 
     def levels(self, progress: Tensor, generator: torch.Generator) -> Tensor:
-        """A noise level for each view, (B,), one from each equal part of the range: the levels of one step differ.
+        """A noise level for each view, (B,), each from another equal part of its range: those of one step differ.
 
-        progress: (B,), how far each view is, of 1.
+        progress: (B,), how far each view is; 1 or more is at the end.
         """
         count, (low, high) = len(progress), self.options.t_range
         end = min(self.options.t_end, high)
@@ -370,7 +369,7 @@ class StableDiffusion:
         negative = prompts.negative.expand(len(noisy), -1, -1)
         states = [negative, prompts.at(azimuth, elevation, options.blend)]
         if push:
-            rivals, weights = rival_views(azimuth, elevation, options.blend)
+            rivals, weights = rival_views(azimuth, options.blend)
             states += [prompts.views[view] for view in rivals.T]
         count = len(states)
         output = self.unet(

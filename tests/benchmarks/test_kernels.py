@@ -7,7 +7,6 @@ import torch
 
 from benchmarks import kernels as benchmark
 from task_3_DreamFusion import kernels
-from task_3_DreamFusion.gridencoder import GridLayout
 
 CPU = torch.device("cpu")
 
@@ -41,13 +40,6 @@ def test_errors_are_the_largest_and_nan_is_one():
     one = torch.ones(4)
     assert benchmark.apart([one, one], [one, one * 2]) == 0.5
     assert benchmark.apart([one * float("nan")], [one]) == float("inf")
-
-
-def test_sectors_are_counted_once_a_cell():
-    """One level of 4 x 4 vertices in half, 2 features: 4 bytes an entry, so 2 rows of vertices a sector."""
-    layout = GridLayout.make(2, 1, 2, 3, 3)
-    x = torch.tensor([[0.1, 0.1], [0.1, 0.5]])  # rows 0, 1 in one sector; rows 1, 2 in two
-    assert benchmark.sectors_touched(x, layout, 4) == 3
 
 
 def test_what_the_tools_print_is_read():

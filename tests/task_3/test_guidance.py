@@ -118,9 +118,7 @@ def test_perp_neg_takes_away_only_what_the_prompt_does_not_want():
 
 
 def test_rivals_are_the_views_around_that_show_least():
-    azimuth = torch.tensor([0.0, 90.0, -180.0, -90.0, 45.0, 0.0])
-    elevation = torch.tensor([10.0, 10.0, 10.0, 10.0, 10.0, 80.0])
-    rivals, weights = sd.rival_views(azimuth, elevation)
+    rivals, weights = sd.rival_views(torch.tensor([0.0, 90.0, -180.0, -90.0, 45.0, 54.0]))
     named = [
         {sd.VIEWS[k]: w for k, w in zip(places, wrong, strict=True)}
         for places, wrong in zip(rivals.tolist(), weights.tolist(), strict=True)
@@ -128,17 +126,18 @@ def test_rivals_are_the_views_around_that_show_least():
     side = {"front": 1, "back": 1}
     assert named[:4] == [{"side": 1, "back": 1}, side, {"front": 1, "side": 1}, side]
     assert named[4]["back"] == 1 and sorted(named[4].values()) == [0, 1]  # at a border its two views are no rivals
-    assert "overhead" not in named[5] and list(named[5].values()) == [1, 1]
+    assert named[5] == {"front": pytest.approx(0.6), "back": 1}
 
 
 def test_perp_neg_pushes_away_from_the_other_views(tiny_folder):
     latents, (azimuth, elevation) = torch.randn(2, 4, 8, 8, generator=generator()), CAMERA
-    found = []
-    for strength in (0.0, 1.0):
-        guidance = StableDiffusion(find_model(tiny_folder), Options(perp_neg=strength))
-        prompts = guidance.view_prompts("a car")
-        found.append(guidance.predict_noise(latents, torch.tensor([100, 500]), prompts, azimuth, elevation))
-    assert not torch.allclose(*found)
+    guidance = StableDiffusion(find_model(tiny_folder), Options(perp_neg=1.0))
+    asked = latents, torch.tensor([100, 500]), guidance.view_prompts("a car"), azimuth, elevation
+    full, half, none = (guidance.predict_noise(*asked, progress) for progress in (0.0, sd.FACED / 2, sd.FACED))
+    guidance = StableDiffusion(find_model(tiny_folder), Options(perp_neg=0.0))
+    torch.testing.assert_close(guidance.predict_noise(*asked), none)
+    assert (full - none).abs().max() > 1e-3
+    torch.testing.assert_close(full - none, 2 * (half - none), atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("band", [1.0, 0.15])
@@ -161,6 +160,9 @@ def test_the_front_is_ahead(tiny_folder):
     torch.testing.assert_close(pace, torch.tensor([1.1, 1.0, 1.0, 0.9, 0.9, 1.1]))
     levels = guidance.levels(pace, generator()) / (len(guidance.alphas_cumprod) - 1)  # without a band the highest
     torch.testing.assert_close(levels, torch.tensor([0.5, 0.5, 0.5, 0.548, 0.548, 0.5]), atol=1e-3, rtol=0)
+    rgb, prompts = torch.rand(2, 3, 16, 16), guidance.view_prompts("a car")
+    step = guidance.train_step(rgb, prompts, torch.tensor([0.0, 180.0]), torch.zeros(2), generator(), 0.3)
+    assert step.t.tolist() == [round(level * 999) for level in (0.98 - 0.5 * 0.48, 0.98 - 0.3 * 0.48)]
 
 
 def test_targets_are_the_foreseen_pictures(guidance, monkeypatch):
