@@ -28,10 +28,12 @@ from course.errors import CourseError
 
 # README loads quickly, and every version stays in the history. Clips move, and are larger.
 ASSET_BYTES = {".png": 500_000, ".gif": 2_000_000}
-OBJECTS = {  # of README: the clip, and the text that makes it
-    "hamburger.gif": demo.OBJECT,
-    "squirrel.gif": "a squirrel reading a book",
-    "bunny.gif": "a bunny sitting on top of a stack of pancakes",
+# The objects of README: the clip, the text that makes it, and what other settings it needs.
+OBJECTS: dict[str, tuple[str, list[str]]] = {
+    "hamburger.gif": (demo.OBJECT, []),
+    "squirrel.gif": ("a squirrel reading a book", []),
+    # Small as it is up there, it loses its ears where the front goes ahead.
+    "bunny.gif": ("a bunny sitting on top of a stack of pancakes", ["--lead", "0"]),
 }
 # Picture of README: where the demo leaves it. A lesson's picture is named by the heading it stands under.
 ASSETS: dict[str, Path | tuple[str, str]] = {
@@ -45,7 +47,7 @@ ASSETS: dict[str, Path | tuple[str, str]] = {
     "sync_demo.gif": ("task_2_Joint_Diffusion", "A clip of it"),
     "tradeoff.png": ("task_2_Joint_Diffusion", "5. Speed against coherence"),
     "sds_2d.png": Path("task_3/sds_2d.png"),
-    **{name: demo.object_folder(text) / "video.mp4" for name, text in OBJECTS.items()},
+    **{name: demo.object_folder(text) / "video.mp4" for name, (text, _) in OBJECTS.items()},
 }
 
 
@@ -86,11 +88,12 @@ def make_objects(outputs: Path, root: Path) -> None:
     """Has task 3 make the objects of README. Raises RegenerateError if one fails or is interrupted."""
     folder = outputs / demo.OBJECTS
     folder.mkdir(parents=True, exist_ok=True)
-    texts = folder / "texts.txt"  # what is in a list is not made twice, and goes on where it was
-    texts.write_text("\n".join(OBJECTS.values()) + "\n", encoding="utf-8")
-    command = [sys.executable, "-m", "task_3_DreamFusion.main", "--prompts", str(texts), "--model", "pocket"]
-    if subprocess.run([*command, "--workspace", str(folder)], cwd=root).returncode:
-        raise RegenerateError("the objects were not made to their end: go on with the stage objects.")
+    only = folder / "text.txt"  # a list of one: what is in a list is not made twice, and goes on where it was
+    command = [sys.executable, "-m", "task_3_DreamFusion.main", "--prompts", str(only), "--model", "pocket"]
+    for text, settings in OBJECTS.values():
+        only.write_text(f"{text}\n", encoding="utf-8")
+        if subprocess.run([*command, "--workspace", str(folder), *settings], cwd=root).returncode:
+            raise RegenerateError(f"{text!r} was not made to its end: go on with the stage objects.")
 
 
 def refresh_assets(outputs: Path, root: Path) -> None:
