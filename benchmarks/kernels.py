@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import RESULTS, command_line, parse, report
+from course import notebooks
 from pocket.evaluate import Row, machine
 from task_3_DreamFusion import kernels
 from task_3_DreamFusion.freqencoder import freq_encode
@@ -56,7 +57,6 @@ COUNTERS = {  # of Nsight Compute
     "share": "lts__throughput.avg.pct_of_peak_sustained_elapsed",
     "first": "l1tex__throughput.avg.pct_of_peak_sustained_elapsed",
 }
-ROOT = RESULTS.parent.parent
 
 
 def named(device: torch.device) -> str:
@@ -308,7 +308,7 @@ def cache_rows(device: torch.device) -> list[Row]:
     program = "from benchmarks.kernels import encode_often; encode_often()"
     command = ["ncu", "--csv", "--print-units", "base", "--clock-control", "none", "--cache-control", "none"]
     command += ["--kernel-name", "regex:encode", "--launch-skip", "3", "--metrics", ",".join(COUNTERS.values())]
-    done = subprocess.run([*command, sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([*command, sys.executable, "-c", program], cwd=notebooks.ROOT, capture_output=True, text=True)
     found = medians(done.stdout)
     if "ERR_NVGPUCTRPERM" in done.stdout + done.stderr:
         print("left out: ncu may not read the GPU's counters; root may, or whom the driver's settings allow it")
@@ -346,7 +346,7 @@ def sanitizer_rows(device: torch.device) -> list[Row]:
         command = ["compute-sanitizer", "--tool", tool, "--kernel-name-exclude", "kns=N2at6native", *tests]
         # A pool of memory would hide what is read beyond the end of a tensor.
         environment = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=notebooks.ROOT, env=environment, capture_output=True, text=True)
         rows.append(
             row(device, f"{tool} over the tests of the kernels: errors", errors_found(done.stdout), "", "<=", 0)
         )
