@@ -23,6 +23,7 @@ from torch import Tensor
 from course.errors import CourseError
 
 CHUNK = 2**18  # points asked of the field at a time
+LAYERS, LAYER = 8, 0.015  # what is seen at the surface: so many samples inwards, so far apart, in units of `bound`
 SPECKLE = 0.02  # parts with less than this share of the largest one's surface are dropped
 
 
@@ -86,7 +87,7 @@ def extract(
     bound: float = 1.0,
     device: torch.device | str = "cpu",
 ) -> Mesh:
-    """The surface where `density` crosses `level`, with the colours that `colour` has there.
+    """The surface where `density` crosses `level`, with the colours that are seen there from outside.
 
     density: (N, 3) points within [-bound, bound] to (N,). colour: (N, 3) to (N, 3) in [0, 1]. resolution: points
     along each side of the grid. faces: at most so many. texture: its side in pixels.
@@ -101,12 +102,25 @@ def extract(
     normals = vertex_normals(vertices, triangles)
     origin, triangles, uv = unwrap(vertices, triangles, texture)
     vertices, normals = vertices[origin], normals[origin]
-    return Mesh(vertices, normals, triangles, uv, bake(vertices, triangles, uv, colour, texture, device))
+
+    def seen(places: Tensor) -> Tensor:
+        """Colours (N, 3) of the layers under points with their normals (N, 6), composited from outside: the outermost
+        alone is thin, and nothing has taught it its colour."""
+        points, outward = places.split(3, 1)
+        image, left = torch.zeros_like(points), torch.ones_like(points[:, :1])
+        for k in range(LAYERS):
+            x = points - k * LAYER * bound * outward
+            alpha = 1 - torch.exp(-density(x).float()[:, None] * LAYER * bound)
+            image, left = image + left * alpha * colour(x).float(), left * (1 - alpha)
+        return image / (1 - left).clamp(min=1e-6)
+
+    attributes = np.concatenate([vertices, normals], 1)
+    return Mesh(vertices, normals, triangles, uv, bake(attributes, triangles, uv, seen, texture, device))
 
 
 @torch.no_grad()
 def ask(field: Field, points: np.ndarray, device: torch.device | str) -> np.ndarray:
-    """What a field says at points (N, 3), a chunk at a time."""
+    """What a field says at points (N, D), a chunk at a time."""
     chunks = torch.from_numpy(points.astype(np.float32)).split(CHUNK)
     return torch.cat([field(chunk.to(device)).float().cpu() for chunk in chunks]).numpy()
 
@@ -172,15 +186,16 @@ def unwrap(vertices: np.ndarray, faces: np.ndarray, side: int) -> tuple[np.ndarr
 
 
 def bake(
-    vertices: np.ndarray, faces: np.ndarray, uv: np.ndarray, colour: Field, side: int, device: torch.device | str
+    attributes: np.ndarray, faces: np.ndarray, uv: np.ndarray, colour: Field, side: int, device: torch.device | str
 ) -> np.ndarray:
-    """The texture (side, side, 3) uint8: the field's colour at the point of the surface that each texel shows.
+    """The texture (side, side, 3) uint8: what `colour` says of the attributes, (V, D) at the vertices, at the point of
+    the surface that each texel shows.
 
     Texels without a surface take the colour of the nearest that has one, so that no seam shows when a viewer blends.
     """
-    rows, columns, points = texels(vertices, faces, uv, side)
+    rows, columns, places = texels(attributes, faces, uv, side)
     picture = np.zeros((side, side, 3), np.float32)
-    picture[rows, columns] = ask(colour, points, device)
+    picture[rows, columns] = ask(colour, places, device)
     empty = np.ones((side, side), bool)
     empty[rows, columns] = False
     _, (near_rows, near_columns) = ndimage.distance_transform_edt(empty, return_indices=True)
@@ -188,9 +203,10 @@ def bake(
 
 
 def texels(
-    vertices: np.ndarray, faces: np.ndarray, uv: np.ndarray, side: int
+    attributes: np.ndarray, faces: np.ndarray, uv: np.ndarray, side: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows, columns (N,) and surface points (N, 3) of all texels whose centre lies in a face of the atlas.
+    """Rows, columns (N,) and attributes (N, D), from those of the vertices (V, D), of all texels whose centre lies in a
+    face of the atlas.
 
     Every face looks at the texels of its bounding box: all boxes are laid end to end in one array.
     """
@@ -213,5 +229,5 @@ def texels(
     weights = np.stack([double_area(centre, b, c), double_area(a, centre, c), double_area(a, b, centre)], -1)
     weights /= whole[:, None]
     inside = (weights >= -1e-9).all(-1) & np.isfinite(whole)
-    points = np.einsum("nk,nkd->nd", weights[inside], vertices[faces[face[inside]]])
-    return rows[inside], columns[inside], points.astype(np.float32)
+    places = np.einsum("nk,nkd->nd", weights[inside], attributes[faces[face[inside]]])
+    return rows[inside], columns[inside], places.astype(np.float32)

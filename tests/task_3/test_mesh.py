@@ -32,6 +32,8 @@ def ball(points: torch.Tensor, radius: float = 0.6, centre: tuple[float, float, 
 
 
 def rainbow(points: torch.Tensor) -> torch.Tensor:
+    """The same at every depth."""
+    points = 0.6 * torch.nn.functional.normalize(points, dim=-1)
     return 0.5 + 0.4 * torch.stack([points[:, 0], torch.sin(3 * points[:, 1]), points[:, 2]], -1)
 
 
@@ -46,6 +48,18 @@ def test_surface_lies_at_the_level_and_looks_outward(solid):
     assert (solid.normals * solid.vertices).sum(-1).min() > 0.95 * 0.6
     volume = trimesh.Trimesh(solid.vertices, solid.faces).volume  # positive where faces turn counter-clockwise
     assert volume == pytest.approx(4 / 3 * np.pi * 0.6**3, rel=0.03)
+
+
+def test_texture_shows_what_lies_under_a_thin_skin():
+    """The density is small at the surface and grows inwards: blue that is seen through hardly counts."""
+
+    def skin(points: torch.Tensor) -> torch.Tensor:
+        outside = points.norm(dim=-1, keepdim=True) > 0.58
+        return torch.where(outside, torch.tensor([0.0, 0.0, 1.0]), torch.tensor([1.0, 0.0, 0.0]))
+
+    dense = lambda points: ball(points) + 5000 * (0.58 - points.norm(dim=-1)).clamp(min=0)
+    texture = extract(dense, skin, LEVEL, resolution=40, faces=1500, texture=128).texture
+    assert texture[..., 0].mean() > 0.65 * 255 and texture[..., 2].mean() < 0.35 * 255
 
 
 def test_texture_shows_the_field(solid):
