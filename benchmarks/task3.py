@@ -218,7 +218,7 @@ def object_rows(reduced: bool, only: Sequence[str] = (), given: tuple[str, ...] 
     rows = [Row(f"{about}: object read right", share(objects), "%", ">=", 90.0)]
     if views:
         rows.append(Row(f"{about}: side read right, of things with a front", share(views), "%", ">=", 90.0))
-    return [*rows, Row(f"{about}: runs that gave up", lost, "")]
+    return [*rows, Row(f"{about}: runs that gave up", lost, "", "<=")]
 
 
 # --- Speed and endurance

@@ -29,7 +29,6 @@ from course.errors import CourseError
 from course.models import Model, find_model
 from task_3_DreamFusion import prompts
 from task_3_DreamFusion.nerf import checkpoint, gui, results
-from task_3_DreamFusion.nerf.mesh import MeshError
 from task_3_DreamFusion.nerf.sd import WEIGHTINGS, Options, StableDiffusion, check_exercise, check_text
 from task_3_DreamFusion.nerf.utils import (
     BACKBONES,
@@ -145,9 +144,8 @@ def parser() -> Parser:
     setting(
         guide, "--weighting", "weighting", "in latents: w(t), the weight of a noise level", choices=tuple(WEIGHTINGS)
     )
-    setting(
-        guide, "--perp_neg", "perp_neg", "how strongly other views are pushed away at first (Perp-Neg); 0: not at all"
-    )
+    setting(guide, "--perp_neg", "perp_neg",
+            "how strongly other views are pushed away (Perp-Neg), ever less as the run goes on; 0: not at all")  # fmt: skip
 
     anneal = made.add_argument_group("what changes during a run; shares are of the run, in [0, 1]")
     setting(anneal, "--t_range", "t_range", "lowest and highest noise level, as shares of all", type=float, nargs=2,
@@ -342,6 +340,8 @@ def make(
         finished = args.test or trainer.train(args.save_every, args.preview_every, each)
         made = [results.save_video(trainer, args.frames, args.video_size, args.elevation)]
         if args.save_mesh:
+            from task_3_DreamFusion.nerf.mesh import MeshError  # slow to import
+
             try:
                 made += results.save_mesh(trainer)
             except MeshError as error:

@@ -195,7 +195,7 @@ def share(
     work: Callable[[str, Path, Claim], bool],
     watch: Watch | None = None,
     beat: float = BEAT,
-    pause: float = 2.0,
+    pause: float = 0.5,
     say: Callable[[str], None] = print,
 ) -> Outcome:
     """Makes what nobody else makes, until all are finished or have failed.

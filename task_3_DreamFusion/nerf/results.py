@@ -14,10 +14,8 @@ from tqdm import tqdm
 from course.pictures import heat
 from course.video import write_video
 from task_3_DreamFusion.nerf import checkpoint
-from task_3_DreamFusion.nerf.mesh import extract
 from task_3_DreamFusion.nerf.provider import Cameras, orbit
 from task_3_DreamFusion.nerf.utils import SETTINGS, Trainer
-from task_3_DreamFusion.nerf.viewer import page
 
 VIDEO, MESH = "video.mp4", "mesh"
 FPS = 30
@@ -104,6 +102,9 @@ def save_mesh(trainer: Trainer, resolution: int = 128, texture: int = 1024) -> l
 
     Raises MeshError if there is none.
     """
+    from task_3_DreamFusion.nerf.mesh import extract  # these two are slow to import
+    from task_3_DreamFusion.nerf.viewer import page
+
     field = trainer.renderer.field
     with trainer.averaged(), torch.no_grad():
         mesh = extract(

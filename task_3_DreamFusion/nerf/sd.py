@@ -30,7 +30,7 @@ from course.models import LatentDecoder, LatentEncoder, Model, load_pipeline
 
 VIEWS = ("front", "side", "back", "overhead")
 FRONT, BACK, OVERHEAD = 45.0, 135.0, 60.0  # degrees: where a view word begins and ends
-FACED = 0.6  # share of a run after which no view is pushed away
+FACED = 0.9  # share of a run after which no view is pushed away: the rest is for detail
 
 
 class GuidanceError(CourseError, ValueError):
@@ -52,7 +52,7 @@ class Options:
         way: they, silhouettes at first, would decide it by chance.
     blend: half the width, in degrees, of the band about a border of two view words in which their prompts are mixed.
     perp_neg: how strongly the views that are not shown are pushed away at the beginning (Perp-Neg); it falls to 0 at
-        FACED of the run, when it is settled where the front is. 0 leaves it out.
+        FACED of the run. 0 leaves it out.
     """
 
     guidance_scale: float = 7.5

@@ -18,7 +18,7 @@ import trimesh
 
 from course import notebooks
 from task_3_DreamFusion import main as program
-from task_3_DreamFusion.nerf import checkpoint, results
+from task_3_DreamFusion.nerf import checkpoint, mesh, results
 from task_3_DreamFusion.nerf.network_grid import GridField
 from task_3_DreamFusion.nerf.provider import orbit
 from task_3_DreamFusion.nerf.renderer import Renderer
@@ -37,9 +37,9 @@ def options(tiny_folder, tmp_path) -> list[str]:
 
 @pytest.fixture
 def small_mesh(monkeypatch):
-    whole = results.extract
+    whole = mesh.extract
     monkeypatch.setattr(
-        results, "extract", lambda *args, texture, **more: whole(*args[:3], 24, faces=500, texture=64, **more)
+        mesh, "extract", lambda *args, texture, **more: whole(*args[:3], 24, faces=500, texture=64, **more)
     )
 
 
