@@ -21,8 +21,12 @@
 #include <system_error>
 #include <thread>
 #include <vector>
-#define HD inline
-#define UNROLL
+#define HD inline __attribute__((always_inline))
+#ifdef __clang__
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
 #endif
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
