@@ -2,28 +2,6 @@
 // result does not depend on how many threads there are.
 #include "grid.h"
 
-constexpr int BLOCK = 64;  // positions whose corners are worked out together, several in one instruction
-
-// Entries and weights of the corners of up to BLOCK positions at a level, corner after corner.
-template <int D, class X>
-struct Corners {
-  uint32_t entries[1 << D][BLOCK];
-  X weights[1 << D][BLOCK];
-
-  template <bool ALONG>
-  void find(const Level &level, bool smooth, const X *x, const X *v, int count) {
-    for (int i = 0; i < count; i++) {
-      auto cell = cell_of<D>(x + i * D, level.resolution, smooth);
-      uint32_t entry[1 << D];
-      X weight[1 << D];
-      entries_of(level, cell, entry);
-      weights_of<D, ALONG>(cell, v + i * D, weight);
-      UNROLL
-      for (int c = 0; c < 1 << D; c++) entries[c][i] = entry[c], weights[c][i] = weight[c];
-    }
-  }
-};
-
 // Calls f with the number of features, as a constant if it is the usual one.
 template <class F>
 void by_features(int features, F f) {
@@ -38,25 +16,23 @@ static void encode(const Wide<T> *x, const T *table, const Wide<T> *v, T *y, int
   using X = Wide<T>;
   int64_t chunks = (n + CHUNK - 1) / CHUNK;
   parallel(chunks * grid.levels, threads, [&](int64_t job) {
-    int l = (int)(job / chunks);
-    T *to = y + (int64_t)l * grid.features * n;
-    Corners<D, X> corners;
-    int64_t end = std::min(n, (job % chunks + 1) * CHUNK);
-    for (int64_t i = job % chunks * CHUNK; i < end; i += BLOCK) {
-      int count = (int)std::min<int64_t>(BLOCK, end - i);
-      corners.template find<ALONG>(grid.level[l], grid.smooth, x + i * D, v + i * D, count);
-      by_features(grid.features, [&](auto features) {
-        for (int k = 0; k < count; k++) {
-          X sum[MAX_FEATURES] = {};
-          UNROLL
-          for (int c = 0; c < 1 << D; c++) {
-            const T *entry = table + (int64_t)corners.entries[c][k] * features;
-            for (int f = 0; f < features; f++) sum[f] = fma(corners.weights[c][k], (X)number(entry[f]), sum[f]);
-          }
-          for (int f = 0; f < features; f++) put(to + f * n + i + k, sum[f]);
+    const Level level = grid.level[job / chunks];
+    T *to = y + job / chunks * grid.features * n;
+    by_features(grid.features, [&](auto features) {
+      for (int64_t i = job % chunks * CHUNK; i < std::min(n, (job % chunks + 1) * CHUNK); i++) {
+        auto cell = cell_of<D>(x + i * D, level.resolution, grid.smooth);
+        uint32_t entries[1 << D];
+        X w[1 << D], sum[MAX_FEATURES] = {};
+        entries_of(level, cell, entries);
+        weights_of<D, ALONG>(cell, v + i * D, w);
+        UNROLL
+        for (int c = 0; c < 1 << D; c++) {
+          const T *entry = table + (int64_t)entries[c] * features;
+          for (int f = 0; f < features; f++) sum[f] = fma(w[c], (X)number(entry[f]), sum[f]);
         }
-      });
-    }
+        for (int f = 0; f < features; f++) put(to + f * n + i, sum[f]);
+      }
+    });
   });
 }
 
@@ -65,23 +41,23 @@ static void table_grad(const Wide<T> *x, const T *dy, const Wide<T> *v, Wide<T> 
                        intptr_t threads) {
   using X = Wide<T>;
   parallel(grid.levels, threads, [&](int64_t l) {
+    const Level level = grid.level[l];
     const T *from = dy + l * grid.features * n;
-    Corners<D, X> corners;
-    for (int64_t i = 0; i < n; i += BLOCK) {
-      int count = (int)std::min<int64_t>(BLOCK, n - i);
-      corners.template find<ALONG>(grid.level[l], grid.smooth, x + i * D, v + i * D, count);
-      by_features(grid.features, [&](auto features) {
-        for (int k = 0; k < count; k++) {
-          X g[MAX_FEATURES];
-          for (int f = 0; f < features; f++) g[f] = number(from[f * n + i + k]);
-          UNROLL
-          for (int c = 0; c < 1 << D; c++) {
-            X *entry = out + (int64_t)corners.entries[c][k] * features;
-            for (int f = 0; f < features; f++) entry[f] = fma(corners.weights[c][k], g[f], entry[f]);
-          }
+    by_features(grid.features, [&](auto features) {
+      for (int64_t i = 0; i < n; i++) {
+        auto cell = cell_of<D>(x + i * D, level.resolution, grid.smooth);
+        uint32_t entries[1 << D];
+        X w[1 << D], g[MAX_FEATURES];
+        entries_of(level, cell, entries);
+        weights_of<D, ALONG>(cell, v + i * D, w);
+        for (int f = 0; f < features; f++) g[f] = number(from[f * n + i]);
+        UNROLL
+        for (int c = 0; c < 1 << D; c++) {
+          X *entry = out + (int64_t)entries[c] * features;
+          for (int f = 0; f < features; f++) entry[f] = fma(w[c], g[f], entry[f]);
         }
-      });
-    }
+      }
+    });
   });
 }
 
