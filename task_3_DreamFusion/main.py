@@ -145,7 +145,7 @@ def parser() -> Parser:
         guide, "--weighting", "weighting", "in latents: w(t), the weight of a noise level", choices=tuple(WEIGHTINGS)
     )
     setting(guide, "--perp_neg", "perp_neg",
-            "how strongly other views are pushed away (Perp-Neg), ever less as the run goes on; 0: not at all")  # fmt: skip
+            "how strongly other views are pushed away, ever less as it goes on (Perp-Neg); 0: not at all")  # fmt: skip
 
     anneal = made.add_argument_group("what changes during a run; shares are of the run, in [0, 1]")
     setting(anneal, "--t_range", "t_range", "lowest and highest noise level, as shares of all", type=float, nargs=2,
