@@ -71,9 +71,8 @@ def cpu_compiler() -> Compiler:
         said = f"CXX={asked} is no program here" if asked else "no C++ compiler (g++ or clang++): install one"
         raise Unavailable(said)
     arm = platform.machine().lower() in ("arm64", "aarch64")  # where clang may not know -march=native
-    # -fno-tree-slp-vectorize: g++ 12 would join products and sums there against -ffp-contract=off
-    flags = ["-std=c++20", "-O2", "-fno-tree-slp-vectorize", "-mcpu=native" if arm else "-march=native"]
-    flags += ["-ffp-contract=off", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden"]
+    flags = ["-std=c++20", "-O2", "-mcpu=native" if arm else "-march=native", "-ffp-contract=off"]
+    flags += ["-fPIC", "-shared", "-pthread", "-fvisibility=hidden"]
     return Compiler((found, *flags), _version(found), _processor(), "cpp")
 
 

@@ -22,7 +22,8 @@ from typing import Any
 
 if not __package__:  # Started as a script, from whatever folder. Its own would hide other packages: `kernels`, say.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
-    gc.disable()  # nothing that is imported is garbage: to look for it takes a quarter of the imports' time
+if __name__ == "__main__":
+    gc.disable()  # until all is imported, of which nothing is garbage: to search it takes long
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for --deterministic, read when CUDA starts
 
 import torch
@@ -424,6 +425,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    gc.freeze()  # what is loaded stays: later searches leave it out, and so does the last, a second at the end
+    gc.freeze()  # what is loaded stays: later searches leave it out, the one at the end too
     gc.enable()
     sys.exit(main())

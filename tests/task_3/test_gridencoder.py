@@ -100,6 +100,26 @@ def test_precision_against_float64(compiled, dtype, bar, interpolation):
     assert [apart(*pair) <= bar for pair in zip(found, expected, strict=True)] == [True] * 3
 
 
+def test_sums_are_formed_as_the_source_says(compiled):
+    """Corner after corner, each by one fused multiplication and addition, bit for bit: no compiler may join or reorder
+    what stands in the source, or the CPU's values would not be the GPU's."""
+    side = 8
+    layout = GridLayout.make(3, 1, 2, side, side, interpolation="smoothstep")
+    x, table = torch.rand(4000, 3), torch.randn(layout.entries, 2)
+    corner = (x * side).int().clamp(max=side - 1)
+    t = (x.double() * side - corner).float()
+    upper = t * t * (3 - 2 * t)
+    expected = torch.zeros(4000, 2)
+    for c in range(8):
+        weight, entry = torch.ones(4000), torch.zeros(4000, dtype=torch.long)
+        for d in range(3):
+            bit = c >> d & 1
+            weight = weight * (upper if bit else 1 - upper)[:, d]
+            entry += (corner[:, d] + bit) * (side + 1) ** d
+        expected = (weight.double()[:, None] * table[entry].double() + expected.double()).float()
+    assert torch.equal(grid_encode(x, table, layout), expected)
+
+
 def test_half_is_rounded_as_torch_rounds(compiled):
     """All 65,536 numbers go through, and every kind of float comes out as torch makes it."""
     layout = GridLayout.make(2, 1, 1, 1, 1)
