@@ -65,7 +65,7 @@ def check_masks(regions: Sequence[tuple[str, Any]], height: int, width: int) -> 
     masks = []
     for prompt, given in regions:
         try:
-            array = given.float().cpu() if isinstance(given, torch.Tensor) else np.array(given, np.float32)
+            array = given.detach().float().cpu() if isinstance(given, torch.Tensor) else np.array(given, np.float32)
         except (TypeError, ValueError):
             raise RequestError(f'The mask of "{prompt}" must be an array of numbers from 0 to 1.') from None
         mask = torch.as_tensor(array)

@@ -72,6 +72,6 @@ def check_finite(values: torch.Tensor, name: str) -> None:
     if not finite.all():
         raise SamplingError(
             f"{name} must be finite, but {(~finite).sum():,} of {values.numel():,} values are NaN or infinite. "
-            "The model's weights may be damaged: download or save it again. Or a value grew too large: lower "
-            "guidance_scale, and use float32 in place of half precision."
+            "The model's weights may be damaged: download or save it again. Or a number grew too large: lower "
+            "settings such as guidance_scale, or use float32 in place of half precision."
         )
