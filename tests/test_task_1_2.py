@@ -17,7 +17,7 @@ import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, StableDiffusionPipeline
 from PIL import Image
 
-from course import notebooks, sampling, video
+from course import checks, notebooks, sampling, video
 from course.models import RequestError, find_model
 from course.sampling import SamplingError
 
@@ -180,6 +180,17 @@ def test_the_lesson_says_where_diffusers_agrees(lesson, sd, spacing):
     assert agreeing == [count for count in range(1, 51) if lesson.agrees_with_diffusers(scheduler.config, count)]
     expected = {"trailing": [1, 2, 4, 5, 8, 10, 20, 25, 40, 50], "leading": [*range(1, 51)], "linspace": [1]}
     assert agreeing == expected[spacing]
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_the_check_of_the_loop_passes_whatever_the_spacing(sds, spacing, kind, capsys):
+    """Its reference is diffusers' DDIM, which goes to the next timestep with leading ones alone."""
+    scheduler = DDIMScheduler.from_config(sds[kind].scheduler.config, timestep_spacing=spacing)
+    sd = changed(sds[kind], scheduler=scheduler)
+    checks.loop(sd, sd.model)
+    assert "3 steps end where diffusers' own DDIM ends" in capsys.readouterr().out
+    assert sd.scheduler is scheduler
 
 
 def changed(sd, **parts):

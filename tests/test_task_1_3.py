@@ -131,6 +131,16 @@ def test_each_step_goes_to_the_next_timestep_at_any_count(lessons, monkeypatch, 
         assert abs(found.std() - network.std) < 0.15, count  # neither black nor grain
 
 
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_the_check_of_the_loop_passes_whatever_the_spacing(lessons, monkeypatch, spacing, kind):
+    lesson = lessons[kind]
+    scheduler = DDIMScheduler.from_config(lesson.pipe.scheduler.config, timestep_spacing=spacing)
+    monkeypatch.setattr(lesson.pipe, "scheduler", scheduler)
+    checks.control_loop(lesson.sample, make_control(lesson), lesson.pipe, lesson.model)
+    assert lesson.pipe.scheduler is scheduler
+
+
 def test_a_silent_controlnet_changes_nothing(lesson):
     loud = make_control(lesson)
     silent = loud._replace(network=ControlNetModel.from_unet(lesson.pipe.unet).eval())
