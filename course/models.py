@@ -193,17 +193,20 @@ class Model:
         return [wanted, unwanted if len(unwanted) == len(wanted) else unwanted * len(wanted)]
 
     def check_steps(self, steps: Any) -> int:
-        """Return `steps` as an int if the model can be sampled in so many; else raise RequestError."""
+        """Return `steps` as an int if the model can be sampled in so many. Raises RequestError."""
         settings = self.config("scheduler/scheduler_config.json")
         levels = settings.get("num_train_timesteps", 1000)
         # With one step a level, the offset of "leading" would point behind the last level.
         leading = settings.get("timestep_spacing", "leading") == "leading"
         most = levels - (settings.get("steps_offset", 0) if leading else 0)
-        return check_integer(f"The number of sampling steps for {self.name}", steps, 1, most, RequestError)
+        name = f"The number of sampling steps for {self.name}"
+        return check_integer(name, steps, 1, most, RequestError)
 
     def latent_size(self, height: Any = None, width: Any = None) -> tuple[int, int]:
-        """Return rows and columns of the latents of an image with `height` x `width` pixels (default: the model's own
-        size). Raises RequestError for a size that does not divide by `scale_factor`, and names the nearest that does.
+        """Return rows and columns of the latents of an image with `height` x `width` pixels.
+
+        The default is the model's own size. Raises RequestError for a size that does not divide by
+        `scale_factor`, and names the nearest that does.
         """
         factor = self.scale_factor
         sides = []
@@ -212,9 +215,10 @@ class Model:
                 side = self.image_size
             side = check_integer(name, side, minimum=factor, error=RequestError)
             if side % factor:
+                nearest = round(side / factor) * factor
                 raise RequestError(
                     f"{name} must be a multiple of {factor} for {self.name} (a latent pixel covers "
-                    f"{factor} x {factor} pixels), got {side}. The nearest is {round(side / factor) * factor}."
+                    f"{factor} x {factor} pixels), got {side}. The nearest is {nearest}."
                 )
             sides.append(side // factor)
         return sides[0], sides[1]

@@ -25,8 +25,9 @@ class PanoramaError(CourseError, ValueError):
 
 
 def check_windows(height: int, width: int, window: int, stride: Any) -> int:
-    """Return `stride` as an int if windows can cover latents of height x width, all in latent pixels; else raise
-    RequestError."""
+    """Return `stride` as an int if windows can cover latents of height x width.
+
+    All are in latent pixels. Raises RequestError."""
     for name, side in (("height", height), ("width", width)):
         if side < window:
             raise RequestError(
@@ -38,18 +39,24 @@ def check_windows(height: int, width: int, window: int, stride: Any) -> int:
 
 
 def check_sync(sync: Any, window: int) -> Any:
-    """Return the settings of synchronization (lesson 2, `Sync`) as plain numbers, if windows of `window` latent pixels
-    can be synchronized so; else raise RequestError."""
+    """Return the settings of synchronization (lesson 2, `Sync`) as plain numbers.
+
+    window: the side of a window in latent pixels. Raises RequestError for unusable settings."""
     numbers = {
         name: check_number(f"sync.{name}", getattr(sync, name), maximum=most, error=RequestError)
         for name, most in (("weight", None), ("decay", 1), ("until", 1), ("scale", 1))
     }
-    sync = sync._replace(**numbers, every=check_integer("sync.every", sync.every, minimum=1, error=RequestError))
+    every = check_integer("sync.every", sync.every, minimum=1, error=RequestError)
+    sync = sync._replace(**numbers, every=every)
     for name, fits, allowed in (
         ("weight", sync.weight > 0, "above 0; use_syncdiffusion=False is without"),
         ("decay", sync.decay > 0, "above 0 and at most 1"),
         ("until", sync.until > 0, "a share of the steps, above 0 and at most 1"),
-        ("scale", sync.scale > 0 and window * sync.scale % 1 == 0, f"a part of 1, such as 0.5, of {window} pixels"),
+        (
+            "scale",
+            sync.scale > 0 and window * sync.scale % 1 == 0,
+            f"a part of 1, such as 0.5, of {window} pixels",
+        ),
         ("through", sync.through in ("denoiser", "decoder"), "'denoiser' or 'decoder'"),
     ):
         if not fits:
@@ -58,22 +65,25 @@ def check_sync(sync: Any, window: int) -> Any:
 
 
 def check_masks(regions: Sequence[tuple[str, Any]], height: int, width: int) -> torch.Tensor:
-    """Return the masks (R, height, width) of regions, each a prompt and a mask from 0 to 1: a tensor, an array or
-    rows of numbers. Raises RequestError."""
+    """Return the masks (R, height, width) of regions, each a prompt and a mask from 0 to 1.
+
+    A mask is a tensor, an array or rows of numbers. Raises RequestError."""
     if not len(regions):
         raise RequestError("There is no region: give one or more, each a prompt and a mask; or call `sample`.")
     masks = []
     for prompt, given in regions:
+        name = f'The mask of "{prompt}"'
+        if isinstance(given, torch.Tensor):
+            given = given.detach().float().cpu()
         try:
-            array = given.detach().float().cpu() if isinstance(given, torch.Tensor) else np.array(given, np.float32)
+            mask = torch.as_tensor(np.array(given, np.float32))
         except (TypeError, ValueError):
-            raise RequestError(f'The mask of "{prompt}" must be an array of numbers from 0 to 1.') from None
-        mask = torch.as_tensor(array)
+            raise RequestError(f"{name} must be an array of numbers from 0 to 1.") from None
         if tuple(mask.shape) != (height, width):
             shapes = f"{(height, width)}, got {tuple(mask.shape)}"
-            raise RequestError(f'The mask of "{prompt}" must have the shape of the latents, {shapes}.')
+            raise RequestError(f"{name} must have the shape of the latents, {shapes}.")
         if not (mask.min() >= 0 and 0 < mask.max() <= 1):
-            raise RequestError(f'The mask of "{prompt}" must be from 0 to 1, and above 0 somewhere.')
+            raise RequestError(f"{name} must be from 0 to 1, and above 0 somewhere.")
         masks.append(mask)
     return torch.stack(masks)
 

@@ -1,4 +1,4 @@
-"""What the sampling loops of the lessons share: random generators, timesteps, a step of DDIM, a check for NaN.
+"""Parts that the sampling loops of the lessons share: generators, timesteps, a step of DDIM.
 
 Lesson 1.2 writes the timesteps and the step by hand; the lessons after it import them from here.
 """
@@ -32,7 +32,8 @@ def timesteps(settings: Any, count: int) -> list[int]:
     """
     levels = settings.num_train_timesteps
     if settings.timestep_spacing == "trailing":
-        falling = np.arange(levels, 0, -levels / count)[:count]  # rounding may add an entry, just above 0
+        # Rounding may add an entry, just above 0: it is cut off.
+        falling = np.arange(levels, 0, -levels / count)[:count]
         return (falling.round().astype(int) - 1).tolist()
     if settings.timestep_spacing == "leading":
         return [(count - 1 - i) * (levels // count) + settings.steps_offset for i in range(count)]
@@ -46,14 +47,15 @@ def ddim_step(
     t_prev: int,
     x_t: torch.Tensor,  # (B, C, h, w)
 ) -> torch.Tensor:
-    """Return the latents (B, C, h, w) at `t_prev`, the next timestep of the list or END, without fresh noise.
+    """Return the latents (B, C, h, w) at `t_prev`, the next timestep of the list or END.
 
-    Song et al. 2021 (arXiv:2010.02502), equation 12 with sigma = 0. diffusers' `DDIMScheduler.step` goes to
-    t - T // N instead, which is often not where the next step begins. Raises SamplingError for a prediction type
-    other than "epsilon" and "v_prediction".
+    No fresh noise: Song et al. 2021 (arXiv:2010.02502), equation 12 with sigma = 0. diffusers'
+    `DDIMScheduler.step` goes to t - T // N instead, often not where the next step begins. Raises
+    SamplingError for a prediction type other than "epsilon" and "v_prediction".
     """
-    alpha_bar = scheduler.alphas_cumprod[t]
-    alpha_bar_prev = scheduler.final_alpha_cumprod if t_prev == END else scheduler.alphas_cumprod[t_prev]
+    table = scheduler.alphas_cumprod
+    alpha_bar = table[t]
+    alpha_bar_prev = scheduler.final_alpha_cumprod if t_prev == END else table[t_prev]
     prediction_type = scheduler.config.prediction_type
     if prediction_type == "epsilon":
         noise = output
@@ -62,16 +64,18 @@ def ddim_step(
         noise = (1 - alpha_bar).sqrt() * x_t + alpha_bar.sqrt() * output
         x_0 = alpha_bar.sqrt() * x_t - (1 - alpha_bar).sqrt() * output
     else:
-        raise SamplingError(f"prediction_type must be epsilon or v_prediction, got {prediction_type!r}.")
+        allowed = "epsilon or v_prediction"
+        raise SamplingError(f"prediction_type must be {allowed}, got {prediction_type!r}.")
     return alpha_bar_prev.sqrt() * x_0 + (1 - alpha_bar_prev).sqrt() * noise
 
 
 def check_finite(values: torch.Tensor, name: str) -> None:
-    """Raise SamplingError if there are NaN or infinite `values`; `name` says what they are, with the step."""
+    """Raise SamplingError if `values` are not all finite; `name` says what they are."""
     finite = values.isfinite()
     if not finite.all():
         raise SamplingError(
-            f"{name} must be finite, but {(~finite).sum():,} of {values.numel():,} values are NaN or infinite. "
-            "The model's weights may be damaged: download or save it again. Or a number grew too large: lower "
-            "settings such as guidance_scale, or use float32 in place of half precision."
+            f"{name} must be finite, but {(~finite).sum():,} of {values.numel():,} values are NaN "
+            "or infinite. The model's weights may be damaged: download or save it again. Or a "
+            "number grew too large: lower settings such as guidance_scale, or use float32 in place "
+            "of half precision."
         )

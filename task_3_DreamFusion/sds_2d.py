@@ -68,7 +68,8 @@ def sheet(guidance: StableDiffusion, prompts: ViewPrompts, kept: list[tuple[int,
     and in ten steps."""
     camera = torch.zeros(1), torch.zeros(1)
     pictures = [guidance.decode_latents(latents) for _, latents in kept]
-    images = [2 * picture[0] - 1 for picture in (*pictures, *guidance.preview(last, prompts, *camera))]
+    pictures += guidance.preview(last, prompts, *camera)
+    images = [2 * picture[0] - 1 for picture in pictures]
     check_finite(torch.stack(images), "The decoded images")
     return images
 

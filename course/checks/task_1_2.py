@@ -234,8 +234,10 @@ def loop(sd: Any, model: Model) -> None:
 
 
 def _with_constant_stride(scheduler: Any) -> Any:
-    """diffusers' DDIM with the noise levels of `scheduler` and leading timesteps. They are one stride apart, so that
-    its stride leads from each to the next, whatever the spacing of the model (lesson 1.2, section 3)."""
+    """Return diffusers' DDIM with the noise levels of `scheduler` and leading timesteps.
+
+    They are one stride apart, so that its steps go from each to the next (lesson 1.2, section 3).
+    """
     from diffusers import DDIMScheduler
 
     return DDIMScheduler.from_config(
@@ -245,7 +247,7 @@ def _with_constant_stride(scheduler: Any) -> Any:
 
 @contextlib.contextmanager
 def constant_stride(owner: Any) -> Iterator[None]:
-    """Within this block `owner.scheduler` is one whose steps diffusers' DDIM takes in the same way as the lessons."""
+    """Within this block diffusers and the lessons take the same steps of `owner.scheduler`."""
     own = owner.scheduler
     owner.scheduler = _with_constant_stride(own)
     try:
