@@ -49,13 +49,13 @@ def check_sync(sync: Any, window: int) -> Any:
     every = check_integer("sync.every", sync.every, minimum=1, error=RequestError)
     sync = sync._replace(**numbers, every=every)
     for name, fits, allowed in (
-        ("weight", sync.weight > 0, "above 0; use_syncdiffusion=False is without"),
+        ("weight", sync.weight > 0, "above 0 (use_syncdiffusion=False turns it off)"),
         ("decay", sync.decay > 0, "above 0 and at most 1"),
         ("until", sync.until > 0, "a share of the steps, above 0 and at most 1"),
         (
             "scale",
             sync.scale > 0 and window * sync.scale % 1 == 0,
-            f"a part of 1, such as 0.5, of {window} pixels",
+            f"such that a whole number of a window's {window} latent pixels is left, as by 0.5",
         ),
         ("through", sync.through in ("denoiser", "decoder"), "'denoiser' or 'decoder'"),
     ):

@@ -569,9 +569,9 @@ def test_requests_that_cannot_be(sd, wrong, message):
 
 
 @pytest.mark.parametrize(("wrong", "message"), [
-    ({"weight": 0.0}, "weight must be above 0; .* got 0.0"),
+    ({"weight": 0.0}, "weight must be above 0 .* got 0.0"),
     ({"weight": float("nan")}, "weight must be a finite number, got nan"),
-    ({"weight": -1.0}, "weight must be above 0; .* got -1"),
+    ({"weight": -1.0}, "weight must be above 0 .* got -1"),
     ({"weight": math.inf}, "weight must be a finite number, got inf"),
     ({"weight": "20"}, "weight must be a number, got '20'"),
     ({"decay": 0.0}, "decay must be above 0 and at most 1, got 0"),
@@ -582,7 +582,7 @@ def test_requests_that_cannot_be(sd, wrong, message):
     ({"every": 1.5}, "every must be a whole number of at least 1, got 1.5"),
     ({"every": True}, "every must be a whole number of at least 1, got True"),
     ({"scale": 0.0}, "scale must be .* got 0"),
-    ({"scale": 0.3}, "scale must be a part of 1, .* got 0.3"),
+    ({"scale": 0.3}, "scale must be .* whole number of a window's 8 latent pixels .* got 0.3"),
     ({"through": "vae"}, "through must be 'denoiser' or 'decoder', got 'vae'"),
 ])  # fmt: skip
 def test_synchronization_that_cannot_be(sd, wrong, message):
