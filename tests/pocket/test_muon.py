@@ -75,7 +75,7 @@ def test_a_step_has_the_length_of_adamw_and_does_not_depend_on_the_gradients_sca
         steps.append(model["hidden"].weight.detach() - before)
     # 8 x 72: eight singular values near 1, scaled by the square root of 72
     assert steps[0].square().mean().sqrt() == pytest.approx(1e-2 * STEP_RMS, rel=0.25)
-    assert torch.allclose(steps[0], steps[1], rtol=0.05, atol=1e-5)
+    assert torch.allclose(steps[0], steps[1], rtol=0.05, atol=2e-4)
 
 
 def test_memory_order_does_not_change_the_step():
