@@ -1,6 +1,6 @@
 """The order of a series of image files, by the number in their names that counts up.
 
-    frame_numbers(["10-7.png", "9-8.png"])  # {"9-8.png": 9, "10-7.png": 10}
+    frame_numbers(["10-7.png", "9-8.png"])  # {"10-7.png": 10, "9-8.png": 9}
 
 The one rule for `video.read_frames` and `make_video.ipynb`; an order that is not certain is an
 error.
@@ -29,7 +29,7 @@ class VideoError(CourseError):
 
 
 def frame_numbers(names: Iterable[str]) -> dict[str, int]:
-    """Return the file names of a series, in its order, each with its number.
+    """Return the number of each file name of a series, by which it is ordered.
 
     The number is the one that counts up from name to name: 12 in `x_t_12.png`, `012_t0481.png`,
     `00012-SEED.png` and `000012.ID.png`. Names with a date, such as those of screenshots, go by
@@ -46,16 +46,17 @@ def frame_numbers(names: Iterable[str]) -> dict[str, int]:
             "Move it away, or number it like the others."
         )
     if dates := _dates(stems):
-        dated = sorted(zip(dates, names, strict=True))
-        return {name: place for place, (_, name) in enumerate(dated)}
-    ordered = sorted(zip(_counter(names, stems), names, strict=True))
+        places = {date: place for place, date in enumerate(sorted(dates))}
+        return {name: places[date] for name, date in zip(names, dates, strict=True)}
+    numbers = _counter(names, stems)
+    ordered = sorted(zip(numbers, names, strict=True))
     for (number, name), (other, twin) in itertools.pairwise(ordered):
         if number == other:
             raise VideoError(
                 f"{name} and {twin} both are step {number}. If one was left by an earlier run, "
                 "empty the folder and make the frames again."
             )
-    return {name: number for number, name in ordered}
+    return dict(zip(names, numbers, strict=True))
 
 
 def parse_timestep(name: str) -> int | None:

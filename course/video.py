@@ -79,7 +79,7 @@ def read_frames(folder: str | Path) -> list[Frame]:
     except VideoError as error:
         raise VideoError(f"{folder}: {error}") from error
     frames = []
-    for name, number in numbers.items():
+    for name, number in sorted(numbers.items(), key=lambda item: item[1]):
         path = paths[name]
         frames.append(Frame(path, _open(path), number, parse_timestep(name)))
     return frames
