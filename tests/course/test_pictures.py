@@ -5,7 +5,8 @@ import re
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from matplotlib import colormaps
+from PIL import Image, ImageDraw, ImageFont
 
 from course import pictures
 from course.pictures import PictureError
@@ -220,6 +221,64 @@ def test_a_long_title_is_broken_into_lines():
 
 def test_grid_scales_pictures_of_any_size_to_one_width():
     assert pictures.grid([flat(RED, 64, 32), flat(BLUE, 16, 8)], side=32).size == (68, 16)
+    assert pictures.grid([flat(RED, 64, 32), flat(BLUE, 16, 16)]).size == (132, 64)  # the widest
+    assert pictures.grid([flat(RED, 30, 20)] * 5, columns=2, side=45).size == (94, 98)
+    smooth = pictures.grid([Image.linear_gradient("L").resize((64, 64))], side=16)
+    assert len(np.unique(np.asarray(smooth)[:, 8, 0])) == 16  # not the nearest pixels
+
+
+def sheet(width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    page = Image.new("RGB", (width, height), (255, 255, 255))
+    return page, ImageDraw.Draw(page)
+
+
+@pytest.mark.parametrize("rows", [["upper", "the lower row"], [1, 22]])
+def test_titles_above_columns_and_names_beside_rows(rows):
+    """Composed once more by hand: 4 pixels between images 320 wide, letters of 20, lines of 26."""
+    tiles = [flat(RED, 320, 160), flat(BLUE, 320, 150), flat(BLUE, 320, 160)]
+    titles = ["a photo of a red car on the grass next to a tree", "pg"]
+    font, small = ImageFont.load_default(20), (40, 40, 40)
+    left = round(max(font.getlength(str(row)) for row in rows)) + 8
+    page, draw = sheet(left + 2 * 320 + 4, 2 * 26 + 2 * 160 + 4)
+    for tile, place in zip(tiles, ((left, 52), (left + 324, 52), (left, 216)), strict=True):
+        page.paste(tile, place)
+    broken = pictures.wrap(titles[0], font, 320)
+    assert broken.count("\n") == 1
+    for x, title in ((left + 160, broken), (left + 484, "pg")):
+        draw.multiline_text((x, 50), title, small, font, anchor="md", align="center")
+    for y, row in ((132, rows[0]), (296, rows[1])):
+        draw.text((left - 4, y), str(row), small, font, anchor="rm")
+    assert pictures.grid(tiles, columns=2, titles=titles, rows=rows) == page
+
+
+@pytest.mark.parametrize("side", [None, 64])
+def test_titles_above_every_image(side):
+    """Images 64 wide, letters of 11, lines of 14."""
+    tiles = [flat(RED, 64, 32), flat(BLUE, 64, 32), flat(RED, 64, 32), flat(BLUE, 64, 32)]
+    page, draw = sheet(132, 14 + 32 + 4 + 14 + 32)
+    for i, (x, y) in enumerate(((0, 14), (68, 14), (0, 64), (68, 64))):
+        page.paste(tiles[i], (x, y))
+        draw.text((x + 32, y - 2), f"n{i}", (40, 40, 40), ImageFont.load_default(11), anchor="md")
+    assert pictures.grid(tiles, columns=2, titles=["n0", "n1", "n2", "n3"], side=side) == page
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "lines"),
+    [
+        ("a bb ccc", 1000, ["a bb ccc"]),
+        ("a bb ccc", 1, ["a", "bb", "ccc"]),
+        ("aaaa b", "aaaa", ["aaaa", "b"]),
+        ("b aaaa b", "b aaaa", ["b aaaa", "b"]),
+        ("enormously a b", "a b", ["enormously", "a b"]),
+        ("  a   b\nc ", 1000, ["a b c"]),
+        ("", 10, [""]),
+    ],
+)
+def test_text_is_broken_between_words(text, width, lines):
+    """A width given as text is exactly as wide as that text."""
+    font = ImageFont.load_default(20)
+    pixels = font.getlength(width) if isinstance(width, str) else width
+    assert pictures.wrap(text, font, pixels).split("\n") == lines
 
 
 @pytest.mark.parametrize(
@@ -227,11 +286,13 @@ def test_grid_scales_pictures_of_any_size_to_one_width():
     [
         {"pictures": []},
         {"pictures": [flat(RED)] * 3, "titles": ["a", "b"]},
+        {"pictures": [flat(RED)] * 3, "columns": 2, "titles": ["a"]},
         {"pictures": [flat(RED)] * 3, "columns": 2, "rows": ["a"]},
+        {"pictures": [flat(RED)] * 3, "columns": 2, "rows": ["a", "b", "c"]},
     ],
 )
 def test_labels_that_do_not_fit_are_refused(wrong):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="at least one|do not fit|fit neither"):
         pictures.grid(**wrong)
 
 
@@ -247,3 +308,28 @@ def test_heat_is_brightest_where_the_map_is_greatest():
     assert (through[0][..., 0] > through[1][..., 0]).all()  # the picture below is seen
     with pytest.raises(ValueError, match=r"\(h, w\)"):
         pictures.heat(torch.zeros(1, 3, 3))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-3, 5), (0, 1e-6), (100, 101)])
+def test_heat_goes_from_the_darkest_to_the_brightest_color(low, high):
+    values = torch.tensor([[low, (low + high) / 2, high]], dtype=torch.float64)
+    colors = np.asarray(pictures.heat(values))[0].tolist()
+    expected = colormaps["inferno"]([0.0, 0.5, 1.0])[:, :3] * 255
+    np.testing.assert_allclose(colors, expected, atol=2)
+
+
+def test_heat_lies_over_a_picture_in_a_known_mixture():
+    values = torch.zeros(2, 4)
+    dark = np.array(colormaps["inferno"](0.0)[:3]) * 255
+    mixed = pictures.heat(values, over=flat(RED, 8, 4))
+    assert mixed.size == (8, 4)
+    np.testing.assert_allclose(mixed.getpixel((3, 2)), 0.4 * np.array(RED) + 0.6 * dark, atol=2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "side", "size"),
+    [((4, 8), None, (8, 4)), ((4, 8), 64, (64, 32)), ((3, 7), 10, (10, 4)), ((5, 2), 7, (7, 18))],
+)
+def test_heat_keeps_its_shape(shape, side, size):
+    values = torch.arange(shape[0] * shape[1]).float().view(shape).requires_grad_()
+    assert pictures.heat(values, side=side).size == size

@@ -1,6 +1,7 @@
 """Frames into clips: in order whatever their names, side by side whatever their sizes, and files that play."""
 
 import itertools
+import math
 import os
 import random
 import signal
@@ -17,10 +18,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageSequence
+from PIL import Image, ImageDraw, ImageFont, ImageSequence
 
 from course import video
-from course.pictures import PAPER
+from course.pictures import PAPER, wrap
 from course.video import VideoError
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -157,6 +158,75 @@ def test_any_sizes_become_one_and_nothing_is_covered(left, right, height):
             above, below = pixels[: ys.min()], pixels[ys.max() + 1 :]
             assert above.min() < 128 and below.min() < 128  # heading and caption are written
             assert of_color(below[:, [0, -1]], PAPER)  # and not cut off
+
+
+def compose(width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    page = Image.new("RGB", (width, height), (255, 255, 255))
+    return page, ImageDraw.Draw(page)
+
+
+def test_headings_and_captions_stand_where_they_should():
+    """Composed once more by hand: images of 320 and 480 by 320, letters of 20, 5 pixels between."""
+    ink, font, small = (40, 40, 40), ImageFont.load_default(20), ImageFont.load_default(14)
+    left = [flat(RED, 320, 320), flat(RED, 200, 320)]
+    right = [flat(BLUE, 480, 320), flat(BLUE, 480, 320)]
+    captions = ["step 1", "a photo of a red car on the grass next to a tree under a cloud " * 2]
+    sheets = video.side_by_side(left, right, captions, ("x_t", "guided"))
+    broken = wrap(captions[1], font, 795)
+    assert broken.count("\n") == 1
+    widest = max(font.getlength(line) for line in broken.split("\n"))
+    for i, caption in enumerate((captions[0], broken)):
+        page, draw = compose(805, 32 + 320 + 32 + 26)
+        page.paste(left[i], ((320 - left[i].width) // 2, 32))
+        page.paste(right[i], (325, 32))
+        start = 160 - (font.getlength("x") + small.getlength("t")) / 2
+        draw.text((start, 21), "x", ink, font, anchor="ls")
+        draw.text((start + font.getlength("x"), 25), "t", ink, small, anchor="ls")
+        draw.text((565, 16), "guided", ink, font, anchor="mm")
+        draw.multiline_text(((805 - widest) / 2, 352 + 29), caption, ink, font, anchor="lm", spacing=6)
+        assert sheets[i] == page
+
+
+def test_words_wider_than_the_images_make_room():
+    """Images of 8 x 8, letters of 12, 4 pixels between and on either side of a caption."""
+    font = ImageFont.load_default(12)
+    [page] = video.side_by_side([flat(RED, 8, 8)], [flat(BLUE, 8, 8)], ["an extraordinary caption"])
+    width = math.ceil(font.getlength("extraordinary")) + 8
+    start = (width - 20) // 2
+    expected, draw = compose(width, 8 + 19 + 2 * 16)
+    expected.paste(flat(RED, 8, 8), (start, 0))
+    expected.paste(flat(BLUE, 8, 8), (start + 12, 0))
+    broken = wrap("an extraordinary caption", font, width - 8)
+    widest = max(font.getlength(line) for line in broken.split("\n"))
+    draw.multiline_text(
+        ((width - widest) / 2, 8 + 51 / 2), broken, (40, 40, 40), font, anchor="lm", spacing=3.6
+    )  # fmt: skip
+    assert page == expected
+
+
+def test_headings_wider_than_the_images_make_room():
+    font = ImageFont.load_default(12)
+    [page] = video.side_by_side([flat(RED, 8, 8)], [flat(BLUE, 8, 8)], [], ("before it", "after it"))
+    widths = [math.ceil(font.getlength(text)) + 4 for text in ("before it", "after it")]
+    expected, draw = compose(sum(widths) + 4, 19 + 8)
+    expected.paste(flat(RED, 8, 8), ((widths[0] - 8) // 2, 19))
+    expected.paste(flat(BLUE, 8, 8), (widths[0] + 4 + (widths[1] - 8) // 2, 19))
+    draw.text((widths[0] / 2, 9.5), "before it", (40, 40, 40), font, anchor="mm")
+    draw.text((widths[0] + 4 + widths[1] / 2, 9.5), "after it", (40, 40, 40), font, anchor="mm")
+    assert page == expected
+
+
+@pytest.mark.parametrize(
+    ("heights", "height", "size"),
+    [((10, 20), None, 12), ((100, 400), None, 25), ((100, 400), 320, 20), ((500, 500), 64, 12)],
+)
+def test_letters_are_a_sixteenth_of_the_smaller_side(heights, height, size):
+    left, right = (flat(RED, h, h) for h in heights)
+    [page] = video.side_by_side([left], [right], ["n"])
+    side = height or max(heights)
+    [page] = video.side_by_side([left], [right], ["n"], None, height)
+    assert page.height == side + round(1.6 * size)
+    assert page.width == 2 * side + max(4, size // 4)
 
 
 @pytest.mark.parametrize("side", [256, 1024])
