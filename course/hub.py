@@ -51,6 +51,8 @@ NAMES = ("pocket", *HUB)
 # Other forms of the same weights, which would double the download.
 OTHER_FORMS = ["*.fp16.safetensors", "*.non_ema.safetensors", "*.bf16.safetensors"]
 
+# What the client raises when an answer is not the Hub's.
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, AssertionError)
 WITHOUT_NETWORK = "The embedded model needs no network: leave COURSE_MODEL unset, or name pocket."
 SERVER_FAULT = "It has a fault at present: try again in some minutes."
 STATUS_ADVICE = {
@@ -196,9 +198,11 @@ def _answer_advice(causes: list[BaseException]) -> str:
             return f"{_hub()} answers HTTP {status}. {advice}"
     if any(isinstance(cause, OfflineModeIsEnabled) for cause in causes):
         return "it is not on this disk yet, and HF_HUB_OFFLINE switches downloads off. Unset it and run this again."
-    if any(isinstance(cause, LocalEntryNotFoundError | HTTPError | ConnectionError | TimeoutError) for cause in causes):
+    strange = any(isinstance(cause, FileMetadataError) for cause in causes) or "redirects" in str(causes[-1])
+    unreachable = (LocalEntryNotFoundError, HTTPError, ConnectionError, TimeoutError)
+    if not strange and any(isinstance(cause, unreachable) for cause in causes):
         return f"{_hub()} cannot be reached ({_first_line(causes[-1])})."
-    if any(isinstance(cause, FileMetadataError | ValueError | LookupError | AttributeError) for cause in causes):
+    if strange or any(isinstance(cause, UNREADABLE) for cause in causes):
         return (
             f"something else answers in place of {_hub()} ({_first_line(causes[-1])}), usually the login page of a "
             "network. Open any page in a browser, sign in, and run this again."
