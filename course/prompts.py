@@ -29,10 +29,10 @@ def normalize_prompt(prompt: str, special_tokens: Iterable[str] = ()) -> str:
     A tokenizer would take `special_tokens`, such as "<|endoftext|>", for the end of the prompt: a space after their
     first character makes them plain text. Lone surrogates, which are no characters, are removed.
     """
-    text = prompt.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")  # joins pairs
-    text = unicodedata.normalize("NFC", SURROGATE.sub("", text)).translate(QUOTES)
-    text = "".join(c for c in text if c == JOINER or c.isspace() or unicodedata.category(c) != "Cf")
-    text = " ".join(STRAY_JOINER.sub("", text).split())
+    text = SURROGATE.sub("", _join_surrogates(prompt))
+    text = "".join(c for c in text if c == JOINER or unicodedata.category(c) != "Cf")
+    text = unicodedata.normalize("NFC", STRAY_JOINER.sub("", text)).translate(QUOTES)
+    text = " ".join(text.split())
     for token in special_tokens:
         if len(token) > 1:
             text = re.sub(re.escape(token), f"{token[0]} {token[1:]}", text, flags=re.IGNORECASE)
@@ -41,8 +41,12 @@ def normalize_prompt(prompt: str, special_tokens: Iterable[str] = ()) -> str:
 
 def invalid_characters(prompt: str) -> list[str]:
     """Return the lone surrogates of a prompt, each once: what is left of bytes that are not UTF-8."""
-    text = prompt.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
-    return list(dict.fromkeys(SURROGATE.findall(text)))
+    return list(dict.fromkeys(SURROGATE.findall(_join_surrogates(prompt))))
+
+
+def _join_surrogates(text: str) -> str:
+    """Make one character of each pair of surrogates; a lone one stays."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 
 def cut_prompt(prompt: str, tokenizer: Any, text_length: int) -> str:
