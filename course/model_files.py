@@ -220,7 +220,7 @@ def check_pipeline(folder: Path, name: str) -> None:
     for part in PARTS:
         if not (folder / part).is_dir():
             raise ModelError(f"{name} is incomplete: {short_path(folder / part)} is missing. {AGAIN}")
-    for part, entry in index.items():
+    for part, entry in (dict.fromkeys(PARTS) | index).items():
         if part in PARTS or (isinstance(entry, list) and entry[:1] != [None]):
             _check_entry(folder, part, entry, name)
     unet = check_network(folder / "unet", UNet2DConditionModel, UNET_RANGES, name)
@@ -244,11 +244,16 @@ def check_pipeline(folder: Path, name: str) -> None:
 
 def _check_entry(folder: Path, part: str, entry: Any, name: str) -> None:
     """Check the [library, class] that model_index.json names for a part."""
+    import diffusers
+
     if not (isinstance(entry, list) and len(entry) == 2 and all(isinstance(word, str) for word in entry)):
         shown = shorten(repr(entry), 60)
         raise ModelError(f"model_index.json of {name} has no [library, class] for {part}, but {shown}.")
-    if PARTS.get(part) and entry[1] not in PARTS[part]:
-        raise ModelError(f"{part} of {name} is a {entry[1]}; the lessons need a {PARTS[part][0]}.")
+    kind = shorten(entry[1], 60)
+    if PARTS.get(part) and kind not in PARTS[part]:
+        raise ModelError(f"{part} of {name} is a {kind}; the lessons need a {PARTS[part][0]}.")
+    if part == "scheduler" and not hasattr(diffusers, kind):
+        raise ModelError(f"{part} of {name} is a {kind}, which diffusers does not have. {AGAIN}")
     if not part.isidentifier() or not (folder / part).is_dir():
         raise ModelError(f"{name} is incomplete: model_index.json names {part}, which is missing. {AGAIN}")
     if part not in PARTS and (folder / part / "config.json").exists():  # such as a safety checker
@@ -295,6 +300,9 @@ def check_scheduler(folder: Path, name: str) -> None:
         check_number(f"{label}: {key}", config.get(key, 0.5), 0, 1, ModelError)
     with loading(label):
         alphas = DDIMScheduler.from_config(config).alphas_cumprod
+    steps = config.get("num_train_timesteps", 1000)
+    if len(alphas) != steps:
+        raise ModelError(f"{label}: trained_betas must have {steps:,} numbers, got {len(alphas):,}.")
     if not (alphas.isfinite().all() and alphas[0] <= 1 and alphas[-1] >= 0 and (alphas.diff() <= 0).all()):
         raise ModelError(f"{label}: its betas give no noise schedule, which falls from 1 to 0.")
 

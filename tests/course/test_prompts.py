@@ -102,7 +102,9 @@ def test_special_tokens_of_one_character_are_left_alone():
     assert normalize_prompt("wow!!", (*SPECIAL, "!")) == "wow!!"
 
 
-@pytest.mark.parametrize("prompt", ["a \ud800duck", "a duck\udfff", "\udcff\udcfea duck", "a \udce9 duck", "\ud800" * 99])
+@pytest.mark.parametrize(
+    "prompt", ["a \ud800duck", "a duck\udfff", "\udcff\udcfea duck", "a \udce9 duck", "\ud800" * 99]
+)
 def test_bytes_that_are_no_text_are_left_out_with_a_warning(model, prompt):
     kept, [warning] = check(model, prompt)
     assert kept == ("a duck" if "duck" in prompt else "")
