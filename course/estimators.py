@@ -40,7 +40,7 @@ class Estimator:
         self.network = load_network(auto, folder, label).to(self.device).eval().requires_grad_(False)
         settings = read_json(folder / "preprocessor_config.json", label)
         with loading(f"{label} ({folder / 'preprocessor_config.json'})"):
-            self.side = check_integer("size", settings["size"]["height"], 1, 4096, ModelError)
+            self.side = check_integer(f"{label}: size", settings["size"]["height"], 1, 4096, ModelError)
             self.mean, self.std = (
                 torch.tensor(settings[f"image_{name}"], device=self.device).view(1, 3, 1, 1) for name in ("mean", "std")
             )

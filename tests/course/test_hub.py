@@ -21,6 +21,7 @@ from course.models import ModelError, find_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPO = "somebody/something"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
@@ -188,6 +189,31 @@ def test_a_download_that_breaks_off(server, tiny_folder, monkeypatch):
     monkeypatch.setattr(Handler, "do_GET", stop)
     monkeypatch.setattr(Handler, "do_HEAD", stop)
     expect(r"something else answers in place of the Hub .*X-Repo-Commit.*login page")
+
+
+@pytest.mark.parametrize(
+    ("damage", "advice"),
+    [
+        (
+            lambda folder: (folder / "unet" / WEIGHTS).rename(folder / "unet" / "weights.bin"),
+            "has no diffusion_pytorch",
+        ),
+        (lambda folder: (folder / "vae" / WEIGHTS).write_bytes(b"short"), "is damaged or cut short"),
+        (lambda folder: (folder / "unet" / "config.json").write_text("[]"), "it holds a list"),
+        (lambda folder: (folder / "tokenizer" / "tokenizer.json").unlink(), "neither tokenizer.json nor vocab.json"),
+        (lambda folder: shutil.rmtree(folder / "scheduler"), "is incomplete: .*scheduler is missing"),
+        (lambda folder: (folder / "model_index.json").write_text("null"), "it holds null"),
+        (lambda folder: (folder / "model_index.json").unlink(), "has no model_index.json"),
+    ],
+)
+def test_a_damaged_model_of_the_hub(server, tiny_folder, tmp_path, damage, advice):
+    server.folder = shutil.copytree(tiny_folder, tmp_path / "repository")
+    damage(server.folder)
+    with pytest.raises(ModelError, match=advice) as caught:
+        find_model(REPO)
+    assert REPO in str(caught.value)
+    if server.requests[-1].count("/resolve/") and "model_index" not in server.requests[-1]:
+        assert "To download it once more, delete " in str(caught.value)
 
 
 # --- Settings of this machine

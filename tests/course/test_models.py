@@ -129,6 +129,75 @@ def test_missing_manifest_or_part(tiny_weights):
         find_model()
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{}",
+        "[]",
+        "null",
+        "7",
+        '"text"',
+        "",
+        "[" * 100_000,
+        '{"files": []}',
+        '{"files": null}',
+        '{"files": {"stable-diffusion/unet/config.json": null}}',
+        '{"files": {"stable-diffusion/unet/config.json": {"size": "x", "sha256": 7}}}',
+        '{"files": {"stable-diffusion/unet/config.json": {}}}',
+    ],
+    ids=lambda content: content[:60],
+)
+def test_a_manifest_that_is_none(tiny_weights, content):
+    (tiny_weights / "manifest.json").write_text(content)
+    with pytest.raises(ModelError, match=r"manifest\.json .*is damaged: .*git checkout"):
+        find_model()
+
+
+def test_a_folder_in_place_of_a_file(tiny_weights):
+    file = tiny_weights / "stable-diffusion" / "unet" / "config.json"
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(
+        ModelError, match=r"^pocket/weights/stable-diffusion/unet/config\.json is missing.*git checkout"
+    ):
+        find_model()
+    (tiny_weights / "manifest.json").unlink()
+    (tiny_weights / "manifest.json").mkdir()
+    with pytest.raises(ModelError, match=r"manifest\.json of pocket is damaged: it is not a file.*git checkout"):
+        find_model()
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "tokenizer/added_tokens.json",
+        "tokenizer/merges.txt",
+        "unet/diffusion_pytorch_model.bin",
+        "text_encoder/adapter_config.json",
+        "generation_config.json",
+        "lora/pytorch_lora_weights.safetensors",
+    ],
+)
+def test_a_file_that_the_manifest_does_not_list_is_named(tiny_weights, file):
+    path = tiny_weights / "stable-diffusion" / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text('{"duck": 5}')
+    with pytest.raises(
+        ModelError, match=rf"^pocket/weights/stable-diffusion/{file} is not one of the embedded.*Move it"
+    ):
+        find_model()
+    path.unlink()
+    assert find_model().is_embedded
+
+
+@pytest.mark.parametrize("file", [".DS_Store", "unet/._config.json", "unet/Thumbs.db", ".cache/a.json", "desktop.ini"])
+def test_files_of_the_system_do_no_harm(tiny_weights, file):
+    path = tiny_weights / "stable-diffusion" / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"")
+    assert find_model().is_embedded
+
+
 def test_the_pocket_folder_by_its_path_is_checked_too(tiny_weights):
     (tiny_weights / "stable-diffusion" / "unet" / "config.json").write_text("{}")
     with pytest.raises(ModelError, match="damaged"):
@@ -257,6 +326,11 @@ def test_sizes(tiny_folder):
     ]:
         with pytest.raises(RequestError, match=message):
             model.latent_size(height, width)
+
+
+def test_names_that_the_rest_of_the_project_imports():
+    assert all(hasattr(models, name) for name in models.__all__)
+    assert models.fetch is hub.fetch and models.ModelError is hub.ModelError
 
 
 def test_every_id_of_the_hub_is_one_of_a_repository():
