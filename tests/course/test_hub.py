@@ -1,4 +1,5 @@
-"""Downloads from the Hub: every failure names its cause and the remedy. A server on this machine plays the Hub."""
+"""Downloads from the Hub: every failure names its cause and the remedy. A server on this machine
+plays the Hub."""
 
 import errno
 import json
@@ -103,7 +104,11 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     use_home(tmp_path / "cache", monkeypatch)
     server = Hub()
     use_endpoint(server.address, monkeypatch)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever,
+        kwargs={"poll_interval": 0.02},
+        daemon=True,
+    )
     thread.start()
     close_session()  # the client reads proxies and certificates when it starts
     yield server
@@ -127,8 +132,11 @@ def test_a_model_is_downloaded_once_and_then_needs_no_network(server, tiny_folde
     server.folder = tiny_folder
     model = find_model(REPO)
     assert model.name == REPO and model.folder.name == COMMIT and model.image_size == 64
-    assert {path.name for path in model.folder.iterdir()} == {path.name for path in tiny_folder.iterdir()}
-    server.folder, server.answer = None, (200, {"Content-Type": "text/html"}, b"<html>Sign in</html>")
+    assert sorted(os.listdir(model.folder)) == sorted(os.listdir(tiny_folder))
+    server.folder, server.answer = (
+        None,
+        (200, {"Content-Type": "text/html"}, b"<html>Sign in</html>"),
+    )
     assert find_model(REPO).folder == model.folder
     server.answer = (500, {}, b"")
     assert find_model(REPO).folder == model.folder
@@ -138,14 +146,26 @@ def test_a_model_is_downloaded_once_and_then_needs_no_network(server, tiny_folde
     ("status", "headers", "advice"),
     [
         (401, {}, r"answers HTTP 401\. It does not accept your access token: run `hf auth login`"),
-        (401, {"X-Error-Code": "RepoNotFound"}, r"has no model.*or it is private.*hf auth login.*pocket, sd-1"),
+        (
+            401,
+            {"X-Error-Code": "RepoNotFound"},
+            r"has no model.*or it is private.*hf auth login.*pocket, sd-1",
+        ),
         (403, {}, r"answers HTTP 403\. It forbids the download.*read access.*firewall"),
-        (403, {"X-Error-Code": "GatedRepo"}, r"is gated.*https://huggingface\.co/somebody/something.*settings/tokens"),
+        (
+            403,
+            {"X-Error-Code": "GatedRepo"},
+            r"is gated.*https://huggingface\.co/somebody/something.*settings/tokens",
+        ),
         (404, {}, r"answers HTTP 404\. It has no such repository or file: check the spelling"),
         (407, {}, r"answers HTTP 407\. A proxy in between asks for a user name.*HTTPS_PROXY"),
         (418, {}, r"answers HTTP 418\. It refuses the request"),
         (429, {}, r"answers HTTP 429\. It had too many requests.*wait some minutes"),
-        (500, {}, r"answers HTTP 500\. It has a fault at present: try again in some minutes\. The embedded model"),
+        (
+            500,
+            {},
+            r"answers HTTP 500\. It has a fault at present: try again in some minutes\. The emb",
+        ),
         (503, {}, r"answers HTTP 503\. It has a fault at present"),
     ],
 )
@@ -169,7 +189,9 @@ def test_a_status_names_its_cause_and_the_remedy(server, status, headers, advice
 )
 def test_a_login_page_in_place_of_the_hub(server, headers, body):
     server.answer = (200, headers, body)
-    expect(r"something else answers in place of the Hub at http://127.*login page.*sign in.*embedded model")
+    expect(
+        r"something else answers in place of the Hub at http://127.*login page.*sign in.*embedded",
+    )
 
 
 def test_a_login_page_behind_a_redirect(server):
@@ -198,10 +220,19 @@ def test_a_download_that_breaks_off(server, tiny_folder, monkeypatch):
             lambda folder: (folder / "unet" / WEIGHTS).rename(folder / "unet" / "weights.bin"),
             "has no diffusion_pytorch",
         ),
-        (lambda folder: (folder / "vae" / WEIGHTS).write_bytes(b"short"), "is damaged or cut short"),
+        (
+            lambda folder: (folder / "vae" / WEIGHTS).write_bytes(b"short"),
+            "is damaged or cut short",
+        ),
         (lambda folder: (folder / "unet" / "config.json").write_text("[]"), "it holds a list"),
-        (lambda folder: (folder / "tokenizer" / "tokenizer.json").unlink(), "neither tokenizer.json nor vocab.json"),
-        (lambda folder: shutil.rmtree(folder / "scheduler"), "is incomplete: .*scheduler is missing"),
+        (
+            lambda folder: (folder / "tokenizer" / "tokenizer.json").unlink(),
+            "neither tokenizer.json nor vocab.json",
+        ),
+        (
+            lambda folder: shutil.rmtree(folder / "scheduler"),
+            "is incomplete: .*scheduler is missing",
+        ),
         (lambda folder: (folder / "model_index.json").write_text("null"), "it holds null"),
         (lambda folder: (folder / "model_index.json").unlink(), "has no model_index.json"),
     ],
@@ -231,7 +262,9 @@ def test_a_socks_proxy_without_socksio(server, monkeypatch):
         close_session()
         with monkeypatch.context() as environment:
             environment.setenv(name, proxy)
-            expect(r"the SOCKS proxy (socks5h?://)?127\.0\.0\.1:9 needs one more package: pip install socksio\.")
+            expect(
+                r"the SOCKS proxy (socks5h?://)?127\.0\.0\.1:9 needs one more.*pip install socksio\.",
+            )
 
 
 @pytest.mark.parametrize(
@@ -242,7 +275,10 @@ def test_a_socks_proxy_without_socksio(server, monkeypatch):
             r"proxy http://127\.0\.0\.1:9 gives no connection \(.*refused\)\. Check",
         ),
         ("http://user:secret@127.0.0.1:9", r"the proxy 127\.0\.0\.1:9 gives no connection"),
-        ("127.0.0.1:9x", r"a proxy setting is not valid \(.*9x.*\)\. Set HTTPS_PROXY.*http://proxy\.example:3128"),
+        (
+            "127.0.0.1:9x",
+            r"a proxy setting is not valid \(.*9x.*\)\. Set HTTPS_PROXY.*http://proxy\.exam",
+        ),
         ("ftp://127.0.0.1:9", r"a proxy setting is not valid \(Unknown scheme"),
         ("http://[::1", r"a proxy setting is not valid"),
     ],
@@ -260,7 +296,10 @@ def test_no_password_of_a_proxy_is_shown(server, monkeypatch):
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", ["missing file", "missing folder", "no certificates", "a folder", "below a file"])
+@pytest.mark.parametrize(
+    "kind",
+    ["missing file", "missing folder", "no certificates", "a folder", "below a file"],
+)
 def test_certificates_that_cannot_be_read(server, kind, tmp_path, monkeypatch):
     """SSL_CERT_FILE is read when the client starts, whatever the address."""
     (tmp_path / "text.pem").write_text("no certificates")
@@ -272,28 +311,53 @@ def test_certificates_that_cannot_be_read(server, kind, tmp_path, monkeypatch):
         "below a file": tmp_path / "text.pem" / "ca.pem",
     }[kind]
     monkeypatch.setenv("SSL_CERT_FILE", str(place))
-    expect(rf"SSL_CERT_FILE names {place}, which does not exist or holds no certificates\. Unset it")
+    expect(
+        rf"SSL_CERT_FILE names {place}, which does not exist or holds no certificates\. Unset it",
+    )
 
 
 def test_a_certificate_of_somebody_else(server, tmp_path, monkeypatch):
     if shutil.which("openssl") is None:
         pytest.skip("makes its certificate with openssl, which is not installed")
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-days", "2", "-subj", "/CN=somebody else", "-keyout", str(key), "-out", str(certificate)]
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+    ]
+    command += [
+        "-days",
+        "2",
+        "-subj",
+        "/CN=somebody else",
+        "-keyout",
+        str(key),
+        "-out",
+        str(certificate),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     server.socket = context.wrap_socket(server.socket, server_side=True)
     use_endpoint(server.address.replace("http:", "https:"), monkeypatch)
-    expect(r"the certificate of the Hub at https://127.*is not trusted \(.*CERTIFICATE_VERIFY_FAILED.*SSL_CERT_FILE")
+    expect(
+        r"the certificate of the Hub at https://127.*is not trusted \(.*VERIFY_FAILED.*SSL_CERT_FILE",
+    )
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "gone"))
     close_session()
     expect(r"SSL_CERT_DIR names .*gone, which does not exist")
 
 
-@pytest.mark.parametrize("kind", ["below a file", "a file", "deep below a file", "null device", "/proc"])
+@pytest.mark.parametrize(
+    "kind",
+    ["below a file", "a file", "deep below a file", "null device", "/proc"],
+)
 def test_a_home_that_cannot_be_written(server, kind, tiny_folder, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("not a folder")
     home = {
@@ -305,17 +369,31 @@ def test_a_home_that_cannot_be_written(server, kind, tiny_folder, tmp_path, monk
     }[kind]
     server.folder = tiny_folder
     use_home(home, monkeypatch)
-    expect(rf"the Hub's cache folder {home} cannot be used \(.*Set the environment variable HF_HOME to a folder")
+    expect(
+        rf"the Hub's cache folder {home} cannot be used \(.*Set the environment variable HF_HOME",
+    )
 
 
 @pytest.mark.parametrize(
     ("error", "advice"),
     [
-        (PermissionError(errno.EACCES, "Permission denied", "/models/hub"), r"cache folder .* cannot be used.*HF_HOME"),
-        (OSError(errno.EROFS, "Read-only file system", "/models/hub"), r"cannot be used \(.*Read-only file system"),
-        (RuntimeError("I/O error: Permission denied (os error 13)"), r"cache folder .* cannot be used.*HF_HOME"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/models/hub"),
+            r"cache folder .* cannot be used.*HF_HOME",
+        ),
+        (
+            OSError(errno.EROFS, "Read-only file system", "/models/hub"),
+            r"cannot be used \(.*Read-only file system",
+        ),
+        (
+            RuntimeError("I/O error: Permission denied (os error 13)"),
+            r"cache folder .* cannot be used.*HF_HOME",
+        ),
         (OSError(errno.ENOSPC, "No space left on device"), r"disk is full.*HF_HOME"),
-        (RuntimeError("Data processing error: No space left on device (os error 28)"), r"disk is full.*HF_HOME"),
+        (
+            RuntimeError("Data processing error: No space left on device (os error 28)"),
+            r"disk is full.*HF_HOME",
+        ),
         (hub_errors.LocalEntryNotFoundError("nothing cached"), r"cannot be reached.*pocket"),
         (ConnectionError("refused"), r"cannot be reached \(refused\)\. .*pocket"),
         (TimeoutError("timed out"), r"cannot be reached \(timed out\)"),
@@ -339,8 +417,9 @@ def test_other_errors_of_the_client(server, error, advice, monkeypatch):
 def test_a_full_disk_below_another_error(monkeypatch):
     error = RuntimeError("download failed")
     error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
-    assert "downloaded: the disk is full" in hub.download_advice(hub.HUB["sd-1.5"], "sd-1.5", error)
-    assert f'"sd-1.5" ({hub.HUB["sd-1.5"]})' in hub.download_advice(hub.HUB["sd-1.5"], "sd-1.5", error)
+    advice = hub.download_advice(hub.HUB["sd-1.5"], "sd-1.5", error)
+    assert "downloaded: the disk is full" in advice
+    assert f'"sd-1.5" ({hub.HUB["sd-1.5"]})' in advice
 
 
 def test_nobody_answers(server, monkeypatch):
@@ -357,7 +436,7 @@ def test_nobody_answers(server, monkeypatch):
 
 def test_downloads_that_are_switched_off(server, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    expect(r"not on this disk yet, and HF_HUB_OFFLINE switches downloads off\. Unset it")
+    expect(r"not on this disk yet, and HF_HUB_OFFLINE forbids downloads: unset it")
     assert server.requests == []
 
 
@@ -366,5 +445,10 @@ def test_settings_are_read_from_the_environment(server):
     program = "from course.models import find_model; find_model('somebody/something')"
     environment = os.environ | {"HF_ENDPOINT": server.address, "HF_HOME": constants.HF_HOME}
     server.answer = (403, {}, b"{}")
-    result = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert f"the Hub at {server.address} answers HTTP 403. It forbids the download" in result.stderr

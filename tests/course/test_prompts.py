@@ -1,4 +1,5 @@
-"""Prompts as a model reads them: one form for what looks the same, and a warning of what it does not know."""
+"""Prompts as a model reads them: one form for what looks the same, and a warning of what it does
+not know."""
 
 import warnings
 
@@ -28,7 +29,7 @@ def check(model: Model, prompt: str) -> tuple[str, list[str]]:
     with warnings.catch_warnings(record=True) as record:
         warnings.simplefilter("always")
         kept = model.check_prompt(prompt)
-    assert all(warning.category is PromptWarning and warning.filename == __file__ for warning in record)
+    assert {(warning.category, warning.filename) for warning in record} <= {(PromptWarning, __file__)}
     return kept, [str(warning.message) for warning in record]
 
 
@@ -94,7 +95,8 @@ def test_special_tokens_are_plain_text(model, prompt):
     tokenizer = model.tokenizer
     inner = tokenizer(kept).input_ids[1:-1]
     assert inner and not set(inner) & set(tokenizer.all_special_ids)
-    assert tokenizer.decode(inner).replace(" ", "") == normalize_prompt(prompt).lower().replace(" ", "")
+    plain = normalize_prompt(prompt).lower()
+    assert tokenizer.decode(inner).replace(" ", "") == plain.replace(" ", "")
 
 
 def test_special_tokens_of_one_character_are_left_alone():
@@ -136,13 +138,24 @@ def test_every_part_that_the_model_does_not_know_is_named(model, prompt, unknown
 
 
 @pytest.mark.parametrize(
-    "prompt", ["A red car, on Mars!", "a duck; a car: a tree?", "(a red duck)", '"a red-red duck"', "a red 'duck'."]
+    "prompt",
+    [
+        "A red car, on Mars!",
+        "a duck; a car: a tree?",
+        "(a red duck)",
+        '"a red-red duck"',
+        "a red 'duck'.",
+    ],
 )
 def test_the_punctuation_of_sentences_is_known(model, prompt):
     assert check_silently(model, prompt) == prompt
 
 
-@pytest.mark.parametrize("prompt", [None, 7, b"a duck", ["a duck"], 3.5, object(), b"x" * 10_000], ids=type)
+@pytest.mark.parametrize(
+    "prompt",
+    [None, 7, b"a duck", ["a duck"], 3.5, object(), b"x" * 10_000],
+    ids=type,
+)
 def test_what_is_no_text_is_refused(model, prompt):
     with pytest.raises(RequestError, match=r"^A prompt must be text, got .{1,60}\.$"):
         model.check_prompt(prompt)
@@ -184,7 +197,12 @@ def test_a_long_prompt_is_read_no_further_than_needed(model):
     assert cut_prompt("duck " * 20_000, tokenizer, 77) == "duck " * 17 + "duck"
 
 
-@given(st.text(alphabet=st.one_of(st.characters(), st.sampled_from("\ud800\udfff\u200b\u200d “’<|>")), max_size=40))
+@given(
+    st.text(
+        alphabet=st.one_of(st.characters(), st.sampled_from("\ud800\udfff\u200b\u200d “’<|>")),
+        max_size=40,
+    )
+)
 def test_normalizing_twice_changes_nothing(prompt):
     once = normalize_prompt(prompt, SPECIAL)
     assert normalize_prompt(once, SPECIAL) == once
