@@ -27,3 +27,8 @@ def _format(message: Warning | str, category: type[Warning], *place: Any) -> str
 
 warnings.formatwarning = _format  # type: ignore[assignment]  # the place is handed on as it comes
 warnings.simplefilter("always", CourseWarning)  # else a cell that runs again stays silent the second time
+
+
+def shorten(text: str, length: int) -> str:
+    """Return `text` for a message: cut after `length` characters, which "..." then shows."""
+    return text if len(text) <= length else f"{text[: length - 3]}..."
