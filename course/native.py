@@ -131,7 +131,7 @@ def _version(command: tuple[str, ...]) -> str:
 
 @cache
 def _ask_version(command: tuple[str, ...]) -> str | NativeError:
-    """Return what `--version` prints, or why it does not: a compiler that hangs is waited for once."""
+    """Return what `--version` prints, or why not: a compiler that hangs is waited for once."""
     try:
         with tempfile.TemporaryDirectory() as folder:
             status, output = _run([*command, "--version"], Path(folder) / "log", VERSION_LIMIT)
@@ -204,14 +204,15 @@ def build(
                     _compile(name, compiler, source, includes, library)
             return library
     listed = " or ".join(map(str, folders))
-    raise NativeError(
-        f"no folder to compile {name} into: {listed} must be writable by you and by nobody else "
-        "(chmod go-w)"
-    )
+    rule = "must be writable by you and by nobody else (chmod go-w)"
+    raise NativeError(f"no folder to compile {name} into: {listed} {rule}")
 
 
 def library_name(
-    name: str, compiler: Compiler, sources: Sequence[Path], versions: Sequence[str] = ()
+    name: str,
+    compiler: Compiler,
+    sources: Sequence[Path],
+    versions: Sequence[str] = (),
 ) -> str:
     """Return a file name that changes with the compiler, its flags and target, and all sources."""
     digest = hashlib.sha256()
@@ -271,7 +272,11 @@ def _can_write(folder: Path) -> bool:
 
 
 def _compile(
-    name: str, compiler: Compiler, source: Path, includes: Sequence[Path], library: Path
+    name: str,
+    compiler: Compiler,
+    source: Path,
+    includes: Sequence[Path],
+    library: Path,
 ) -> None:
     """Compile in a new folder and move the result into place. The caller holds the lock."""
     with tempfile.TemporaryDirectory(dir=library.parent, prefix=f"{library.stem}.partial-") as new:
@@ -347,13 +352,13 @@ def _clear(folder: Path) -> None:
 
 
 def _remove_partial(folder: Path) -> None:
-    """Remove partial builds. Those that are there while this process holds the lock are of killed ones."""
+    """Remove partial builds: under the lock, they are of processes that were killed."""
     for path in folder.glob("*.partial-*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def _release(lock: FileLock) -> None:
-    """Remove the lock file, then unlock: a process that waits for a removed file opens a new one."""
+    """Remove the lock file, then unlock: who waits for a removed file opens a new one."""
     with contextlib.suppress(PermissionError):  # Windows, where filelock removes it itself
         Path(lock.lock_file).unlink(missing_ok=True)
     lock.release()

@@ -1,8 +1,8 @@
-"""Loads and calls the compiled kernels of Task 3: the back end of freqencoder, gridencoder and raymarching.
+"""Load and call the compiled kernels of freqencoder, gridencoder and raymarching.
 
-Each package has one source, which `course.native` compiles for the CPU (C++) or for a GPU (CUDA) when it is first
-used. Where that is not possible, the package's reference in plain PyTorch runs, on the same device, and one line says
-why:
+Each package has one source, which `course.native` compiles for the CPU (C++) or for a GPU (CUDA)
+when it is first used. Where that is not possible, the package's reference in plain PyTorch runs, on
+the same device, and one line says why:
 
     a tensor on the GPU   CUDA kernel, else PyTorch on the GPU
     a tensor on the CPU   C++ kernel, else PyTorch on the CPU
@@ -30,8 +30,6 @@ PACKAGES = {"freqencoder": "freq", "gridencoder": "grid", "raymarching": "march"
 TYPES = {torch.float16: 0, torch.float32: 1, torch.float64: 2}  # as in src/common.h
 NAMESPACE = "dreamfusion"
 _definitions = torch.library.Library(NAMESPACE, "FRAGMENT")
-
-
 # Nothing is contracted: fma stands in the sources where it is wanted, and CPU and GPU agree.
 CPP_FLAGS = ("-O2", "-ffp-contract=off", "-fvisibility=hidden")
 CUDA_FLAGS = ("-fmad=false", "-Xcompiler", "-fvisibility=hidden")
@@ -42,7 +40,9 @@ CUDA_FLAGS = ("-fmad=false", "-Xcompiler", "-fvisibility=hidden")
 
 @cache
 def load(
-    package: str, kind: str, capability: tuple[int, int] | None = None
+    package: str,
+    kind: str,
+    capability: tuple[int, int] | None = None,
 ) -> ctypes.CDLL | NativeError:
     """Return the library of a package, compiled if need be, or why there is none.
 
@@ -66,13 +66,12 @@ def load(
         library.explain.restype = ctypes.c_char_p
         code = library.select_device(torch.cuda.current_device()) if kind == "cuda" else 0
         if code := code or library.probe():
-            raise NativeError(
-                f"what {compiler.name} made does not run here: {library.explain(code).decode()}"
-            )
-    except NativeError as reason:
-        line = f"{package} runs on PyTorch for {kind}, which is slower: {reason}"
+            reason = library.explain(code).decode()
+            raise NativeError(f"what {compiler.name} made does not run here: {reason}")
+    except NativeError as error:
+        line = f"{package} runs on PyTorch for {kind}, which is slower: {error}"
         print(line, file=sys.stderr, flush=True)
-        return reason
+        return error
     return library
 
 

@@ -60,9 +60,8 @@ def next_height(height: int, seconds: float, wanted: float) -> int:
 
 def panel(title: str, line: str, terms: Mapping[str, float]) -> str:
     """Return the text of the panel as HTML: a title, a line, and a table; all of it escaped."""
-    rows = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{value:.3g}</td></tr>" for name, value in terms.items()
-    )
+    row = "<tr><td>{}</td><td>{:.3g}</td></tr>"
+    rows = "".join(row.format(html.escape(name), value) for name, value in terms.items())
     return (
         '<div style="padding: 0 0.75em 0.75em; overflow-wrap: anywhere">'
         f"<p><b>{html.escape(title)}</b></p><p>{html.escape(line)}</p><table>{rows}</table></div>"

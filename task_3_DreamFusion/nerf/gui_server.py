@@ -28,7 +28,10 @@ Value = str | bool
 
 
 class CameraMessage(
-    msgspec.Struct, tag_field="type", tag="ViewerCameraMessage", forbid_unknown_fields=True
+    msgspec.Struct,
+    tag_field="type",
+    tag="ViewerCameraMessage",
+    forbid_unknown_fields=True,
 ):
     """Where the camera of a page is, as viser has it."""
 
@@ -50,7 +53,10 @@ class Update(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class InputMessage(
-    msgspec.Struct, tag_field="type", tag="GuiUpdateMessage", forbid_unknown_fields=True
+    msgspec.Struct,
+    tag_field="type",
+    tag="GuiUpdateMessage",
+    forbid_unknown_fields=True,
 ):
     """A button was pressed, or a value was chosen."""
 
@@ -71,9 +77,11 @@ class Inputs:
 
     def check(self, raw: str | bytes) -> bytes | None:
         """Return a message, with no more in it than what was checked; None if it is invalid."""
+        if isinstance(raw, str):
+            return None
         try:
             message = self._decoder.decode(raw)
-        except (msgspec.MsgspecError, TypeError, UnicodeDecodeError, RecursionError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
         if isinstance(message, InputMessage):
             allowed = self.allowed.get(message.uuid, ())
@@ -89,7 +97,7 @@ class CheckedConnection(ServerConnection):
         super().__init__(*arguments, **options)
         self.inputs = inputs
 
-    async def recv(self, decode: bool | None = None) -> bytes:
+    async def recv(self, decode: bool | None = None) -> Any:
         while True:
             message = self.inputs.check(await super().recv(decode))
             if message is not None:

@@ -1,6 +1,5 @@
 """Native builds: every state of a machine or folder ends in a library that runs or in one error."""
 
-import ctypes
 import os
 import shutil
 import signal
@@ -56,9 +55,8 @@ def build(source: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 def script(path: Path, body: str, version: str = "echo 1.0") -> Path:
     """Write a compiler that answers `--version`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        f'#!/bin/sh\nfor w; do [ "$w" = --version ] && {{ {version}; exit; }}; done\n{body}\n'
-    )
+    answer = f'for w; do [ "$w" = --version ] && {{ {version}; exit; }}; done'
+    path.write_text(f"#!/bin/sh\n{answer}\n{body}\n")
     path.chmod(0o755)
     return path
 
@@ -153,7 +151,8 @@ def test_no_compiler_at_all(folder, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "octal", [r"\377\376", r"f\374r", r"g++ \200 1.0", r"\303", r"\000\001", r"\355\240\200"]
+    "octal",
+    [r"\377\376", r"f\374r", r"g++ \200 1.0", r"\303", r"\000\001", r"\355\240\200"],
 )
 def test_a_version_that_is_not_utf_8(source, folder, tmp_path, monkeypatch, octal):
     program = script(tmp_path / "bin" / "c++", COPY, f"printf '{octal}'")
@@ -243,10 +242,6 @@ def test_the_name_changes_with_all_that_decides(tmp_path):
     assert len(changed) == 10 and first not in changed
 
 
-def harm_nothing_written(library: Path) -> None:
-    library.unlink()
-
-
 HARMS = {
     "cut off": lambda library: library.write_bytes(library.read_bytes()[:-1]),
     "empty": lambda library: library.write_bytes(b""),
@@ -256,9 +251,7 @@ HARMS = {
     "no checksum": lambda library: library.with_suffix(".sha256").unlink(),
     "empty checksum": lambda library: library.with_suffix(".sha256").write_bytes(b""),
     "another checksum": lambda library: library.with_suffix(".sha256").write_text("0" * 64),
-    "a checksum that is no text": lambda library: library.with_suffix(".sha256").write_bytes(
-        b"\xff" * 64
-    ),
+    "no text": lambda library: library.with_suffix(".sha256").write_bytes(b"\xff" * 64),
 }
 
 
@@ -403,7 +396,7 @@ def started(tmp_path: Path) -> list[int]:
 def test_a_compiler_that_hangs_is_stopped(build, folder, tmp_path, monkeypatch, hang):
     with monkeypatch.context() as patch:
         hang_clock(patch, tmp_path)
-        with pytest.raises(NativeError, match=r"c\+\+ did not finish within 600 seconds and was sto"):
+        with pytest.raises(NativeError, match=r"c\+\+ did not finish within 600 seconds"):
             build(hanging(tmp_path, hang))
     wait_until(lambda: not any(map(is_alive, started(tmp_path))))
     assert names(folder) == []
@@ -532,4 +525,3 @@ def test_needs_no_other_module_of_the_course():
     code = "import sys; from course import native; print([m for m in sys.modules if 'torch' in m])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "[]\n"
-    assert isinstance(native.load.__doc__, str) and ctypes.CDLL

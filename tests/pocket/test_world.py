@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from course import native
-from pocket.world import SCENE_FLOATS, heldout_compositions, render, renderer, sample_labels, sample_scene
+from pocket.world import SCENE_FLOATS, heldout_compositions, render, sample_labels, sample_scene
+from pocket.world import renderer as world_renderer
 from pocket.world import vocabulary as v
 from pocket.world.builder import Builder, Look, apply, rotation, towards
 from pocket.world.labels import NEVER_HELD_OUT, compositions, triples
@@ -213,20 +214,21 @@ HARMS = {
     "empty": lambda library: library.write_bytes(b""),
     "zeros": lambda library: library.write_bytes(bytes(library.stat().st_size)),
     "gone": lambda library: library.unlink(),
-    "of an older version, without a checksum": lambda library: library.with_suffix(".sha256").unlink(),
+    "without a checksum": lambda library: library.with_suffix(".sha256").unlink(),
 }
 
 
 @pytest.mark.parametrize("harm", HARMS)
 def test_a_damaged_renderer_is_compiled_again(harm, tmp_path, monkeypatch):
     """A truncated one would end every process that loads it (SIGBUS)."""
-    real = Path(renderer._cpu_library()._name)
+    real = Path(world_renderer._cpu_library()._name)
     compiler = tmp_path / "c++"
-    compiler.write_text(f'#!/bin/sh\nfor out; do :; done; [ "$out" = --version ] || cp {real} "$out"\n')
+    copy_it = f'for out; do :; done; [ "$out" = --version ] || cp {real} "$out"'
+    compiler.write_text(f"#!/bin/sh\n{copy_it}\n")
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", f"{compiler} -O1")
-    monkeypatch.setattr(renderer, "BUILD", tmp_path / "build")
-    load = renderer._cpu_library.__wrapped__
+    monkeypatch.setattr(world_renderer, "BUILD", tmp_path / "build")
+    load = world_renderer._cpu_library.__wrapped__
     library = Path(load()._name)
     assert library.parent == tmp_path / "build"
     copy = tmp_path / "damaged" / library.name  # what is loaded stays whole
@@ -234,15 +236,15 @@ def test_a_damaged_renderer_is_compiled_again(harm, tmp_path, monkeypatch):
     for path in library.parent.iterdir():
         (copy.parent / path.name).write_bytes(path.read_bytes())
     HARMS[harm](copy)
-    monkeypatch.setattr(renderer, "BUILD", copy.parent)
-    monkeypatch.setattr(renderer, "_cpu_library", load)
+    monkeypatch.setattr(world_renderer, "BUILD", copy.parent)
+    monkeypatch.setattr(world_renderer, "_cpu_library", load)
     params = sample_scene(0).params
     assert render(params, 8, 8).color.shape == (1, 8, 8, 3)
     assert native.is_intact(copy)
 
 
 def test_without_a_compiler_the_renderer_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(renderer, "_cpu_library", renderer._cpu_library.__wrapped__)
+    monkeypatch.setattr(world_renderer, "_cpu_library", world_renderer._cpu_library.__wrapped__)
     monkeypatch.setenv("CXX", "/nowhere/c++")
     with pytest.raises(native.NativeError, match=r"CXX=/nowhere/c\+\+ names no program"):
         render(sample_scene(0).params, 8, 8)

@@ -105,7 +105,12 @@ def test_the_library_changes_with_sources_torch_and_cuda(prebuilt, fresh, tmp_pa
     assert len(set(paths)) == 5 and paths[0] == paths[-1]
 
 
-def test_a_launcher_and_arguments_do_not_end_on_the_slow_path(prebuilt, fresh, tmp_path, monkeypatch):
+def test_a_launcher_and_arguments_are_no_reason_for_pytorch(
+    prebuilt,
+    fresh,
+    tmp_path,
+    monkeypatch,
+):
     """With the real compiler; tests/course/test_native.py has more of such commands."""
     launcher = tmp_path / "ccache"
     launcher.write_text('#!/bin/sh\nexec "$@"\n')
@@ -122,7 +127,7 @@ def test_a_launcher_and_arguments_do_not_end_on_the_slow_path(prebuilt, fresh, t
     ("prepare", "said"),
     [
         (lambda patch: patch.setenv("PATH", "/nowhere"), "no C++ compiler (g++ or clang++): install one"),
-        (lambda patch: patch.setenv("CXX", "/nowhere/c++"), "CXX=/nowhere/c++ names no program that"),
+        (lambda patch: patch.setenv("CXX", "/nowhere/c++"), "CXX=/nowhere/c++ names no program"),
         (lambda patch: patch.setenv("CXX", "'g++"), "No closing quotation"),
         (lambda patch: patch.setenv("CXX", "/bin/false"), "--version fails"),
         (lambda patch: patch.setenv("CXX", "/bin/sh -c 'exit 1' x"), "--version fails: no message"),
@@ -188,11 +193,16 @@ def test_cuda_sources_compile(fresh, monkeypatch, package):
     quickly = dataclasses.replace(compiler, command=(*compiler.command, "-Xcicc", "-O0", "-Xptxas", "-O0"))
     monkeypatch.setattr(kernels, "_compiler", lambda *_: quickly)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    loaded = []
+    libraries = []
     load = native.load
-    monkeypatch.setattr(native, "load", lambda *args, **more: loaded.append(load(*args, **more)) or loaded[0])
-    kernels.load(package, "cuda", (9, 0))  # needs no driver until it is called
-    [library] = loaded
+
+    def load_and_keep(*arguments, **options):
+        libraries.append(load(*arguments, **options))
+        return libraries[-1]
+
+    monkeypatch.setattr(native, "load", load_and_keep)
+    kernels.load(package, "cuda", (9, 0))
+    [library] = libraries  # it needs no driver until it is called
     for function in FUNCTIONS[package] | {"probe", "explain", "select_device"}:
         assert library[function]
 
