@@ -417,7 +417,9 @@ def test_a_version_that_hangs_is_waited_for_once(folder, tmp_path, monkeypatch):
 
 def start_build(source: Path, folder: Path, compiler: Path) -> subprocess.Popen:
     code = (
-        "from pathlib import Path; from course import native; "
+        "import signal; from pathlib import Path; from course import native; "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "  # a background job ignores it
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL); "
         f"native.build('lib', native.cpp_compiler(), Path({str(source)!r}), Path({str(folder)!r}))"
     )
     return subprocess.Popen(
