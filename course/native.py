@@ -137,6 +137,8 @@ def _ask_version(command: tuple[str, ...]) -> str | NativeError:
             status, output = _run([*command, "--version"], Path(folder) / "log", VERSION_LIMIT)
     except NativeError as error:
         return error
+    except OSError as error:
+        return NativeError(f"{shlex.join(command)} --version cannot be run: {error}")
     if status:
         return NativeError(f"{shlex.join(command)} --version fails: {_last_line(output)}")
     return output
@@ -374,7 +376,7 @@ def _run(command: Sequence[str], log: Path, limit: float, what: str = "") -> tup
     """
     with log.open("wb") as output:
         process = subprocess.Popen(
-            ["sh", "-c", SUPERVISOR, "sh", *command] if os.name == "posix" else command,
+            ["/bin/sh", "-c", SUPERVISOR, "sh", *command] if os.name == "posix" else command,
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,

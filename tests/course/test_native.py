@@ -352,6 +352,16 @@ def test_a_program_that_does_not_run(source, folder, tmp_path):
         native._version((str(program),))
 
 
+def test_without_a_path_or_a_folder_for_temporary_files(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", str(script(tmp_path / "c++", "")))
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert native.cpp_compiler().version == "1.0\n"
+    native._ask_version.cache_clear()
+    monkeypatch.setattr(native.tempfile, "gettempdir", lambda: str(tmp_path / "nowhere"))
+    with pytest.raises(NativeError, match="--version cannot be run: .*No such file or directory"):
+        native.cpp_compiler()
+
+
 def test_a_library_that_cannot_be_loaded(build, source, folder, monkeypatch):
     build()
     with pytest.raises(NativeError, match="lib cannot be compiled or loaded here: "):
