@@ -156,9 +156,13 @@ def existing_name(text: str) -> str:
 def resolved_path(text: str) -> Path:
     """Return the value of an option that names a file or a folder, without links. Raises ArgumentTypeError."""
     try:
-        return Path(existing_name(text)).resolve()
+        path = Path(existing_name(text)).resolve()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):  # told where it is used
+            (path / "checkpoints" / "000000" / "partial").lstat()  # is there room in the name for what goes in there?
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
-        raise argparse.ArgumentTypeError(f"{text} cannot be read: {getattr(error, 'strerror', error)}") from error
+        reason = getattr(error, "strerror", None) or "its links form a circle"
+        raise argparse.ArgumentTypeError(f"{text:.60} cannot be used: {reason}") from error
+    return path
 
 
 def parser() -> Parser:
@@ -289,6 +293,7 @@ def check(args: argparse.Namespace) -> None:
             if getattr(args, other) not in (None, False):
                 raise TrainingError(f"--{first} does not go with --{other}")
     if args.text is not None:
+        check_unicode("--text", args.text, TrainingError)
         check_text(args.text)
     settings_of(args, {}, args.text or "any")
     options_of(args, {})

@@ -73,7 +73,7 @@ NUMBERS: dict[str, tuple[float, float]] = {
     "lr": (1e-8, 10),
     "bound": (0.01, 100),
     **dict.fromkeys(("albedo", "shaded", "textureless", "fade_in", "widen", "ema"), (0, 1)),
-    **dict.fromkeys(("entropy", "sparsity", "orientation", "variation", "smoothness"), (0, 1e6)),
+    **dict.fromkeys(("entropy", "sparsity", "orientation", "variation", "smoothness"), (0, 1_000_000)),
 }
 CHOICES: dict[str, tuple[str | int, ...]] = {
     "space": SPACES,
