@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib
 import json
 import os
 import re
@@ -165,7 +166,9 @@ def test_what_no_machine_can_do_is_refused_with_the_reason(options, tmp_path, an
         ("--keep 100000 --size 256", "lower --keep (100,000) or --size (256)"),
     ],
 )
-def test_what_this_machine_cannot_do_is_refused_before_the_model_is_loaded(options, answer, monkeypatch, given, message):
+def test_what_this_machine_cannot_do_is_refused_before_the_model_is_loaded(
+    options, answer, monkeypatch, given, message
+):
     monkeypatch.setattr(memory, "total", lambda device: 16 * 2**30)
     monkeypatch.setattr(program, "StableDiffusion", None)
     status, line = answer([*options, *given.split()])
@@ -341,7 +344,176 @@ def test_a_checkpoint_that_is_not_whole(options, trained, name, harm, capsys):
 
 def test_a_checkpoint_of_something_else(options, tmp_path, capsys):
     path = checkpoint.save(tmp_path / "foreign", 5, {"x": torch.ones(3)})
-    assert "something else than a run of Task 3" in refused(capsys, [*options, "--ckpt", str(path)])
+    for more in (["--ckpt", str(path)], ["--ckpt", str(path), "--test"]):
+        assert "something else than a run of Task 3" in refused(capsys, [*options, *more])
+    path.parent.rename(tmp_path / "checkpoints")
+    assert "something else" in refused(capsys, ["--workspace", str(tmp_path), "--resume"])
+
+
+# --- Going on with other settings
+
+
+def test_settings_that_are_given_anew_are_used_and_written_down(trained, monkeypatch):
+    trainers = []
+    resume = Trainer.resume
+    monkeypatch.setattr(Trainer, "resume", lambda self, path: trainers.append(self) or resume(self, path))
+    settings = {"iters": 4, "lr": 0.02, "seed": 7, "ema": 0.5, "keep": 2, "entropy": 3.0, "batch": 2, "negative": "red"}
+    guidance = {"guidance_scale": 3.0, "perp_neg": 0.25, "t_end": 0.3, "band": 0.5}
+    flags = program.parser().options
+    given = [word for name, value in (settings | guidance).items() for word in (flags[name], str(value))]
+    here = ["--workspace", str(trained), "--no-save_mesh", "--frames", "2", "--video_size", "16"]
+    assert program.main([*here, "--resume", *given]) == 0
+    [trainer] = trainers
+    recorded = json.loads((trained / "settings.json").read_text())
+    described = program.told(trained / "checkpoints" / "000004")
+    for name, value in settings.items():
+        assert getattr(trainer.settings, name) == recorded[name] == described["settings"][name] == value
+    for name, value in guidance.items():
+        assert (
+            getattr(trainer.guidance.options, name)
+            == recorded["guidance"][name]
+            == described["guidance"][name]
+            == value
+        )
+    assert [group["lr"] for group in trainer.optimizer.param_groups] == [0.02, 0.2]
+    assert trainer.targets.maxlen == 2 and trainer.generator.initial_seed() == 7
+
+
+def test_a_model_that_was_named_by_a_relative_path_is_known_from_elsewhere(options, tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tiny_folder.parent)
+    assert program.main([*options, "--no-save_mesh", "--model", tiny_folder.name]) == 0
+    assert json.loads((tmp_path / "run" / "settings.json").read_text())["model"] == str(tiny_folder.resolve())
+    monkeypatch.chdir(tmp_path)
+    assert program.main(["--workspace", "run", "--resume", "--no-save_mesh", "--frames", "1"]) == 0
+
+
+# --- What belongs together
+
+
+def test_a_mesh_of_an_earlier_step_is_neither_kept_nor_linked(options, tmp_path, small_mesh, monkeypatch):
+    run = tmp_path / "run"
+    assert program.main(options) == 0
+    assert program.main([*options, "--test", "--no-save_mesh"]) == 0  # of the same step: it stays
+    assert (run / "mesh.glb").exists() and "mesh.html" in (run / "index.html").read_text()
+    assert program.main([*options, "--resume", "--iters", "4", "--no-save_mesh"]) == 0
+    assert list(run.glob("mesh*")) == [] and "mesh" not in (run / "index.html").read_text()
+    assert program.main([*options, "--test"]) == 0
+    assert len(list(run.glob("mesh*"))) == 5
+    monkeypatch.setattr(results, "LEVEL", 1e6)  # the next field has no surface
+    assert program.main([*options, "--resume", "--iters", "5"]) == 0
+    assert list(run.glob("mesh*")) == [] and "mesh" not in (run / "index.html").read_text()
+
+
+def test_a_second_run_in_a_folder_is_refused(options, tmp_path, trained, capsys):
+    (tmp_path / "new").mkdir()
+    before = written(trained)
+    for run, *more in ((trained, "--resume"), (trained, "--test"), (trained, "--resume", "--iters", "9"),
+                       (tmp_path / "new",), (tmp_path / "new", "--gui")):  # fmt: skip
+        with files.lock(run):
+            line = refused(capsys, [*options, "--workspace", str(run), *more])
+            assert f"--workspace {run} is in use by another run: wait until it ends, or name another" in line
+        assert not (run / ".lock").exists()
+    assert written(trained) == before and list((tmp_path / "new").iterdir()) == []
+    assert program.main([*options, "--resume", "--no-save_mesh"]) == 0
+
+
+def test_what_another_process_trained_meanwhile_is_not_overwritten(options, tmp_path, capsys, monkeypatch):
+    """Between the look at the folder and its lock."""
+    run = tmp_path / "run"
+    prepare = program.prepare
+
+    def others_first(workspace: Path) -> None:
+        prepare(workspace)
+        checkpoint.save(workspace / "checkpoints", 9, {"x": 1})
+
+    monkeypatch.setattr(program, "prepare", others_first)
+    assert "holds a run that came to step 9" in refused(capsys, options)
+    assert [path.name for path in run.iterdir()] == ["checkpoints"]
+
+
+def test_texts_of_other_signs_have_folders_of_their_own():
+    """Emoji, signs and accents in two forms; what is written in letters keeps its plain name."""
+    signs = ["🍔", "🍕", "🍔🍔", "?", "!", "—", "a car 🚗", "a car 🚕", "a car", "a “car”", "٪", "के", "का"]
+    folders = [program.slug(text) for text in signs]
+    assert len(set(folders)) == len(signs)
+    assert all(re.fullmatch(r"\w+", folder) and len(folder) <= 60 for folder in folders)
+    assert program.slug("caf\u00e9") == program.slug("cafe\u0301") == "café"
+    assert program.slug("A car, it's (red)!") == "a_car_it_s_red" and program.slug("東京") == "東京"
+    assert program.slug("x" * 60) == "x" * 60 and len(program.slug("x" * 61)) == 60
+
+
+@pytest.fixture
+def restored_threads():
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(1)
+
+
+def test_deterministic_does_not_depend_on_the_number_of_threads(options, tmp_path, restored_threads):
+    states = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        run = tmp_path / str(threads)
+        given = ["--workspace", str(run), "--deterministic", "--no-save_mesh", "--size", "32", "--rays", "2048"]
+        assert program.main([*options, *given]) == 0
+        states.append([path.read_bytes() for path in sorted((run / "checkpoints" / "000003").iterdir())])
+    assert states[0] == states[1] == states[2]
+    assert "the CPU works on one thread" in program.parser().format_help().replace("\n" + " " * 24, " ")
+
+
+# --- Killed at any moment
+
+
+def run_in_child(arguments: list[str], folder: Path, last: int | None = None) -> int:
+    """main.py in a copy of this process, which ends as if it was killed before its last change to files below `folder`:
+    the first, second, ... `last`. Returns the exit status. The number of changes stands in FOLDER/../changes."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    changes = 0
+
+    def watch(event: str, args: tuple) -> None:
+        nonlocal changes
+        writes = event == "open" and args[2] & os.O_CREAT
+        if (writes or event in ("os.rename", "os.mkdir", "os.rmdir", "os.remove")) and str(folder) in str(args[0]):
+            changes += 1
+            if changes == last:
+                os._exit(77)
+
+    status = 99
+    try:
+        sys.addaudithook(watch)
+        status = program.main(arguments)
+        (folder.parent / "changes").write_text(str(changes))
+    finally:
+        os._exit(status)
+
+
+def results_of(run: Path) -> dict[str, bytes]:
+    """All files of a workspace but the logs, which hold times."""
+    return {name: data for name, data in written(run).items() if not name.startswith("logs/")}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_anywhere_and_resumed_it_leaves_the_files_of_a_whole_run(options, tmp_path, small_mesh):
+    importlib.import_module("torch.utils.tensorboard")  # once here, and not in each child
+    given = [*options, "--deterministic", "--iters", "5", "--preview_every", "2", "--save_every", "2"]
+    assert run_in_child([*given, "--workspace", str(tmp_path / "whole")], tmp_path / "whole") == 0
+    expected = results_of(tmp_path / "whole")
+    assert {"video.mp4", "mesh.glb", "mesh.html", "index.html", "settings.json", "previews/000004.png"} <= set(expected)
+    assert {Path(name).parent.name for name in expected if "checkpoints" in name} == {"000004", "000005"}
+    changes = int((tmp_path / "changes").read_text())
+    assert changes > 40
+    for last in range(3, changes, changes // 9):
+        run = tmp_path / str(last)
+        here = [*given, "--workspace", str(run)]
+        assert run_in_child(here, run, last) == 77
+        resumes = ["--resume"] if checkpoint.latest(run / "checkpoints") else []
+        assert run_in_child([*here, *resumes], run) == 0
+        found = results_of(run)
+        assert set(found) == set(expected), last
+        assert [name for name in expected if found[name] != expected[name]] == [], last
+        assert [path.name for path in run.iterdir() if path.name.startswith(".")] == []
 
 
 def test_a_full_disk_is_told_before_anything_is_written(options, tmp_path, monkeypatch, capsys):

@@ -31,7 +31,12 @@ def test_runs_that_fit_are_let_through(total, settings):
 @pytest.mark.parametrize(
     ("changes", "frames", "video_size", "message"),
     [
-        ({"batch": 1024, "size": 512}, 90, 256, r"images of a step would .* lower --batch_size \(1,024\), --size \(512\)"),
+        (
+            {"batch": 1024, "size": 512},
+            90,
+            256,
+            r"images of a step would .* lower --batch_size \(1,024\), --size \(512\)",
+        ),
         ({"size": 2048, "steps": 10_000}, 90, 256, r"or --max_steps \(10,000\)"),
         ({"rays": 1_000_000, "reuse": 100}, 90, 256, r"rays of a step .* --rays \(1,000,000\), --reuse \(100\)"),
         ({"keep": 100_000, "size": 512}, 90, 256, r"the targets .* --keep \(100,000\) or --size \(512\)"),
@@ -46,7 +51,9 @@ def test_what_cannot_fit_is_refused_and_names_the_options(total, changes, frames
 
 def test_the_estimate_is_what_was_measured():
     """On a CPU, in MB: four images of 512 x 512, 100,000 rays, and a frame of 1024 x 1024."""
-    sizes = {need.purpose: need.size / 2**20 for need in estimate(dataclasses.replace(RUN, batch=4, size=512), 90, 1024)}
+    sizes = {
+        need.purpose: need.size / 2**20 for need in estimate(dataclasses.replace(RUN, batch=4, size=512), 90, 1024)
+    }
     assert sizes["the images of a step"] == pytest.approx(2650, rel=0.2)
     assert sizes["a frame of the clip"] == pytest.approx(6376, rel=0.2)
     sizes = {need.purpose: need.size / 2**20 for need in estimate(dataclasses.replace(RUN, rays=100_000), 90, 256)}
