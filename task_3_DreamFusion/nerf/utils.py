@@ -243,7 +243,9 @@ def description(path: Path, state: dict[str, Any]) -> dict[str, Any]:
 
 
 def known_fields(kind: type, values: dict[str, Any]) -> dict[str, Any]:
-    """Return the entries of `values` that are fields of a dataclass."""
+    """Return the entries of `values` that are fields of a dataclass. Raises TypeError for what is no dictionary."""
+    if not isinstance(values, dict):
+        raise TypeError(f"a {type(values).__name__} where settings should be")
     return {field.name: values[field.name] for field in fields(kind) if field.name in values}
 
 

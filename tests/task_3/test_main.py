@@ -6,7 +6,6 @@ import importlib
 import json
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -15,7 +14,6 @@ import time
 from pathlib import Path
 
 import imageio.v3 as iio
-import numpy as np
 import pytest
 import torch
 import trimesh
@@ -504,7 +502,7 @@ def test_killed_anywhere_and_resumed_it_leaves_the_files_of_a_whole_run(options,
     assert {Path(name).parent.name for name in expected if "checkpoints" in name} == {"000004", "000005"}
     changes = int((tmp_path / "changes").read_text())
     assert changes > 40
-    for last in range(3, changes, changes // 9):
+    for last in range(3, changes, changes // 6):
         run = tmp_path / str(last)
         here = [*given, "--workspace", str(run)]
         assert run_in_child(here, run, last) == 77
@@ -641,8 +639,8 @@ FOREIGN = {
     "large": b" " * (results.MAX_SETTINGS + 1),
     "large number": b'{"text": ' + b"9" * 5000 + b"}",
 }
-ODD = [{"iters": "many"}, {"iters": -1}, {"seed": None}, {"text": ["a car"]}, {"text": "a \ud800 car"}, {"lr": float("nan")},
-       {"backbone": {}}, {"negative": 3}, {"cells": 33}]  # fmt: skip
+ODD = [{"iters": "many"}, {"iters": -1}, {"seed": None}, {"text": ["a car"]}, {"text": "a \ud800 car"},
+       {"lr": float("nan")}, {"backbone": {}}, {"negative": 3}, {"cells": 33}]  # fmt: skip
 
 
 @pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
