@@ -5,15 +5,14 @@ from typing import Any
 
 import torch
 
-from course.checks.common import close, expect, made, passed
+from course.checks.common import call, close, expect, made, passed
 
 
 def denoised_windows(function: Callable[..., torch.Tensor]) -> None:
     """Task 2.1 (1): `denoise_windows` makes a step of DDIM of each window."""
     windows, noise = torch.randn((2, 3, 4, 5, 5), generator=torch.Generator().manual_seed(0))
     a, b = torch.tensor(0.4), torch.tensor(0.7)
-    found = function(windows, noise, a, b)
-    made(found, "What `denoise_windows` returns")
+    found = call(function, windows, noise, a, b)
     expect(isinstance(found, torch.Tensor), f"That is a {type(found).__name__}; the denoised windows are a tensor.")
     expect(
         found.shape == windows.shape,
@@ -63,10 +62,9 @@ def _brute_force(values: torch.Tensor, views: Sequence[Any], size: tuple[int, in
 def overlapping(function: Callable[..., torch.Tensor], window_views: Callable[..., Any]) -> None:
     """Task 2.1 (2): `overlaps` adds up the weights of all windows."""
     views, weights, size = _some_views(window_views)
-    found = function(views, weights, *size)
-    made(found, "What `overlaps` returns")
+    found = call(function, views, weights, *size)
     if isinstance(found, torch.Tensor) and not found.any():
-        made(None, "What `overlaps` adds up")
+        made(..., "What `overlaps` adds up")
     expect(tuple(found.shape) == (1, 1, *size), f"The shape is {tuple(found.shape)}; it has to be {(1, 1, *size)}.")
     for wrong, advice in (
         (
@@ -89,8 +87,7 @@ def fusion(function: Callable[..., torch.Tensor], window_views: Callable[..., An
     views, weights, size = _some_views(window_views)
     windows = torch.randn((len(views), 3, 4, 4), generator=torch.Generator().manual_seed(2))
     total = _brute_force(weights, views, size)
-    found = function(windows, views, weights, total.float())
-    made(found, "What `fuse` returns")
+    found = call(function, windows, views, weights, total.float())
     expect(
         isinstance(found, torch.Tensor) and tuple(found.shape) == (1, 3, *size),
         f"That is {tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__}; the panorama is a "
@@ -120,8 +117,7 @@ def anchor_picture(sd: Any) -> None:
     alpha_bar = torch.tensor(0.3, device=window.device)
     tolerance = 1e-3 if sd.vae.dtype == torch.float32 else 3e-2
     with torch.enable_grad():  # so that it shows whether a gradient would flow
-        found = sd.foresee_anchor(window.clone().requires_grad_(), noise, alpha_bar, 0.5)
-    made(found, "What `foresee_anchor` returns")
+        found = call(sd.foresee_anchor, window.clone().requires_grad_(), noise, alpha_bar, 0.5)
     expect(isinstance(found, torch.Tensor), f"That is a {type(found).__name__}; the picture is a tensor.")
     x_0 = (window - (1 - alpha_bar).sqrt() * noise) / alpha_bar.sqrt()
     expect(found.shape[1] == 3, f"The shape is {tuple(found.shape)}: those are latents. Decode them.")
@@ -142,8 +138,8 @@ def descent(sd: Any) -> None:
     look = lambda own: sd.decode_small(own, 0.5)
     with torch.no_grad():
         anchor = look(windows[:1])
-    found = sd.descend(windows[1:], look, anchor, 1.0)
-    made(found, "What `descend` returns")
+    with torch.no_grad():  # as sampling calls it
+        found = call(sd.descend, windows[1:], look, anchor, 1.0)
     expect(isinstance(found, torch.Tensor), f"That is a {type(found).__name__}; the moved windows are a tensor.")
     expect(found.shape == windows[1:].shape, f"The shape is {tuple(found.shape)}, not {tuple(windows[1:].shape)}.")
     with torch.enable_grad():
@@ -167,8 +163,11 @@ def descent(sd: Any) -> None:
         close(moved, -gradient, tolerance),
         "The windows do not move along the gradient of their distance to the anchor: look(own) beside anchor.",
     )
-    further = sd.descend(windows[1:], look, anchor, 4.0) - windows[1:]
-    expect(close(further, 4 * moved, tolerance), "`weight` makes no difference: multiply the gradient by it.")
+    with torch.no_grad():
+        further = call(sd.descend, windows[1:], look, anchor, 4.0)
+    expect(
+        close(further - windows[1:], 4 * moved, tolerance), "`weight` makes no difference: multiply the gradient by it."
+    )
     expect(not found.requires_grad, "The moved windows drag a graph of gradients along: return windows, not own.")
     passed("each window goes downhill, towards the look of the anchor")
 

@@ -83,7 +83,7 @@ def test_noise_and_its_mistakes(model):
         return wide.float().to(model.device)
 
     for wrong, advice in [
-        (lambda seed: None, "still empty"),
+        (lambda seed: None, "returns None: is a `return` missing"),
         (lambda seed: [0.0], "is a list"),
         (lambda seed: torch.randn(1, 3, 64, 64), r"shape \(1, 3, 64, 64\).*\(1, 4, 8, 8\)"),
         (lambda seed: torch.randn((1, 4, 8, 8), generator=shared), "same seed gave different noise"),
@@ -134,7 +134,7 @@ def test_generate_mistakes(pipe, model):
 
     for wrong, advice in [
         (lambda prompt, **_: None, "lost its argument"),
-        (lambda prompt, negative_prompt, seed, steps, guidance_scale: None, "still empty"),
+        (lambda prompt, negative_prompt, seed, steps, guidance_scale: None, "returns None: is a `return` missing"),
         (lambda prompt, negative_prompt, seed, steps, guidance_scale: [black], r"result\.images\[0\]"),
         (lambda prompt, negative_prompt, seed, steps, guidance_scale: black.resize((8, 8)), "draws"),
         (lambda prompt, negative_prompt, seed, steps, guidance_scale: black, "all black"),
@@ -234,7 +234,7 @@ def test_text_embeddings_and_their_mistakes(sd, model):
             return self.text_encoder(self.tokenizer(texts, **settings).input_ids.to(model.device))[entry]
 
     for wrong, advice in [
-        (lambda self, p, n: None, "still empty"),
+        (lambda self, p, n: None, "returns None: is a `return` missing"),
         (lambda self, p, n: self.text_encoder(torch.zeros(1, 77, dtype=torch.long)), r"first entry.*\[0\]"),
         (lambda self, p, n: encode(self, n + p, entry=1), "one vector a text"),
         (lambda self, p, n: encode(self, n + p, padding=True), 'padding="max_length"'),
@@ -249,7 +249,7 @@ def test_text_embeddings_and_their_mistakes(sd, model):
 def test_guidance_and_its_mistakes(lesson):
     checks.guidance(lesson.guide)
     for wrong, advice in [
-        (lambda u, c, w: None, "still empty"),
+        (lambda u, c, w: None, "returns None: is a `return` missing"),
         (lambda u, c, w: c + w * (c - u), "wrong term"),
         (lambda u, c, w: u + w * (u - c), "away from the prompt"),
         (lambda u, c, w: u + w * c, "Scale the difference"),
@@ -277,7 +277,7 @@ def test_prediction_and_its_mistakes(lesson):
         return predict
 
     for wrong, advice in [
-        (lambda x, o, a, kind: None, "still empty"),
+        (lambda x, o, a, kind: None, "returns None: is a `return` missing"),
         (lambda x, o, a, kind: right(x, o, a, kind)[0], "two tensors"),
         (lambda x, o, a, kind: right(x, o, a, kind)[::-1], "exchanged"),
         (of_epsilon(lambda x, o, a: (x - (1 - a) * o) / a), "square roots are missing"),
@@ -306,7 +306,7 @@ def test_ddim_step_and_its_mistakes(lesson):
 
     checks.ddim(step())
     for wrong, advice in [
-        (lambda x, n, a, b, e, f: None, "still empty"),
+        (lambda x, n, a, b, e, f: None, "returns None: is a `return` missing"),
         (lambda x, n, a, b, e, f: a.sqrt() * x + (1 - a).sqrt() * n, "back to x_t"),
         (lambda x, n, a, b, e, f: b.sqrt() * x + (1 - a).sqrt() * n, "share of noise is"),
         (lambda x, n, a, b, e, f: a.sqrt() * x + (1 - b).sqrt() * n, "share of x_0 is"),
@@ -365,7 +365,7 @@ def test_decoding_and_its_mistakes(lesson, sd, model):
     checks.decoding(sd, model)
     right, factor = lesson.decode_latents, sd.vae.config.scaling_factor
     for wrong, advice in [
-        (lambda self, z: None, "still empty"),
+        (lambda self, z: None, "returns None: is a `return` missing"),
         (lambda self, z: self.vae.decode(z), r"\.sample"),
         (lambda self, z: right(self, z)[..., :-1], "The shape is"),
         (lambda self, z: right(self, z * factor), "scaling factor was forgotten"),
@@ -408,7 +408,7 @@ def test_attention_and_its_mistakes(lesson):
 
     right = weighted(lambda s: (s / 4).softmax(-1))
     for wrong, advice in [
-        (lambda q, k, v: None, "still empty"),
+        (lambda q, k, v: None, "returns None: is a `return` missing"),
         (lambda q, k, v: right(q, k, v)[0], "returns two tensors"),
         (lambda q, k, v: (right(q, k, v)[0], right(q, k, v)[1].transpose(-1, -2)), "The weights have the shape"),
         (weighted(lambda s: s.softmax(-1)), "not scaled"),
@@ -484,7 +484,7 @@ def test_edges_and_their_mistakes(control_lesson, photograph, capsys):
     checks.edges(control_lesson.canny_edges, photograph)
     assert capsys.readouterr().out.startswith("✓")
     for changes, advice in [
-        (("return np.stack", "np.stack"), "still empty"),
+        (("return np.stack", "np.stack"), "returns None"),
         (("np.stack([edges] * 3, axis=2) / 255", "edges / 255"), "one channel"),
         (("axis=2", "axis=0"), "channels are the last axis"),
         ((" / 255", ""), "divide by 255"),
@@ -503,7 +503,7 @@ def test_condition_and_its_mistakes(control_lesson):
     model = control_lesson.model
     checks.condition(control_lesson.to_condition, model)
     for changes, advice in [
-        (("return ", ""), "still empty"),
+        (("return ", ""), "returns None"),
         (
             ("return torch.from_numpy(image).permute(2, 0, 1)[None].to(model.device, model.dtype)", "return image"),
             "ndarray",
@@ -529,7 +529,7 @@ def test_residuals_and_their_mistakes(control_lesson, by_edges):
     for changes, advice in [
         (("    *down, mid = (sum", "    down, mid = ..., ...\n    (sum"), "`down`.*still empty"),
         (("return down, mid", "return [*down, mid]"), "return down, mid"),
-        (("return down, mid", "return down, None"), "`mid`.*still empty"),
+        (("return down, mid", "return down, None"), "`mid`.*is None"),
         (("return down, mid", "return down[0], mid"), "`down` is a Tensor"),
         (("return down, mid", "return down[1:], mid"), "residuals for .* skips"),
         (("return down, mid", "return down[::-1], mid"), "not those that its network returns"),
@@ -571,7 +571,7 @@ def test_the_controlled_answer_and_its_mistakes(control_lesson, by_edges):
 def test_active_controls_and_their_mistakes(control_lesson, by_edges):
     checks.active(control_lesson.active_controls, by_edges)
     for changes, advice in [
-        (("return ", ""), "still empty"),
+        (("return ", ""), "returns None"),
         (
             ("return [each for each in controls", "return tuple(each for each in controls", "each.end]", "each.end)"),
             "a tuple",
@@ -600,7 +600,7 @@ def test_the_controlled_loop_and_what_breaks_it(control_lesson, by_edges, capsys
 def test_zero_convolution_and_its_mistakes(control_lesson):
     checks.zero_convolution(control_lesson.zero_convolution)
     for changes, advice in [
-        (("return layer", "layer"), "still empty"),
+        (("return layer", "layer"), "returns None"),
         (("return layer", "return layer.weight"), "That is a Parameter"),
         (("kernel_size=1", "kernel_size=3"), r"window is \(3, 3\)"),
         (("channels, channels, kernel", "channels, 1, kernel"), "makes 1 channels of 6"),
@@ -620,7 +620,7 @@ def test_the_loss_of_training_and_its_mistakes(control_lesson, by_edges, kind, m
     other = "noise" if kind == "v_prediction" else "v"
     mixed = "alpha_bar.sqrt() * latents + (1 - alpha_bar).sqrt() * noise"
     for changes, advice in [
-        (("return F.mse_loss", "F.mse_loss"), "still empty"),
+        (("return F.mse_loss", "F.mse_loss"), "returns None"),
         (("F.mse_loss(output.float(), target)", "(output.float() - target) ** 2"), "one number"),
         (
             ("return F.mse_loss(output.float(), target)", "return F.mse_loss(output.float(), target).detach()"),
@@ -657,7 +657,7 @@ def test_denoised_windows_and_their_mistakes(joint):
     checks.denoised_windows(joint.denoise_windows)
     right, x_0 = joint.denoise_windows, joint.foresee
     for wrong, advice in [
-        (lambda x, n, a, b: None, "still empty"),
+        (lambda x, n, a, b: None, "returns None: is a `return` missing"),
         (lambda x, n, a, b: (x, n), "a tuple"),
         (lambda x, n, a, b: right(x, n, a, b)[:1], "shape of the windows"),
         (lambda x, n, a, b: x, "as they were"),
@@ -687,7 +687,7 @@ def test_overlaps_and_their_mistakes(joint):
 
     checks.overlapping(overlaps(lambda old, new: old + new), joint.window_views)
     for wrong, advice in [
-        (lambda views, weights, h, w: None, "still empty"),
+        (lambda views, weights, h, w: None, "returns None: is a `return` missing"),
         (lambda views, weights, h, w: torch.zeros(1, 1, h, w), "still empty"),
         (lambda views, weights, h, w: torch.ones(h, w), "The shape is"),
         (overlaps(lambda old, new: new), "last one alone"),
@@ -711,7 +711,7 @@ def test_the_average_and_its_mistakes(joint):
 
     checks.fusion(fuse(), joint.window_views)
     for wrong, advice in [
-        (lambda windows, views, weights, total: None, "still empty"),
+        (lambda windows, views, weights, total: None, "returns None: is a `return` missing"),
         (lambda windows, views, weights, total: windows, "the panorama is a tensor"),
         (lambda windows, views, weights, total: fuse()(0 * windows, views, weights, total), "Nothing has been added"),
         (fuse(divide=lambda total, counts: 1), "not averaged"),
@@ -732,7 +732,7 @@ def test_the_anchor_and_its_mistakes(joint, joint_sd):
         return self.decode_small(joint.foresee(window, noise, alpha_bar), scale)
 
     for wrong, advice in [
-        (lambda self, x, n, a, scale: None, "still empty"),
+        (lambda self, x, n, a, scale: None, "returns None: is a `return` missing"),
         (lambda self, x, n, a, scale: [right(self, x, n, a, scale)], "a list"),
         (lambda self, x, n, a, scale: joint.foresee(x, n, a), "those are latents"),
         (lambda self, x, n, a, scale: right(self, x, n, a, 1), "`scale` makes no difference"),
@@ -752,7 +752,7 @@ def test_the_descent_and_its_mistakes(joint, joint_sd):
         return (windows - right(self, windows, look, anchor, 1.0)) * factor
 
     for wrong, advice in [
-        (lambda self, x, look, anchor, w: None, "still empty"),
+        (lambda self, x, look, anchor, w: None, "returns None: is a `return` missing"),
         (lambda self, x, look, anchor, w: [x], "a list"),
         (lambda self, x, look, anchor, w: x[:1], "The shape is"),
         (lambda self, x, look, anchor, w: x, "as they were"),
@@ -783,7 +783,7 @@ def test_the_text_embedding_of_task_3_and_its_mistakes(model, pipe, capsys):
     check(embed())
     assert "✓" in capsys.readouterr().out
     for wrong, advice in [
-        (lambda text: ..., "`embed_text` returns is still empty"),
+        (lambda text: ..., "returns is still empty"),
         (lambda text: [1.0], "is a list"),
         (embed(encode=False), "Those are the tokens"),
         (embed(batch=slice(None)), "batch of one"),
@@ -800,7 +800,7 @@ def test_the_sds_gradient_and_its_mistakes(capsys):
     checks.sds_gradient(lambda noise_pred, noise, w: w * (noise_pred - noise))
     assert "✓" in capsys.readouterr().out
     for wrong, advice in [
-        (lambda e, n, w: ..., "`sds_gradient` returns is still empty"),
+        (lambda e, n, w: ..., "returns is still empty"),
         (lambda e, n, w: 0.5, "is a float"),
         (lambda e, n, w: (w * (e - n)).mean(), "nothing is summed up"),
         (lambda e, n, w: w * (n - e), "sign turned round"),
@@ -821,7 +821,7 @@ def test_the_sds_loss_and_its_mistakes(capsys):
     checks.sds_loss(lambda x, g: 0.5 * (x - (x - g).detach()).square().sum() / len(x))
     assert capsys.readouterr().out.count("✓") == 2
     for wrong, advice in [
-        (lambda x, g: ..., "`loss_of` returns is still empty"),
+        (lambda x, g: ..., "returns is still empty"),
         (lambda x, g: 1.0, "is a float"),
         (lambda x, g: x * g.detach(), "add them up"),
         (lambda x, g: (x.detach() * g.detach()).sum(), "No gradient would reach"),
@@ -852,7 +852,7 @@ def test_frame_order(capsys):
     checks.frame_order(in_order)
     assert "✓" in capsys.readouterr().out
     for wrong, advice in [
-        (lambda names: None, "`in_order` is still empty"),
+        (lambda names: None, "returns None: is a `return` missing"),
         (sorted, "A number is more than its text"),
         (lambda names: sorted(names, key=lambda name: (len(name), name)), "A number is more than its text"),
         (lambda names: in_order(names)[::-1], "by their numbers they are"),
@@ -867,7 +867,7 @@ def test_frame_pairs(capsys):
     checks.frame_pairs(paired)
     assert "✓" in capsys.readouterr().out
     for wrong, advice in [
-        (lambda left, right: None, "`pairs` is still empty"),
+        (lambda left, right: None, "returns None: is a `return` missing"),
         (lambda left, right: list(zip(left, right, strict=True)), "Put both sides in order first"),
         (lambda left, right: list(zip(in_order(left), in_order(right), strict=False)), "have no partner"),
         (lambda left, right: list(zip(in_order(left), in_order(right), strict=True)), "compare the steps"),
@@ -880,7 +880,7 @@ def test_hold(capsys):
     checks.hold(lambda frames, fps, hold: frames + [frames[-1]] * round(hold * fps))
     assert "✓" in capsys.readouterr().out
     for wrong, advice in [
-        (lambda frames, fps, hold: None, "`held` is still empty"),
+        (lambda frames, fps, hold: None, "returns None: is a `return` missing"),
         (lambda frames, fps, hold: (*frames,), "return a list"),
         (lambda frames, fps, hold: frames * 3, "only the last frame"),
         (lambda frames, fps, hold: [frames[-1]] * round(hold * fps), "all frames come first"),
