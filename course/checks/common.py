@@ -139,6 +139,15 @@ def expect_finite(value: object, what: str) -> None:
     )
 
 
+def expect_tensor(value: object, shape: Sequence[int], what: str) -> None:
+    """Raise CheckFailed unless `value` is a tensor of real numbers of that shape."""
+    wanted = f"it has to be a tensor of shape {tuple(shape)}."
+    expect(isinstance(value, torch.Tensor), f"{what} is a {type(value).__name__}; {wanted}")
+    assert isinstance(value, torch.Tensor)
+    expect(value.shape == torch.Size(shape), f"The shape is {tuple(value.shape)}: {what} is wrong; {wanted}")
+    expect(value.is_floating_point(), f"{what} has the type {value.dtype}; it has to be a floating type.")
+
+
 def _finite(value: object) -> bool:
     if isinstance(value, list | tuple):
         return all(map(_finite, value))
@@ -163,7 +172,8 @@ def close(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-4) -> bool:
     """Whether two tensors agree in shape and, relative to their size, in value."""
     if not isinstance(a, torch.Tensor) or a.shape != b.shape:
         return False
-    return bool((a.float() - b.float()).norm() <= tolerance * b.float().norm().clamp_min(1e-6))
+    a, b = a.float(), b.float().to(a.device)
+    return bool((a - b).norm() <= tolerance * b.norm().clamp_min(1e-6))
 
 
 def same(a: Image.Image, b: Image.Image) -> bool:

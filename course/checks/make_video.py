@@ -34,7 +34,7 @@ def frame_pairs(function: Callable[[list[str], list[str]], list[tuple[str, str]]
     wanted = [("8.png", "0008.jpg"), ("9.png", "0009.jpg"), ("10.png", "0010.jpg")]
     found = call(function, list(left), list(right))
     expect(
-        isinstance(found, list | tuple) and list(map(tuple, found)) == wanted,
+        isinstance(found, list | tuple) and [tuple(p) if isinstance(p, list) else p for p in found] == wanted,
         f"`pairs` makes {found} of {left} and {right}, and not {wanted}. Put both sides in order first.",
     )
     # Uneven, and as long but of other steps: zip(...) would make wrong pairs of both, without a word.

@@ -8,7 +8,18 @@ from typing import Any
 import torch
 from PIL import Image
 
-from course.checks.common import as_trained, call, close, expect, expect_finite, made, passed, same, tolerance_of
+from course.checks.common import (
+    as_trained,
+    call,
+    close,
+    expect,
+    expect_finite,
+    expect_tensor,
+    made,
+    passed,
+    same,
+    tolerance_of,
+)
 from course.models import Model
 
 
@@ -135,6 +146,7 @@ def ddim(function: Callable[..., torch.Tensor]) -> None:
     x_0, noise, fresh = torch.randn(3, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     a, b = torch.tensor(0.3), torch.tensor(0.6)  # alpha_bar of t, and of the step before
     still = call(function, x_0, noise, a, b, 0.0, fresh)
+    expect_tensor(still, x_0.shape, "the result of the step")
     right = b.sqrt() * x_0 + (1 - b).sqrt() * noise
     for wrong, advice in (
         (a.sqrt() * x_0 + (1 - a).sqrt() * noise, "That leads back to x_t: the new picture mixes with alpha_bar_prev."),
@@ -319,6 +331,7 @@ def attention(function: Callable[..., Any]) -> None:
         "`attention` returns two tensors: return weights @ value, weights.",
     )
     out, weights = found
+    expect(isinstance(weights, torch.Tensor), f"The weights are a {type(weights).__name__}, and not a tensor.")
     expect(
         tuple(weights.shape) == (2, 3, 5, 7),
         f"The weights have the shape {tuple(weights.shape)}; 5 pixels that look at 7 tokens make (..., 5, 7).",

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from course.checks.common import call, close, expect, made, passed
+from course.checks.common import call, close, expect, expect_tensor, made, passed
 
 
 def denoised_windows(function: Callable[..., torch.Tensor]) -> None:
@@ -65,7 +65,7 @@ def overlapping(function: Callable[..., torch.Tensor], window_views: Callable[..
     found = call(function, views, weights, *size)
     if isinstance(found, torch.Tensor) and not found.any():
         made(..., "What `overlaps` adds up")
-    expect(tuple(found.shape) == (1, 1, *size), f"The shape is {tuple(found.shape)}; it has to be {(1, 1, *size)}.")
+    expect_tensor(found, (1, 1, *size), "the sum of the weights")
     for wrong, advice in (
         (
             _brute_force(weights, views, size, last=True),
@@ -120,6 +120,7 @@ def anchor_picture(sd: Any) -> None:
         found = call(sd.foresee_anchor, window.clone().requires_grad_(), noise, alpha_bar, 0.5)
     expect(isinstance(found, torch.Tensor), f"That is a {type(found).__name__}; the picture is a tensor.")
     x_0 = (window - (1 - alpha_bar).sqrt() * noise) / alpha_bar.sqrt()
+    expect(found.ndim == 4, f"The shape is {tuple(found.shape)}; it has to be (1, 3, H, W).")
     expect(found.shape[1] == 3, f"The shape is {tuple(found.shape)}: those are latents. Decode them.")
     with torch.no_grad():
         right, now, large = sd.decode_small(x_0, 0.5), sd.decode_small(window, 0.5), sd.decode_small(x_0, 1)
@@ -140,8 +141,7 @@ def descent(sd: Any) -> None:
         anchor = look(windows[:1])
     with torch.no_grad():  # as sampling calls it
         found = call(sd.descend, windows[1:], look, anchor, 1.0)
-    expect(isinstance(found, torch.Tensor), f"That is a {type(found).__name__}; the moved windows are a tensor.")
-    expect(found.shape == windows[1:].shape, f"The shape is {tuple(found.shape)}, not {tuple(windows[1:].shape)}.")
+    expect_tensor(found, windows[1:].shape, "the moved windows")
     with torch.enable_grad():
         own = windows[1:].detach().requires_grad_()
         images = look(own)

@@ -6,6 +6,7 @@ import itertools
 from inspect import isfunction
 from types import FunctionType, MethodType
 
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -14,8 +15,9 @@ from PIL import Image
 
 from course import checks, notebooks, video
 from course.checks import CheckFailed
+from course.checks.common import call
 from course.control import load_controlnet
-from course.models import Model, find_model, load_pipeline
+from course.models import Model, ModelError, find_model, load_pipeline
 from course.pictures import load_picture
 
 
@@ -465,14 +467,19 @@ def by_edges(control_lesson, photograph):
 
 def rewritten(lesson, name, *changes):
     """The lesson with pieces of the text of its function `name` exchanged: old, new, old, new, ..."""
-    notebook = notebooks.read(CONTROL_LESSON)
+    other = rewrite(CONTROL_LESSON, name, *changes)
+    other.model, other.pipe = lesson.model, lesson.pipe
+    return other
+
+
+def rewrite(path, name, *changes):
+    """Return what the lesson at `path` defines, with those changes in the text of its function `name`."""
+    notebook = notebooks.read(path)
     [cell] = [cell for cell in notebook.cells if cell.cell_type == "code" and f"def {name}(" in cell.source]
     for old, new in zip(changes[::2], changes[1::2], strict=True):
         assert old in cell.source
         cell.source = cell.source.replace(old, new)
-    other = notebooks.definitions(notebook, {"STEPS": 3, "SEED": 2})
-    other.model, other.pipe = lesson.model, lesson.pipe
-    return other
+    return notebooks.definitions(notebook, {"STEPS": 3, "SEED": 2})
 
 
 def mistaken(lesson, name, *changes):
@@ -637,8 +644,6 @@ def test_the_loss_of_training_and_its_mistakes(control_lesson, by_edges, kind, m
     ]:
         told(advice, checks.control_loss, mistaken(control_lesson, "control_loss", *changes), *given)
 
-
-# --- make_video
 
 # --- Task 2
 
@@ -889,3 +894,325 @@ def test_hold(capsys):
     ]:
         with pytest.raises(CheckFailed, match=advice):
             checks.hold(wrong)
+
+
+# --- Errors and odd results of a student's function
+
+
+def raises(error):
+    """Return a function of any arguments that raises `error`."""
+
+    def function(*_, **__):
+        raise error
+
+    return function
+
+
+def mixed_shapes(x):
+    return x + torch.ones(2)
+
+
+def mixed_types(x):
+    return x.double() @ x
+
+
+def mixed_index_types(x):
+    x.clone()[:] = x.double()
+    y = x.clone()
+    y[[0, 1]] = x.double()[[0, 1]]
+    return y
+
+
+def without_gradient(x):
+    return torch.autograd.grad(x.sum(), x)
+
+
+def of_nothing(x):
+    return x.sort(inplace=None).values if x is None else {}.get("x").shape
+
+
+def unfinished(x):
+    return x + ...
+
+
+def misspelled(x):
+    return x + noize  # noqa: F821
+
+
+def wrong_call(x):
+    return mixed_shapes(x, 5.0)
+
+
+def on_arrays(x):
+    return np.ones(3) + np.ones(2)
+
+
+@torch.no_grad()
+def decorated(x):
+    return x.view(7)
+
+
+def steps_that_fail(x):
+    yield x
+    yield x + torch.ones(2)
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (mixed_shapes, r"RuntimeError: The size of tensor a \(3\).*x \+ torch\.ones\(2\)\nTwo shapes do not fit"),
+        (mixed_types, r"RuntimeError: .*same dtype.*x\.double\(\) @ x\nTwo number types.*\.to\(other\.dtype\)"),
+        (mixed_index_types, r"dtypes match.*y\[\[0, 1\]\] = x.double.*Two number types do not fit"),
+        (without_gradient, r"RuntimeError: .*does not require grad.*autograd.*torch\.enable_grad\(\)"),
+        (of_nothing, r"AttributeError: 'NoneType' object.*get.*is None: .*`return`"),
+        (unfinished, r"TypeError: unsupported operand.*x \+ \.\.\.\n`\.\.\.` is still in the place of a value"),
+        (misspelled, r"NameError: name 'noize'.*x \+ noize.*spelled"),
+        (wrong_call, r"TypeError: mixed_shapes\(\) takes 1.*mixed_shapes\(x, 5\.0\)\nA call does not fit"),
+        (on_arrays, r"ValueError: operands could not be broadcast.*np\.ones\(3\).*Two shapes do not fit"),
+        (decorated, r"of `decorated`: return x\.view\(7\)\nTwo shapes"),
+        (steps_that_fail, r"of `steps_that_fail`: yield x \+ torch\.ones\(2\)\nTwo shapes"),
+        (lambda: 1, r"raised TypeError: .*takes 0 positional arguments.*\nA call does not fit"),
+        (raises(ValueError("no partner\nfor 3.png")), r"raised ValueError: no partner\nin line \d+ of `function`"),
+        (raises(KeyError()), r"raised KeyError\nin line"),
+        (raises(RecursionError("too deep")), "raised RecursionError: too deep"),
+    ],
+)  # fmt: skip
+def test_an_error_in_a_students_function_becomes_advice(function, said):
+    """The type, the message, the student's own line, and a hint."""
+    with pytest.raises(CheckFailed, match=f"(?s)^Your code raised {said}|{said}") as caught:
+        call(function, torch.ones(3, 3) if function is mixed_types else torch.ones(3))
+    assert "course" not in str(caught.value) and "torch/" not in str(caught.value)
+    assert len(str(caught.value).splitlines()) <= 3
+    assert str(caught.value).startswith("Your code raised ")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (None, "^Your function returns None: is a `return` missing"),
+        (..., "^What your function returns is still empty"),
+        (torch.tensor([1.0, float("nan")]), "is not finite: .*square root of a negative"),
+        ((torch.zeros(2), torch.tensor(float("inf"))), "is not finite"),
+        ([{}, np.array([1.0, -np.inf])], "is not finite"),
+        (float("nan"), "is not finite"),
+        (np.float32("inf"), "is not finite"),
+    ],
+)
+def test_a_result_that_cannot_be_right_is_named_first(value, said):
+    with pytest.raises(CheckFailed, match=said):
+        call(lambda: value)
+
+
+@pytest.mark.parametrize("value", [0, "", [], torch.zeros(2).bool(), np.zeros(2, int), torch.zeros(2, device="meta")])
+def test_other_results_are_handed_on(value):
+    assert call(lambda *a, **o: value, 1, option=2) is value
+
+
+def test_names_of_functions_that_return_nothing():
+    def guide(*_):
+        pass
+
+    with pytest.raises(CheckFailed, match="^`guide` returns None"):
+        call(guide)
+    with pytest.raises(CheckFailed, match="not a value of type ellipsis: run the cell"):
+        call(...)
+    with pytest.raises(CheckFailed, match="not a value of type type"):
+        call(int)
+
+
+def test_errors_that_a_check_expects_and_advice_that_is_advice_already():
+    assert str(call(raises(ValueError("x")), allow=ValueError)) == "x"
+    with pytest.raises(ModelError, match="^no such model$"):
+        call(raises(ModelError("no such model")))
+    with pytest.raises(KeyboardInterrupt):
+        call(raises(KeyboardInterrupt()))
+    with pytest.raises(CheckFailed, match="raised KeyError") as caught:
+        call(raises(KeyError("y")), allow=ValueError)
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_a_cell_shows_advice_without_traceback():
+    """In a notebook the line is counted within the cell, and library frames do not appear."""
+    wrong = "import torch\n\n\ndef guide(uncond, cond, w):\n    return uncond + w * cond[0, :2]"
+    sources = ["from course import checks", wrong, "checks.guidance(guide)"]
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    with pytest.raises(notebooks.LessonError) as caught:
+        notebooks.execute(nbformat.v4.new_notebook(cells=cells))
+    text = str(caught.value)
+    assert text.startswith("CheckFailed: Your code raised RuntimeError: The size of tensor")
+    assert "\nin line 5 of `guide`: return uncond + w * cond[0, :2]\nTwo shapes do not fit" in text
+    assert "Traceback" not in text and "site-packages" not in text
+
+
+# --- Attempts of a review that ended in a bare error of PyTorch or of the student's own
+
+ATTEMPTS = {
+    "1.2 (i)": ("task_1_2_Stable_Diffusion_detailed", "attention", ("key.transpose(-1, -2)", "key.T")),
+    "1.2 (i) no transpose": ("task_1_2_Stable_Diffusion_detailed", "attention", ("key.transpose(-1, -2)", "key")),
+    "1.2 (c) numbers": ("task_1_2_Stable_Diffusion_detailed", "guide", ("uncond + guidance", "uncond[None] + ... * guid")),
+    "1.2 (d) swapped": ("task_1_2_Stable_Diffusion_detailed", "predict", ("alpha_bar.sqrt() * x_t", "alpha_bar.sqrt * x_t")),
+    "1.2 (e) ratio": ("task_1_2_Stable_Diffusion_detailed", "ddim_step", ("eta * (", "eta * math.sqrt(")),
+    "2 (2) total": ("task_2_Joint_Diffusion", "overlaps", ("total[..., rows, columns] += weight", "total += weight")),
+    "2 (2) axes": ("task_2_Joint_Diffusion", "overlaps", ("[..., rows, columns]", "[..., columns]")),
+    "2 (2) order": ("task_2_Joint_Diffusion", "overlaps", ("[..., rows, columns]", "[..., columns, rows]")),
+    "2 (3) =": ("task_2_Joint_Diffusion", "fuse", ("+= weight.to(exact) * window", "= weight * window")),
+    "2 (3) no [...]": ("task_2_Joint_Diffusion", "fuse", ("value[..., rows, columns] +=", "value +=")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("attempt", ATTEMPTS)
+def test_attempts_that_ended_in_a_bare_error(attempt):
+    path, name, changes = ATTEMPTS[attempt]
+    lesson = rewrite(notebooks.ROOT / f"{path}.ipynb", name, *changes)
+    check = {
+        "attention": checks.attention,
+        "guide": checks.guidance,
+        "predict": checks.prediction,
+        "ddim_step": checks.ddim,
+        "overlaps": lambda function: checks.overlapping(function, lesson.window_views),
+        "fuse": lambda function: checks.fusion(function, lesson.window_views),
+    }[name]
+    told(rf"^Your code raised \w+Error: (.|\n)*in line \d+ of `{name}`", check, getattr(lesson, name))
+
+
+def test_prediction_on_both_halves(lesson, sd, model):
+    """`predict` is given the output for both halves, and the latents of one."""
+    source = "guided = guide(uncond, cond, guidance_scale)"
+    other = rewrite(
+        notebooks.ROOT / "task_1_2_Stable_Diffusion_detailed.ipynb", "denoise", source, "guided = output[:, :3]"
+    )
+    told("Your code raised RuntimeError: The size of tensor", checks.loop, changed(sd, denoise=other.denoise), model)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        (', "mid_block_additional_residual": mid', ""),
+        ("both, t, encoder", "latents, t, encoder"),
+        ("controls, both, t, embeddings", "controls, latents, t, embeddings[0]"),
+        ("output.chunk(2)", "output.chunk(1)"),
+        (".sample.float()", ""),
+    ],
+)
+def test_controlled_answers_that_ended_in_a_bare_error(control_lesson, by_edges, changes):
+    wrong = mistaken(control_lesson, "guided_output", *changes)
+    given = (by_edges, control_lesson.pipe, control_lesson.model)
+    told(r"^Your code raised \w+: (.|\n)*in line \d+ of `guided_output`", checks.controlled, wrong, *given)
+
+
+@pytest.mark.parametrize(
+    ("changes", "advice"),
+    [
+        (
+            ("anchor.expand_as(images)", "anchor"),
+            "raised ValueError: two batches .* of one shape, not .*in line 8 of `descend`",
+        ),
+        (("with torch.enable_grad():", "if True:"), r"does not require grad.*torch\.enable_grad\(\)"),
+        (("windows.detach().requires_grad_()", "windows.detach()"), r"does not require grad.*requires_grad_"),
+        (("look(own)", "look(windows)"), "does not require grad.*No gradient was recorded"),
+        (("look(own)", "look"), "raised .*in line"),
+    ],
+)
+def test_descents_that_ended_in_a_bare_error(joint_sd, changes, advice):
+    other = rewrite(notebooks.ROOT / "task_2_Joint_Diffusion.ipynb", "descend", *changes)
+    told(f"(?s){advice}", checks.descent, changed(joint_sd, descend=other.descend))
+
+
+@pytest.mark.parametrize("error", [ValueError("no partner"), TypeError("not a list"), KeyError(3), StopIteration()])
+def test_pairs_whose_own_error_is_raised_for_names_that_fit(error):
+    told("Your code raised .*Error|Iteration", checks.frame_pairs, raises(error))
+
+
+# --- Odd results: no check ends in another error than advice
+
+ODD = {
+    "zero": lambda _: 0,
+    "text": lambda _: "text",
+    "empty text": lambda _: "",
+    "bytes": lambda _: b"\0",
+    "empty list": lambda _: [],
+    "empty tuple": lambda _: (),
+    "dictionary": lambda _: {"x": 1},
+    "set": lambda _: {1, 2},
+    "class": lambda _: torch.Tensor,
+    "function": lambda _: print,
+    "picture": lambda _: Image.new("L", (3, 2)),
+    "array": lambda _: np.zeros((2, 3, 4)),
+    "array of texts": lambda _: np.array(["a", "b"]),
+    "scalar": lambda _: torch.tensor(1.0),
+    "no rows": lambda _: torch.zeros(0, 4),
+    "complex": lambda _: torch.ones(2, 3, dtype=torch.complex64),
+    "pair": lambda value: (value, value),
+    "pair of numbers": lambda _: (1, 2),
+    "pair of nothing": lambda _: (None, None),
+    "list": lambda value: [value],
+    "nested": lambda value: [[value]],
+    "as list": lambda value: each_tensor(value, torch.Tensor.tolist),
+    "as array": lambda value: each_tensor(value, lambda x: x.detach().cpu().numpy()),
+    "as integers": lambda value: each_tensor(value, torch.Tensor.int),
+    "as booleans": lambda value: each_tensor(value, torch.Tensor.bool),
+    "doubled": lambda value: each_tensor(value, lambda x: x.double() * 2),
+    "flat": lambda value: each_tensor(value, torch.Tensor.flatten),
+    "one more": lambda value: each_tensor(value, lambda x: x[None]),
+    "no axis": lambda value: each_tensor(value, torch.Tensor.sum),
+    "not finite": lambda value: each_tensor(value, lambda x: x * float("nan")),
+}
+
+
+def each_tensor(value, change):
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    return type(value)(each_tensor(v, change) for v in value) if type(value) in (list, tuple) else value
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_results_end_in_advice(odd, lesson, sd, pipe, model, control_lesson, by_edges, photograph, joint, joint_sd):
+    def strange(function):
+        return lambda *arguments, **options: ODD[odd](function(*arguments, **options))
+
+    of_model = (by_edges, control_lesson.pipe, control_lesson.model)
+    sources = {
+        "noise": lambda: checks.noise(strange(right_noise(model)), model),
+        "prediction": lambda: checks.prediction(strange(lesson.predict)),
+        "guidance": lambda: checks.guidance(strange(lesson.guide)),
+        "ddim": lambda: checks.ddim(strange(lesson.ddim_step)),
+        "attention": lambda: checks.attention(strange(lesson.attention)),
+        "text_embeddings": lambda: checks.text_embeddings(odd_part("get_text_embeddings", sd, strange), model),
+        "decoding": lambda: checks.decoding(odd_part("decode_latents", sd, strange), model),
+        "strengths": lambda: checks.strengths(ODD[odd]([1.0]), [lesson.Step(0, *torch.ones(5, 1))]),
+        "series": lambda: checks.series(colored, ODD[odd]([colored("a")]), prompt="a", steps=[1]),
+        "token": lambda: checks.token(ODD[odd]("hf_x"), model),
+        "edges": lambda: checks.edges(strange(control_lesson.canny_edges), photograph),
+        "condition": lambda: checks.condition(strange(control_lesson.to_condition), model),
+        "residuals": lambda: checks.residuals(strange(control_lesson.control_residuals), *of_model),
+        "controlled": lambda: checks.controlled(strange(control_lesson.guided_output), *of_model),
+        "active": lambda: checks.active(strange(control_lesson.active_controls), by_edges),
+        "zero_convolution": lambda: checks.zero_convolution(strange(control_lesson.zero_convolution)),
+        "control_loss": lambda: checks.control_loss(strange(control_lesson.control_loss), *of_model),
+        "denoised_windows": lambda: checks.denoised_windows(strange(joint.denoise_windows)),
+        "overlapping": lambda: checks.overlapping(strange(joint.overlaps), joint.window_views),
+        "fusion": lambda: checks.fusion(strange(joint.fuse), joint.window_views),
+        "anchor_picture": lambda: checks.anchor_picture(odd_part("foresee_anchor", joint_sd, strange)),
+        "descent": lambda: checks.descent(odd_part("descend", joint_sd, strange)),
+        "sds_gradient": lambda: checks.sds_gradient(strange(lambda e, n, w: w * (e - n))),
+        "sds_loss": lambda: checks.sds_loss(strange(lambda x, g: (x * g.detach()).sum() / len(x))),
+        "prompt_embedding": lambda: checks.prompt_embedding(
+            strange(lambda text: torch.zeros(model.text_length, 16)), model, pipe.text_encoder
+        ),
+        "frame_order": lambda: checks.frame_order(strange(in_order)),
+        "frame_pairs": lambda: checks.frame_pairs(strange(paired)),
+        "hold": lambda: checks.hold(strange(lambda frames, fps, hold: frames + [frames[-1]] * round(hold * fps))),
+    }  # fmt: skip
+    failures = {}
+    for name, attempt in sources.items():
+        try:
+            attempt()
+        except CheckFailed:
+            continue
+        except Exception as error:
+            failures[name] = f"{type(error).__name__}: {error}"[:150]
+    assert failures == {}
+
+
+def odd_part(name, sd, strange):
+    return changed(sd, **{name: lambda self, *arguments: strange(getattr(sd, name))(*arguments)})
