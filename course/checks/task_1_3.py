@@ -173,13 +173,13 @@ def controlled(function: Callable[..., torch.Tensor], control: Any, pipe: Any, m
 
 def active(function: Callable[..., list[Any]], control: Any) -> None:
     """Task 1.3 (e): which controls count in a step."""
-    first, last = control._replace(start=0.0, end=0.5), control._replace(start=0.6, end=1.0)
+    first, last = control._replace(start=0.0, end=0.55), control._replace(start=0.6, end=1.0)
     given = [control, first, last]
     for count in (10, 4):
         for i in range(count):
             found = call(function, list(given), i, count)
             expect(isinstance(found, list), f"`active_controls` returns a {type(found).__name__}; return a list.")
-            names = dict(zip(map(id, given), ("0 to 1", "0 to 0.5", "0.6 to 1"), strict=True))
+            names = dict(zip(map(id, given), ("0 to 1", "0 to 0.55", "0.6 to 1"), strict=True))
             wanted = [each for each in given if each.start <= i / count and (i + 1) / count <= each.end]
             expect(
                 [id(each) for each in found] == [id(each) for each in wanted],

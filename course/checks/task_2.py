@@ -20,12 +20,8 @@ def denoised_windows(function: Callable[..., torch.Tensor]) -> None:
     )
     x_0 = (windows - (1 - a).sqrt() * noise) / a.sqrt()
     for wrong, advice in (
-        (windows, "The windows come back as they were: return the denoised latents."),
+        (windows, "The windows come back as they were: mix x_0 with noise at the level of `alpha_bar_prev`, not of t."),
         (x_0, "That is x_0, the finished picture. Mix it with noise again, at the level of `alpha_bar_prev`."),
-        (
-            a.sqrt() * x_0 + (1 - a).sqrt() * noise,
-            "Mixed at the level of t, the windows stay where they are: mix with `alpha_bar_prev`.",
-        ),
         (b * x_0 + (1 - b) * noise, "Formula (3) has roots: alpha_bar_prev.sqrt() and (1 - alpha_bar_prev).sqrt()."),
         (
             b.sqrt() * windows + (1 - b).sqrt() * noise,

@@ -583,7 +583,8 @@ def test_active_controls_and_their_mistakes(control_lesson, by_edges):
             ("return [each for each in controls", "return tuple(each for each in controls", "each.end]", "each.end)"),
             "a tuple",
         ),
-        (("(i + 1) / count", "i / count"), "In step 5 of 10.*0 to 1, 0 to 0.5 are active"),
+        (("(i + 1) / count", "i / count"), "In step 5 of 10.*0 to 1, 0 to 0.55 are active"),
+        (("(i + 1) / count <= each.end", "i / count < each.end"), "In step 5 of 10"),
         (("each.start <= i / count and ", ""), "In step 0 of 10"),
         ((" if each.start <= i / count and (i + 1) / count <= each.end", ""), "In step 0 of 10"),
         (("(i + 1) / count <=", "(i + 1) / count <"), "and not those from 0 to 1"),
@@ -1046,24 +1047,26 @@ def test_a_cell_shows_advice_without_traceback():
 
 # --- Attempts of a review that ended in a bare error of PyTorch or of the student's own
 
+DETAILED = notebooks.ROOT / "task_1_2_Stable_Diffusion_detailed.ipynb"
+JOINT = notebooks.ROOT / "task_2_Joint_Diffusion.ipynb"
 ATTEMPTS = {
-    "1.2 (i)": ("task_1_2_Stable_Diffusion_detailed", "attention", ("key.transpose(-1, -2)", "key.T")),
-    "1.2 (i) no transpose": ("task_1_2_Stable_Diffusion_detailed", "attention", ("key.transpose(-1, -2)", "key")),
-    "1.2 (c) numbers": ("task_1_2_Stable_Diffusion_detailed", "guide", ("uncond + guidance", "uncond[None] + ... * guid")),
-    "1.2 (d) swapped": ("task_1_2_Stable_Diffusion_detailed", "predict", ("alpha_bar.sqrt() * x_t", "alpha_bar.sqrt * x_t")),
-    "1.2 (e) ratio": ("task_1_2_Stable_Diffusion_detailed", "ddim_step", ("eta * (", "eta * math.sqrt(")),
-    "2 (2) total": ("task_2_Joint_Diffusion", "overlaps", ("total[..., rows, columns] += weight", "total += weight")),
-    "2 (2) axes": ("task_2_Joint_Diffusion", "overlaps", ("[..., rows, columns]", "[..., columns]")),
-    "2 (2) order": ("task_2_Joint_Diffusion", "overlaps", ("[..., rows, columns]", "[..., columns, rows]")),
-    "2 (3) =": ("task_2_Joint_Diffusion", "fuse", ("+= weight.to(exact) * window", "= weight * window")),
-    "2 (3) no [...]": ("task_2_Joint_Diffusion", "fuse", ("value[..., rows, columns] +=", "value +=")),
+    "1.2 (i)": (DETAILED, "attention", ("key.transpose(-1, -2)", "key.T")),
+    "1.2 (i) no transpose": (DETAILED, "attention", ("key.transpose(-1, -2)", "key")),
+    "1.2 (c) numbers": (DETAILED, "guide", ("uncond + guidance", "uncond[None] + ... * guid")),
+    "1.2 (d) swapped": (DETAILED, "predict", ("alpha_bar.sqrt() * x_t", "alpha_bar.sqrt * x_t")),
+    "1.2 (e) ratio": (DETAILED, "ddim_step", ("eta * (", "eta * math.sqrt(")),
+    "2 (2) total": (JOINT, "overlaps", ("total[..., rows, columns] += weight", "total += weight")),
+    "2 (2) axes": (JOINT, "overlaps", ("[..., rows, columns]", "[..., columns]")),
+    "2 (2) order": (JOINT, "overlaps", ("[..., rows, columns]", "[..., columns, rows]")),
+    "2 (3) =": (JOINT, "fuse", ("+= weight.to(exact) * window", "= weight * window")),
+    "2 (3) no [...]": (JOINT, "fuse", ("value[..., rows, columns] +=", "value +=")),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("attempt", ATTEMPTS)
 def test_attempts_that_ended_in_a_bare_error(attempt):
     path, name, changes = ATTEMPTS[attempt]
-    lesson = rewrite(notebooks.ROOT / f"{path}.ipynb", name, *changes)
+    lesson = rewrite(path, name, *changes)
     check = {
         "attention": checks.attention,
         "guide": checks.guidance,
@@ -1078,9 +1081,7 @@ def test_attempts_that_ended_in_a_bare_error(attempt):
 def test_prediction_on_both_halves(lesson, sd, model):
     """`predict` is given the output for both halves, and the latents of one."""
     source = "guided = guide(uncond, cond, guidance_scale)"
-    other = rewrite(
-        notebooks.ROOT / "task_1_2_Stable_Diffusion_detailed.ipynb", "denoise", source, "guided = output[:, :3]"
-    )
+    other = rewrite(DETAILED, "denoise", source, "guided = output[:, :3]")
     told("Your code raised RuntimeError: The size of tensor", checks.loop, changed(sd, denoise=other.denoise), model)
 
 
@@ -1114,7 +1115,7 @@ def test_controlled_answers_that_ended_in_a_bare_error(control_lesson, by_edges,
     ],
 )
 def test_descents_that_ended_in_a_bare_error(joint_sd, changes, advice):
-    other = rewrite(notebooks.ROOT / "task_2_Joint_Diffusion.ipynb", "descend", *changes)
+    other = rewrite(JOINT, "descend", *changes)
     told(f"(?s){advice}", checks.descent, changed(joint_sd, descend=other.descend))
 
 
