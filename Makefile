@@ -11,7 +11,7 @@ endif
 .PHONY: help environment demo test test-gpu lab pocket regenerate
 
 help: ## this list
-	@$(PYTHON) -c "import re; [print(f'make {t:<13}{d}') for t, d in re.findall(r'^([\w-]+):.*?## (.*)', open('Makefile').read(), re.M)]"
+	@$(PYTHON) -c "import re; [print('make {:<13}{}'.format(t, d)) for t, d in re.findall(r'^([\w-]+):.*?## (.*)', open('Makefile').read(), re.M)]"
 
 environment: ## build or update .venv
 	@$(PYTHON) -m course.setup

@@ -353,7 +353,7 @@ def attention(function: Callable[..., Any]) -> None:
     passed("every pixel shares its attention among all tokens, 100 % in all")
 
 
-def strengths(values: Sequence[float], steps: Sequence[Any]) -> None:
+def strengths(values: Sequence[Any], steps: Sequence[Any]) -> None:
     """Task 1.2 (j): how long the push of guidance is, beside the unguided prediction, at every step."""
     made(values, "`strengths`")
     expect(isinstance(values, list), f"`strengths` is a {type(values).__name__}; it has to be a list of numbers.")
