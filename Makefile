@@ -26,7 +26,7 @@ test-gpu: environment ## what only a GPU can tell; fails where there is none
 	@$(VENV) -m tests.gpu
 
 lab: environment ## open the lessons in JupyterLab
-	@$(VENV) -m jupyterlab
+	@$(VENV) -m jupyterlab --ServerApp.kernel_spec_manager_class=course.notebooks.CourseKernels
 
 pocket: environment ## train the embedded model anew (needs a GPU, about two hours)
 	@$(VENV) -m pocket.train all

@@ -11,6 +11,7 @@ import argparse
 import ast
 import hashlib
 import importlib
+import importlib.util
 import os
 import platform
 import shutil
@@ -127,7 +128,7 @@ def build(root: Path = ROOT) -> Path:
 def create(folder: Path, fault: str) -> None:
     """Make a virtual environment in `folder`, in the place of one that cannot be used because of `fault`."""
     if folder.exists():
-        print(".venv cannot be used ({}); it is made again.".format(fault))
+        print(".venv cannot be used ({}); it is made again.".format(fault), flush=True)
     print("Making .venv with Python {} ...".format(platform.python_version()), flush=True)
     try:
         venv.create(str(folder), clear=True, with_pip=True)
@@ -215,11 +216,17 @@ def mend() -> None:
 def show_versions() -> None:
     """Print what a lesson runs on: Python, packages, processor. The first cell of each notebook.
 
-    Raises SetupError, with the command that mends it, if torchvision does not fit torch: the imports of the next
-    cells would fail with a message that names neither.
+    Raises SetupError if the notebook runs on a Python that is not the course's, or if torchvision does not fit torch:
+    the imports of the next cells would fail with a message that names neither.
     """
     from importlib import metadata
 
+    missing = [name for name in SHOWN if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SetupError(
+            "this notebook runs on {}, which has no {}. Start it by `make lab`, or choose the kernel of the course's "
+            ".venv under Kernel > Change Kernel.".format(sys.executable, ", ".join(missing))
+        )
     fault = torchvision_fault()
     if fault:
         raise SetupError(

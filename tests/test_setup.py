@@ -94,6 +94,13 @@ def test_a_notebook_names_the_cure(tmp_path, monkeypatch):
         setup.show_versions()
 
 
+def test_a_notebook_on_another_python_is_told_so(monkeypatch):
+    monkeypatch.setattr(setup, "SHOWN", ("platform", "no_such_package", "nor_this_one"))
+    with pytest.raises(SetupError, match=r"has no no_such_package, nor_this_one\. Start it by `make lab`") as caught:
+        setup.show_versions()
+    assert sys.executable in str(caught.value)
+
+
 def test_versions_are_shown(capsys, monkeypatch):
     monkeypatch.setattr(setup, "torchvision_fault", lambda: None)
     setup.show_versions()
