@@ -173,16 +173,93 @@ def test_a_pan_goes_at_an_even_pace(width, frames, closed, columns):
     assert [view.size for view in views] == [(width, 8)] * frames
 
 
-def test_a_pan_that_cannot_be():
-    for width, frames, message in (
-        (0, 3, "0 pixels"),
-        (41, 3, "41 pixels does not fit a panorama of 40"),
-        (8, 0, "0 fr"),
-        (-1, 3, "-1 pixels"),
-        (8, -1, "-1 fr"),
-    ):
-        with pytest.raises(PanoramaError, match=message):
-            pan(RAMP, width, frames)
+@pytest.mark.parametrize(
+    ("width", "frames", "message"),
+    [
+        (0, 3, "width of a view must be a whole number from 1 to 40, got 0"),
+        (41, 3, "from 1 to 40, got 41"),
+        (10.5, 3, "from 1 to 40, got 10.5"),
+        (8, 0, "number of frames must be a whole number of at least 1, got 0"),
+        (8, 2.5, "at least 1, got 2.5"),
+        (8, True, "at least 1, got True"),
+        (8, "3", "at least 1, got '3'"),
+    ],
+)
+def test_a_pan_that_cannot_be(width, frames, message):
+    with pytest.raises(PanoramaError, match=message):
+        pan(RAMP, width, frames)
+
+
+@pytest.mark.parametrize("number", [np.int64, np.int32, np.uint8, np.array, torch.tensor])
+def test_whatever_behaves_like_an_integer_is_one(number):
+    assert first_columns(pan(RAMP, number(10), number(4))) == [0, 10, 20, 30]
+    stride = check_windows(number(16), number(24), number(8), number(4))
+    assert stride == 4 and type(stride) is int
+    sync = check_sync(Sync(1.0, every=number(2)), 8)
+    assert sync.every == 2 and type(sync.every) is int
+
+
+@pytest.mark.parametrize("stride", [0, -1, 9, 2.5, True, "4", None, np.float64(4)])
+def test_strides_that_leave_gaps_or_are_no_integers_are_refused(stride):
+    with pytest.raises(RequestError, match="stride between windows of 8 must be a whole number from 1 to 8, got"):
+        check_windows(16, 24, 8, stride)
+
+
+class Sync(NamedTuple):
+    """As lesson 2 has it."""
+
+    weight: float
+    decay: float = 0.95
+    until: float = 1.0
+    every: int = 1
+    scale: float = 1.0
+    through: str = "denoiser"
+
+
+@pytest.mark.parametrize("number", [np.float64, np.float32, np.array, torch.tensor, float])
+def test_numbers_of_any_kind_synchronize(number):
+    sync = check_sync(Sync(number(0.5), number(0.5), number(0.25), 1, number(0.125), "decoder"), 8)
+    assert sync == Sync(0.5, 0.5, 0.25, 1, 0.125, "decoder")
+    assert all(type(getattr(sync, name)) is float for name in ("weight", "decay", "until", "scale"))
+
+
+HALF = [[0.0, 0.5, 1.0]] * 2
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        HALF, np.array(HALF), np.array(HALF, np.float16), torch.tensor(HALF), torch.tensor(HALF, dtype=torch.bfloat16),
+        np.array(HALF)[:, ::-1], torch.tensor(HALF, requires_grad=True), np.broadcast_to(np.array(HALF[0]), (2, 3)),
+    ],
+    ids=lambda mask: type(mask).__name__,
+)  # fmt: skip
+def test_masks_are_arrays_of_any_kind(mask):
+    found = check_masks([("a car", mask), ("a duck", np.array(HALF) > 0.7)], 2, 3)
+    assert found.dtype == torch.float32 and found.shape == (2, 2, 3) and not found.requires_grad
+    assert sorted(found[0, 0].tolist()) == [0.0, 0.5, 1.0]
+    assert found[1].tolist() == [[0.0, 0.0, 1.0]] * 2
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ([[0.0, 0.5]] * 2, r"shape of the latents, \(2, 3\), got \(2, 2\)"),
+        (np.zeros((2, 3)), "from 0 to 1, and above 0 somewhere"),
+        (np.array(HALF) - 0.5, "from 0 to 1"),
+        (torch.tensor(HALF) - 1e-3, "from 0 to 1"),
+        (np.array(HALF) * 255, "from 0 to 1"),
+        (np.array(HALF) + np.nan, "from 0 to 1"),
+        (np.array([[0, np.inf, 1]] * 2), "from 0 to 1"),
+        ("a mask", "array of numbers"),
+        ([[0, 1, 0], [1]], "array of numbers"),
+        ({"a": 1}, "array of numbers"),
+        (None, r"shape of the latents, \(2, 3\), got \(\)"),
+    ],
+)
+def test_masks_that_cannot_be(mask, message):
+    with pytest.raises(RequestError, match=f'The mask of "a car" must .*{message}'):
+        check_masks([("a duck", np.array(HALF)), ("a car", mask)], 2, 3)
 
 
 def test_the_page_holds_the_picture_and_needs_nothing_else(tmp_path):
