@@ -166,7 +166,8 @@ class Bench:
         module.unet.to(memory_format=torch.channels_last)
         optimizer = Muon(module, variant.lr) if variant.muon else common.adamw(module, variant.lr)
         steps = max(self.samples // variant.batch, 2)
-        average = common.Ema(module.unet, 1 - 1 / max(EMA_SHARE * steps, 2))
+        average = common.average(module.unet, 1 - 1 / max(EMA_SHARE * steps, 2))
+        parameters = common.trainable(module.unet)
         if self.device.type == "cuda":
             module.compile(dynamic=False)
         curve: list[dict[str, float]] = []
@@ -186,13 +187,13 @@ class Bench:
                 nn.utils.clip_grad_norm_(group["params"], 1.0, foreach=True)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            average.update()
+            average.step(parameters)
             if step % LOG_STEPS == 0 or step == steps - 1:
                 curve.append({"step": step} | {name: float(value.detach()) for name, value in losses.items()})
                 if step == 0:  # compiled by now
                     start, start_step = time.perf_counter(), step + 1
         rate = (steps - start_step) * variant.batch / max(time.perf_counter() - start, 1e-9)
-        average.copy_to(module.unet)
+        average.copy_to(parameters)
         return module.eval(), {"rate": rate, "curve": curve}
 
     @torch.no_grad()
