@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from course.arguments import check_integer
 from course.errors import CourseError, shorten
 from course.hub import CLIP, CONTROLNETS, ESTIMATORS, HUB, NAMES, fetch
 from course.model_files import (
@@ -207,32 +208,36 @@ class Model:
         wanted, unwanted = ([self.check_prompt(text) for text in texts] for texts in lists)
         return [wanted, unwanted if len(unwanted) == len(wanted) else unwanted * len(wanted)]
 
-    def check_steps(self, steps: int) -> int:
-        """`steps` if the model can be sampled in so many; else raises RequestError."""
+    def check_steps(self, steps: Any) -> int:
+        """Return `steps` as an int if the model can be sampled in so many. Raises RequestError."""
         settings = self.config("scheduler/scheduler_config.json")
         levels = settings.get("num_train_timesteps", 1000)
         # With one step a level, the offset of "leading" would point behind the last level.
         leading = settings.get("timestep_spacing", "leading") == "leading"
         most = levels - (settings.get("steps_offset", 0) if leading else 0)
-        if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= most:
-            raise RequestError(
-                f"{steps!r} sampling steps cannot be: {self.name} takes a whole number from 1 to {most}."
-            )
-        return steps
+        name = f"The number of sampling steps for {self.name}"
+        return check_integer(name, steps, 1, most, RequestError)
 
-    def latent_size(self, height: int | None = None, width: int | None = None) -> tuple[int, int]:
-        """Rows and columns of the latents of a picture with `height` x `width` pixels (default: the model's own size).
-        Raises RequestError for a size that does not divide by `scale_factor`, and names the nearest that does."""
-        sides = [self.image_size if side is None else side for side in (height, width)]
-        for side in sides:
-            if isinstance(side, bool) or not isinstance(side, int) or side < 1 or side % self.scale_factor:
-                least = self.scale_factor
-                near = max(least, round(side / least) * least) if isinstance(side, int) else self.image_size
+    def latent_size(self, height: Any = None, width: Any = None) -> tuple[int, int]:
+        """Return rows and columns of the latents of an image with `height` x `width` pixels.
+
+        The default is the model's own size. Raises RequestError for a size that does not divide by
+        `scale_factor`, and names the nearest that does.
+        """
+        factor = self.scale_factor
+        sides = []
+        for name, side in (("height", height), ("width", width)):
+            if side is None:
+                side = self.image_size
+            side = check_integer(name, side, minimum=factor, error=RequestError)
+            if side % factor:
+                nearest = round(side / factor) * factor
                 raise RequestError(
-                    f"{self.name} cannot draw a side of {side!r} pixels: a latent pixel stands for {least} of them, so "
-                    f"a side is a multiple of {least}, such as {near}."
+                    f"{name} must be a multiple of {factor} for {self.name} (a latent pixel covers "
+                    f"{factor} x {factor} pixels), got {side}. The nearest is {nearest}."
                 )
-        return sides[0] // self.scale_factor, sides[1] // self.scale_factor
+            sides.append(side // factor)
+        return sides[0], sides[1]
 
 
 def find_model(name: str | Path | None = None) -> Model:

@@ -17,6 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
+from pocket.arguments import folder
 from pocket.evaluate import save_sheet
 from pocket.train.common import CONDITIONS, ESTIMATED
 from pocket.train.data import TEST_SEED
@@ -222,8 +223,11 @@ def card(weights: Path) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m pocket.card", description=__doc__)
-    parser.add_argument("--weights", type=Path, default=Path("pocket/weights"))
+    parser.add_argument("--weights", type=folder, default=Path("pocket/weights"))
     weights = parser.parse_args(arguments).weights
+    for name in ("training.json", "evaluation.json"):
+        if not (weights / name).is_file():
+            parser.error(f"{weights} has no {name}: run `python -m pocket.train export`, then pocket.evaluate")
     (weights / "samples").mkdir(exist_ok=True)
     curves(json.loads((weights / "training.json").read_text()), weights / "samples" / "curves.png")
     world_sheet(weights / "samples" / "world.jpg")

@@ -23,6 +23,8 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from pocket import arguments
+
 SHIPPED = {  # where the weights of each stage, and the tokenizer, lie in the folder that ships
     "tokenizer": "stable-diffusion/tokenizer",
     "judge": "judge",
@@ -43,16 +45,20 @@ SYNC_STEPS = {"cuda": 10, "cpu": 1}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that all stages take."""
+    """Add the options that all stages take."""
     parser.add_argument("--smoke", action="store_true", help="toy sizes: every stage in two minutes on a CPU")
-    parser.add_argument("--steps", type=int, help="stop after so many steps (default: the stage's own)")
-    parser.add_argument("--minutes", type=float, help="stop after so many minutes, compiling included")
-    parser.add_argument("--batch", type=int, help="samples a step and process")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--work", type=Path, help="data, checkpoints and logs (default: outputs/pocket)")
-    parser.add_argument("--weights", type=Path, help="the folder that ships (default: pocket/weights)")
-    parser.add_argument("--scenes", type=int, help="data, conditions: pictures to render")
-    parser.add_argument("--extra", type=int, help="latents: fresh scenes to encode beside the pool")
+    parser.add_argument(
+        "--steps", type=arguments.integer(1), help="stop after so many steps (default: the stage's own)"
+    )
+    parser.add_argument(
+        "--minutes", type=arguments.number(0.001), help="stop after so many minutes, compiling included"
+    )
+    parser.add_argument("--batch", type=arguments.integer(1, 65_536), help="samples a step and process")
+    parser.add_argument("--seed", type=arguments.integer(0, 2**32 - 1), default=0, help="random seed (default: 0)")
+    parser.add_argument("--work", type=arguments.folder, help="data, checkpoints and logs (default: outputs/pocket)")
+    parser.add_argument("--weights", type=arguments.folder, help="the folder that ships (default: pocket/weights)")
+    parser.add_argument("--scenes", type=arguments.integer(1), help="data, conditions: pictures to render")
+    parser.add_argument("--extra", type=arguments.integer(0), help="latents: fresh scenes to encode beside the pool")
     parser.add_argument("--condition", choices=CONDITIONS, help="controlnet, estimators: this kind (default: each)")
     parser.add_argument(
         "--init",

@@ -5,6 +5,7 @@ import shutil
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -314,8 +315,10 @@ def test_numbers_of_steps(tiny_folder, tmp_path):
     model = find_model(tiny_folder)  # leading, with an offset of 1: a step a level would begin behind the last one
     assert [model.check_steps(steps) for steps in (1, 25, 999)] == [1, 25, 999]
     for steps in (0, -3, 1000, 2.0, "25", True):
-        with pytest.raises(RequestError, match=f"{steps!r} sampling steps.*from 1 to 999"):
+        with pytest.raises(RequestError, match=f"number of sampling steps for .* from 1 to 999, got {steps!r}"):
             model.check_steps(steps)
+    for number in (np.int64, np.int32, np.uint8, np.array, torch.tensor):
+        assert model.check_steps(number(25)) == 25 and type(model.check_steps(number(25))) is int
     shutil.copytree(tiny_folder, tmp_path / "trailing")
     file = tmp_path / "trailing" / "scheduler" / "scheduler_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"timestep_spacing": "trailing"}))
@@ -327,13 +330,17 @@ def test_sizes(tiny_folder):
     assert model.latent_size() == (8, 8)
     assert model.latent_size(72, 40) == (9, 5) and model.latent_size(width=8) == (8, 1)
     for height, width, message in [
-        (70, 64, "side of 70 pixels.*multiple of 8, such as 72"),
-        (64, 3, "side of 3 pixels.*such as 8"),
-        (-8, 64, "side of -8 pixels.*such as 8"),
-        (64, 64.0, "side of 64.0 pixels.*such as 64"),
+        (70, 64, "height must be a multiple of 8 .* got 70. The nearest is 72"),
+        (64, 3, "width must be a whole number of at least 8, got 3"),
+        (-8, 64, "height must be .* got -8"),
+        (64, 64.0, "width must be .* got 64.0"),
+        (True, 64, "height must be .* got True"),
     ]:
         with pytest.raises(RequestError, match=message):
             model.latent_size(height, width)
+    for number in (np.int64, np.int32, np.uint8, np.array, torch.tensor):
+        size = model.latent_size(number(72), number(40))
+        assert size == (9, 5) and {type(side) for side in size} == {int}
 
 
 def test_names_that_the_rest_of_the_project_imports():

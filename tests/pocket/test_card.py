@@ -93,3 +93,12 @@ def test_training_record_adds_continued_runs_and_replaces_restarted_ones(tmp_pat
     assert len(training_record(tmp_path, first)["denoiser"]) == 2
     leave(continued=False, seed=1)
     assert len(training_record(tmp_path, first)["denoiser"]) == 1
+
+
+@pytest.mark.parametrize("missing", ["training.json", "evaluation.json"])
+def test_records_that_are_missing_are_named(weights, capsys, missing):
+    (weights / missing).unlink()
+    with pytest.raises(SystemExit, match="2"):
+        card.main(["--weights", str(weights)])
+    assert f"has no {missing}: run" in capsys.readouterr().err
+    assert not (weights / "samples").exists()
