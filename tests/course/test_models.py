@@ -239,6 +239,14 @@ def test_a_model_without_a_vocabulary_knows_all_words(tiny_folder, tmp_path):
         find_model(tmp_path / "model").check_prompt("a zebra")
 
 
+@pytest.mark.parametrize("content", ["[]", "{}", "null", '{"words": 7}', '{"words": [1]}', '{"words": "duck"}', "{"])
+def test_a_damaged_vocabulary_is_one_error(tiny_folder, tmp_path, content):
+    shutil.copytree(tiny_folder, tmp_path / "model")
+    (tmp_path / "vocabulary.json").write_text(content)
+    with pytest.raises(ModelError, match=r"vocabulary\.json of .* is damaged"):
+        find_model(tmp_path / "model").check_prompt("a duck")
+
+
 def test_a_long_prompt_is_cut_at_a_word_and_says_what_is_lost(tiny_folder):
     model = find_model(tiny_folder)  # 77 tokens, one a letter: 75 letters
     prompt = " ".join(["duck"] * 18 + ["at", "night", "on", "mars"])  # 72 letters, then 74, 79, ...
