@@ -264,7 +264,7 @@ def _check_sides(ending: str, width: int, height: int) -> None:
     if max(width, height) > largest:
         other = f", or write a .gif: up to {LARGEST_SIDE['.gif']:,}" if ending == ".mp4" else ""
         raise VideoError(
-            f"A {ending} has at most {largest:,} pixels on a side; these frames have "
+            f"{ending[1:].upper()} allows at most {largest:,} pixels on a side; these frames have "
             f"{width:,} x {height:,}. Make them smaller{other}."
         )
 

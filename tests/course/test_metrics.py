@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -248,6 +249,40 @@ def test_frechet_distance_by_eigenvalues():
 def test_fewer_pictures_than_dimensions_still_give_a_number():
     rng = np.random.default_rng(2)
     assert np.isfinite(metrics.frechet_distance(rng.normal(size=(4, 32)), rng.normal(size=(5, 32))))
+
+
+def test_a_root_that_is_not_finite_is_taken_again_with_a_small_offset(monkeypatch):
+    rng = np.random.default_rng(4)
+    a, b = rng.normal(size=(20, 3)), rng.normal(size=(20, 3)) + 1
+    expected = metrics.frechet_distance(a, b)
+    matrices = []
+
+    def root(matrix, own=scipy.linalg.sqrtm):
+        matrices.append(matrix)
+        return own(matrix) if len(matrices) > 1 else np.full_like(matrix, np.nan)
+
+    monkeypatch.setattr(scipy.linalg, "sqrtm", root)
+    assert metrics.frechet_distance(a, b) == pytest.approx(expected, rel=1e-4)
+    shifted = [np.cov(x, rowvar=False) + 1e-6 * np.eye(3) for x in (a, b)]
+    np.testing.assert_allclose(matrices[1], shifted[0] @ shifted[1], rtol=1e-9)
+
+
+def test_two_vectors_of_one_number_are_enough():
+    a, b = torch.tensor([[1.0], [3.0]]), torch.tensor([[2.0], [4.0]])
+    assert metrics.frechet_distance(a, b) == pytest.approx(1)
+    # (4^3 + 9^3) - 2 (3^3 + 5^3 + 7^3 + 13^3) / 4
+    assert metrics.kernel_distance(a, b) == pytest.approx(-553)
+
+
+def test_kernel_distance_takes_its_settings():
+    rng = np.random.default_rng(5)
+    a, b = rng.normal(size=(30, 4)), rng.normal(size=(30, 4)) + 0.5
+    first = metrics.kernel_distance(a, b, subsets=3, most=10, seed=1)
+    assert first == metrics.kernel_distance(a, b, subsets=3, most=10, seed=1)
+    assert first != metrics.kernel_distance(a, b, subsets=3, most=10, seed=2)
+    assert first != metrics.kernel_distance(a, b, subsets=3, most=11, seed=1)
+    assert first != metrics.kernel_distance(a, b, subsets=4, most=10, seed=1)
+    assert metrics.kernel_distance(a, b, 3, 10) == metrics.kernel_distance(a, b, 3, 10, seed=0)
 
 
 def test_kernel_distance_is_the_sum_over_pairs():
