@@ -5,8 +5,8 @@
         with replacing(workspace / "mesh.png") as new:
             image.save(new)
 
-Whoever reads a file while it is written finds the old contents or the new ones. What a killed run was writing lies
-beside the files under names that start with a dot, and the next run removes it.
+Whoever reads a file while it is written finds the old contents or the new ones. What a killed run
+was writing lies beside the files under names that start with a dot, and the next run removes it.
 """
 
 import contextlib
@@ -38,15 +38,15 @@ class LockWarning(CourseWarning):
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path to write to. The file moves to `path` when the block ends; an error leaves `path` as it was.
+    """Yield a path to write to, from which the file moves to `path` when the block ends.
 
-    Raises OSError where it cannot be written.
+    An error in the block leaves `path` as it was. Raises OSError where it cannot be written.
     """
     with tempfile.TemporaryDirectory(prefix=f"{PARTIAL}{path.name}-", dir=path.parent) as private:
         new = Path(private) / path.name
         yield new
         with new.open("rb+") as file:
-            os.fsync(file.fileno())  # or else the name could be there before the contents, after a power cut
+            os.fsync(file.fileno())  # or else a power cut could leave the name without the contents
         new.replace(path)
 
 
@@ -58,7 +58,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def lock(folder: Path, name: str = LOCK, seconds: float = 0) -> Iterator[None]:
-    """Hold a folder for this process alone. The system releases it when the process ends, however it ends.
+    """Hold a folder for this process alone, until the block or the process ends, however it ends.
 
     seconds: how long to wait for another process. Raises FolderInUse after that.
     """
@@ -71,7 +71,8 @@ def lock(folder: Path, name: str = LOCK, seconds: float = 0) -> Iterator[None]:
             f"--workspace {folder} is in use by another run: wait until it ends, or name another --workspace."
         ) from error
     except (OSError, NotImplementedError) as error:
-        warnings.warn(f"{folder} cannot be locked ({error}): do not start a second run in it.", LockWarning, 2)
+        message = f"{folder} cannot be locked ({error}): do not start a second run in it."
+        warnings.warn(message, LockWarning, stacklevel=2)
     try:
         yield
     finally:

@@ -4,7 +4,7 @@
     with reported("making the clip", "lower --video_size"):
         ...
 
-The estimate is of what a run needs at least: it refuses what no machine of this size can do, and nothing else.
+The estimate is of what a run needs at least: it refuses what no machine of this size can do.
 """
 
 import contextlib
@@ -28,9 +28,12 @@ GIB = 2**30
 SAMPLE, TRAINED_SAMPLE = 380, 780  # a sample of the field, without and with its gradient
 MARCHED_SAMPLE = 20  # a sample before the field has seen it
 TARGET_PIXEL = 48  # a color and its ray, in a target and among the rays of all targets
-FRAME_PIXEL = 36  # three images side by side, four times: as image, as array and in what ffmpeg gets
+FRAME_PIXEL = 36  # three images side by side, four times: the image, an array, what ffmpeg gets
 OCCUPIED = 0.08  # the share of --max_steps that a ray takes in the cloud that a run starts with
-LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))  # of a container
+LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)  # of a container
 MESSAGES = ("out of memory", "allocate memory", "not enough memory", "bad_alloc", "alloc_failed")
 
 
@@ -40,7 +43,7 @@ class OutOfMemory(CourseError):
 
 @dataclass(frozen=True)
 class Need:
-    """What a part of a run needs. purpose: what for. options: those that decide about it, with their values."""
+    """What a part of a run needs. purpose: what for. options: what decides about it, with values."""
 
     purpose: str
     size: float  # bytes
@@ -75,7 +78,11 @@ def estimate(settings: "Settings", frames: int, video_size: int) -> list[Need]:
             )
         )
         needs.append(
-            Need("the targets", s.keep * s.size**2 * TARGET_PIXEL, {"--keep": s.keep, "--size": s.size}),
+            Need(
+                "the targets",
+                s.keep * s.size**2 * TARGET_PIXEL,
+                {"--keep": s.keep, "--size": s.size},
+            ),
         )
     return needs
 
@@ -87,8 +94,8 @@ def check(settings: "Settings", frames: int, video_size: int, device: torch.devi
         if need.size > available:
             options = [f"{name} ({value:,})" for name, value in need.options.items()]
             raise OutOfMemory(
-                f"{need.purpose} would take about {need.size / GIB:,.0f} GiB of memory, and this machine has "
-                f"{available / GIB:,.0f} GiB: lower {either(options)}."
+                f"{need.purpose} would take about {need.size / GIB:,.0f} GiB of memory, and this "
+                f"machine has {available / GIB:,.0f} GiB: lower {either(options)}."
             )
 
 
@@ -101,22 +108,24 @@ def total(device: torch.device) -> int:
     """Return the bytes of memory of a device; on a CPU those that this container may use."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
-    limits = [path.read_text().strip() for path in LIMITS if path.is_file()]
-    return min([psutil.virtual_memory().total, *(int(limit) for limit in limits if limit.isdecimal())])
+    texts = [path.read_text().strip() for path in LIMITS if path.is_file()]
+    limits = [int(text) for text in texts if text.isdecimal()]
+    return min([psutil.virtual_memory().total, *limits])
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an allocator raised this error: Python's, NumPy's, or PyTorch's on a CPU or GPU."""
+    """Return whether an allocator raised this error: Python's, NumPy's or PyTorch's."""
     if isinstance(error, MemoryError):
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    return isinstance(error, RuntimeError) and any(message in str(error).lower() for message in MESSAGES)
+    text = str(error).lower() if isinstance(error, RuntimeError) else ""
+    return any(message in text for message in MESSAGES)
 
 
 @contextlib.contextmanager
 def reported(activity: str, remedy: str) -> Iterator[None]:
-    """Raise OutOfMemory, which says what to do, in place of whatever an allocator raises within the block."""
+    """Raise OutOfMemory, which says what to do, for an error of an allocator in the block."""
     try:
         yield
     except Exception as error:

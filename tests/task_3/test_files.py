@@ -105,7 +105,10 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, error):
         raise error
 
     monkeypatch.setattr(files.FileLock, "acquire", acquire)
-    with pytest.warns(files.LockWarning, match="cannot be locked .*do not start a second run in it"), lock(tmp_path):
+    with (
+        pytest.warns(files.LockWarning, match="cannot be locked .*do not start a second run in it"),
+        lock(tmp_path),
+    ):
         (tmp_path / "work").touch()
     assert (tmp_path / "work").exists()
 
@@ -114,9 +117,22 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, error):
 
 
 def test_what_a_killed_run_was_writing_goes_and_nothing_else(tmp_path):
-    left = [".partial-x", ".partial-settings.json-ab", ".clip-q", "previews/.partial-000200.png-z", "claims/.partial-1"]
+    left = [
+        ".partial-x",
+        ".partial-settings.json-ab",
+        ".clip-q",
+        "previews/.partial-000200.png-z",
+        "claims/.partial-1",
+    ]
     left += ["checkpoints/partial-abc"]
-    kept = ["video.mp4", "previews/000200.png", "checkpoints/000200/state.json", "partial.txt", ".partials", "logs/x"]
+    kept = [
+        "video.mp4",
+        "previews/000200.png",
+        "checkpoints/000200/state.json",
+        "partial.txt",
+        ".partials",
+        "logs/x",
+    ]
     kept += ["mine/.partial-x/file", ".clip"]
     for name in left:
         (tmp_path / name / "inside").mkdir(parents=True)

@@ -1,5 +1,6 @@
 """Score distillation: the gradient is the paper's, views are told apart, and a picture comes out of it."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -140,6 +141,23 @@ def test_perp_neg_pushes_away_from_the_other_views(tiny_folder):
     torch.testing.assert_close(full - none, 2 * (half - none), atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("progress", [sd.FACED, 0.95, 1.0, 1.5, 3.0])
+def test_perp_neg_stays_away_after_its_end(tiny_folder, progress):
+    """Neither the front, which is ahead, nor a run that is continued comes to push other views again."""
+    pushing, plain = (StableDiffusion(find_model(tiny_folder), Options(perp_neg=value)) for value in (1.0, 0.0))
+    asked = (
+        torch.randn(2, 4, 8, 8, generator=generator()),
+        torch.tensor([100, 500]),
+        plain.view_prompts("a car"),
+        *CAMERA,
+    )
+    calls = []
+    unet = pushing.unet
+    pushing.unet = lambda *args, **more: calls.append(len(args[0])) or unet(*args, **more)
+    assert torch.equal(pushing.predict_noise(*asked, progress), plain.predict_noise(*asked, progress))
+    assert calls == [2 * 2]  # and asks for no other view
+
+
 @pytest.mark.parametrize("band", [1.0, 0.15])
 def test_levels_differ_stay_in_range_and_sink(tiny_folder, band):
     guidance = StableDiffusion(find_model(tiny_folder), Options(t_end=0.5, band=band))
@@ -208,10 +226,15 @@ def test_one_step_of_ddim_previews_the_one_step_x_0(guidance):
     torch.testing.assert_close(one, also)
 
 
-@pytest.mark.parametrize("text", ["", "  \n"])
-def test_an_empty_text(guidance, text):
-    with pytest.raises(GuidanceError, match="the text is empty"):
-        guidance.view_prompts(text)
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("", "the text is empty"), ("  \n", "the text is empty"), ("a \udcff car", "UTF-8, and character 3 of"),
+     ("\ud83c", "UTF-8, and character 1 of"), (None, "text must be text, got None"), (7, "text must be text, got 7")],
+)  # fmt: skip
+def test_what_is_no_text(guidance, text, message):
+    for prompts in (guidance.view_prompts, guidance.plain_prompts):
+        with pytest.raises(GuidanceError, match=message):
+            prompts(text)
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 16), (1, 4, 16, 16)])
@@ -220,8 +243,37 @@ def test_what_is_no_batch_of_pictures(guidance, shape):
         guidance.encode_imgs(torch.zeros(shape))
 
 
-@pytest.mark.parametrize("wrong", [{"guidance_scale": float("nan")}, {"weighting": "none"}, {"t_range": (0.5, 0.2)},
-                                   {"t_end": 2.0}, {"lead": -0.1}, {"blend": 90.0}, {"perp_neg": -1.0}])  # fmt: skip
-def test_options_out_of_range(wrong):
-    with pytest.raises(GuidanceError, match=next(iter(wrong))):
+@pytest.mark.parametrize("name", sd.OPTION_RANGES)
+def test_limits_of_options(name):
+    least, most = sd.OPTION_RANGES[name]
+    within = {"t_range": (0.0, 0.98)} if name == "t_end" else {}
+    for value in (least, most, torch.tensor(most), np.float32(most)):
+        assert getattr(Options(**within, **{name: value}), name) == float(value)
+    for value in (least - 1e-3, most + 1e-3, float("nan"), float("inf"), -float("inf"), 1e400, None, "1", True, [1]):
+        with pytest.raises(GuidanceError, match=f"^{name} must be a "):
+            Options(**within, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"weighting": "none"}, "weighting must be one of sigma2, uniform, middle, got 'none'"),
+        ({"weighting": ["sigma2"]}, "weighting must be one of"),
+        ({"t_range": (0.5, 0.2)}, "t_range must begin with its lower end, .*got t_range 0.5 0.2 and t_end 0.45"),
+        ({"t_range": (0.6, 0.9)}, "t_end must not fall below, got t_range 0.6 0.9 and t_end 0.45"),
+        ({"t_range": (float("nan"), 0.9)}, "t_range must be a finite number"),
+        ({"t_range": (0.1, 2.0)}, "t_range must be a number from 0 to 1, got 2"),
+        ({"t_range": (-0.1, 0.9)}, "t_range must be a number from 0 to 1, got -0.1"),
+        ({"t_range": 0.5}, "t_range must be two numbers"),
+        ({"t_range": (0.1, 0.2, 0.9)}, "t_range must be two numbers"),
+        ({"t_range": None}, "t_range must be two numbers"),
+    ],
+)
+def test_options_out_of_range(wrong, message):
+    with pytest.raises(GuidanceError, match=message):
         Options(**wrong)
+
+
+@pytest.mark.parametrize("t_range", [[0.1, 0.9], (0.45, 0.98), (0.02, 0.3), (0.0, 1.0), (0.2, 0.2)])
+def test_ranges_of_noise_levels(t_range):
+    assert Options(t_range=t_range).t_range == tuple(t_range)

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -552,39 +551,39 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint(options, trained):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-def test_killed_it_goes_on_to_the_same_result(options, tmp_path):
-    """With --deterministic: the last checkpoint of a run that was killed and resumed has the very same tensors."""
-    slow = [*options, "--iters", "30", "--save_every", "5", "--deterministic", "--no-save_mesh", "--batch_size", "4"]
-    killed, whole = ([*slow, "--workspace", str(tmp_path / name)] for name in ("killed", "whole"))
-    process = start(killed)
-    wait_for(tmp_path / "killed" / "checkpoints" / "000005", process)
-    process.kill()
-    process.communicate()
-    last = checkpoint.latest(tmp_path / "killed" / "checkpoints")
-    assert last is not None and int(last.name) < 30
-    resumed = start([*killed, "--resume"])
-    out, err = resumed.communicate(timeout=300)
-    assert resumed.returncode == 0, err
-    assert f"goes on from step {int(last.name)}" in out
-    uninterrupted = start(whole)
-    assert uninterrupted.wait(timeout=300) == 0
-    states = [checkpoint.load(tmp_path / name / "checkpoints" / "000030")[1] for name in ("killed", "whole")]
-    assert all(torch.equal(a, b) for a, b in zip(*(state["average"] for state in states), strict=True))
-    assert all(torch.equal(states[0]["renderer"][name], states[1]["renderer"][name]) for name in states[0]["renderer"])
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.name == "nt", reason="needs SIGINT")
-def test_ctrl_c_finishes_the_step_and_leaves_a_clip(options, tmp_path):
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGTERM")
+def test_sigterm_finishes_the_step_and_leaves_a_clip(options, tmp_path):
     process = start([*options, "--iters", "5000", "--save_every", "2", "--no-save_mesh"])
     wait_for(tmp_path / "run" / "checkpoints" / "000002", process)
-    process.send_signal(signal.SIGINT)
+    process.terminate()
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130 and "Traceback" not in err
     step = int(re.search(r"stopped at step (\d+) of 5000: --resume goes on", out)[1])
     assert int(checkpoint.latest(tmp_path / "run" / "checkpoints").name) == step
     assert len(iio.imread(tmp_path / "run" / "video.mp4")) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="needs a terminal")
+def test_a_run_whose_terminal_is_closed_saves_and_leaves_a_clip(options, tmp_path):
+    import pty
+
+    child, keeper = pty.fork()  # the child leads a session on a terminal of its own
+    given = [*options, "--iters", "5000", "--save_every", "2", "--no-save_mesh"]
+    if child == 0:
+        os.execv(sys.executable, [sys.executable, str(HERE / "main.py"), *given])
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "checkpoints" / "000002").exists():
+        assert time.monotonic() < deadline
+        with contextlib.suppress(BlockingIOError):
+            os.set_blocking(keeper, False)
+            os.read(keeper, 10_000)  # or else the terminal would be full
+        time.sleep(0.02)
+    os.close(keeper)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
+    saved = checkpoint.latest(tmp_path / "run" / "checkpoints")
+    assert int(saved.name) > 2 and checkpoint.load(saved)[0] == int(saved.name)
+    assert len(iio.imread(tmp_path / "run" / "video.mp4")) == 3 and (tmp_path / "run" / "index.html").exists()
 
 
 def test_started_from_its_folder_it_hides_no_package():

@@ -38,9 +38,24 @@ def test_runs_that_fit_are_let_through(total, settings):
             r"images of a step would .* lower --batch_size \(1,024\), --size \(512\)",
         ),
         ({"size": 2048, "steps": 10_000}, 90, 256, r"or --max_steps \(10,000\)"),
-        ({"rays": 1_000_000, "reuse": 100}, 90, 256, r"rays of a step .* --rays \(1,000,000\), --reuse \(100\)"),
-        ({"keep": 100_000, "size": 512}, 90, 256, r"the targets .* --keep \(100,000\) or --size \(512\)"),
-        ({}, 90, 5000, r"a frame of the clip .* this machine has 16 GiB: lower --video_size \(5,000\)\."),
+        (
+            {"rays": 1_000_000, "reuse": 100},
+            90,
+            256,
+            r"rays of a step .* --rays \(1,000,000\), --reuse \(100\)",
+        ),
+        (
+            {"keep": 100_000, "size": 512},
+            90,
+            256,
+            r"the targets .* --keep \(100,000\) or --size \(512\)",
+        ),
+        (
+            {},
+            90,
+            5000,
+            r"a frame of the clip .* this machine has 16 GiB: lower --video_size \(5,000\)\.",
+        ),
         ({}, 10_000, 512, r"the frames of the clip .* --frames \(10,000\) or --video_size \(512\)"),
     ],
 )
@@ -69,7 +84,12 @@ def test_a_container_has_less_than_its_machine(tmp_path, monkeypatch):
     limit = tmp_path / "memory.max"
     monkeypatch.setattr(memory, "LIMITS", (limit, tmp_path / "none"))
     whole = memory.total(CPU)
-    for text, expected in (("max\n", whole), ("1073741824\n", GIB), (str(2**62), whole), ("", whole)):
+    for text, expected in (
+        ("max\n", whole),
+        ("1073741824\n", GIB),
+        (str(2**62), whole),
+        ("", whole),
+    ):
         limit.write_text(text)
         assert memory.total(CPU) == expected
 
