@@ -71,6 +71,48 @@ def test_missing_weights_end_the_demo_with_one_line(tmp_path, monkeypatch, capsy
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("obstacle", ["file", "below a file", "no name", "blanks", "link loop", "dangling link"])
+def test_outputs_that_are_no_folder_end_the_demo_with_one_line(obstacle, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "draw_prompts", lambda *_: pytest.fail("began"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "link").symlink_to("nowhere")
+    outputs = {
+        "file": "file", "below a file": "file/x", "no name": "", "blanks": "  ", "link loop": "loop",
+        "dangling link": "link",
+    }[obstacle]  # fmt: skip
+    try:
+        status = demo.main(["--outputs", outputs])
+    except SystemExit as error:
+        status = error.code
+    said = capsys.readouterr().err
+    assert status and re.search(r"must name a folder, got|file/x cannot be used: Not a directory\.", said)
+    assert "Traceback" not in said and not (tmp_path / "index.html").exists()
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device", "a.png"), "a.png cannot be used: No space left on device."),
+        (PermissionError(13, "Permission denied", "outputs"), "outputs cannot be used: Permission denied."),
+        (OSError(30, "Read-only file system"), "Read-only file system."),
+        (OSError("cannot write\nmode F"), "cannot write."),
+        (models.ModelError("no such model"), "no such model"),
+    ],
+)
+def test_a_demo_that_cannot_go_on_says_why(error, said, tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(demo, "draw_prompts", fail)
+    assert demo.main(["--outputs", str(tmp_path)]) == 1
+    first, *others = capsys.readouterr().err.splitlines()
+    assert first == f"demo: {said}"
+    assert ["--outputs names another folder" in line for line in others] == [True] * isinstance(error, OSError)
+
+
 def test_the_prompts_that_people_try_first():
     first = {
         "a photo of an astronaut riding a horse on mars",

@@ -157,6 +157,34 @@ def test_pictures_that_readme_cannot_show(root, monkeypatch):
         regenerate.refresh_assets(outputs, root)
 
 
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda root: (root / "assets").write_text(""), "assets cannot be used: File exists"),
+        (lambda root: (root / "outputs" / "prompts.png").write_text("x"), "cannot identify image file"),
+        (
+            lambda root: (root / "outputs" / "lessons" / f"{LESSON}.ipynb").write_text("{"),
+            "not a valid Jupyter notebook",
+        ),
+        (lambda root: (root / f"{LESSON}.ipynb").write_text(""), "not a valid Jupyter notebook"),
+        (lambda root: (root / "assets" / "a.png").mkdir(parents=True), "a.png cannot be used: Is a directory"),
+        (lambda root: (root / "outputs" / "lessons" / LESSON).write_text(""), f"{LESSON} cannot be used: File exists"),
+    ],
+)
+def test_what_cannot_be_read_or_written_ends_in_one_line(root, capsys, spoil, said):
+    spoil(root)
+    assert regenerate.main(["--from", "lessons"]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("regenerate: ") and said in line
+
+
+def test_a_clip_that_is_none_is_named(root, monkeypatch):
+    monkeypatch.setattr(regenerate, "ASSETS", {"thing.gif": Path("video.mp4")})
+    (root / "outputs" / "video.mp4").write_bytes(b"x" * 100)
+    with pytest.raises(RegenerateError, match=r"video\.mp4 is no video: .*stage objects"):
+        regenerate.refresh_assets(root / "outputs", root)
+
+
 def test_what_readme_shows_is_what_is_made_again():
     """With the executed lessons as they are stored: a heading that was renamed is found here."""
     root = Path(regenerate.__file__).parent.parent
