@@ -18,7 +18,6 @@ import os
 import platform
 import shlex
 import shutil
-import signal
 import stat
 import subprocess
 import sys
@@ -329,7 +328,7 @@ def _acquire(lock: FileLock, message: str) -> bool:
         try:
             lock.acquire(timeout=1)
         except Timeout:
-            print(message, file=sys.stderr, flush=True)
+            print(message, file=sys.stderr)
             lock.acquire(timeout=COMPILE_LIMIT + 60)
     except Timeout as error:
         raise NativeError(
@@ -374,27 +373,30 @@ def _run(command: Sequence[str], log: Path, limit: float, what: str = "") -> tup
 
     what: for a line with the time since the start. Raises NativeError if it takes longer.
     """
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            ["/bin/sh", "-c", SUPERVISOR, "sh", *command] if os.name == "posix" else command,
+    is_posix = os.name == "posix"
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            ["/bin/sh", "-c", SUPERVISOR, "sh", *command] if is_posix else command,
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-        )
-        try:
-            with _elapsed(what) as line:
-                deadline = time.monotonic() + limit
-                while process.poll() is None and time.monotonic() < deadline:
-                    time.sleep(0.02)
-                    line.update()
-            if process.poll() is None:
-                raise NativeError(
-                    f"{Path(command[0]).name} did not finish within {limit:g} seconds and was "
-                    "stopped: try it by hand, or name another compiler in CXX"
-                )
-        finally:
-            _end(process)
+        ) as process,
+        _elapsed(what) as line,
+    ):
+        # The end of the block closes the pipe, and the supervisor kills what still runs.
+        deadline = time.monotonic() + limit
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+            line.update()
+        if process.poll() is None:
+            if not is_posix:
+                process.kill()
+            raise NativeError(
+                f"{Path(command[0]).name} did not finish within {limit:g} seconds and was "
+                "stopped: try it by hand, or name another compiler in CXX"
+            )
     return process.returncode, log.read_text(encoding="utf-8", errors="replace")
 
 
@@ -406,19 +408,6 @@ def _elapsed(what: str) -> tqdm:
         file=sys.stderr,
         disable=not what,
     )
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process, if it still runs, and all that it started."""
-    if process.poll() is None:
-        if os.name == "posix":
-            with contextlib.suppress(ProcessLookupError, PermissionError):  # it has just ended
-                os.killpg(process.pid, signal.SIGKILL)
-        else:
-            process.kill()
-        process.wait()
-    if process.stdin:
-        process.stdin.close()
 
 
 def _last_line(text: str) -> str:

@@ -300,6 +300,14 @@ def test_a_folder_of_this_user_is_private(folder, mode):
     folder.chmod(0o755)
 
 
+def test_where_there_are_no_users_every_folder_is_private(folder, monkeypatch):
+    """On Windows, whose folder for temporary files is the user's own."""
+    monkeypatch.delattr(os, "getuid")
+    folder.mkdir()
+    folder.chmod(0o777)
+    assert native.is_private(folder) and native.fallback_folder().name == "course_native_user"
+
+
 def test_a_folder_of_another_user_or_a_link_is_not_private(folder, tmp_path, monkeypatch):
     folder.mkdir()
     (tmp_path / "link").symlink_to(folder)
@@ -311,6 +319,14 @@ def test_a_folder_of_another_user_or_a_link_is_not_private(folder, tmp_path, mon
         status = os.stat_result((real.st_mode, 1, 1, 1, owner, *real[5:]))
         monkeypatch.setattr(native.Path, "lstat", lambda self, status=status: status)
         assert native.is_private(folder) == expected
+
+
+@pytest.mark.parametrize("denied", [os.W_OK, os.X_OK])
+def test_a_folder_without_the_right_to_write_is_not_used(build, folder, monkeypatch, denied):
+    """As on a file system that is mounted read-only."""
+    folder.mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: path != folder or not mode & denied)
+    assert build().parent == native.fallback_folder()
 
 
 def test_what_cannot_be_written_is_compiled_elsewhere(build, folder, tmp_path):
@@ -477,13 +493,20 @@ def test_what_a_killed_run_left_goes_even_where_the_library_is_there(build, fold
     assert names(folder) == [".sha256", ".so"]
 
 
-def test_what_a_live_process_builds_stays(build, folder):
+def test_what_a_live_process_builds_stays(build, folder, monkeypatch):
     """Another library of the same folder is there: nobody waits, and nobody is disturbed."""
     library = build()
     (folder / "other.partial-abc").mkdir()
-    with FileLock(folder / native.LOCK):
+    waits: list[float | None] = []
+    acquire = FileLock.acquire
+    with FileLock(folder / native.LOCK), monkeypatch.context() as patch:
+        patch.setattr(
+            FileLock,
+            "acquire",
+            lambda self, timeout=None: waits.append(timeout) or acquire(self, timeout=timeout),
+        )
         assert build() == library
-    assert (folder / "other.partial-abc").exists()
+    assert (folder / "other.partial-abc").exists() and waits == [0]
 
 
 def test_waits_for_another_process_that_builds(build, source, folder, tmp_path, capfd):
@@ -526,10 +549,11 @@ def test_a_file_system_without_locks(build, folder, monkeypatch, error):
         raise error
 
     monkeypatch.setattr(FileLock, "acquire", acquire)
-    library = build()
-    assert native.is_intact(library)
-    (folder / "other.partial-abc").mkdir()  # maybe of a process that is at work
-    assert build() == library and (folder / "other.partial-abc").exists()
+    (folder / "other.partial-abc").mkdir(parents=True)  # maybe of a process that is at work
+    folder.chmod(0o755)
+    for _ in range(2):
+        library = build()
+        assert native.is_intact(library) and (folder / "other.partial-abc").exists()
 
 
 def test_needs_no_other_module_of_the_course():
