@@ -214,11 +214,12 @@ def test_execute_sets_parameters_and_leaves_the_notebook_alone():
 def test_definitions_of_a_lesson_without_running_it():
     notebook = small(
         "STEPS = 25\nSIZE = STEPS * 2",
-        "import math\nfrom pathlib import Path\n1 / 0\nx = 3",
+        "import math\nfrom pathlib import Path\n1 / 0\nx = 3\ndef count(steps=STEPS):\n    return steps",
         "class A:\n    pass\ndef area(self):\n    return math.pi * STEPS\nA.area = area\nA.other = A()",
     )
     lesson = notebooks.definitions(notebook, {"STEPS": 2})
     assert (lesson.STEPS, lesson.SIZE, lesson.Path) == (2, 50, Path)
+    assert lesson.count() == 2
     assert lesson.A().area() == pytest.approx(6.2832, abs=1e-4)
     assert not hasattr(lesson, "x") and not hasattr(lesson.A, "other")
     assert notebooks.definitions(notebook).A().area() == pytest.approx(78.54, abs=1e-2)
