@@ -30,3 +30,8 @@ def _format(message: Union[Warning, str], category: Type[Warning], *place: Any) 
 
 warnings.formatwarning = _format  # type: ignore[assignment]  # the place is handed on as it comes
 warnings.simplefilter("always", CourseWarning)  # else a cell that runs again stays silent the second time
+
+
+def shorten(text: str, length: int) -> str:
+    """Return `text` for a message: cut after `length` characters, which "..." then shows."""
+    return text if len(text) <= length else f"{text[: length - 3]}..."

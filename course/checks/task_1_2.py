@@ -1,7 +1,8 @@
 """Checks of lesson 1.2."""
 
+import contextlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +205,8 @@ def loop(sd: Any, model: Model) -> None:
     count, w = 3, 4.0
 
     def attempt(eta: float) -> list[Any]:
-        return call(sd.denoise, latents, embeddings, count, w, eta, [torch.Generator().manual_seed(2)])
+        with constant_stride(sd):
+            return call(sd.denoise, latents, embeddings, count, w, eta, [torch.Generator().manual_seed(2)])
 
     def reference(eta: float, embeddings: torch.Tensor = embeddings, w: float = w) -> torch.Tensor:
         return _reference(sd, latents, embeddings, count, w, eta, torch.Generator().manual_seed(2))
@@ -238,6 +240,29 @@ def loop(sd: Any, model: Model) -> None:
     passed(f"{count} steps end where diffusers' own DDIM ends, for eta = 0 and eta = 1")
 
 
+def _with_constant_stride(scheduler: Any) -> Any:
+    """Return diffusers' DDIM with the noise levels of `scheduler` and leading timesteps.
+
+    They are one stride apart, so that its steps go from each to the next (lesson 1.2, section 3).
+    """
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler.from_config(
+        scheduler.config, timestep_spacing="leading", clip_sample=False, thresholding=False
+    )
+
+
+@contextlib.contextmanager
+def constant_stride(owner: Any) -> Iterator[None]:
+    """Within this block diffusers and the lessons take the same steps of `owner.scheduler`."""
+    own = owner.scheduler
+    owner.scheduler = _with_constant_stride(own)
+    try:
+        yield
+    finally:
+        owner.scheduler = own
+
+
 @torch.no_grad()
 def _reference(
     sd: Any,
@@ -249,9 +274,7 @@ def _reference(
     generator: torch.Generator,
 ) -> torch.Tensor:
     """The latents of one picture after `count` steps of diffusers' DDIMScheduler."""
-    from diffusers import DDIMScheduler
-
-    scheduler = DDIMScheduler.from_config(sd.scheduler.config, clip_sample=False, thresholding=False)
+    scheduler = _with_constant_stride(sd.scheduler)
     scheduler.set_timesteps(count)
     for t in scheduler.timesteps:
         both = torch.cat([latents] * 2).to(sd.unet.dtype)

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from course.checks.common import all_close, call, close, expect, made, passed, tolerance_of
+from course.checks.task_1_2 import constant_stride
 from course.models import Model
 
 
@@ -201,12 +202,7 @@ def control_loop(function: Callable[..., torch.Tensor], control: Any, pipe: Any,
     noise = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(3)).to(model.device)
     largest = 0.0
     for controls in ([control], [control._replace(end=0.5), other]):
-        parts = {name: part for name, part in pipe.components.items() if name != "image_encoder"}
         networks = [each.network for each in controls]
-        reference = StableDiffusionControlNetPipeline(
-            **parts, controlnet=networks if len(networks) > 1 else networks[0], requires_safety_checker=False
-        )
-        reference.set_progress_bar_config(disable=True)
         settings = {
             "image": [each.condition for each in controls],
             "controlnet_conditioning_scale": [each.scale for each in controls],
@@ -215,11 +211,17 @@ def control_loop(function: Callable[..., torch.Tensor], control: Any, pipe: Any,
         }
         if len(controls) == 1:
             settings = {name: values[0] for name, values in settings.items()}
-        expected = reference(
-            prompt, negative_prompt=negative, num_inference_steps=count, guidance_scale=w,
-            latents=noise.to(model.dtype), output_type="latent", **settings,
-        ).images.float()  # fmt: skip
-        found = call(function, prompt, *controls, seed=3, steps=count, guidance_scale=w, negative_prompt=negative)
+        with constant_stride(pipe):
+            parts = {name: part for name, part in pipe.components.items() if name != "image_encoder"}
+            reference = StableDiffusionControlNetPipeline(
+                **parts, controlnet=networks if len(networks) > 1 else networks[0], requires_safety_checker=False
+            )
+            reference.set_progress_bar_config(disable=True)
+            expected = reference(
+                prompt, negative_prompt=negative, num_inference_steps=count, guidance_scale=w,
+                latents=noise.to(model.dtype), output_type="latent", **settings,
+            ).images.float()  # fmt: skip
+            found = call(function, prompt, *controls, seed=3, steps=count, guidance_scale=w, negative_prompt=negative)
         largest = max(largest, (found - expected).abs().max().item())
         expect(
             close(found, expected, tolerance_of(model)),

@@ -2,7 +2,8 @@
 
 import copy
 import inspect
-import itertools
+import math
+import re
 from inspect import isfunction
 from types import FunctionType, MethodType
 
@@ -840,18 +841,13 @@ def test_the_sds_loss_and_its_mistakes(capsys):
         told(advice, checks.sds_loss, wrong)
 
 
-def number(name: str) -> int:
-    return int("".join(itertools.takewhile(str.isdigit, name.removeprefix("frame_"))))
+FILM = notebooks.definitions(notebooks.read(notebooks.ROOT / "make_video.ipynb"))
+in_order, paired, held = FILM.in_order, FILM.pairs, FILM.held
 
 
-def in_order(names):
-    return sorted(names, key=number)
-
-
-def paired(left, right):
-    if sorted(map(number, left)) != sorted(map(number, right)):
-        raise ValueError("without a partner")
-    return list(zip(in_order(left), in_order(right), strict=True))
+def digits(place: int):
+    """A wrong key: the first (0) or the last (-1) number of a name, whichever counts."""
+    return lambda name: int(re.findall("[0-9]+", name)[place])
 
 
 def test_frame_order(capsys):
@@ -859,11 +855,13 @@ def test_frame_order(capsys):
     assert "✓" in capsys.readouterr().out
     for wrong, advice in [
         (lambda names: None, "returns None: is a `return` missing"),
-        (sorted, "A number is more than its text"),
-        (lambda names: sorted(names, key=lambda name: (len(name), name)), "A number is more than its text"),
+        (sorted, "Compare numbers, not text"),
+        (lambda names: sorted(names, key=lambda name: (len(name), name)), "Compare numbers, not text"),
         (lambda names: in_order(names)[::-1], "by their numbers they are"),
-        (lambda names: sorted(map(number, names)), "return the same names"),
+        (lambda names: sorted(video.frame_numbers(names).values()), "return the same names"),
         (lambda names: in_order(names)[1:], "return the same names"),
+        (lambda names: sorted(names, key=digits(0)), "x_0_.*those that video.frame_numbers"),
+        (lambda names: sorted(names, key=digits(-1)), "009_t0641.*those that video.frame_numbers"),
     ]:
         with pytest.raises(CheckFailed, match=advice):
             checks.frame_order(wrong)
@@ -883,7 +881,7 @@ def test_frame_pairs(capsys):
 
 
 def test_hold(capsys):
-    checks.hold(lambda frames, fps, hold: frames + [frames[-1]] * round(hold * fps))
+    checks.hold(held)
     assert "✓" in capsys.readouterr().out
     for wrong, advice in [
         (lambda frames, fps, hold: None, "returns None: is a `return` missing"),
@@ -892,6 +890,8 @@ def test_hold(capsys):
         (lambda frames, fps, hold: [frames[-1]] * round(hold * fps), "all frames come first"),
         (lambda frames, fps, hold: frames + [frames[-1]] * round(hold), "that takes 16"),
         (lambda frames, fps, hold: frames + [frames[-1]] * (round(hold * fps) - 1), "that takes 16"),
+        (lambda frames, fps, hold: frames + [frames[-1]] * int(hold * fps), "0.9 seconds.* takes 3.*nearest whole"),
+        (lambda frames, fps, hold: frames + [frames[-1]] * math.ceil(hold * fps), "0.3 seconds.* takes 2"),
     ]:
         with pytest.raises(CheckFailed, match=advice):
             checks.hold(wrong)

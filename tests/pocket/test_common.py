@@ -39,7 +39,8 @@ TOY = textwrap.dedent(
         return {"loss": (net(x).squeeze(1) - x.sum(1) - run.rank).square().mean()}
 
     save = lambda folder: save_file(dict(model.state_dict()), folder / "model.safetensors")
-    common.train(run, model, common.adamw(model, 0.05), loss_fn, save, steps=150, minutes=5, warmup=5, ema_decay=0.9)
+    limits = {"steps": 150, "minutes": 5, "warmup": 5, "ema_decays": (0.9,)}
+    common.train(run, model, common.adamw(model, 0.05), loss_fn, save, **limits)
     common.finish()
     """
 )
@@ -78,25 +79,48 @@ def test_schedule_warms_up_and_ends_at_zero():
     assert common.schedule(500, 1.0, 10) == pytest.approx(0)
 
 
-def test_ema_follows_the_model_and_copies_back():
+def test_the_average_warms_up_and_copies_back():
     model = nn.Linear(2, 2)
-    ema = common.Ema(model, decay=0.5)
+    ema = common.average(model, decay=0.5)
     start = model.weight.detach().clone()
+    ema.step(model.parameters())
     with torch.no_grad():
         model.weight.add_(1)
-    ema.update()  # the decay is still warming up: (1 + 1) / (10 + 1)
-    ema.copy_to(model)
+    ema.step(model.parameters())  # the decay is still warming up: (1 + 1) / (10 + 1)
+    ema.copy_to(model.parameters())
     torch.testing.assert_close(model.weight.detach(), start + 1 - 2 / 11)
 
 
 def test_averaged_gives_the_own_weights_back():
     model = nn.Linear(2, 2)
-    ema = common.Ema(model)
+    ema = common.average(model, 0.999)
     own = model.weight.detach().clone()
-    ema.shadow[0].zero_()
+    ema.shadow_params[0].zero_()
     with common.averaged(model, ema):
         assert model.weight.abs().sum() == 0
     torch.testing.assert_close(model.weight.detach(), own)
+
+
+@pytest.mark.parametrize("target", [0.0, 1.0])
+def test_the_average_with_the_lowest_loss_is_kept(tmp_path, target):
+    model = nn.Linear(4, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    decays = (0.0, 0.999)  # the last weights, which reach 1, and an average that is still close to 0
+
+    def validate() -> float:
+        return float((model.weight.detach() - target).abs().mean())
+
+    def loss_fn(net, step, fraction):
+        return {"loss": (net.weight - 1).square().mean()}
+
+    settings = {"steps": 12, "minutes": 5, "warmup": 1, "ema_decays": decays, "validate": validate}
+    common.train(
+        make_run(tmp_path), model, torch.optim.SGD(model.parameters(), 4.0), loss_fn, lambda f: None, **settings
+    )
+    curve = json.loads((tmp_path / "toy" / "curve.json").read_text())
+    best = min(curve["ema"], key=curve["ema"].get)
+    assert best == ("0.999" if target == 0 else "0.0")
+    assert validate() == pytest.approx(curve["ema"][best])
 
 
 def test_training_learns_and_writes_its_curve(tmp_path):

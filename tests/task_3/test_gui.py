@@ -1,5 +1,6 @@
 """The live view: the page is there, its camera is ours, training goes on beside it, and its buttons work."""
 
+import json
 import math
 import re
 import socket
@@ -10,14 +11,25 @@ import urllib.request
 from collections.abc import Callable
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
+import psutil
 import pytest
 import torch
+import websockets.sync.client
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import ClientConnection
+from websockets.typing import Subprotocol
 
+from course.errors import CourseWarning
 from course.models import find_model
 from task_3_DreamFusion.nerf import gui
-from task_3_DreamFusion.nerf.gui import GuiError, LiveView, Visitor, camera_at, next_height
+from task_3_DreamFusion.nerf.gui import GuiError, LiveView, Visitor, camera_at, next_height, panel
+from task_3_DreamFusion.nerf.gui_server import Inputs
 from task_3_DreamFusion.nerf.provider import orbit
+from task_3_DreamFusion.nerf.renderer import LOOKS
 from task_3_DreamFusion.nerf.results import as_bytes
 from task_3_DreamFusion.nerf.sd import StableDiffusion
 from task_3_DreamFusion.nerf.utils import Settings, Trainer
@@ -73,8 +85,304 @@ def test_a_port_that_is_taken(port):
 
 def test_without_viser(port, monkeypatch):
     monkeypatch.setitem(sys.modules, "viser", None)
-    with pytest.raises(GuiError, match="pip install viser"):
+    monkeypatch.delitem(sys.modules, "task_3_DreamFusion.nerf.gui_server", raising=False)
+    monkeypatch.delattr("task_3_DreamFusion.nerf.gui_server", raising=False)
+    with pytest.raises(GuiError, match=r"--gui needs viser 1.1 \(.*\): pip install 'viser<1.2'"):
         LiveView(port, "a car")
+
+
+def test_a_viser_whose_server_cannot_be_checked_does_not_run(port, monkeypatch):
+    import viser
+
+    server = SimpleNamespace(stop=lambda: stopped.append(True))
+    stopped: list[bool] = []
+    monkeypatch.setattr(viser, "ViserServer", lambda *_, **__: server)
+    with pytest.raises(GuiError, match=r"viser 1\S+ starts its server in another way"):
+        LiveView(port, "a car")
+    assert stopped == [True]
+
+
+# --- What comes from outside
+
+
+def test_it_listens_on_this_machine_alone(port):
+    with LiveView(port, "a car"):
+        sockets = psutil.Process().net_connections("tcp")
+        hosts = {each.laddr.ip for each in sockets if each.laddr.port == port and not each.raddr}
+        assert hosts == {"127.0.0.1"}
+
+
+FOREIGN = [
+    None,
+    "",
+    "null",
+    "file://",
+    "http://evil.example",
+    "http://evil.example:{port}",
+    "https://localhost:{port}",
+    "http://localhost",
+    "http://localhost:1{port}",
+    "http://localhost.evil.example:{port}",
+    "http://127.0.0.1:{port}.evil.example",
+    "http://127.0.0.2:{port}",
+]
+
+
+def connect(port: int, origin: str | None) -> ClientConnection:
+    """Connect to the view as a page of an origin does."""
+    import viser
+
+    address, protocol = f"ws://127.0.0.1:{port}", Subprotocol(f"viser-v{viser.__version__}")
+    return websockets.sync.client.connect(address, origin=origin, subprotocols=[protocol])
+
+
+def test_only_its_own_page_may_connect(port, capfd):
+    with LiveView(port, "a car"):
+        for origin in FOREIGN:
+            with pytest.raises(InvalidStatus) as refused:
+                connect(port, origin and origin.format(port=port))
+            assert refused.value.response.status_code == 403
+        for host in ("localhost", "127.0.0.1"):
+            with connect(port, f"http://{host}:{port}") as connection:
+                assert connection.recv()
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def camera(**changes: object) -> dict[str, object]:
+    """A message of viser's page."""
+    message = {
+        "type": "ViewerCameraMessage",
+        "wxyz": [1, 0, 0, 0.0],
+        "position": [0, 0.5, 3],
+        "fov": 0.7,
+        "near": 0.01,
+        "far": 1000,
+        "image_height": 600,
+        "image_width": 900,
+        "look_at": [0, 0, 0],
+        "up_direction": [0, 1, 0],
+    }
+    return {**message, **changes}
+
+
+def update(uuid: str, **updates: object) -> dict[str, object]:
+    return {"type": "GuiUpdateMessage", "uuid": uuid, "updates": updates}
+
+
+HOSTILE: list[object] = [
+    camera(image_height=0),
+    camera(image_width=0),
+    camera(image_width=-5),
+    camera(image_height=math.nan),
+    camera(image_height="600"),
+    camera(image_width=1e9),
+    camera(position=[1, 2]),
+    camera(position=[1, 2, 3, 4]),
+    camera(position=[]),
+    camera(position=None),
+    camera(position="up there"),
+    camera(position=[math.nan, 0, 0]),
+    camera(position=[1e300, 0, 0]),
+    camera(position=[[1], [2], [3]]),
+    camera(look_at=[0, math.inf, 0]),
+    camera(look_at={}),
+    camera(up_direction=[0, 1]),
+    camera(wxyz=[1, 0, 0]),
+    camera(fov=0),
+    camera(fov=math.pi),
+    camera(fov=-1),
+    camera(fov=None),
+    camera(near=-1),
+    camera(far=math.nan),
+    camera(more=1),
+    {"type": "ViewerCameraMessage"},
+    {"type": "GuiUpdateMessage"},
+    {"type": "GuiUpdateMessage", "uuid": "LOOK", "updates": {}},
+    {"type": "GuiUpdateMessage", "uuid": "LOOK", "updates": None},
+    update("LOOK", value="no such look"),
+    update("LOOK", value=""),
+    update("LOOK", value=0),
+    update("LOOK", value=None),
+    update("LOOK", value=True),
+    update("LOOK", value=["albedo"]),
+    update("LOOK", value={"albedo": 1}),
+    update("LOOK", value="albedo", removed=True),
+    update("LOOK", removed=True),
+    update("LOOK", update_cb=[]),
+    update("LOOK", nothing=1),
+    update("STOP", value=False),
+    update("STOP", value=1),
+    update("STOP", value="albedo"),
+    update("STOP", disabled=True),
+    update("nobody", value="albedo"),
+    update("", value=True),
+    {"type": "ShareUrlRequest"},
+    {"type": "ShareUrlDisconnect"},
+    {"type": "GuiRemoveMessage", "uuid": "LOOK"},
+    {"type": "GuiButtonHoldMessage", "uuid": "STOP", "frequency": 1.0},
+    {"type": "RunJavascriptMessage", "source": "alert(1)"},
+    {"type": "FileTransferStartUpload", "source_component_uuid": "LOOK"},
+    {"type": "no such type"},
+    {"type": ["ViewerCameraMessage"]},
+    {"type": None},
+    {},
+    [],
+    None,
+    5,
+    "text",
+    b"",
+    b"\xc1",
+    b"\x81",
+    b"\x81\xa4type",
+    b"\x81\xa4type\xa1\xff",
+    b"\x91" * 10**5,
+    b"\x81\xa1a" * 10**5,
+    b"\xff" * 10**6,
+]
+
+
+def encoded(message: object) -> bytes:
+    return message if isinstance(message, bytes) else msgspec.msgpack.encode(message)
+
+
+@pytest.fixture
+def inputs() -> Inputs:
+    inputs = Inputs()
+    for name, values in (("LOOK", LOOKS), ("STOP", (True,))):
+        inputs.allow(SimpleNamespace(_impl=SimpleNamespace(uuid=name)), values)
+    return inputs
+
+
+@pytest.mark.parametrize("message", HOSTILE, ids=range(len(HOSTILE)))
+def test_an_invalid_message_is_dropped(inputs, message):
+    assert inputs.check(encoded(message)) is None
+
+
+@pytest.mark.parametrize("text", ["", "text", "\0", '{"type": "ShareUrlRequest"}', "\ud800"])
+def test_a_message_of_text_is_dropped(inputs, text):
+    assert inputs.check(text) is None
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        camera(),
+        camera(position=[1e5, -1e5, 0], near=0, far=1e9),
+        camera(image_height=1, image_width=1e5, fov=3.1),
+        camera(fov=0.01),
+        *(update("LOOK", value=look) for look in LOOKS),
+        update("STOP", value=True),
+    ],
+)
+def test_a_valid_message_passes(inputs, message):
+    passed = inputs.check(encoded(message))
+    assert passed is not None and msgspec.msgpack.decode(passed) == message
+
+
+@given(st.binary(max_size=200) | st.text())
+def test_no_bytes_are_an_error(raw):
+    assert Inputs().check(raw) is None
+
+
+@given(
+    st.sampled_from(sorted(camera())),
+    st.none() | st.booleans() | st.floats() | st.text() | st.lists(st.floats(), max_size=5),
+)
+def test_what_passes_is_a_camera(name, value):
+    passed = Inputs().check(encoded(camera(**{name: value})))
+    if passed:
+        message = SimpleNamespace(**msgspec.msgpack.decode(passed))
+        found = camera_at(np.array(message.position), np.array(message.look_at), message.fov)
+        assert torch.isfinite(found.poses()).all() and 0 < found.fov < 180
+        assert message.image_height >= 1 and message.image_width >= 1
+
+
+def test_a_script_cannot_end_or_change_the_training(port, trainer, capfd):
+    """It sends everything hostile, then a valid camera; nothing of it is an error anywhere."""
+    with LiveView(port, "a car") as view, connect(port, f"http://localhost:{port}") as script:
+        uuids = {"LOOK": view.look._impl.uuid, "STOP": view.stop._impl.uuid}
+        script.send(encoded(camera()))
+        for message in HOSTILE:
+            if isinstance(message, dict) and message.get("uuid") in uuids:
+                message = {**message, "uuid": uuids[message["uuid"]]}
+            script.send(encoded(message))
+        script.send("text")
+        script.send(encoded(camera(position=[0, 0, 2])))
+        script.send(encoded(update(uuids["LOOK"], value="normals")))
+        wait_until(lambda: view.look.value == "normals")
+        wait_until(lambda: bool(view.server.get_clients()))
+        for _ in range(3):
+            view.after_step(trainer, trainer.train_step())
+        [client] = view.server.get_clients().values()
+        assert tuple(client.camera.position) == (0, 0, 2) and client.camera.aspect == 1.5
+        assert view.visitors and not view.has_failed and not view.stopped.is_set()
+    error = capfd.readouterr().err
+    assert "Traceback" not in error and "exception" not in error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ZeroDivisionError("float division by zero"),
+        ValueError("no look 'x'"),
+        AssertionError(),
+        RuntimeError("out of memory"),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        OSError(28, "No space left on device"),
+    ],
+)
+@pytest.mark.parametrize("method", ["picture", "_write"])
+def test_an_error_of_the_view_never_reaches_the_training(port, trainer, monkeypatch, method, error):
+    def fail(*_: object) -> None:
+        calls.append(trainer.step)
+        raise error
+
+    calls: list[int] = []
+    seen = SimpleNamespace(camera=seen_from(), scene=None)
+    with LiveView(port, "a car") as view:
+        monkeypatch.setattr(view, method, fail)
+        monkeypatch.setattr(view.server, "get_clients", lambda: {0: seen})
+        if method == "_write":
+            monkeypatch.setattr(view, "_show", lambda trainer: None)
+
+        def after(terms: dict[str, float]) -> None:
+            if trainer.step == 3:
+                view.stopped.set()
+            view.after_step(trainer, terms)
+
+        expected = rf"live view is off after an error, the training goes on \({type(error).__name__}"
+        with pytest.warns(CourseWarning, match=expected) as warned:
+            assert trainer.train(preview_every=0, after_step=after) is False  # by the stop button
+        assert trainer.step == 3 and calls == [1]
+    assert len([each for each in warned if each.category is CourseWarning]) == 1
+
+
+def test_ctrl_c_in_the_view_ends_the_run(port, trainer, monkeypatch):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with LiveView(port, "a car") as view:
+        monkeypatch.setattr(view, "_show", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            view.after_step(trainer, {"error": 1.0})
+
+
+# --- The panel
+
+INJECTION = 'x <iframe srcdoc="<script>parent.hacked = 1</script>">'  # tests/test_pages.py has more
+
+
+def test_the_view_shows_the_text_in_its_panel_alone(port, trainer):
+    """Which is no Markdown: viser renders HTML in that."""
+    with LiveView(port, INJECTION) as view:
+        assert view.text.content == panel(INJECTION, "The model is being loaded ...", {})
+        view.after_step(trainer, {"opacity": 0.5})
+        assert view.text.content == panel(INJECTION, "step 0 of 1000000", {"opacity": 0.5})
+        sent = view.server._websock_server._broadcast_buffer.message_from_id.values()
+        assert not [message for message in sent if "Markdown" in type(message).__name__]
+
+
+# --- What it shows
 
 
 @pytest.mark.parametrize("elevation", [-40.0, 0.0, 15.0, 80.0])
@@ -150,13 +458,15 @@ def test_a_paused_training_waits_and_ctrl_c_ends_that(port, trainer):
 
 @pytest.mark.slow
 def test_a_browser_sees_the_training_and_its_mouse_moves_the_camera(port, trainer, tmp_path):
-    browser, view = Browser(tmp_path / "profile"), LiveView(port, "a car")
+    browser, view = Browser(tmp_path / "profile"), LiveView(port, INJECTION)
     positions, steps, failed = [], [], []
 
     def drive() -> None:
         try:
             browser.open(f"http://localhost:{port}/")
-            browser.until("document.body.innerText.includes('a car') && document.body.innerText.includes('opacity')")
+            for text in (INJECTION, "opacity"):
+                browser.until(f"document.body.innerText.includes({json.dumps(text)})")
+            assert browser.evaluate("window.hacked === undefined && !document.querySelector('iframe')")
             wait_until(lambda: any(visitor.fine for visitor in list(view.visitors.values())))
             [client] = view.server.get_clients().values()
             start = view.server.initial_camera.position  # a page has a camera of its own until it hears of ours
