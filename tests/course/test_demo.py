@@ -1,5 +1,6 @@
 """The demo leaves a page whose every picture is there, and tells of a lesson or object that failed."""
 
+import io
 import re
 import shutil
 import sys
@@ -50,6 +51,7 @@ def test_demo_end_to_end(tiny_pocket, tmp_path, monkeypatch, capsys):
     assert "9.9 A lesson &lt;b&gt;" in text and "A &amp; B" in text and "<pre>ZeroDivisionError" in text
     assert text.count("<span>It is red at w=1, all of it.</span>") == 2
     assert not re.search(r"https?://", text)  # made and read without a network
+    assert Image.open(outputs / "prompts.png").width > 6 * 160
     assert (outputs / "lessons" / "a.ipynb").exists()
 
 
@@ -59,7 +61,8 @@ def test_demo_passes_when_every_lesson_does(tiny_pocket, tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "PROMPTS", ("a duck",))
     monkeypatch.setattr(demo, "STEPS", 1)
     monkeypatch.setenv("COURSE_MODEL", "sd-2.1")  # the demo shows the embedded model whatever is chosen
-    assert demo.main(["--outputs", str(tmp_path / "outputs"), "--no-objects"]) == 0
+    for _ in range(2):  # again, over what is there
+        assert demo.main(["--outputs", str(tmp_path / "outputs"), "--no-objects"]) == 0
     assert not (tmp_path / "outputs" / demo.OBJECTS).exists()
     done = notebooks.read(tmp_path / "outputs" / "lessons" / "a.ipynb")
     assert done.cells[2].outputs[0].data["text/plain"] == "'pocket'"
@@ -178,6 +181,13 @@ def test_what_a_program_says_is_shown_at_once_and_kept(capsys):
     program = r"import sys; sys.stderr.buffer.write('\rone é\rtwo █\n'.encode()); sys.exit(3)"
     assert demo.run_aloud([sys.executable, "-c", program]) == (3, "\rone é\rtwo █\n")
     assert capsys.readouterr().err == "\rone é\rtwo █\n"
+
+
+def test_a_bar_without_end_of_line_is_shown_at_once(monkeypatch):
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BufferedWriter(shown), encoding="utf-8"))
+    demo.run_aloud([sys.executable, "-c", "import sys; sys.stderr.write(' 1/9')"])
+    assert shown.getvalue() == b" 1/9"  # before anybody flushed or closed it
 
 
 @pytest.mark.parametrize(
