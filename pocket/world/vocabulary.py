@@ -17,7 +17,12 @@ WITH_FRONT = frozenset(
      "elephant", "turtle", "chair", "airplane")
 )  # fmt: skip
 ANIMATE = frozenset("squirrel bunny astronaut snowman duck cat robot bear penguin elephant turtle horse".split())
-# Who can ride or read, what can be ridden or sat on: see labels.py for the pairs.
+# What can be held in a hand.
+SMALL = frozenset("hamburger book pancakes duck mushroom cactus teapot cake pumpkin mug".split())
+# The poses of those that know only one; the others stand and sit.
+POSES_OF = {name: ("sitting",) for name in ("squirrel", "bunny", "cat")} | {
+    name: ("standing",) for name in ("snowman", "duck", "penguin", "elephant", "turtle", "horse")
+}  # fmt: skip
 COLORS = (
     "red", "orange", "yellow", "green", "turquoise", "blue", "purple", "pink", "brown", "black", "white", "gray",
 )  # fmt: skip
@@ -27,7 +32,10 @@ GROUNDS = (
 )  # "white" and "plain" are studio backgrounds, "plain" in any soft colour  # fmt: skip
 LIGHTINGS = ("day", "sunset", "night")
 STYLES = ("photo", "3d render", "pencil sketch", "cartoon")
-RELATIONS = ("none", "on", "reading", "riding", "next to")  # "on": on top of; of animals and people also sitting on
+RELATIONS = ("none", "on", "reading", "riding", "next to", "holding")  # "on": stands or sits on top of
+COUNTS = ("one", "two", "three")  # of the object, where it has no relation
+SIZES = ("small", "big")  # of the image for one object, of the other object for one of a pair
+POSES = ("standing", "sitting")  # of people and animals
 LANDSCAPES = (
     "mountains", "beach", "desert", "forest", "city skyline", "meadow", "ocean", "snowy hills", "canyon", "mars",
 )  # fmt: skip
@@ -35,20 +43,35 @@ TIMES = ("day", "sunset", "night", "dawn")
 WEATHERS = ("clear", "cloudy", "foggy")
 VIEWS = ("front", "side", "back", "overhead")
 
+# The names that a label chooses from, by field.
+CLASSES: dict[str, tuple[str, ...]] = {
+    "object": OBJECTS, "color": COLORS, "pattern": PATTERNS,
+    "relation": RELATIONS, "object2": OBJECTS, "color2": COLORS,
+    "ground": GROUNDS, "lighting": LIGHTINGS, "style": STYLES,
+    "landscape": LANDSCAPES, "time": TIMES, "weather": WEATHERS,
+    "pattern2": PATTERNS, "count": COUNTS, "size": SIZES, "size2": SIZES, "pose": POSES,
+}  # fmt: skip
+
 # One record a scene. -1 means: this scene has none (a landscape has no object, an object in its
-# natural colours has no color, ...). azimuth in [-180, 180) and elevation in degrees: azimuth 0
+# natural colors has no color, ...). azimuth in [-180, 180) and elevation in degrees: azimuth 0
 # faces the object's front and grows counter-clockwise seen from above.
+# The order of the fields may change: records are read by field (`labels.upgrade`).
 LABELS = np.dtype(
     [
         ("seed", np.int64),
         ("heldout", np.bool_),  # holds a composition that training never sees
-        ("object", np.int8), ("color", np.int8), ("pattern", np.int8),
-        ("relation", np.int8), ("object2", np.int8), ("color2", np.int8),
-        ("ground", np.int8), ("lighting", np.int8), ("style", np.int8),
-        ("landscape", np.int8), ("time", np.int8), ("weather", np.int8),
+        *((name, np.int8) for name in CLASSES),
         ("azimuth", np.float32), ("elevation", np.float32),
     ]
 )  # fmt: skip
+
+
+def empty_labels() -> np.ndarray:
+    """Return a record, 0-d of LABELS, in which nothing is chosen yet, seen from the front."""
+    labels = np.full((), -1, LABELS)
+    labels["seed"] = labels["azimuth"] = labels["elevation"] = 0
+    labels["heldout"] = False
+    return labels
 
 
 def view_word(azimuth: float, elevation: float) -> str:
