@@ -6,7 +6,7 @@
 #define MATERIAL 12   // color 3, second color 3, pattern, its scale, specular, shininess, metal, glow
 #define MAX_MATERIALS 24
 #define PRIM 28
-#define MAX_PRIMS 64  // a ray's list of primitives is a 64-bit mask
+#define MAX_PRIMS 96  // three of the most detailed objects; a ray's mask of primitives has 128 bits
 #define MAX_SAMPLES 16  // a pixel
 #define MATERIALS HEAD
 #define PRIMS (HEAD + MATERIAL * MAX_MATERIALS)
