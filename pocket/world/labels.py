@@ -42,7 +42,8 @@ P_WEATHER = (0.5, 0.28, 0.22)
 # from overhead.
 LANDSCAPE_WEIGHT = {"snowy hills": 1.3, "city skyline": 1.3}
 P_CITY_TIME = (0.3, 0.2, 0.35, 0.15)
-P_OVERHEAD = {"object": 0.14, "figure": 0.22}
+P_OVERHEAD, P_OVERHEAD_FIGURE = 0.14, 0.22
+P_OVERHEAD_UPON = 0.06  # what is below is hardly seen
 FIGURES = frozenset(("astronaut", "robot", "snowman"))
 STUDIO = {v.GROUNDS.index("white"), v.GROUNDS.index("plain")}
 # The size of the object and of the other one in a pair: what is said is never contradicted by the other.
@@ -243,9 +244,10 @@ def _draw_things(rng: np.random.Generator) -> dict[str, float]:
 def _draw_object(rng: np.random.Generator) -> dict[str, float]:
     drawn = _draw_things(rng)
     ground = _pick(rng, P_GROUND)
-    figure = v.OBJECTS[int(drawn["object"])] in FIGURES
-    if rng.random() < P_OVERHEAD["figure" if figure else "object"]:
-        elevation = rng.uniform(60, 85)
+    upon = v.RELATIONS[int(drawn["relation"])] in ("on", "riding")
+    overhead = P_OVERHEAD_FIGURE if v.OBJECTS[int(drawn["object"])] in FIGURES else P_OVERHEAD
+    if rng.random() < (P_OVERHEAD_UPON if upon else overhead):
+        elevation = rng.uniform(60, 72 if upon else 85)
     else:
         low = -8 if v.GROUNDS[ground] == "plain" else 2
         elevation = low + (56 - low) * rng.beta(1.3, 2.6)
