@@ -186,7 +186,7 @@ def _light(params: np.ndarray, b: Builder, ground: str, lighting: str, azimuth: 
 def _camera(params: np.ndarray, b: Builder, azimuth: float, elevation: float, relation: str) -> None:
     """A camera that sees all objects, at the azimuth and elevation given, in degrees."""
     center, radius = b.bounds()
-    params[L["H_CENTER"] : L["H_CENTER"] + 4] = (*center, radius)
+    params[L["H_CENTER"] : L["H_CENTER"] + 5] = (*center, radius, b.reach(center))
     half = math.radians(b.vary(14, 26))
     a, e = math.radians(azimuth), math.radians(elevation)
     back = np.array((math.sin(a) * math.cos(e), math.sin(e), math.cos(a) * math.cos(e)))
