@@ -10,13 +10,21 @@ OBJECTS = (
     "hamburger", "squirrel", "book", "bunny", "pancakes", "astronaut", "horse", "snowman",
     "duck", "cat", "robot", "car", "rocket", "house", "tree", "mushroom", "cactus", "teapot",
     "bear", "penguin", "elephant", "turtle", "cake", "chair", "sailboat", "airplane", "pumpkin", "mug",
+    "dog", "bird", "fish", "butterfly", "dinosaur", "cow", "pig", "owl", "frog",
+    "flower", "apple", "banana", "donut", "ice cream", "cupcake", "pizza",
+    "castle", "lighthouse", "truck", "bicycle", "train",
+    "sofa", "bed", "lamp", "umbrella", "guitar", "sword", "hat", "ball",
 )  # fmt: skip
 # A front is the side at azimuth 0; the others look alike all around (or from both ends).
 WITH_FRONT = frozenset(
     ("squirrel", "bunny", "astronaut", "horse", "snowman", "duck", "cat", "robot", "car", "house", "bear", "penguin",
-     "elephant", "turtle", "chair", "airplane")
+     "elephant", "turtle", "chair", "airplane", "dog", "bird", "fish", "butterfly", "dinosaur", "cow", "pig", "owl",
+     "frog", "flower", "castle", "truck", "bicycle", "train", "sofa", "bed", "guitar")
 )  # fmt: skip
-ANIMATE = frozenset("squirrel bunny astronaut snowman duck cat robot bear penguin elephant turtle horse".split())
+ANIMATE = frozenset(
+    "squirrel bunny astronaut snowman duck cat robot bear penguin elephant turtle horse "
+    "dog bird fish butterfly dinosaur cow pig owl frog".split()
+)
 # Who can ride or read, what can be ridden or sat on: see labels.py for the pairs.
 COLORS = (
     "red", "orange", "yellow", "green", "turquoise", "blue", "purple", "pink", "brown", "black", "white", "gray",
