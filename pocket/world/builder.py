@@ -203,8 +203,20 @@ class Builder:
             ]
         )  # fmt: skip
 
-    def ellipsoid(self, center: Vec, radii: Vec, m: int, rot: Vec = (0, 0, 0), k: float = 0.0) -> None:
-        self.add("ELLIPSOID", center, radii, m, rotation(*rot) if any(rot) else IDENTITY, k, max(radii))
+    def ellipsoid(
+        self, center: Vec, radii: Vec, m: int, rot: Vec = (0, 0, 0), k: float = 0.0, carve: bool = False
+    ) -> None:
+        turn = rotation(*rot) if any(rot) else IDENTITY
+        self.add("ELLIPSOID", center, radii, m, turn, k, max(radii), carve=carve)
+
+    def lens(self, center: Vec, radii: Vec, m: int, rot: Vec = (0, 0, 0), k: float = 0.0) -> None:
+        """A thin ellipsoid: a wing, a petal, an ear."""
+        turn = rotation(*rot) if any(rot) else IDENTITY
+        self.add("LENS", center, radii, m, turn, k, max(radii))
+
+    def disc(self, center: Vec, normal: Vec, radius: float, thick: float, m: int) -> None:
+        """A flat ellipsoid that faces along `normal`: a spot on a surface."""
+        self.add("LENS", center, (radius, thick, radius), m, towards(normal), 0.0, radius)
 
     def ball(self, center: Vec, radius: float, m: int, k: float = 0.0) -> None:
         self.add("ELLIPSOID", center, (radius,) * 3, m, IDENTITY, k, radius)
@@ -251,17 +263,22 @@ class Builder:
         self.add("DOME", center, (*radii, cut), m, rotation(*rot) if any(rot) else IDENTITY, k, max(radii))
 
     def prism(
-        self, center: Vec, width: float, height: float, half: float, m: int, rot: Vec = (0, 0, 0), r: float = 0.01
+        self, center: Vec, width: float, height: float, half: float, m: int, rot: Vec = (0, 0, 0), r: float = 0.01,
+        carve: bool = False,
     ) -> None:  # fmt: skip
         sizes, extent = (width, height, half, r), (width, height, half)
-        self.add("PRISM", center, sizes, m, rotation(*rot), 0.0, math.hypot(width, height, half) + r, extent)
+        bound = math.hypot(width, height, half) + r
+        self.add("PRISM", center, sizes, m, rotation(*rot), 0.0, bound, extent, carve=carve)
 
-    def frill(self, center: Vec, radius: float, thick: float, amplitude: float, waves: int, m: int) -> None:
+    def frill(
+        self, center: Vec, radius: float, thick: float, amplitude: float, waves: int, m: int, rot: Vec = (0, 0, 0)
+    ) -> None:
         sizes, extent = (radius, thick, amplitude, waves), (radius, amplitude, radius)
-        self.add("FRILL", center, sizes, m, IDENTITY, 0.0, radius * 1.1 + amplitude, extent)
+        turn = rotation(*rot) if any(rot) else IDENTITY
+        self.add("FRILL", center, sizes, m, turn, 0.0, radius * 1.1 + amplitude, extent)
 
-    def ribbed(self, center: Vec, radii: Vec, ribs: int, m: int) -> None:
-        self.add("RIBBED", center, (*radii, ribs), m, IDENTITY, 0.0, max(radii) * 1.05)
+    def ribbed(self, center: Vec, radii: Vec, ribs: int, m: int, k: float = 0.0) -> None:
+        self.add("RIBBED", center, (*radii, ribs), m, IDENTITY, k, max(radii) * 1.05)
 
     def eyes(self, y: float, z: float, apart: float, radius: float, color: RGB = BLACK) -> None:
         """A pair of shining eyes; `apart` is half their distance."""
@@ -278,6 +295,11 @@ class Builder:
         low, high = (a[:, :3] - r).min(0), (a[:, :3] + r).max(0)
         center = (low + high) / 2
         return tuple(center), float((np.linalg.norm(a[:, :3] - center, axis=1) + r[:, 0]).max())
+
+    def reach(self, center: Vec) -> float:
+        """Radius of the sphere around a point that holds everything built so far."""
+        a = np.array([p[:4] for p in self.prims if p[L["P_BLEND"]] >= 0])
+        return float((np.linalg.norm(a[:, :3] - center, axis=1) + a[:, 3]).max())
 
     def reaches(self, axes: Sequence[Vec] | np.ndarray, thing: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The middle of each solid primitive, of all or of one object, along unit vectors of the scene, and how far it

@@ -71,7 +71,7 @@ def triples() -> dict[str, tuple[Triple, ...]]:
         "reading": tuple((a, "reading", "book") for a in animate),
         "riding": tuple((a, "riding", b) for a, b in pairs if a in v.ANIMATE),
         "next to": tuple((a, "next to", b) for a, b in pairs),
-        "holding": tuple((a, "holding", b) for a, b in pairs if a in v.ANIMATE and b in v.SMALL),
+        "holding": tuple((a, "holding", b) for a, b in pairs if a in v.ANIMATE and b in v.HOLDABLE),
     }
 
 
@@ -165,10 +165,8 @@ def labels_from(named: Mapping[str, str], rng: np.random.Generator, seed: int = 
     }  # fmt: skip
     if "object2" in named:
         usual["pattern2"] = "plain"
-    name = named.get("object")
-    if name in v.ANIMATE and named.get("relation") != "riding":
-        poses = v.POSES_OF.get(name, v.POSES)
-        usual["pose"] = poses[int(rng.integers(len(poses)))]
+    if "object" in named and named.get("relation") != "riding":
+        labels["pose"] = _draw_pose(rng, named["object"])
     usual["style"] = "photo" if rng.random() < P_STYLE[0] / (P_STYLE[0] + P_STYLE[1]) else "3d render"
     for field in kept:
         labels[field] = drawn[field]
@@ -215,6 +213,12 @@ def _draw_surface(rng: np.random.Generator, p_pattern: float, p_color: float) ->
     return pattern, int(rng.integers(len(v.COLORS)))
 
 
+def _draw_pose(rng: np.random.Generator, name: str) -> int:
+    """One of the poses of an object; -1 if it has none."""
+    poses = v.POSES_OF.get(name, v.POSES) if name in v.ANIMATE else ()
+    return v.POSES.index(poses[int(rng.integers(len(poses)))]) if poses else -1
+
+
 def _draw_things(rng: np.random.Generator) -> dict[str, float]:
     """What there is, and in which relation."""
     relation = v.RELATIONS[_pick(rng, tuple(P_RELATION[name] for name in v.RELATIONS))]
@@ -235,9 +239,8 @@ def _draw_things(rng: np.random.Generator) -> dict[str, float]:
         if rng.random() < P_SIZE:
             drawn["size"], drawn["size2"] = PAIR_SIZES[int(rng.integers(len(PAIR_SIZES)))]
     drawn["object"] = v.OBJECTS.index(name)
-    if name in v.ANIMATE and relation != "riding":
-        poses = v.POSES_OF.get(name, v.POSES)
-        drawn["pose"] = v.POSES.index(poses[int(rng.integers(len(poses)))])
+    if relation != "riding":
+        drawn["pose"] = _draw_pose(rng, name)
     return drawn
 
 

@@ -11,7 +11,7 @@ from pocket.world import vocabulary as v
 from pocket.world.builder import IDENTITY, RGB, Builder, Look, Matrix, Vec, apply, rotation, transpose
 from pocket.world.labels import sample_labels
 from pocket.world.landscapes import sample_landscape
-from pocket.world.objects import RECIPES, open_book
+from pocket.world.objects import RECIPES, SIZES, open_book
 from pocket.world.renderer import layout
 
 L = layout()
@@ -23,26 +23,13 @@ COLOR_RGB: dict[str, RGB] = {
     "purple": (0.50, 0.18, 0.68), "pink": (0.97, 0.52, 0.73), "brown": (0.42, 0.25, 0.13),
     "black": (0.09, 0.09, 0.10), "white": (0.95, 0.95, 0.95), "gray": (0.50, 0.51, 0.53),
 }  # fmt: skip
-# How large things are, in steps: beside and upon each other they keep a little of it. All recipes build them about
-# one unit tall.
-SIZE_CLASS = {
-    name: size
-    for size, names in enumerate(
-        (
-            "apple banana donut mug mushroom cupcake butterfly flower ball hat hamburger book teapot pizza",
-            "squirrel bunny cat duck bird fish frog owl turtle penguin cake pancakes cactus pumpkin lamp umbrella "
-            "guitar sword",
-            "dog astronaut robot snowman bear pig chair bicycle",
-            "horse cow car sofa bed truck sailboat elephant dinosaur",
-            "house tree rocket airplane castle lighthouse train",
-        )
-    )
-    for name in names.split()
-}
-SIZE_STEP = 1.08
+# Things keep a little of their size beside and upon each other, though all are built about one unit tall.
+SIZE_RANK = ("small", "medium", "large")
+SIZE_STEP = 1.13
 SIZE_FACTOR = (0.66, 1.45)  # of one of a pair that is said to be small or big
 HELD_FACTOR = (0.82, 1.22)
 WITH_BACK = ("chair", "sofa", "bed")  # sat on with the face to their front
+WITH_LEGS = ("astronaut", "robot", "bear")  # that hang down at both sides of what they ride
 LEG_SPREAD = 0.22  # half the width between the legs of a rider, as built
 LEAST_SHARE = 0.33
 # The share of the frame that an object fills, by its size: small, big, not said.
@@ -78,7 +65,7 @@ def _pose(b: Builder, labels: np.ndarray) -> str:
 def _ratio(b: Builder, labels: np.ndarray, usual: float) -> float:
     """The size of the object over that of the other one, both as built: the usual one of a relation, more or less by
     the kinds of both and by the sizes that are said."""
-    kinds = [SIZE_CLASS.get(v.OBJECTS[labels[field]], 2) for field in ("object", "object2")]
+    kinds = [SIZE_RANK.index(SIZES[v.OBJECTS[labels[field]]]) for field in ("object", "object2")]
     ratio = usual * SIZE_STEP ** (kinds[0] - kinds[1]) * b.vary(0.93, 1.07)
     for field, sign in (("size", 1), ("size2", -1)):
         if labels[field] >= 0:
@@ -195,11 +182,10 @@ def _build_upon(b: Builder, labels: np.ndarray, relation: str) -> None:
     pose = _pose(b, labels)
     x, y, z = (riding and below.seat) or below.top
     if riding:
-        turn = rotation(0, b.vary(-4, 4), 0)
-        astride = below.wide / LEG_SPREAD  # the ratio at which the legs hang down at both sides
-        pose = "ride" if astride < 1.25 * ratio else "sit"
-        if pose == "ride":
-            ratio = max(ratio, astride)
+        turn, pose = rotation(0, b.vary(-4, 4), 0), "sit"
+        astride = below.wide / LEG_SPREAD  # the ratio at which the legs just hang down at both sides
+        if name in WITH_LEGS and astride < 1.25 * ratio:
+            pose, ratio = "ride", max(ratio, astride)
     else:
         turn = rotation(0, 0 if other in WITH_BACK else b.vary(-30, 30), 0)
     b.place(_look(b, labels, ""))
@@ -331,7 +317,7 @@ def _light(params: np.ndarray, b: Builder, ground: str, lighting: str, azimuth: 
 def _camera(params: np.ndarray, b: Builder, labels: np.ndarray) -> None:
     """A camera that sees all objects, at the azimuth and elevation of the labels."""
     center, radius = b.bounds()
-    params[L["H_CENTER"] : L["H_CENTER"] + 4] = (*center, radius)
+    params[L["H_CENTER"] : L["H_CENTER"] + 5] = (*center, radius, b.reach(center))
     half = math.radians(b.vary(14, 26))
     a, e = math.radians(float(labels["azimuth"])), math.radians(float(labels["elevation"]))
     back = np.array((math.sin(a) * math.cos(e), math.sin(e), math.cos(a) * math.cos(e)))

@@ -10,19 +10,32 @@ OBJECTS = (
     "hamburger", "squirrel", "book", "bunny", "pancakes", "astronaut", "horse", "snowman",
     "duck", "cat", "robot", "car", "rocket", "house", "tree", "mushroom", "cactus", "teapot",
     "bear", "penguin", "elephant", "turtle", "cake", "chair", "sailboat", "airplane", "pumpkin", "mug",
+    "dog", "bird", "fish", "butterfly", "dinosaur", "cow", "pig", "owl", "frog",
+    "flower", "apple", "banana", "donut", "ice cream", "cupcake", "pizza",
+    "castle", "lighthouse", "truck", "bicycle", "train",
+    "sofa", "bed", "lamp", "umbrella", "guitar", "sword", "hat", "ball",
 )  # fmt: skip
 # A front is the side at azimuth 0; the others look alike all around (or from both ends).
 WITH_FRONT = frozenset(
     ("squirrel", "bunny", "astronaut", "horse", "snowman", "duck", "cat", "robot", "car", "house", "bear", "penguin",
-     "elephant", "turtle", "chair", "airplane")
+     "elephant", "turtle", "chair", "airplane", "dog", "bird", "fish", "butterfly", "dinosaur", "cow", "pig", "owl",
+     "frog", "flower", "castle", "truck", "bicycle", "train", "sofa", "bed", "guitar")
 )  # fmt: skip
-ANIMATE = frozenset("squirrel bunny astronaut snowman duck cat robot bear penguin elephant turtle horse".split())
+ANIMATE = frozenset(
+    "squirrel bunny astronaut snowman duck cat robot bear penguin elephant turtle horse "
+    "dog bird fish butterfly dinosaur cow pig owl frog".split()
+)
 # What can be held in a hand.
-SMALL = frozenset("hamburger book pancakes duck mushroom cactus teapot cake pumpkin mug".split())
-# The poses of those that know only one; the others stand and sit.
-POSES_OF = {name: ("sitting",) for name in ("squirrel", "bunny", "cat")} | {
-    name: ("standing",) for name in ("snowman", "duck", "penguin", "elephant", "turtle", "horse")
-}  # fmt: skip
+HOLDABLE = frozenset(
+    "hamburger book pancakes duck mushroom cactus teapot cake pumpkin mug bird fish butterfly frog flower apple banana "
+    "donut cupcake pizza lamp umbrella guitar sword hat ball".split()
+) | {"ice cream"}
+# The poses of those that do not know both; what has no legs knows none.
+POSES_OF: dict[str, tuple[str, ...]] = {
+    **{name: ("sitting",) for name in ("squirrel", "bunny", "cat", "frog", "owl")},
+    **{name: ("standing",) for name in ("snowman", "duck", "penguin", "elephant", "turtle", "horse", "bird")},
+    **{name: () for name in ("fish", "butterfly")},
+}
 COLORS = (
     "red", "orange", "yellow", "green", "turquoise", "blue", "purple", "pink", "brown", "black", "white", "gray",
 )  # fmt: skip

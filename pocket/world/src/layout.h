@@ -41,7 +41,8 @@
 #define H_SUN_GLOW 61
 #define H_FRAME 64    // of the first object: origin 3, world to object rotation 9, 1 / scale
 #define H_FRAME2 80   // of the second
-#define H_CENTER 96   // bounding sphere of all objects: centre 3, radius
+#define H_CENTER 96   // of all objects: centre 3, and the radius by which the ground shades
+#define H_REACH 100    // nothing of the objects is farther from the centre
 
 // grounds, in the order of vocabulary.GROUNDS
 #define WHITE 0
@@ -73,4 +74,5 @@
 #define DOME 5       // three radii, height below which it is cut off
 #define PRISM 6      // half width, height, half length along z, rounding
 #define FRILL 7      // radius, half thickness, amplitude, number of waves
-#define RIBBED 8     // three radii, number of ribs
+#define RIBBED 8     // three radii, number of ribs; 0 ribs: an apple
+#define LENS 9       // an ellipsoid that may be thin: its distance is better, so that its shadow is clean

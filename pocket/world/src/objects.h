@@ -48,6 +48,9 @@ HD float sd_ellipsoid(vec3 q, float a, float b, float c) {
   float k0 = length(u);
   return k0 * (k0 - 1.0f) / fmaxf(length(w), 1e-9f);
 }
+HD float sd_lens(vec3 q, float a, float b, float c) {  // no nearer than the box around it
+  return fmaxf(sd_ellipsoid(q, a, b, c), length(maxv(absv(q) - v3(a, b, c), 0.0f)) - 0.02f);
+}
 HD float sd_box(vec3 q, float a, float b, float c, float r) {
   vec3 d = absv(q) - v3(a - r, b - r, c - r);
   return length(maxv(d, 0.0f)) + fminf(max3(d), 0.0f) - r;
@@ -123,6 +126,7 @@ HD float prim_distance(const float *P, vec3 p) {
     case DOME: return sd_dome(q, a, b, c, e);
     case PRISM: return sd_prism(q, a, b, c, e);
     case FRILL: return sd_frill(q, a, b, c, e);
+    case LENS: return sd_lens(q, a, b, c);
     default: return sd_ribbed(q, a, b, c, e);
   }
 }
@@ -178,10 +182,10 @@ HD float distance_to(const Scene &s, vec3 p, Masks mask) {
 HD mask_t ray_mask(const Scene &s, vec3 o, vec3 d, float *t0, float *t1) {
   mask_t mask = {};
   float near = 1e9f, far = 0.0f;
-  const float *all = s.head + H_CENTER;
-  vec3 to = v3(all) - o;
+  vec3 to = v3(s.head + H_CENTER) - o;
   float along = dot(to, d), miss = dot(to, to) - along * along;
-  int count = miss < all[3] * all[3] && (along > 0.0f || dot(to, to) < all[3] * all[3]) ? s.count : 0;
+  float reach2 = s.head[H_REACH] * s.head[H_REACH];
+  int count = miss < reach2 && (along > 0.0f || dot(to, to) < reach2) ? s.count : 0;
   for (int i = 0; i < count; i++) {
     Quad bound = quad(s.prims + i * PRIM + P_BOUND);
     vec3 c = v3(bound.a, bound.b, bound.c) - o;
@@ -200,9 +204,9 @@ HD mask_t ray_mask(const Scene &s, vec3 o, vec3 d, float *t0, float *t1) {
 
 HD mask_t near_mask(const Scene &s, vec3 p, float reach) {
   mask_t mask = {};
-  const float *all = s.head + H_CENTER;
-  vec3 to = v3(all) - p;
-  int count = dot(to, to) < (all[3] + reach) * (all[3] + reach) ? s.count : 0;
+  vec3 to = v3(s.head + H_CENTER) - p;
+  float all = s.head[H_REACH] + reach;
+  int count = dot(to, to) < all * all ? s.count : 0;
   for (int i = 0; i < count; i++) {
     Quad bound = quad(s.prims + i * PRIM + P_BOUND);
     vec3 c = v3(bound.a, bound.b, bound.c) - p;
