@@ -177,7 +177,7 @@ VIEW_PREFIXES = {view: f"a {view} view of" for view in v.VIEWS}
 
 # How often a part is said. What is nearly always said, its absence has a meaning: a cat with no
 # color is a natural cat, an image with no time of day an image by day, and "a cat" is one cat.
-SAY_MARKED = 0.97  # colors, patterns, sizes, counts above one, sunset and night, sketch and cartoon
+SAY_MARKED = 0.97  # colors, patterns, sizes, sunset and night, sketch and cartoon
 SAY_ONE = 0.04
 SAY_GROUND = 0.75
 SAY_DAY = 0.12
@@ -327,7 +327,7 @@ def _thing(labels: np.void | np.ndarray, which: str, rng: np.random.Generator, n
     name = v.OBJECTS[labels[f"object{which}"]]
     adjectives = f"{adjectives} {color}"
     count = 0 if which else max(int(labels["count"]), 0)
-    if count > 0 and PLURAL_PHRASES[name] and _says(rng, SAY_MARKED):
+    if count > 0:  # always said: no noun leaves it open
         named.add("count")
         many = PLURAL_PHRASES[name]
         number = _pick(rng, COUNT_WORDS[v.COUNTS[count]], usual=0.8)

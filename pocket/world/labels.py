@@ -45,6 +45,7 @@ P_CITY_TIME = (0.3, 0.2, 0.35, 0.15)
 P_OVERHEAD, P_OVERHEAD_FIGURE = 0.14, 0.22
 P_OVERHEAD_UPON = 0.06  # what is below is hardly seen
 FIGURES = frozenset(("astronaut", "robot", "snowman"))
+WITH_BACK = ("chair", "sofa", "bed")  # hides from behind what is on it
 STUDIO = {v.GROUNDS.index("white"), v.GROUNDS.index("plain")}
 # The size of the object and of the other one in a pair: what is said is never contradicted by the other.
 PAIR_SIZES = ((0, -1), (1, -1), (-1, 0), (-1, 1), (0, 1), (1, 0))
@@ -244,6 +245,15 @@ def _draw_things(rng: np.random.Generator) -> dict[str, float]:
     return drawn
 
 
+def _draw_azimuth(rng: np.random.Generator, things: Mapping[str, float]) -> float:
+    """Any azimuth; seldom one from which an object hides the other."""
+    relation, azimuth = v.RELATIONS[int(things["relation"])], rng.uniform(-180, 180)
+    on_a_seat = relation in ("on", "riding") and v.OBJECTS[int(things["object2"])] in WITH_BACK
+    if (on_a_seat or relation in ("reading", "holding")) and abs(azimuth) > 125 and rng.random() < 0.6:
+        return rng.uniform(-125, 125)
+    return azimuth
+
+
 def _draw_object(rng: np.random.Generator) -> dict[str, float]:
     drawn = _draw_things(rng)
     ground = _pick(rng, P_GROUND)
@@ -256,7 +266,7 @@ def _draw_object(rng: np.random.Generator) -> dict[str, float]:
         elevation = low + (56 - low) * rng.beta(1.3, 2.6)
     return drawn | {
         "ground": ground, "lighting": 0 if ground in STUDIO else _pick(rng, P_LIGHTING), "style": _pick(rng, P_STYLE),
-        "azimuth": rng.uniform(-180, 180), "elevation": elevation,
+        "azimuth": _draw_azimuth(rng, drawn), "elevation": elevation,
     }  # fmt: skip
 
 

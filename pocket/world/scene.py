@@ -9,7 +9,7 @@ import numpy as np
 
 from pocket.world import vocabulary as v
 from pocket.world.builder import IDENTITY, RGB, Builder, Look, Matrix, Vec, apply, rotation, transpose
-from pocket.world.labels import sample_labels
+from pocket.world.labels import WITH_BACK, sample_labels
 from pocket.world.landscapes import sample_landscape
 from pocket.world.objects import RECIPES, SIZES, open_book
 from pocket.world.renderer import layout
@@ -28,7 +28,6 @@ SIZE_RANK = ("small", "medium", "large")
 SIZE_STEP = 1.13
 SIZE_FACTOR = (0.66, 1.45)  # of one of a pair that is said to be small or big
 HELD_FACTOR = (0.82, 1.22)
-WITH_BACK = ("chair", "sofa", "bed")  # sat on with the face to their front
 WITH_LEGS = ("astronaut", "robot", "bear")  # that hang down at both sides of what they ride
 LEG_SPREAD = 0.22  # half the width between the legs of a rider, as built
 LEAST_SHARE = 0.33
@@ -190,10 +189,34 @@ def _build_upon(b: Builder, labels: np.ndarray, relation: str) -> None:
         turn = rotation(0, 0 if other in WITH_BACK else b.vary(-30, 30), 0)
     b.place(_look(b, labels, ""))
     RECIPES[name](b, pose)
+    drop = 0.02
+    if not riding:
+        radius = _support_radius(b, (x, y, z))
+        feet, hollow = _underside(b, radius / ratio)
+        if name in v.ANIMATE:  # no foot in the air
+            ratio = min(ratio, max(1.2 * radius / feet, 0.5))
+        else:  # what has wheels or legs around a narrow support comes down to it
+            drop += ratio * hollow
     ratio = _visible_ratio(b, ratio, (x, y, z), float(labels["elevation"]))
-    b.move(0, (x, y - 0.02, z), turn, ratio)
+    b.move(0, (x, y - drop, z), turn, ratio)
     if riding:
         _saddle(b, (x, y, z), 0.95 * ratio)
+
+
+def _support_radius(b: Builder, point: Vec) -> float:
+    """About how wide the top of the second object is around a point on it."""
+    middle, reach = b.reaches(np.eye(3), 1)
+    over = (np.abs(middle - point) <= reach + 0.04)[:, (0, 2)].all(1) & ((middle + reach)[:, 1] > point[1] - 0.1)
+    return float(reach[over][:, (0, 2)].min(1).max(initial=0.08))
+
+
+def _underside(b: Builder, radius: float) -> tuple[float, float]:
+    """How far out the first object touches the ground, and how high above the ground it is within a radius."""
+    middle, reach = b.reaches(np.eye(3), 0)
+    low, outward = (middle - reach)[:, 1], np.hypot(middle[:, 0], middle[:, 2])
+    near = (np.abs(middle) <= reach + radius)[:, (0, 2)].all(1)
+    feet = outward[low < 0.05].max(initial=0.1)
+    return float(feet), float(np.clip(low[near].min(initial=0.2), 0.0, 0.2))
 
 
 def _saddle(b: Builder, seat: Vec, size: float) -> None:
@@ -220,7 +243,7 @@ def _visible_ratio(b: Builder, ratio: float, support: Vec, elevation: float) -> 
         return max(lower, ratio * upper, support[1] + ratio * float(sizes[0][1]))
 
     # from high above what is on top hides what is below
-    most = flat_lower / flat_upper * (1.35 if elevation < 40 else 0.8)
+    most = flat_lower / flat_upper * (1.2 if elevation < 40 else 0.8)
     ratio = min(ratio, max(most, 0.3))
     for _ in range(20):
         if ratio * upper < LEAST_SHARE * longest(ratio):
