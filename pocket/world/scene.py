@@ -140,8 +140,8 @@ def _build_in_front(b: Builder, labels: np.ndarray, relation: str) -> None:
     """The object with a book to read before its eyes, or with another one in its hands or before its chest."""
     b.place(_look(b, labels, ""))
     anchors = RECIPES[v.OBJECTS[labels["object"]]](b, _pose(b, labels))
-    (left, right), _, (_, front) = b.spans(np.eye(3), 0)
-    x, y, z = anchors.lap or (0.0, 0.45, float(front) + 0.05)
+    own = b.spans(np.eye(3), 0)
+    x, y, z = anchors.lap or (0.0, 0.45, float(own[2, 1]) + 0.05)
     size = 1.0
     for field, sign in (("size", -1), ("size2", 1)):
         if labels[field] >= 0:
@@ -153,14 +153,15 @@ def _build_in_front(b: Builder, labels: np.ndarray, relation: str) -> None:
         return
     RECIPES[v.OBJECTS[labels["object2"]]](b, "base")
     spans = b.spans(np.eye(3), 1)
-    scale = size * b.vary(0.40, 0.48) / float(np.ptp(spans, axis=1).max())
+    scale = size * b.vary(0.42, 0.50) * float(np.ptp(own, axis=1).max() / np.ptp(spans, axis=1).max())
     wide, high = (scale * float(np.ptp(spans[axis])) for axis in (0, 1))
-    if z < right - left:  # upright: in one hand, so that it shows from behind too
-        x += 0.8 * float(right if b.rng.random() < 0.5 else left)
+    # in the hand, or at the side of the mouth, that the camera sees better
+    side = math.copysign(1.0, math.sin(math.radians(float(labels["azimuth"]))))
+    x += side * (0.7 * float(np.abs(own[0]).max()) + 0.2 * wide)
     y = max(y - 0.45 * high, 0.0)
-    front = _front(b, (x - 0.3 * wide, x + 0.3 * wide), (y + 0.1 * high, y + 0.9 * high), z - 0.1)
+    front = _front(b, (x - 0.45 * wide, x + 0.45 * wide), (y + 0.1 * high, y + 0.9 * high), z - 0.1)
     origin = (x, y - scale * float(spans[1, 0]), front - 0.03 - scale * float(spans[2, 0]))
-    b.move(1, origin, rotation(0, b.vary(-15, 15), 0), scale)
+    b.move(1, origin, rotation(0, b.vary(-10, 40) * side, 0), scale)
 
 
 def _front(b: Builder, across: tuple[float, float], up: tuple[float, float], otherwise: float) -> float:
@@ -243,7 +244,7 @@ def _visible_ratio(b: Builder, ratio: float, support: Vec, elevation: float) -> 
         return max(lower, ratio * upper, support[1] + ratio * float(sizes[0][1]))
 
     # from high above what is on top hides what is below
-    most = flat_lower / flat_upper * (1.2 if elevation < 40 else 0.8)
+    most = flat_lower / flat_upper * float(np.interp(elevation, (15, 50), (1.25, 0.8)))
     ratio = min(ratio, max(most, 0.3))
     for _ in range(20):
         if ratio * upper < LEAST_SHARE * longest(ratio):
