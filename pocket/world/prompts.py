@@ -62,7 +62,8 @@ def parse(prompt: str) -> dict[str, str]:
     while position < len(words):
         length, names = max(_matches(words, position), default=(0, ()), key=lambda match: match[0])
         if not length:
-            raise ValueError(f"{words[position]!r} in {prompt!r} is not in the language of the world, or not there")
+            rest = " ".join(words[position:])
+            raise ValueError(f"cannot read {rest!r} in {prompt!r}: it is not in the language of the world's captions")
         position += length
         for field, name in names:
             if field in ("relation", "reversed"):
