@@ -159,9 +159,10 @@ def accuracy(labels: np.ndarray, seen: dict[str, np.ndarray]) -> dict[str, float
     found = {}
     is_object, is_landscape = labels["object"] >= 0, labels["landscape"] >= 0
     counted = {
-        "object": is_object, "color": color_shows(labels) & (labels["color"] >= 0), "pattern": is_object, "relation": is_object,
-        "object2": labels["object2"] >= 0, "color2": color_shows(labels, "2") & (labels["color2"] >= 0), "ground": is_object,
-        "lighting": is_object, "style": is_object | is_landscape, "landscape": is_landscape, "time": is_landscape,
+        "object": is_object, "color": color_shows(labels) & (labels["color"] >= 0), "pattern": is_object,
+        "relation": is_object, "object2": labels["object2"] >= 0,
+        "color2": color_shows(labels, "2") & (labels["color2"] >= 0), "ground": is_object, "lighting": is_object,
+        "style": is_object | is_landscape, "landscape": is_landscape, "time": is_landscape,
         "weather": is_landscape, "pattern2": labels["object2"] >= 0, "count": is_object, "size": is_object,
         "size2": labels["object2"] >= 0, "pose": is_object,
     }  # fmt: skip

@@ -157,8 +157,9 @@ STYLE_PREFIXES = {
     "photo": ("a photo of", "a photograph of"),
     "3d render": ("a 3d render of", "a 3d rendering of", "a 3d model of"),
     "pencil sketch": ("a pencil sketch of", "a sketch of", "a pencil drawing of", "a drawing of"),
-    "cartoon": ("a cartoon of", "a cartoon drawing of", "a cartoon illustration of", "an illustration of", "a comic of"),
-}
+    "cartoon": ("a cartoon of", "a cartoon drawing of", "a cartoon illustration of", "an illustration of",
+                "a comic of"),
+}  # fmt: skip
 STYLE_SUFFIXES = {
     "photo": ("photo", "realistic photo"),
     "3d render": ("3d render", "3d"),
@@ -217,8 +218,9 @@ def plural_phrase(phrase: str) -> str | None:
 
 
 PLURAL_PHRASES = {
-    name: tuple(many for phrase in phrases if (many := plural_phrase(phrase))) for name, phrases in OBJECT_PHRASES.items()
-}  # fmt: skip
+    name: tuple(many for phrase in phrases if (many := plural_phrase(phrase)))
+    for name, phrases in OBJECT_PHRASES.items()
+}
 
 
 def caption(labels: np.void | np.ndarray, rng: np.random.Generator) -> tuple[str, frozenset[str]]:
@@ -278,9 +280,9 @@ def words() -> list[str]:
 
 def _object(labels: np.void | np.ndarray, rng: np.random.Generator, named: set[str], finite: bool) -> str:
     """The main object, what it stands in relation to, ground and lighting; finite: whether it may be a sentence."""
-    finite = finite and labels["count"] <= 0 and _says(rng, SAY_FINITE)
+    finite = finite and bool(labels["count"] <= 0) and _says(rng, SAY_FINITE)
     parts = [_thing(labels, "", rng, named)]
-    sits = labels["pose"] >= 0 and v.OBJECTS[labels["object"]] in v.ANIMATE
+    sits = bool(labels["pose"] >= 0) and v.OBJECTS[labels["object"]] in v.ANIMATE
     if labels["relation"] > 0:
         named.update(("relation", "object2"))
         relation = v.RELATIONS[labels["relation"]]

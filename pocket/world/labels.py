@@ -202,7 +202,8 @@ def _draw_landscape(rng: np.random.Generator) -> dict[str, float]:
     landscape = _pick(rng, _landscape_weights())
     times = P_CITY_TIME if v.LANDSCAPES[landscape] == "city skyline" else P_TIME
     return {
-        "landscape": landscape, "time": _pick(rng, times), "weather": _pick(rng, P_WEATHER), "style": _pick(rng, P_STYLE),
+        "landscape": landscape, "time": _pick(rng, times), "weather": _pick(rng, P_WEATHER),
+        "style": _pick(rng, P_STYLE),
     }  # fmt: skip
 
 

@@ -154,7 +154,9 @@ def _nouns() -> tuple[Noun, ...]:
 
     articles: list[tuple[str, Names]] = [("", ()), ("a", ())]
     ones: list[tuple[str, Names]] = [(word, (("count", "one"),)) for word in c.ONE_WORDS]
-    numbers: list[tuple[str, Names]] = [(word, (("count", count),)) for count, options in c.COUNT_WORDS.items() for word in options]
+    numbers: list[tuple[str, Names]] = [
+        (word, (("count", count),)) for count, options in c.COUNT_WORDS.items() for word in options
+    ]
     nouns: list[Noun] = []
     for field, table in (("object", c.OBJECT_PHRASES), ("landscape", c.LANDSCAPE_PHRASES)):
         for name, phrases in table.items():
@@ -187,9 +189,9 @@ def _matches(words: Words, position: int) -> Iterator[tuple[int, Names]]:
             start = position + len(noun.before)
             if words[position:start] != noun.before or words[end : end + len(noun.after)] != noun.after:
                 continue
-            names = _read_adjectives(words[start:end])
-            if names is not None:
-                yield end + len(noun.after) - position, (*noun.names, *names)
+            adjectives = _read_adjectives(words[start:end])
+            if adjectives is not None:
+                yield end + len(noun.after) - position, (*noun.names, *adjectives)
 
 
 def _read_adjectives(words: Words) -> Names | None:

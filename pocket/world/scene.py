@@ -32,7 +32,7 @@ WITH_LEGS = ("astronaut", "robot", "bear")  # that hang down at both sides of wh
 LEG_SPREAD = 0.22  # half the width between the legs of a rider, as built
 LEAST_SHARE = 0.33
 # The share of the frame that an object fills, by its size: small, big, not said.
-FILL = ((0.27, 0.36), (0.86, 0.93), (0.52, 0.80))
+FILL = ((0.28, 0.36), (0.89, 0.95), (0.52, 0.78))
 FILL_SEVERAL = (0.72, 0.90)
 
 
@@ -102,9 +102,9 @@ def _build_group(b: Builder, labels: np.ndarray) -> None:
     right, near = _horizontal(labels)
     left_end, right_end = _reach(b, 0, right)
     side = 1 if b.rng.random() < 0.5 else -1
-    triangle = count == 3 and labels["elevation"] > 35
+    triangle = count == 3 and labels["elevation"] > 55
     gap = b.vary(0.06, 0.16)
-    copies = []
+    copies: list[tuple[float, float, Matrix, float]] = []
     for k in range(1, count):
         turn, scale = rotation(0, b.vary(-14, 14), 0), b.vary(0.94, 1.06)
         low, high = _reach(b, 0, right, turn, scale)
@@ -224,11 +224,13 @@ def _saddle(b: Builder, seat: Vec, size: float) -> None:
     """A saddle under a rider: what tells riding from sitting on something, and what belongs to neither color."""
     leather, metal = b.material(b.jitter((0.34, 0.19, 0.10)), shine=0.4), b.material((0.75, 0.66, 0.42), shine=0.7)
     x, y, z = seat
+    pad, back = [(w * size, h * size, d * size) for w, h, d in ((0.26, 0.055, 0.30), (0.19, 0.11, 0.05))]
+    front, horn = (x, y + 0.02 * size, z + 0.26 * size), (x, y + 0.13 * size, z + 0.30 * size)
     b.thing = 1
     b.group()
-    b.ellipsoid((x, y - 0.015, z), (0.26 * size, 0.055 * size, 0.30 * size), leather, k=0.03)
-    b.ellipsoid((x, y + 0.05 * size, z - 0.26 * size), (0.19 * size, 0.11 * size, 0.05 * size), leather, (-20, 0, 0), 0.03)
-    b.capsule((x, y + 0.02 * size, z + 0.26 * size), (x, y + 0.13 * size, z + 0.30 * size), 0.035 * size, 0.03 * size, leather)
+    b.ellipsoid((x, y - 0.015, z), pad, leather, k=0.03)
+    b.ellipsoid((x, y + 0.05 * size, z - 0.26 * size), back, leather, (-20, 0, 0), 0.03)
+    b.capsule(front, horn, 0.035 * size, 0.03 * size, leather)
     b.group()
     b.ball((x, y + 0.15 * size, z + 0.31 * size), 0.045 * size, metal)
 
@@ -349,7 +351,7 @@ def _camera(params: np.ndarray, b: Builder, labels: np.ndarray) -> None:
     up = np.cross(back, right)
     several = labels["relation"] > 0 or labels["count"] > 0
     fill = b.vary(*(FILL_SEVERAL if several else FILL[labels["size"]]))
-    middle, reach = b.reaches([right, up, back])
+    middle, reach = b.reaches(np.stack([right, up, back]))
     target = np.array([np.dot(center, axis) for axis in (right, up, back)])  # in the camera's axes
     distance = 10.0 * radius
     for _ in range(4):  # what is near looks larger, so the middle of the image depends on the distance

@@ -32,9 +32,9 @@ HOLDABLE = frozenset(
 ) | {"ice cream"}
 # The poses of those that do not know both; what has no legs knows none.
 POSES_OF: dict[str, tuple[str, ...]] = {
-    **{name: ("sitting",) for name in ("squirrel", "bunny", "cat", "frog", "owl")},
-    **{name: ("standing",) for name in ("snowman", "duck", "penguin", "elephant", "turtle", "horse", "bird")},
-    **{name: () for name in ("fish", "butterfly")},
+    **dict.fromkeys(("squirrel", "bunny", "cat", "frog", "owl"), ("sitting",)),
+    **dict.fromkeys(("snowman", "duck", "penguin", "elephant", "turtle", "horse", "bird"), ("standing",)),
+    **dict.fromkeys(("fish", "butterfly"), ()),
 }
 COLORS = (
     "red", "orange", "yellow", "green", "turquoise", "blue", "purple", "pink", "brown", "black", "white", "gray",

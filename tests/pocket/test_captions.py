@@ -151,7 +151,8 @@ def test_every_class_has_its_phrases() -> None:
 
 
 def test_no_two_objects_share_a_phrase() -> None:
-    for table in (captions.OBJECT_PHRASES, captions.PLURAL_PHRASES, captions.GROUND_PHRASES, captions.LANDSCAPE_PHRASES, captions.COLOR_WORDS):
+    names = ("OBJECT_PHRASES", "PLURAL_PHRASES", "GROUND_PHRASES", "LANDSCAPE_PHRASES", "COLOR_WORDS")
+    for table in (getattr(captions, name) for name in names):
         phrases = [phrase for options in table.values() for phrase in options]
         assert len(phrases) == len(set(phrases))
 
@@ -285,7 +286,8 @@ def test_captions_with_a_style_are_no_sentences() -> None:
     texts = [caption(sample_labels(rng, seed, "all", "object")[()], rng)[0].lower() for seed in range(3000)]
     sentences = [text for text in texts if re.search(finite, text)]
     assert len(sentences) > 100
-    assert not any(re.match(r"(a|an) [\w ]*(photo|photograph|view|render|cartoon|sketch|drawing) of", t) for t in sentences)
+    prefix = re.compile(r"(a|an) [\w ]*(photo|photograph|view|render|cartoon|sketch|drawing) of")
+    assert not any(prefix.match(text) for text in sentences)
 
 
 def test_captions_repeat_with_their_seed_and_vary_without() -> None:
