@@ -33,14 +33,15 @@ PATTERNS = ("plain", "striped", "checkered", "spotted", "wooden", "metallic")
 GROUNDS = (
     "white", "plain", "grass", "snow", "sand", "wooden table", "checkered floor", "mars", "moon",
 )  # "white" and "plain" are studio backgrounds, "plain" in any soft colour  # fmt: skip
-LIGHTINGS = ("day", "sunset", "night")
+LIGHTINGS = ("day", "sunset", "night", "dawn")
 STYLES = ("photo", "3d render", "pencil sketch", "cartoon")
 RELATIONS = ("none", "on", "reading", "riding", "next to")  # "on": on top of; of animals and people also sitting on
 LANDSCAPES = (
     "mountains", "beach", "desert", "forest", "city skyline", "meadow", "ocean", "snowy hills", "canyon", "mars",
+    "village", "river", "waterfall", "park", "volcano", "underwater", "space",
 )  # fmt: skip
 TIMES = ("day", "sunset", "night", "dawn")
-WEATHERS = ("clear", "cloudy", "foggy")
+WEATHERS = ("clear", "cloudy", "foggy", "rain", "snow")
 VIEWS = ("front", "side", "back", "overhead")
 
 # One record a scene. -1 means: this scene has none (a landscape has no object, an object in its
