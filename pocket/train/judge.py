@@ -67,10 +67,10 @@ def color_shows(labels: np.ndarray, which: str = "") -> np.ndarray:
     """The published rule: whether a scene shows the color of the object (`which` is "") or the other one ("2"),
     bool (N,).
 
-    By day and at sunset, in every style but the pencil sketch, and not on wood or metal, which have their own.
+    By day, at sunset and at dawn, in every style but the pencil sketch, and not on wood or metal, which have their own.
     """
     pattern = np.isin(labels[f"pattern{which}"], [v.PATTERNS.index(name) for name in SHOWS_NO_COLOR])
-    lit = np.isin(labels["lighting"], [v.LIGHTINGS.index(name) for name in ("day", "sunset")])
+    lit = np.isin(labels["lighting"], [v.LIGHTINGS.index(name) for name in ("day", "sunset", "dawn")])
     return lit & ~pattern & (labels["style"] != v.STYLES.index("pencil sketch"))
 
 

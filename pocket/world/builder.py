@@ -288,18 +288,14 @@ class Builder:
 
     # -- packing -------------------------------------------------------------------------------
 
-    def bounds(self) -> tuple[tuple[float, float, float], float]:
-        """Centre and radius of a sphere around everything built so far."""
+    def bounds(self) -> tuple[tuple[float, float, float], float, float]:
+        """The middle of everything built so far, the radius of a sphere around most of it, and of one around all."""
         a = np.array([p[:4] for p in self.prims if p[L["P_BLEND"]] >= 0])
         r = a[:, 3:] * 0.9
         low, high = (a[:, :3] - r).min(0), (a[:, :3] + r).max(0)
         center = (low + high) / 2
-        return tuple(center), float((np.linalg.norm(a[:, :3] - center, axis=1) + r[:, 0]).max())
-
-    def reach(self, center: Vec) -> float:
-        """Radius of the sphere around a point that holds everything built so far."""
-        a = np.array([p[:4] for p in self.prims if p[L["P_BLEND"]] >= 0])
-        return float((np.linalg.norm(a[:, :3] - center, axis=1) + a[:, 3]).max())
+        far = np.linalg.norm(a[:, :3] - center, axis=1)
+        return tuple(center), float((far + r[:, 0]).max()), float((far + a[:, 3]).max())
 
     def reaches(self, axes: Sequence[Vec] | np.ndarray, thing: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The middle of each solid primitive, of all or of one object, along unit vectors of the scene, and how far it

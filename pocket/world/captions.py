@@ -135,11 +135,14 @@ TIME_PHRASES = {
 }
 WEATHER_ADJECTIVES = {
     "clear": ("clear", "sunny"), "cloudy": ("cloudy", "overcast"), "foggy": ("foggy", "misty", "hazy"),
+    "rain": ("rainy", "wet"), "snow": ("snowy", "wintry"),
 }  # fmt: skip
 WEATHER_SUFFIXES = {
     "clear": ("under a clear sky", "in clear weather", "under a blue sky", "in sunny weather"),
     "cloudy": ("under a cloudy sky", "with clouds", "in cloudy weather"),
     "foggy": ("in the fog", "in fog", "in foggy weather", "in the mist"),
+    "rain": ("in the rain", "in rain", "in rainy weather", "in a rainstorm"),
+    "snow": ("in the snow", "in snowy weather", "in falling snow", "in winter", "in a snowstorm"),
 }
 LANDSCAPE_PHRASES = {
     "mountains": ("* mountains", "a * mountain landscape", "a * mountain range", "* mountain peaks"),
@@ -152,6 +155,13 @@ LANDSCAPE_PHRASES = {
     "snowy hills": ("* snowy hills", "* hills covered in snow", "a * snowy landscape", "a * winter landscape"),
     "canyon": ("a * canyon", "a * canyon landscape", "a * gorge"),
     "mars": ("a * landscape on mars", "the * surface of mars", "a * martian landscape"),
+    "village": ("a * village", "a * town", "a * hamlet"),
+    "river": ("a * river", "a * river landscape", "a * stream"),
+    "waterfall": ("a * waterfall", "a * cascade"),
+    "park": ("a * park", "a * garden", "a * city park"),
+    "volcano": ("a * volcano", "a * volcanic landscape"),
+    "underwater": ("a * underwater scene", "a * coral reef", "the * bottom of the sea", "a * underwater landscape"),
+    "space": ("* outer space", "a * planet in space", "* space"),
 }
 STYLE_PREFIXES = {
     "photo": ("a photo of", "a photograph of"),
@@ -182,7 +192,7 @@ SAY_MARKED = 0.97  # colors, patterns, sizes, sunset and night, sketch and carto
 SAY_ONE = 0.04
 SAY_GROUND = 0.75
 SAY_DAY = 0.12
-SAY_WEATHER = {"clear": 0.15, "cloudy": 0.95, "foggy": SAY_MARKED}
+SAY_WEATHER = {"clear": 0.15, "cloudy": 0.95, "foggy": SAY_MARKED, "rain": SAY_MARKED, "snow": SAY_MARKED}
 SAY_STYLE = {"photo": 0.3, "3d render": 0.4, "pencil sketch": SAY_MARKED, "cartoon": SAY_MARKED}
 SAY_VIEW = 0.4
 SAY_IDLE_VIEW = 0.1  # a view word on an object with no front, as text-to-3D appends it to any prompt

@@ -34,10 +34,16 @@ P_FAMILIAR = 0.5  # of the pairs: from the familiar ones alone
 P_COUNT = (0.70, 0.16, 0.14)  # of objects without a relation
 P_SIZE = 0.2  # of single objects, and of pairs
 P_GROUND = (0.15, 0.15, 0.10, 0.10, 0.10, 0.10, 0.10, 0.10, 0.10)
-P_LIGHTING = (0.7, 0.15, 0.15)
+P_LIGHTING = (0.67, 0.13, 0.13, 0.07)
 P_STYLE = (0.45, 0.25, 0.13, 0.17)
 P_TIME = (0.4, 0.22, 0.2, 0.18)
-P_WEATHER = (0.5, 0.28, 0.22)
+P_WEATHER = {"clear": 0.44, "cloudy": 0.21, "foggy": 0.15, "rain": 0.10, "snow": 0.10}
+# Weathers that a landscape does not have.
+NO_WEATHER = {
+    "underwater": ("cloudy", "foggy", "rain", "snow"), "space": ("cloudy", "foggy", "rain", "snow"),
+    "mars": ("rain", "snow"), "snowy hills": ("rain", "snow"), "volcano": ("snow",), "desert": ("snow",),
+    "beach": ("snow",), "ocean": ("snow",), "canyon": ("snow",),
+}  # fmt: skip
 # What comes out worst is sampled more often: these landscapes so many times, the city mostly by night, people
 # from overhead.
 LANDSCAPE_WEIGHT = {"snowy hills": 1.3, "city skyline": 1.3}
@@ -198,11 +204,16 @@ def _landscape_weights() -> tuple[float, ...]:
     return tuple(LANDSCAPE_WEIGHT.get(name, 1.0) for name in v.LANDSCAPES)
 
 
+@cache
+def _weathers(landscape: str) -> tuple[float, ...]:
+    return tuple(0.0 if name in NO_WEATHER.get(landscape, ()) else P_WEATHER[name] for name in v.WEATHERS)
+
+
 def _draw_landscape(rng: np.random.Generator) -> dict[str, float]:
     landscape = _pick(rng, _landscape_weights())
     times = P_CITY_TIME if v.LANDSCAPES[landscape] == "city skyline" else P_TIME
     return {
-        "landscape": landscape, "time": _pick(rng, times), "weather": _pick(rng, P_WEATHER),
+        "landscape": landscape, "time": _pick(rng, times), "weather": _pick(rng, _weathers(v.LANDSCAPES[landscape])),
         "style": _pick(rng, P_STYLE),
     }  # fmt: skip
 

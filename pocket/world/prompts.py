@@ -14,24 +14,27 @@ from . import captions as c
 from . import vocabulary as v
 from .labels import labels_from
 
-# Phrases that stand in one place of a prompt, by the label that they name. A time of day is the lighting of an
-# object, "weather" is of landscapes alone: where a phrase names several labels, the prompt's kind decides.
+# Phrases that stand in one place of a prompt, by the label that they name. Some name one thing of an object and
+# another of a landscape ("in the snow", "at night"): there the kind of the scene decides.
 FIXED: dict[str, tuple[c.Table, ...]] = {
     "relation": (c.RELATION_PHRASES, {name: c.FINITE.get(name, ()) for name in c.RELATION_PHRASES}),
     "reversed": (c.REVERSED_PHRASES,),
     "pose": (c.POSE_VERBS, {name: c.FINITE[name] for name in v.POSES}),
     "ground": (c.GROUND_PHRASES,),
+    "lighting": (c.TIME_PHRASES,),
     "time": (c.TIME_PHRASES,),
     "weather": (c.WEATHER_SUFFIXES,),
     "style": (c.STYLE_PREFIXES, c.STYLE_SUFFIXES),
     "view": (c.VIEW_SUFFIXES, {view: (phrase,) for view, phrase in c.VIEW_PREFIXES.items()}),
     "pattern": (c.PATTERN_SUFFIXES,),
-    "neutral": ({"": (*c.NEUTRAL_PREFIXES, *c.LANDSCAPE_PREFIXES)},),
 }
+NEUTRAL = (*c.NEUTRAL_PREFIXES, *c.LANDSCAPE_PREFIXES)
 ADJECTIVES: dict[str, c.Table] = {
     "color": c.COLOR_WORDS, "pattern": c.PATTERN_ADJECTIVES, "size": c.SIZE_ADJECTIVES,
     "weather": c.WEATHER_ADJECTIVES,
 }  # fmt: skip
+ONLY_LANDSCAPES = ("landscape", "time", "weather")
+OF_LANDSCAPES = (*ONLY_LANDSCAPES, "style")
 OF_THINGS = ("object", "color", "pattern", "size")  # labels that the other object has too, as "object2" and so on
 LONGEST = 10  # words of a phrase, adjectives included
 Words = tuple[str, ...]
@@ -56,28 +59,43 @@ def parse(prompt: str) -> dict[str, str]:
         >>> parse("two red mushrooms on grass")
         {'count': 'two', 'object': 'mushroom', 'color': 'red', 'ground': 'grass'}
     """
-    words = _words(prompt)
-    named: dict[str, str] = {}
-    which, reverse, position = "", False, 0
+    words, position = _words(prompt), 0
+    phrases: list[list[Names]] = []  # the meanings of each phrase
     while position < len(words):
-        length, names = max(_matches(words, position), default=(0, ()), key=lambda match: match[0])
+        matches = list(_matches(words, position))
+        length = max((length for length, _ in matches), default=0)
         if not length:
             rest = " ".join(words[position:])
             raise ValueError(f"cannot read {rest!r} in {prompt!r}: it is not in the language of the world's captions")
+        phrases.append([names for n, names in matches if n == length])
         position += length
-        for field, name in names:
+    is_landscape = any(field == "landscape" for meanings in phrases for names in meanings for field, _ in names)
+    named: dict[str, str] = {}
+    which, reverse = "", False
+    for meanings in phrases:
+        for field, name in _meaning(meanings, is_landscape):
             if field in ("relation", "reversed"):
                 which, reverse, field = "2", field == "reversed", "relation"
             elif field in OF_THINGS:
                 field += which
-            if field == "neutral":
-                continue
             if field in named:
                 raise ValueError(f"{prompt!r} names its {field} twice: {named[field]} and {name}")
             named[field] = name
     if reverse:
         named = {_other(field): name for field, name in named.items()}
-    return _checked(prompt, named)
+    if "landscape" not in named and ("object" not in named or ("relation" in named) != ("object2" in named)):
+        raise ValueError(f"{prompt!r} lacks an object or a landscape to show")
+    for field, name in named.items():
+        known = v.CLASSES.get(field, v.VIEWS)
+        if (field not in OF_LANDSCAPES if is_landscape else field in ONLY_LANDSCAPES) or name not in known:
+            raise ValueError(f"{prompt!r} names the {field} {name!r}, which such a scene does not have")
+    return named
+
+
+def _meaning(meanings: list[Names], is_landscape: bool) -> Names:
+    """Of several meanings the one that fits the kind of scene, without what names nothing."""
+    fits = lambda names: all((field in OF_LANDSCAPES) if is_landscape else field not in ONLY_LANDSCAPES for field, _ in names)
+    return next((names for names in meanings if fits(names)), meanings[0])
 
 
 def prompt_labels(prompt: str, rng: np.random.Generator) -> np.ndarray:
@@ -103,25 +121,10 @@ def _other(field: str) -> str:
     return field.removesuffix("2") if field.endswith("2") else field + "2"
 
 
-def _checked(prompt: str, named: dict[str, str]) -> dict[str, str]:
-    """The names with the time of day in its field. Raises ValueError if they make no scene."""
-    allowed = {"landscape", "time", "weather", "style"}
-    if "landscape" not in named:
-        if "object" not in named or ("relation" in named) != ("object2" in named):
-            raise ValueError(f"{prompt!r} lacks an object or a landscape to show")
-        if "time" in named:
-            named["lighting"] = named.pop("time")
-        allowed = {*v.CLASSES, "view"} - {"landscape", "time", "weather"}
-    for field, name in named.items():
-        if field not in allowed or name not in v.CLASSES.get(field, v.VIEWS):
-            raise ValueError(f"{prompt!r} names the {field} {name!r}, which such a scene does not have")
-    return named
-
-
 @cache
 def _fixed() -> dict[Words, tuple[Names, ...]]:
     """What each phrase that is no noun names; a phrase of several meanings has them in the order of FIXED."""
-    meanings: dict[Words, tuple[Names, ...]] = {}
+    meanings: dict[Words, tuple[Names, ...]] = {_words(phrase): ((),) for phrase in NEUTRAL}
     for field, tables in FIXED.items():
         for table in tables:
             for name, phrases in table.items():

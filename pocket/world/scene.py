@@ -294,7 +294,9 @@ def _light(params: np.ndarray, b: Builder, ground: str, lighting: str, azimuth: 
     """The light, the sky and what they add to every surface."""
     indoor = ground in ("wooden table", "checkered floor")
     turn = math.radians(azimuth + b.vary(25, 95) * (1 if b.rng.random() < 0.5 else -1))
-    height = {"day": b.vary(38, 66), "sunset": b.vary(14, 26), "night": b.vary(38, 60)}[lighting]
+    height = {"day": b.vary(38, 66), "sunset": b.vary(14, 26), "night": b.vary(38, 60)}.get(lighting)
+    if height is None:  # dawn
+        height = b.vary(12, 22)
     up, flat = math.sin(math.radians(height)), math.cos(math.radians(height))
     params[L["H_LIGHT"] : L["H_LIGHT"] + 3] = (flat * math.sin(turn), up, flat * math.cos(turn))
     # light, its power, ambient light, its power, zenith, horizon
@@ -302,12 +304,18 @@ def _light(params: np.ndarray, b: Builder, ground: str, lighting: str, azimuth: 
         "day": ((1.0, 0.97, 0.90), 0.95, (0.80, 0.87, 1.0), 0.42, (0.30, 0.54, 0.87), (0.78, 0.88, 0.96)),
         "sunset": ((1.0, 0.60, 0.30), 1.10, (0.72, 0.62, 0.78), 0.34, (0.36, 0.34, 0.60), (0.99, 0.66, 0.38)),
         "night": ((0.70, 0.80, 1.0), 0.34, (0.50, 0.62, 0.95), 0.17, (0.03, 0.05, 0.14), (0.11, 0.16, 0.34)),
+        "dawn": ((1.0, 0.76, 0.74), 0.88, (0.80, 0.76, 0.94), 0.40, (0.46, 0.58, 0.86), (1.0, 0.78, 0.80)),
     }
     light, power, ambient, ambient_power, zenith, horizon = colors[lighting]
     if indoor:
         wall = b.jitter(((0.86, 0.82, 0.74), (0.70, 0.76, 0.80), (0.80, 0.72, 0.66))[int(b.rng.integers(3))], 0.04)
-        dim = {"day": 1.0, "sunset": 0.85, "night": 0.28}[lighting]
-        tint = {"day": (1, 1, 1), "sunset": (1.08, 0.80, 0.60), "night": (0.55, 0.68, 1.0)}[lighting]
+        dim = {"day": 1.0, "sunset": 0.85, "night": 0.28, "dawn": 0.9}[lighting]
+        tint = {
+            "day": (1, 1, 1),
+            "sunset": (1.08, 0.80, 0.60),
+            "night": (0.55, 0.68, 1.0),
+            "dawn": (1.04, 0.88, 0.93),
+        }[lighting]
         horizon = tuple(min(w * t * dim, 1.0) for w, t in zip(wall, tint, strict=True))  # type: ignore[assignment]
         zenith = tuple(0.85 * w for w in horizon)  # type: ignore[assignment]
     elif ground == "mars":
@@ -315,6 +323,7 @@ def _light(params: np.ndarray, b: Builder, ground: str, lighting: str, azimuth: 
             "day": ((0.72, 0.52, 0.38), (0.90, 0.72, 0.54)),
             "sunset": ((0.42, 0.28, 0.26), (0.86, 0.55, 0.40)),
             "night": ((0.06, 0.03, 0.05), (0.20, 0.11, 0.10)),
+            "dawn": ((0.52, 0.42, 0.44), (0.88, 0.68, 0.66)),
         }[lighting]
         ambient = (0.95, 0.78, 0.64) if lighting != "night" else ambient
     elif ground == "moon":
@@ -334,7 +343,7 @@ def _light(params: np.ndarray, b: Builder, ground: str, lighting: str, azimuth: 
     params[L["H_STARS"]] = 0.7 if outdoor and (lighting == "night" or ground == "moon") else 0.0
     params[L["H_HAZE"]] = 0.0 if ground == "moon" else 0.07 if indoor else 0.06
     params[L["H_SOFTNESS"]] = b.vary(9, 18)
-    params[L["H_SUN_GLOW"]] = (0.35 if lighting == "sunset" else 0.1) if outdoor and ground != "moon" else 0.0
+    params[L["H_SUN_GLOW"]] = {"sunset": 0.35, "dawn": 0.25}.get(lighting, 0.1) if outdoor and ground != "moon" else 0.0
     params[L["H_GLOSS"]] = 1.7 if style == "3d render" else 0.8
     if style == "3d render":  # a studio: more even light
         params[L["H_AMBIENT"] : L["H_AMBIENT"] + 3] *= 1.25
@@ -342,8 +351,8 @@ def _light(params: np.ndarray, b: Builder, ground: str, lighting: str, azimuth: 
 
 def _camera(params: np.ndarray, b: Builder, labels: np.ndarray) -> None:
     """A camera that sees all objects, at the azimuth and elevation of the labels."""
-    center, radius = b.bounds()
-    params[L["H_CENTER"] : L["H_CENTER"] + 5] = (*center, radius, b.reach(center))
+    center, radius, farthest = b.bounds()
+    params[L["H_CENTER"] : L["H_CENTER"] + 5] = (*center, radius, farthest)
     half = math.radians(b.vary(14, 26))
     a, e = math.radians(float(labels["azimuth"])), math.radians(float(labels["elevation"]))
     back = np.array((math.sin(a) * math.cos(e), math.sin(e), math.cos(a) * math.cos(e)))

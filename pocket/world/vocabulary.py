@@ -43,7 +43,7 @@ PATTERNS = ("plain", "striped", "checkered", "spotted", "wooden", "metallic")
 GROUNDS = (
     "white", "plain", "grass", "snow", "sand", "wooden table", "checkered floor", "mars", "moon",
 )  # "white" and "plain" are studio backgrounds, "plain" in any soft colour  # fmt: skip
-LIGHTINGS = ("day", "sunset", "night")
+LIGHTINGS = ("day", "sunset", "night", "dawn")
 STYLES = ("photo", "3d render", "pencil sketch", "cartoon")
 RELATIONS = ("none", "on", "reading", "riding", "next to", "holding")  # "on": stands or sits on top of
 COUNTS = ("one", "two", "three")  # of the object, where it has no relation
@@ -51,9 +51,10 @@ SIZES = ("small", "big")  # of the image for one object, of the other object for
 POSES = ("standing", "sitting")  # of people and animals
 LANDSCAPES = (
     "mountains", "beach", "desert", "forest", "city skyline", "meadow", "ocean", "snowy hills", "canyon", "mars",
+    "village", "river", "waterfall", "park", "volcano", "underwater", "space",
 )  # fmt: skip
 TIMES = ("day", "sunset", "night", "dawn")
-WEATHERS = ("clear", "cloudy", "foggy")
+WEATHERS = ("clear", "cloudy", "foggy", "rain", "snow")
 VIEWS = ("front", "side", "back", "overhead")
 
 # The names that a label chooses from, by field.

@@ -6,8 +6,10 @@
 
 #ifdef __CUDACC__
 #define HD __host__ __device__ inline
+#define RARE __host__ __device__ __noinline__ inline  // what few scenes call: it must not take registers from the others
 #else
 #define HD inline
+#define RARE inline
 #endif
 
 #define PI 3.14159265f
