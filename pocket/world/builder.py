@@ -192,13 +192,15 @@ class Builder:
         extent: Vec | None = None, bound_center: Vec = (0.0, 0.0, 0.0), carve: bool = False,
     ) -> None:  # fmt: skip
         self.extents.append((0.0, 0.0, 0.0) if carve else tuple(extent or sizes)[:3])  # type: ignore[arg-type]
-        offset = apply(turn, bound_center)
+        x, y, z = center
+        dx, dy, dz = apply(turn, bound_center) if any(bound_center) else bound_center
+        a, b, c = turn
         # a smooth union adds at most a quarter of its width, once for each side of the joint
         self.prims.append(
             [
-                *(c + o for c, o in zip(center, offset, strict=True)), bound + 0.5 * blend + 0.004,
+                x + dx, y + dy, z + dz, bound + 0.5 * blend + 0.004,
                 L[kind], -1.0 if carve else blend, self._group, material,
-                *center, *(turn[j][i] for i in range(3) for j in range(3)),
+                x, y, z, a[0], b[0], c[0], a[1], b[1], c[1], a[2], b[2], c[2],
                 *sizes, *[0.0] * (4 - len(sizes)), float(self.thing), 0.0, 0.0, 0.0,
             ]
         )  # fmt: skip

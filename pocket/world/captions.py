@@ -163,6 +163,7 @@ LANDSCAPE_PHRASES = {
     "underwater": ("a * underwater scene", "a * coral reef", "the * bottom of the sea", "a * underwater landscape"),
     "space": ("* outer space", "a * planet in space", "* space"),
 }
+WITHOUT_WEATHER, WITHOUT_TIME = ("underwater", "space"), ("space",)  # nothing is said of these
 STYLE_PREFIXES = {
     "photo": ("a photo of", "a photograph of"),
     "3d render": ("a 3d render of", "a 3d rendering of", "a 3d model of"),
@@ -355,21 +356,21 @@ def _thing(labels: np.void | np.ndarray, which: str, rng: np.random.Generator, n
 def _landscape(labels: np.void | np.ndarray, rng: np.random.Generator, named: set[str]) -> str:
     """The landscape, its weather and its time of day."""
     named.add("landscape")
-    adjective, around = "", []
+    name, adjective, around = v.LANDSCAPES[labels["landscape"]], "", []
     weather = v.WEATHERS[labels["weather"]]
-    if _says(rng, SAY_WEATHER[weather]):
+    if name not in WITHOUT_WEATHER and _says(rng, SAY_WEATHER[weather]):
         named.add("weather")
         if _says(rng, 0.6 if weather != "clear" else 0.3):
             adjective = _pick(rng, WEATHER_ADJECTIVES[weather])
         else:
             around.append(_pick(rng, WEATHER_SUFFIXES[weather]))
     time = v.TIMES[labels["time"]]
-    if _says(rng, SAY_DAY if time == "day" else SAY_MARKED):
+    if name not in WITHOUT_TIME and _says(rng, SAY_DAY if time == "day" else SAY_MARKED):
         named.add("time")
         around.append(_pick(rng, TIME_PHRASES[time]))
     if _says(rng, 0.5):
         around.reverse()
-    return " ".join([_noun(_pick(rng, LANDSCAPE_PHRASES[v.LANDSCAPES[labels["landscape"]]]), adjective), *around])
+    return " ".join([_noun(_pick(rng, LANDSCAPE_PHRASES[name]), adjective), *around])
 
 
 def _view(labels: np.void | np.ndarray, rng: np.random.Generator, named: set[str]) -> str | None:

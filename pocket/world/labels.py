@@ -37,7 +37,7 @@ P_GROUND = (0.15, 0.15, 0.10, 0.10, 0.10, 0.10, 0.10, 0.10, 0.10)
 P_LIGHTING = (0.67, 0.13, 0.13, 0.07)
 P_STYLE = (0.45, 0.25, 0.13, 0.17)
 P_TIME = (0.4, 0.22, 0.2, 0.18)
-P_WEATHER = {"clear": 0.44, "cloudy": 0.21, "foggy": 0.15, "rain": 0.10, "snow": 0.10}
+P_WEATHER = {"clear": 0.42, "cloudy": 0.19, "foggy": 0.15, "rain": 0.12, "snow": 0.12}
 # Weathers that a landscape does not have.
 NO_WEATHER = {
     "underwater": ("cloudy", "foggy", "rain", "snow"), "space": ("cloudy", "foggy", "rain", "snow"),
@@ -47,7 +47,9 @@ NO_WEATHER = {
 # What comes out worst is sampled more often: these landscapes so many times, the city mostly by night, people
 # from overhead.
 LANDSCAPE_WEIGHT = {"snowy hills": 1.3, "city skyline": 1.3}
-P_CITY_TIME = (0.3, 0.2, 0.35, 0.15)
+P_TIME_OF = {"city skyline": (0.3, 0.2, 0.35, 0.15), "space": (1.0, 0.0, 0.0, 0.0)}
+LIT = ("city skyline", "village", "park", "volcano")  # shows by night, whatever the weather
+NIGHT_WEATHER = {"foggy": 0.4, "rain": 0.15, "snow": 0.4}  # so many times as often in the dark
 P_OVERHEAD, P_OVERHEAD_FIGURE = 0.14, 0.22
 P_OVERHEAD_UPON = 0.06  # what is below is hardly seen
 FIGURES = frozenset(("astronaut", "robot", "snowman"))
@@ -205,17 +207,19 @@ def _landscape_weights() -> tuple[float, ...]:
 
 
 @cache
-def _weathers(landscape: str) -> tuple[float, ...]:
-    return tuple(0.0 if name in NO_WEATHER.get(landscape, ()) else P_WEATHER[name] for name in v.WEATHERS)
+def _weathers(landscape: str, dark: bool) -> tuple[float, ...]:
+    """The probabilities of the weathers of a landscape; dark: by night, where nothing shines."""
+    seen = {name: P_WEATHER[name] * (NIGHT_WEATHER.get(name, 1.0) if dark else 1.0) for name in v.WEATHERS}
+    return tuple(0.0 if name in NO_WEATHER.get(landscape, ()) else seen[name] for name in v.WEATHERS)
 
 
 def _draw_landscape(rng: np.random.Generator) -> dict[str, float]:
     landscape = _pick(rng, _landscape_weights())
-    times = P_CITY_TIME if v.LANDSCAPES[landscape] == "city skyline" else P_TIME
-    return {
-        "landscape": landscape, "time": _pick(rng, times), "weather": _pick(rng, _weathers(v.LANDSCAPES[landscape])),
-        "style": _pick(rng, P_STYLE),
-    }  # fmt: skip
+    name = v.LANDSCAPES[landscape]
+    time = _pick(rng, P_TIME_OF.get(name, P_TIME))
+    dark = v.TIMES[time] == "night" and name not in LIT
+    weather = _pick(rng, _weathers(name, dark))
+    return {"landscape": landscape, "time": time, "weather": weather, "style": _pick(rng, P_STYLE)}
 
 
 def _draw_surface(rng: np.random.Generator, p_pattern: float, p_color: float) -> tuple[int, int]:

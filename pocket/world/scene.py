@@ -32,7 +32,7 @@ WITH_LEGS = ("astronaut", "robot", "bear")  # that hang down at both sides of wh
 LEG_SPREAD = 0.22  # half the width between the legs of a rider, as built
 LEAST_SHARE = 0.33
 # The share of the frame that an object fills, by its size: small, big, not said.
-FILL = ((0.28, 0.36), (0.89, 0.95), (0.52, 0.78))
+FILL = ((0.28, 0.36), (0.87, 0.93), (0.52, 0.78))
 FILL_SEVERAL = (0.72, 0.90)
 
 
@@ -357,13 +357,14 @@ def _camera(params: np.ndarray, b: Builder, labels: np.ndarray) -> None:
     a, e = math.radians(float(labels["azimuth"])), math.radians(float(labels["elevation"]))
     back = np.array((math.sin(a) * math.cos(e), math.sin(e), math.cos(a) * math.cos(e)))
     right = np.array((math.cos(a), 0.0, -math.sin(a)))
-    up = np.cross(back, right)
+    up = np.array((-math.sin(a) * math.sin(e), math.cos(e), -math.cos(a) * math.sin(e)))
+    axes = np.stack([right, up, back])
     several = labels["relation"] > 0 or labels["count"] > 0
     fill = b.vary(*(FILL_SEVERAL if several else FILL[labels["size"]]))
-    middle, reach = b.reaches(np.stack([right, up, back]))
-    target = np.array([np.dot(center, axis) for axis in (right, up, back)])  # in the camera's axes
+    middle, reach = b.reaches(axes)
+    target = axes @ center  # in the camera's axes
     distance = 10.0 * radius
-    for _ in range(4):  # what is near looks larger, so the middle of the image depends on the distance
+    for _ in range(3):  # what is near looks larger, so the middle of the image depends on the distance
         depth = distance + target[2] - middle[:, 2:] - 0.5 * reach[:, 2:]
         low = ((middle - reach - target)[:, :2] / depth).min(0)
         high = ((middle + reach - target)[:, :2] / depth).max(0)
@@ -372,7 +373,7 @@ def _camera(params: np.ndarray, b: Builder, labels: np.ndarray) -> None:
         distance = max(distance * size / (math.tan(half) * fill), 1.3 * radius)
     slack = distance * math.tan(half) * (1 - fill) * 0.45
     target[:2] += (b.vary(-slack, slack), b.vary(-slack, slack))
-    eye = right * target[0] + up * target[1] + back * (target[2] + distance)
+    eye = target @ axes + distance * back
     if params[L["H_PLANE"]] > 0:
         eye[1] = max(eye[1], 0.05)
     for name, value in (("H_EYE", eye), ("H_RIGHT", right), ("H_UP", up), ("H_FORWARD", -back)):
