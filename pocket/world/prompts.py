@@ -94,10 +94,10 @@ def parse(prompt: str) -> dict[str, str]:
 
 def _meaning(meanings: list[Names], is_landscape: bool) -> Names:
     """Of several meanings the one that fits the kind of scene, without what names nothing."""
-    fits = lambda names: all(
-        (field in OF_LANDSCAPES) if is_landscape else field not in ONLY_LANDSCAPES for field, _ in names
-    )
-    return next((names for names in meanings if fits(names)), meanings[0])
+    for names in meanings:
+        if all(field in OF_LANDSCAPES if is_landscape else field not in ONLY_LANDSCAPES for field, _ in names):
+            return names
+    return meanings[0]
 
 
 def prompt_labels(prompt: str, rng: np.random.Generator) -> np.ndarray:

@@ -27,7 +27,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_opposites_change_one_thing_and_say_it() -> None:
     rng = np.random.default_rng(0)
     changed: dict[str, int] = {}
-    for seed in range(600):
+    for seed in range(1500):
         labels = sample_labels(rng, seed)[()]
         before = labels.tobytes()
         text, wrong, field = data.contrast(labels, rng)

@@ -67,9 +67,11 @@ def test_bulk_encoding_is_the_pipelines(tokenizer: CLIPTokenizer) -> None:
 
 def test_the_longest_caption_fits(tokenizer: CLIPTokenizer) -> None:
     """LONGEST has the longest phrase of the grammar at every place."""
-    longest = lambda *tables: max(
-        len(tokenizer.tokenize(p.replace("*", ""))) for t in tables for o in t.values() for p in o
-    )
+
+    def longest(*tables: c.Table) -> int:
+        phrases = [phrase for table in tables for options in table.values() for phrase in options]
+        return max(len(tokenizer.tokenize(phrase.replace("*", ""))) for phrase in phrases)
+
     noun, suffix = longest(c.OBJECT_PHRASES), longest(c.PATTERN_SUFFIXES)
     adjectives = longest(c.SIZE_ADJECTIVES) + longest(c.COLOR_WORDS)
     upon = longest(c.POSE_VERBS, c.FINITE) + max(len(phrase.split()) for phrase in c.ON_PREPOSITIONS)
