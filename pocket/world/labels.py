@@ -24,10 +24,10 @@ HELD_OUT_SHARE = 0.05
 P_LANDSCAPE = 0.25
 P_RELATION = {"none": 0.56, "on": 0.15, "reading": 0.08, "riding": 0.10, "next to": 0.11}
 P_GROUND = (0.15, 0.15, 0.10, 0.10, 0.10, 0.10, 0.10, 0.10, 0.10)
-P_LIGHTING = (0.7, 0.15, 0.15)
+P_LIGHTING = (0.66, 0.13, 0.13, 0.08)
 P_STYLE = (0.45, 0.25, 0.13, 0.17)
 P_TIME = (0.4, 0.22, 0.2, 0.18)
-P_WEATHER = (0.5, 0.28, 0.22)
+P_WEATHER = (0.4, 0.18, 0.16, 0.13, 0.13)
 STUDIO = {v.GROUNDS.index("white"), v.GROUNDS.index("plain")}
 
 
@@ -97,10 +97,10 @@ def _draw(rng: np.random.Generator, kind: str | None) -> dict[str, float]:
     is_landscape = kind == "landscape" or (kind is None and rng.random() < P_LANDSCAPE)
     style = _pick(rng, P_STYLE)
     if is_landscape:
-        return {
-            "landscape": int(rng.integers(len(v.LANDSCAPES))), "time": _pick(rng, P_TIME),
-            "weather": _pick(rng, P_WEATHER), "style": style,
-        }  # fmt: skip
+        landscape = int(rng.integers(len(v.LANDSCAPES)))
+        time, weather = _pick(rng, P_TIME), _pick(rng, P_WEATHER)
+        weather = 0 if v.LANDSCAPES[landscape] in v.NO_WEATHER else weather
+        return {"landscape": landscape, "time": time, "weather": weather, "style": style}
     relation = v.RELATIONS[_pick(rng, tuple(P_RELATION.values()))]
     object2 = color2 = -1
     if relation == "none":
