@@ -521,8 +521,8 @@ def underwater(h: Header, rng: np.random.Generator, time: str, weather: str) -> 
     first, second, third = (vary(rng, color) for color in rng.permutation(corals)[:3])
     h.put(
         EYE=rng.uniform(1.8, 2.8), HORIZON=rng.uniform(0.04, 0.16), SCALE=1 / rng.uniform(14, 22),
-        RELIEF=rng.uniform(3, 6), NEAR=7, FAR=rng.uniform(24, 36), FLOOR=-0.6, CALM=1.0, TOP=6, REACH=70, STEEP=1.2, PATCH=1 / 4,
-        DISC=0, STARS=0, CLOUD_COVER=0,
+        RELIEF=rng.uniform(3, 6), NEAR=7, FAR=rng.uniform(24, 36), FLOOR=-0.6, CALM=1.0, TOP=6, REACH=70,
+        STEEP=1.2, PATCH=1 / 4, DISC=0, STARS=0, CLOUD_COVER=0,
         GROUND_A=choose(rng, (0.66, 0.58, 0.40), (0.60, 0.55, 0.44)), GROUND_B=choose(rng, (0.74, 0.66, 0.48)),
     )
     h.put(

@@ -326,7 +326,7 @@ def cupcake(b: Builder, pose: str) -> Anchors:
     cream = b.main(color, shine=0.2)
     paper = natural(b, (0.20, 0.62, 0.68), (0.86, 0.24, 0.28), (0.93, 0.78, 0.24))
     cup = b.material(paper)
-    fold = b.material(tuple(0.72 * c for c in paper))
+    fold = b.material((0.72 * paper[0], 0.72 * paper[1], 0.72 * paper[2]))
     cherry = b.material((0.82, 0.07, 0.12), shine=0.8, gloss=50)
     wide = b.vary(0.94, 1.08)
     b.cone((0, 0.20, 0), 0.24 * wide, 0.34 * wide, 0.20, cup, 0.015)
