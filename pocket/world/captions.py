@@ -163,7 +163,7 @@ LANDSCAPE_PHRASES = {
     "underwater": ("a * underwater scene", "a * coral reef", "the * bottom of the sea", "a * underwater landscape"),
     "space": ("* outer space", "a * planet in space", "* space"),
 }
-WITHOUT_WEATHER, WITHOUT_TIME = ("underwater", "space"), ("space",)  # nothing is said of these
+WITHOUT_TIME = ("space",)
 STYLE_PREFIXES = {
     "photo": ("a photo of", "a photograph of"),
     "3d render": ("a 3d render of", "a 3d rendering of", "a 3d model of"),
@@ -358,7 +358,7 @@ def _landscape(labels: np.void | np.ndarray, rng: np.random.Generator, named: se
     named.add("landscape")
     name, adjective, around = v.LANDSCAPES[labels["landscape"]], "", []
     weather = v.WEATHERS[labels["weather"]]
-    if name not in WITHOUT_WEATHER and _says(rng, SAY_WEATHER[weather]):
+    if name not in v.NO_WEATHER and _says(rng, SAY_WEATHER[weather]):
         named.add("weather")
         if _says(rng, 0.6 if weather != "clear" else 0.3):
             adjective = _pick(rng, WEATHER_ADJECTIVES[weather])

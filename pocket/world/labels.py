@@ -38,12 +38,12 @@ P_LIGHTING = (0.67, 0.13, 0.13, 0.07)
 P_STYLE = (0.45, 0.25, 0.13, 0.17)
 P_TIME = (0.4, 0.22, 0.2, 0.18)
 P_WEATHER = {"clear": 0.42, "cloudy": 0.19, "foggy": 0.15, "rain": 0.12, "snow": 0.12}
-# Weathers that a landscape does not have.
-NO_WEATHER = {
-    "underwater": ("cloudy", "foggy", "rain", "snow"), "space": ("cloudy", "foggy", "rain", "snow"),
-    "mars": ("rain", "snow"), "snowy hills": ("rain", "snow"), "volcano": ("snow",), "desert": ("snow",),
-    "beach": ("snow",), "ocean": ("snow",), "canyon": ("snow",),
-}  # fmt: skip
+# Weathers that are not sampled for a landscape.
+UNLIKELY_WEATHER = {
+    **dict.fromkeys(v.NO_WEATHER, v.WEATHERS[1:]),
+    **dict.fromkeys(("mars", "snowy hills"), ("rain", "snow")),
+    **dict.fromkeys(("volcano", "desert", "beach", "ocean", "canyon"), ("snow",)),
+}
 # What comes out worst is sampled more often: these landscapes so many times, the city mostly by night, people
 # from overhead.
 LANDSCAPE_WEIGHT = {"snowy hills": 1.3, "city skyline": 1.3}
@@ -210,7 +210,7 @@ def _landscape_weights() -> tuple[float, ...]:
 def _weathers(landscape: str, dark: bool) -> tuple[float, ...]:
     """The probabilities of the weathers of a landscape; dark: by night, where nothing shines."""
     seen = {name: P_WEATHER[name] * (NIGHT_WEATHER.get(name, 1.0) if dark else 1.0) for name in v.WEATHERS}
-    return tuple(0.0 if name in NO_WEATHER.get(landscape, ()) else seen[name] for name in v.WEATHERS)
+    return tuple(0.0 if name in UNLIKELY_WEATHER.get(landscape, ()) else seen[name] for name in v.WEATHERS)
 
 
 def _draw_landscape(rng: np.random.Generator) -> dict[str, float]:

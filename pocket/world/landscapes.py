@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .vocabulary import LANDSCAPES, TIMES, WEATHERS
+from .vocabulary import LANDSCAPES, NO_WEATHER, TIMES, WEATHERS
 
 HEADER_FLOATS = 128
 PICTURE_ANGLE = np.pi / 3  # a picture as wide as high spans 60 degrees
@@ -109,7 +109,7 @@ SPACE_SKIES: dict[str, dict[str, Color]] = {
 
 OWN_SKIES = {"underwater": WATER_SKIES, "space": SPACE_SKIES}
 # Rain and snow: how much is left of the sky, of the sun and of the light of the sky; the clouds' bright and dark parts.
-FALLING = {"rain": (0.62, 0.18, 0.95, 0.42, 0.62), "snow": (0.95, 0.30, 1.30, 0.78, 1.15)}
+FALLING = {"rain": (0.50, 0.16, 0.85, 0.34, 0.50), "snow": (0.95, 0.30, 1.30, 0.78, 1.15)}
 
 
 def put_light(h: Header, rng: np.random.Generator, time: str, weather: str, landscape: str) -> None:
@@ -134,7 +134,7 @@ def put_light(h: Header, rng: np.random.Generator, time: str, weather: str, land
         "foggy": rng.uniform(0, 0.5),
     }.get(weather)
     if cover is None:  # rain or snow
-        cover = rng.uniform(1.04, 1.12)
+        cover = rng.uniform(1.18, 1.26)
     if weather == "cloudy":  # a closed sky: less sun, more even light, greyer colours
         for name in ("SUNWARD", "AWAY", "ZENITH"):
             sky[name] = 0.62 * sky[name] + 0.30 * sky[name].mean()
@@ -164,7 +164,7 @@ def put_air(h: Header, rng: np.random.Generator, time: str, weather: str, sight:
     if weather == "foggy":
         density, depth, tint = rng.uniform(0.9, 1.5) / sight, depth, 0.6
     else:
-        clear = {"clear": 0.05, "rain": 0.26, "snow": 0.34}.get(weather, 0.09)
+        clear = {"clear": 0.05, "rain": 0.22, "snow": 0.34}.get(weather, 0.09)
         density, tint = rng.uniform(0.7, 1.4) * clear * (2.2 if time == "dawn" else 1.0) / sight, 0.0
         tint = 0.5 if weather in FALLING else tint
     floats, at = h.floats, slots()
@@ -175,7 +175,8 @@ def put_air(h: Header, rng: np.random.Generator, time: str, weather: str, sight:
         "night": (0.035, 0.045, 0.070),
         "dawn": (0.66, 0.60, 0.64),
     }[time]
-    h.put(FOG=density, FOG_HEIGHT=depth, FOG_TINT=tint, FOG_COLOR=0.35 * glow + 0.65 * np.array(grey))
+    dim = 0.5 if weather == "rain" else 1.0
+    h.put(FOG=density, FOG_HEIGHT=depth, FOG_TINT=tint, FOG_COLOR=0.35 * glow + 0.65 * np.array(grey) * dim)
 
 
 def put_weather(h: Header, rng: np.random.Generator, weather: str) -> None:
@@ -480,8 +481,8 @@ def park(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
     first, second = (vary(rng, color) for color in rng.permutation(blooms)[:2])
     put_aim(h, rng, aside=9, distance=rng.uniform(22, 28), breadth=3.6)
     h.put(
-        EYE=rng.uniform(3.0, 4.4), HORIZON=rng.uniform(0.02, 0.14), SCALE=1 / 70, RELIEF=9, NEAR=32, FAR=120, FLOOR=-0.4,
-        CALM=1.2, TOP=10, REACH=320, STEEP=0.8, PATCH=1 / 10,
+        EYE=rng.uniform(3.0, 4.4), HORIZON=rng.uniform(0.02, 0.14), SCALE=1 / 70, RELIEF=9, NEAR=32, FAR=120,
+        FLOOR=-0.4, CALM=1.2, TOP=10, REACH=320, STEEP=0.8, PATCH=1 / 10,
         GROUND_A=choose(rng, (0.12, 0.26, 0.03), (0.15, 0.28, 0.05)),
         GROUND_B=choose(rng, (0.22, 0.38, 0.06), (0.20, 0.34, 0.05)), GROUND_C=first, ACCENT=second,
         GROUND_D=choose(rng, (0.60, 0.52, 0.40), (0.54, 0.46, 0.36)),
@@ -508,8 +509,9 @@ def volcano(h: Header, rng: np.random.Generator, time: str, weather: str) -> Non
         GROUND_B=choose(rng, (0.15, 0.12, 0.11), (0.17, 0.12, 0.10)), ACCENT=vary(rng, (1.50, 0.36, 0.05), 0.06),
     )
     h.put(
-        RINGS=8, RING_FIRST=rng.uniform(17, 22), RING_GROWTH=1.38, SPACING=rng.uniform(8, 12), SIZE=rng.uniform(1.5, 2.6),
-        CROWD=rng.uniform(0.4, 0.7), THING_A=choose(rng, (0.06, 0.05, 0.05)), THING_B=choose(rng, (0.13, 0.10, 0.09)),
+        RINGS=8, RING_FIRST=rng.uniform(17, 22), RING_GROWTH=1.38, SPACING=rng.uniform(8, 12),
+        SIZE=rng.uniform(1.5, 2.6), CROWD=rng.uniform(0.4, 0.7),
+        THING_A=choose(rng, (0.06, 0.05, 0.05)), THING_B=choose(rng, (0.13, 0.10, 0.09)),
     )
     put_air(h, rng, time, weather, sight=320, depth=140)
 
@@ -518,31 +520,32 @@ def underwater(h: Header, rng: np.random.Generator, time: str, weather: str) -> 
     corals = [(0.80, 0.16, 0.12), (0.85, 0.45, 0.08), (0.80, 0.25, 0.50), (0.50, 0.20, 0.66), (0.85, 0.70, 0.16)]
     first, second, third = (vary(rng, color) for color in rng.permutation(corals)[:3])
     h.put(
-        EYE=rng.uniform(1.8, 2.8), HORIZON=rng.uniform(0.04, 0.16), SCALE=1 / rng.uniform(14, 22), RELIEF=rng.uniform(3, 6),
-        NEAR=7, FAR=rng.uniform(24, 36), FLOOR=-0.6, CALM=1.0, TOP=6, REACH=70, STEEP=1.2, PATCH=1 / 4, DISC=0, STARS=0,
-        CLOUD_COVER=0,
+        EYE=rng.uniform(1.8, 2.8), HORIZON=rng.uniform(0.04, 0.16), SCALE=1 / rng.uniform(14, 22),
+        RELIEF=rng.uniform(3, 6), NEAR=7, FAR=rng.uniform(24, 36), FLOOR=-0.6, CALM=1.0, TOP=6, REACH=70,
+        STEEP=1.2, PATCH=1 / 4, DISC=0, STARS=0, CLOUD_COVER=0,
         GROUND_A=choose(rng, (0.66, 0.58, 0.40), (0.60, 0.55, 0.44)), GROUND_B=choose(rng, (0.74, 0.66, 0.48)),
     )
     h.put(
         RINGS=12, RING_FIRST=rng.uniform(3.6, 4.4), RING_GROWTH=1.22, SPACING=rng.uniform(1.2, 1.7),
         SIZE=rng.uniform(1.2, 1.7), CROWD=rng.uniform(0.65, 0.9), THING_A=first, THING_B=second, THING_C=third,
     )
-    murk = {"foggy": 2.2, "rain": 1.4, "snow": 1.4}.get(weather, 1.0)
     at, floats = slots(), h.floats
     blue = 0.5 * (floats[at["SUNWARD"] : at["SUNWARD"] + 3] + floats[at["AWAY"] : at["AWAY"] + 3])
-    h.put(FOG=murk * rng.uniform(0.034, 0.046), FOG_HEIGHT=400, FOG_TINT=0.5, FOG_COLOR=blue * np.array((0.9, 1.25, 1.25)))
+    h.put(FOG=rng.uniform(0.034, 0.046), FOG_HEIGHT=400, FOG_TINT=0.5, FOG_COLOR=blue * np.array((0.9, 1.25, 1.25)))
 
 
 def space(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
     heading, low = h.floats[slots()["HEADING"]], time in ("sunset", "dawn")
     side = rng.choice([-1, 1])
     aside = rng.uniform(20, 27) if low else rng.uniform(80, 150)
+    rise = rng.uniform(8, 13) if low else rng.uniform(18, 42)
     put_aim(h, rng, aside=12, distance=0, breadth=rng.uniform(0.13, 0.20))
     h.put(
-        SUN_DIR=direction(heading + side * np.radians(aside), np.radians(rng.uniform(8, 13) if low else rng.uniform(18, 42))),
-        DISC=float(low), DISC_SIZE=0.03, STARS=rng.uniform(0.8, 1.1), CLOUD_COVER=0, ZENITH=(0.003, 0.004, 0.010),
+        SUN_DIR=direction(heading + side * np.radians(aside), np.radians(rise)), DISC=float(low), DISC_SIZE=0.03,
+        STARS=rng.uniform(0.8, 1.1) * (0.8 if time == "night" else 1.0), CLOUD_COVER=0, ZENITH=(0.003, 0.004, 0.010),
         AWAY=(0.004, 0.005, 0.012), SUNWARD=(0.004, 0.005, 0.012), SHAPE2=rng.uniform(0.20, 0.36),
-        ACCENT=choose(rng, (0.30, 0.08, 0.42), (0.06, 0.16, 0.44), (0.40, 0.10, 0.16), (0.05, 0.30, 0.32)),
+        ACCENT=choose(rng, (0.30, 0.08, 0.42), (0.06, 0.16, 0.44), (0.40, 0.10, 0.16), (0.05, 0.30, 0.32))
+        * (0.45 if time == "night" else 1.0),
         THING_A=choose(rng, (0.72, 0.46, 0.24), (0.24, 0.42, 0.70), (0.66, 0.30, 0.22), (0.30, 0.58, 0.50)),
         THING_B=choose(rng, (0.86, 0.74, 0.54), (0.55, 0.72, 0.86), (0.84, 0.56, 0.40)),
         THING_C=choose(rng, (0.78, 0.68, 0.54), (0.66, 0.68, 0.74)),
@@ -550,8 +553,8 @@ def space(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
     relief = rng.uniform(14, 26)
     h.put(
         EYE=rng.uniform(3.5, 5.5), HORIZON=rng.uniform(0.16, 0.26), SCALE=1 / rng.uniform(70, 120), RELIEF=relief,
-        NEAR=40, FAR=rng.uniform(160, 240), FLOOR=-0.16 * relief, CALM=0.2 * relief + 3.5, TOP=1.1 * relief + 3, REACH=500,
-        STEEP=1.2, SHADOW=35, SHAPE=1 / rng.uniform(18, 30), PATCH=1 / 9, FOG_HEIGHT=100,
+        NEAR=40, FAR=rng.uniform(160, 240), FLOOR=-0.16 * relief, CALM=0.2 * relief + 3.5, TOP=1.1 * relief + 3,
+        REACH=500, STEEP=1.2, SHADOW=35, SHAPE=1 / rng.uniform(18, 30), PATCH=1 / 9, FOG_HEIGHT=100,
         GROUND_A=choose(rng, (0.30, 0.30, 0.31), (0.34, 0.31, 0.28)), GROUND_B=choose(rng, (0.44, 0.43, 0.43)),
         GROUND_C=choose(rng, (0.17, 0.17, 0.18)),
     )
@@ -567,18 +570,19 @@ MAKERS = (  # as in LANDSCAPES
 def sample_landscape(rng: np.random.Generator, landscape: int, time: int, weather: int) -> np.ndarray:
     """A random landscape of these classes (positions in LANDSCAPES, TIMES, WEATHERS).
 
-    Returns the scene's header (128,) float32; the first 16 numbers are the caller's and stay 0.
-    Raises ValueError for a class that does not exist.
+    Return the scene's header (128,) float32; the first 16 numbers are the caller's and stay 0.
+    Raise ValueError for a class that does not exist, and for a weather in a landscape of NO_WEATHER.
     """
     classes = (("landscape", landscape, LANDSCAPES), ("time", time, TIMES), ("weather", weather, WEATHERS))
     for name, index, names in classes:
         if not 0 <= index < len(names):
             raise ValueError(f"{name} {index} does not exist: there are {len(names)}, {', '.join(names)}")
+    if LANDSCAPES[landscape] in NO_WEATHER and WEATHERS[weather] != "clear":
+        raise ValueError(f"{LANDSCAPES[landscape]} has no weather: it must be clear, not {WEATHERS[weather]}")
     h = Header()
     when, air = TIMES[time], WEATHERS[weather]
     h.put(KIND=landscape, SEED=int(rng.integers(2**23)), HEADING=rng.uniform(0, 2 * np.pi))
     put_light(h, rng, when, air, LANDSCAPES[landscape])
     MAKERS[landscape](h, rng, when, air)
-    if LANDSCAPES[landscape] not in OWN_SKIES:
-        put_weather(h, rng, air)
+    put_weather(h, rng, air)
     return h.floats

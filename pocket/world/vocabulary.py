@@ -53,6 +53,7 @@ LANDSCAPES = (
     "mountains", "beach", "desert", "forest", "city skyline", "meadow", "ocean", "snowy hills", "canyon", "mars",
     "village", "river", "waterfall", "park", "volcano", "underwater", "space",
 )  # fmt: skip
+NO_WEATHER = frozenset(("underwater", "space"))  # always "clear"
 TIMES = ("day", "sunset", "night", "dawn")
 WEATHERS = ("clear", "cloudy", "foggy", "rain", "snow")
 VIEWS = ("front", "side", "back", "overhead")

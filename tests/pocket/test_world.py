@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pocket.world import SCENE_FLOATS, render, sample_scene
 from pocket.world import vocabulary as v
 from pocket.world.builder import Builder, Look, apply, rotation, towards
-from pocket.world.objects import RECIPES
+from pocket.world.objects import LARGE, RECIPES, SIZES, SMALL
 from pocket.world.renderer import layout
 from pocket.world.scene import build_scene
 
@@ -34,6 +34,60 @@ def picture(labels: np.ndarray, size: int = 64, seed: int = 0):
 def test_recipes_cover_the_vocabulary():
     assert set(RECIPES) == set(v.OBJECTS)
     assert v.WITH_FRONT <= set(v.OBJECTS) and v.ANIMATE <= set(v.OBJECTS)
+
+
+def test_sizes_cover_the_vocabulary():
+    assert set(SIZES) == set(v.OBJECTS) and set(SIZES.values()) == {"small", "medium", "large"}
+    assert set(SMALL) | set(LARGE) <= set(v.OBJECTS) and not set(SMALL) & set(LARGE)
+    assert (SIZES["apple"], SIZES["dog"], SIZES["castle"]) == ("small", "medium", "large")
+
+
+def built(name: str, pose: str, seed: int, pattern: int = 0):
+    b = Builder(np.random.default_rng(seed))
+    b.place(Look((0.8, 0.2, 0.1) if pattern else None, pattern))
+    return b, RECIPES[name](b, pose)
+
+
+@pytest.mark.parametrize("name", v.OBJECTS)
+def test_anything_can_be_ridden_and_stood_on(name):
+    """Every object has a place for a rider and one to stand on, near its middle and no higher than itself; animals
+    and figures also have one where they hold things, in front of them."""
+    for seed, pose in enumerate(("stand", "sit", "ride", "base")):
+        b, anchors = built(name, pose, seed)
+        top = max(p[1] + p[3] for p in b.prims)
+        for x, y, z in (anchors.top, anchors.seat):
+            assert abs(x) < 0.2 and abs(z) < 0.45 and 0.08 < y < top
+        assert 0.05 <= anchors.wide <= 0.65 and 0.2 <= anchors.radius <= 0.65
+        if name in v.ANIMATE:
+            assert anchors.lap[2] > 0.05 and 0 < anchors.lap[1] < 1
+
+
+@pytest.mark.parametrize("name", v.OBJECTS)
+def test_three_of_a_kind_and_any_two_fit_a_scene(name):
+    for seed in range(12):
+        for pose in ("stand", "sit", "ride", "base"):
+            b, _ = built(name, pose, seed, seed % 6)
+            assert len(b.prims) <= 32 and len(b.materials) <= 8
+
+
+@pytest.mark.parametrize("name", ["ball", "pizza", "donut", "apple", "mug", "pumpkin", "cake"])
+def test_round_things_are_not_cut_off(name):
+    """The sphere in which rays look for objects holds all of them: a larger one changes nothing."""
+    params = build_scene(labels_of(object=v.OBJECTS.index(name), azimuth=20, elevation=12), np.random.default_rng(1))
+    loose = params.copy()
+    loose[L["H_REACH"]] *= 3
+    assert torch.equal(render(params, 96, 96, 1).color, render(loose, 96, 96, 1).color)
+
+
+def test_dawn_is_pink_and_between_night_and_day():
+    means = {}
+    for lighting, name in enumerate(v.LIGHTINGS):
+        labels = labels_of(object=v.OBJECTS.index("castle"), ground=v.GROUNDS.index("snow"), lighting=lighting)
+        means[name] = picture(labels).color[0].float().mean((0, 1))
+    assert means["night"].mean() < 0.7 * means["dawn"].mean() < means["day"].mean()
+    red, green, blue = means["dawn"]
+    assert red > 1.05 * green and blue > 0.98 * green  # at sunset there is less blue than green
+    assert means["sunset"][2] < means["sunset"][1]
 
 
 @pytest.mark.parametrize("bad", [{"split": "test"}, {"kind": "portrait"}, {"split": "heldout", "kind": "landscape"}])

@@ -90,7 +90,13 @@ def duck(b: Builder, pose: str) -> Anchors:
         b.ellipsoid((s * 0.11, 0.025, 0.10), (0.085, 0.025, 0.12), bill)
         b.capsule((s * 0.11, 0.13, 0.02), (s * 0.11, 0.03, 0.04), 0.03, 0.03, bill)
     b.eyes(0.71 + neck, 0.335, 0.10, 0.028)
-    return Anchors((0, 0.82 + neck, 0.2), 0.36, seat=(0, 0.49, -0.10), lap=(0, 0.36, 0.46), wide=0.22)
+    return Anchors(
+        (0, 0.82 + neck, 0.2),
+        0.36,
+        seat=(0, 0.49, -0.10),
+        lap=(0, 0.36, 0.46),
+        wide=0.22,
+    )
 
 
 def cat(b: Builder, pose: str) -> Anchors:
@@ -136,7 +142,13 @@ def bear(b: Builder, pose: str) -> Anchors:
     for s in (-1, 1):
         b.ellipsoid((s * 0.15, y + 0.50, 0.03), (0.045, 0.045, 0.022), light)
     b.eyes(y + 0.41, 0.165, 0.072, 0.026)
-    return Anchors((0, y + 0.53, 0), 0.33, seat=(0, y + 0.52, 0.0), lap=(0, y - 0.02, 0.38), wide=0.18)
+    return Anchors(
+        (0, y + 0.53, 0),
+        0.33,
+        seat=(0, y + 0.52, 0.0),
+        lap=(0, y - 0.02, 0.38),
+        wide=0.18,
+    )
 
 
 def penguin(b: Builder, pose: str) -> Anchors:
@@ -177,7 +189,13 @@ def elephant(b: Builder, pose: str) -> Anchors:
         for q in (z, -z - 0.08):
             b.ellipsoid((s * 0.16, 0.03, q + 0.045), (0.09, 0.032, 0.07), nail)
     b.eyes(0.80, t + 0.155, 0.135, 0.026)
-    return Anchors((0, 0.84, -0.06), 0.5, seat=(0, 0.825, -0.06), lap=(0, 0.24, t + 0.46), wide=0.26)
+    return Anchors(
+        (0, 0.84, -0.06),
+        0.5,
+        seat=(0, 0.825, -0.06),
+        lap=(0, 0.24, t + 0.46),
+        wide=0.26,
+    )
 
 
 def turtle(b: Builder, pose: str) -> Anchors:
@@ -206,7 +224,13 @@ def turtle(b: Builder, pose: str) -> Anchors:
             size = wide * 0.24
             b.ellipsoid((r * math.sin(a), 0.165 + h, -0.04 + r * 1.12 * math.cos(a)), (size, 0.02, size), plate, (tilt, math.degrees(a), 0))  # fmt: skip
     b.eyes(0.375, wide + 0.27, 0.085, 0.024)
-    return Anchors((0, 0.16 + high, -0.04), 0.5, seat=(0, 0.14 + high, -0.04), lap=(0, 0.24, wide + 0.38), wide=0.20)
+    return Anchors(
+        (0, 0.16 + high, -0.04),
+        0.5,
+        seat=(0, 0.14 + high, -0.04),
+        lap=(0, 0.24, wide + 0.38),
+        wide=0.20,
+    )
 
 
 def dog(b: Builder, pose: str) -> Anchors:
@@ -235,7 +259,7 @@ def dog(b: Builder, pose: str) -> Anchors:
     b.torus((0, 0.57, 0.205), 0.105, 0.024, band, (18, 0, 0))
     eyes(b, (0.066, 0.80, 0.365), 0.036, (0.1, 0.0, 1.0))
     return Anchors(
-        (0, 0.89, 0.23),
+        (0, 0.43 + stout, -0.03),
         0.42,
         seat=(0, 0.43 + stout - 0.02, -0.02),
         lap=(0, 0.48, 0.50),
@@ -287,7 +311,13 @@ def fish(b: Builder, pose: str) -> Anchors:
     b.lens((0, y + high * 0.93, -0.04), (0.026, 0.12, 0.22), fin, (14, 0, 0), 0.03)
     b.lens((0, y - high * 0.92, -0.12), (0.024, 0.09, 0.12), fin, (-20, 0, 0), 0.03)
     for s in (-1, 1):
-        b.lens((s * (wide + 0.045), y - 0.07, 0.09), (0.12, 0.085, 0.022), fin, (0, s * 42, s * -24), 0.02)
+        b.lens(
+            (s * (wide + 0.045), y - 0.07, 0.09),
+            (0.12, 0.085, 0.022),
+            fin,
+            (0, s * 42, s * -24),
+            0.02,
+        )
     b.group()
     if b.look.pattern == 0:  # white bands
         for z in (0.19, -0.10):
@@ -297,13 +327,23 @@ def fish(b: Builder, pose: str) -> Anchors:
     b.torus((0, y - 0.04, long + 0.045), 0.036, 0.018, mouth, (90, 0, 0))
     eyes(b, (wide * 0.68, y + 0.075, long * 0.70 + 0.06), 0.058, (0.85, 0.05, 0.5))
     return Anchors(
-        (0, y + high + 0.03, -0.02), 0.44, seat=(0, y + high - 0.02, 0.0), lap=(0, 0.16, long + 0.22), wide=wide
+        (0, y + high + 0.03, -0.02),
+        0.44,
+        seat=(0, y + high - 0.02, 0.0),
+        lap=(0, 0.16, long + 0.22),
+        wide=wide,
     )
 
 
 def butterfly(b: Builder, pose: str) -> Anchors:
     """Its body is raised, so that the wings show from the front, from behind and from above."""
-    color = natural(b, (0.97, 0.52, 0.08), (0.22, 0.45, 0.92), (0.95, 0.78, 0.16), (0.72, 0.32, 0.80))
+    color = natural(
+        b,
+        (0.97, 0.52, 0.08),
+        (0.22, 0.45, 0.92),
+        (0.95, 0.78, 0.16),
+        (0.72, 0.32, 0.80),
+    )
     wing = b.main(color)
     rim = b.material((0.08, 0.07, 0.08))
     body = b.material((0.16, 0.11, 0.10))
@@ -344,7 +384,13 @@ def butterfly(b: Builder, pose: str) -> Anchors:
         b.ball(place(s * 0.17, 0.60, 0.07), 0.026, body)
     x, y, z = place(0.045, 0.36, 0.09)
     eyes(b, (x, y, z), 0.032, (0.3, 0.2, 1.0))
-    return Anchors(place(0, 0.42, 0.0), 0.5, seat=place(0, 0.05, 0.07), lap=place(0, 0.16, 0.22), wide=0.08)
+    return Anchors(
+        place(0, 0.42, 0.0),
+        0.5,
+        seat=place(0, 0.05, 0.07),
+        lap=place(0, 0.16, 0.22),
+        wide=0.08,
+    )
 
 
 def dinosaur(b: Builder, pose: str) -> Anchors:
@@ -376,10 +422,19 @@ def dinosaur(b: Builder, pose: str) -> Anchors:
             )
             b.ellipsoid((s * 0.20, 0.05, z + 0.42), (0.075, 0.05, 0.11), skin, k=0.03)
         else:
-            b.limb([(x, hips + 0.02, z), (x, 0.22, z + 0.08), (x, 0.06, z - 0.02)], (0.13, 0.085, 0.06), skin, 0.04)
+            b.limb(
+                [(x, hips + 0.02, z), (x, 0.22, z + 0.08), (x, 0.06, z - 0.02)],
+                (0.13, 0.085, 0.06),
+                skin,
+                0.04,
+            )
             b.ellipsoid((x, 0.045, z + 0.05), (0.08, 0.05, 0.13), skin, k=0.03)
         b.limb(
-            [(s * 0.13, hips + 0.30, z + 0.16), (s * 0.16, hips + 0.22, z + 0.28), (s * 0.13, hips + 0.25, z + 0.34)],
+            [
+                (s * 0.13, hips + 0.30, z + 0.16),
+                (s * 0.16, hips + 0.22, z + 0.28),
+                (s * 0.13, hips + 0.25, z + 0.34),
+            ],
             (0.042, 0.034, 0.028),
             skin,
             0.02,
@@ -400,7 +455,11 @@ def dinosaur(b: Builder, pose: str) -> Anchors:
         b.cone((x, hips + 0.475, z + 0.515), 0.004, 0.016, 0.026, tooth, 0.003)
     eyes(b, (0.105, hips + 0.645, z + 0.29), 0.05, (0.3, 0.05, 0.95))
     return Anchors(
-        (0, hips + 0.69, z + 0.2), 0.5, seat=(0, hips + 0.24, z - 0.15), lap=(0, hips + 0.2, z + 0.48), wide=0.17
+        (0, hips + 0.69, z + 0.2),
+        0.5,
+        seat=(0, hips + 0.24, z - 0.15),
+        lap=(0, hips + 0.2, z + 0.48),
+        wide=0.17,
     )
 
 
@@ -418,7 +477,13 @@ def cow(b: Builder, pose: str) -> Anchors:
     b.capsule((0, y + 0.06, z + 0.08), (0, y + 0.20, z + 0.22), 0.135, 0.115, coat, 0.06)
     b.ellipsoid((0, y + 0.26, z + 0.27), (0.125, 0.145, 0.15), coat, (20, 0, 0), 0.05)
     for s in (-1, 1):
-        b.ellipsoid((s * 0.19, y + 0.29, z + 0.22), (0.10, 0.045, 0.035), coat, (0, s * 15, s * -14), 0.02)
+        b.ellipsoid(
+            (s * 0.19, y + 0.29, z + 0.22),
+            (0.10, 0.045, 0.035),
+            coat,
+            (0, s * 15, s * -14),
+            0.02,
+        )
     b.limb(
         [(0, rump[1] + 0.10, rump[2] - stout + 0.01), (0, rump[1] - 0.08, rump[2] - stout - 0.07)],
         (0.025, 0.02),
@@ -430,7 +495,11 @@ def cow(b: Builder, pose: str) -> Anchors:
     b.group()
     for s in (-1, 1):
         b.limb(
-            [(s * 0.09, y + 0.38, z + 0.22), (s * 0.15, y + 0.43, z + 0.22), (s * 0.155, y + 0.51, z + 0.23)],
+            [
+                (s * 0.09, y + 0.38, z + 0.22),
+                (s * 0.15, y + 0.43, z + 0.22),
+                (s * 0.155, y + 0.51, z + 0.23),
+            ],
             (0.034, 0.028, 0.01),
             horn,
             0.02,
@@ -443,11 +512,23 @@ def cow(b: Builder, pose: str) -> Anchors:
         f = stout + 0.01
         b.group()
         b.ellipsoid((f * 0.62, (y + rump[1]) / 2 + 0.08, rump[2] + 0.22), (0.10, 0.13, 0.15), shade)
-        b.ellipsoid((-f * 0.62, (y + rump[1]) / 2 + 0.05, rump[2] + 0.30), (0.10, 0.15, 0.12), shade)
+        b.ellipsoid(
+            (
+                -f * 0.62,
+                (y + rump[1]) / 2 + 0.05,
+                rump[2] + 0.30,
+            ),
+            (0.10, 0.15, 0.12),
+            shade,
+        )
         b.ellipsoid((-f * 0.30, rump[1] + f * 0.55, rump[2] - 0.06), (0.13, 0.11, 0.12), shade)
     eyes(b, (0.095, y + 0.32, z + 0.375), 0.034, (0.5, 0.0, 0.85))
     return Anchors(
-        (0, y + 0.40, z + 0.25), 0.5, seat=(0, y + stout - 0.02, z - 0.6 * long), lap=(0, y, z + 0.40), wide=stout
+        (0, y + stout, z - 0.55 * long),
+        0.5,
+        seat=(0, y + stout - 0.02, z - 0.6 * long),
+        lap=(0, y, z + 0.40),
+        wide=stout,
     )
 
 
@@ -463,17 +544,36 @@ def pig(b: Builder, pose: str) -> Anchors:
     rump = four_legs(b, pose, skin, hoof, (y, z), 0.34, stout, 0.06, 0.135)
     b.ellipsoid((0, y + 0.13, z + 0.26), (0.195, 0.18, 0.18), skin, k=0.06)
     b.cylinder((0, y + 0.10, z + 0.42), 0.095, 0.07, snout, 0.03, (90, 0, 0), 0.03)
-    coil = [(0, rump[1] + 0.10, rump[2] - stout + 0.0), (0.05, rump[1] + 0.15, rump[2] - stout - 0.06)]
-    coil += [(-0.03, rump[1] + 0.20, rump[2] - stout - 0.07), (0.03, rump[1] + 0.25, rump[2] - stout - 0.05)]
+    coil = [
+        (0, rump[1] + 0.10, rump[2] - stout + 0.0),
+        (0.05, rump[1] + 0.15, rump[2] - stout - 0.06),
+    ]
+    coil += [
+        (-0.03, rump[1] + 0.20, rump[2] - stout - 0.07),
+        (0.03, rump[1] + 0.25, rump[2] - stout - 0.05),
+    ]
     b.limb(coil, (0.026, 0.024, 0.021, 0.015), skin, 0.01)
     b.group()
     for s in (-1, 1):
-        b.cone((s * 0.135, y + 0.32, z + 0.25), 0.085, 0.01, 0.085, snout, 0.008, (38, 0, s * -16), 0.02)
+        b.cone(
+            (s * 0.135, y + 0.32, z + 0.25),
+            0.085,
+            0.01,
+            0.085,
+            snout,
+            0.008,
+            (38, 0, s * -16),
+            0.02,
+        )
         b.ellipsoid((s * 0.036, y + 0.105, z + 0.492), (0.02, 0.03, 0.012), dark)
     b.group()
     eyes(b, (0.088, y + 0.20, z + 0.405), 0.034, (0.15, 0.0, 1.0))
     return Anchors(
-        (0, y + 0.33, z + 0.2), 0.45, seat=(0, y + stout - 0.02, z - 0.2), lap=(0, y - 0.15, z + 0.56), wide=stout
+        (0, y + stout, z - 0.16),
+        0.45,
+        seat=(0, y + stout - 0.02, z - 0.2),
+        lap=(0, y - 0.15, z + 0.56),
+        wide=stout,
     )
 
 
@@ -531,4 +631,4 @@ def frog(b: Builder, pose: str) -> Anchors:
     b.limb(smile, (0.012, 0.014, 0.014, 0.014, 0.012), mouth, 0.01)
     b.group()
     eyes(b, (0.178, 0.60, 0.235), 0.078, (0.3, 0.05, 0.9))
-    return Anchors((0, 0.60, 0.12), 0.45, seat=(0, 0.48, -0.10), lap=(0, 0.30, 0.56), wide=wide)
+    return Anchors((0, 0.50, -0.05), 0.45, seat=(0, 0.48, -0.10), lap=(0, 0.30, 0.56), wide=wide)

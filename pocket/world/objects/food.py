@@ -31,7 +31,12 @@ def hamburger(b: Builder, pose: str) -> Anchors:
         x, z = r * math.cos(turn), r * math.sin(turn)
         h = dome * math.sqrt(max(1 - (r / wide) ** 2, 0.05))
         b.ellipsoid((x, base + h, z), (0.035, 0.02, 0.024), seed, (0, turn * 57, 0))
-    return Anchors((0, base + dome - 0.02, 0), wide, seat=(0, base + dome - 0.03, 0), wide=0.8 * wide)
+    return Anchors(
+        (0, base + dome - 0.02, 0),
+        wide,
+        seat=(0, base + dome - 0.03, 0),
+        wide=0.8 * wide,
+    )
 
 
 def pancakes(b: Builder, pose: str) -> Anchors:
@@ -100,7 +105,12 @@ def pumpkin(b: Builder, pose: str) -> Anchors:
     b.limb([(0, top - 0.08, 0), (0, top + 0.06, 0), (b.vary(-0.08, 0.08), top + 0.15, b.vary(-0.08, 0.08))], (0.06, 0.042, 0.045), stem, 0.02)  # fmt: skip
     if b.rng.random() < 0.6:
         b.ellipsoid((0.15, top + 0.0, 0.04), (0.13, 0.014, 0.08), b.material((0.28, 0.52, 0.18)), (0, b.vary(0, 360), -14))  # fmt: skip
-    return Anchors((0, 2 * high - 0.08 * high, 0), wide, seat=(0, 2 * high - 0.08 * high, 0), wide=0.8 * wide)
+    return Anchors(
+        (0, 2 * high - 0.08 * high, 0),
+        wide,
+        seat=(0, 2 * high - 0.08 * high, 0),
+        wide=0.8 * wide,
+    )
 
 
 def mushroom(b: Builder, pose: str) -> Anchors:
@@ -121,7 +131,12 @@ def mushroom(b: Builder, pose: str) -> Anchors:
             n = (r * math.cos(a) / wide**2, h / high**2, r * math.sin(a) / wide**2)
             tilt = math.degrees(math.atan2(math.hypot(n[0], n[2]), n[1]))
             b.ellipsoid((r * math.cos(a), tall + h, r * math.sin(a)), (size, 0.022, size), spot, (tilt, 90 - math.degrees(a), 0))  # fmt: skip
-    return Anchors((0, tall + high - 0.01, 0), wide, seat=(0, tall + high - 0.02, 0), wide=0.7 * wide)
+    return Anchors(
+        (0, tall + high - 0.01, 0),
+        wide,
+        seat=(0, tall + high - 0.02, 0),
+        wide=0.7 * wide,
+    )
 
 
 def teapot(b: Builder, pose: str) -> Anchors:
@@ -157,7 +172,13 @@ def apple(b: Builder, pose: str) -> Anchors:
     wide = b.vary(0.92, 1.08)
     lean = b.vary(-0.06, 0.06)
     b.capsule((0, 0.28, 0), (0, 0.42, 0), 0.285 * wide, 0.39 * wide, skin)
-    b.ribbed((0, 0.46, 0), (0.385 * wide, 0.31, 0.385 * wide), 0, skin, 0.06)  # no ribs: only a dent
+    b.ribbed(
+        (0, 0.46, 0),
+        (0.385 * wide, 0.31, 0.385 * wide),
+        0,
+        skin,
+        0.06,
+    )  # no ribs: only a dent
     b.ellipsoid((0, 0.86, 0), (0.24, 0.15, 0.24), skin, carve=True)
     b.group()
     b.limb([(0, 0.64, 0), (0.01, 0.80, 0), (lean, 0.92, 0.02)], (0.022, 0.022, 0.032), stem, 0.01)
@@ -196,7 +217,14 @@ def donut(b: Builder, pose: str) -> Anchors:
     color = natural(b, (0.96, 0.55, 0.72), (0.36, 0.19, 0.10), (0.96, 0.93, 0.88))
     icing = b.main(color, shine=0.4, gloss=40)
     dough = b.material(b.jitter((0.80, 0.54, 0.27)))
-    sprinkles = [b.material(c) for c in ((0.98, 0.86, 0.20), (0.25, 0.70, 0.95), (0.97, 0.97, 0.95))]
+    sprinkles = [
+        b.material(c)
+        for c in (
+            (0.98, 0.86, 0.20),
+            (0.25, 0.70, 0.95),
+            (0.97, 0.97, 0.95),
+        )
+    ]
     small = b.vary(0.155, 0.175)
     big = 0.31
     upright = pose == "stand" and b.rng.random() < 0.4  # on its edge, leaning back
@@ -207,11 +235,29 @@ def donut(b: Builder, pose: str) -> Anchors:
         q = apply(turn, p)
         return (q[0], q[1] + rise, q[2])
 
-    b.add("TORUS", place((0, 0, 0)), (big, small), dough, turn, 0.0, big + small, (big + small, small, big + small))
+    b.add(
+        "TORUS",
+        place((0, 0, 0)),
+        (big, small),
+        dough,
+        turn,
+        0.0,
+        big + small,
+        (big + small, small, big + small),
+    )
     lift = 0.055 * small / 0.16
     thick = 0.93 * small
     b.group()
-    b.add("TORUS", place((0, lift, 0)), (big, thick), icing, turn, 0.0, big + thick, (big + thick, thick, big + thick))
+    b.add(
+        "TORUS",
+        place((0, lift, 0)),
+        (big, thick),
+        icing,
+        turn,
+        0.0,
+        big + thick,
+        (big + thick, thick, big + thick),
+    )
     b.group()
     for i in range(16):
         a = 2.4 * i + b.vary(-0.2, 0.2)
@@ -222,7 +268,13 @@ def donut(b: Builder, pose: str) -> Anchors:
         d = (0.028 * math.cos(way), 0.0, 0.028 * math.sin(way))
         x = r * math.cos(a)
         z = r * math.sin(a)
-        b.capsule(place((x - d[0], y, z - d[2])), place((x + d[0], y, z + d[2])), 0.015, 0.015, sprinkles[i % 3])
+        b.capsule(
+            place((x - d[0], y, z - d[2])),
+            place((x + d[0], y, z + d[2])),
+            0.015,
+            0.015,
+            sprinkles[i % 3],
+        )
     top = 2 * (big + small) * 0.93 if upright else 2 * small
     return Anchors((0, top, 0), 0.46, seat=(0, top - 0.01, 0), wide=0.3)
 
@@ -254,17 +306,27 @@ def ice_cream(b: Builder, pose: str) -> Anchors:
     b.group()
     b.ball((0, y + 0.9 * size + 0.03, 0), 0.06, cherry)
     b.capsule(
-        (0, y + 0.9 * size + 0.08, 0), (0.05, y + 0.9 * size + 0.19, 0), 0.01, 0.01, b.material((0.30, 0.42, 0.14))
+        (0, y + 0.9 * size + 0.08, 0),
+        (0.05, y + 0.9 * size + 0.19, 0),
+        0.01,
+        0.01,
+        b.material((0.30, 0.42, 0.14)),
     )
     return Anchors((0, y + 0.9 * size + 0.07, 0), 0.3, seat=(0, y + 0.88 * size, 0), wide=0.2)
 
 
 def cupcake(b: Builder, pose: str) -> Anchors:
-    color = natural(b, (0.97, 0.62, 0.76), (0.95, 0.92, 0.85), (0.48, 0.30, 0.19), (0.60, 0.84, 0.90))
+    color = natural(
+        b,
+        (0.97, 0.62, 0.76),
+        (0.95, 0.92, 0.85),
+        (0.48, 0.30, 0.19),
+        (0.60, 0.84, 0.90),
+    )
     cream = b.main(color, shine=0.2)
     paper = natural(b, (0.20, 0.62, 0.68), (0.86, 0.24, 0.28), (0.93, 0.78, 0.24))
     cup = b.material(paper)
-    fold = b.material(tuple(0.72 * c for c in paper))
+    fold = b.material((0.72 * paper[0], 0.72 * paper[1], 0.72 * paper[2]))
     cherry = b.material((0.82, 0.07, 0.12), shine=0.8, gloss=50)
     wide = b.vary(0.94, 1.08)
     b.cone((0, 0.20, 0), 0.24 * wide, 0.34 * wide, 0.20, cup, 0.015)

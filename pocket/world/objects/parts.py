@@ -20,7 +20,13 @@ def legs(b: Builder, pose: str, suit: int, boot: int, apart: float, r: float, hi
     return hips
 
 
-def eyes(b: Builder, at: Vec, radius: float, facing: Vec = (0.0, 0.0, 1.0), iris: RGB = BLACK) -> None:
+def eyes(
+    b: Builder,
+    at: Vec,
+    radius: float,
+    facing: Vec = (0.0, 0.0, 1.0),
+    iris: RGB = BLACK,
+) -> None:
     """A pair of white eyes with dark pupils: `at` is the one on +x, `facing` where that one looks."""
     white = b.material((0.97, 0.97, 0.95), shine=0.5, gloss=60)
     pupil = b.material(iris, shine=0.8, gloss=60)
@@ -68,7 +74,12 @@ def four_legs(
         else:
             knee = (x, 0.5 * y, z - long - 0.035)
             foot = (x, 0.05, z - long + 0.01)
-            b.limb([(x, y - 0.06, z - long + 0.02), knee, foot], (1.6 * slim, slim, 0.85 * slim), coat, 0.04)
+            b.limb(
+                [(x, y - 0.06, z - long + 0.02), knee, foot],
+                (1.6 * slim, slim, 0.85 * slim),
+                coat,
+                0.04,
+            )
             feet.append(foot)
         for x, y0, z0 in feet:
             size = (1.15 * slim, 0.045, 1.5 * slim)

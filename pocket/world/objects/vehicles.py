@@ -115,7 +115,14 @@ def wheels(b: Builder, places: Sequence[tuple[float, float]], radius: float, hal
     for x, z in places:
         for s in (-1, 1):
             b.cylinder((s * x, radius, z), radius, half, rubber, 0.6 * half, (0, 0, 90))
-            b.cylinder((s * (x + 0.6 * half), radius, z), 0.55 * radius, 0.45 * half, chrome, 0.2 * half, (0, 0, 90))
+            b.cylinder(
+                (s * (x + 0.6 * half), radius, z),
+                0.55 * radius,
+                0.45 * half,
+                chrome,
+                0.2 * half,
+                (0, 0, 90),
+            )
 
 
 def truck(b: Builder, pose: str) -> Anchors:
@@ -166,7 +173,13 @@ def bicycle(b: Builder, pose: str) -> Anchors:
         for i in range(3):
             a = math.radians(60 * i + 20)
             d = (0.0, r * math.sin(a), r * math.cos(a))
-            b.capsule((0, r + 0.02 - d[1], z - d[2]), (0, r + 0.02 + d[1], z + d[2]), 0.0075, 0.0075, steel)
+            b.capsule(
+                (0, r + 0.02 - d[1], z - d[2]),
+                (0, r + 0.02 + d[1], z + d[2]),
+                0.0075,
+                0.0075,
+                steel,
+            )
         b.cylinder((0, r + 0.02, z), 0.03, 0.05, steel, 0.01, (0, 0, 90))
         b.group()
     hub = r + 0.02
@@ -185,9 +198,20 @@ def bicycle(b: Builder, pose: str) -> Anchors:
     b.capsule(saddle, (0, 0.65, -0.175), 0.018, 0.018, steel)
     b.capsule((0, 0.69, 0.22), (0, 0.72, 0.235), 0.02, 0.02, steel)
     for s in (-1, 1):
-        b.limb([(0, 0.72, 0.235), (s * 0.13, 0.74, 0.235), (s * 0.20, 0.745, 0.15)], (0.016, 0.016, 0.016), steel, 0.01)
+        b.limb(
+            [(0, 0.72, 0.235), (s * 0.13, 0.74, 0.235), (s * 0.20, 0.745, 0.15)],
+            (0.016, 0.016, 0.016),
+            steel,
+            0.01,
+        )
         b.capsule((s * 0.20, 0.745, 0.16), (s * 0.21, 0.742, 0.06), 0.025, 0.025, rubber)
-        b.capsule((s * 0.04, 0.24 + s * 0.11, -0.02), (s * 0.13, 0.24 + s * 0.11, -0.02), 0.022, 0.022, rubber)
+        b.capsule(
+            (s * 0.04, 0.24 + s * 0.11, -0.02),
+            (s * 0.13, 0.24 + s * 0.11, -0.02),
+            0.022,
+            0.022,
+            rubber,
+        )
     b.capsule((0.04, 0.35, -0.02), (-0.04, 0.13, -0.02), 0.015, 0.015, steel)
     b.group()
     b.capsule((0, 0.675, -0.10), (0, 0.685, -0.24), 0.035, 0.075, leather)

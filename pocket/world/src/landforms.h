@@ -268,7 +268,8 @@ HD float height(const float *s, float x, float z, bool fine) {
       float off = off_fall(s, x, z, r), fall = smoothstepf(2.2f * s[L_BREADTH], 0.9f * s[L_BREADTH], off);
       float edge = s[L_DISTANCE] + (1.0f - fall) * (s[L_FAR] - s[L_NEAR]) * (around(x, z, r, 3.0f, seed + 70) - 0.55f);
       float pool = mixf(0.62f, 0.98f, fall) * edge * (0.86f + 0.2f * around(x, z, r, 5.0f, seed + 71));
-      float bank = 2.2f * smoothstepf(pool - 1.0f, pool + 7.0f, r) - 1.6f * (1.0f - smoothstepf(pool - 5.0f, pool + 1.0f, r));
+      float bank = 2.2f * smoothstepf(pool - 1.0f, pool + 7.0f, r) - 1.6f *
+          (1.0f - smoothstepf(pool - 5.0f, pool + 1.0f, r));
       float rough = rolling(x * k * 9.0f, z * k * 9.0f, fine ? 3 : 2, 0.5f, seed + 72) - 0.5f;
       float wall = smoothstepf(edge, edge + 5.0f, r + 3.2f * (1.0f - fall) * rough);
       float lip = relief * (0.8f + (1.0f - 0.75f * fall) * 0.55f * (rolling(x * k, z * k, 3, 0.5f, seed) - 0.45f));

@@ -6,7 +6,8 @@
 
 #ifdef __CUDACC__
 #define HD __host__ __device__ inline
-#define RARE __host__ __device__ __noinline__ inline  // what few scenes call: it must not take registers from the others
+// What few scenes call: it must not take registers from the others.
+#define RARE __host__ __device__ __noinline__ inline
 #else
 #define HD inline
 #define RARE inline

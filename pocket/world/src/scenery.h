@@ -234,7 +234,8 @@ HD void cut(Span &span, float n_dot_o, float n_dot_d, float c, int face) {  // k
 
 // A house with a gable roof, its ridge along its longer side, and a chimney; or a church tower with a pointed roof.
 // `h` are its five numbers.
-RARE bool cottage(const float *s, const Path &p, float x, float z, float ground, float size, const float *h, uint32_t id,
+RARE bool cottage(const float *s, const Path &p, float x, float z, float ground, float size,
+    const float *h, uint32_t id,
                 Surface &out) {
   float q = 1.5f * (h[1] - 0.5f), cosine = (1.0f - q * q) / (1.0f + q * q), sine = 2.0f * q / (1.0f + q * q);
   float dist = sqrtf(x * x + z * z), fx = x / dist, fz = z / dist;
@@ -339,7 +340,8 @@ HD bool bench(float u, float v, Look &out) {
   bool leg = v < 0.46f && x > 0.80f && x < 0.90f, slat = (v > 0.42f && v < 0.54f) ||
               (v > 0.60f && v < 1.0f && fract((v - 0.60f) / 0.1334f) < 0.74f);
   if (!leg && !slat) return false;
-  out = {leg ? v3(0.05f, 0.05f, 0.05f) : v3(0.34f, 0.17f, 0.07f) * (0.8f + 0.3f * v), v3(0.0f, v < 0.54f ? 0.8f : 0.35f, 0.7f)};
+  out = {leg ? v3(0.05f, 0.05f, 0.05f) : v3(0.34f, 0.17f, 0.07f) * (0.8f + 0.3f * v),
+      v3(0.0f, v < 0.54f ? 0.8f : 0.35f, 0.7f)};
   return true;
 }
 HD bool fountain(float u, float v, Look &out) {
@@ -491,7 +493,8 @@ HD Surface scenery(const float *s, const Path &p, float t0, float t1, bool mirro
         if (off_course(s, x, z) < 7.0f) continue;  // the road stays open
         h[4] = fract(h[4] * 29.0f);
         Surface found;
-        if (cottage(s, p, x, z, height(s, x, z, false), 7.0f * (0.85f + 0.3f * h[0]), h, seed + i * 16 + k * 4096, found) &&
+        if (cottage(s, p, x, z, height(s, x, z, false), 7.0f * (0.85f + 0.3f * h[0]), h, seed + i * 16 +
+            k * 4096, found) &&
             found.t < t1 && (out.t < 0.0f || found.t < out.t))
           out = found;
         continue;
@@ -544,7 +547,8 @@ HD Surface scenery(const float *s, const Path &p, float t0, float t1, bool mirro
         default:
           hit = h[4] < s[L_MIXTURE]
                     ? conifer(s, v3(s + (kind == LAND_VILLAGE ? L_ACCENT : L_THING_A)), u, v, h, look)
-                    : broadleaf(s, v3(s + (kind == LAND_CITY ? L_GROUND_A : kind == LAND_VILLAGE ? L_ACCENT : L_THING_B)),
+                    : broadleaf(s, v3(s + (kind == LAND_CITY ? L_GROUND_A :
+                        kind == LAND_VILLAGE ? L_ACCENT : L_THING_B)),
                                 u, v, h, look);
       }
       if (!hit) continue;
@@ -555,7 +559,8 @@ HD Surface scenery(const float *s, const Path &p, float t0, float t1, bool mirro
       out.color = look.color * (0.55f + 0.45f * saturate(2.5f * v));  // darker at the foot, as if in its own shade
       if (s[L_WHITE] > 0.0f) {
         float lump = soft_noise(9.0f * u + 40.0f * h[1], 9.0f * v + 40.0f * h[3], 17u);
-        out.color = mix(out.color, v3(0.80f, 0.84f, 0.90f), s[L_WHITE] * smoothstepf(0.35f, 0.75f, look.normal.y + 0.5f * lump));
+        out.color = mix(out.color, v3(0.80f, 0.84f, 0.90f), s[L_WHITE] *
+            smoothstepf(0.35f, 0.75f, look.normal.y + 0.5f * lump));
       }
     }
   }
