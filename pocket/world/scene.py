@@ -25,11 +25,11 @@ COLOR_RGB: dict[str, RGB] = {
 }  # fmt: skip
 # Things keep a little of their size beside and upon each other, though all are built about one unit tall.
 SIZE_RANK = ("small", "medium", "large")
-SIZE_STEP = 1.13
+SIZE_STEP = 1.08
 SIZE_FACTOR = (0.66, 1.45)  # of one of a pair that is said to be small or big
 HELD_FACTOR = (0.82, 1.22)
 WITH_LEGS = ("astronaut", "robot", "bear")  # that hang down at both sides of what they ride
-LEG_SPREAD = 0.22  # half the width between the legs of a rider, as built
+LEG_SPREAD = 0.25  # half the width between the legs of a rider, as built
 LEAST_SHARE = 0.33
 # The share of the frame that an object fills, by its size: small, big, not said.
 FILL = ((0.28, 0.36), (0.87, 0.93), (0.52, 0.78))
@@ -177,14 +177,14 @@ def _build_upon(b: Builder, labels: np.ndarray, relation: str) -> None:
     name, other = v.OBJECTS[labels["object"]], v.OBJECTS[labels["object2"]]
     b.place(_look(b, labels, "2"), 1)
     below = RECIPES[other](b, "stand" if other in v.ANIMATE else "base")
-    ratio = _ratio(b, labels, 0.74)
     riding = relation == "riding"
+    ratio = _ratio(b, labels, 0.80 if riding else 0.74)
     pose = _pose(b, labels)
     x, y, z = (riding and below.seat) or below.top
     if riding:
         turn, pose = rotation(0, b.vary(-4, 4), 0), "sit"
         astride = below.wide / LEG_SPREAD  # the ratio at which the legs just hang down at both sides
-        if name in WITH_LEGS and astride < 1.25 * ratio:
+        if name in WITH_LEGS and astride < 1.3 * ratio:
             pose, ratio = "ride", max(ratio, astride)
     else:
         turn = rotation(0, 0 if other in WITH_BACK else b.vary(-30, 30), 0)

@@ -32,8 +32,8 @@ HOLDABLE = frozenset(
 ) | {"ice cream"}
 # The poses of those that do not know both; what has no legs knows none.
 POSES_OF: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("squirrel", "bunny", "cat", "frog", "owl"), ("sitting",)),
-    **dict.fromkeys(("snowman", "duck", "penguin", "elephant", "turtle", "horse", "bird"), ("standing",)),
+    **dict.fromkeys(("squirrel", "bunny", "cat", "frog"), ("sitting",)),
+    **dict.fromkeys(("snowman", "duck", "penguin", "elephant", "turtle", "horse", "bird", "owl"), ("standing",)),
     **dict.fromkeys(("fish", "butterfly"), ()),
 }
 COLORS = (
