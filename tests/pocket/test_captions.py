@@ -73,6 +73,16 @@ PROMPTS = {
     "a cartoon drawing of a penguin on snow": {"style": "cartoon", "object": "penguin", "ground": "snow"},
     "a birthday cake on a wooden table": {"object": "cake", "ground": "wooden table"},
     "a bunny on grass at night": {"object": "bunny", "ground": "grass", "lighting": "night"},
+    "a purple robot": {"object": "robot", "color": "purple"},
+    "a gray squirrel reading a book in the snow": {
+        "object": "squirrel", "color": "gray", "relation": "reading", "object2": "book", "ground": "snow",
+    },
+    "a green teapot on a checkered floor": {"object": "teapot", "color": "green", "ground": "checkered floor"},
+    "a red house on grass at sunset": {"object": "house", "color": "red", "ground": "grass", "lighting": "sunset"},
+    "a robot riding a horse on the moon": {
+        "object": "robot", "relation": "riding", "object2": "horse", "ground": "moon",
+    },
+    "a duck next to a chair": {"object": "duck", "relation": "next to", "object2": "chair"},
     # what the world's second edition adds
     "a green astronaut riding a yellow duck on snow": {
         "object": "astronaut", "color": "green", "relation": "riding", "object2": "duck", "color2": "yellow",
@@ -105,6 +115,11 @@ LANDSCAPES = {
     "a landscape on mars": {"landscape": "mars"},
     "mountains at dawn": {"landscape": "mountains", "time": "dawn"},
     "a meadow": {"landscape": "meadow"},
+    "a snowy village at night": {"landscape": "village", "weather": "snow", "time": "night"},
+    "a forest in the snow": {"landscape": "forest", "weather": "snow"},
+    "a rainy park": {"landscape": "park", "weather": "rain"},
+    "a waterfall in the morning": {"landscape": "waterfall", "time": "dawn"},
+    "outer space": {"landscape": "space"},
 }
 VIEWS = {"front": (30.0, 10.0), "side": (-90.0, 10.0), "back": (170.0, 10.0), "overhead": (0.0, 70.0)}
 

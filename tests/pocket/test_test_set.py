@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from pocket.test_set import FIRST, ask, ask_first, ask_known
+from pocket.world import vocabulary as v
 from pocket.world.captions import words
 from pocket.world.labels import is_heldout
+from pocket.world.prompts import parse
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -31,6 +33,20 @@ def test_the_stored_captions_are_in_the_words_of_the_shipped_model_that_they_wer
     assert 165 <= len(said) <= 171
     assert said <= set(words())  # and still in the language
     assert FIRST.stat().st_size < 200_000
+
+
+@pytest.mark.parametrize("split", ["all", "heldout"])
+def test_old_captions_keep_their_meaning(split):
+    """Today's grammar reads each of them as the labels that it was said to name."""
+    asked = ask_first(2000, split)
+    for record, prompt, mentions in zip(asked.scenes.labels, asked.prompts, asked.mentions, strict=True):
+        view = v.view_word(float(record["azimuth"]), float(record["elevation"]))
+        wanted = {f: view if f == "view" else v.CLASSES[f][record[f]] for f in mentions}
+        found = parse(prompt)
+        found.pop("pose", None)  # was said of either pose
+        if "view" not in mentions:
+            found.pop("view", None)
+        assert found == wanted, prompt
 
 
 def test_another_seed_gives_other_images_of_the_same_captions():
