@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, trainers
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer
 
-LENGTH = 40  # tokens a caption, start and end included; the longest caption of the grammar fits
+LENGTH = 48  # tokens a caption, start and end included; the longest caption of the grammar fits
 START, END = "<|startoftext|>", "<|endoftext|>"
 SUFFIX = "</w>"
 
