@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import FrozenInstanceError
 from fractions import Fraction
 from pathlib import Path
 
@@ -79,6 +80,12 @@ def test_other_files_are_left_out(tmp_path):
         (f"{tmp_path.name}/2.png", 2),
         (f"{tmp_path.name}/10.JPG", 10),
     ]
+
+
+def test_a_frame_stays_as_it_was_read(tmp_path):
+    [frame] = video.read_frames(fill(tmp_path, "7.png"))
+    with pytest.raises(FrozenInstanceError):
+        frame.step = 8
 
 
 def test_every_kind_of_picture_reads_as_a_person_sees_it(tmp_path):
