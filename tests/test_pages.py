@@ -82,6 +82,7 @@ def index_page(text: str, folder: Path) -> str:
     for name in ("video.mp4", "mesh.glb"):
         (run / name).touch()
     settings = dataclasses.asdict(Settings(text, negative=text))
+    settings |= {"guidance": {}, "model": "pocket", "half": False}
     (run / SETTINGS).write_text(json.dumps(settings))
     return save_index(folder).read_text(encoding="utf-8")
 
