@@ -17,9 +17,10 @@ import torch
 
 from course.errors import CourseError
 from course.models import find_model
+from task_3_DreamFusion.gridencoder import total_variation
 from task_3_DreamFusion.nerf.checkpoint import CheckpointError, latest, load, save
-from task_3_DreamFusion.nerf.provider import orbit
-from task_3_DreamFusion.nerf.renderer import Shading
+from task_3_DreamFusion.nerf.provider import ViewRange, orbit
+from task_3_DreamFusion.nerf.renderer import Rendered, Shading
 from task_3_DreamFusion.nerf.sd import StableDiffusion
 from task_3_DreamFusion.nerf.utils import (
     EMPTY,
@@ -34,6 +35,7 @@ from task_3_DreamFusion.nerf.utils import (
     TrainingError,
     regularise,
 )
+from task_3_DreamFusion.optimizer import Adan
 
 SMALL = Settings(
     "a car", iters=8, batch=2, size=8, reuse=2, rays=64, keep=5, levels=4, steps=24, cells=16, albedo=0.2, shaded=1.0,
@@ -372,6 +374,117 @@ def test_a_field_comes_to_look_like_its_targets(begin, monkeypatch):
     assert middle[0] > 0.7 and middle[1:].max() < 0.3
 
 
+def lit(trainer: Trainer) -> Rendered:
+    """A picture that is lit, with normals."""
+    cameras = trainer.views.sample(2, trainer.generator)
+    shading = Shading("lambertian", cameras.poses()[:, :3, 3])
+    return trainer.renderer(cameras, 8, 8, trainer.generator, shading)
+
+
+def test_normals_that_look_away_and_rough_normals_cost_something(begin):
+    """Both by how much each sample is seen, per ray; their weights in the picture are constants in it."""
+    trainer = begin(orientation=3.0, smoothness=7.0, bound=2.0)
+    rendered = lit(trainer)
+    terms = regularise(rendered, trainer.renderer, trainer.settings, torch.Generator().manual_seed(5), 0.5)
+    rays, seen = 2 * 8 * 8, rendered.weights.detach()
+    away = (rendered.normals * rendered.directions).sum(-1).clamp(min=0)
+    assert 0 < (away > 0).float().mean() < 1
+    torch.testing.assert_close(terms["orientation"], 3 * (seen * away**2).sum() / rays)
+    offsets = torch.randn(rendered.positions.shape, generator=torch.Generator().manual_seed(5))
+    near = (rendered.positions + 0.01 * 2.0 * offsets).clamp(-2, 2)
+    others = trainer.renderer.field.normals(near, trainer.renderer.normal_step)
+    expected = 7 * (seen * (others - rendered.normals).abs().sum(-1)).sum() / rays
+    torch.testing.assert_close(terms["smoothness"], expected)
+    gradient = torch.autograd.grad(terms["orientation"], rendered.weights, allow_unused=True)[0]
+    assert gradient is None
+
+
+def test_neighbours_in_the_grid_that_differ_cost_something(begin):
+    trainer = begin(variation=2.0)
+    rendered = lit(trainer)
+    encoder = trainer.renderer.field.encoder
+    expected = 2 * total_variation(encoder.table, encoder.layout, encoder.unit(rendered.positions))
+    terms = regularise(rendered, trainer.renderer, trainer.settings, trainer.generator, 0.5)
+    torch.testing.assert_close(terms["variation"], expected)
+    plain = begin(variation=2.0, backbone="vanilla")
+    assert "variation" not in regularise(lit(plain), plain.renderer, plain.settings, plain.generator, 0.5)
+
+
+@pytest.mark.parametrize("name", ["entropy", "sparsity", "orientation", "variation", "smoothness"])
+def test_a_weight_of_nothing_leaves_a_term_out(begin, name):
+    trainer = begin(variation=1.0)
+    rendered = lit(trainer)
+    names = ("entropy", "sparsity", "orientation", "variation", "smoothness")
+    whole = regularise(rendered, trainer.renderer, trainer.settings, trainer.generator, 0.5)
+    assert set(whole) == set(names)
+    without = dataclasses.replace(trainer.settings, **{name: 0.0})
+    assert set(regularise(rendered, trainer.renderer, without, trainer.generator, 0.5)) == set(names) - {name}
+    unlit = trainer.renderer(trainer.views.sample(2, trainer.generator), 8, 8, trainer.generator)
+    terms = regularise(unlit, trainer.renderer, trainer.settings, trainer.generator, 0.5)
+    assert set(terms) == {"entropy", "sparsity", "variation"}
+
+
+@pytest.mark.parametrize(
+    ("step", "occupancy"), [(0, 1.0), (1, None), (16, 1.0), (40, None), (48, 1.0), (63, None), (64, 0.25), (96, 0.25)]
+)
+def test_schedules_of_a_run(begin, monkeypatch, step, occupancy):
+    """Levels of the encoding fade in over fade_in; views widen over widen; the grid is renewed every 16 steps, at first
+    as a whole."""
+    trainer = begin(iters=100, fade_in=1.0, widen=0.4, space="latents")
+    calls: dict[str, list] = {"levels": [], "share": [], "occupancy": []}
+    fade_in, narrowed = trainer.renderer.field.fade_in, trainer.views.narrowed
+    monkeypatch.setattr(trainer.renderer.field, "fade_in", lambda x: calls["levels"].append(x) or fade_in(x))
+    monkeypatch.setattr(trainer.renderer, "update_occupancy", lambda _, x: calls["occupancy"].append(x))
+    monkeypatch.setattr(ViewRange, "narrowed", lambda self, x: calls["share"].append(x) or narrowed(x))
+    trainer.step = step
+    trainer.train_step()
+    assert calls["levels"] == [pytest.approx(0.4 + 0.006 * step)]
+    assert calls["share"] == [pytest.approx(min(1, 0.5 + 0.5 * step / 40))]
+    assert calls["occupancy"] == ([] if occupancy is None else [occupancy])
+    assert trainer.step == step + 1
+
+
+def test_light_comes_after_its_share_of_the_run_from_near_the_camera(begin):
+    trainer = begin(iters=100, albedo=0.3, shaded=0.7, textureless=0.25)
+    cameras = trainer.views.sample(2, trainer.generator)
+    for step in (0, 29):
+        trainer.step = step
+        assert {trainer.shading(cameras).look for _ in range(50)} == {"albedo"}
+    trainer.step = 30
+    shadings = [trainer.shading(cameras) for _ in range(2000)]
+    shares = {
+        look: sum(s.look == look for s in shadings) / len(shadings) for look in ("albedo", "lambertian", "textureless")
+    }
+    assert shares["albedo"] == pytest.approx(0.3, abs=0.03)
+    assert shares["textureless"] == pytest.approx(0.7 * 0.25, abs=0.03)
+    lights = torch.stack([s.lights for s in shadings if s.is_lit])  # (N, 2, 3)
+    assert all(s.ambient == 0.1 for s in shadings if s.is_lit)
+    eyes = cameras.poses()[:, :3, 3]
+    torch.testing.assert_close(lights.mean(0), eyes, atol=0.2, rtol=0)
+    spread = (0.8 * cameras.radius)[:, None].expand(2, 3)
+    torch.testing.assert_close(lights.std(0), spread, rtol=0.1, atol=0)
+
+
+def test_what_is_shown_while_it_trains_is_that_of_the_step(begin):
+    trainer = begin(space="latents")
+    terms = trainer.train_step()
+    assert terms["opacity"] == trainer.opacities[-1] and 0 < terms["opacity"] < 1
+    assert terms["error"] == pytest.approx(trainer.seen.error.item())
+    assert trainer.progress == 1 / trainer.settings.iters
+
+
+def test_optimizers_have_their_settings(begin):
+    adam, adan = begin(lr=0.01).optimizer, begin(lr=0.01, optimizer="adan").optimizer
+    assert isinstance(adam, torch.optim.Adam) and isinstance(adan, Adan)
+    for optimizer in (adam, adan):
+        sizes = [sum(p.numel() for p in group["params"]) for group in optimizer.param_groups]
+        assert [group["lr"] for group in optimizer.param_groups] == [0.01, 0.1] and sizes[1] > 10 * sizes[0]
+    assert (adam.defaults["betas"], adam.defaults["eps"]) == ((0.9, 0.99), 1e-15)
+    assert (adan.defaults["eps"], adan.defaults["weight_decay"]) == (1e-8, 2e-5)
+    [plain] = begin(lr=0.01, backbone="vanilla").optimizer.param_groups
+    assert plain["lr"] == 0.01
+
+
 def test_another_runs_checkpoint_is_refused(begin):
     trainer = begin()
     trainer.train_step()
@@ -590,13 +703,23 @@ def test_settings_out_of_range(wrong):
         dataclasses.replace(SMALL, **wrong)
 
 
-@pytest.mark.parametrize("name", [*WHOLE_NUMBERS, *NUMBERS])
+LIMITS = {
+    "iters": (1, 10**7), "batch": (1, 1024), "size": (1, 2048), "reuse": (1, 10**4), "rays": (1, 10**6),
+    "keep": (1, 10**5), "levels": (1, 16), "steps": (1, 10**4), "seed": (0, 2**63 - 1), "lr": (1e-8, 10),
+    "bound": (0.01, 100), "albedo": (0, 1), "shaded": (0, 1), "textureless": (0, 1), "fade_in": (0, 1), "widen": (0, 1),
+    "ema": (0, 1), "entropy": (0, 10**6), "sparsity": (0, 10**6), "orientation": (0, 10**6), "variation": (0, 10**6),
+    "smoothness": (0, 10**6),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LIMITS)
 def test_limits_are_allowed_and_what_lies_beyond_is_not(name):
-    least, most = (WHOLE_NUMBERS.get(name) or NUMBERS[name])[:2]
+    assert WHOLE_NUMBERS.keys() | NUMBERS.keys() == LIMITS.keys()
+    least, most = LIMITS[name]
     for value in (least, most):
         assert getattr(dataclasses.replace(SMALL, **{name: value}), name) == value
     beyond = [least - 1, most + 1, None, "7", True, [7], float("nan"), float("inf"), 10**40]
-    beyond += [least + 0.5] if name in WHOLE_NUMBERS else []
+    beyond += [least + 0.5] if name in WHOLE_NUMBERS else [least - 1e-9, most + 1e-3]
     for value in beyond:
         with pytest.raises(TrainingError, match=f"^{name} must be "):
             dataclasses.replace(SMALL, **{name: value})
