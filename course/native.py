@@ -34,6 +34,7 @@ from tqdm import tqdm
 from course.errors import CourseError
 
 COMPILE_LIMIT = 600.0  # seconds that one compilation may take
+LOCK_LIMIT = 660.0  # seconds to wait for a process that compiles
 VERSION_LIMIT = 60.0  # seconds that `--version` may take
 LOCK = "build.lock"  # one process at a time compiles into a folder
 CPP_FLAGS = ("-std=c++20", "-fPIC", "-shared", "-pthread")
@@ -265,10 +266,8 @@ def _checksum_file(library: Path) -> Path:
 
 
 def _can_write(folder: Path) -> bool:
-    try:
+    with contextlib.suppress(OSError):  # then it is not there, and is not private
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-    except OSError:
-        return False
     return is_private(folder) and os.access(folder, os.W_OK | os.X_OK)
 
 
@@ -314,8 +313,6 @@ def _lock(folder: Path, message: str) -> Iterator[None]:
     lock = FileLock(folder / LOCK, fallback_to_soft=False)
     is_held = _acquire(lock, message)
     try:
-        if is_held:
-            _remove_partial(folder)
         yield
     finally:
         if is_held:
@@ -329,11 +326,9 @@ def _acquire(lock: FileLock, message: str) -> bool:
             lock.acquire(timeout=1)
         except Timeout:
             print(message, file=sys.stderr)
-            lock.acquire(timeout=COMPILE_LIMIT + 60)
+            lock.acquire(timeout=LOCK_LIMIT)
     except Timeout as error:
-        raise NativeError(
-            f"another process has held {lock.lock_file} for {COMPILE_LIMIT + 60:g} seconds: end it"
-        ) from error
+        raise NativeError(f"another process has held {lock.lock_file} for {LOCK_LIMIT:g} seconds: end it") from error
     except (OSError, NotImplementedError):
         return False
     return True
@@ -341,21 +336,17 @@ def _acquire(lock: FileLock, message: str) -> bool:
 
 def _clear(folder: Path) -> None:
     """Remove what killed processes left in a folder, unless a process is compiling into it."""
-    if not any(folder.glob("*.partial-*")) and not (folder / LOCK).exists():
+    partial = list(folder.glob("*.partial-*"))
+    if not partial and not (folder / LOCK).exists():
         return
     lock = FileLock(folder / LOCK, fallback_to_soft=False)
     try:
         lock.acquire(timeout=0)
     except (Timeout, OSError, NotImplementedError):
         return
-    _remove_partial(folder)
-    _release(lock)
-
-
-def _remove_partial(folder: Path) -> None:
-    """Remove partial builds: under the lock, they are of processes that were killed."""
-    for path in folder.glob("*.partial-*"):
+    for path in partial:
         shutil.rmtree(path, ignore_errors=True)
+    _release(lock)
 
 
 def _release(lock: FileLock) -> None:

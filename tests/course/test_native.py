@@ -1,5 +1,6 @@
 """Native builds: every state of a machine or folder ends in a library that runs or in one error."""
 
+import errno
 import os
 import shutil
 import signal
@@ -481,8 +482,10 @@ def test_no_compiler_outlives_a_killed_run(build, source, folder, tmp_path, end,
 
 
 @pytest.mark.parametrize("left", ["partial", "lock", "both", "of another library", "nothing"])
-def test_what_a_killed_run_left_goes_even_where_the_library_is_there(build, folder, left):
+def test_what_a_killed_run_left_goes_even_where_the_library_is_there(build, folder, left, monkeypatch):
     library = build()
+    if left == "nothing":  # and nothing is locked
+        monkeypatch.setattr(FileLock, "acquire", lambda *_, **__: pytest.fail("a lock"))
     partial = folder / f"{'other' if 'other' in left else library.stem}.partial-abc"
     if left not in ("lock", "nothing"):
         partial.mkdir()
@@ -535,20 +538,27 @@ def test_waits_for_another_process_that_builds(build, source, folder, tmp_path, 
 
 
 def test_a_lock_that_never_opens(build, folder, monkeypatch):
+    waits: list[float] = []
+
     def acquire(self, timeout=None):
+        waits.append(timeout)
         raise Timeout(str(self.lock_file))
 
     monkeypatch.setattr(FileLock, "acquire", acquire)
     with pytest.raises(NativeError, match=r"another process has held .*build.lock for 660 seconds"):
         build()
+    assert waits == [1, 660] and native.LOCK_LIMIT > native.COMPILE_LIMIT
 
 
-@pytest.mark.parametrize("error", [NotImplementedError("no flock"), OSError(38, "no flock")])
+@pytest.mark.parametrize(
+    "error",
+    [NotImplementedError("no flock"), OSError(errno.ENOSYS, "none"), OSError(errno.ENOLCK, "none")],
+)
 def test_a_file_system_without_locks(build, folder, monkeypatch, error):
-    def acquire(self, timeout=None):
+    def flock(fd: int, operation: int) -> None:
         raise error
 
-    monkeypatch.setattr(FileLock, "acquire", acquire)
+    monkeypatch.setattr("fcntl.flock", flock)
     (folder / "other.partial-abc").mkdir(parents=True)  # maybe of a process that is at work
     folder.chmod(0o755)
     for _ in range(2):
