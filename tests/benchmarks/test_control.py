@@ -113,12 +113,12 @@ def test_options_that_cannot_be_are_refused(options, said, monkeypatch, capsys):
     assert f"argument {said}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("module", ["task1", "task2", "task3", "fast", "kernels", "control"])
+@pytest.mark.parametrize("module", ["task1", "task2", "task3", "fast", "kernels", "control", "training"])
 @pytest.mark.parametrize("group", ["", "nothing", "--pictures=x", "--device=tpu"])
 def test_groups_and_options_that_are_none_are_refused(module, group, capsys):
     with pytest.raises(SystemExit, match="2"):
         importlib.import_module(f"benchmarks.{module}").main([group])
-    assert re.search("error: (no group|unrecognized arguments|argument )", capsys.readouterr().err)
+    assert re.search("error: (no group|no variant|unrecognized arguments|argument )", capsys.readouterr().err)
 
 
 def test_missing_parts_are_named(tmp_path, capsys):

@@ -48,3 +48,23 @@ def test_an_unknown_variant_is_refused(capsys):
     with pytest.raises(SystemExit):
         training.main(["adamx"])
     assert "no variant adamx: choose from adamw-5e-4, adamw," in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--samples", "0"], "argument --samples: must be a whole number of at least 1, got '0'"),
+        (["--samples", "-8"], "argument --samples: must be"),
+        (["--images", "1"], "argument --images: must be a whole number from 2 to 1,000,000, got '1'"),
+        (["--images", "nan"], "argument --images: must be"),
+        (["--work", ""], "argument --work: must name a folder"),
+        (["--out", __file__], "argument --out: must name a folder"),
+        (["--work", "nowhere"], "no latents in nowhere: run `python -m pocket.train latents`"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(training, "Bench", lambda *_: pytest.fail("began"))
+    with pytest.raises(SystemExit, match="2"):
+        training.main(["adamw", *options])
+    assert said in capsys.readouterr().err
