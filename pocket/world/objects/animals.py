@@ -3,7 +3,7 @@
 import math
 
 from pocket.world.builder import BLACK, DARK, Anchors, Builder, Vec, apply, rotation
-from pocket.world.objects.parts import eyes, four_legs, legs, natural
+from pocket.world.objects.parts import eye_whites, eyes, four_legs, legs, natural
 
 
 def squirrel(b: Builder, pose: str) -> Anchors:
@@ -26,6 +26,10 @@ def squirrel(b: Builder, pose: str) -> Anchors:
     b.ellipsoid((0, 0.34, 0.10), (0.12 * plump, 0.20, 0.115 * plump), belly)
     b.ball((0, 0.705, 0.275), 0.028, dark)
     b.eyes(0.77, 0.165, 0.09, 0.034)
+    eye_whites(b, 0.77, 0.165, 0.09, 0.034)
+    b.ellipsoid((0, 0.672, 0.215), (0.078, 0.056, 0.07), belly)
+    for s in (-1, 1):
+        b.cone((s * 0.10, 0.885, 0.075), 0.032, 0.006, 0.055, belly, 0.005, (0, 0, -s * 12))
     return Anchors((0, 0.95, 0), 0.34, seat=(0, 0.84, 0.05), lap=(0, 0.44, 0.34), wide=0.15)
 
 
@@ -70,6 +74,11 @@ def horse(b: Builder, pose: str) -> Anchors:
     b.limb([(0, 1.09, z + 0.17), (0, 0.98, z + 0.05), (0, 0.78, z - 0.09)], (0.05, 0.065, 0.05), mane, 0.04)
     b.limb([(0, 0.68, -z - 0.17), (0, 0.55, -z - 0.30), (0, 0.24, -z - 0.30)], (0.05, 0.07, 0.035), mane, 0.04)
     b.eyes(1.01, z + 0.27, 0.082, 0.024)
+    eye_whites(b, 1.01, z + 0.27, 0.082, 0.024)
+    muzzle = b.main((0.50, 0.28, 0.14), tint=0.4)
+    b.ellipsoid((0, 0.875, z + 0.455), (0.07, 0.064, 0.068), muzzle)
+    for s in (-1, 1):
+        b.ball((s * 0.032, 0.888, z + 0.508), 0.016, hoof)
     return Anchors((0, 0.78, 0), 0.45, seat=(0, 0.755, -0.02), lap=(0, 0.80, z + 0.56), wide=0.19)
 
 
@@ -189,6 +198,7 @@ def elephant(b: Builder, pose: str) -> Anchors:
         for q in (z, -z - 0.08):
             b.ellipsoid((s * 0.16, 0.03, q + 0.045), (0.09, 0.032, 0.07), nail)
     b.eyes(0.80, t + 0.155, 0.135, 0.026)
+    eye_whites(b, 0.80, t + 0.155, 0.135, 0.026)
     return Anchors(
         (0, 0.84, -0.06),
         0.5,
@@ -224,6 +234,7 @@ def turtle(b: Builder, pose: str) -> Anchors:
             size = wide * 0.24
             b.ellipsoid((r * math.sin(a), 0.165 + h, -0.04 + r * 1.12 * math.cos(a)), (size, 0.02, size), plate, (tilt, math.degrees(a), 0))  # fmt: skip
     b.eyes(0.375, wide + 0.27, 0.085, 0.024)
+    eye_whites(b, 0.375, wide + 0.27, 0.085, 0.024)
     return Anchors(
         (0, 0.16 + high, -0.04),
         0.5,

@@ -37,6 +37,13 @@ def eyes(
         b.ball((s * (x + dx), y + dy, z + dz), 0.64 * radius, pupil)
 
 
+def eye_whites(b: Builder, y: float, z: float, apart: float, radius: float) -> None:
+    """White rims behind the dark eyes that `Builder.eyes` makes with the same numbers."""
+    white = b.material((0.97, 0.97, 0.95), shine=0.5, gloss=60)
+    for s in (-1, 1):
+        b.ball((s * (apart - 0.3 * radius), y, z - 0.7 * radius), 1.35 * radius, white)
+
+
 def natural(b: Builder, *colors: RGB) -> RGB:
     """One of the colors that a kind comes in."""
     return colors[int(b.rng.integers(len(colors)))]

@@ -266,14 +266,20 @@ HD float height(const float *s, float x, float z, bool fine) {
     }
     case LAND_WATERFALL: {  // a pool, its bank, and a ring of cliffs
       float off = off_fall(s, x, z, r), fall = smoothstepf(2.2f * s[L_BREADTH], 0.9f * s[L_BREADTH], off);
-      float edge = s[L_DISTANCE] + (1.0f - fall) * (s[L_FAR] - s[L_NEAR]) * (around(x, z, r, 3.0f, seed + 70) - 0.55f);
-      float pool = mixf(0.62f, 0.98f, fall) * edge * (0.86f + 0.2f * around(x, z, r, 5.0f, seed + 71));
-      float bank = 2.2f * smoothstepf(pool - 1.0f, pool + 7.0f, r) - 1.6f *
-          (1.0f - smoothstepf(pool - 5.0f, pool + 1.0f, r));
+      float bay = around(x, z, r, 3.0f, seed + 70);
+      float edge = s[L_DISTANCE] + (1.0f - fall) * (s[L_FAR] - s[L_NEAR]) * (bay - 0.55f);
+      float pool = mixf(0.62f, 0.98f, fall) * edge * (1.06f - 0.2f * bay);
+      if (r < pool - 5.0f) return -1.6f;
+      float bank = 2.2f * smoothstepf(pool - 1.0f, pool + 7.0f, r);
+      bank -= 1.6f * (1.0f - smoothstepf(pool - 5.0f, pool + 1.0f, r));
+      if (r < edge - 1.7f && !fine) return bank;
       float rough = rolling(x * k * 9.0f, z * k * 9.0f, fine ? 3 : 2, 0.5f, seed + 72) - 0.5f;
+      bank += 0.9f * rough * saturate(bank);
+      if (r < edge - 1.7f) return bank;
       float wall = smoothstepf(edge, edge + 5.0f, r + 3.2f * (1.0f - fall) * rough);
-      float lip = relief * (0.8f + (1.0f - 0.75f * fall) * 0.55f * (rolling(x * k, z * k, 3, 0.5f, seed) - 0.45f));
-      return bank + 0.9f * rough * saturate(bank) + wall * lip + 0.06f * fmaxf(r - edge - 5.0f, 0.0f);
+      float crest = rolling(x * k, z * k, fine ? 3 : 2, 0.5f, seed) - 0.45f;
+      float lip = relief * (0.8f + (1.0f - 0.75f * fall) * 0.55f * crest);
+      return bank + wall * lip + 0.06f * fmaxf(r - edge - 5.0f, 0.0f);
     }
     case LAND_VOLCANO: {  // a cone with a crater, over rolling black ground
       float c = off_cone(s, x, z), plain = rolling(x * k, z * k, fine ? 4 : 2, 0.45f, seed);
