@@ -26,7 +26,7 @@ COLOR_RGB: dict[str, RGB] = {
 # Things keep a little of their size beside and upon each other, though all are built about one unit tall.
 SIZE_RANK = ("small", "medium", "large")
 SIZE_STEP = 1.08
-SIZE_FACTOR = (0.66, 1.45)  # of one of a pair that is said to be small or big
+SIZE_FACTOR = (0.70, 1.40)  # of one of a pair that is said to be small or big
 HELD_FACTOR = (0.82, 1.22)
 WITH_LEGS = ("astronaut", "robot", "bear")  # that hang down at both sides of what they ride
 LEG_SPREAD = 0.25  # half the width between the legs of a rider, as built
@@ -246,7 +246,7 @@ def _visible_ratio(b: Builder, ratio: float, support: Vec, elevation: float) -> 
         return max(lower, ratio * upper, support[1] + ratio * float(sizes[0][1]))
 
     # from high above what is on top hides what is below
-    most = flat_lower / flat_upper * float(np.interp(elevation, (15, 50), (1.25, 0.8)))
+    most = flat_lower / flat_upper * float(np.interp(elevation, (15, 50), (1.1, 0.8)))
     ratio = min(ratio, max(most, 0.3))
     for _ in range(20):
         if ratio * upper < LEAST_SHARE * longest(ratio):
