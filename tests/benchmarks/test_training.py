@@ -4,11 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from transformers import CLIPTextConfig
 
 from benchmarks import training
 from benchmarks.training import VARIANTS, Variant
+from course.models import WEIGHTS
 from pocket.train import denoiser
-from pocket.train.tokenizer import LENGTH
 
 TOY = {name: denoiser.SMOKE[name] for name in ("block_out_channels", "attention_head_dim", "layers_per_block")}
 
@@ -17,9 +18,10 @@ TOY = {name: denoiser.SMOKE[name] for name in ("block_out_channels", "attention_
 def work(tmp_path):
     folder = tmp_path / "latents" / "extra-00000000"
     folder.mkdir(parents=True)
+    length = CLIPTextConfig.from_pretrained(WEIGHTS / "clip").max_position_embeddings
     rng = np.random.default_rng(0)
     np.save(folder / "moments.npy", rng.normal(size=(12, 8, 32, 32)).astype(np.float16))
-    np.save(folder / "tokens.npy", rng.integers(0, 500, (12, 4, LENGTH)).astype(np.int16))
+    np.save(folder / "tokens.npy", rng.integers(0, 500, (12, 4, length)).astype(np.int16))
     return tmp_path
 
 
