@@ -299,9 +299,8 @@ def test_captions_of_frames_among_other_images(left, right, caption):
     for place in (left, right):
         picture = flat(RED)
         pair.append([picture if place is None else video.Frame(Path("1.png"), picture, *place), flat(BLUE)])
-    assert video.side_by_side(*pair) == video.side_by_side(
-        [flat(RED), flat(BLUE)], [flat(RED), flat(BLUE)], [caption, ""]
-    )
+    plain = [flat(RED), flat(BLUE)]
+    assert video.side_by_side(*pair) == video.side_by_side(plain, plain, [caption, ""])
 
 
 @pytest.mark.parametrize(
