@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -108,6 +108,17 @@ def test_a_run_that_stopped_goes_on_as_if_it_had_not(begin, changes):
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """The usual handlers: a process in the background may have begun with SIGINT ignored."""
+    before = [signal.getsignal(number) for number in SIGNALS]
+    for number in SIGNALS:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number, handler in zip(SIGNALS, before, strict=True):
+        signal.signal(number, handler)
+
+
 def raise_at(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, step: int, *numbers: int) -> None:
     """Have these signals arrive during a step of a trainer."""
     train_step = trainer.train_step
@@ -122,7 +133,7 @@ def raise_at(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, step: int, *numb
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_finishes_the_step_and_saves(begin, monkeypatch, number):
+def test_a_signal_finishes_the_step_and_saves(signals, begin, monkeypatch, number):
     trainer = begin()
     raise_at(trainer, monkeypatch, 2, number)
     handlers = [signal.getsignal(number) for number in SIGNALS]
@@ -131,7 +142,7 @@ def test_a_signal_finishes_the_step_and_saves(begin, monkeypatch, number):
     assert [signal.getsignal(number) for number in SIGNALS] == handlers
 
 
-def test_a_second_signal_stops_at_once_but_another_hang_up_does_not(begin, monkeypatch):
+def test_a_second_signal_stops_at_once_but_another_hang_up_does_not(signals, begin, monkeypatch):
     trainer = begin()
     raise_at(trainer, monkeypatch, 2, signal.SIGTERM, signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
@@ -143,7 +154,7 @@ def test_a_second_signal_stops_at_once_but_another_hang_up_does_not(begin, monke
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_that_is_ignored_stays_ignored(begin, monkeypatch, number):
+def test_a_signal_that_is_ignored_stays_ignored(signals, begin, monkeypatch, number):
     """As nohup asks for."""
     before = signal.signal(number, signal.SIG_IGN)
     try:
@@ -155,7 +166,7 @@ def test_a_signal_that_is_ignored_stays_ignored(begin, monkeypatch, number):
         signal.signal(number, before)
 
 
-def test_a_terminal_that_has_gone_is_written_to_no_more(monkeypatch):
+def test_a_terminal_that_has_gone_is_written_to_no_more(signals):
     """Writing to a terminal after it has gone is an error."""
     import pty
 
@@ -176,7 +187,7 @@ def test_a_terminal_that_has_gone_is_written_to_no_more(monkeypatch):
         os.close(terminal)
 
 
-def test_a_step_is_saved_once(begin, monkeypatch):
+def test_a_step_is_saved_once(signals, begin, monkeypatch):
     """Also where it is the last before an interruption."""
     trainer = begin()
     raise_at(trainer, monkeypatch, 3, signal.SIGINT)
