@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock, Timeout
+from tqdm import tqdm
 
 from course import native
 from course.native import NativeError
@@ -273,8 +274,9 @@ def test_no_other_user_can_write_to_a_library(build, mask):
         library = build()
     finally:
         os.umask(before)
-    for path in (library, library.with_suffix(".sha256"), library.parent):
-        assert not path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    assert stat.S_IMODE(library.stat().st_mode) == 0o755
+    assert stat.S_IMODE(library.with_suffix(".sha256").stat().st_mode) == 0o644
+    assert not library.parent.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     assert native.is_private(library.parent)
 
 
@@ -383,6 +385,15 @@ def test_a_library_that_cannot_be_loaded(build, source, folder, monkeypatch):
     build()
     with pytest.raises(NativeError, match="lib cannot be compiled or loaded here: "):
         native.load("lib", native.cpp_compiler(), source, folder)
+
+
+def test_the_time_of_a_compilation_is_shown(build, tmp_path, monkeypatch):
+    line = tqdm(disable=True)
+    updates: list[bool] = []
+    monkeypatch.setattr(line, "update", lambda: (updates.append(True), (tmp_path / "go").touch()))
+    monkeypatch.setattr(native, "_elapsed", lambda what: line)
+    build(f"until [ -e {tmp_path}/go ]; do sleep 0.01; done; {COPY}")
+    assert updates
 
 
 # --- Compilers that hang, runs that are killed
@@ -534,6 +545,11 @@ def test_waits_for_another_process_that_builds(build, source, folder, tmp_path, 
         assert process.wait(PATIENCE) == 0
     assert native.is_intact(library)
     assert f"Another process is compiling into {folder}: waiting" in capfd.readouterr().err
+    assert names(folder) == [".sha256", ".so"]
+
+
+def test_a_lock_file_that_somebody_removed(build, folder):
+    assert native.is_intact(build(f"rm {folder}/{native.LOCK}; {COPY}"))
     assert names(folder) == [".sha256", ".so"]
 
 

@@ -102,6 +102,37 @@ def test_a_port_is_asked_for_before_viser_starts(port, monkeypatch):
         LiveView(80, "a car")
 
 
+def test_a_port_that_is_taken_in_between(port, monkeypatch):
+    from task_3_DreamFusion.nerf import gui_server
+
+    stopped: list[bool] = []
+    server = SimpleNamespace(get_port=lambda: port + 1, stop=lambda: stopped.append(True))
+    monkeypatch.setattr(gui_server, "start", lambda *_: server)
+    with pytest.raises(GuiError, match=f"--gui_port {port} is taken"):
+        LiveView(port, "a car")
+    assert stopped == [True]
+
+
+def test_what_a_page_begins_with(port, monkeypatch):
+    """The camera of a training view, upright; no button that opens a tunnel to the internet."""
+    directions: list[object] = []
+    monkeypatch.setattr(
+        "viser.SceneApi.set_up_direction",
+        lambda self, direction: directions.append(direction),
+    )
+    with LiveView(port, "a car") as view:
+        camera, ours = view.server.initial_camera, orbit(1, 15.0).poses()[0, :3, 3].numpy()
+        place, radius = camera.position, np.linalg.norm(camera.position)
+        assert place / radius == pytest.approx(ours / np.linalg.norm(ours), abs=1e-5)
+        assert radius == pytest.approx(3.434, abs=1e-3)  # an object of 0.6 fills the height
+        assert camera.look_at == pytest.approx((0, 0, 0)) and math.degrees(camera.fov) == 40
+        assert directions == ["+y"] and view.progress.value == 0
+        sent = list(view.server._websock_server._broadcast_buffer.message_from_id.values())
+        [theme] = [each for each in sent if type(each).__name__ == "ThemeConfigurationMessage"]
+        assert theme.show_share_button is False and theme.show_logo is False
+        assert (view.look.value, view.look.options) == ("albedo", LOOKS)
+
+
 def test_without_viser(port, monkeypatch):
     monkeypatch.setitem(sys.modules, "viser", None)
     monkeypatch.delitem(sys.modules, "task_3_DreamFusion.nerf.gui_server", raising=False)
@@ -164,7 +195,8 @@ def test_only_its_own_page_may_connect(port, capfd):
         for host in ("localhost", "127.0.0.1"):
             with connect(port, f"http://{host}:{port}") as connection:
                 assert connection.recv()
-    assert "Traceback" not in capfd.readouterr().err
+    output = capfd.readouterr()
+    assert "Traceback" not in output.err and output.out == f"live view: http://localhost:{port}\n"
 
 
 def camera(**changes: object) -> dict[str, object]:
