@@ -166,23 +166,23 @@ def test_a_signal_that_is_ignored_stays_ignored(signals, begin, monkeypatch, num
         signal.signal(number, before)
 
 
-def test_a_terminal_that_has_gone_is_written_to_no_more(signals):
+@pytest.mark.parametrize("stream", [1, 2])
+def test_a_terminal_that_has_gone_is_written_to_no_more(signals, stream):
     """Writing to a terminal after it has gone is an error."""
     import pty
 
     keeper, terminal = pty.openpty()
-    saved = os.dup(2)
-    os.dup2(terminal, 2)
+    saved = os.dup(stream)
+    os.dup2(terminal, stream)
     try:
         with Interrupt() as interrupt:
-            assert 2 in interrupt.terminals
             os.close(keeper)
             with pytest.raises(OSError):
-                os.write(2, b"x")
+                os.write(stream, b"x")
             signal.raise_signal(signal.SIGHUP)
-            assert interrupt.asked and os.write(2, b"x") == 1
+            assert interrupt.asked and os.write(stream, b"x") == 1
     finally:
-        os.dup2(saved, 2)
+        os.dup2(saved, stream)
         os.close(saved)
         os.close(terminal)
 
@@ -408,6 +408,20 @@ def test_normals_that_look_away_and_rough_normals_cost_something(begin):
     torch.testing.assert_close(terms["smoothness"], expected)
     gradient = torch.autograd.grad(terms["orientation"], rendered.weights, allow_unused=True)[0]
     assert gradient is None
+
+
+def test_the_gradient_is_that_of_the_loss_and_of_all_terms(begin, monkeypatch):
+    trainer = begin(variation=1.0)
+    rendered = lit(trainer)
+    loss, state = rendered.image.square().mean(), trainer.generator.get_state()
+    terms = regularise(rendered, trainer.renderer, trainer.settings, trainer.generator, trainer.progress)
+    parameters = list(trainer.renderer.parameters())
+    expected = torch.autograd.grad(loss + sum(terms.values()), parameters, retain_graph=True)
+    trainer.generator.set_state(state)
+    monkeypatch.setattr(trainer.optimizer, "step", lambda: None)
+    assert set(trainer._learn(loss, rendered)) == set(terms)
+    for parameter, gradient in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
 
 
 def test_neighbours_in_the_grid_that_differ_cost_something(begin):
