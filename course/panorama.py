@@ -2,7 +2,6 @@
 
 import base64
 import html
-import math
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from course.arguments import check_integer, check_number
 from course.errors import CourseError
 from course.models import RequestError
 from course.pictures import Picture, to_pil
@@ -24,53 +24,69 @@ class PanoramaError(CourseError, ValueError):
 # --- Wishes
 
 
-def check_windows(height: int, width: int, window: int, stride: int) -> None:
-    """Raise RequestError if windows cannot cover latents of height x width; all in latent pixels."""
+def check_windows(height: int, width: int, window: int, stride: Any) -> int:
+    """Return `stride` as an int if windows can cover latents of height x width.
+
+    All are in latent pixels. Raises RequestError."""
     for name, side in (("height", height), ("width", width)):
         if side < window:
             raise RequestError(
                 f"A {name} of {side} latent pixels is below one window of {window}: ask for {window} or more, "
                 "or draw a smaller picture without windows, as in lesson 1.2."
             )
-    if isinstance(stride, bool) or not isinstance(stride, int) or not 1 <= stride <= window:
-        raise RequestError(
-            f"A stride of {stride!r} leaves gaps between windows of {window}: it is a whole number from 1 to {window}."
-        )
+    # A larger stride leaves gaps.
+    return check_integer(f"The stride between windows of {window}", stride, 1, window, RequestError)
 
 
 def check_sync(sync: Any, window: int) -> Any:
-    """The settings of synchronization (lesson 2, `Sync`) if windows of `window` latent pixels can be synchronized so;
-    else raises RequestError."""
-    whole = isinstance(sync.every, int) and sync.every >= 1
-    for name, fits, advice in (
-        ("weight", math.isfinite(sync.weight) and sync.weight > 0, "above 0; use_syncdiffusion=False is without"),
-        ("decay", 0 < sync.decay <= 1, "above 0 and at most 1"),
-        ("until", 0 < sync.until <= 1, "a share of the steps, above 0 and at most 1"),
-        ("every", whole, "a whole number from 1"),
+    """Return the settings of synchronization (lesson 2, `Sync`) as plain numbers.
+
+    window: the side of a window in latent pixels. Raises RequestError for unusable settings."""
+    numbers = {
+        name: check_number(f"sync.{name}", getattr(sync, name), maximum=most, error=RequestError)
+        for name, most in (("weight", None), ("decay", 1), ("until", 1), ("scale", 1))
+    }
+    every = check_integer("sync.every", sync.every, minimum=1, error=RequestError)
+    sync = sync._replace(**numbers, every=every)
+    for name, fits, allowed in (
+        ("weight", sync.weight > 0, "above 0 (use_syncdiffusion=False turns it off)"),
+        ("decay", sync.decay > 0, "above 0 and at most 1"),
+        ("until", sync.until > 0, "a share of the steps, above 0 and at most 1"),
         (
             "scale",
-            0 < sync.scale <= 1 and window * sync.scale % 1 == 0,
-            f"a part of 1, such as 0.5, of {window} pixels",
+            sync.scale > 0 and window * sync.scale % 1 == 0,
+            f"such that a whole number of a window's {window} latent pixels is left, as by 0.5",
         ),
         ("through", sync.through in ("denoiser", "decoder"), "'denoiser' or 'decoder'"),
     ):
         if not fits:
-            raise RequestError(f"Synchronization with {name} = {getattr(sync, name)!r} cannot be: it is {advice}.")
+            raise RequestError(f"sync.{name} must be {allowed}, got {getattr(sync, name)!r}.")
     return sync
 
 
-def check_masks(regions: Sequence[tuple[str, torch.Tensor]], height: int, width: int) -> torch.Tensor:
-    """The masks (R, height, width) of regions, each a prompt and a mask from 0 to 1, or RequestError."""
-    if not regions:
+def check_masks(regions: Sequence[tuple[str, Any]], height: int, width: int) -> torch.Tensor:
+    """Return the masks (R, height, width) of regions, each a prompt and a mask from 0 to 1.
+
+    A mask is a tensor, an array or rows of numbers. Raises RequestError."""
+    if not len(regions):
         raise RequestError("There is no region: give one or more, each a prompt and a mask; or call `sample`.")
-    for prompt, mask in regions:
+    masks = []
+    for prompt, given in regions:
+        name = f'The mask of "{prompt}"'
+        if isinstance(given, torch.Tensor):
+            given = given.detach().float().cpu()
+        try:
+            mask = torch.as_tensor(np.array(given, np.float32))
+        except (TypeError, ValueError):
+            raise RequestError(f"{name} must be an array of numbers from 0 to 1.") from None
         if tuple(mask.shape) != (height, width):
             raise RequestError(
-                f'The mask of "{prompt}" is {tuple(mask.shape)}; the latents of this picture are {(height, width)}.'
+                f"{name} has the shape {tuple(mask.shape)}, but must have that of the latents, {(height, width)}."
             )
         if not (mask.min() >= 0 and 0 < mask.max() <= 1):
-            raise RequestError(f'The mask of "{prompt}" has to be from 0 to 1, and above 0 somewhere.')
-    return torch.stack([mask.float() for _, mask in regions])
+            raise RequestError(f"{name} must be from 0 to 1, and above 0 somewhere.")
+        masks.append(mask)
+    return torch.stack(masks)
 
 
 # --- Looking at it
@@ -83,10 +99,8 @@ def pan(picture: Picture, width: int, frames: int, closed: bool = False) -> list
     they go from edge to edge. Raises PanoramaError if the view is wider than the panorama or there is no frame.
     """
     whole = to_pil(picture)
-    if not 1 <= width <= whole.width:
-        raise PanoramaError(f"A view of {width} pixels does not fit a panorama of {whole.width}.")
-    if frames < 1:
-        raise PanoramaError(f"{frames} frames make no clip; one is the least.")
+    width = check_integer("The width of a view", width, 1, whole.width, PanoramaError)
+    frames = check_integer("The number of frames", frames, minimum=1, error=PanoramaError)
     pixels = np.asarray(whole)
     lefts = np.linspace(0, whole.width if closed else whole.width - width, frames, endpoint=not closed)
     columns = [(round(left) + np.arange(width)) % whole.width for left in lefts.tolist()]

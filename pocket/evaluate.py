@@ -29,6 +29,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import AutoModelForImageClassification
 
+from pocket import arguments as options
 from pocket.test_set import Asked, ask_known
 from pocket.train import judge as judging
 from pocket.train.autoencoder import to_input
@@ -574,19 +575,28 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     parser = argparse.ArgumentParser(prog="python -m pocket.evaluate", description=__doc__)
     parser.add_argument("groups", nargs="*", help=f"any of {', '.join(GROUPS)} (default: all)")
     parser.add_argument(
-        "--pictures", type=int, default=PICTURES, help="fewer give figures that are printed, but not stored"
+        "--pictures",
+        type=options.integer(2, 1_000_000),
+        default=PICTURES,
+        help="fewer give figures that are printed, but not stored",
     )
-    parser.add_argument("--guidance", type=float, default=GUIDANCE)
-    parser.add_argument("--weights", type=Path, default=Path("pocket/weights"))
-    parser.add_argument("--work", type=Path, default=Path("outputs/pocket"), help="scaling: holds the latents")
+    parser.add_argument("--guidance", type=options.number(0, 1000), default=GUIDANCE)
+    parser.add_argument("--weights", type=options.folder, default=Path("pocket/weights"))
+    parser.add_argument(
+        "--work", type=options.folder, default=Path("outputs/pocket"), help="scaling: holds the latents"
+    )
     args = parser.parse_args(arguments)
     unknown = set(args.groups) - set(GROUPS)
     if unknown:
         parser.error(f"no group {', '.join(sorted(unknown))}: choose from {', '.join(GROUPS)}")
-    if not (args.weights / "manifest.json").exists():
+    if not (args.weights / "manifest.json").is_file():
         parser.error(
             f"no weights in {args.weights}: run `python -m pocket.train all`, or name their folder by --weights"
         )
+    try:
+        results = options.results_file(str(args.weights / "evaluation.json"))
+    except argparse.ArgumentTypeError as error:
+        parser.error(f"--weights: {error}")
     torch.set_float32_matmul_precision("high")
     full = args.pictures >= PICTURES and args.guidance == GUIDANCE
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -595,12 +605,15 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     everything: list[Row] = []
     for name in args.groups or GROUPS:
         began = time.perf_counter()
-        rows = GROUPS[name].rows(e)
+        try:
+            rows = GROUPS[name].rows(e)
+        except OSError as error:  # a missing file, a folder that may not be written, a full disk
+            parser.error(f"{name}: {error}")
         for row in rows:  # whatever folders and other groups this run was given: this is what measures it again
             row.command = f"python -m pocket.evaluate {name}"
         print(f"\n{name} ({time.perf_counter() - began:.0f} s)\n{table(rows)}", flush=True)
         if full or not GROUPS[name].counts:
-            store(args.weights / "evaluation.json", rows)
+            store(results, rows)
         everything += rows
     return everything
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pocket import arguments as options
 from pocket.world import Scene, render
 from pocket.world.labels import labels_from
 from pocket.world.scene import build_scene
@@ -83,9 +84,12 @@ def draw(sample: Sample) -> Image.Image:
 def main(arguments: list[str] | None = None) -> None:
     """Draws all samples and writes them with their captions."""
     parser = argparse.ArgumentParser(prog="python -m pocket.samples", description=__doc__)
-    parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("--folder", type=options.folder, default=FOLDER)
     folder = parser.parse_args(arguments).folder
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--folder cannot be created: {error}")
     for name, sample in SAMPLES.items():
         path = folder / f"{name}.png"
         draw(sample).save(path, optimize=True)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from course.errors import CourseError
 from course.models import find_model
 from course.pictures import grid, to_pil
+from course.sampling import check_finite
 from task_3_DreamFusion.main import OUTPUTS, slug
 from task_3_DreamFusion.nerf.sd import (
     WEIGHTINGS,
@@ -56,6 +57,7 @@ def optimise(
         step = guidance.train_step(latents, prompts, *camera, generator, done / iters, as_latents=True)
         step.loss.backward()
         optimizer.step()
+        check_finite(latents, f"The latents after step {done} of {iters}")
         if done in moments:
             kept.append((done, latents.detach().clone()))
     return kept, step
@@ -66,7 +68,10 @@ def sheet(guidance: StableDiffusion, prompts: ViewPrompts, kept: list[tuple[int,
     and in ten steps."""
     camera = torch.zeros(1), torch.zeros(1)
     pictures = [guidance.decode_latents(latents) for _, latents in kept]
-    return [2 * picture[0] - 1 for picture in (*pictures, *guidance.preview(last, prompts, *camera))]
+    pictures += guidance.preview(last, prompts, *camera)
+    images = [2 * picture[0] - 1 for picture in pictures]
+    check_finite(torch.stack(images), "The decoded images")
+    return images
 
 
 def options(guidance_scale: float, weighting: str) -> Options:

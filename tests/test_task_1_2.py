@@ -1,20 +1,25 @@
 """Lesson 1.2: its own loop against diffusers' pipeline, its frames, its look inside, and what it refuses."""
 
 import ast
+import copy
 import inspect
+import itertools
 import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, EulerDiscreteScheduler, StableDiffusionPipeline
 from PIL import Image
 
-from course import notebooks, video
+from course import checks, notebooks, sampling, video
 from course.models import RequestError, find_model
+from course.sampling import SamplingError
 
 PATH = notebooks.ROOT / "task_1_2_Stable_Diffusion_detailed.ipynb"
 PROMPTS, NEGATIVES = ["a red duck", "a bunny on grass at night"], ["", "a tree"]
@@ -60,23 +65,34 @@ def sd(sds):
 # --- The loop
 
 
+SPACINGS = ("trailing", "leading", "linspace")
+ODD_COUNTS = (13, 60, 61, 67, 91, 103, 201)  # they do not divide the 1,000 levels
+
+
 @pytest.mark.parametrize("settings", [
     {"timestep_spacing": "trailing"}, {"timestep_spacing": "linspace"}, {"timestep_spacing": "leading"},
     {"timestep_spacing": "leading", "steps_offset": 1},
     {"timestep_spacing": "trailing", "num_train_timesteps": 100},
+    {"timestep_spacing": "linspace", "num_train_timesteps": 997},
 ], ids=str)  # fmt: skip
-def test_timesteps_are_those_of_the_models_scheduler(lesson, settings):
+def test_timesteps_fall_strictly_at_every_count(lesson, settings):
+    """As many as asked for, all in range: diffusers' own, without the one too many that it has at some counts."""
     scheduler = DDIMScheduler(**settings)
     levels = scheduler.config.num_train_timesteps
-    for count in range(1, levels + 1):
+    for count in range(1, levels - scheduler.config.steps_offset + 1):
+        chosen = lesson.timesteps(scheduler.config, count)
+        assert len(chosen) == count
+        assert all(t > t_prev for t, t_prev in itertools.pairwise(chosen)), count
+        assert 0 <= chosen[-1] and chosen[0] < levels, count
         scheduler.set_timesteps(count)
-        assert lesson.timesteps(scheduler.config, count) == scheduler.timesteps.tolist(), count
+        assert chosen == scheduler.timesteps.tolist()[:count], count
+        assert chosen == sampling.timesteps(scheduler.config, count), count
 
 
-@pytest.mark.parametrize("count", [2, 3])  # 3 does not divide the 1,000 levels
 @pytest.mark.parametrize("eta", [0.0, 1.0])
-@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
-def test_the_loop_is_that_of_the_pipeline(sds, kind, eta, count):
+@pytest.mark.parametrize(("kind", "count"), [("epsilon", 2), ("epsilon", 3), ("v_prediction", 2), ("v_prediction", 4)])
+def test_the_loop_is_that_of_the_pipeline(sds, kind, count, eta):
+    """Where both have to agree: any count with leading timesteps, a divisor of 1,000 with trailing ones."""
     sd, seeds = sds[kind], [3, 4]
     scheduler = DDIMScheduler.from_pretrained(sd.model.folder, subfolder="scheduler")
     pipe = StableDiffusionPipeline.from_pretrained(sd.model.folder, scheduler=scheduler).to(sd.model.device)
@@ -88,6 +104,100 @@ def test_the_loop_is_that_of_the_pipeline(sds, kind, eta, count):
     sd.sample(PROMPTS, NEGATIVES, count, GUIDANCE, seed=seeds, eta=eta)
     assert (sd.steps[-1].x_prev - expected).abs().max() <= 1e-4
     assert [step.t for step in sd.steps] == pipe.scheduler.timesteps.tolist()
+
+
+class Gaussian:
+    """The best denoiser of all for latents from a normal distribution: a UNet by its call alone."""
+
+    dtype = torch.float32
+    mean, std = 1.5, 0.5
+
+    def __init__(self, scheduler):
+        self.alphas = np.append(scheduler.alphas_cumprod.numpy(), 1.0)  # the last for t = -1
+        self.prediction_type = scheduler.config.prediction_type
+        self.config = SimpleNamespace(in_channels=4)
+
+    def __call__(self, x, t, **_):
+        a = torch.tensor(np.interp(float(t), range(-1, len(self.alphas) - 1), np.roll(self.alphas, 1)))
+        noise = (1 - a).sqrt() * (x - a.sqrt() * self.mean) / (a * self.std**2 + 1 - a)
+        v = (noise - (1 - a).sqrt() * x) / a.sqrt()
+        return SimpleNamespace(sample=(noise if self.prediction_type == "epsilon" else v).float())
+
+
+def by_euler(scheduler, levels, latents, network):
+    """The latents after Euler's steps along `levels`: DDIM without fresh noise, in other units and by diffusers."""
+    euler = EulerDiscreteScheduler.from_config(scheduler.config)
+    euler.set_timesteps(timesteps=levels)
+    latents = latents / scheduler.alphas_cumprod[levels[0]].sqrt()
+    for t in euler.timesteps:
+        output = network(euler.scale_model_input(latents, t), t).sample
+        latents = euler.step(output, t, latents).prev_sample
+    return latents
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_each_step_goes_to_the_next_timestep_at_any_count(lesson, sds, spacing, kind):
+    """Where the constant stride of diffusers' DDIM would miss it, beside diffusers' Euler on the same timesteps."""
+    scheduler = DDIMScheduler.from_config(sds[kind].scheduler.config, timestep_spacing=spacing, set_alpha_to_one=True)
+    sd = changed(sds[kind], scheduler=scheduler, unet=Gaussian(scheduler))
+    latents = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(0))
+    for count in ODD_COUNTS:
+        steps = list(sd.denoise(latents, None, count, GUIDANCE))
+        expected = by_euler(scheduler, [step.t for step in steps], latents, sd.unet)
+        assert (steps[-1].x_prev - expected).abs().max() <= 1e-3, count
+        assert abs(steps[-1].x_prev.std() - Gaussian.std) < 0.15, count  # neither black nor grain
+
+
+@pytest.mark.parametrize("to_one", [False, True])
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_the_last_step_goes_to_the_final_alpha(sd, spacing, to_one):
+    scheduler = DDIMScheduler.from_config(sd.scheduler.config, timestep_spacing=spacing, set_alpha_to_one=to_one)
+    other = changed(sd, scheduler=scheduler, unet=Gaussian(scheduler))
+    latents = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(0))
+    for count in (1, 13, 60, 61, 999):
+        *_, last = other.denoise(latents, None, count, GUIDANCE)
+        a, final = scheduler.alphas_cumprod[last.t], scheduler.final_alpha_cumprod
+        assert final == (1 if to_one else scheduler.alphas_cumprod[0])
+        noise = (last.x_t - a.sqrt() * last.x_0) / (1 - a).sqrt()
+        assert torch.allclose(last.x_prev, final.sqrt() * last.x_0 + (1 - final).sqrt() * noise, atol=1e-4)
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_the_lesson_says_where_diffusers_agrees(lesson, sd, spacing):
+    """Its list of counts beside the latents that diffusers' DDIM reaches at each of them."""
+    scheduler = DDIMScheduler.from_config(sd.scheduler.config, timestep_spacing=spacing, set_alpha_to_one=True)
+    other = changed(sd, scheduler=scheduler, unet=Gaussian(scheduler))
+    start = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(0))
+    agreeing = []
+    for count in range(1, 51):
+        *_, last = other.denoise(start, None, count, GUIDANCE)
+        latents = start
+        scheduler.set_timesteps(count)
+        for t in scheduler.timesteps:
+            latents = scheduler.step(other.unet(latents, int(t)).sample, t, latents).prev_sample
+        agreeing += [count] if (latents - last.x_prev).abs().max() < 1e-5 else []
+    assert agreeing == [count for count in range(1, 51) if lesson.agrees_with_diffusers(scheduler.config, count)]
+    expected = {"trailing": [1, 2, 4, 5, 8, 10, 20, 25, 40, 50], "leading": [*range(1, 51)], "linspace": [1]}
+    assert agreeing == expected[spacing]
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_the_check_of_the_loop_passes_whatever_the_spacing(sds, spacing, kind, capsys):
+    """Its reference is diffusers' DDIM, which goes to the next timestep with leading ones alone."""
+    scheduler = DDIMScheduler.from_config(sds[kind].scheduler.config, timestep_spacing=spacing)
+    sd = changed(sds[kind], scheduler=scheduler)
+    checks.loop(sd, sd.model)
+    assert "3 steps end where diffusers' own DDIM ends" in capsys.readouterr().out
+    assert sd.scheduler is scheduler
+
+
+def changed(sd, **parts):
+    """A copy of `sd` with other parts."""
+    other = copy.copy(sd)
+    other.__dict__.update(parts)
+    return other
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
@@ -114,7 +224,7 @@ def test_the_solution_takes_its_steps_itself(lesson):
         for node in ast.parse(cell.source).body
         if isinstance(node, ast.FunctionDef) and re.search(r"\.step\(|set_timesteps", ast.unparse(node))
     }
-    assert users == {"sample_with"}
+    assert users == {"load_scheduler", "sample_with"}
 
 
 def test_another_kind_of_prediction_is_refused(lesson):
@@ -137,12 +247,60 @@ def test_one_seed_gives_one_picture_and_one_noise_to_all(sd):
     assert not np.array_equal(other, again)
 
 
-@pytest.mark.parametrize("kind", ["DDPMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"])
-def test_other_samplers_reach_the_end(sds, lesson, kind):
+SAMPLERS = [
+    "DDIMScheduler", "DDPMScheduler", "DEISMultistepScheduler", "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler", "EulerAncestralDiscreteScheduler", "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "KDPM2DiscreteScheduler", "LMSDiscreteScheduler",
+    "PNDMScheduler", "SASolverScheduler", "UniPCMultistepScheduler",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SAMPLERS)
+def test_other_samplers_reach_the_end(sds, kind):
+    """On a model that predicts the noise and on one that predicts v; the same picture each time."""
     for sd in sds.values():
-        latents = sd.sample_with(getattr(lesson, kind), "a duck", 4)
-        assert latents.shape == (1, 4, 8, 8) and latents.isfinite().all()
-        assert torch.equal(latents, sd.sample_with(getattr(lesson, kind), "a duck", 4))
+        for count in (1, 3):
+            latents = sd.sample_with(getattr(diffusers, kind), "a duck", count)
+            assert latents.shape == (1, 4, 8, 8) and latents.isfinite().all()
+        assert torch.equal(latents, sd.sample_with(getattr(diffusers, kind), "a duck", np.int64(3)))
+
+
+@pytest.mark.parametrize("kind", SAMPLERS)
+def test_other_samplers_find_the_distribution(sds, kind):
+    """At a count that divides the 1,000 levels, and at one where diffusers' trailing list has a timestep below 0."""
+    for sd in sds.values():
+        other = changed(sd, unet=Gaussian(sd.scheduler))
+        for count in (25, 61):
+            latents = other.sample_with(getattr(diffusers, kind), "a duck", count)
+            assert abs(latents.mean() - Gaussian.mean) < 0.25, (sd.model.prediction_type, count)
+            assert abs(latents.std() - Gaussian.std) < 0.15, (sd.model.prediction_type, count)
+
+
+@pytest.mark.parametrize("kind", [
+    "EDMEulerScheduler", "EDMDPMSolverMultistepScheduler", "FlowMatchEulerDiscreteScheduler",
+    "FlowMatchHeunDiscreteScheduler", "IPNDMScheduler", "CMStochasticIterativeScheduler", "ScoreSdeVeScheduler",
+])  # fmt: skip
+def test_samplers_of_other_models_are_refused(sd, kind):
+    with pytest.raises(RequestError, match=f"{kind} cannot take over the noise levels .* UniPCMultistepScheduler"):
+        sd.sample_with(getattr(diffusers, kind), "a duck", 3)
+
+
+def test_samplers_that_cannot_take_the_settings_are_refused(sd):
+    class Absent:
+        @classmethod
+        def from_config(cls, *_, **__):
+            raise ImportError("install torchsde")
+
+    for kind, count, message in [
+        (Absent, 3, "Absent cannot sample in 3 steps: install torchsde"),
+        (diffusers.UnCLIPScheduler, 3, "UnCLIPScheduler cannot sample in 3 steps: .* only supports `beta_schedule`"),
+        (diffusers.TCDScheduler, 61, "TCDScheduler cannot sample in 61 steps: .* smaller than `num_inference_steps`"),
+        (diffusers.LCMScheduler, 61, "LCMScheduler cannot sample in 61 steps"),
+        (diffusers.DDPMScheduler, 0, "from 1 to 999, got 0"),
+        (diffusers.DDPMScheduler, 2.5, "from 1 to 999, got 2.5"),
+    ]:
+        with pytest.raises(RequestError, match=message):
+            sd.sample_with(kind, "a duck", count)
 
 
 def test_sampling_with_diffusers_own_ddim_in_their_place_is_the_loop(sd, lesson):
@@ -262,17 +420,17 @@ def test_words_know_the_places_of_their_tokens(lesson, sd):
     assert long[-1][1][-1] == sd.model.text_length - 2
 
 
-# --- What it refuses, and what it takes
+# --- What it refuses
 
 
 def test_requests_that_cannot_be(sd):
     for wrong, message in [
-        ({"num_sampling_steps": 0}, "0 sampling steps"),
-        ({"num_sampling_steps": -1}, "-1 sampling steps"),
-        ({"num_sampling_steps": 2.5}, "2.5 sampling steps"),
-        ({"num_sampling_steps": 1001}, "from 1 to 999"),
-        ({"height": 60}, "side of 60 pixels.*such as 64"),
-        ({"width": 0}, "side of 0 pixels.*such as 8"),
+        ({"num_sampling_steps": 0}, "from 1 to 999, got 0"),
+        ({"num_sampling_steps": -1}, "from 1 to 999, got -1"),
+        ({"num_sampling_steps": 2.5}, "from 1 to 999, got 2.5"),
+        ({"num_sampling_steps": 1001}, "from 1 to 999, got 1001"),
+        ({"height": 60}, "height must be a multiple of 8 .* got 60. The nearest is 64"),
+        ({"width": 0}, "width must be a whole number of at least 8, got 0"),
         ({"negative_prompts": ["a tree", "a car"]}, "1 prompts and 2 negative prompts"),
         ({"seed": [1, 2]}, "2 seeds for 1 prompts"),
         ({"save_x_t": True}, "save_dir"),
@@ -282,8 +440,104 @@ def test_requests_that_cannot_be(sd):
     with pytest.raises(RequestError, match="no prompt"):
         sd.sample([])
     for wrong in (7, ["a duck", 7]):
-        with pytest.raises(RequestError, match="not 7"):
+        with pytest.raises(RequestError, match="must be text, got 7"):
             sd.sample(wrong)
+
+
+NAN, INFINITY = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize("eta", [1.5, 2, NAN, -1, INFINITY, -0.001, "1", None, True, np.float32(1.1), [0.5]])
+def test_eta_outside_its_range_is_refused(sd, eta):
+    with pytest.raises(RequestError, match="^eta must be a (finite )?number from 0 to 1, got"):
+        sd.sample("a duck", eta=eta)
+
+
+@pytest.mark.parametrize("eta", [0, 1, 0.5, np.float32(0.5), np.float64(1), torch.tensor(0.25), np.array(0.5)])
+def test_any_number_in_its_range_is_an_eta(sd, eta):
+    sd.sample("a duck", eta=eta)
+    found = sd.steps[-1].x_prev
+    sd.sample("a duck", eta=float(eta))
+    assert torch.equal(sd.steps[-1].x_prev, found)
+
+
+@pytest.mark.parametrize("scale", [NAN, INFINITY, -INFINITY, "7", None, True, np.float64("nan")])
+def test_a_guidance_scale_that_is_no_finite_number_is_refused(sd, scale):
+    with pytest.raises(RequestError, match="^guidance_scale must be a (finite )?number, got"):
+        sd.sample("a duck", guidance_scale=scale)
+
+
+@pytest.mark.parametrize("number", [np.int64, np.int32, np.uint8, np.array, torch.tensor, np.intp])
+def test_whatever_behaves_like_an_integer_is_one(sd, number):
+    """Height, width, number of steps and seed."""
+    settings = {"height": 72, "width": 40, "num_sampling_steps": 2, "seed": 3}
+    [plain] = sd.sample("a duck", **settings)
+    [picture] = sd.sample("a duck", **{name: number(value) for name, value in settings.items()})
+    assert np.array_equal(plain, picture)
+
+
+@pytest.mark.parametrize(
+    "seeds", [(7, 8), range(7, 9), np.array([7, 8]), torch.tensor([7, 8]), [np.int64(7), torch.tensor(8)]], ids=repr
+)
+def test_seeds_come_in_any_sequence(sd, seeds):
+    plain, pictures = sd.sample(PROMPTS, seed=[7, 8]), sd.sample(PROMPTS, seed=seeds)
+    assert np.array_equal(plain, pictures)
+
+
+@pytest.mark.parametrize("seed", [True, 1.5, "1", None, -1, 2**63, np.float64(1), [1.5], [None], ["1"]])
+def test_seeds_that_cannot_be(sd, seed):
+    with pytest.raises(RequestError, match="^seed must be a whole number from 0 to .*, got"):
+        sd.sample("a duck", seed=seed)
+
+
+def test_frames_are_saved_by_a_numpy_boolean(sd, tmp_path):
+    sd.sample("a duck", save_dir=tmp_path, save_x_t=np.True_, save_x_0=np.False_)
+    assert [path.name for path in tmp_path.iterdir()] == ["x_t"]
+
+
+# --- Numbers that are not finite
+
+
+@pytest.mark.parametrize("value", [NAN, INFINITY])
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_weights_that_are_not_finite_are_an_error(sd, part, value):
+    """In the denoiser and the text encoder after the first step, in the decoder when it decodes."""
+    network = copy.deepcopy(getattr(sd, part))
+    weights = [weight for name, weight in network.named_parameters() if "encoder." not in name or part != "vae"]
+    with torch.no_grad():
+        weights[-1].view(-1)[0] = value
+    message = {"vae": "The decoded images"}.get(part, r"The latents after step 1 of 3 \(t = 667\)")
+    with pytest.raises(SamplingError, match=f"^{message} must be finite, but .* download or save it again"):
+        changed(sd, **{part: network}).sample("a duck")
+
+
+@pytest.mark.parametrize("value", [NAN, INFINITY, -INFINITY])
+@pytest.mark.parametrize("place", [1, 2, 5])
+def test_the_step_that_is_not_finite_is_named(sd, place, value):
+    """And nothing is done after it."""
+    network, seen = Gaussian(sd.scheduler), []
+
+    def broken(x, t, **_):
+        seen.append(t)
+        output = network(x, t).sample
+        output[0, 0, 0, 0] = value if len(seen) == place else 0.0
+        return SimpleNamespace(sample=output)
+
+    broken.dtype, broken.config = network.dtype, network.config
+    with pytest.raises(SamplingError, match=rf"after step {place} of 5 \(t = .*but 1 of 256 values"):
+        changed(sd, unet=broken).sample("a duck", num_sampling_steps=5)
+    assert len(seen) == place
+    seen.clear()
+    with pytest.raises(SamplingError, match="after the step at t = .*but 1 of 256 values"):
+        changed(sd, unet=broken).sample_with(diffusers.UniPCMultistepScheduler, "a duck", 5)
+
+
+def test_a_guidance_scale_that_overflows_is_an_error(sd):
+    with pytest.raises(SamplingError, match="after step 1 of 3 .* lower settings such as guidance_scale"):
+        sd.sample("a duck", guidance_scale=1e38)
+
+
+# --- What it takes
 
 
 def test_requests_that_can_be(sd):

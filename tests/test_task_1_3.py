@@ -4,9 +4,11 @@ On tiny networks: their ControlNets are noise, but have something to say.
 """
 
 import ast
+import copy
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +20,8 @@ from course import checks, notebooks
 from course.control import load_control_pipeline, load_controlnet
 from course.models import Model, RequestError, find_model, load_pipeline, unknown_words
 from course.pictures import PictureError, load_picture
+from course.sampling import SamplingError, timesteps
+from tests.test_task_1_2 import ODD_COUNTS, SPACINGS, Gaussian, by_euler
 
 PATH = notebooks.ROOT / "task_1_3_ControlNet.ipynb"
 SAMPLES = notebooks.ROOT / "assets" / "samples"
@@ -70,9 +74,9 @@ def make_control(lesson, kind: str = "canny", name: str = "house.png", **setting
     [{"scale": 0.7, "end": 0.5}],
     [{"scale": 0.5, "start": 0.25}, {"scale": 1.3, "end": 0.75}],
 ], ids=["one", "one-for-a-time", "two"])  # fmt: skip
-@pytest.mark.parametrize("count", [3, 4])  # 3 does not divide the 1,000 levels
-@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize(("kind", "count"), [("epsilon", 3), ("epsilon", 4), ("v_prediction", 4), ("v_prediction", 5)])
 def test_the_loop_is_that_of_the_pipeline(lessons, kind, count, settings):
+    """Where both have to agree: any count with leading timesteps, a divisor of 1,000 with trailing ones."""
     lesson = lessons[kind]
     controls = [
         make_control(lesson, *of, **each)
@@ -102,11 +106,39 @@ def test_the_loop_is_that_of_the_pipeline(lessons, kind, count, settings):
 def test_without_control_it_is_the_loop_of_1_2(lessons):
     for lesson in lessons.values():
         expected = lesson.pipe(
-            PROMPT, negative_prompt=NEGATIVE, num_inference_steps=3, guidance_scale=GUIDANCE,
+            PROMPT, negative_prompt=NEGATIVE, num_inference_steps=4, guidance_scale=GUIDANCE,
             generator=torch.Generator("cpu").manual_seed(3), output_type="latent",
         ).images  # fmt: skip
-        found = lesson.sample(PROMPT, seed=3, steps=3, negative_prompt=NEGATIVE)
+        found = lesson.sample(PROMPT, seed=3, steps=4, negative_prompt=NEGATIVE)
         assert (found - expected).abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_each_step_goes_to_the_next_timestep_at_any_count(lessons, monkeypatch, spacing, kind):
+    """Beside diffusers' Euler on the same timesteps, with a denoiser that knows the answer."""
+    lesson = lessons[kind]
+    scheduler = DDIMScheduler.from_config(lesson.pipe.scheduler.config, timestep_spacing=spacing, set_alpha_to_one=True)
+    network, levels = Gaussian(scheduler), []
+    monkeypatch.setattr(lesson, "pipe", SimpleNamespace(scheduler=scheduler, unet=network))
+    monkeypatch.setattr(lesson, "guided_output", lambda unet, x, t, *_: levels.append(t) or unet(x, t).sample)
+    start = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(0))
+    for count in ODD_COUNTS:
+        levels.clear()
+        found = lesson.denoise(start, None, [], count, GUIDANCE)
+        assert levels == timesteps(scheduler.config, count)
+        assert (found - by_euler(scheduler, levels, start, network)).abs().max() <= 1e-3, count
+        assert abs(found.std() - network.std) < 0.15, count  # neither black nor grain
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_the_check_of_the_loop_passes_whatever_the_spacing(lessons, monkeypatch, spacing, kind):
+    lesson = lessons[kind]
+    scheduler = DDIMScheduler.from_config(lesson.pipe.scheduler.config, timestep_spacing=spacing)
+    monkeypatch.setattr(lesson.pipe, "scheduler", scheduler)
+    checks.control_loop(lesson.sample, make_control(lesson), lesson.pipe, lesson.model)
+    assert lesson.pipe.scheduler is scheduler
 
 
 def test_a_silent_controlnet_changes_nothing(lesson):
@@ -122,6 +154,22 @@ def test_one_seed_gives_one_picture(lesson):
     control = make_control(lesson)
     first, again, other = (lesson.generate(PROMPT, control, seed=seed) for seed in (1, 1, 2))
     assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("number", [np.int64, np.int32, np.uint8, np.array, torch.tensor])
+def test_whatever_behaves_like_an_integer_is_one(lesson, number):
+    """Seed and number of steps."""
+    plain = lesson.sample(PROMPT, seed=3, steps=2)
+    assert torch.equal(plain, lesson.sample(PROMPT, seed=number(3), steps=number(2)))
+
+
+@pytest.mark.parametrize("number", [np.float64, np.float32, np.array, torch.tensor, np.float16])
+def test_the_numbers_of_a_control_are_of_any_kind(lesson, number):
+    control = make_control(lesson, scale=0.5, end=0.5)
+    other = control._replace(scale=number(0.5), start=number(0.0), end=number(0.5))
+    assert torch.equal(lesson.sample(PROMPT, control), lesson.sample(PROMPT, other, guidance_scale=number(GUIDANCE)))
+    whole = lesson.check_control(control._replace(scale=np.int64(2), start=np.int64(0), end=np.int64(1)))
+    assert [type(value) for value in whole[2:]] == [float] * 3
 
 
 # --- Any picture file
@@ -180,9 +228,18 @@ def test_what_cannot_be_is_refused_before_the_work_begins(lesson, tmp_path, monk
     monkeypatch.setattr(lesson.pipe.unet, "forward", None)  # whoever begins to work fails otherwise
     narrow, small = (control._replace(condition=control.condition[..., cut:]) for cut in (3, 8))
     for controls, settings, message in [
-        ([control], {"steps": 0}, "0 sampling steps"),
-        ([control], {"steps": 2.5}, "2.5 sampling steps"),
-        ([narrow], {}, "side of 61 pixels.*such as 64"),
+        ([control], {"steps": 0}, "from 1 to 999, got 0"),
+        ([control], {"steps": 2.5}, "from 1 to 999, got 2.5"),
+        ([control], {"seed": 1.5}, "seed must be a whole number .* got 1.5"),
+        ([control], {"seed": None}, "seed must be a whole number .* got None"),
+        ([control], {"guidance_scale": float("nan")}, "guidance_scale must be a finite number, got nan"),
+        ([control], {"guidance_scale": "7"}, "guidance_scale must be a number, got '7'"),
+        ([control._replace(scale=float("nan"))], {}, "scale must be a finite number, got nan"),
+        ([control._replace(scale="loud")], {}, "scale must be a number, got 'loud'"),
+        ([control._replace(scale=None)], {}, "scale must be a number, got None"),
+        ([control._replace(start=-0.1)], {}, "start must be a number from 0 to 1, got -0.1"),
+        ([control._replace(end=1.1)], {}, "end must be a number from 0 to 1, got 1.1"),
+        ([narrow], {}, "width must be a multiple of 8 .* got 61. The nearest is 64"),
         ([control, small], {}, "different sizes, 64 x 64 and 56 x 64"),
         ([control._replace(condition=control.condition * 2 - 1)], {}, "from -1 to 1"),
         ([control._replace(condition=control.condition[0])], {}, r"not \(3, 64, 64\)"),
@@ -190,11 +247,42 @@ def test_what_cannot_be_is_refused_before_the_work_begins(lesson, tmp_path, monk
         with pytest.raises(RequestError, match=message):
             lesson.generate(PROMPT, *controls, **settings)
     for prompt in (7, ["a duck", "a car"]):
-        with pytest.raises(RequestError, match="A prompt is a text, not"):
+        with pytest.raises(RequestError, match="A prompt must be text, got"):
             lesson.generate(prompt, control)
     (tmp_path / "letter.png").write_text("dear me")
     with pytest.raises(PictureError, match="not a picture"):
         load_picture(tmp_path / "letter.png", lesson.model.image_size)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("part", ["unet", "vae", "controlnet"])
+def test_weights_that_are_not_finite_are_an_error(lesson, monkeypatch, part, value):
+    control = make_control(lesson)
+    network = copy.deepcopy(control.network if part == "controlnet" else getattr(lesson.pipe, part))
+    weights = [weight for name, weight in network.named_parameters() if "encoder." not in name or part != "vae"]
+    with torch.no_grad():
+        weights[-1].view(-1)[0] = value
+    if part == "controlnet":
+        control = control._replace(network=network)
+    else:
+        monkeypatch.setattr(lesson.pipe, part, network)
+    message = {"vae": "The decoded image"}.get(part, r"The latents after step 1 of 2 \(t = 501\)")
+    with pytest.raises(SamplingError, match=f"^{message} must be finite, but .* download or save it again"):
+        lesson.generate(PROMPT, control)
+
+
+@pytest.mark.parametrize("place", [1, 2, 5])
+def test_the_step_that_is_not_finite_is_named(lesson, monkeypatch, place):
+    seen, guided_output = [], lesson.guided_output
+
+    def broken(unet, x, t, *others):
+        seen.append(t)
+        return guided_output(unet, x, t, *others) * (float("nan") if len(seen) == place else 1.0)
+
+    monkeypatch.setattr(lesson, "guided_output", broken)
+    with pytest.raises(SamplingError, match=rf"after step {place} of 5 \(t = .*but 256 of 256 values"):
+        lesson.generate(PROMPT, steps=5)
+    assert len(seen) == place
 
 
 def test_an_empty_prompt_and_a_long_one_can_be(lesson):

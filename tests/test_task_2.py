@@ -1,5 +1,6 @@
 """Lesson 2: windows cover, averages are exact, synchronization descends, closed is closed, and what it refuses."""
 
+import copy
 import itertools
 import math
 import re
@@ -8,13 +9,15 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from course import metrics, notebooks
 from course.errors import CourseWarning
 from course.models import RequestError, find_model
-from tests.test_task_1_2 import with_settings
+from course.sampling import SamplingError, timesteps
+from tests.test_task_1_2 import ODD_COUNTS, SPACINGS, Gaussian, by_euler, changed, with_settings
 
 PATH = notebooks.ROOT / "task_2_Joint_Diffusion.ipynb"
 
@@ -56,7 +59,7 @@ def test_every_latent_is_covered_or_an_error_says_what_to_change(height, width, 
     """Also across the wrap: in some window the first column follows the last."""
     lesson = _lesson_of_windows()
     if height < window or width < window or not 1 <= stride <= window:
-        with pytest.raises(RequestError, match=r"below one window|leaves gaps"):
+        with pytest.raises(RequestError, match=r"below one window|stride between windows"):
             lesson.window_views(height, width, window, stride, closed)
         return
     views = lesson.window_views(height, width, window, stride, closed)
@@ -146,6 +149,91 @@ def test_one_window_is_the_pipeline(lesson, tiny_folder):
     expected = pipe("a duck", num_inference_steps=3, guidance_scale=7.5, latents=latents, output_type="latent").images
     found = lesson.JointDiffusion(model).sample_latents("a duck", width=64, guidance_scale=7.5)
     assert (found - expected).abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_each_step_goes_to_the_next_timestep_at_any_count(lesson, sd, sd_v, spacing, kind):
+    """Beside diffusers' Euler on the same timesteps. Where all windows agree, the panorama is one picture."""
+    own = {"epsilon": sd, "v_prediction": sd_v}[kind]
+    scheduler = DDIMScheduler.from_config(own.scheduler.config, timestep_spacing=spacing, set_alpha_to_one=True)
+    other = changed(own, scheduler=scheduler, unet=Gaussian(scheduler))
+    views = lesson.window_views(8, 12, 8, 4)
+    weights, embeddings = lesson.window_weights(len(views), 8), torch.zeros(2, len(views), 1, 1)
+    start = noise(1, 4, 8, 12)
+    for count in ODD_COUNTS[:4]:
+        steps = list(other.denoise(start, views, weights, embeddings, count, 7.5))
+        assert [step.t for step in steps] == timesteps(scheduler.config, count)
+        expected = by_euler(scheduler, [step.t for step in steps], start, other.unet)
+        assert (steps[-1].x_prev - expected).abs().max() <= 1e-3, count
+        assert abs(steps[-1].x_prev.std() - Gaussian.std) < 0.15, count  # neither black nor grain
+
+
+@pytest.mark.parametrize("to_one", [False, True])
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_the_last_step_goes_to_the_final_alpha(lesson, sd, spacing, to_one):
+    """With a denoiser that finds no noise at all, a step scales the latents by a ratio of two alphas."""
+    scheduler = DDIMScheduler.from_config(sd.scheduler.config, timestep_spacing=spacing, set_alpha_to_one=to_one)
+    other = changed(sd, scheduler=scheduler, predict_noise=lambda windows, *_: torch.zeros_like(windows))
+    views = lesson.window_views(8, 8, 8, 8)
+    for count in (1, 13, 60, 61, 91):
+        *_, last = other.denoise(noise(1, 4, 8, 8), views, lesson.window_weights(1, 8), None, count, 7.5)
+        assert torch.allclose(last.x_prev, scheduler.final_alpha_cumprod.sqrt() * last.x_0, rtol=1e-4)
+
+
+@pytest.mark.parametrize("number", [np.int64, np.int32, np.uint8, np.array, torch.tensor])
+def test_whatever_behaves_like_an_integer_is_one(sd, number):
+    """Height, width, stride, number of steps, seed, windows in a batch, and every how many steps windows agree."""
+    settings = {"height": 64, "width": 72, "stride": 8, "num_sampling_steps": 1, "seed": 5}
+    plain = sd.sample_latents(**settings, use_syncdiffusion=True)
+    other = changed(sd, window_batch=number(3), gradient_batch=number(2))
+    settings = {name: number(value) for name, value in settings.items()}
+    sync = other.recommended()._replace(every=number(4))
+    found = other.sample_latents(**settings, use_syncdiffusion=True, sync=sync, guidance_scale=np.float32(7.5))
+    assert torch.allclose(found, plain, atol=1e-4)
+
+
+@pytest.mark.parametrize("batch", [-1, 1.5, True, "2", np.float64(2)])
+def test_a_batch_of_windows_that_cannot_be(lesson, sd, batch):
+    for name in ("window_batch", "gradient_batch"):
+        with pytest.raises(RequestError, match="number of windows in a batch must be a whole number of at least 1"):
+            changed(sd, **{name: batch}).sample(width=72, stride=8, use_syncdiffusion=True)
+
+
+@pytest.mark.parametrize(("part", "value", "settings"), [
+    ("unet", math.nan, {}),
+    ("unet", math.inf, {}),
+    ("unet", math.nan, {"use_syncdiffusion": True}),
+    ("unet", math.nan, {"closed": True}),
+    ("unet", math.nan, {"regions": [("a duck", np.eye(8, 9))]}),
+    ("text_encoder", math.nan, {}),
+    ("vae", math.nan, {}),
+    ("vae", math.inf, {"closed": True}),
+    ("vae", math.nan, {"regions": [("a duck", np.eye(8, 9))]}),
+], ids=str)  # fmt: skip
+def test_weights_that_are_not_finite_are_an_error(sd, part, value, settings, recwarn):
+    """And no warning of skipped gradients comes before it."""
+    network = copy.deepcopy(getattr(sd, part))
+    [*_, last] = [weight for name, weight in network.named_parameters() if part != "vae" or "encoder." not in name]
+    last.view(-1)[0] = value
+    message = {"vae": "The decoded images"}.get(part, r"The latents after step 1 of 2 \(t = 501\)")
+    other = changed(sd, **{part: network})
+    sample = other.sample_regions if "regions" in settings else other.sample
+    with pytest.raises(SamplingError, match=f"^{message} must be finite, but .* download or save it again"):
+        sample("a duck", **settings, width=72, stride=8, num_sampling_steps=2)
+    assert not [warning for warning in recwarn if "gradient" in str(warning.message)]
+
+
+@pytest.mark.parametrize("place", [1, 2, 5])
+def test_the_step_that_is_not_finite_is_named(sd, place):
+    calls = []
+
+    def broken(windows, t, *_):
+        calls.append(t)
+        return windows * (float("nan") if len(calls) == place else 1.0)
+
+    with pytest.raises(SamplingError, match=rf"after step {place} of 5 \(t = .*but 768 of 768 values"):
+        changed(sd, predict_noise=broken).sample(num_sampling_steps=5)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 4, 64])
@@ -311,6 +399,50 @@ def test_a_closed_decoder_knows_no_beginning(sd):
     assert torch.equal(sd.decode_latents(latents), plain)  # which is itself again afterwards
 
 
+def in_tiles(sd, tile):
+    """The same with `vae.enable_tiling()`, in tiles of `tile` latent pixels."""
+    vae = copy.deepcopy(sd.vae)
+    vae.enable_tiling()
+    vae.tile_latent_min_size, vae.tile_sample_min_size = tile, 8 * tile
+    return changed(sd, vae=vae)
+
+
+@pytest.mark.parametrize(("tile", "width"), [(4, 8), (4, 12), (8, 12), (8, 20), (8, 33), (16, 20), (16, 33)])
+def test_a_closed_decoder_has_no_seam_where_it_works_in_tiles(sd, lesson, tile, width):
+    """Smooth latents whose ends meet: the step across the wrap is like any other. Tiles that wrap around by
+    themselves leave one that is larger."""
+    tiled = in_tiles(sd, tile)
+    angle = torch.arange(width) / width * 2 * math.pi
+    waves = torch.stack([angle.sin(), angle.cos(), angle.sin(), -angle.cos()])
+    latents = waves[None, :, None].repeat(1, 1, 8, 1)  # (1, 4, 8, width)
+    with torch.no_grad():
+        around = tiled.decode_closed(latents)
+        with lesson.closed_convolutions(tiled.vae.decoder):
+            by_themselves = tiled.decode_latents(latents)
+    assert around.shape == (1, 3, 64, 8 * width)
+    steps = metrics.column_steps(around[0])
+    assert steps[-1] <= steps[:-1].max()
+    steps = metrics.column_steps(by_themselves[0])
+    assert steps[-1] > 1.1 * steps[:-1].max()
+
+
+@pytest.mark.parametrize("width", [8, 9, 12, 33])
+def test_tiles_larger_than_the_panorama_close_it_too(sd, width):
+    latents = noise(2, 4, 8, width)
+    around = in_tiles(sd, 64).decode_closed(latents)
+    assert around.shape == (2, 3, 64, 8 * width)
+    for image in around:
+        steps = metrics.column_steps(image)
+        assert steps[-1] <= steps[:-1].max()
+
+
+def test_a_closed_panorama_in_tiles_is_nearly_that_of_the_whole(sd):
+    whole, tiled = (own.sample(closed=True, width=128, stride=4) for own in (sd, in_tiles(sd, 8)))
+    assert whole.shape == tiled.shape and (whole - tiled).abs().mean() < 0.5 * whole.std()
+    steps = metrics.column_steps(tiled)
+    assert steps[-1] <= steps[:-1].max()
+
+
 def test_a_closed_decoder_opens_again_after_an_error(sd, lesson):
     with pytest.raises(ZeroDivisionError), lesson.closed_convolutions(sd.vae.decoder):
         assert "forward" in vars(sd.vae.decoder.conv_in)
@@ -390,6 +522,14 @@ def test_the_wall_stands_at_first_and_beyond_the_mask_alone(sd):
     assert 0.7 < noisy.std() < 1.3
 
 
+@pytest.mark.parametrize("kind", [np.array, np.float64, torch.tensor, list, lambda mask: np.array(mask) > 0])
+def test_masks_are_arrays_of_any_kind(sd, kind):
+    left = np.array([[1.0] * 12 + [0.0] * 12] * 8)
+    request = dict(num_sampling_steps=1, stride=4)
+    plain = sd.sample_regions("a tree", [("a car on mars", torch.tensor(left))], **request)
+    assert torch.equal(plain, sd.sample_regions("a tree", [("a car on mars", kind(left))], **request))
+
+
 def test_regions_that_fill_the_picture_need_no_background(sd):
     left = (torch.arange(24).expand(8, -1) < 12).float()
     request = dict(num_sampling_steps=1, stride=4)
@@ -404,13 +544,21 @@ def test_regions_that_fill_the_picture_need_no_background(sd):
 @pytest.mark.parametrize(("wrong", "message"), [
     ({"width": 32}, "width of 4 latent pixels is below one window of 8"),
     ({"height": 56}, "height of 7 latent pixels"),
-    ({"width": 100}, "side of 100 pixels.*such as 96"),
-    ({"height": 65}, "side of 65 pixels"),
-    ({"stride": 9}, "stride of 9 leaves gaps between windows of 8"),
-    ({"stride": 0}, "stride of 0"),
-    ({"stride": 2.0}, "stride of 2.0"),
-    ({"stride": True}, "stride of True"),
-    ({"num_sampling_steps": 0}, "0 sampling steps"),
+    ({"width": 100}, "width must be a multiple of 8 .* got 100. The nearest is 96"),
+    ({"height": 65}, "height must be a multiple of 8 .* got 65"),
+    ({"stride": 9}, "stride between windows of 8 must be a whole number from 1 to 8, got 9"),
+    ({"stride": 0}, "stride .* got 0"),
+    ({"stride": 2.0}, "stride .* got 2.0"),
+    ({"stride": True}, "stride .* got True"),
+    ({"num_sampling_steps": 0}, "from 1 to 999, got 0"),
+    ({"num_sampling_steps": 2.5}, "from 1 to 999, got 2.5"),
+    ({"guidance_scale": float("nan")}, "guidance_scale must be a finite number, got nan"),
+    ({"guidance_scale": math.inf}, "guidance_scale must be a finite number, got inf"),
+    ({"guidance_scale": "7"}, "guidance_scale must be a number, got '7'"),
+    ({"guidance_scale": None}, "guidance_scale must be a number, got None"),
+    ({"guidance_scale": True}, "guidance_scale must be a number, got True"),
+    ({"seed": 1.5}, "seed must be a whole number .* got 1.5"),
+    ({"seed": None}, "seed must be a whole number .* got None"),
     ({"prompts": ["a duck", "a car"]}, "2 prompts for 9 windows"),
     ({"prompts": []}, "no prompt"),
     ({"prompts": ["a duck"] * 9, "negative_prompts": ["a", "b"]}, "9 prompts and 2 negative"),
@@ -421,21 +569,33 @@ def test_requests_that_cannot_be(sd, wrong, message):
 
 
 @pytest.mark.parametrize(("wrong", "message"), [
-    ({"weight": 0.0}, "weight = 0.0"), ({"weight": float("nan")}, "weight = nan"), ({"weight": -1.0}, "weight = -1"),
-    ({"weight": math.inf}, "weight = inf"), ({"decay": 0.0}, "decay = 0"), ({"decay": 1.1}, "decay = 1.1"),
-    ({"until": 0.0}, "until = 0"), ({"until": 2.0}, "until = 2"), ({"every": 0}, "every = 0"),
-    ({"every": 1.5}, "every = 1.5"), ({"scale": 0.0}, "scale = 0"), ({"scale": 0.3}, "scale = 0.3"),
-    ({"through": "vae"}, "through = 'vae'.*'denoiser' or 'decoder'"),
+    ({"weight": 0.0}, "weight must be above 0 .* got 0.0"),
+    ({"weight": float("nan")}, "weight must be a finite number, got nan"),
+    ({"weight": -1.0}, "weight must be above 0 .* got -1"),
+    ({"weight": math.inf}, "weight must be a finite number, got inf"),
+    ({"weight": "20"}, "weight must be a number, got '20'"),
+    ({"decay": 0.0}, "decay must be above 0 and at most 1, got 0"),
+    ({"decay": 1.1}, "decay must be a number of at most 1, got 1.1"),
+    ({"until": 0.0}, "until must be .* got 0"),
+    ({"until": 2.0}, "until must be a number of at most 1, got 2"),
+    ({"every": 0}, "every must be a whole number of at least 1, got 0"),
+    ({"every": 1.5}, "every must be a whole number of at least 1, got 1.5"),
+    ({"every": True}, "every must be a whole number of at least 1, got True"),
+    ({"scale": 0.0}, "scale must be .* got 0"),
+    ({"scale": 0.3}, "scale must be .* whole number of a window's 8 latent pixels .* got 0.3"),
+    ({"through": "vae"}, "through must be 'denoiser' or 'decoder', got 'vae'"),
 ])  # fmt: skip
 def test_synchronization_that_cannot_be(sd, wrong, message):
-    with pytest.raises(RequestError, match=message):
+    with pytest.raises(RequestError, match=f"^sync.{message}"):
         sd.sample(use_syncdiffusion=True, sync=sd.recommended()._replace(**wrong))
 
 
 @pytest.mark.parametrize(("regions", "message"), [
     ([], "no region"),
-    ([("a car", torch.ones(8, 23))], r"mask of \"a car\" is \(8, 23\).*\(8, 24\)"),
+    ([("a car", torch.ones(8, 23))], r"mask of \"a car\" has the shape \(8, 23\), but must .* \(8, 24\)"),
+    ([("a car", np.ones((8, 23)))], r"mask of \"a car\" has the shape \(8, 23\), but must .* \(8, 24\)"),
     ([("a car", torch.zeros(8, 24))], "above 0 somewhere"),
+    ([("a car", torch.eye(8, 24) - 0.5)], "from 0 to 1"),
     ([("a car", torch.full((8, 24), 2.0))], "from 0 to 1"),
     ([("a car", torch.full((8, 24), float("nan")))], "from 0 to 1"),
 ])  # fmt: skip

@@ -56,12 +56,11 @@ def load(folder: Path, *partners: Path) -> CLIPTokenizer:
 
 
 def encode(tokenizer: CLIPTokenizer, texts: list[str]) -> np.ndarray:
-    """Token ids, int16 (len(texts), length), padded and cut to the tokenizer's own length as the pipeline does it.
+    """Token ids, int16 (len(texts), the tokenizer's length), padded and cut as the pipeline does it.
 
     Goes to the Rust tokenizer directly: many times faster than calling the Python one on many texts.
     """
-    backend = tokenizer.backend_tokenizer
-    length = tokenizer.model_max_length
+    backend, length = tokenizer.backend_tokenizer, tokenizer.model_max_length
     backend.enable_truncation(length)
     backend.enable_padding(length=length, pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token)
     encodings = backend.encode_batch_fast(texts)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 
@@ -145,6 +146,44 @@ def test_an_unknown_group_is_refused(capsys):
     with pytest.raises(SystemExit):
         e.main(["colours"])
     assert "choose from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--pictures", "0"], "--pictures: must be a whole number from 2 to 1,000,000, got '0'"),
+        (["--pictures", "1"], "--pictures: must be"),
+        (["--pictures", "-3"], "--pictures: must be"),
+        (["--pictures", "1000000000"], "--pictures: must be"),
+        (["--guidance", "nan"], "--guidance: must be a number from 0 to 1,000, got 'nan'"),
+        (["--guidance", "-1"], "--guidance: must be"),
+        (["--guidance", "inf"], "--guidance: must be"),
+        (["--weights", ""], "--weights: must name a folder"),
+        (["--weights", __file__], "--weights: must name a folder"),
+        (["--work", f"{__file__}/x"], "--work: must name a folder"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options, said, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        e.main(["sizes", *options])
+    assert f"argument {said}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("results", ["{}", "[]", "null", "", '{"rows": 3}'])
+def test_results_that_are_none_are_named_before_anything_is_measured(results, tmp_path, monkeypatch, capsys):
+    (tmp_path / "manifest.json").write_text("{}")
+    (tmp_path / "evaluation.json").write_text(results)
+    monkeypatch.setattr(e, "Evaluation", lambda *_: pytest.fail("began"))
+    with pytest.raises(SystemExit, match="2"):
+        e.main(["sizes", "--weights", str(tmp_path)])
+    assert "--weights: must name a file of results" in capsys.readouterr().err
+
+
+def test_a_file_that_a_group_needs_is_named(tmp_path, capsys):
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(SystemExit, match="2"):
+        e.main(["training", "--weights", str(tmp_path)])
+    assert re.search(r"error: training: .*training\.json", capsys.readouterr().err)
 
 
 def test_missing_weights_are_named(tmp_path, capsys):

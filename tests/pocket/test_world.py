@@ -1,12 +1,16 @@
 """The pocket world: labels, held-out compositions, geometry and pictures."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from course import native
 from pocket.world import SCENE_FLOATS, render, sample_scene
+from pocket.world import renderer as world_renderer
 from pocket.world import vocabulary as v
 from pocket.world.builder import Builder, Look, apply, rotation, towards
 from pocket.world.objects import LARGE, RECIPES, SIZES, SMALL
@@ -227,3 +231,44 @@ def test_batches_equal_single_pictures():
     batch = render(np.stack(scenes), 48, 64, samples=2).color
     for one, many in zip(scenes, batch, strict=True):
         assert torch.equal(render(one, 48, 64, samples=2).color[0], many)
+
+
+HARMS = {
+    "truncated": lambda library: library.write_bytes(library.read_bytes()[:5000]),
+    "empty": lambda library: library.write_bytes(b""),
+    "zeros": lambda library: library.write_bytes(bytes(library.stat().st_size)),
+    "gone": lambda library: library.unlink(),
+    "without a checksum": lambda library: library.with_suffix(".sha256").unlink(),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_damaged_renderer_is_compiled_again(harm, tmp_path, monkeypatch):
+    """A truncated one would end every process that loads it (SIGBUS)."""
+    real = Path(world_renderer._cpu_library()._name)
+    compiler = tmp_path / "c++"
+    copy_it = f'for out; do :; done; [ "$out" = --version ] || cp {real} "$out"'
+    compiler.write_text(f"#!/bin/sh\n{copy_it}\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", f"{compiler} -O1")
+    monkeypatch.setattr(world_renderer, "BUILD", tmp_path / "build")
+    load = world_renderer._cpu_library.__wrapped__
+    library = Path(load()._name)
+    assert library.parent == tmp_path / "build"
+    copy = tmp_path / "damaged" / library.name  # what is loaded stays whole
+    copy.parent.mkdir(mode=0o755)
+    for path in library.parent.iterdir():
+        (copy.parent / path.name).write_bytes(path.read_bytes())
+    HARMS[harm](copy)
+    monkeypatch.setattr(world_renderer, "BUILD", copy.parent)
+    monkeypatch.setattr(world_renderer, "_cpu_library", load)
+    params = sample_scene(0).params
+    assert render(params, 8, 8).color.shape == (1, 8, 8, 3)
+    assert native.is_intact(copy)
+
+
+def test_without_a_compiler_the_renderer_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(world_renderer, "_cpu_library", world_renderer._cpu_library.__wrapped__)
+    monkeypatch.setenv("CXX", "/nowhere/c++")
+    with pytest.raises(native.NativeError, match=r"CXX=/nowhere/c\+\+ names no program"):
+        render(sample_scene(0).params, 8, 8)

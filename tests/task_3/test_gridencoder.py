@@ -1,5 +1,7 @@
 """Grid encoding: against its float64 reference, derivatives, penalties, threads, tracing, bad input."""
 
+from typing import ClassVar
+
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
@@ -222,6 +224,33 @@ def test_integers_do_not_hide_an_overflow(largest):
     assert not (torch.tensor([0, 5, -(2**63)]) / scale).isfinite().any()
 
 
+class RecordedSum(grid._Sum):
+    """Keeps the bound of what a position adds to an entry, which only a GPU asks for."""
+
+    bounds: ClassVar[list[float]] = []
+
+    def __init__(self, x, entries, features, terms, bound):
+        super().__init__(x, entries, features, terms, bound)
+        self.bounds.append(float(bound()))
+
+
+@pytest.mark.parametrize(("interpolation", "slope"), [("linear", 1), ("smoothstep", 1.5)])
+def test_integers_are_made_for_what_a_position_adds(compiled, monkeypatch, interpolation, slope):
+    """By hand: weights of corners sum up to 1, their derivatives along an axis to twice the cells times the slope."""
+    monkeypatch.setattr(grid, "_Sum", RecordedSum)
+    RecordedSum.bounds.clear()
+    layout = GridLayout.make(2, 2, 1, 4, 8, interpolation=interpolation)
+    x, table = inputs(layout, 5)
+    dy, v = torch.zeros(5, 2, dtype=torch.float64), torch.zeros(5, 2, dtype=torch.float64)
+    dy[3, 1], v[2, 0] = -3.0, -5.0
+    settings = layout.settings
+    grid._table_grad(x.detach(), dy, None, *settings)
+    grid._table_grad(x.detach(), dy, v, *settings)
+    largest = table.detach().abs().max().item()
+    grid._penalty_grad(x.detach(), table.detach(), dy, True, *settings)
+    assert RecordedSum.bounds == pytest.approx([3, 3 * 5 * 2 * 2 * 8 * slope, 8 * 2 * 3 * largest])
+
+
 # --- Penalties
 
 
@@ -295,9 +324,36 @@ def test_module():
 
 
 @pytest.mark.parametrize(
+    "settings",
+    [
+        dict(dims=2),
+        dict(dims=4, log2_table_size=3),
+        dict(features=1),
+        dict(features=8),
+        dict(levels=1),
+        dict(levels=32),
+        dict(coarsest=1),
+        dict(coarsest=2**20, finest=2**20),
+        dict(log2_table_size=24, finest=16),
+    ],
+)
+def test_layouts_at_their_limits(settings):
+    layout = GridLayout.make(**settings)
+    assert layout.levels == settings.get("levels", 16) and layout.entries == layout.offsets[-1]
+    assert all(layout.size(level) >= 8 for level in range(layout.levels))
+
+
+@pytest.mark.parametrize(
     ("settings", "said"),
     [
         (dict(dims=5), "dims is 5"),
+        (dict(dims=1), "dims is 1"),
+        (dict(features=0), "features is 0"),
+        (dict(levels=33), "33 levels"),
+        (dict(coarsest=0), "coarsest is 0"),
+        (dict(log2_table_size=2), "log2_table_size is 2"),
+        (dict(log2_table_size=25), "log2_table_size is 25"),
+        (dict(coarsest=2**20 + 1, finest=2**20 + 1), "cells along an axis"),
         (dict(features=9), "features is 9"),
         (dict(levels=40), "40 levels"),
         (dict(levels=0), "0 levels"),
@@ -325,6 +381,8 @@ def test_bad_input():
         ((x, table[:-1]), ValueError, "table has shape"),
         ((x.double(), table), TypeError, "x is torch.float64 and table torch.float32"),
         ((x, table.bfloat16()), TypeError, "table torch.bfloat16"),
+        ((x, table.double()), TypeError, "x is torch.float32 and table torch.float64"),
+        ((x, table.to("meta")), ValueError, "x is on cpu and table on meta"),
     ]:
         with pytest.raises(error, match=said):
             grid_encode(*arguments, SMALL)

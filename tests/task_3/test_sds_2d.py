@@ -1,5 +1,7 @@
 """SDS on a single picture: it becomes what the text says, leaves a sheet, and tells a student what is missing."""
 
+import itertools
+import math
 import re
 import sys
 from pathlib import Path
@@ -46,7 +48,7 @@ def test_moments_end_with_the_last_step(tiny_folder):
         (["--iters", "0"], "--iters is at least 1, not 0"),
         (["--lr", "-1"], "--lr is a number above 0, not -1.0"),
         (["--seed", "-1"], "--seed is a whole number from 0"),
-        (["--guidance_scale", "inf"], "guidance_scale is a number, not inf"),
+        (["--guidance_scale", "inf"], "guidance_scale must be a finite number"),
         (["--model", "no such model"], "no such model"),
         (["--out", "picture.jpg"], "--out ends in .png"),
         (["--out", "/dev/null/a.png", "--iters", "1"], "--out /dev/null/a.png cannot be written"),
@@ -56,6 +58,73 @@ def test_what_cannot_be_done(tiny_folder, more, said, capsys):
     assert sds_2d.main(["--text", "a car", "--model", str(tiny_folder), *more]) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ") and said in error
+
+
+@pytest.mark.parametrize("t", [20, 137, 500, 619, 979])
+@pytest.mark.parametrize("steps", [1, 3, 7, 10])
+def test_x_0_in_several_steps_goes_from_each_level_to_the_next(tiny_folder, monkeypatch, t, steps):
+    """Levels fall strictly, each step ends where the next begins, and the last one at x_0, where alpha_bar is 1."""
+    guidance = StableDiffusion(find_model(tiny_folder))
+    prompts, camera = guidance.plain_prompts("a car"), (torch.zeros(1), torch.zeros(1))
+    calls, images = [], []
+
+    def predict_noise(x, t, *_):
+        calls.append((x, t))
+        return 0.5 * x
+
+    monkeypatch.setattr(guidance, "predict_noise", predict_noise)
+    monkeypatch.setattr(guidance, "decode_latents", lambda latents: images.append(latents) or latents)
+    noisy, level = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(0)), torch.tensor([t])
+    step = sd.Step(torch.zeros(()), noisy, torch.zeros(()), level, noisy, noisy, 0.5 * noisy)
+    guidance.preview(step, prompts, *camera, steps=steps)
+    calls = [(noisy, level), *calls]
+    levels = [int(level) for _, level in calls]
+    assert levels[0] == t and len(levels) == steps and levels[-1] > 0
+    assert levels == sorted(set(levels), reverse=True)
+    x = noisy
+    for (seen, level), (_, below) in itertools.pairwise([*calls, (None, None)]):
+        assert torch.allclose(seen, x, atol=1e-5)
+        a = guidance.alpha_bar(level)
+        x_0 = (seen - (1 - a).sqrt() * 0.5 * seen) / a.sqrt()
+        b = torch.ones(()) if below is None else guidance.alpha_bar(below)
+        x = b.sqrt() * x_0 + (1 - b).sqrt() * 0.5 * seen
+    assert torch.allclose(images[-1], x, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("unet", math.nan, "The latents after step 1 of 2"),
+        ("unet", math.inf, "The latents after step 1 of 2"),
+        ("text_encoder", math.nan, "The latents after step 1 of 2"),
+        ("vae", math.nan, "The decoded images"),
+        ("vae", math.inf, "The decoded images"),
+    ],
+)
+def test_weights_that_are_not_finite_are_an_error(tiny_folder, tmp_path, monkeypatch, capsys, part, value, message):
+    load = sd.load_pipeline
+
+    def load_damaged(model):
+        pipe = load(model)
+        names = [name for name, _ in getattr(pipe, part).named_parameters() if not name.startswith("encoder")]
+        getattr(pipe, part).get_parameter(names[-1]).data.view(-1)[0] = value
+        return pipe
+
+    monkeypatch.setattr(sd, "load_pipeline", load_damaged)
+    monkeypatch.setattr(sds_2d, "check_exercise", lambda guidance: None)
+    path = tmp_path / "sheet.png"
+    assert sds_2d.main(["--text", "a car", "--model", str(tiny_folder), "--iters", "2", "--out", str(path)]) == 1
+    [*_, error] = capsys.readouterr().err.strip().splitlines()
+    assert f"error: {message} must be finite, but" in error and "download or save it again" in error
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("rate", ["1e38", "1e30", "3e37"])
+def test_latents_that_overflow_are_an_error(tiny_folder, tmp_path, capsys, rate):
+    options = ["--text", "a car", "--model", str(tiny_folder), "--iters", "9", "--lr", rate]
+    assert sds_2d.main([*options, "--out", str(tmp_path / "sheet.png")]) == 1
+    [*_, error] = capsys.readouterr().err.strip().splitlines()
+    assert re.search(r"error: The latents after step \d of 9 must be finite", error)
 
 
 # --- The exercise
