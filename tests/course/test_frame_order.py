@@ -53,6 +53,7 @@ COUNTED = {
     "wide apart": [("1.png", 1), ("90000.png", 90000)],
     "a full counter": [(f"{i:04d}.png", i) for i in (0, 4000, 9000, 9999)],
     "three digits, both ends": [("x_000.png", 0), ("x_999.png", 999)],
+    "a point in one name only": [("take 5.9.png", 9), ("take_10.png", 10)],
     "decimals of one length": [("w_0.25.png", 25), ("w_0.50.png", 50)],
     "a moment with and without milliseconds": [
         ("20240131_235959.jpg", 235959),
@@ -130,6 +131,7 @@ UNCERTAIN = {
     "hours without a day": (["23.59.58.png", "23.59.59.png", "22.00.00.png"], "no number in their names counts up"),
     "hashes": (["8fa3.png", "91bc2.png", "0c4.png"], "no number in their names counts up"),
     "seeds alone, other words": (["a9_4.png", "b700_x.png"], "no number in their names counts up"),
+    "letters right behind": (["7a-1x.png", "8b-22y.png"], "no number in their names counts up"),
     "a stranger": (["1.png", "2.png", "take 3 of 900.png"], "no number in their names counts up"),
     "a copy": (["frame_1.png", "frame_1 (1).png", "frame_2.png"], "no number in their names counts up"),
     "two counters": (["1-9.png", "2-8.png", "3-7.png"], "several numbers in their names count up, in different"),

@@ -314,6 +314,7 @@ def test_judged_vectors_of_pictures_of_any_size(networks):
     (lambda: metrics.frechet_distance(torch.zeros(1, 3), torch.zeros(5, 3)), "two at least"),
     (lambda: metrics.kernel_distance(torch.full((5, 3), float("inf")), torch.zeros(5, 3)), "not finite"),
     (lambda: metrics.kernel_distance(torch.zeros(5, 3), torch.zeros(5, 3), subsets=0), "0 subsets"),
+    (lambda: metrics.kernel_distance(torch.zeros(5, 3), torch.zeros(5, 3), most=1), "subsets of 1 vectors"),
     (lambda: metrics.FeatureDistance(lambda x: [x])(torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 5)), "one shape"),
 ])  # fmt: skip
 def test_what_it_refuses(call, message):
