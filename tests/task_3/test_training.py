@@ -760,6 +760,24 @@ def test_only_a_value_that_is_too_large_is_told_why():
         assert str(raised.value) == f"{name} must be from {least:,} to {most:,}, got {least - 1:,}."
 
 
+@pytest.mark.parametrize(
+    ("name", "choices"),
+    [
+        ("space", ("pixels", "latents")),
+        ("background", ("plain", "network", "random")),
+        ("backbone", ("grid", "vanilla")),
+        ("optimizer", ("adan", "adam")),
+        ("cells", (8, 16, 32, 64, 128, 256)),
+    ],
+)
+def test_choices_are_allowed_and_nothing_else_is(name, choices):
+    for choice in choices:
+        assert getattr(dataclasses.replace(SMALL, **{name: choice}), name) == choice
+    for wrong in ("", None, [], {}, 257, 512, 4, "Grid", "pixel"):
+        with pytest.raises(TrainingError, match=f"^{name} must be one of {', '.join(map(str, choices))}, got "):
+            dataclasses.replace(SMALL, **{name: wrong})
+
+
 def test_numbers_of_numpy_and_pytorch_are_numbers():
     made = dataclasses.replace(SMALL, iters=np.int64(9), size=torch.tensor(8), lr=np.float32(0.5), cells=np.int32(16))
     assert (made.iters, made.size, made.lr, made.cells) == (9, 8, 0.5, 16)
