@@ -520,6 +520,7 @@ def test_condition_and_its_mistakes(control_lesson):
         ),
         (("[None]", ""), "batch is missing"),
         ((".permute(2, 0, 1)", ""), "channels come last"),
+        ((".permute(2, 0, 1)[None]", ""), "channels come last"),
         (("(2, 0, 1)", "(2, 1, 0)"), "Height and width are exchanged"),
         ((".to(model.device, model.dtype)", ".to(model.device)"), r"float64, and the networks'"),
         (("from_numpy(image)", "from_numpy(image * 2 - 1)"), "from -1 to 1"),

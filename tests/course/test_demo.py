@@ -167,7 +167,7 @@ def test_an_object_turns_on_the_page(tmp_path, capfd, monkeypatch):
 
 def test_an_object_that_failed_is_told_on_the_page(tmp_path, monkeypatch, capsys):
     section = demo.make_object(tmp_path, "a duck", ["--iters", "0"])
-    assert section.error == "error: --iters is at least 1, not 0" and not section.shown
+    assert section.error == "error: --iters must be from 1 to 10,000,000, got 0." and not section.shown
     monkeypatch.setattr(notebooks, "lessons", lambda: [])
     monkeypatch.setattr(demo, "draw_prompts", lambda *_: demo.Section("First"))
     monkeypatch.setattr(demo, "make_object", lambda *_: section)

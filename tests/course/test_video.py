@@ -273,11 +273,34 @@ def test_frames_without_a_partner_are_named(tmp_path):
     many = video.read_frames(fill(tmp_path / "many", *(f"{i}.png" for i in range(1, 31))))
     with pytest.raises(VideoError, match=r"many/11\.png and 19 more"):
         video.side_by_side(a, many)
+    nine = video.read_frames(fill(tmp_path / "nine", *(f"{i}.png" for i in range(1, 10))))
+    with pytest.raises(VideoError, match=r"side: nine/2\.png, .*, nine/9\.png\. Make both"):  # all eight
+        video.side_by_side(a[:1], nine)
     other = video.read_frames(fill(tmp_path / "other", "1_t981.png"))
     same = video.read_frames(fill(tmp_path / "same", "1_t961.png"))
     with pytest.raises(VideoError, match="of different timesteps"):
         video.side_by_side(other, same)
     assert len(video.side_by_side(other, a[:1])) == 1  # a name without a timestep says nothing against it
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "caption"),
+    [
+        ((3, None), (5, None), "step 3"),  # paired in order: the left one counts
+        ((3, 900), (5, 800), "step 3, t = 900"),
+        ((3, None), (5, 800), "step 3, t = 800"),
+        (None, (5, 800), "step 5, t = 800"),
+        ((3, 0), None, "step 3, t = 0"),
+        (None, None, ""),
+    ],
+)
+def test_captions_of_frames_among_other_images(left, right, caption):
+    pair = []
+    for place in (left, right):
+        picture = flat(RED)
+        pair.append([picture if place is None else video.Frame(Path("1.png"), picture, *place), flat(BLUE)])
+    plain = [flat(RED), flat(BLUE)]
+    assert video.side_by_side(*pair) == video.side_by_side(plain, plain, [caption, ""])
 
 
 @pytest.mark.parametrize(
@@ -465,7 +488,7 @@ def test_paths_that_have_no_place(path):
 def test_a_clip_goes_to_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    assert video.write_video("~/new/a.gif", [flat(RED)]) == tmp_path / "new" / "a.gif"
+    assert video.write_video("~/new/er/a.gif", [flat(RED)]) == tmp_path / "new" / "er" / "a.gif"
 
 
 def test_a_full_disk_has_a_reason(tmp_path, monkeypatch):

@@ -124,7 +124,7 @@ def test_data_stage_writes_shards_and_does_not_draw_them_twice(work: Path, monke
 
 def test_a_disk_too_small_is_named_before_anything_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data.shutil, "disk_usage", lambda _: argparse.Namespace(free=2**20))
-    with pytest.raises(OSError, match=r"take 0\.0 GiB in .*--scenes"):
+    with pytest.raises(SystemExit, match=r"take 0\.0 GiB in .*--scenes"):
         train_main(["data", "--smoke", "--scenes", "10", "--work", str(tmp_path)])
     assert not list((tmp_path / "data").glob("train/*"))
 

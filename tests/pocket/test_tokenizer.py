@@ -65,6 +65,15 @@ def test_bulk_encoding_is_the_pipelines(tokenizer: CLIPTokenizer) -> None:
     assert encode(tokenizer, []).shape == (0, LENGTH)
 
 
+def test_texts_are_cut_to_the_length_of_their_tokenizer() -> None:
+    """The shipped weights read fewer tokens than those that are trained now."""
+    shipped = load(Path("pocket/weights/clip"))
+    ids = encode(shipped, ["a cat", LONGEST])
+    assert ids.shape == (2, shipped.model_max_length)
+    wanted = shipped(["a cat", LONGEST], padding="max_length", truncation=True, return_tensors="np")["input_ids"]
+    assert np.array_equal(ids, wanted)
+
+
 def test_the_longest_caption_fits(tokenizer: CLIPTokenizer) -> None:
     """LONGEST has the longest phrase of the grammar at every place."""
 

@@ -99,18 +99,21 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path):
     assert not (tmp_path / files.LOCK).exists()
 
 
-@pytest.mark.parametrize("error", [OSError(37, "No locks available"), NotImplementedError("no flock")])
+@pytest.mark.parametrize("error", [OSError(37, "No locks available"), NotImplementedError("none")])
 def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, error):
-    def acquire(*_: object, **__: object) -> None:
+    asked = []
+
+    def acquire(self: object, timeout: float) -> None:
+        asked.append(timeout)
         raise error
 
     monkeypatch.setattr(files.FileLock, "acquire", acquire)
-    with (
-        pytest.warns(files.LockWarning, match="cannot be locked .*do not start a second run in it"),
-        lock(tmp_path),
-    ):
+    (tmp_path / files.LOCK).touch()  # of another program: it stays
+    message = "cannot be locked .*do not start a second run in it"
+    with pytest.warns(files.LockWarning, match=message), lock(tmp_path):
         (tmp_path / "work").touch()
-    assert (tmp_path / "work").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [files.LOCK, "work"]
+    assert asked == [0]  # nobody waits unless it is asked for
 
 
 # --- Leftovers

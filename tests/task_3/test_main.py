@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -571,6 +572,7 @@ def test_a_run_whose_terminal_is_closed_saves_and_leaves_a_clip(options, tmp_pat
     child, keeper = pty.fork()  # the child leads a session on a terminal of its own
     given = [*options, "--iters", "5000", "--save_every", "2", "--no-save_mesh"]
     if child == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup may have had the tests ignore it
         os.execv(sys.executable, [sys.executable, str(HERE / "main.py"), *given])
     deadline = time.monotonic() + 120
     while not (tmp_path / "run" / "checkpoints" / "000002").exists():

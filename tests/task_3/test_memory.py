@@ -73,6 +73,9 @@ def test_the_estimate_is_what_was_measured():
     assert sizes["a frame of the clip"] == pytest.approx(6376, rel=0.2)
     sizes = {need.purpose: need.size / 2**20 for need in estimate(dataclasses.replace(RUN, rays=100_000), 90, 256)}
     assert sizes["the rays of a step"] == pytest.approx(750, rel=0.2)
+    assert sizes["the frames of the clip"] == 90 * 256**2 * 3 * 3 * 4 / 2**20
+    [images, *_] = estimate(dataclasses.replace(RUN, steps=1), 90, 256)
+    assert images.size == 64**2 * memory.SAMPLE  # a ray has at least one sample
     with_gradient = estimate(dataclasses.replace(DREAMFUSION, size=256), 90, 256)[0]
     assert with_gradient.size / 2**20 == pytest.approx(1386, rel=0.2)
     assert {need.purpose for need in estimate(DREAMFUSION, 90, 256)} == {

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -108,6 +108,17 @@ def test_a_run_that_stopped_goes_on_as_if_it_had_not(begin, changes):
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """The usual handlers: a process in the background may have begun with SIGINT ignored."""
+    before = [signal.getsignal(number) for number in SIGNALS]
+    for number in SIGNALS:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number, handler in zip(SIGNALS, before, strict=True):
+        signal.signal(number, handler)
+
+
 def raise_at(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, step: int, *numbers: int) -> None:
     """Have these signals arrive during a step of a trainer."""
     train_step = trainer.train_step
@@ -122,7 +133,7 @@ def raise_at(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, step: int, *numb
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_finishes_the_step_and_saves(begin, monkeypatch, number):
+def test_a_signal_finishes_the_step_and_saves(signals, begin, monkeypatch, number):
     trainer = begin()
     raise_at(trainer, monkeypatch, 2, number)
     handlers = [signal.getsignal(number) for number in SIGNALS]
@@ -131,7 +142,7 @@ def test_a_signal_finishes_the_step_and_saves(begin, monkeypatch, number):
     assert [signal.getsignal(number) for number in SIGNALS] == handlers
 
 
-def test_a_second_signal_stops_at_once_but_another_hang_up_does_not(begin, monkeypatch):
+def test_a_second_signal_stops_at_once_but_another_hang_up_does_not(signals, begin, monkeypatch):
     trainer = begin()
     raise_at(trainer, monkeypatch, 2, signal.SIGTERM, signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
@@ -143,7 +154,7 @@ def test_a_second_signal_stops_at_once_but_another_hang_up_does_not(begin, monke
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_that_is_ignored_stays_ignored(begin, monkeypatch, number):
+def test_a_signal_that_is_ignored_stays_ignored(signals, begin, monkeypatch, number):
     """As nohup asks for."""
     before = signal.signal(number, signal.SIG_IGN)
     try:
@@ -155,28 +166,28 @@ def test_a_signal_that_is_ignored_stays_ignored(begin, monkeypatch, number):
         signal.signal(number, before)
 
 
-def test_a_terminal_that_has_gone_is_written_to_no_more(monkeypatch):
+@pytest.mark.parametrize("stream", [1, 2])
+def test_a_terminal_that_has_gone_is_written_to_no_more(signals, stream):
     """Writing to a terminal after it has gone is an error."""
     import pty
 
     keeper, terminal = pty.openpty()
-    saved = os.dup(2)
-    os.dup2(terminal, 2)
+    saved = os.dup(stream)
+    os.dup2(terminal, stream)
     try:
         with Interrupt() as interrupt:
-            assert 2 in interrupt.terminals
             os.close(keeper)
             with pytest.raises(OSError):
-                os.write(2, b"x")
+                os.write(stream, b"x")
             signal.raise_signal(signal.SIGHUP)
-            assert interrupt.asked and os.write(2, b"x") == 1
+            assert interrupt.asked and os.write(stream, b"x") == 1
     finally:
-        os.dup2(saved, 2)
+        os.dup2(saved, stream)
         os.close(saved)
         os.close(terminal)
 
 
-def test_a_step_is_saved_once(begin, monkeypatch):
+def test_a_step_is_saved_once(signals, begin, monkeypatch):
     """Also where it is the last before an interruption."""
     trainer = begin()
     raise_at(trainer, monkeypatch, 3, signal.SIGINT)
@@ -397,6 +408,20 @@ def test_normals_that_look_away_and_rough_normals_cost_something(begin):
     torch.testing.assert_close(terms["smoothness"], expected)
     gradient = torch.autograd.grad(terms["orientation"], rendered.weights, allow_unused=True)[0]
     assert gradient is None
+
+
+def test_the_gradient_is_that_of_the_loss_and_of_all_terms(begin, monkeypatch):
+    trainer = begin(variation=1.0)
+    rendered = lit(trainer)
+    loss, state = rendered.image.square().mean(), trainer.generator.get_state()
+    terms = regularise(rendered, trainer.renderer, trainer.settings, trainer.generator, trainer.progress)
+    parameters = list(trainer.renderer.parameters())
+    expected = torch.autograd.grad(loss + sum(terms.values()), parameters, retain_graph=True)
+    trainer.generator.set_state(state)
+    monkeypatch.setattr(trainer.optimizer, "step", lambda: None)
+    assert set(trainer._learn(loss, rendered)) == set(terms)
+    for parameter, gradient in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
 
 
 def test_neighbours_in_the_grid_that_differ_cost_something(begin):
