@@ -392,7 +392,8 @@ def test_the_time_of_a_compilation_is_shown(build, tmp_path, monkeypatch):
     updates: list[bool] = []
     monkeypatch.setattr(line, "update", lambda: (updates.append(True), (tmp_path / "go").touch()))
     monkeypatch.setattr(native, "_elapsed", lambda what: line)
-    build(f"until [ -e {tmp_path}/go ]; do sleep 0.01; done; {COPY}")
+    wait = f"[ -e {tmp_path}/go ] || [ $n -gt 500 ]"
+    build(f"n=0; until {wait}; do n=$((n + 1)); sleep 0.01; done; {COPY}")
     assert updates
 
 

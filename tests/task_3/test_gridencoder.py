@@ -1,5 +1,6 @@
 """Grid encoding: against its float64 reference, derivatives, penalties, threads, tracing, bad input."""
 
+import dataclasses
 from typing import ClassVar
 
 import pytest
@@ -283,6 +284,19 @@ def test_weight_decay_of_the_whole_table():
     assert weight_decay(ones, layout) == weight_decay(ones, layout, torch.rand(9, 2)) == 2
 
 
+@pytest.mark.parametrize(("penalty", "variation"), [(total_variation, True), (weight_decay, False)])
+def test_penalties_at_samples_are_means_over_them(path, penalty, variation):
+    x, table = inputs(SMALL, 7)
+    expected = reference.penalties(x, table, SMALL, variation).mean()
+    torch.testing.assert_close(penalty(table, SMALL, x), expected)
+
+
+def test_a_layout_stays_as_it_is():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        SMALL.dims = 4
+    assert hash(SMALL) == hash(dataclasses.replace(SMALL))
+
+
 def test_variation_of_shared_entries_needs_samples():
     layout = GridLayout.make(3, 1, 1, 64, 64, 10)
     with pytest.raises(ValueError, match="give samples x"):
@@ -367,10 +381,24 @@ def test_layouts_at_their_limits(settings):
 def test_bad_layouts(settings, said):
     with pytest.raises(ValueError, match=said):
         GridLayout.make(**settings)
-    with pytest.raises(ValueError, match="power of two"):
-        GridLayout(3, 2, (64,), (0, 1000))
-    with pytest.raises(ValueError, match="one more than levels"):
-        GridLayout(3, 2, (64,), (0,))
+
+
+@pytest.mark.parametrize(
+    ("resolutions", "offsets", "said"),
+    [
+        ((64,), (0, 1000), "power of two"),
+        ((64,), (0,), "one more than levels"),
+        ((64,), (0, 1024, 2048), "one more than levels"),
+        ((64,), (0, 4), "at least 8 entries apart"),
+        ((2, 64), (0, 32, 36), "at least 8 entries apart"),
+        ((64,), (8, 1032), "begin with 0"),
+        ((2**20,), (0, 2**32), "end below 2.32"),
+    ],
+)
+def test_bad_offsets(resolutions, offsets, said):
+    with pytest.raises(ValueError, match=said):
+        GridLayout(3, 2, resolutions, offsets)
+    assert GridLayout(3, 2, (2**20,), (0, 2**31)).entries == 2**31
 
 
 def test_bad_input():

@@ -202,6 +202,15 @@ def test_nothing_to_find(path):
     assert LivingRays(origins[:0], directions[:0], starts[:0], fars[:0], empty, STEP).march(4) is None
 
 
+@pytest.mark.parametrize("path_of", ["compiled", "reference"])
+def test_no_living_rays_have_no_samples(compiled, path_of):
+    *rays, occupancy = scene(5)
+    operations = torch.ops.dreamfusion if path_of == "compiled" else reference
+    none, steps = torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int32)
+    found = operations.march_living(*rays, *numbers(occupancy), STEP, 4, none, steps)
+    assert [len(each) for each in found] == [0] * 6
+
+
 def test_strange_rays_end(path):
     """NaN and infinity find nothing and hang nothing."""
     origins, directions, starts, fars, occupancy = scene(4)
