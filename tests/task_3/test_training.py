@@ -3,6 +3,7 @@ cannot."""
 
 import copy
 import dataclasses
+import inspect
 import json
 import os
 import signal
@@ -17,8 +18,10 @@ import torch
 
 from course.errors import CourseError
 from course.models import find_model
+from task_3_DreamFusion import main
 from task_3_DreamFusion.gridencoder import total_variation
 from task_3_DreamFusion.nerf.checkpoint import CheckpointError, latest, load, save
+from task_3_DreamFusion.nerf.network import Background
 from task_3_DreamFusion.nerf.provider import ViewRange, orbit
 from task_3_DreamFusion.nerf.renderer import Rendered, Shading
 from task_3_DreamFusion.nerf.sd import StableDiffusion
@@ -496,6 +499,31 @@ def test_what_is_shown_while_it_trains_is_that_of_the_step(begin):
     assert terms["opacity"] == trainer.opacities[-1] and 0 < terms["opacity"] < 1
     assert terms["error"] == pytest.approx(trainer.seen.error.item())
     assert trainer.progress == 1 / trainer.settings.iters
+
+
+def test_a_run_is_told_by_its_text_and_by_its_end(signals, begin, monkeypatch, capsys):
+    text = "a car " + "x" * 60
+    trainer = begin(text=text, iters=4)
+    raise_at(trainer, monkeypatch, 1, signal.SIGINT)
+    trainer.train(preview_every=0)
+    printed = capsys.readouterr()
+    assert f"{text[:40]}:" in printed.err and "stopping after this step ..." in printed.out
+
+
+@pytest.mark.parametrize(
+    ("background", "kind"), [("network", Background), ("plain", type(None)), ("random", type(None))]
+)
+def test_only_a_network_is_a_background_that_learns(begin, background, kind):
+    assert isinstance(begin(background=background).renderer.background, kind)
+
+
+def test_defaults_are_those_of_the_command_line():
+    parser, parameters = main.parser(), inspect.signature(Trainer.train).parameters
+    for name in ("save_every", "preview_every"):
+        assert parameters[name].default == parser.get_default(name)
+    assert Settings("a car").prompt == "a car on a plain background"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        SMALL.lr = 1.0
 
 
 def test_optimizers_have_their_settings(begin):
