@@ -299,6 +299,9 @@ def test_kernel_distance_is_the_sum_over_pairs():
 def test_judged_vectors_of_pictures_of_any_size(networks):
     vectors = networks.embed([noise(3, 64, 64), noise(3, 32, 100)])
     assert vectors.shape[0] == 2 and vectors.isfinite().all() and not vectors.requires_grad
+    with torch.no_grad():
+        last = networks.features(noise(1, 3, 64, 64))[-1]  # (1, C, h, w)
+    torch.testing.assert_close(vectors[0], last.mean(dim=(2, 3))[0])
 
 
 # --- What it refuses
@@ -308,7 +311,7 @@ def test_judged_vectors_of_pictures_of_any_size(networks):
     (lambda: metrics.crops(torch.zeros(1, 8, 8), 4), "not \\(1, 8, 8\\)"),
     (lambda: metrics.crops(torch.zeros(3, 8, 8), 0), "No square of 0 pixels"),
     (lambda: metrics.crops(torch.zeros(3, 8, 8), 2.5), "No square of 2.5 pixels"),
-    (lambda: metrics.intra_lpips(torch.zeros(3, 8, 15), lambda x, y: x, 8), "one piece of 8 pixels"),
+    (lambda: metrics.intra_lpips(torch.zeros(3, 8, 15), lambda x, y: x, 8), "of 8 x 15 has one piece of 8 pixels"),
     (lambda: metrics.intra_lpips(torch.zeros(3, 8, 16), lambda x, y: torch.tensor(float("nan")), 8), "LPIPS is nan"),
     (lambda: metrics.frechet_distance(torch.zeros(5, 3), torch.zeros(5, 4)), r"not \(5, 3\) and \(5, 4\)"),
     (lambda: metrics.frechet_distance(torch.zeros(1, 3), torch.zeros(5, 3)), "two at least"),
