@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -113,24 +114,24 @@ def test_a_full_disk_leaves_the_last_one(tmp_path, monkeypatch):
 
 def test_the_contents_reach_the_disk_before_the_name(tmp_path, monkeypatch):
     """Or else there could be a checkpoint without contents after a power cut."""
-    events: list[tuple[str, str]] = []
-    fsync, rename = os.fsync, type(tmp_path).rename
+    events: list[tuple[str, object]] = []
+    fsync, rename = os.fsync, Path.rename
 
     def record_fsync(descriptor: int) -> None:
-        events.append(("fsync", os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))))
+        events.append(("fsync", os.fstat(descriptor).st_ino))
         fsync(descriptor)
 
-    def record_rename(self, target):
+    def record_rename(self: Path, target: Path) -> Path:
         events.append(("rename", target.name))
         return rename(self, target)
 
     monkeypatch.setattr(os, "fsync", record_fsync)
-    monkeypatch.setattr(type(tmp_path), "rename", record_rename)
+    monkeypatch.setattr(Path, "rename", record_rename)
     for step in range(3):
         events.clear()
-        save(tmp_path, step, {"x": torch.ones(3)})
-        name = f"{step:06d}"
-        assert events[:3] == [("fsync", checkpoint.TENSORS), ("fsync", checkpoint.STATE), ("rename", name)]
+        path = save(tmp_path, step, {"x": torch.ones(3)})
+        contents = [("fsync", (path / name).stat().st_ino) for name in (checkpoint.TENSORS, checkpoint.STATE)]
+        assert events[:3] == [*contents, ("rename", path.name)]
     assert events[3:] == [("rename", "000000")]  # moved away as a whole before it is removed
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000001", "000002"]
 

@@ -37,11 +37,11 @@ def test_an_error_leaves_the_old_file(tmp_path, error):
 
 @pytest.mark.parametrize("name", ["settings.json", "finished.json", "index.html", "mesh.obj", "a b.txt"])
 def test_the_contents_reach_the_disk_before_the_name(tmp_path, monkeypatch, name):
-    events: list[tuple[str, str]] = []
+    events: list[tuple[str, object]] = []
     fsync, replace = os.fsync, Path.replace
 
     def record_fsync(descriptor: int) -> None:
-        events.append(("fsync", Path(os.readlink(f"/proc/self/fd/{descriptor}")).name))
+        events.append(("fsync", os.fstat(descriptor).st_ino))
         fsync(descriptor)
 
     def record_replace(self: Path, target: Path) -> Path:
@@ -51,7 +51,7 @@ def test_the_contents_reach_the_disk_before_the_name(tmp_path, monkeypatch, name
     monkeypatch.setattr(os, "fsync", record_fsync)
     monkeypatch.setattr(Path, "replace", record_replace)
     write_text(tmp_path / name, "contents")
-    assert events == [("fsync", name), ("replace", name)]
+    assert events == [("fsync", (tmp_path / name).stat().st_ino), ("replace", name)]
 
 
 # --- The lock of a folder
