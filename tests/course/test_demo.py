@@ -51,7 +51,9 @@ def test_demo_end_to_end(tiny_pocket, tmp_path, monkeypatch, capsys):
     assert "9.9 A lesson &lt;b&gt;" in text and "A &amp; B" in text and "<pre>ZeroDivisionError" in text
     assert text.count("<span>It is red at w=1, all of it.</span>") == 2
     assert not re.search(r"https?://", text)  # made and read without a network
-    assert Image.open(outputs / "prompts.png").width > 6 * 160
+    sheet, smallest = Image.open(outputs / "prompts.png"), io.BytesIO()
+    sheet.save(smallest, "PNG", optimize=True)
+    assert sheet.width > 6 * 160 and smallest.getvalue() == (outputs / "prompts.png").read_bytes()
     assert (outputs / "lessons" / "a.ipynb").exists()
 
 
@@ -181,6 +183,22 @@ def test_what_a_program_says_is_shown_at_once_and_kept(capsys):
     program = r"import sys; sys.stderr.buffer.write('\rone é\rtwo █\n'.encode()); sys.exit(3)"
     assert demo.run_aloud([sys.executable, "-c", program]) == (3, "\rone é\rtwo █\n")
     assert capsys.readouterr().err == "\rone é\rtwo █\n"
+
+
+def test_what_is_at_work_is_said_before_it_begins(tiny_pocket, tmp_path, monkeypatch):
+    """Also where the output goes through a pipe."""
+    shown, said, load = io.BytesIO(), [], demo.load_pipeline
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(shown), encoding="utf-8"))
+    monkeypatch.setattr(demo, "load_pipeline", lambda model: said.append(shown.getvalue()) or load(model))
+    monkeypatch.setattr(notebooks, "lessons", lambda: [Path("a.ipynb")])
+    monkeypatch.setattr(demo, "run_lesson", lambda *_: shown.getvalue().decode())
+    monkeypatch.setattr(demo, "make_object", lambda *_: shown.getvalue().decode())
+    monkeypatch.setattr(demo, "PROMPTS", ("a duck",))
+    monkeypatch.setattr(demo, "STEPS", 1)
+    said += list(demo.sections(tmp_path, objects=True))[1:]
+    assert said[0] == b"First pictures with the embedded model:\n"
+    assert re.search(r"\d s  a duck\na\.ipynb:\n$", said[1])
+    assert said[2].endswith("An object in 3D:\n")
 
 
 def test_a_bar_without_end_of_line_is_shown_at_once(monkeypatch):
