@@ -11,7 +11,7 @@ endif
 .PHONY: help environment demo test test-gpu lab pocket regenerate
 
 help: ## this list
-	@$(PYTHON) -c "import re; [print(f'make {t:<13}{d}') for t, d in re.findall(r'^([\w-]+):.*?## (.*)', open('Makefile').read(), re.M)]"
+	@$(PYTHON) -c "import re; [print('make {:<13}{}'.format(t, d)) for t, d in re.findall(r'^([\w-]+):.*?## (.*)', open('Makefile').read(), re.M)]"
 
 environment: ## build or update .venv
 	@$(PYTHON) -m course.setup
@@ -26,7 +26,7 @@ test-gpu: environment ## what only a GPU can tell; fails where there is none
 	@$(VENV) -m tests.gpu
 
 lab: environment ## open the lessons in JupyterLab
-	@$(VENV) -m jupyterlab
+	@$(VENV) -m jupyterlab --ServerApp.kernel_spec_manager_class=course.notebooks.CourseKernels
 
 pocket: environment ## train the embedded model anew (needs a GPU, about two hours)
 	@$(VENV) -m pocket.train all

@@ -10,6 +10,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from course.errors import CourseError
 from course.models import Model, find_model, load_pipeline
 from pocket.evaluate import Row, store, table
 
@@ -86,7 +87,10 @@ def report(command: str, work: Callable[[], list[Row]], results: Path | None) ->
     command: what measures them again.
     """
     began = time.perf_counter()
-    rows = work()
+    try:
+        rows = work()
+    except CourseError as error:
+        raise SystemExit(f"{command}: {error}") from error
     for row in rows:
         row.command = command
     said = "" if results else ", reduced, not stored"

@@ -39,7 +39,9 @@ from benchmarks.common import RESULTS, command_line, parse, report
 from course import conditions as read
 from course.estimators import Estimator
 from course.pictures import grid
-from pocket.evaluate import STEPS, Asked, Judge, Row, ask, generate, right, scored
+from pocket.arguments import folder, integer, number, results_file
+from pocket.evaluate import STEPS, Judge, Row, generate, right, scored
+from pocket.test_set import Asked, ask_known
 from pocket.train import conditions as given
 from pocket.train.autoencoder import to_input as to_vae
 from pocket.train.common import CONDITIONS, SHIPPED
@@ -107,7 +109,7 @@ class Benchmark:
     @cached_property
     def asked(self) -> Asked:
         """Scenes with objects, one caption of each."""
-        asked = ask(2 * self.pictures + 8, "all")
+        asked = ask_known(self.weights, 2 * self.pictures + 8, "all")
         return asked.pick(np.flatnonzero(asked.scenes.labels["object"] >= 0)[: self.pictures].tolist())
 
     @cached_property
@@ -295,17 +297,18 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     groups = (*CONDITIONS, "cost", "two")
     parser = command_line("benchmarks.control", __doc__, groups)
     parser.add_argument(
-        "--pictures", type=int, default=PICTURES, help="fewer give rows that are printed, but not stored"
+        "--pictures",
+        type=integer(2, 1_000_000),
+        default=PICTURES,
+        help="fewer give rows that are printed, but not stored",
     )
     parser.add_argument(
-        "--guidance", type=float, default=GUIDANCE, help="another gives rows that are printed, but not stored"
+        "--guidance", type=number(0, 1000), default=GUIDANCE, help="another gives rows that are printed, but not stored"
     )
-    parser.add_argument("--weights", type=Path, default=Path("pocket/weights"))
-    parser.add_argument("--results", type=Path, default=RESULTS / "task1.json")
-    parser.add_argument("--work", type=Path, default=Path("outputs/pocket"), help="two: holds the conditions")
+    parser.add_argument("--weights", type=folder, default=Path("pocket/weights"))
+    parser.add_argument("--results", type=results_file, default=RESULTS / "task1.json")
+    parser.add_argument("--work", type=folder, default=Path("outputs/pocket"), help="two: holds the conditions")
     args = parse(parser, groups, arguments)
-    if args.pictures < 1:
-        parser.error(f"--pictures is 1 at least, not {args.pictures}")
     asked = args.groups
     needed = [f"controlnet/{kind}" for kind in CONDITIONS if kind in asked]
     needed += [f"estimators/{kind}" for kind in ("depth", "normals") if kind in asked]

@@ -1,4 +1,11 @@
-"""What all lessons share and none of them teaches: which model, pictures and video, self-checks.
+"""What all lessons share and none of them teaches: which model, images and video, self-checks.
 
-Nothing is imported here, so that `course.setup` runs before anything is installed.
+Nothing else is imported here, so that `course.setup` runs before anything is installed, on any Python 3.
 """
+
+import sys
+
+# A character that the terminal or the pipe cannot show ends no program: it appears as in "\u2713".
+for _stream in (sys.stdout, sys.stderr):
+    if getattr(_stream, "errors", None) == "strict" and hasattr(_stream, "reconfigure"):
+        _stream.reconfigure(errors="backslashreplace")

@@ -15,16 +15,10 @@ from typing import Any
 
 import torch
 
-from course.models import (
-    CONTROLNETS,
-    Model,
-    ModelError,
-    RequestError,
-    embedded,
-    fetch,
-    find_model,
-    hide_loading_bars,
-)
+from course.errors import shorten
+from course.hub import CONTROLNETS, fetch
+from course.model_files import UNET_RANGES, ModelError, check_network, existing_path, loading
+from course.models import Model, RequestError, embedded, find_model, hide_loading_bars
 
 KINDS = ("canny", "depth", "normals", "scribble")
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
@@ -41,33 +35,32 @@ def load_controlnet(kind: str | Path, model: Model) -> Any:
     """
     from diffusers import ControlNetModel
 
-    folder = find_controlnet(kind, model)
-    hide_loading_bars()
-    try:
-        controlnet = ControlNetModel.from_pretrained(folder, dtype=model.dtype)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f'The ControlNet "{kind}" for {model.name} cannot be loaded: {error}') from error
+    folder, label = find_controlnet(kind, model), f'ControlNet "{kind}"'
+    config = check_network(folder, ControlNetModel, UNET_RANGES, label)
     denoiser = model.config("unet/config.json")
     for name in SHARED:
-        own, wanted = getattr(controlnet.config, name), denoiser[name]
-        if (list(own) if isinstance(own, tuple | list) else own) != wanted:
+        if config[name] != denoiser[name]:
             raise ModelError(
-                f'The ControlNet "{kind}" was not made for {model.name}: its {name} is {own}, the denoiser\'s {wanted}.'
+                f"{label} was not made for {model.name}: its {name} is {config[name]}, the denoiser's {denoiser[name]}."
             )
+    hide_loading_bars()
+    with loading(label):
+        controlnet = ControlNetModel.from_pretrained(folder, dtype=model.dtype, use_safetensors=True)
     return controlnet.to(model.device).eval()
 
 
 def find_controlnet(kind: str | Path, model: Model) -> Path:
     """The folder of the ControlNet, fetched or checked as its model is. Raises ModelError."""
-    path = Path(kind).expanduser()
     if str(kind) not in KINDS:
-        if (path / "config.json").is_file():
+        path = existing_path(str(kind))
+        if path is not None and (path / "config.json").is_file():
             return path
-        if path.is_dir():
+        if path is not None:
             raise ModelError(f"{path} is no ControlNet in diffusers' layout: config.json is missing.")
         close = get_close_matches(str(kind), KINDS, n=1)
+        suggestion = f" (did you mean {close[0]}?)" if close else ""
         raise ModelError(
-            f'There is no kind of control "{kind}"{f" (did you mean {close[0]}?)" if close else ""}. '
+            f'There is no kind of control "{shorten(str(kind), 200)}"{suggestion}. '
             f"Choose one of {', '.join(KINDS)}, or the folder of a ControlNet."
         )
     if model.is_embedded:
@@ -145,9 +138,10 @@ def load_control_pipeline(model: Model, controlnet: Any) -> Any:
     from diffusers import DDIMScheduler, StableDiffusionControlNetPipeline
 
     hide_loading_bars()
-    scheduler = DDIMScheduler.from_pretrained(model.folder, subfolder="scheduler")
-    pipe = StableDiffusionControlNetPipeline.from_pretrained(
-        model.folder, controlnet=controlnet, scheduler=scheduler, dtype=model.dtype
-    )
+    with loading(model.name):
+        scheduler = DDIMScheduler.from_pretrained(model.folder, subfolder="scheduler")
+        pipe = StableDiffusionControlNetPipeline.from_pretrained(
+            model.folder, controlnet=controlnet, scheduler=scheduler, dtype=model.dtype
+        )
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(model.device)

@@ -7,6 +7,7 @@ import argparse
 import base64
 import html
 import io
+import os
 import re
 import shlex
 import shutil
@@ -78,7 +79,7 @@ def draw_prompts(outputs: Path, prompts: Sequence[str], steps: int) -> Section:
     model = find_model("pocket")
     pipe = load_pipeline(model)
     folder = outputs / "prompts"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     side = model.image_size // model.scale_factor
     section, started = Section("First pictures"), time.perf_counter()
     for prompt in prompts:
@@ -120,7 +121,7 @@ def run_lesson(path: Path, outputs: Path) -> Section:
         section.error = str(error)
         return section
     folder = outputs / "lessons"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     nbformat.write(done, folder / path.name)
     section.links = lesson_links(folder / path.name, outputs)
     section.shown = extract(done, folder / path.stem)
@@ -183,7 +184,7 @@ def reason(said: str) -> str:
 def extract(notebook: nbformat.NotebookNode, folder: Path) -> list[Shown]:
     """Write the pictures and clips in the outputs of an executed notebook to `folder`, numbered in order. Each has the
     heading it stands under, and what the next text says there is to see in it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     heading, shown, silent = "", list[Shown](), list[Shown]()
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
@@ -308,9 +309,24 @@ def sections(outputs: Path, objects: bool) -> Iterator[Section]:
         yield make_object(outputs, OBJECT)
 
 
+def folder(text: str) -> Path:
+    """Return the path of a folder that is there or can be created, as an option of argparse."""
+    if not text.strip() or (os.path.lexists(text) and not os.path.isdir(text)):
+        raise argparse.ArgumentTypeError(f"must name a folder, got {text!r}")
+    return Path(text)
+
+
+def reason_of(error: CourseError | OSError) -> str:
+    """Return what ended a program, in one line if it is a file or the disk."""
+    if isinstance(error, CourseError):
+        return str(error)
+    reason = error.strerror or str(error).splitlines()[0]
+    return f"{error.filename} cannot be used: {reason}." if error.filename else f"{reason}."
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m course.demo", description=__doc__)
-    parser.add_argument("--outputs", type=Path, default=notebooks.ROOT / "outputs", help="where the page goes")
+    parser.add_argument("--outputs", type=folder, default=notebooks.ROOT / "outputs", help="where the page goes")
     parser.add_argument(
         "--no-objects", dest="objects", action="store_false", help="leave out the object in 3D, which takes minutes"
     )
@@ -318,11 +334,16 @@ def main(arguments: list[str] | None = None) -> int:
     outputs: Path = args.outputs
     index, made = outputs / "index.html", list[Section]()
     try:
+        outputs.mkdir(parents=True, exist_ok=True)
         for section in sections(outputs, args.objects):
             made.append(section)
             index.write_text(page(made, outputs), encoding="utf-8")
-    except CourseError as error:
-        print(f"demo: {error}", file=sys.stderr)
+    except (CourseError, OSError) as error:
+        print(f"demo: {reason_of(error)}", file=sys.stderr)
+        if isinstance(error, OSError):
+            print(
+                f"Is the disk full, or may {outputs} not be written? --outputs names another folder.", file=sys.stderr
+            )
         return 1
     for section in made:
         if section.error:

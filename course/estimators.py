@@ -8,7 +8,6 @@ a model in a folder in the same way; beside real Stable Diffusion public ones fr
 pictures of what they give.
 """
 
-import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from course.models import ESTIMATORS, Model, embedded, fetch, hide_loading_bars
+from course.arguments import check_integer
+from course.hub import ESTIMATORS, fetch
+from course.model_files import ModelError, load_network, loading, read_json
+from course.models import Model, embedded, hide_loading_bars
 from course.pictures import Picture, to_pil
 
 
@@ -34,12 +36,14 @@ class Estimator:
         self.kind, self.device = kind, torch.device(device)
         folder = folder or embedded(f"estimators/{kind}")
         auto = {"depth": AutoModelForDepthEstimation, "normals": AutoModelForSemanticSegmentation}[kind]
-        self.network = auto.from_pretrained(folder, dtype=torch.float32).to(self.device).eval().requires_grad_(False)
-        settings = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
-        self.side: int = settings["size"]["height"]
-        self.mean, self.std = (
-            torch.tensor(settings[f"image_{name}"], device=self.device).view(1, 3, 1, 1) for name in ("mean", "std")
-        )
+        label = f"The estimator of {kind}"
+        self.network = load_network(auto, folder, label).to(self.device).eval().requires_grad_(False)
+        settings = read_json(folder / "preprocessor_config.json", label)
+        with loading(f"{label} ({folder / 'preprocessor_config.json'})"):
+            self.side = check_integer(f"{label}: size", settings["size"]["height"], 1, 4096, ModelError)
+            self.mean, self.std = (
+                torch.tensor(settings[f"image_{name}"], device=self.device).view(1, 3, 1, 1) for name in ("mean", "std")
+            )
 
     def __call__(self, pictures: torch.Tensor) -> torch.Tensor:
         """Pictures (N, 3, H, W) in [0, 1] of any size to inverse depth (N, H, W), larger where nearer, or to normals
@@ -116,8 +120,10 @@ def _public_depth(model: Model) -> tuple[Any, Any]:
 
     hide_loading_bars()
     folder = fetch(ESTIMATORS["depth"], ESTIMATORS["depth"], ["*.json", "*.safetensors"])
-    network = AutoModelForDepthEstimation.from_pretrained(folder, dtype=torch.float32)
-    return AutoImageProcessor.from_pretrained(folder), network.to(model.device).eval()
+    network = load_network(AutoModelForDepthEstimation, folder, ESTIMATORS["depth"])
+    with loading(ESTIMATORS["depth"]):
+        processor = AutoImageProcessor.from_pretrained(folder)
+    return processor, network.to(model.device).eval()
 
 
 @cache
@@ -126,7 +132,9 @@ def _public_normals(model: Model) -> Any:
 
     hide_loading_bars()
     folder = fetch(ESTIMATORS["normals"], ESTIMATORS["normals"], ["*.json", "*.txt", "*.safetensors"])
-    pipe = MarigoldNormalsPipeline.from_pretrained(folder, dtype=model.dtype).to(model.device)
+    with loading(ESTIMATORS["normals"]):
+        pipe = MarigoldNormalsPipeline.from_pretrained(folder, dtype=model.dtype, use_safetensors=True)
+    pipe = pipe.to(model.device)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from course.inputs import Preprocess
+from course.model_files import load_network
 from course.models import embedded, hide_loading_bars
 from course.pictures import Picture, to_pil
 
@@ -28,7 +29,7 @@ class Judge:
         hide_loading_bars()
         folder = embedded("judge")
         self.device = torch.device(device)
-        self.network = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32)
+        self.network = load_network(AutoModelForImageClassification, folder, "The judge")
         self.network.to(self.device).eval().requires_grad_(False)
         self.preprocess = Preprocess(folder).to(self.device)
         self.names: dict[int, str] = self.network.config.id2label

@@ -17,9 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from course.errors import CourseError
+from course.hub import CLIP, fetch
 from course.inputs import Preprocess
 from course.judge import Judge
-from course.models import CLIP, embedded, fetch, hide_loading_bars
+from course.model_files import load_network, loading
+from course.models import embedded, hide_loading_bars
 from course.perceptual import published_lpips
 
 Layers = list[Tensor]
@@ -133,10 +135,11 @@ class Clip:
         wanted = ["config.json", "preprocessor_config.json", "*.safetensors", "tokenizer*", "vocab.json", "merges.txt"]
         folder = fetch(CLIP, CLIP, wanted) if published else embedded("clip")
         self.device = torch.device(device)
-        self.network = CLIPModel.from_pretrained(folder, dtype=torch.float32).to(self.device).eval()
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.network = load_network(CLIPModel, folder, "CLIP").to(self.device).eval()
+        with loading("CLIP"):
+            self.tokenizer = AutoTokenizer.from_pretrained(folder)
+            self.preprocess = Preprocess(folder).to(self.device)
         self.length = self.network.config.text_config.max_position_embeddings
-        self.preprocess = Preprocess(folder).to(self.device)
 
     def pictures(self, pictures: Tensor) -> Tensor:
         """(N, 3, H, W) in [-1, 1] to (N, D)."""

@@ -5,6 +5,7 @@
 
 import argparse
 import ast
+import atexit
 import os
 import re
 import sys
@@ -15,9 +16,13 @@ from types import ModuleType
 from typing import Any
 
 import nbformat
+from ipykernel.kernelspec import RESOURCES, get_kernel_dict
+from jupyter_client.kernelspec import NATIVE_KERNEL_NAME, KernelSpec, KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 from tqdm import tqdm
+from traitlets import default
 
 from course.errors import CourseError
 
@@ -26,7 +31,24 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 class LessonError(CourseError):
-    """A cell of a lesson failed."""
+    """A lesson cannot be read, run or stored; the message names the file or the cell."""
+
+
+class CourseKernels(KernelSpecManager):
+    """Kernels among which "python3" is this environment's own, also where another one is on the Jupyter path."""
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        if kernel_name == NATIVE_KERNEL_NAME:
+            return KernelSpec(resource_dir=RESOURCES, **get_kernel_dict())
+        return super().get_kernel_spec(kernel_name)
+
+
+class CourseKernelManager(AsyncKernelManager):
+    """Starts the kernels of `CourseKernels`."""
+
+    @default("kernel_spec_manager")
+    def _own_kernels(self) -> KernelSpecManager:
+        return CourseKernels()
 
 
 def lessons() -> list[Path]:
@@ -36,7 +58,28 @@ def lessons() -> list[Path]:
 
 
 def read(path: str | Path) -> nbformat.NotebookNode:
-    return nbformat.read(path, as_version=4)
+    """Return the notebook at `path`, in format 4. Raises LessonError if it cannot be read or is no notebook."""
+    if not Path(path).is_file():
+        raise LessonError(f"{path} is not a file.")
+    try:
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+    except OSError as error:
+        raise LessonError(f"{path} cannot be read: {error.strerror}.") from error
+    except Exception as error:  # what nbformat raises depends on where its reading stops
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise LessonError(f"{path} is not a valid Jupyter notebook: {reason}") from error
+    return notebook
+
+
+def store(notebook: nbformat.NotebookNode, path: Path) -> None:
+    """Write an executed notebook to `path`. Raises LessonError if an output names a path of this machine."""
+    if paths := machine_paths(notebook):
+        raise LessonError(f"an output names {', '.join(paths)}; not stored")
+    try:
+        nbformat.write(notebook, path)
+    except OSError as error:
+        raise LessonError(f"it cannot be stored in {path}: {error.strerror}.") from error
 
 
 def execute(
@@ -49,9 +92,11 @@ def execute(
     outputs; `notebook` itself stays as it is.
 
     `parameters` are set right after the cell tagged `parameters` (papermill's convention), `environment` variables
-    for the kernel alone; `progress` names a progress bar. Raises LessonError with the cell and its error, and
-    ValueError if there are parameters but no cell for them.
+    for the kernel alone; `progress` names a progress bar. Raises LessonError with the cell and its error, or why the
+    kernel does not run, and ValueError if there are parameters but no cell for them.
     """
+    if os.path.expanduser("~") == "~":  # Jupyter needs one
+        raise LessonError("There is no home folder: set HOME to a folder that you may write in.")
     notebook = nbformat.from_dict(notebook)
     injected = None
     if parameters:
@@ -64,12 +109,15 @@ def execute(
 
     count = sum(cell.cell_type == "code" for cell in notebook.cells)
     bar = tqdm(total=count, desc=progress, unit="cell", disable=progress is None)
+    started: list[nbformat.NotebookNode] = []
     client = NotebookClient(
         notebook,
         timeout=None,
-        kernel_name="python3",
+        kernel_name=NATIVE_KERNEL_NAME,
+        kernel_manager_class=CourseKernelManager,
         extra_arguments=["--IPKernelApp.log_level=40"],  # a local kernel need not warn of unencrypted sockets
         resources={"metadata": {"path": str(ROOT)}},
+        on_cell_start=lambda cell, cell_index: started.append(cell),
         on_cell_complete=lambda cell, cell_index: bar.update(),
     )
     try:
@@ -77,6 +125,12 @@ def execute(
             client.execute(env={**os.environ, **(environment or {})})
     except CellExecutionError as error:
         raise LessonError(f"{error.ename}: {error.evalue}\nin the cell\n{_failed_source(notebook)}") from error
+    except DeadKernelError as error:
+        cell = started[-1].source if started else "(none was started)"
+        raise LessonError(f"The kernel died (often: too little memory)\nin the cell\n{cell}") from error
+    except (RuntimeError, OSError) as error:
+        atexit.unregister(client._cleanup_kernel)  # nbclient forgets it, and it would fail for want of a kernel
+        raise LessonError(f"The kernel {sys.executable} -m ipykernel_launcher does not run: {error}") from error
     if injected is not None:
         notebook.cells.remove(injected)
     tidy(notebook)
@@ -139,16 +193,16 @@ def _failed_source(notebook: nbformat.NotebookNode) -> str:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m course.notebooks", description="Execute lessons and store them.")
     parser.add_argument("notebooks", nargs="+", type=Path)
-    for path in parser.parse_args(arguments).notebooks:
-        try:
-            done = execute(read(path), progress=path.stem)
-        except LessonError as error:
-            print(f"{path.name}: {error}", file=sys.stderr)
-            return 1
-        if found := machine_paths(done):
-            print(f"{path.name}: an output names {', '.join(found)}; not stored", file=sys.stderr)
-            return 1
-        nbformat.write(done, path)
+    paths = parser.parse_args(arguments).notebooks
+    name = ""
+    try:
+        lessons = [read(path) for path in paths]  # before the first one runs for minutes
+        for path, lesson in zip(paths, lessons, strict=True):
+            name = f"{path.name}: "
+            store(execute(lesson, progress=path.stem), path)
+    except LessonError as error:
+        print(f"{name}{error}", file=sys.stderr)
+        return 1
     return 0
 
 

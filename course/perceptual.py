@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from course.errors import CourseError
 from course.inputs import Preprocess
+from course.model_files import load_network
 from course.models import Model, embedded, hide_loading_bars
 
 
@@ -32,7 +33,7 @@ class PerceptualDistance(torch.nn.Module):
 
         hide_loading_bars()
         clip, own = embedded("clip"), embedded("perceptual")
-        self.tower = CLIPModel.from_pretrained(clip, dtype=torch.float32).vision_model
+        self.tower = load_network(CLIPModel, clip, "CLIP").vision_model
         self.preprocess = Preprocess(clip)
         self.layers: list[int] = json.loads((own / "config.json").read_text(encoding="utf-8"))["layers"]
         for name, head in load_file(own / "heads.safetensors").items():
@@ -78,7 +79,7 @@ def published_lpips(net: str, device: str | torch.device = "cpu") -> Any:
         import lpips
 
         distance = lpips.LPIPS(net=net, verbose=False)
-    except (ImportError, OSError, RuntimeError) as error:
+    except Exception as error:  # a missing package, a failed download and a damaged file each raise their own
         raise CourseError(
             f"LPIPS on {net} cannot be had here ({error}). It takes the package lpips, a torchvision that fits torch, "
             "and a network the first time. The embedded distance needs none of that."

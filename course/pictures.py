@@ -1,5 +1,6 @@
 """Pictures as the lessons show them: labelled grids, false colours, and any picture file that a person brings."""
 
+import os
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -7,36 +8,104 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
+from course.arguments import check_integer
 from course.errors import CourseError
 
 INK, PAPER = (40, 40, 40), (255, 255, 255)
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # no others: EPS starts Ghostscript
 LEAST_SIDE = 16  # pixels
 MOST_PIXELS = 150_000_000  # in colour half a gigabyte
+BAND_PIXELS = 1_000_000  # converted at a time
+OVERSAMPLING = 3  # an image is decoded to this many times the size that is needed, or finer
+ROUNDING = 0.002  # of white: about half a step of 8 bits, by which floats may leave their range
+DIMMEST_BYTES = 16.0  # floats between 1 and this are neither in [0, 1] nor plausibly in [0, 255]
 Picture: TypeAlias = "Image.Image | np.ndarray | torch.Tensor"
 
 
-class PictureError(CourseError):
+class PictureError(CourseError, ValueError):
     """A picture cannot be used; the message names it and says why."""
 
 
 def to_pil(picture: Picture) -> Image.Image:
-    """One picture as PIL RGB: a tensor (3, H, W) or (1, 3, H, W) in [-1, 1], as a decoder returns it; an array
-    (H, W, 3) or (H, W) in [0, 255] if uint8, else in [0, 1]; or a PIL picture. Values beyond are clipped."""
+    """Return one picture as PIL RGB, as `load_picture` reads a file: 16 bits as 8, alpha on white.
+
+    A PIL image of any mode; an array (H, W, 3) or (H, W); a tensor (3, H, W) or (1, 3, H, W).
+    Tensors of floats are in [-1, 1], as a decoder returns them, and clipped. Otherwise white is
+    1 in bool, 255 in uint8, 65535 in uint16; in other integers 255 if no value exceeds it, else
+    65535; in floats 1 if no value exceeds it, else 255, else 65535.
+    Raises PictureError for another type or shape, and for values that are negative, too large,
+    not finite, or floats that fit neither [0, 1] nor [0, 255].
+    """
     if isinstance(picture, Image.Image):
-        return picture.convert("RGB")
+        return _to_rgb(picture)
     if isinstance(picture, torch.Tensor):
-        if picture.dim() == 4 and picture.shape[0] == 1:
-            picture = picture[0]
-        if picture.dim() != 3 or picture.shape[0] != 3:
-            raise ValueError(f"a picture is a tensor (3, H, W) or (1, 3, H, W), not {tuple(picture.shape)}")
-        picture = (picture.detach().float().cpu().permute(1, 2, 0).numpy() + 1) / 2
-    if picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] != 3):
-        raise ValueError(f"a picture is an array (H, W, 3) or (H, W), not {picture.shape}")
-    if picture.dtype != np.uint8:
-        picture = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
-    return Image.fromarray(picture).convert("RGB")
+        picture = _tensor_to_array(picture)
+    if not isinstance(picture, np.ndarray):
+        kind = type(picture).__name__
+        raise PictureError(f"A picture must be a PIL image, an array or a tensor, not {kind}.")
+    shape = picture.shape
+    if picture.ndim not in (2, 3) or shape[2:] not in ((), (3,)) or not picture.size:
+        raise PictureError(f"A picture must be an array (H, W, 3) or (H, W), not {shape}.")
+    if picture.dtype.kind not in "biuf":
+        raise PictureError(f"The values of a picture must be numbers, not {picture.dtype}.")
+    white = _white_level(picture.dtype, picture.min(), picture.max())
+    return Image.fromarray(_to_bytes(picture, white)).convert("RGB")
+
+
+def _tensor_to_array(tensor: torch.Tensor) -> np.ndarray:
+    """Return a tensor (3, H, W) or (1, 3, H, W) as an array (H, W, 3), floats in [0, 1]."""
+    if tensor.dim() == 4 and tensor.shape[0] == 1:
+        tensor = tensor[0]
+    if tensor.dim() != 3 or tensor.shape[0] != 3 or not tensor.numel():
+        shape = tuple(tensor.shape)
+        raise PictureError(f"A picture must be a tensor (3, H, W) or (1, 3, H, W), not {shape}.")
+    values = tensor.detach().cpu().permute(1, 2, 0)
+    if not tensor.is_floating_point():
+        return values.numpy()
+    values = values.float().numpy()
+    _check_finite(values)
+    if values.max() >= DIMMEST_BYTES:
+        raise PictureError(
+            f"A tensor of floats must be in [-1, 1], got values up to {values.max():g}. "
+            "Divide one in [0, 255] by 127.5 and subtract 1."
+        )
+    return (values.clip(-1, 1) + 1) / 2
+
+
+def _check_finite(values: np.ndarray) -> None:
+    if not np.isfinite(values).all():
+        raise PictureError("The picture holds NaN or infinite values. Look at what computed it.")
+
+
+def _white_level(dtype: np.dtype, low: float, high: float) -> float:
+    """Return the value that is white in an image of this type with values from `low` to `high`."""
+    fixed = {"bool": 1.0, "uint16": 65535.0}
+    if dtype.name in fixed:
+        return fixed[dtype.name]
+    _check_finite(np.array([low, high]))
+    floats = dtype.kind == "f"
+    room = 1 + ROUNDING if floats else 1.0
+    whites = (1.0, 255.0, 65535.0) if floats else (255.0, 65535.0)
+    white = next((white for white in whites if high <= white * room), 0.0)
+    uncertain = floats and white == 255 and high < DIMMEST_BYTES
+    if not white or low < white * (1 - room) or uncertain:
+        raise PictureError(
+            "The values of a picture must be in [0, 1] (floats), [0, 255] or [0, 65535], "
+            f"got {low:g} to {high:g}. Clip or scale them first, such as array.clip(0, 1)."
+        )
+    return white
+
+
+def _to_bytes(values: np.ndarray, white: float) -> np.ndarray:
+    """Return values in [0, white] as uint8."""
+    if values.dtype == np.uint8:
+        return values
+    _check_finite(values)
+    scaled = values * (255 / white)
+    np.clip(scaled, 0, 255, out=scaled)
+    return np.rint(scaled, out=scaled).astype(np.uint8)
 
 
 def heat(values: torch.Tensor, over: "Picture | None" = None, side: int | None = None) -> Image.Image:
@@ -56,33 +125,34 @@ def heat(values: torch.Tensor, over: "Picture | None" = None, side: int | None =
     return colored if below is None else Image.blend(below, colored, 0.6)
 
 
-def load_picture(path: str | Path, size: int | tuple[int, int] | None = None, least: int = LEAST_SIDE) -> Image.Image:
-    """Any picture file as RGB, upright as its camera was held, what is transparent on white, 16 bits as 8, of an
-    animation the first frame.
+def expand_path(path: str | os.PathLike[str], error: type[CourseError]) -> Path:
+    """Return `path` with a leading ~ or ~user expanded; raise `error` if that user is not known."""
+    try:
+        return Path(path).expanduser()
+    except TypeError:
+        raise error(f"A path must be text or a pathlib.Path, got {path!r}.") from None
+    except RuntimeError:
+        raise error(
+            f"{path} begins with the home folder of a user that this machine does not know. "
+            f"Write the whole path, or ./{path} if that is its name."
+        ) from None
 
-    `size`, one number for a square or (width, height): cut about its middle to that shape and brought to it.
+
+def load_picture(path: str | Path, size: int | tuple[int, int] | None = None, least: int = LEAST_SIDE) -> Image.Image:
+    """Return any picture file as RGB, upright as its camera was held, with values as `to_pil` reads
+    them; of an animation the first frame.
+
+    `size`, one number for a square or (width, height): cut about its middle to that shape and
+    brought to it, and decoded no finer than that takes.
     Raises PictureError if there is no such file, it is no picture or a damaged one, it has too many pixels, or a side
     below `least`.
     """
-    path = Path(path).expanduser()
+    path = expand_path(path, PictureError)
+    wanted = None if size is None else _check_size(size)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large pictures are welcome
-            with Image.open(path) as opened:
-                if opened.width * opened.height > MOST_PIXELS:
-                    raise PictureError(
-                        f"{path} has {opened.width} x {opened.height} pixels, more than {MOST_PIXELS / 1e6:.0f} "
-                        "million: make it smaller first."
-                    )
-                if size is not None:
-                    wanted = (size, size) if isinstance(size, int) else size
-                    opened.draft("RGB", (2 * max(wanted), 2 * max(wanted)))  # a JPEG is read no finer than is needed
-                opened.load()
-                picture = _rgb(ImageOps.exif_transpose(opened))
-    except FileNotFoundError as error:
-        raise PictureError(f"There is no file {path}.") from error
-    except IsADirectoryError as error:
-        raise PictureError(f"{path} is a folder, not a picture.") from error
+        picture = _decode(path, wanted)
+    except PictureError:
+        raise
     except UnidentifiedImageError as error:
         raise PictureError(
             f"{path} is not a picture that can be read here. PNG, JPEG, WebP, GIF, BMP and TIFF can; save it as one of "
@@ -91,26 +161,83 @@ def load_picture(path: str | Path, size: int | tuple[int, int] | None = None, le
     except Image.DecompressionBombError as error:
         raise PictureError(f"{path} is too large: {error}. Make it smaller first.") from error
     except (OSError, SyntaxError, ValueError) as error:
-        raise PictureError(f"{path} is damaged or cannot be read: {error}.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise PictureError(f"{path} is damaged or cannot be read: {reason}.") from error
     if min(picture.size) < least:
         raise PictureError(
             f"{path} has {picture.width} x {picture.height} pixels: too few to see anything in. "
             f"Each side needs {least}."
         )
-    return picture if size is None else ImageOps.fit(picture, wanted, Image.Resampling.LANCZOS)
+    return picture if wanted is None else ImageOps.fit(picture, wanted, Image.Resampling.LANCZOS)
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
-    """A picture of any of PIL's kinds as RGB."""
-    if picture.mode.startswith(("I", "F")):  # 16-bit or 32-bit gray, which convert() would cut off at 255
-        values = np.asarray(picture, np.float64)
-        whole = 65535.0 if values.max() > 255 or picture.mode.startswith("I;16") else 255.0
-        return to_pil(values / max(whole, values.max()))
-    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        page = Image.new("RGBA", picture.size, PAPER)
-        return Image.alpha_composite(page, picture).convert("RGB")
-    return picture.convert("RGB")
+def _check_size(size: int | tuple[int, int]) -> tuple[int, int]:
+    width, height = size if isinstance(size, tuple | list) and len(size) == 2 else (size, size)
+    checked = [check_integer("size", side, 1, 16_384, PictureError) for side in (width, height)]
+    return checked[0], checked[1]
+
+
+def _decode(path: Path, wanted: tuple[int, int] | None) -> Image.Image:
+    """Return a picture file as RGB, upright, no finer than needed for `wanted` (width, height)."""
+    if not path.exists():
+        raise PictureError(f"There is no file {path}.")
+    if path.is_dir():
+        raise PictureError(f"{path} is a folder, not a picture.")
+    if not path.is_file():
+        raise PictureError(f"{path} is a pipe or a device, not a file. Name a picture file.")
+    with warnings.catch_warnings():
+        # Large pictures are welcome.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        opened = Image.open(path, formats=FORMATS)
+    with opened:
+        if opened.width * opened.height > MOST_PIXELS:
+            raise PictureError(
+                f"{path} has {opened.width} x {opened.height} pixels, more than "
+                f"{MOST_PIXELS / 1e6:.0f} million: make it smaller first."
+            )
+        factor = 1
+        if wanted is not None:
+            # The decoder of JPEG can leave detail out itself.
+            opened.draft("RGB", (2 * max(wanted), 2 * max(wanted)))
+            factor = max(1, min(opened.size) // (OVERSAMPLING * max(wanted)))
+        opened.load()  # a TIFF turns itself upright here
+        orientation = opened.getexif().get(ExifTags.Base.Orientation)
+        try:
+            picture = _to_rgb(opened, factor)
+        except PictureError as error:
+            raise PictureError(f"{path}: {error}") from error
+    picture.getexif()[ExifTags.Base.Orientation] = orientation
+    return ImageOps.exif_transpose(picture)
+
+
+def _to_rgb(picture: Image.Image, factor: int = 1) -> Image.Image:
+    """Return a picture of any of PIL's modes as RGB, smaller by a whole `factor`.
+
+    A band of rows at a time: a 16-bit picture would otherwise be held several times, in floats.
+    """
+    if not all(picture.size):
+        raise PictureError(f"The picture has no pixels: {picture.width} x {picture.height}.")
+    white = 65535.0 if picture.mode.startswith("I;16") else 255.0
+    if picture.mode in ("I", "F"):
+        dtype = np.dtype(np.int32 if picture.mode == "I" else np.float32)
+        white = _white_level(dtype, *picture.getextrema())
+    sheet = Image.new("RGB", (-(-picture.width // factor), -(-picture.height // factor)))
+    rows = factor * max(1, BAND_PIXELS // (picture.width * factor))
+    for top in range(0, picture.height, rows):
+        band = picture.crop((0, top, picture.width, min(top + rows, picture.height)))
+        sheet.paste(_band_to_rgb(band, white).reduce(factor), (0, top // factor))
+    return sheet
+
+
+def _band_to_rgb(band: Image.Image, white: float) -> Image.Image:
+    if band.mode.startswith(("I", "F")):  # convert() would cut these off at 255
+        return Image.fromarray(_to_bytes(np.asarray(band), white)).convert("RGB")
+    if not band.has_transparency_data:
+        return band.convert("RGB")
+    if band.mode == "La":
+        band = band.convert("LA")
+    page = Image.new("RGBA", band.size, PAPER)
+    return Image.alpha_composite(page, band.convert("RGBA")).convert("RGB")
 
 
 def grid(

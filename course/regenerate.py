@@ -119,9 +119,12 @@ def refresh_assets(outputs: Path, root: Path) -> None:
 def shorten(source: Path, target: Path) -> None:
     """The colours of an object's clip, whose frames show three squares side by side, as a GIF; every second frame, in
     the same time: a GIF is several times as large as a video."""
-    frames = iio.imread(source)[::2]  # (F, H, 3 H, 3)
+    try:
+        frames, rate = iio.imread(source)[::2], iio.immeta(source)["fps"]  # (F, H, 3 H, 3)
+    except (OSError, RuntimeError) as error:  # ffmpeg's own words fill a page
+        raise RegenerateError(f"{source} is no video: delete its folder and begin with the stage objects.") from error
     colours = [Image.fromarray(frame[:, : frame.shape[0]]) for frame in frames]
-    video.write_video(target, colours, fps=iio.immeta(source)["fps"] / 2, hold=0)
+    video.write_video(target, colours, fps=rate / 2, hold=0)
 
 
 def lesson_picture(outputs: Path, lesson: str, heading: str) -> Path:
@@ -155,8 +158,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{name}:", flush=True)
         try:
             STAGES[name](notebooks.ROOT / "outputs", notebooks.ROOT)
-        except RegenerateError as error:
-            print(f"regenerate: {error}", file=sys.stderr)
+        except (CourseError, OSError) as error:
+            print(f"regenerate: {demo.reason_of(error)}", file=sys.stderr)
             return 1
     return 0
 

@@ -19,18 +19,25 @@ import imageio_ffmpeg
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from course.errors import CourseError
-from course.pictures import INK, PAPER, Picture, PictureError, load_picture, to_pil, wrap
+from course.arguments import check_integer, check_number
+from course.frame_order import PICTURES, VideoError, frame_numbers, parse_timestep
+from course.pictures import (
+    INK,
+    PAPER,
+    Picture,
+    PictureError,
+    expand_path,
+    load_picture,
+    to_pil,
+    wrap,
+)
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 SMALLEST_TEXT = 12  # pixels; below, letters run together
 GIF_TICK = 0.01  # seconds: a GIF counts time in hundredths
-GIF_FASTEST = 50  # frames a second: browsers slow down what is faster
+SLOWEST = 0.02  # frames a second; with the longest hold a frame stays 650 seconds
 LONGEST_HOLD = 600  # seconds; a GIF can count to 655
-
-
-class VideoError(CourseError):
-    """Frames cannot be read or a clip cannot be written; the message says which and why."""
+FASTEST = {".mp4": 1000, ".gif": 50}  # frames a second; browsers slow down a GIF that is faster
+LARGEST_SIDE = {".mp4": 16_384, ".gif": 65_535}  # pixels; libx264 refuses more, a GIF has 16 bits
 
 
 @dataclass(frozen=True)
@@ -53,38 +60,33 @@ AnyFrame: TypeAlias = "Frame | Picture"
 
 
 def read_frames(folder: str | Path) -> list[Frame]:
-    """The pictures of a folder as RGB, ordered by the numbers in their names, whatever the padding: 9.png, then 10.png.
+    """The pictures of a folder as RGB, in the order and with the numbers of `frame_numbers`.
 
-    `012_t0481.png` is step 12 at timestep 481; of any other name the last number is the step: `12.png`, `x_t_12.png`.
-    Files that are no pictures are left out. Raises VideoError if the folder is missing or has no pictures, if a
-    picture cannot be read, or if its place is unclear: no number in its name, or two files of one step.
+    `012_t0481.png` is step 12 at timestep 481. Files that are no pictures are left out. Raises
+    VideoError if the folder is missing or has no pictures, if a picture cannot be read, or if the
+    order is not certain.
     """
-    folder = Path(folder)
+    folder = expand_path(folder, VideoError)
+    if folder.is_file():
+        raise VideoError(f"{folder} is a file, not a folder of frames.")
     if not folder.is_dir():
         raise VideoError(f"There is no folder {folder}: make the frames first.")
-    paths = [p for p in folder.iterdir() if p.suffix.lower() in PICTURES and not p.name.startswith(".")]
+    paths = {path.name: path for path in sorted(folder.iterdir()) if _is_frame(path.name)}
     if not paths:
         raise VideoError(f"There are no pictures in {folder}: frames end in {', '.join(PICTURES)}.")
-    placed: dict[int, tuple[Path, int | None]] = {}
-    for path in sorted(paths):
-        step, timestep = parse_name(path.stem)
-        if step is None:
-            raise VideoError(f"{path} has no number in its name, so its place in {folder} is not known. Move it away.")
-        if step in placed:
-            raise VideoError(
-                f"{placed[step][0].name} and {path.name} in {folder} both are step {step}. If one was left by an "
-                "earlier run, empty the folder and make the frames again."
-            )
-        placed[step] = path, timestep
-    return [Frame(path, _open(path), step, timestep) for step, (path, timestep) in sorted(placed.items())]
+    try:
+        numbers = frame_numbers(paths)
+    except VideoError as error:
+        raise VideoError(f"{folder}: {error}") from error
+    frames = []
+    for name, number in sorted(numbers.items(), key=lambda item: item[1]):
+        path = paths[name]
+        frames.append(Frame(path, _open(path), number, parse_timestep(name)))
+    return frames
 
 
-def parse_name(stem: str) -> tuple[int | None, int | None]:
-    """Step and timestep in a file's name without its ending; None for what it does not tell."""
-    if both := re.search(r"([0-9]+)_t([0-9]+)$", stem):
-        return int(both[1]), int(both[2])
-    numbers = re.findall(r"[0-9]+", stem)
-    return (int(numbers[-1]) if numbers else None), None
+def _is_frame(name: str) -> bool:
+    return name.lower().endswith(PICTURES) and not name.startswith(".")
 
 
 def _open(path: Path) -> Image.Image:
@@ -115,8 +117,8 @@ def side_by_side(
     texts = [_caption(a, b) for a, b in pairs] if captions is None else [str(caption) for caption in captions]
     if texts and len(texts) != len(pairs):
         raise VideoError(f"{len(texts)} captions do not fit {len(pairs)} frames.")
-    if height is not None and height < 1:
-        raise VideoError(f"The height of the pictures is {height}; it has to be 1 pixel or more.")
+    if height is not None:
+        height = check_integer("height", height, 1, LARGEST_SIDE[".gif"], VideoError)
 
     columns = [[_picture(frame) for frame in column] for column in zip(*pairs, strict=True)]
     height = height or max(picture.height for column in columns for picture in column)
@@ -197,7 +199,7 @@ def _write_heading(draw: ImageDraw.ImageDraw, text: str, x: float, y: float, siz
     if not re.fullmatch(r"\w_\w", text):
         draw.text((x, y), text, INK, font, anchor="mm")
         return
-    small = ImageFont.load_default(max(8, round(size * 0.7)))
+    small = ImageFont.load_default(round(size * 0.7))
     x -= (font.getlength(text[0]) + small.getlength(text[2])) / 2
     draw.text((x, y + size * 0.25), text[0], INK, font, anchor="ls")
     draw.text((x + font.getlength(text[0]), y + size * 0.45), text[2], INK, small, anchor="ls")
@@ -213,29 +215,58 @@ def write_video(path: str | Path, frames: Iterable[AnyFrame], fps: float = 8, ho
     is doubled, none is lost. The file appears under its name when it is complete. Raises VideoError for another
     ending, no frames, frames of several sizes, a time that cannot be, a path that cannot be written, or no ffmpeg.
     """
-    path = Path(path)
-    if path.suffix.lower() not in (".mp4", ".gif"):
+    path = expand_path(path, VideoError)
+    ending = path.suffix.lower()
+    if ending not in FASTEST:
         raise VideoError(f"A clip ends in .mp4 or .gif, and {path.name!r} does not.")
-    if not (math.isfinite(fps) and fps > 0):
-        raise VideoError(f"fps is {fps:g}; it has to be more than 0 frames a second.")
-    if not 0 <= hold <= LONGEST_HOLD:
-        raise VideoError(f"hold is {hold:g}; it has to be from 0 to {LONGEST_HOLD} seconds.")
+    rate = "fps of a GIF (an MP4 takes more)" if ending == ".gif" else "fps"
+    fps = check_number(rate, fps, SLOWEST, FASTEST[ending], VideoError)
+    hold = check_number("hold", hold, 0, LONGEST_HOLD, VideoError)
     images = [_picture(frame) for frame in frames]
     if not images:
         raise VideoError("A clip needs at least one frame.")
     if len(sizes := {image.size for image in images}) > 1:
         listed = ", ".join(f"{width} x {height}" for width, height in sorted(sizes))
         raise VideoError(f"The frames of a clip have one size; these have {listed}. side_by_side(...) fits them.")
-    write = _write_gif if path.suffix.lower() == ".gif" else _write_mp4
+    _check_sides(ending, *images[0].size)
+    make_folder(path.parent)
+    if path.is_dir():
+        raise VideoError(f"{path} is a folder. Name a file in it, such as {path / 'clip'}{ending}.")
+    write = _write_gif if ending == ".gif" else _write_mp4
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".clip-") as folder:
             unfinished = Path(folder, path.name).resolve()
             write(unfinished, images, fps, hold)
             unfinished.replace(path)
     except OSError as error:
-        raise VideoError(f"{path} cannot be written: {error.strerror or error}.") from error
+        reason = error.strerror or error
+        raise VideoError(f"{path} cannot be written: {reason}. Name another place.") from error
     return path
+
+
+def make_folder(path: str | Path) -> Path:
+    """Create a folder, with those above it; raise VideoError if that cannot be."""
+    folder = expand_path(path, VideoError)
+    try:
+        file = next((place for place in (folder, *folder.parents) if place.is_file()), None)
+        if file is None:
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise VideoError(f"There can be no folder {folder}: {reason}. Name another place.") from error
+    if file is not None:
+        raise VideoError(f"There can be no folder {folder}: {file} is a file. Name another place.")
+    return folder
+
+
+def _check_sides(ending: str, width: int, height: int) -> None:
+    largest = LARGEST_SIDE[ending]
+    if max(width, height) > largest:
+        other = f", or write a .gif: up to {LARGEST_SIDE['.gif']:,}" if ending == ".mp4" else ""
+        raise VideoError(
+            f"{ending[1:].upper()} allows at most {largest:,} pixels on a side; these frames have "
+            f"{width:,} x {height:,}. Make them smaller{other}."
+        )
 
 
 def _write_mp4(path: Path, images: list[Image.Image], fps: float, hold: float) -> None:
@@ -253,24 +284,29 @@ def _write_mp4(path: Path, images: list[Image.Image], fps: float, hold: float) -
         ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
         command = [ffmpeg, "-v", "error", *source.split(), "-vf", filters, *coding.split(), str(path)]
         done = subprocess.run(command, input=b"".join(a.tobytes() for a in arrays), capture_output=True)
-    except (RuntimeError, FileNotFoundError, PermissionError) as error:
+    except (RuntimeError, OSError) as error:
         raise VideoError(
             f"No ffmpeg to write {path.name} with ({error}). Run `pip install imageio-ffmpeg`, which brings one, or "
             "write a .gif, which needs none."
         ) from error
     if done.returncode:
-        raise VideoError(f"ffmpeg could not write {path.name}: {done.stderr.decode(errors='replace').strip()}")
+        complaint = done.stderr.decode(errors="replace")
+        first = re.sub(r"(\[[^]]*\]\s*)*", "", complaint.strip().split("\n")[0], count=1)
+        reason = f"it ended with status {done.returncode} and says: {first[:200] or 'nothing'}"
+        if "Unknown encoder" in complaint:
+            reason = "it has no encoder for H.264 (libx264)"
+        raise VideoError(
+            f"{ffmpeg} could not write {path.name}: {reason}. Use the ffmpeg that `pip install "
+            "imageio-ffmpeg` brings (remove IMAGEIO_FFMPEG_EXE from the environment), or write a "
+            ".gif, which needs none."
+        )
 
 
 def _write_gif(path: Path, images: list[Image.Image], fps: float, hold: float) -> None:
-    if fps > GIF_FASTEST:
-        raise VideoError(f"fps is {fps:g}; browsers play no GIF faster than {GIF_FASTEST}. Write an .mp4.")
     # Each frame ends at the nearest tick, so that rounding does not add up.
     ends = [round(i / fps / GIF_TICK) for i in range(len(images) + 1)]
     ends[-1] += round(hold / GIF_TICK)
     milliseconds = [10 * (end - begin) for begin, end in itertools.pairwise(ends)]
-    if max(milliseconds) > 655_350:
-        raise VideoError(f"fps is {fps:g}; no frame of a GIF can stay that long. Write an .mp4.")
     # One palette for all: a colour that is the same in two frames stays the same. No dithering: its dots would crawl.
     palette = _sample(images).quantize(256, kmeans=1)
     indexed = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]

@@ -17,6 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
+from pocket.arguments import folder
 from pocket.evaluate import save_sheet
 from pocket.train.common import CONDITIONS, ESTIMATED
 from pocket.train.data import TEST_SEED
@@ -102,10 +103,13 @@ def vocabulary_lines(vocabulary: dict[str, list[str]]) -> list[str]:
     return [*lines, "", f"All {len(vocabulary['words'])} words of its captions: {', '.join(vocabulary['words'])}."]
 
 
-def heldout_lines() -> list[str]:
-    """The compositions that training never saw."""
+def heldout_lines(vocabulary: dict[str, list[str]]) -> list[str]:
+    """The compositions that training never saw, of things that the weights know by name."""
+    names = {name for part, listed in vocabulary.items() if part != "words" for name in listed}
     kinds: dict[str, list[str]] = {}
     for thing, kind, other in sorted(heldout_compositions()):
+        if not {thing, other} <= names:
+            continue
         known = kind in ("color", "ground")
         said = f"{other} {thing}" if kind == "color" else f"{thing} on {other}" if known else f"{thing} {kind} {other}"
         kinds.setdefault(kind if known else "relation", []).append(said)
@@ -154,6 +158,10 @@ def card(weights: Path) -> str:
             'pipe("a squirrel reading a book", num_inference_steps=25).images[0].save("squirrel.png")',
             "```",
             "",
+            "The weights are stored in float16 already, so there is no fp16 variant: leave `variant` out, which",
+            "diffusers would answer with a ValueError. They are loaded in float32 unless `dtype=torch.float16` says",
+            "otherwise; on a GPU that halves the memory.",
+            "",
             "| folder | what | class |",
             "| --- | --- | --- |",
             "| `stable-diffusion/` | text encoder, denoiser, autoencoder, DDIM scheduler | `StableDiffusionPipeline` |",
@@ -191,7 +199,7 @@ def card(weights: Path) -> str:
             "",
             "These compositions test whether the model combines what it knows:",
             "",
-            *heldout_lines(),
+            *heldout_lines(vocabulary),
             "",
             "## Training",
             "",
@@ -218,8 +226,11 @@ def card(weights: Path) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m pocket.card", description=__doc__)
-    parser.add_argument("--weights", type=Path, default=Path("pocket/weights"))
+    parser.add_argument("--weights", type=folder, default=Path("pocket/weights"))
     weights = parser.parse_args(arguments).weights
+    for name in ("training.json", "evaluation.json"):
+        if not (weights / name).is_file():
+            parser.error(f"{weights} has no {name}: run `python -m pocket.train export`, then pocket.evaluate")
     (weights / "samples").mkdir(exist_ok=True)
     curves(json.loads((weights / "training.json").read_text()), weights / "samples" / "curves.png")
     world_sheet(weights / "samples" / "world.jpg")

@@ -14,11 +14,13 @@ import hashlib
 import os
 import re
 import shutil
+import string
 import sys
 import tempfile
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 if not __package__:  # Started as a script, from whatever folder. Its own would hide other packages: `kernels`, say.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -28,11 +30,20 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for --determinist
 
 import torch
 
+from course.arguments import check_number
 from course.errors import CourseError
 from course.models import Model, find_model
 from task_3_DreamFusion import prompts
-from task_3_DreamFusion.nerf import checkpoint, gui, results
-from task_3_DreamFusion.nerf.sd import WEIGHTINGS, Options, StableDiffusion, check_exercise, check_text
+from task_3_DreamFusion.nerf import checkpoint, files, gui, memory, results
+from task_3_DreamFusion.nerf.sd import (
+    WEIGHTINGS,
+    GuidanceError,
+    Options,
+    StableDiffusion,
+    check_exercise,
+    check_text,
+    check_unicode,
+)
 from task_3_DreamFusion.nerf.utils import (
     BACKBONES,
     BACKGROUNDS,
@@ -43,6 +54,8 @@ from task_3_DreamFusion.nerf.utils import (
     Settings,
     Trainer,
     TrainingError,
+    check_whole_number,
+    description,
 )
 
 OUTPUTS = Path(__file__).resolve().parent.parent / "outputs" / "task_3"
@@ -57,15 +70,99 @@ PHOTOGRAPHS = {
     "entropy": 10.0, "sparsity": 10.0, "perp_neg": 0.0, "lead": 0.0,
 }  # fmt: skip
 ROOM = 300 * 2**20  # bytes that a workspace needs: three checkpoints, while one is written, and the results
+LOCK_SECONDS = 120  # that a process of --prompts waits for a folder: as long as a network disk keeps a dead one's lock
+# Whole numbers that belong to no setting: the smallest, the largest, and why nothing larger makes sense.
+WHOLE_NUMBERS: dict[str, tuple[int, int, str]] = {
+    "frames": (1, 10_000, "At 30 frames a second so many last for more than five minutes."),
+    "video_size": (1, 5460, "Three images stand side by side, and H.264 ends at 16,384 pixels."),
+    "save_every": (1, 10**9, "No run has so many steps."),
+    "preview_every": (0, 10**9, "No run has so many steps."),
+    "gui_port": (1, 65535, "There is no port with a larger number."),
+}
+# Options of stable-dreamfusion, which many tutorials name, and what takes their place here.
+OF_STABLE_DREAMFUSION: dict[str, str] = {
+    **dict.fromkeys(("--w", "--h"), "the training images are square: use --size"),
+    **dict.fromkeys(("--W", "--H"), "the frames of the clip are square: use --video_size"),
+    "-O2": "use --backbone vanilla",
+    **dict.fromkeys(("--fp16", "--vram_O"), "use -O"),
+    **dict.fromkeys(
+        ("--cuda_ray", "--taichi_ray"),
+        "compiled kernels run without an option; python -m task_3_DreamFusion.kernels lists them",
+    ),
+    **dict.fromkeys(
+        ("--dmtet", "--tet_grid_size", "--init_with", "--lock_geo", "--dmtet_reso_scale"),
+        "there is no second stage that refines a mesh: --save_mesh writes the surface of the field",
+    ),
+    **dict.fromkeys(
+        ("--mcubes_resolution", "--decimate_target"),
+        "--save_mesh writes a mesh of at most 20,000 faces; nerf/results.py has its resolution",
+    ),
+    **dict.fromkeys(("--sd_version", "--hf_key", "--IF"), "use --model"),
+    "--guidance": "use --model for the model, and --guidance_scale for how strongly it guides",
+    **dict.fromkeys(
+        ("--image", "--image_config", "--zero123_config", "--zero123_ckpt", "--known_view_scale"),
+        "an object comes from text alone: use --text",
+    ),
+    **dict.fromkeys(
+        ("--dir_text", "--angle_overhead", "--angle_front"),
+        "the view is always added to the prompt; nerf/sd.py has the angles",
+    ),
+    **dict.fromkeys(("--suppress_face", "--perpneg", "--negative_w"), "use --perp_neg"),
+    **dict.fromkeys(("--eval_interval", "--test_interval", "--save_guidance"), "use --preview_every"),
+    **dict.fromkeys(("--albedo", "--albedo_iters", "--latent_iter_ratio"), "use --albedo_iter_ratio"),
+    **dict.fromkeys(("--num_steps", "--upsample_steps", "--max_spp"), "use --max_steps"),
+    **dict.fromkeys(("--warm_iters", "--min_lr"), "the learning rate stays as it is: use --lr"),
+    "--bg_radius": "use --background",
+    "--max_ray_batch": "use --rays and --batch_size",
+    "--progressive_view": "use --widen",
+    "--progressive_level": "use --fade_in",
+    **dict.fromkeys(
+        ("--radius_range", "--theta_range", "--phi_range", "--fovy_range", "--jitter_pose", "--uniform_sphere_rate"),
+        "use --widen; nerf/provider.py has the ranges of the cameras",
+    ),
+}
 
 
 # --- The command line
 
 
 class Parser(argparse.ArgumentParser):
-    """The parser, and the option of each setting: `options["steps"]` is "--max_steps"."""
+    """The parser, and the option of each setting: `options["steps"]` is "--max_steps". An error is a single line."""
 
     options: dict[str, str]
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        for argument in sys.argv[1:] if args is None else args:
+            name = argument.split("=")[0]
+            if name in OF_STABLE_DREAMFUSION:
+                self.error(f"{name} is an option of stable-dreamfusion; here {OF_STABLE_DREAMFUSION[name]}")
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (python main.py --help lists the options)\n")
+
+
+def existing_name(text: str) -> str:
+    """Return the value of an option that names something. Raises ArgumentTypeError for an empty one."""
+    try:
+        check_unicode("the name", text, TrainingError)
+    except TrainingError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must be a name, got an empty text")
+    return text
+
+
+def resolved_path(text: str) -> Path:
+    """Return the value of an option that names a file or a folder, without links. Raises ArgumentTypeError."""
+    try:
+        path = Path(existing_name(text)).resolve()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):  # told where it is used
+            (path / "checkpoints" / "000000" / "partial").lstat()  # is there room in the name for what goes in there?
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        reason = getattr(error, "strerror", None) or "its links form a circle"
+        raise argparse.ArgumentTypeError(f"{text:.60} cannot be used: {reason}") from error
+    return path
 
 
 def parser() -> Parser:
@@ -94,15 +191,16 @@ def parser() -> Parser:
     what = made.add_argument_group("what to make")
     what.add_argument("--text", help="what it shall be, such as 'a hamburger'; a run that goes on knows it")
     setting(what, "--negative", "negative", "what it shall not be")
-    what.add_argument("--prompts", type=Path, metavar="FILE",
+    what.add_argument("--prompts", type=resolved_path, metavar="FILE",
                       help="make many instead: one text a line, each in a folder of its own, by as many processes as "
                       "are started with the same file; finished ones are skipped")  # fmt: skip
-    what.add_argument("--model", help="pocket, sd-2.1-base, a Hub id or a folder (default: COURSE_MODEL, or pocket)")
+    what.add_argument("--model", type=existing_name,
+                      help="pocket, sd-2.1-base, a Hub id or a folder (default: COURSE_MODEL, or pocket)")  # fmt: skip
     setting(what, "--scene", "scene", "words that are put after the text, to say where it is")
     setting(what, "--seed", "seed", "of everything that is drawn")
 
     run = made.add_argument_group("the run")
-    run.add_argument("--workspace", type=Path, metavar="FOLDER",
+    run.add_argument("--workspace", type=resolved_path, metavar="FOLDER",
                      help="for what comes out (default: outputs/task_3/TEXT); with --prompts the folder of all of "
                      "them (default: outputs/task_3)")  # fmt: skip
     setting(run, "--iters", "iters", "steps")
@@ -119,7 +217,11 @@ def parser() -> Parser:
     run.add_argument("--compile", action="store_true",
                      help="compile the denoiser, on a GPU: a minute before the first step, for shorter ones; worth it "
                      "for a large model and many steps")  # fmt: skip
-    run.add_argument("--deterministic", action="store_true", help="the same result bit for bit in every run")
+    run.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="the same result bit for bit in every run on one machine; the CPU works on one thread then, and is slower",
+    )
     run.add_argument("--save_every", type=int, default=200, metavar="STEPS",
                      help="steps between checkpoints: what a crash can cost (default: 200)")  # fmt: skip
     run.add_argument("--preview_every", type=int, default=200, metavar="STEPS",
@@ -127,7 +229,7 @@ def parser() -> Parser:
     run.add_argument("--resume", action="store_true",
                      help="go on from the workspace's last checkpoint, with its settings unless others are "
                      "given")  # fmt: skip
-    run.add_argument("--ckpt", type=Path, metavar="FOLDER",
+    run.add_argument("--ckpt", type=resolved_path, metavar="FOLDER",
                      help="go on from this checkpoint, such as WORKSPACE/checkpoints/000400")  # fmt: skip
     run.add_argument("--test", action="store_true", help="do not train: make clip and mesh of the last checkpoint")
     run.add_argument("--gui", action="store_true", help="show the training in the browser")
@@ -182,19 +284,16 @@ def parser() -> Parser:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Raises TrainingError for options that cannot be, or not together, before anything is loaded or written."""
-    for name, least in (("frames", 1), ("video_size", 1), ("save_every", 1), ("preview_every", 0)):
-        if getattr(args, name) < least:
-            raise TrainingError(f"--{name} is at least {least}, not {getattr(args, name)}")
-    if not -90 <= args.elevation <= 90:
-        raise TrainingError(f"--elevation is in [-90, 90] degrees, not {args.elevation:g}")
-    if not 1 <= args.gui_port <= 65535:
-        raise TrainingError(f"--gui_port is from 1 to 65535, not {args.gui_port}")
+    """Raise TrainingError for options that cannot be, or not together, before anything is loaded or written."""
+    for name, limits in WHOLE_NUMBERS.items():
+        check_whole_number(f"--{name}", getattr(args, name), limits, TrainingError)
+    check_number("--elevation", args.elevation, -90, 90, TrainingError)
     for first, others in (("prompts", ("text", "resume", "ckpt", "test", "gui")), ("gui", ("test",))):
         for other in others if getattr(args, first) else ():
             if getattr(args, other) not in (None, False):
                 raise TrainingError(f"--{first} does not go with --{other}")
     if args.text is not None:
+        check_unicode("--text", args.text, TrainingError)
         check_text(args.text)
     settings_of(args, {}, args.text or "any")
     options_of(args, {})
@@ -217,24 +316,38 @@ def settings_of(
     try:
         return Settings(**{**kept, **given, "text": text})
     except SettingError as error:
-        raise TrainingError(f"{parser().options[error.setting]} {error.said}") from error
+        raise name_option(error) from error
+
+
+def name_option(error: CourseError) -> TrainingError:
+    """Return an error about a setting, whose message starts with its name, as one about its option."""
+    name, message = str(error).split(" ", 1)
+    return TrainingError(f"{parser().options.get(name, f'--{name}')} {message}")
 
 
 def options_of(args: argparse.Namespace, preset: dict[str, Any], before: dict[str, Any] | None = None) -> Options:
-    """As `settings_of`, of the guidance. Raises GuidanceError."""
+    """As `settings_of`, of the guidance."""
     names = {field.name for field in dataclasses.fields(Options)}
     kept = {name: value for name, value in {**preset, **(before or {})}.items() if name in names}
     given = {name: value for name in names if (value := getattr(args, name, None)) is not None}
-    both = {**kept, **given}
-    if "t_range" in both:
-        both["t_range"] = tuple(both["t_range"])
-    return Options(**both)
+    try:
+        return Options(**{**kept, **given})
+    except GuidanceError as error:
+        raise name_option(error) from error
 
 
 def slug(text: str) -> str:
-    """A text as the name of a folder: letters, digits and _; where it had to be cut, told apart by a few digits."""
-    name = re.sub(r"[^\w]+", "_", text.lower()).strip("_") or "untitled"
-    return name if len(name) <= 60 else f"{name[:51]}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    """Return a text as the name of a folder: letters, digits and _.
+
+    Where something other than spaces and ASCII punctuation had to be left out, such as an emoji or the end of a long
+    text, a few digits of a checksum tell such texts apart.
+    """
+    composed = unicodedata.normalize("NFC", text.lower())
+    name = re.sub(r"[^\w]+", "_", composed).strip("_")
+    is_whole = set(re.sub(r"[\w\s]", "", composed)) <= set(string.punctuation)
+    if name and is_whole and len(name) <= 60:
+        return name
+    return f"{name[:51] or 'untitled'}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 # --- One run
@@ -254,12 +367,12 @@ def find_job(args: argparse.Namespace) -> Job:
     """What the command line asks for. Raises TrainingError if that is not clear, if there is no checkpoint to begin at,
     or if the run would write over another one."""
     goes_on = args.resume or args.test
-    begin_at: Path | None = args.ckpt and args.ckpt.resolve()
+    begin_at: Path | None = args.ckpt
     workspace: Path | None = args.workspace
     if workspace is None and args.text is not None:
         workspace = OUTPUTS / slug(args.text)
     if goes_on and not begin_at and workspace:
-        begin_at = checkpoint.latest(workspace.resolve() / "checkpoints")
+        begin_at = checkpoint.latest(workspace / "checkpoints")
         if begin_at is None:
             raise TrainingError(f"there is no checkpoint in {workspace / 'checkpoints'}: train first")
     if begin_at:
@@ -270,26 +383,30 @@ def find_job(args: argparse.Namespace) -> Job:
                 f"{begin_at} was made for {before['settings']['text']!r}, not for {text!r}: leave --text out, or name "
                 "another --workspace"
             )
-        job = Job(text, (workspace or OUTPUTS / slug(text)).resolve(), begin_at, before)
+        job = Job(text, workspace or OUTPUTS / slug(text), begin_at, before)
     elif args.text is not None and workspace:
-        job = Job(args.text, workspace.resolve())
+        job = Job(args.text, workspace)
     else:
         raise TrainingError("say what to make, such as --text 'a hamburger'")
+    if not args.test:
+        keep_other_runs(job)
+    return job
+
+
+def keep_other_runs(job: Job) -> None:
+    """Raise TrainingError if a job would write over a run that it does not go on with."""
     last = checkpoint.latest(job.workspace / "checkpoints")
-    if last is not None and not args.test and last.resolve() != begin_at:
+    if last is not None and (job.begin_at is None or last.resolve() != job.begin_at.resolve()):
         raise TrainingError(
             f"{job.workspace} holds a run that came to step {int(last.name)}: go on with --resume, or name another "
             "--workspace"
         )
-    return job
 
 
 def told(begin_at: Path) -> dict[str, Any]:
     """What a checkpoint tells of its run. Raises CheckpointError if it is none of this program."""
     _, state = checkpoint.load(begin_at)
-    if not isinstance(state.get("settings"), dict) or "text" not in state["settings"]:
-        raise checkpoint.CheckpointError(f"{begin_at} holds something else than a run of Task 3")
-    return {name: state.get(name) for name in ("settings", "guidance", "model", "half")}
+    return description(begin_at, state)
 
 
 def prepare(workspace: Path) -> None:
@@ -314,14 +431,14 @@ def writing(workspace: Path) -> Iterator[None]:
         raise TrainingError(f"--workspace {workspace} cannot be written: {error.strerror or error}") from error
 
 
-def load_guidance(args: argparse.Namespace, before: dict[str, Any]) -> tuple[StableDiffusion, bool]:
+def load_guidance(args: argparse.Namespace, model: Model, before: dict[str, Any]) -> tuple[StableDiffusion, bool]:
     """The model that guides, and whether in half precision. Raises CheckFailed where the exercise is not done."""
-    model = find_model(args.model or before.get("model"))
     half = bool(before.get("half")) if args.half is None else args.half
     if half and model.device.type != "cuda":
         print("-O changes nothing without a GPU", flush=True)
-    guidance = StableDiffusion(model, options_of(args, preset_of(model), before.get("guidance")), args.compile)
-    check_exercise(guidance)
+    with memory.reported("loading the model", "name a smaller --model, or end other programs"):
+        guidance = StableDiffusion(model, options_of(args, preset_of(model), before.get("guidance")), args.compile)
+        check_exercise(guidance)
     return guidance, half
 
 
@@ -332,7 +449,9 @@ def make(
     half: bool,
     after_step: Callable[[Trainer, dict[str, float]], None] | None = None,
 ) -> bool:
-    """Trains, unless --test, and writes what comes out; returns whether the run came to its end."""
+    """Trains, unless --test, and writes what comes out; returns whether the run came to its end. The caller holds the
+    workspace's lock."""
+    files.remove_leftovers(job.workspace)
     settings = settings_of(args, preset_of(guidance.model), job.text, job.before.get("settings"))
     trainer = Trainer(settings, guidance, job.workspace, half=half)
     if job.begin_at:
@@ -341,12 +460,15 @@ def make(
     with writing(job.workspace):
         each = (lambda terms: after_step(trainer, terms)) if after_step else None
         finished = args.test or trainer.train(args.save_every, args.preview_every, each)
-        made = [results.save_video(trainer, args.frames, args.video_size, args.elevation)]
+        results.remove_stale_mesh(job.workspace)
+        with memory.reported("making the clip", "lower --video_size or --frames"):
+            made = [results.save_video(trainer, args.frames, args.video_size, args.elevation)]
         if args.save_mesh:
             from task_3_DreamFusion.nerf.mesh import MeshError  # slow to import
 
             try:
-                made += results.save_mesh(trainer)
+                with memory.reported("making the mesh", "take --no-save_mesh"):
+                    made += results.save_mesh(trainer)
             except MeshError as error:
                 print(f"no mesh: {error}", file=sys.stderr)
     print("\n".join(str(path) for path in made), flush=True)
@@ -359,15 +481,19 @@ def run(args: argparse.Namespace) -> int:
     """One text; returns the exit status."""
     job = find_job(args)
     prepare(job.workspace)
-    with contextlib.ExitStack() as stack:
+    with files.lock(job.workspace), contextlib.ExitStack() as stack:
+        if not args.test:
+            keep_other_runs(job)  # another process may have trained here since
+        model = find_model(args.model or job.before.get("model"))
+        settings = settings_of(args, preset_of(model), job.text, job.before.get("settings"))
+        memory.check(settings, args.frames, args.video_size, model.device)
         view = stack.enter_context(gui.LiveView(args.gui_port, job.text)) if args.gui else None
-        guidance, half = load_guidance(args, job.before)
-        settings = settings_of(args, preset_of(guidance.model), job.text, job.before.get("settings"))
+        guidance, half = load_guidance(args, model, job.before)
         guidance.view_prompts(settings.prompt, settings.negative)
         guidance.forget_text_encoder()
         finished = make(args, job, guidance, half, view.after_step if view else None)
-    with writing(job.workspace):
-        print(results.save_index(job.workspace if args.workspace else OUTPUTS))
+        with writing(job.workspace):
+            print(results.save_index(job.workspace if args.workspace else OUTPUTS))
     return 0 if finished else 130  # as a program that Ctrl-C has stopped
 
 
@@ -376,24 +502,29 @@ def run(args: argparse.Namespace) -> int:
 
 def run_many(args: argparse.Namespace) -> int:
     """The prompts of a file, beside other processes that do the same; returns the exit status."""
-    base = (args.workspace or OUTPUTS).resolve()
+    base: Path = args.workspace or OUTPUTS
     jobs = prompts.read(args.prompts, lambda text: base / slug(text))
     prepare(base)
     if torch.cuda.is_available():  # as `accelerate launch` and torchrun number the processes of a machine
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
-    guidance, half = load_guidance(args, {})
-    for text in jobs:
-        settings = settings_of(args, preset_of(guidance.model), text)
+    model = find_model(args.model)
+    all_settings = [settings_of(args, preset_of(model), text) for text in jobs]
+    memory.check(all_settings[0], args.frames, args.video_size, model.device)
+    guidance, half = load_guidance(args, model, {})
+    for settings in all_settings:
         guidance.view_prompts(settings.prompt, settings.negative)
     guidance.forget_text_encoder()
 
     def work(text: str, folder: Path, claim: prompts.Claim) -> bool:
-        begin_at = checkpoint.latest(folder / "checkpoints")
-        before = told(begin_at) if begin_at else {}
-        if before and before["settings"]["text"] != text:
-            raise TrainingError(f"{folder} holds a run for {before['settings']['text']!r}: name another --workspace")
-        print(f"{text}: {folder}", flush=True)
-        return make(args, Job(text, folder, begin_at, before), guidance, half, lambda *_: claim.check())
+        with files.lock(folder, seconds=LOCK_SECONDS):
+            begin_at = checkpoint.latest(folder / "checkpoints")
+            before = told(begin_at) if begin_at else {}
+            if before and before["settings"]["text"] != text:
+                raise TrainingError(
+                    f"{folder} holds a run for {before['settings']['text']!r}: name another --workspace"
+                )
+            print(f"{text}: {folder}", flush=True)
+            return make(args, Job(text, folder, begin_at, before), guidance, half, lambda *_: claim.check())
 
     with writing(base):
         outcome = prompts.share(jobs, work)
@@ -411,13 +542,11 @@ def main(arguments: list[str] | None = None) -> int:
         check(args)
         if args.deterministic:
             torch.use_deterministic_algorithms(True)
-        return run_many(args) if args.prompts else run(args)
+            torch.set_num_threads(1)  # PyTorch's sums on a CPU depend on their number
+        with memory.reported("working", "lower --batch_size, --size or --max_steps, or take -O on a GPU"):
+            return run_many(args) if args.prompts else run(args)
     except CourseError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
-    except torch.OutOfMemoryError as error:
-        print(f"error: the GPU's memory is full: take a smaller --batch_size, --size or --max_steps, or -O ({error})",
-              file=sys.stderr)  # fmt: skip
         return 1
     except KeyboardInterrupt:
         print("stopped: --resume goes on from the last checkpoint, if there is one", file=sys.stderr)

@@ -12,16 +12,18 @@ import contextlib
 import json
 import os
 import platform
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from course.errors import CourseError
-from task_3_DreamFusion.nerf.checkpoint import write_text
+from task_3_DreamFusion.nerf.files import write_text
 
 CLAIMS, FINISHED, FAILED = "claims", "finished.json", "failed.txt"
 BEAT = 10.0  # seconds between the signs of life of a claim
@@ -128,15 +130,12 @@ class Watch:
 
     def is_free(self, claim: Path) -> bool:
         """Whether the owner of this claim is gone."""
-        try:
-            owner = json.loads(claim.read_text())
-            changed = claim.stat().st_mtime_ns
-        except ValueError:  # just being written, or its owner was killed at that moment
-            owner, changed = {}, claim.stat().st_mtime_ns
+        owner = _read_dict(claim)  # empty: just being written, or its owner was killed at that moment
+        changed = claim.stat().st_mtime_ns
         if owner.get("released"):
             return True
         if owner.get("whereabouts") == whereabouts():
-            return not _lives(owner["pid"], owner["started"])
+            return not _lives(owner.get("pid"), owner.get("started"))
         now = time.monotonic()
         if self._seen.get(claim, (None,))[0] != changed:
             self._seen[claim] = changed, now
@@ -162,11 +161,22 @@ class Watch:
 
 
 def _last(claims: Path) -> Path | None:
-    return max(claims.glob("[0-9]*.json"), default=None)
+    return max((path for path in claims.glob("*.json") if re.fullmatch(r"\d{6}", path.stem)), default=None)
 
 
-def _lives(pid: int, started: float) -> bool:
+def _read_dict(path: Path) -> dict[str, Any]:
+    """Return what a JSON file says, or nothing if it is missing or holds something else."""
+    try:
+        content = json.loads(path.read_bytes()) if path.is_file() else None
+    except (ValueError, RecursionError):
+        content = None
+    return content if isinstance(content, dict) else {}
+
+
+def _lives(pid: Any, started: Any) -> bool:
     """Whether the process of this number is the one that was started then: numbers are used again."""
+    if not isinstance(pid, int) or not 0 < pid < 2**31 or not isinstance(started, int | float):
+        return False  # not written by this program
     try:
         process = psutil.Process(pid)
         return abs(process.create_time() - started) < 1 and process.status() != psutil.STATUS_ZOMBIE
@@ -205,7 +215,7 @@ def share(
     seconds between looks at prompts that others hold.
     """
     watch, outcome = watch or Watch(), Outcome()
-    before = {text for text, folder in jobs.items() if (folder / FAILED).exists()}  # of an earlier start
+    before = {text for text, folder in jobs.items() if (folder / FAILED).is_file()}  # of an earlier start
     tried: set[str] = set()
     waits = False
     while True:
@@ -216,8 +226,8 @@ def share(
             if _is_finished(text, folder, outcome):
                 tried.add(text)
                 continue
-            if text not in before and (folder / FAILED).exists():
-                outcome.failed[text] = (folder / FAILED).read_text(encoding="utf-8")
+            if text not in before and (folder / FAILED).is_file():
+                outcome.failed[text] = (folder / FAILED).read_text(encoding="utf-8", errors="replace")
                 tried.add(text)
                 continue
             claim = watch.take(folder, beat)
@@ -264,9 +274,9 @@ def _do(text: str, folder: Path, claim: Claim, work: Callable[[str, Path, Claim]
 
 def _is_finished(text: str, folder: Path, outcome: Outcome) -> bool:
     """Whether the prompt needs no more work; says so in `outcome`."""
-    if not (folder / FINISHED).exists():
+    made = _read_dict(folder / FINISHED).get("text")
+    if made is None:  # not there, or not of this program
         return False
-    made = json.loads((folder / FINISHED).read_text())["text"]
     if made == text:
         outcome.skipped.append(text)
     else:

@@ -1,7 +1,13 @@
 """The lessons: in order as files, and they run from top to bottom; what they tell a student who errs is right."""
 
 import ast
+import atexit
+import json
+import os
+import pkgutil
 import re
+import runpy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +113,7 @@ def test_runs_from_top_to_bottom(path, quick):
 @each_lesson
 def test_a_student_who_did_nothing_is_told_so(path, quick, steered_folder: Path):
     """The first exercise whose result is missing stops the notebook with advice, not with a NameError."""
-    with pytest.raises(LessonError, match=r"CheckFailed: .*(is still empty|TODO)"):
+    with pytest.raises(LessonError, match=r"CheckFailed: .*TODO"):
         notebooks.execute(without_solutions(notebooks.read(path)), quick, {"COURSE_MODEL": str(steered_folder)})
 
 
@@ -129,7 +135,7 @@ def test_each_missing_solution_is_told_by_its_own_check(path, quick, steered_fol
     text = "".join(output.get("text", "") for cell in code_cells(done) for output in cell.outputs)
     told = re.findall(r"^TOLD (.*)$", text, flags=re.MULTILINE)
     for source, message in zip(exercises, told, strict=True):
-        assert re.search("is still empty: write the lines? of the TODO", message)
+        assert re.search("is still empty[:,] write the lines? of the TODO", message)
         assert [name for name in re.findall(r"`(\w+)`", message) if name not in source] == []
 
 
@@ -208,11 +214,12 @@ def test_execute_sets_parameters_and_leaves_the_notebook_alone():
 def test_definitions_of_a_lesson_without_running_it():
     notebook = small(
         "STEPS = 25\nSIZE = STEPS * 2",
-        "import math\nfrom pathlib import Path\n1 / 0\nx = 3",
+        "import math\nfrom pathlib import Path\n1 / 0\nx = 3\ndef count(steps=STEPS):\n    return steps",
         "class A:\n    pass\ndef area(self):\n    return math.pi * STEPS\nA.area = area\nA.other = A()",
     )
     lesson = notebooks.definitions(notebook, {"STEPS": 2})
     assert (lesson.STEPS, lesson.SIZE, lesson.Path) == (2, 50, Path)
+    assert lesson.count() == 2
     assert lesson.A().area() == pytest.approx(6.2832, abs=1e-4)
     assert not hasattr(lesson, "x") and not hasattr(lesson.A, "other")
     assert notebooks.definitions(notebook).A().area() == pytest.approx(78.54, abs=1e-2)
@@ -258,3 +265,177 @@ def test_lessons_come_in_the_order_of_the_course(tmp_path, monkeypatch):
         nbformat.write(small("1"), tmp_path / f"{name}.ipynb")
     names = ["task_1_2_Stable_Diffusion_detailed", "make_video", "task_1_3_ControlNet"]
     assert [path.stem for path in notebooks.lessons()] == names
+
+
+# --- The kernel
+
+FOREIGN = {
+    "missing program": {"argv": ["/nowhere/python", "-m", "ipykernel_launcher", "-f", "{connection_file}"]},
+    "program that ends": {"argv": ["true"]},
+    "other Python": {"argv": ["/usr/bin/python3", "-c", "1", "{connection_file}"], "language": "python"},
+    "other language": {"argv": ["sh", "-c", "sleep 9"], "language": "bash", "display_name": "Shell"},
+    "unknown provisioner": {"argv": ["true"], "metadata": {"kernel_provisioner": {"provisioner_name": "ssh"}}},
+    "no argv": {},
+    "no JSON": "{",
+    "a list": [],
+}
+
+
+def foreign_kernel(folder: Path, kind: str) -> None:
+    """Put a kernel of that kind under the name "python3" into a folder of the Jupyter path."""
+    kernel = folder / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    spec = FOREIGN[kind]
+    (kernel / "kernel.json").write_text(spec if isinstance(spec, str) else json.dumps(spec))
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_lessons_run_on_the_kernel_of_this_environment(kind, tmp_path, monkeypatch):
+    foreign_kernel(tmp_path, kind)
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    manager = notebooks.CourseKernelManager(kernel_name="python3")
+    assert manager.kernel_spec.argv[:3] == [sys.executable, "-m", "ipykernel_launcher"]
+    assert manager.kernel_spec.language == "python"
+
+
+@pytest.mark.parametrize("place", ["JUPYTER_PATH", "HOME"])
+def test_a_lesson_runs_beside_a_foreign_kernel(place, tmp_path, monkeypatch):
+    folder = tmp_path if place == "JUPYTER_PATH" else tmp_path / ".local" / "share" / "jupyter"
+    foreign_kernel(folder, "missing program")
+    monkeypatch.setenv(place, str(tmp_path))
+    done = notebooks.execute(small("import sys; print(sys.executable)"))
+    assert done.cells[0].outputs[0].text.strip() == sys.executable
+
+
+def test_other_kernels_stay_as_they_are(tmp_path, monkeypatch):
+    foreign_kernel(tmp_path, "other language")
+    (tmp_path / "kernels" / "python3").rename(tmp_path / "kernels" / "shell")
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    assert notebooks.CourseKernels().get_kernel_spec("shell").argv[0] == "sh"
+
+
+def test_jupyterlab_is_started_with_these_kernels():
+    options = re.findall(
+        r"-m jupyterlab --ServerApp.kernel_spec_manager_class=(\S+)", (notebooks.ROOT / "Makefile").read_text()
+    )
+    assert [pkgutil.resolve_name(option) for option in options] == [notebooks.CourseKernels]
+
+
+def test_a_kernel_that_does_not_start_is_named(monkeypatch):
+    at_exit = []
+    monkeypatch.setattr(atexit, "register", at_exit.append)
+    monkeypatch.setattr(atexit, "unregister", at_exit.remove)
+    for argv in (["/nowhere/python"], ["false"]):
+        spec = {"argv": argv, "display_name": "", "language": "python"}
+        monkeypatch.setattr(notebooks, "get_kernel_dict", lambda spec=spec: spec)
+        with pytest.raises(LessonError, match=r"^The kernel .* -m ipykernel_launcher does not run: "):
+            notebooks.execute(small("1"))
+    assert at_exit == []  # nothing is left that fails when the program ends
+
+
+def test_a_kernel_that_dies_names_its_cell():
+    """As by the system, for the memory it takes."""
+    with pytest.raises(LessonError, match=r"(?s)^The kernel died .*in the cell\nimport os; os\._exit\(9\)$"):
+        notebooks.execute(small("1", "import os; os._exit(9)", "2"))
+
+
+# --- Files that are no notebooks
+
+CELL = {"cell_type": "code", "id": "a", "metadata": {}, "outputs": [], "source": "1", "execution_count": None}
+HEAD = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [CELL]}
+BAD = {
+    "nothing": "",
+    "cut": json.dumps(HEAD)[:-9],
+    "list": "[]",
+    "null": "null",
+    "number": "7",
+    "braces": "{}",
+    "bytes": b"\xff\xfe\0",
+    "deep": "[" * 100_000,
+    "cells a text": json.dumps(HEAD | {"cells": "x"}),
+    "cells null": json.dumps(HEAD | {"cells": None}),
+    "cell without source": json.dumps(HEAD | {"cells": [{"cell_type": "code"}]}),
+    "cell of a kind that is none": json.dumps(HEAD | {"cells": [CELL | {"cell_type": "video"}]}),
+    "outputs a text": json.dumps(HEAD | {"cells": [CELL | {"outputs": "x"}]}),
+    "metadata a list": json.dumps(HEAD | {"metadata": []}),
+    "tags a number": json.dumps(HEAD | {"cells": [CELL | {"metadata": {"tags": 3}}]}),
+    "later format": json.dumps(HEAD | {"nbformat": 99}),
+    "format a text": json.dumps(HEAD | {"nbformat": "4"}),
+}
+
+
+@pytest.mark.parametrize("kind", [*BAD, "missing", "folder", "pipe", "link loop"])
+def test_a_file_that_is_no_notebook_ends_in_one_line(kind, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "lesson.ipynb"
+    if kind in BAD:
+        path.write_bytes(BAD[kind].encode() if isinstance(BAD[kind], str) else BAD[kind])
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "link loop":
+        path.symlink_to(path)
+    good = tmp_path / "good.ipynb"
+    nbformat.write(small("1"), good)
+    monkeypatch.setattr(notebooks, "execute", lambda *_, **__: pytest.fail("run before all could be read"))
+    assert notebooks.main([str(good), str(path)]) == 1
+    [line] = capsys.readouterr().err.strip().splitlines()
+    said = "is not a valid Jupyter notebook: ." if kind in BAD else "is not a file"
+    assert re.search(rf"{re.escape(str(path))} {said}", line)
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "status"),
+    [
+        ("course.notebooks", ["/nowhere/lesson.ipynb"], 1),
+        ("course.demo", ["--outputs", f"{__file__}/x"], 1),
+        ("course.regenerate", ["--from", "nothing"], 2),
+        ("course.setup", ["--nothing"], 2),
+    ],
+)
+def test_a_program_that_fails_says_so_to_the_shell(module, arguments, status, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [module, *arguments])
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module(module, run_name="__main__")
+    assert caught.value.code == status and capsys.readouterr().err
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    path = tmp_path / "lesson.ipynb"
+    nbformat.write(small("1"), path)
+
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(nbformat, "read", refused)
+    with pytest.raises(LessonError, match=r"lesson\.ipynb cannot be read: Permission denied\.$"):
+        notebooks.read(path)
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(28, "No space left on device")])
+def test_a_lesson_that_cannot_be_stored(error, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "lesson.ipynb"
+    nbformat.write(small("1"), path)
+    monkeypatch.setattr(notebooks, "execute", lambda notebook, progress: notebook)
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(nbformat, "write", fail)
+    assert notebooks.main([str(path)]) == 1
+    assert capsys.readouterr().err == f"lesson.ipynb: it cannot be stored in {path}: {error.strerror}.\n"
+
+
+def test_without_a_home_folder_the_remedy_is_named(monkeypatch):
+    """As in a container whose user the system does not know."""
+    monkeypatch.setattr(notebooks.os.path, "expanduser", lambda path: path)
+    with pytest.raises(LessonError, match="There is no home folder: set HOME"):
+        notebooks.execute(small("1"))
+
+
+@pytest.mark.parametrize("home", ["", "/dev/null/x", "/nowhere"])
+def test_a_home_folder_that_is_not_there_does_no_harm(home, monkeypatch):
+    monkeypatch.setenv("HOME", home)
+    done = notebooks.execute(small("print(6 * 7)"))
+    assert done.cells[0].outputs[0].text == "42\n"

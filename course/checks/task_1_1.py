@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from course.checks.common import as_trained, expect, made, passed, same
+from course.checks.common import as_trained, call, expect, expect_function, made, passed, same
 from course.models import Model
 
 
@@ -66,8 +66,7 @@ def pipeline(pipe: Any, scheduler: Any, model: Model) -> None:
 
 def noise(function: Callable[[int], torch.Tensor], model: Model) -> None:
     """Task 1.1 (b): `starting_noise(seed)` draws the latents of one picture, repeatably, on the CPU in float32."""
-    latents = function(1)
-    made(latents, "What `starting_noise` returns")
+    latents = call(function, 1)
     expect(isinstance(latents, torch.Tensor), f"That is a {type(latents).__name__}; torch.randn makes a tensor.")
     side = model.image_size // model.scale_factor
     shape = (1, model.config("unet/config.json")["in_channels"], side, side)
@@ -77,11 +76,13 @@ def noise(function: Callable[[int], torch.Tensor], model: Model) -> None:
         "(pictures, channels, height, width), with sides of model.image_size // model.scale_factor.",
     )
     expect(
-        torch.equal(latents, function(1)),
+        torch.equal(latents, call(function, 1)),
         "The same seed gave different noise. Draw from a generator of your own, made anew in every call: "
         'generator=torch.Generator("cpu").manual_seed(seed).',
     )
-    expect(not torch.equal(latents, function(2)), "Two seeds gave the same noise: hand `seed` to manual_seed(seed).")
+    expect(
+        not torch.equal(latents, call(function, 2)), "Two seeds gave the same noise: hand `seed` to manual_seed(seed)."
+    )
     expect(
         latents.device.type == model.device.type and latents.dtype == model.dtype,
         f"The noise is {latents.dtype} on {latents.device.type}, but the model works in {model.dtype} on "
@@ -99,10 +100,10 @@ def noise(function: Callable[[int], torch.Tensor], model: Model) -> None:
 def generate(function: Callable[..., Image.Image], prompt: str, model: Model) -> None:
     """Task 1.1 (c): `generate` makes one picture, the same for the same seed, and follows each of its arguments."""
     quick: dict[str, Any] = {"steps": 2, "seed": 1, "guidance_scale": 5.0, "negative_prompt": ""}
+    expect_function(function)
     missing = quick.keys() - inspect.signature(function).parameters.keys()
     expect(not missing, f"`generate` lost its argument {', '.join(sorted(missing))}: keep its first line as it was.")
-    first = function(prompt, **quick)
-    made(first, "What `generate` returns")
+    first = call(function, prompt, **quick)
     expect(
         isinstance(first, Image.Image),
         f"`generate` returns a {type(first).__name__}; a pipeline's result holds a list: return result.images[0].",
@@ -111,17 +112,17 @@ def generate(function: Callable[..., Image.Image], prompt: str, model: Model) ->
     expect(first.size == size, f"The picture has {first.size} pixels; {model.name} draws {size}.")
     expect(np.asarray(first).any(), "The picture is all black: a safety checker or not-a-number values emptied it.")
     expect(
-        same(first, function(prompt, **quick)),
+        same(first, call(function, prompt, **quick)),
         "The same seed gave two different pictures: hand the noise over with latents=starting_noise(seed).",
     )
     others = {"seed": 2, "steps": 3, "guidance_scale": 9.0, "negative_prompt": prompt}
     for argument, value in others.items():
         expect(
-            not same(first, function(prompt, **{**quick, argument: value})),
+            not same(first, call(function, prompt, **{**quick, argument: value})),
             f"The picture does not change with {argument}: hand `{argument}` on.",
         )
     expect(
-        not same(first, function("", **quick)),
+        not same(first, call(function, "", **quick)),
         "The picture does not change with the prompt: hand `prompt` on to the pipeline.",
     )
     passed("one picture; the same seed gives it again; prompt, seed, steps, guidance and negative prompt all count")
@@ -153,7 +154,7 @@ def series(function: Callable[..., Image.Image], pictures: Sequence[Image.Image]
     wanted = {**settings, **combinations[probe]}
     order = "their order" + (f" (all of {' for each of '.join(reversed(lists))})" if probe else "")
     expect(
-        same(pictures[probe], function(**wanted)),
+        same(pictures[probe], call(function, **wanted)),
         f"Picture {probe} (counted from 0) is not what `generate` makes of "
         f"{', '.join(f'{k} = {v!r}' for k, v in wanted.items())}. Change only {' and '.join(lists)}, take the values "
         f"in {order}, and keep everything else.",

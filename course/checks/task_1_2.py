@@ -9,7 +9,18 @@ from typing import Any
 import torch
 from PIL import Image
 
-from course.checks.common import CheckFailed, as_trained, close, expect, made, passed, same, tolerance_of
+from course.checks.common import (
+    as_trained,
+    call,
+    close,
+    expect,
+    expect_finite,
+    expect_tensor,
+    made,
+    passed,
+    same,
+    tolerance_of,
+)
 from course.models import Model
 
 
@@ -41,8 +52,7 @@ def modules(sd: Any, model: Model) -> None:
 def text_embeddings(sd: Any, model: Model) -> None:
     """Task 1.2 (b): `get_text_embeddings` returns the negative prompts' vectors, then those of the prompts."""
     prompts, negatives = ["a duck", "a red car on grass"], ["", "a tree"]
-    found = sd.get_text_embeddings(prompts, negatives)
-    made(found, "What `get_text_embeddings` returns")
+    found = call(sd.get_text_embeddings, prompts, negatives)
     expect(
         isinstance(found, torch.Tensor),
         f"That is a {type(found).__name__}; the vectors are the first entry of what the text encoder returns: [0].",
@@ -69,12 +79,12 @@ def text_embeddings(sd: Any, model: Model) -> None:
         "The prompts come first. The negative prompts have to: negative_prompts + prompts.",
     )
     expect(close(found, wanted), "The vectors are not those of the text encoder for these texts in this order.")
-    try:
-        long = sd.get_text_embeddings(["a red car " * shape[1]], [""])
-    except Exception as error:  # the text encoder fails in its own ways where positions run out
-        raise CheckFailed(
-            "A prompt that is too long ends in an error: let the tokenizer cut it, truncation=True."
-        ) from error
+    # The text encoder fails in its own ways where positions run out.
+    long = call(sd.get_text_embeddings, ["a red car " * shape[1]], [""], allow=Exception)
+    expect(
+        not isinstance(long, Exception),
+        "A prompt that is too long ends in an error: let the tokenizer cut it, truncation=True.",
+    )
     expect(long.shape[1] == shape[1], "A prompt that is too long gave too many vectors: truncation=True cuts it.")
     passed(f"a vector of {width} numbers for each of {shape[1]} tokens; negative prompts first")
 
@@ -82,8 +92,7 @@ def text_embeddings(sd: Any, model: Model) -> None:
 def guidance(function: Callable[..., torch.Tensor]) -> None:
     """Task 1.2 (c): classifier-free guidance, uncond + w (cond - uncond)."""
     uncond, cond = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    found = function(uncond, cond, 3.0)
-    made(found, "What `guide` returns")
+    found = call(function, uncond, cond, 3.0)
     difference = cond - uncond
     for wrong, advice in (
         (cond + 3 * difference, "The guidance was added to the wrong term: start from `uncond`, not from `cond`."),
@@ -104,8 +113,7 @@ def prediction(function: Callable[..., Any]) -> None:
     x_t = a.sqrt() * x_0 + (1 - a).sqrt() * noise
     v = a.sqrt() * noise - (1 - a).sqrt() * x_0
     for kind, output in (("epsilon", noise), ("v_prediction", v)):
-        found = function(x_t, output, a, kind)
-        made(found, "What `predict` returns")
+        found = call(function, x_t, output, a, kind)
         expect(
             isinstance(found, tuple) and len(found) == 2 and all(isinstance(part, torch.Tensor) for part in found),
             "`predict` returns two tensors: return x_0, noise.",
@@ -127,20 +135,19 @@ def prediction(function: Callable[..., Any]) -> None:
             )
         expect(close(found[0], x_0), f"For {kind} x_0 is not right: solve the formulas above for it once more.")
         expect(close(found[1], noise), f"For {kind} x_0 is right, but the noise is not.")
-    try:
-        function(x_t, noise, a, "sample")
-    except ValueError:
-        passed("x_0 and noise come out of epsilon and of v")
-        return
-    raise CheckFailed('A third kind of prediction has to end in a ValueError: keep the last line, "raise ValueError".')
+    expect(
+        isinstance(call(function, x_t, noise, a, "sample", allow=ValueError), ValueError),
+        'A third kind of prediction has to end in a ValueError: keep the first lines, with "raise ValueError".',
+    )
+    passed("x_0 and noise come out of epsilon and of v")
 
 
 def ddim(function: Callable[..., torch.Tensor]) -> None:
     """Task 1.2 (e): one step of DDIM, with and without fresh noise."""
     x_0, noise, fresh = torch.randn(3, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     a, b = torch.tensor(0.3), torch.tensor(0.6)  # alpha_bar of t, and of the step before
-    still = function(x_0, noise, a, b, 0.0, fresh)
-    made(still, "What `ddim_step` returns")
+    still = call(function, x_0, noise, a, b, 0.0, fresh)
+    expect_tensor(still, x_0.shape, "the result of the step")
     right = b.sqrt() * x_0 + (1 - b).sqrt() * noise
     for wrong, advice in (
         (a.sqrt() * x_0 + (1 - a).sqrt() * noise, "That leads back to x_t: the new picture mixes with alpha_bar_prev."),
@@ -157,7 +164,7 @@ def ddim(function: Callable[..., torch.Tensor]) -> None:
     expect(close(still, right), "With eta = 0 that is not sqrt(alpha_bar_prev) x_0 + sqrt(1 - alpha_bar_prev) noise.")
 
     for eta in (1.0, 0.5):
-        found = function(x_0, noise, a, b, eta, fresh)
+        found = call(function, x_0, noise, a, b, eta, fresh)
         expect(not close(found, right), "`eta` makes no difference: add sigma times the fresh noise.")
         sigma = eta * ((1 - b) / (1 - a) * (1 - a / b)).sqrt()
         direction = (1 - b - sigma**2).sqrt()
@@ -199,7 +206,7 @@ def loop(sd: Any, model: Model) -> None:
 
     def attempt(eta: float) -> list[Any]:
         with constant_stride(sd):
-            return list(sd.denoise(latents, embeddings, count, w, eta, [torch.Generator().manual_seed(2)]))
+            return call(sd.denoise, latents, embeddings, count, w, eta, [torch.Generator().manual_seed(2)])
 
     def reference(eta: float, embeddings: torch.Tensor = embeddings, w: float = w) -> torch.Tensor:
         return _reference(sd, latents, embeddings, count, w, eta, torch.Generator().manual_seed(2))
@@ -228,7 +235,7 @@ def loop(sd: Any, model: Model) -> None:
     expect(not close(lively, found, tolerance), "`eta` makes no difference: hand it to `ddim_step`.")
     expect(
         close(lively, reference(1.0), tolerance),
-        "With eta = 1 the latents are not diffusers': fresh noise comes from `noise_like`, drawn anew in every step.",
+        "With eta = 1 the latents are not diffusers': fresh noise comes from `draw_noise`, drawn anew in every step.",
     )
     passed(f"{count} steps end where diffusers' own DDIM ends, for eta = 0 and eta = 1")
 
@@ -283,8 +290,7 @@ def decoding(sd: Any, model: Model) -> None:
     factor = sd.vae.config.scaling_factor
     shape = (1, sd.vae.config.latent_channels, 8, 8)
     latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(model.device)
-    found = sd.decode_latents(latents)
-    made(found, "What `decode_latents` returns")
+    found = call(sd.decode_latents, latents)
     expect(isinstance(found, torch.Tensor), f"That is a {type(found).__name__}; the pictures are its .sample.")
     side = 8 * model.scale_factor
     expect(tuple(found.shape) == (1, 3, side, side), f"The shape is {tuple(found.shape)}, not {(1, 3, side, side)}.")
@@ -342,13 +348,13 @@ def attention(function: Callable[..., Any]) -> None:
     """Task 1.2 (i): scaled dot-product attention, and the weights it used."""
     query = torch.randn(2, 3, 5, 16, generator=torch.Generator().manual_seed(0))
     key, value = torch.randn(2, 2, 3, 7, 16, generator=torch.Generator().manual_seed(1))
-    found = function(query, key, value)
-    made(found, "What `attention` returns")
+    found = call(function, query, key, value)
     expect(
         isinstance(found, tuple) and len(found) == 2,
         "`attention` returns two tensors: return weights @ value, weights.",
     )
     out, weights = found
+    expect(isinstance(weights, torch.Tensor), f"The weights are a {type(weights).__name__}, and not a tensor.")
     expect(
         tuple(weights.shape) == (2, 3, 5, 7),
         f"The weights have the shape {tuple(weights.shape)}; 5 pixels that look at 7 tokens make (..., 5, 7).",
@@ -370,12 +376,18 @@ def attention(function: Callable[..., Any]) -> None:
     passed("every pixel shares its attention among all tokens, 100 % in all")
 
 
-def strengths(values: Sequence[float], steps: Sequence[Any]) -> None:
+def strengths(values: Sequence[Any], steps: Sequence[Any]) -> None:
     """Task 1.2 (j): how long the push of guidance is, beside the unguided prediction, at every step."""
     made(values, "`strengths`")
     expect(isinstance(values, list), f"`strengths` is a {type(values).__name__}; it has to be a list of numbers.")
     expect(len(values) == len(steps), f"`strengths` has {len(values)} numbers for {len(steps)} steps.")
+    for i, value in enumerate(values):
+        expect(
+            isinstance(value, int | float) or getattr(value, "ndim", None) == 0,
+            f"Entry {i} of `strengths` is a {type(value).__name__}; it has to be one number.",
+        )
     found = torch.tensor([float(value) for value in values])
+    expect_finite(found, "`strengths`")
     pushes = torch.stack([(step.cond - step.uncond).norm() for step in steps]).cpu()
     plain = torch.stack([step.uncond.norm() for step in steps]).cpu()
     expect(not close(found, pushes), "Divide by the norm of `uncond`: only the ratio tells how hard guidance pushes.")

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from course.checks.common import all_close, close, expect, made, passed, tolerance_of
+from course.checks.common import all_close, call, close, expect, made, passed, tolerance_of
 from course.checks.task_1_2 import constant_stride
 from course.models import Model
 
@@ -19,8 +19,7 @@ def edges(function: Callable[..., np.ndarray], picture: Image.Image) -> None:
     from course import conditions
 
     array = np.array(picture)
-    found = function(picture)
-    made(found, "What `canny_edges` returns")
+    found = call(function, picture)
     expect(isinstance(found, np.ndarray), f"`canny_edges` returns a {type(found).__name__}, no array.")
     expect(found.ndim != 2, "The edges have one channel; a ControlNet wants three: np.stack([edges] * 3, axis=2).")
     shape = (*array.shape[:2], 3)
@@ -44,7 +43,7 @@ def edges(function: Callable[..., np.ndarray], picture: Image.Image) -> None:
     )
     for low, high in ((20, 40), (20, 200)):
         expect(
-            np.array_equal(function(picture, low, high)[..., 0], cv2.Canny(soft, low, high) / 255),
+            np.array_equal(call(function, picture, low, high)[..., 0], cv2.Canny(soft, low, high) / 255),
             "With other thresholds the edges are not right: hand `low` and `high` on to cv2.Canny.",
         )
     passed(f"white edges on black; {right.mean():.1%} of the pixels are on one")
@@ -53,8 +52,7 @@ def edges(function: Callable[..., np.ndarray], picture: Image.Image) -> None:
 def condition(function: Callable[[np.ndarray], torch.Tensor], model: Model) -> None:
     """Task 1.3 (b): an array (H, W, 3) in [0, 1] as a ControlNet reads it, (1, 3, H, W), where the model is."""
     image = np.random.default_rng(0).random((16, 24, 3))
-    found = function(image)
-    made(found, "What `to_condition` returns")
+    found = call(function, image)
     expect(
         isinstance(found, torch.Tensor), f"`to_condition` returns a {type(found).__name__}: torch.from_numpy(image)."
     )
@@ -94,7 +92,7 @@ def residuals(function: Callable[..., Any], control: Any, pipe: Any, model: Mode
 
     def attempt(*controls: Any) -> list[torch.Tensor]:
         with torch.no_grad():
-            found = function(list(controls), x, 500, embeddings)
+            found = call(function, list(controls), x, 500, embeddings)
         expect(
             isinstance(found, tuple) and len(found) == 2,
             f"`control_residuals` returns a {type(found).__name__}; return down, mid.",
@@ -124,7 +122,7 @@ def residuals(function: Callable[..., Any], control: Any, pipe: Any, model: Mode
     ):
         expect(all_close(wrong, right) or not all_close(found, wrong), advice)
     expect(all_close(found, right), "For two controls the residuals are not the sum of scale times residual.")
-    expect(function([], x, 500, embeddings) == (None, None), "Without any control return None, None.")
+    expect(call(function, [], x, 500, embeddings) == (None, None), "Without any control return None, None.")
     passed(f"{len(right) - 1} residuals for the skips and one for the middle; two ControlNets add up")
 
 
@@ -149,8 +147,7 @@ def controlled(function: Callable[..., torch.Tensor], control: Any, pipe: Any, m
         uncond, cond = answers.chunk(2)
         return uncond + w * (cond - uncond)
 
-    found = function(pipe.unet, latents, 500, embeddings, [strong], w)
-    made(found, "What `guided_output` returns")
+    found = call(function, pipe.unet, latents, 500, embeddings, [strong], w)
     expect(isinstance(found, torch.Tensor), f"That is a {type(found).__name__}; take the denoiser's .sample.")
     expect(
         tuple(found.shape) == tuple(latents.shape),
@@ -177,14 +174,13 @@ def controlled(function: Callable[..., torch.Tensor], control: Any, pipe: Any, m
 
 def active(function: Callable[..., list[Any]], control: Any) -> None:
     """Task 1.3 (e): which controls count in a step."""
-    first, last = control._replace(start=0.0, end=0.5), control._replace(start=0.6, end=1.0)
+    first, last = control._replace(start=0.0, end=0.55), control._replace(start=0.6, end=1.0)
     given = [control, first, last]
     for count in (10, 4):
         for i in range(count):
-            found = function(list(given), i, count)
-            made(found, "What `active_controls` returns")
+            found = call(function, list(given), i, count)
             expect(isinstance(found, list), f"`active_controls` returns a {type(found).__name__}; return a list.")
-            names = dict(zip(map(id, given), ("0 to 1", "0 to 0.5", "0.6 to 1"), strict=True))
+            names = dict(zip(map(id, given), ("0 to 1", "0 to 0.55", "0.6 to 1"), strict=True))
             wanted = [each for each in given if each.start <= i / count and (i + 1) / count <= each.end]
             expect(
                 [id(each) for each in found] == [id(each) for each in wanted],
@@ -225,7 +221,7 @@ def control_loop(function: Callable[..., torch.Tensor], control: Any, pipe: Any,
                 prompt, negative_prompt=negative, num_inference_steps=count, guidance_scale=w,
                 latents=noise.to(model.dtype), output_type="latent", **settings,
             ).images.float()  # fmt: skip
-            found = function(prompt, *controls, seed=3, steps=count, guidance_scale=w, negative_prompt=negative)
+            found = call(function, prompt, *controls, seed=3, steps=count, guidance_scale=w, negative_prompt=negative)
         largest = max(largest, (found - expected).abs().max().item())
         expect(
             close(found, expected, tolerance_of(model)),
@@ -237,8 +233,7 @@ def control_loop(function: Callable[..., torch.Tensor], control: Any, pipe: Any,
 
 def zero_convolution(function: Callable[[int], Any]) -> None:
     """Task 1.3 (g): a 1 x 1 convolution that says nothing yet, and can learn."""
-    layer = function(6)
-    made(layer, "What `zero_convolution` returns")
+    layer = call(function, 6)
     expect(isinstance(layer, torch.nn.Conv2d), f"That is a {type(layer).__name__}; make an nn.Conv2d.")
     expect(tuple(layer.kernel_size) == (1, 1), f"The window is {tuple(layer.kernel_size)}: kernel_size=1.")
     expect(
@@ -273,8 +268,7 @@ def control_loss(function: Callable[..., torch.Tensor], control: Any, pipe: Any,
         return (output.float() - targets[target].float()).square().mean()
 
     with torch.autocast(model.device.type, enabled=model.dtype != torch.float32):  # as training has it
-        found = function(control.network, latents, condition, embeddings, t, noise)
-    made(found, "What `control_loss` returns")
+        found = call(function, control.network, latents, condition, embeddings, t, noise)
     expect(
         isinstance(found, torch.Tensor) and found.dim() == 0,
         "The loss is one number, a tensor without dimensions: F.mse_loss(output, target).",

@@ -5,15 +5,14 @@ from typing import Any
 
 import torch
 
-from course.checks.common import close, expect, made, passed
+from course.checks.common import call, close, expect, expect_tensor, made, passed
 
 
 def denoised_windows(function: Callable[..., torch.Tensor]) -> None:
     """Task 2.1 (1): `denoise_windows` makes a step of DDIM of each window."""
     windows, noise = torch.randn((2, 3, 4, 5, 5), generator=torch.Generator().manual_seed(0))
     a, b = torch.tensor(0.4), torch.tensor(0.7)
-    found = function(windows, noise, a, b)
-    made(found, "What `denoise_windows` returns")
+    found = call(function, windows, noise, a, b)
     expect(isinstance(found, torch.Tensor), f"That is a {type(found).__name__}; the denoised windows are a tensor.")
     expect(
         found.shape == windows.shape,
@@ -21,12 +20,8 @@ def denoised_windows(function: Callable[..., torch.Tensor]) -> None:
     )
     x_0 = (windows - (1 - a).sqrt() * noise) / a.sqrt()
     for wrong, advice in (
-        (windows, "The windows come back as they were: return the denoised latents."),
+        (windows, "The windows come back as they were: mix x_0 with noise at the level of `alpha_bar_prev`, not of t."),
         (x_0, "That is x_0, the finished picture. Mix it with noise again, at the level of `alpha_bar_prev`."),
-        (
-            a.sqrt() * x_0 + (1 - a).sqrt() * noise,
-            "Mixed at the level of t, the windows stay where they are: mix with `alpha_bar_prev`.",
-        ),
         (b * x_0 + (1 - b) * noise, "Formula (3) has roots: alpha_bar_prev.sqrt() and (1 - alpha_bar_prev).sqrt()."),
         (
             b.sqrt() * windows + (1 - b).sqrt() * noise,
@@ -63,11 +58,10 @@ def _brute_force(values: torch.Tensor, views: Sequence[Any], size: tuple[int, in
 def overlapping(function: Callable[..., torch.Tensor], window_views: Callable[..., Any]) -> None:
     """Task 2.1 (2): `overlaps` adds up the weights of all windows."""
     views, weights, size = _some_views(window_views)
-    found = function(views, weights, *size)
-    made(found, "What `overlaps` returns")
+    found = call(function, views, weights, *size)
     if isinstance(found, torch.Tensor) and not found.any():
-        made(None, "What `overlaps` adds up")
-    expect(tuple(found.shape) == (1, 1, *size), f"The shape is {tuple(found.shape)}; it has to be {(1, 1, *size)}.")
+        made(..., "What `overlaps` adds up")
+    expect_tensor(found, (1, 1, *size), "the sum of the weights")
     for wrong, advice in (
         (
             _brute_force(weights, views, size, last=True),
@@ -89,8 +83,7 @@ def fusion(function: Callable[..., torch.Tensor], window_views: Callable[..., An
     views, weights, size = _some_views(window_views)
     windows = torch.randn((len(views), 3, 4, 4), generator=torch.Generator().manual_seed(2))
     total = _brute_force(weights, views, size)
-    found = function(windows, views, weights, total.float())
-    made(found, "What `fuse` returns")
+    found = call(function, windows, views, weights, total.float())
     expect(
         isinstance(found, torch.Tensor) and tuple(found.shape) == (1, 3, *size),
         f"That is {tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__}; the panorama is a "
@@ -120,10 +113,10 @@ def anchor_picture(sd: Any) -> None:
     alpha_bar = torch.tensor(0.3, device=window.device)
     tolerance = 1e-3 if sd.vae.dtype == torch.float32 else 3e-2
     with torch.enable_grad():  # so that it shows whether a gradient would flow
-        found = sd.foresee_anchor(window.clone().requires_grad_(), noise, alpha_bar, 0.5)
-    made(found, "What `foresee_anchor` returns")
+        found = call(sd.foresee_anchor, window.clone().requires_grad_(), noise, alpha_bar, 0.5)
     expect(isinstance(found, torch.Tensor), f"That is a {type(found).__name__}; the picture is a tensor.")
     x_0 = (window - (1 - alpha_bar).sqrt() * noise) / alpha_bar.sqrt()
+    expect(found.ndim == 4, f"The shape is {tuple(found.shape)}; it has to be (1, 3, H, W).")
     expect(found.shape[1] == 3, f"The shape is {tuple(found.shape)}: those are latents. Decode them.")
     with torch.no_grad():
         right, now, large = sd.decode_small(x_0, 0.5), sd.decode_small(window, 0.5), sd.decode_small(x_0, 1)
@@ -142,10 +135,9 @@ def descent(sd: Any) -> None:
     look = lambda own: sd.decode_small(own, 0.5)
     with torch.no_grad():
         anchor = look(windows[:1])
-    found = sd.descend(windows[1:], look, anchor, 1.0)
-    made(found, "What `descend` returns")
-    expect(isinstance(found, torch.Tensor), f"That is a {type(found).__name__}; the moved windows are a tensor.")
-    expect(found.shape == windows[1:].shape, f"The shape is {tuple(found.shape)}, not {tuple(windows[1:].shape)}.")
+    with torch.no_grad():  # as sampling calls it
+        found = call(sd.descend, windows[1:], look, anchor, 1.0)
+    expect_tensor(found, windows[1:].shape, "the moved windows")
     with torch.enable_grad():
         own = windows[1:].detach().requires_grad_()
         images = look(own)
@@ -167,8 +159,11 @@ def descent(sd: Any) -> None:
         close(moved, -gradient, tolerance),
         "The windows do not move along the gradient of their distance to the anchor: look(own) beside anchor.",
     )
-    further = sd.descend(windows[1:], look, anchor, 4.0) - windows[1:]
-    expect(close(further, 4 * moved, tolerance), "`weight` makes no difference: multiply the gradient by it.")
+    with torch.no_grad():
+        further = call(sd.descend, windows[1:], look, anchor, 4.0)
+    expect(
+        close(further - windows[1:], 4 * moved, tolerance), "`weight` makes no difference: multiply the gradient by it."
+    )
     expect(not found.requires_grad, "The moved windows drag a graph of gradients along: return windows, not own.")
     passed("each window goes downhill, towards the look of the anchor")
 

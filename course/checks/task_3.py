@@ -5,15 +5,14 @@ from typing import Any
 
 import torch
 
-from course.checks.common import close, expect, made, passed, tolerance_of
+from course.checks.common import call, close, expect, passed, tolerance_of
 from course.models import Model
 
 
 def prompt_embedding(function: Callable[[str], torch.Tensor], model: Model, text_encoder: Any) -> None:
     """Task 3 (a): `embed_text` gives the text encoder's vectors (L, D) of a text, short or long."""
     text, length = "a red car", model.text_length
-    found = function(text)
-    made(found, "What `embed_text` returns")
+    found = call(function, text)
     expect(
         isinstance(found, torch.Tensor),
         f"That is a {type(found).__name__}: the vectors are [0] of what the text encoder returns.",
@@ -34,10 +33,8 @@ def prompt_embedding(function: Callable[[str], torch.Tensor], model: Model, text
     )
     expect(found.shape == right[0].shape, f"The shape is {tuple(found.shape)}; it has to be {tuple(right[0].shape)}.")
     expect(close(found, right[0], tolerance_of(model)), "Those are not the text encoder's vectors of that text.")
-    try:
-        long = function("a red car " * length)
-    except Exception as error:
-        expect(False, f"A long text ends in an error ({error}): truncation=True cuts it.")
+    long = call(function, "a red car " * length, allow=Exception)
+    expect(not isinstance(long, Exception), f"A long text ends in an error ({long}): truncation=True cuts it.")
     expect(long.shape == found.shape, f"A long text gives {tuple(long.shape)}: truncation=True cuts it.")
     expect(not found.requires_grad, "A gradient would flow into the text encoder: keep @torch.no_grad().")
     passed("a text as vectors, always as many")
@@ -47,8 +44,7 @@ def sds_gradient(function: Callable[..., torch.Tensor]) -> None:
     """Task 3 (b): `sds_gradient` is w(t) times the predicted noise less the noise."""
     noise_pred, noise = torch.randn((2, 3, 4, 5, 5), generator=torch.Generator().manual_seed(0))
     weight = torch.tensor([0.2, 0.7, 0.9]).reshape(3, 1, 1, 1)
-    found = function(noise_pred, noise, weight)
-    made(found, "What `sds_gradient` returns")
+    found = call(function, noise_pred, noise, weight)
     expect(isinstance(found, torch.Tensor), f"That is a {type(found).__name__}; the gradient is a tensor.")
     expect(
         found.shape == noise.shape,
@@ -77,8 +73,7 @@ def sds_loss(function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> 
     # As if it came from the latents, through the denoiser: what leaves it attached would show.
     gradient = torch.randn((3, 4, 5, 5), generator=generator) + latents.detach() - latents
     value = gradient.detach().clone()
-    found = function(latents, gradient)
-    made(found, "What `loss_of` returns")
+    found = call(function, latents, gradient)
     expect(isinstance(found, torch.Tensor), f"That is a {type(found).__name__}; the loss is a tensor.")
     expect(
         found.ndim == 0, f"The shape is {tuple(found.shape)}; backward() starts from one number: add them up, .sum()."

@@ -27,8 +27,13 @@ def names(stage: str, condition: str | None = None) -> list[str]:
     return [f"{stage}-{kind}" for kind in KINDS[stage] if condition in (None, kind)]
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Return whether an error says that memory ran out, of the GPU or of the computer."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
+
+
 def main(arguments: list[str] | None = None) -> None:
-    """Reads the command line and runs the stages; `all` passes over those that are done."""
+    """Read the command line and run the stages; `all` passes over those that are done."""
     parser = argparse.ArgumentParser(prog="python -m pocket.train", description=__doc__)
     parser.add_argument("stage", choices=(*STAGES, "all"))
     common.add_arguments(parser)
@@ -38,15 +43,19 @@ def main(arguments: list[str] | None = None) -> None:
     except ValueError as error:
         parser.error(str(error))
     for name in runs:
-        run = common.start(name, args)
-        if common.done(run):
-            run.say(f"done in {run.folder}; --init trains on from its weights, or remove the folder to start anew")
-            continue
         try:
+            run = common.start(name, args)
+            if common.done(run):
+                run.say(f"done in {run.folder}; --init trains on from its weights, or remove the folder to start anew")
+                continue
             importlib.import_module(f"pocket.train.{name.partition('-')[0]}").main(run)
-        except torch.OutOfMemoryError as error:
+        except (OSError, FloatingPointError) as error:  # a missing file, a full disk, a loss that is not finite
+            raise SystemExit(f"{name}: {error}") from error
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
             raise SystemExit(
-                f"{name}: {error}\nThe GPU is too small for this batch: try --batch with half of it"
+                f"{name}: {error}\nThere is too little memory for this batch: try --batch with half of it"
             ) from error
         # Compiled modules refer to themselves in circles, and hold the stage's pictures until these are collected.
         torch.compiler.reset()

@@ -12,7 +12,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,11 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
+from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from tqdm import tqdm
+
+from pocket import arguments
 
 SHIPPED = {  # where the weights of each stage, and the tokenizer, lie in the folder that ships
     "tokenizer": "stable-diffusion/tokenizer",
@@ -43,16 +46,20 @@ SYNC_STEPS = {"cuda": 10, "cpu": 1}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that all stages take."""
+    """Add the options that all stages take."""
     parser.add_argument("--smoke", action="store_true", help="toy sizes: every stage in two minutes on a CPU")
-    parser.add_argument("--steps", type=int, help="stop after so many steps (default: the stage's own)")
-    parser.add_argument("--minutes", type=float, help="stop after so many minutes, compiling included")
-    parser.add_argument("--batch", type=int, help="samples a step and process")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--work", type=Path, help="data, checkpoints and logs (default: outputs/pocket)")
-    parser.add_argument("--weights", type=Path, help="the folder that ships (default: pocket/weights)")
-    parser.add_argument("--scenes", type=int, help="data, conditions: pictures to render")
-    parser.add_argument("--extra", type=int, help="latents: fresh scenes to encode beside the pool")
+    parser.add_argument(
+        "--steps", type=arguments.integer(1), help="stop after so many steps (default: the stage's own)"
+    )
+    parser.add_argument(
+        "--minutes", type=arguments.number(0.001), help="stop after so many minutes, compiling included"
+    )
+    parser.add_argument("--batch", type=arguments.integer(1, 65_536), help="samples a step and process")
+    parser.add_argument("--seed", type=arguments.integer(0, 2**32 - 1), default=0, help="random seed (default: 0)")
+    parser.add_argument("--work", type=arguments.folder, help="data, checkpoints and logs (default: outputs/pocket)")
+    parser.add_argument("--weights", type=arguments.folder, help="the folder that ships (default: pocket/weights)")
+    parser.add_argument("--scenes", type=arguments.integer(1), help="data, conditions: pictures to render")
+    parser.add_argument("--extra", type=arguments.integer(0), help="latents: fresh scenes to encode beside the pool")
     parser.add_argument("--condition", choices=CONDITIONS, help="controlnet, estimators: this kind (default: each)")
     parser.add_argument(
         "--init",
@@ -192,47 +199,21 @@ def adamw(
     return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, betas=betas, fused=fused)
 
 
-class Ema:
-    """An exponential moving average of the parameters that train, in float32.
-
-    The decay warms up as (1 + n) / (10 + n), so that the first, random weights are soon forgotten.
-    """
-
-    def __init__(self, model: nn.Module, decay: float = 0.999) -> None:
-        self.decay, self.updates = decay, 0
-        self.parameters = trainable(model)  # collected once: walking through the modules takes milliseconds
-        self.shadow = [p.detach().float().clone() for p in self.parameters]
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """Moves the average towards the model's present parameters."""
-        self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(self.shadow, self.parameters, 1 - decay)
-
-    @torch.no_grad()
-    def copy_to(self, model: nn.Module) -> None:
-        """Writes the average into the parameters of a model of the same form."""
-        torch._foreach_copy_(trainable(model), self.shadow)
-
-    def state_dict(self) -> dict:
-        return {"updates": self.updates, "shadow": self.shadow}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.updates = state["updates"]
-        torch._foreach_copy_(self.shadow, state["shadow"])
+def average(model: nn.Module, decay: float) -> EMAModel:
+    """An exponential moving average of the parameters that train; its decay warms up as (1 + n) / (10 + n)."""
+    return EMAModel(trainable(model), decay=decay, foreach=True)
 
 
 @contextlib.contextmanager
-def averaged(model: nn.Module, ema: Ema):
-    """Within the block the model holds its averaged parameters; afterwards its own again."""
-    own = [p.detach().clone() for p in trainable(model)]
-    ema.copy_to(model)
+def averaged(model: nn.Module, ema: EMAModel) -> Iterator[None]:
+    """Hold the averaged parameters in the model within the block, and its own again afterwards."""
+    parameters = trainable(model)
+    ema.store(parameters)
+    ema.copy_to(parameters)
     try:
         yield
     finally:
-        with torch.no_grad():
-            torch._foreach_copy_(trainable(model), own)
+        ema.restore(parameters)
 
 
 def save_plain(model: Any, folder: Path) -> None:
@@ -358,7 +339,8 @@ def train(
     steps: int,
     minutes: float,
     warmup: int = 200,
-    ema_decay: float = 0.999,
+    ema_decays: Sequence[float] = (0.999,),
+    validate: Callable[[], float] | None = None,
     clip: float = 1.0,
     began: float | None = None,
 ) -> None:
@@ -372,6 +354,9 @@ def train(
         `fraction` in [0, 1] is the share of the run that is done. Called under `run.autocast()`.
     save(folder): writes the weights that ship; called with the averaged ones in `model`, on the main process.
     steps, minutes: the stage's defaults, which --steps and --minutes override. Minutes include compiling.
+    ema_decays, validate: of several averages of the weights the one with the lowest value of `validate()`, called with
+        these weights in `model`, is kept at the end; the first is saved on the way. How long an average should be
+        depends on the length of the run (Karras et al. 2024, section 3).
     began: of time.perf_counter, if the stage did something before that counts as its time.
 
     State goes to run.folder/state.pt every few minutes and on Ctrl-C, and the same command goes on from there.
@@ -379,19 +364,21 @@ def train(
     """
     steps, minutes = run.steps or steps, run.minutes or minutes
     began = began or time.perf_counter()
-    state_path, ema, progress = run.folder / "state.pt", Ema(model, ema_decay), Progress(continued=run.init)
+    state_path, progress = run.folder / "state.pt", Progress(continued=run.init)
+    averages = {decay: average(model, decay) for decay in ema_decays}
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
     if state_path.exists():
         state = torch.load(state_path, map_location=run.device, weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        ema.load_state_dict(state["ema"])
+        for decay, ema in averages.items():
+            ema.load_state_dict(state["ema"][decay])
         progress = Progress(**state["progress"])
         del state
         run.say(f"goes on from step {progress.step}")
     run.seed_all(progress.step)
-    net = model
+    net, parameters = model, trainable(model)
     if run.device.type == "cuda":
         model.compile(dynamic=False)
     if run.processes > 1:
@@ -401,9 +388,10 @@ def train(
     def save_state() -> None:
         if not run.is_main:
             return
-        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict()}
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        state["ema"] = {decay: ema.state_dict() for decay, ema in averages.items()}
         replace_file(state_path, lambda path: torch.save(state | {"progress": vars(progress)}, path))
-        with averaged(model, ema):
+        with averaged(model, averages[ema_decays[0]]):
             replace_folder(run.folder / "weights", save)
 
     writer = None
@@ -428,7 +416,8 @@ def train(
                 nn.utils.clip_grad_norm_(group["params"], clip, foreach=True)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            ema.update()
+            for ema in averages.values():
+                ema.step(parameters)
             progress.step += 1
             values = torch.stack([value.detach().float() for value in losses.values()])
             sums, count = values if sums is None else sums + values, count + 1
@@ -461,8 +450,13 @@ def train(
                 bar.close()
                 raise SystemExit(f"{run.stage}: saved at step {progress.step}; the same command goes on from there")
     bar.close()
-    ema.copy_to(model)
     model.eval()
+    losses_by_decay: dict[float, float] = {}
+    if validate:
+        for decay, ema in averages.items():
+            ema.copy_to(parameters)
+            losses_by_decay[decay] = validate()
+    averages[min(losses_by_decay, key=losses_by_decay.__getitem__, default=ema_decays[0])].copy_to(parameters)
     if run.is_main:
         replace_folder(run.folder / "weights", save)
         curve = {
@@ -471,6 +465,7 @@ def train(
             "seconds": progress.seconds + progress.startup,
             "processes": run.processes,
             "continued": progress.continued,
+            "ema": losses_by_decay,
             "device": device_name(run),
             "parameters": sum(p.numel() for p in model.parameters()),
             "rows": progress.rows,

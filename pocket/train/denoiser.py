@@ -172,4 +172,4 @@ def main(run: common.Run) -> None:
     optimizer = common.adamw(unet, lr=5e-4)
     steps, minutes = (12, 1.0) if run.smoke else (100_000, 24.0)
     save = partial(common.save_plain, unet)
-    common.train(run, trainee, optimizer, loss_fn, save, steps=steps, minutes=minutes, warmup=500, ema_decay=0.9995)
+    common.train(run, trainee, optimizer, loss_fn, save, steps=steps, minutes=minutes, warmup=500, ema_decays=(0.9995,))

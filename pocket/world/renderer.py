@@ -1,25 +1,21 @@
-"""Builds the renderer (C++ for the CPU, CUDA for the GPU, from one source) and calls it.
+"""Calls the renderer: C++ for the CPU, CUDA for the GPU, from one source.
 
-The library is compiled at first use, a few seconds, and kept in `pocket/world/build` under the hash of its
-source, compiler, flags and processor. A half-written build is never seen: it is renamed into place when complete.
+`course.native` compiles the library at first use, in a few seconds, and keeps it in
+`pocket/world/build`.
 """
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
-import platform
-import shutil
-import subprocess
-import sys
-import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
+
+from course import native
 
 SOURCE = Path(__file__).parent / "src"
 BUILD = Path(__file__).parent / "build"
@@ -56,89 +52,18 @@ class Rendered:
     mask: torch.Tensor
 
 
-def _private(folder: Path) -> bool:
-    """Whether nobody but this user can put a library into a folder outside the checkout."""
-    if not folder.exists() or not hasattr(os, "getuid"):
-        return True
-    found = folder.stat()
-    return found.st_uid == os.getuid() and not found.st_mode & 0o022
-
-
-def _compile(command: list[str], source: str, processor: str = "") -> Path:
-    digest = hashlib.sha256("\n".join([*command, processor]).encode())
-    for path in sorted(SOURCE.iterdir()):
-        digest.update(path.read_bytes())
-    name = f"world_{source.split('.')[-1]}_{digest.hexdigest()[:16]}.so"
-    user = os.getuid() if hasattr(os, "getuid") else "here"  # on Windows the folder is the user's own
-    aside = Path(tempfile.gettempdir()) / f"pocket_world_{user}"  # for a checkout that is read-only
-    folders = [BUILD, aside] if _private(aside) else [BUILD]
-    for folder in folders:
-        if (folder / name).exists():
-            return folder / name
-    for folder in folders:
-        try:
-            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-            number, partial = tempfile.mkstemp(dir=folder, suffix=".so")
-        except OSError:
-            continue
-        os.close(number)
-        print(f"Compiling the renderer of the pocket world ({command[0]}) ...", file=sys.stderr, flush=True)
-        done = subprocess.run([*command, "-o", partial, str(SOURCE / source)], capture_output=True, text=True)
-        if done.returncode:
-            os.unlink(partial)
-            raise RuntimeError(f"{command[0]} could not compile {source}:\n{done.stderr[-4000:]}")
-        os.chmod(partial, 0o755)
-        os.replace(partial, folder / name)
-        return folder / name
-    raise RuntimeError(f"no folder to compile the renderer into: neither {BUILD} nor {aside} can be written")
-
-
-def _processor() -> str:
-    """Names this processor's instruction set: a library built with -march=native runs on no lesser one."""
-    try:
-        flags = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
-    except (OSError, StopIteration):
-        flags = platform.processor()
-    return platform.machine() + flags
-
-
 @cache
 def _cpu_library() -> ctypes.CDLL:
-    compiler = os.environ.get("CXX") or next((c for c in ("g++", "clang++", "c++") if shutil.which(c)), None)
-    if compiler is None:
-        raise RuntimeError("drawing the pocket world needs a C++ compiler (g++ or clang++): install one, or set CXX")
     # contraction as nvcc does it: both builds round alike
-    arm = platform.machine().lower() in ("arm64", "aarch64")  # where clang may not know -march=native
-    flags = [
-        "-std=c++20",
-        "-O3",
-        "-mcpu=native" if arm else "-march=native",
-        "-ffp-contract=fast",
-        "-fPIC",
-        "-shared",
-        "-pthread",
-    ]
-    return ctypes.CDLL(str(_compile([compiler, *flags], "renderer.cpp", _processor())))
+    compiler = native.cpp_compiler("-O3", "-ffp-contract=fast")
+    return native.load("pocket_world", compiler, SOURCE / "renderer.cpp", BUILD)
 
 
 @cache
 def _cuda_library(capability: tuple[int, int]) -> ctypes.CDLL:
-    nvcc = shutil.which("nvcc") or next((p for p in ("/usr/local/cuda/bin/nvcc",) if os.path.exists(p)), None)
-    if nvcc is None:
-        raise RuntimeError("drawing on the GPU needs nvcc (the CUDA toolkit); render(..., device='cpu') does without")
-    arch = f"sm_{capability[0]}{capability[1]}"
-    flags = [
-        "-std=c++20",
-        "-O3",
-        "-prec-div=false",
-        "-prec-sqrt=false",
-        "-ftz=true",
-        "-Xcompiler",
-        "-fPIC",
-        "-shared",
-        f"-arch={arch}",
-    ]
-    library = ctypes.CDLL(str(_compile([nvcc, *flags], "renderer.cu")))
+    flags = ("-prec-div=false", "-prec-sqrt=false", "-ftz=true")
+    compiler = native.cuda_compiler(capability, *flags)
+    library = native.load("pocket_world", compiler, SOURCE / "renderer.cu", BUILD)
     library.world_error.restype = ctypes.c_char_p
     return library
 
@@ -161,7 +86,8 @@ def render(
         threads: CPU threads, all cores unless given.
     Raises:
         ValueError: if params, a size or samples does not fit.
-        RuntimeError: if the renderer cannot be compiled or a kernel fails.
+        NativeError: if the renderer cannot be compiled.
+        RuntimeError: if a kernel fails.
     """
     scenes = torch.as_tensor(params, dtype=torch.float32).reshape(-1, torch.as_tensor(params).shape[-1])
     if scenes.shape[1] != layout()["SCENE_FLOATS"]:

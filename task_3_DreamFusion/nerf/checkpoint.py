@@ -7,6 +7,7 @@ A checkpoint is a folder `000500` with tensors.safetensors and state.json. It is
 into place in one step, so whatever kills the process leaves whole checkpoints only. Nothing in it is executed.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -17,12 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from course.arguments import check_integer
 from course.errors import CourseError
 
+MAX_STEP = 10**12
 TENSORS, STATE = "tensors.safetensors", "state.json"
 
 
@@ -56,7 +60,8 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
     except OSError as error:
         raise CheckpointError(f"the checkpoint {place} cannot be written: {error.strerror or error}") from error
     for old in _all(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        with contextlib.suppress(OSError), tempfile.TemporaryDirectory(prefix="partial-", dir=folder) as private:
+            old.rename(Path(private) / old.name)  # first, so that a process killed here leaves no half of it
     return place
 
 
@@ -69,7 +74,7 @@ def latest(folder: Path) -> Path | None:
 def load(path: Path, device: torch.device | str = "cpu") -> tuple[int, dict[str, Any]]:
     """The step and the state of a checkpoint, its tensors on `device`.
 
-    Raises CheckpointError for a file that is missing, cut off or was changed.
+    Raises CheckpointError for a file that is missing, cut off, was changed, or is of another program.
     """
     try:
         text, binary = (path / STATE).read_bytes(), (path / TENSORS).read_bytes()
@@ -83,20 +88,31 @@ def load(path: Path, device: torch.device | str = "cpu") -> tuple[int, dict[str,
         content = whole["content"]
         if whole["sha256"] != _digest(content):
             raise ValueError
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path / STATE} {spoilt}") from error
-    if hashlib.sha256(binary).hexdigest() != content["tensors_sha256"]:
+    try:
+        digest, encoded = content["tensors_sha256"], content["state"]
+        step = check_integer("step", content["step"], 0, MAX_STEP)
+    except (ValueError, KeyError, TypeError) as error:
+        raise foreign(path, error) from error
+    if hashlib.sha256(binary).hexdigest() != digest:
         raise CheckpointError(f"{path / TENSORS} {spoilt}")
-    tensors = {name: tensor.to(device) for name, tensor in load_tensors(binary).items()}
-    return content["step"], _decode(content["state"], tensors)
+    try:
+        tensors = load_tensors(binary)
+        state = _decode(encoded, {name: tensor.to(device) for name, tensor in tensors.items()})
+        if not isinstance(state, dict):
+            raise TypeError(f"the state is a {type(state).__name__}")
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise foreign(path, error) from error
+    return step, state
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a file so that whoever reads meanwhile finds the old contents or the new, whole. Raises OSError."""
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=path.parent) as private:
-        new = Path(private) / path.name
-        _write(new, text.encode("utf-8"))
-        new.replace(path)
+def foreign(path: Path, error: object) -> CheckpointError:
+    """Return the error of a checkpoint whose checksums are right, but which no run of Task 3 has written."""
+    reason = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)
+    return CheckpointError(
+        f"{path} holds something else than a run of Task 3 ({reason[:200]}): name a checkpoint that main.py has written"
+    )
 
 
 def _all(folder: Path) -> list[Path]:
@@ -146,4 +162,4 @@ def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:
     if kind == "dict":
         return {key: _decode(item, tensors) for key, item in inner}
     items = [_decode(item, tensors) for item in inner]
-    return tuple(items) if kind == "tuple" else items
+    return {"tuple": tuple, "list": list}[kind](items)

@@ -7,23 +7,26 @@ Pictures are made by the training itself, between two steps, and only as many an
 """
 
 import contextlib
+import html
 import io
 import math
 import socket
 import threading
 import time
+import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
-from course.errors import CourseError
+from course.errors import CourseError, CourseWarning
 from task_3_DreamFusion.nerf.provider import Cameras, distance
 from task_3_DreamFusion.nerf.renderer import LOOKS, Shading
 from task_3_DreamFusion.nerf.results import as_bytes
 from task_3_DreamFusion.nerf.utils import Trainer
 
-HOST = "127.0.0.1"  # nobody but this machine; from elsewhere by a tunnel
+HOST = "127.0.0.1"  # this machine alone; from another one through a tunnel
 LEAST, MOST = 24, 512  # height of a picture in pixels
 MOVING, STILL = 0.1, 0.4  # seconds that a picture may take while the camera moves, and while it rests
 REST = 4  # a resting camera gets a new picture after so many times what the last one took: a fifth of the time at most
@@ -55,6 +58,16 @@ def next_height(height: int, seconds: float, wanted: float) -> int:
     return round(min(max(height * factor, LEAST), MOST))
 
 
+def panel(title: str, line: str, terms: Mapping[str, float]) -> str:
+    """Return the text of the panel as HTML: a title, a line, and a table; all of it escaped."""
+    row = "<tr><td>{}</td><td>{:.3g}</td></tr>"
+    rows = "".join(row.format(html.escape(name), value) for name, value in terms.items())
+    return (
+        '<div style="padding: 0 0.75em 0.75em; overflow-wrap: anywhere">'
+        f"<p><b>{html.escape(title)}</b></p><p>{html.escape(line)}</p><table>{rows}</table></div>"
+    )
+
+
 class Visitor:
     """What one open page has been shown. height: of its next picture. took: seconds of its last one. at: when that
     was. seen: the camera's time stamp then. fine: whether it was one for a camera at rest."""
@@ -81,13 +94,14 @@ class LiveView:
     """
 
     def __init__(self, port: int, title: str) -> None:
-        try:
-            import viser
-        except ImportError as error:
-            raise GuiError(f"--gui needs the package viser ({error}): pip install viser") from error
         _check_port(port)
-        with contextlib.redirect_stdout(io.StringIO()):  # its banner; our line says the same
-            self.server = viser.ViserServer(HOST, port, label="Text to 3D", verbose=False)
+        try:
+            from task_3_DreamFusion.nerf import gui_server
+
+            self.inputs = gui_server.Inputs()
+            self.server = gui_server.start(HOST, port, self.inputs)
+        except ImportError as error:
+            raise GuiError(f"--gui needs viser 1.1 ({error}): pip install 'viser<1.2'") from error
         if self.server.get_port() != port:  # taken since the check
             self.server.stop()
             raise GuiError(_taken(port))
@@ -100,18 +114,22 @@ class LiveView:
         self.paused, self.stopped = threading.Event(), threading.Event()
         self.visitors: dict[int, Visitor] = {}
         self._last_text, self._step = -math.inf, -1
+        self.has_failed = False
         self._build(title)
         print(f"live view: http://localhost:{port}", flush=True)
 
     def _build(self, title: str) -> None:
         gui = self.server.gui
         gui.configure_theme(show_share_button=False, show_logo=False)
-        self.text = gui.add_markdown(f"**{title}**\n\nThe model is being loaded ...")
+        self.text = gui.add_html(panel(title, "The model is being loaded ...", {}))
         self.progress: Any = gui.add_progress_bar(0.0)
         self.title = title
         self.look = gui.add_dropdown("look", LOOKS, hint="albedo: without light")
         self.pause = gui.add_button("Pause")
         self.stop = gui.add_button("Stop and save", color="red")
+        self.inputs.allow(self.look, LOOKS)
+        for button in (self.pause, self.stop):
+            self.inputs.allow(button, (True,))
 
         @self.pause.on_click
         def _(_: Any) -> None:
@@ -138,24 +156,39 @@ class LiveView:
     # --- Between two steps
 
     def after_step(self, trainer: Trainer, terms: dict[str, float]) -> None:
-        """Shows the figures and pictures that are due, and waits while the page says so."""
-        self._write(trainer, terms)
-        self._show(trainer)
+        """Show the figures and images that are due, and wait while the page is paused.
+
+        An error of the view is reported and turns it off: it never reaches the training.
+        """
+        self._try(lambda: self._write(trainer, terms))
+        self._try(lambda: self._show(trainer))
         while self.paused.is_set() and not trainer.interrupt.asked:
-            self._show(trainer)
+            self._try(lambda: self._show(trainer))
             time.sleep(0.02)
         if self.stopped.is_set():
             trainer.interrupt.asked = True
+
+    def _try(self, action: Callable[[], None]) -> None:
+        if self.has_failed:
+            return
+        try:
+            action()
+        except Exception as error:
+            self.has_failed = True
+            reason = f"{type(error).__name__}: {error}"
+            warnings.warn(
+                f"The live view is off after an error, the training goes on ({reason}).",
+                CourseWarning,
+                stacklevel=2,
+            )
 
     def _write(self, trainer: Trainer, terms: dict[str, float]) -> None:
         now, last = time.monotonic(), trainer.step >= trainer.settings.iters
         if now - self._last_text < TEXTS and not last:
             return
         self._last_text = now
-        rows = "\n".join(f"| {name} | {value:.3g} |" for name, value in terms.items())
-        self.text.content = (
-            f"**{self.title}**\n\nstep {trainer.step} of {trainer.settings.iters}\n\n| | |\n|---|---|\n{rows}"
-        )
+        line = f"step {trainer.step} of {trainer.settings.iters}"
+        self.text.content = panel(self.title, line, terms)
         self.progress.value = 100 * trainer.progress
 
     def _show(self, trainer: Trainer) -> None:

@@ -21,6 +21,7 @@ from skimage import measure
 from torch import Tensor
 
 from course.errors import CourseError
+from task_3_DreamFusion.nerf.files import replacing, write_text
 
 CHUNK = 2**18  # points asked of the field at a time
 LAYERS, LAYER = 8, 0.015  # what is seen at the surface: so many samples inwards, so far apart, in units of `bound`
@@ -58,15 +59,17 @@ class Mesh:
             visual=trimesh.visual.TextureVisuals(uv=self.uv, material=material),
         )  # fmt: skip
         paths = [folder / f"{name}.{ending}" for ending in ("glb", "obj", "mtl", "png")]
-        whole.export(paths[0], include_normals=True)
-        paths[1].write_text(self._obj(name))
-        paths[2].write_text(f"newmtl {name}\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {name}.png\n")
-        image.save(paths[3])
+        with replacing(paths[0]) as new:
+            whole.export(new, include_normals=True)
+        write_text(paths[1], self._obj(name))
+        write_text(paths[2], f"newmtl {name}\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {name}.png\n")
+        with replacing(paths[3]) as new:
+            image.save(new)
         return paths
 
     def _obj(self, name: str) -> str:
         lines = [f"mtllib {name}.mtl", f"o {name}"]
-        lines += ["v {:.6f} {:.6f} {:.6f}".format(*vertex) for vertex in self.vertices]
+        lines += ["v {:.7g} {:.7g} {:.7g}".format(*vertex) for vertex in self.vertices]
         lines += ["vt {:.6f} {:.6f}".format(*place) for place in self.uv]
         lines += ["vn {:.4f} {:.4f} {:.4f}".format(*normal) for normal in self.normals]
         lines.append(f"usemtl {name}")
@@ -94,7 +97,8 @@ def extract(
 
     Raises MeshError where the density never crosses the level.
     """
-    surface = march(density, level, resolution, bound, device)
+    # In a box of side 2 whatever the bound: libraries take lengths and areas below a limit of their own for nothing.
+    surface = march(lambda x: density(bound * x), level, resolution, 1.0, device)
     vertices, triangles = largest_parts(*surface)
     if len(triangles) > faces:
         vertices, triangles = fast_simplification.simplify(vertices, triangles, target_count=faces)
@@ -109,13 +113,14 @@ def extract(
         points, outward = places.split(3, 1)
         image, left = torch.zeros_like(points), torch.ones_like(points[:, :1])
         for k in range(LAYERS):
-            x = points - k * LAYER * bound * outward
+            x = bound * (points - k * LAYER * outward)
             alpha = 1 - torch.exp(-density(x).float()[:, None] * LAYER * bound)
             image, left = image + left * alpha * colour(x).float(), left * (1 - alpha)
         return image / (1 - left).clamp(min=1e-6)
 
     attributes = np.concatenate([vertices, normals], 1)
-    return Mesh(vertices, normals, triangles, uv, bake(attributes, triangles, uv, seen, texture, device))
+    baked = bake(attributes, triangles, uv, seen, texture, device)
+    return Mesh((bound * vertices).astype(np.float32), normals, triangles, uv, baked)
 
 
 @torch.no_grad()

@@ -2,6 +2,8 @@
 
 import html
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -11,13 +13,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from course.errors import CourseError
 from course.pictures import heat
 from course.video import write_video
-from task_3_DreamFusion.nerf import checkpoint
+from task_3_DreamFusion.nerf import checkpoint, files
 from task_3_DreamFusion.nerf.provider import Cameras, orbit
-from task_3_DreamFusion.nerf.utils import SETTINGS, Trainer
+from task_3_DreamFusion.nerf.utils import SETTINGS, Settings, Trainer, known_fields
 
 VIDEO, MESH = "video.mp4", "mesh"
+MESH_FILES = tuple(f"{MESH}.{ending}" for ending in ("glb", "obj", "mtl", "png", "html"))
+INDEX = "index.html"
+MAX_SETTINGS = 2**20  # bytes of a settings.json: a larger file is of another program
 FPS = 30
 SEEN = 0.01  # opacity from which a pixel has a normal
 JUMP = 0.1  # in units of the scene: what differs so much in depth is no one surface
@@ -113,27 +119,64 @@ def save_mesh(trainer: Trainer, resolution: int = 128, texture: int = 1024) -> l
         )  # fmt: skip
     paths = mesh.save(trainer.workspace, MESH)
     viewer = trainer.workspace / f"{MESH}.html"
-    viewer.write_text(page(mesh, trainer.settings.text), encoding="utf-8")
+    files.write_text(viewer, page(mesh, trainer.settings.text))
     return [*paths, viewer]
 
 
+def remove_stale_mesh(workspace: Path) -> None:
+    """Remove a mesh that is older than the last checkpoint, and so of an earlier state of the run."""
+    last = checkpoint.latest(workspace / "checkpoints")
+    mesh = workspace / f"{MESH}.glb"
+    if last and mesh.exists() and mesh.stat().st_mtime_ns < (last / checkpoint.STATE).stat().st_mtime_ns:
+        for name in MESH_FILES:
+            (workspace / name).unlink(missing_ok=True)
+
+
 def save_index(folder: Path) -> Path:
-    """Writes FOLDER/index.html, which shows every run in the folder and below: clip, links and settings."""
-    runs = sorted(path.parent for path in folder.rglob(SETTINGS))
-    sections = "\n".join(_section(run, folder) for run in runs)
-    index = folder / "index.html"
-    checkpoint.write_text(
-        index,
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>Text to 3D</title>'
-        f"<style>{STYLE}</style></head><body><h1>Text to 3D: {len(runs)} "
-        f"{'run' if len(runs) == 1 else 'runs'}</h1>\n{sections}\n</body></html>\n",
-    )
+    """Writes FOLDER/index.html, which shows every run in the folder and below: clip, links and settings.
+
+    A settings.json that this program has not written counts for nothing. Raises OSError.
+    """
+    index = folder / INDEX
+    with files.lock(folder, f".{INDEX}.lock", seconds=60):  # runs in folders of their own share this page
+        for left in folder.glob(f"{files.PARTIAL}{INDEX}-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        runs = {run: settings for run in workspaces(folder) if (settings := read_settings(run / SETTINGS))}
+        sections = "\n".join(_section(run, settings, folder) for run, settings in runs.items())
+        files.write_text(
+            index,
+            f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
+            f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>Text to 3D</title>'
+            f"<style>{STYLE}</style></head><body><h1>Text to 3D: {len(runs)} "
+            f"{'run' if len(runs) == 1 else 'runs'}</h1>\n{sections}\n</body></html>\n",
+        )
     return index
 
 
-def _section(run: Path, folder: Path) -> str:
-    settings = json.loads((run / SETTINGS).read_text())
+def workspaces(folder: Path) -> list[Path]:
+    """Return the folders at and below `folder` that have a settings.json, but hidden ones, in order."""
+    places = []
+    for place, names, contents in os.walk(folder):  # which skips what it may not read, and follows no link
+        names[:] = [name for name in names if not name.startswith(".")]
+        if SETTINGS in contents:
+            places.append(Path(place))
+    return sorted(places)
+
+
+def read_settings(path: Path) -> Settings | None:
+    """Return the settings in a file that a run has written, or None for any other file of that name."""
+    try:
+        if not path.is_file() or path.stat().st_size > MAX_SETTINGS:
+            return None
+        values = json.loads(path.read_bytes())
+        if not {"text", "guidance", "model", "half"} <= set(values):
+            return None
+        return Settings(**known_fields(Settings, values))
+    except (OSError, ValueError, TypeError, RecursionError, CourseError):
+        return None
+
+
+def _section(run: Path, settings: Settings, folder: Path) -> str:
     links = [
         f'<a href="{_address(run / name, folder)}">{said}</a>'
         for name, said in ((f"{MESH}.html", "turn the mesh"), (f"{MESH}.glb", "GLB"), (f"{MESH}.obj", "OBJ"))
@@ -142,12 +185,12 @@ def _section(run: Path, folder: Path) -> str:
     clip = ""
     if (run / VIDEO).exists():
         clip = f'<video src="{_address(run / VIDEO, folder)}" autoplay loop muted playsinline controls></video>'
-    told = f"{settings['iters']} steps, seed {settings['seed']}, {settings['backbone']}"
-    if settings["negative"]:
-        told += f", without: {settings['negative']}"
+    told = f"{settings.iters} steps, seed {settings.seed}, {settings.backbone}"
+    if settings.negative:
+        told += f", without: {settings.negative}"
     said = " · ".join([html.escape(told), *links])
-    return f"<section><h2>{html.escape(settings['text'])}</h2>{clip}<p>{said}</p></section>"
+    return f"<section><h2>{html.escape(settings.text)}</h2>{clip}<p>{said}</p></section>"
 
 
 def _address(path: Path, folder: Path) -> str:
-    return html.escape(quote(path.relative_to(folder).as_posix()))
+    return html.escape(quote(os.fsencode(path.relative_to(folder).as_posix())))

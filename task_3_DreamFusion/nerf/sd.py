@@ -13,7 +13,6 @@ each between BEGIN SOLUTION and END SOLUTION. ../README.md derives the formulas.
 own, and let `python -m task_3_DreamFusion.sds_2d` tell you whether it is right.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from course import checks
+from course.arguments import check_number
 from course.errors import CourseError
 from course.fast import fast
 from course.light import lighten
@@ -31,6 +31,15 @@ from course.models import LatentDecoder, LatentEncoder, Model, load_pipeline
 VIEWS = ("front", "side", "back", "overhead")
 FRONT, BACK, OVERHEAD = 45.0, 135.0, 60.0  # degrees: where a view word begins and ends
 FACED = 0.9  # share of a run after which no view is pushed away: the rest is for detail
+# The lowest and the highest value of each option that is a number.
+OPTION_RANGES = {
+    "guidance_scale": (-1000, 1000),  # ten times what DreamFusion takes
+    "t_end": (0, 1),
+    "band": (0, 1),
+    "lead": (0, 1),
+    "blend": (0, 45),
+    "perp_neg": (0, 1000),
+}
 
 
 class GuidanceError(CourseError, ValueError):
@@ -65,21 +74,22 @@ class Options:
     perp_neg: float = 0.5
 
     def __post_init__(self) -> None:
-        low, high = self.t_range
-        if not math.isfinite(self.guidance_scale):
-            raise GuidanceError(f"guidance_scale is a number, not {self.guidance_scale}")
-        if self.weighting not in WEIGHTINGS:
-            raise GuidanceError(f"no weighting {self.weighting!r}: choose from {', '.join(WEIGHTINGS)}")
-        if not 0 <= low <= self.t_end <= 1 or not low <= high <= 1:
-            raise GuidanceError(f"t_range {self.t_range} and t_end {self.t_end} are shares in [0, 1], lowest first")
-        if not 0 <= self.band <= 1:
-            raise GuidanceError(f"band is a share in [0, 1], not {self.band}")
-        if not 0 <= self.lead <= 1:
-            raise GuidanceError(f"lead is a share in [0, 1], not {self.lead}")
-        if not 0 <= self.blend <= 45:
-            raise GuidanceError(f"blend is in [0, 45] degrees, not {self.blend}")
-        if not self.perp_neg >= 0:
-            raise GuidanceError(f"perp_neg is 0 or more, not {self.perp_neg}")
+        if self.weighting not in tuple(WEIGHTINGS):
+            raise GuidanceError(f"weighting must be one of {', '.join(WEIGHTINGS)}, got {self.weighting!r}.")
+        try:
+            low, high = self.t_range
+        except (TypeError, ValueError):
+            raise GuidanceError(f"t_range must be two numbers from 0 to 1, got {self.t_range!r}.") from None
+        low, high = (check_number("t_range", value, 0, 1, GuidanceError) for value in (low, high))
+        object.__setattr__(self, "t_range", (low, high))
+        for name, (least, most) in OPTION_RANGES.items():
+            value = check_number(name, getattr(self, name), least, most, GuidanceError)
+            object.__setattr__(self, name, value)
+        if low > min(high, self.t_end):
+            raise GuidanceError(
+                f"t_range must begin with its lower end, which t_end must not fall below, got t_range {low:g} "
+                f"{high:g} and t_end {self.t_end:g}."
+            )
 
 
 # w(t) as a function of alpha_bar: DreamFusion's sigma_t squared; none; and one that is small at either end (Fantasia3D)
@@ -91,9 +101,25 @@ WEIGHTINGS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def check_text(text: str) -> None:
-    """Raises GuidanceError for a text without a word."""
+    """Raise GuidanceError for a text that is empty, or that holds bytes which are not UTF-8."""
+    check_unicode("text", text, GuidanceError)
     if not text.strip():
         raise GuidanceError("the text is empty: say what to make, such as 'a hamburger'")
+
+
+def check_unicode(name: str, text: object, error: type[CourseError]) -> None:
+    """Raise `error`, whose message starts with `name`, unless this is text that can be written in UTF-8.
+
+    A byte that is not UTF-8 on a command line reaches Python as a lone surrogate, which no tokenizer takes.
+    """
+    if not isinstance(text, str):
+        raise error(f"{name} must be text, got {text!r:.60}.")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as lone:
+        raise error(
+            f"{name} must be UTF-8, and character {lone.start + 1} of {text!r:.60} is not: type it again."
+        ) from None
 
 
 def view_weights(azimuth: Tensor, elevation: Tensor, blend: float = 15.0) -> Tensor:

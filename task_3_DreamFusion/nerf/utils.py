@@ -11,11 +11,11 @@ Checkpoints, previews and logs go to the workspace.
 """
 
 import json
-import math
+import os
 import signal
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +23,26 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from course.arguments import check_integer, check_number
 from course.errors import CourseError
 from course.pictures import grid, to_pil
 from task_3_DreamFusion.gridencoder import total_variation
-from task_3_DreamFusion.nerf import checkpoint
+from task_3_DreamFusion.nerf import checkpoint, files, memory
 from task_3_DreamFusion.nerf.network import Background, Field, FrequencyField
 from task_3_DreamFusion.nerf.network_grid import GridField
 from task_3_DreamFusion.nerf.provider import Cameras, ViewRange, joined, orbit
 from task_3_DreamFusion.nerf.renderer import Rendered, Renderer, Shading
-from task_3_DreamFusion.nerf.sd import StableDiffusion
+from task_3_DreamFusion.nerf.sd import Options, StableDiffusion, check_unicode
 from task_3_DreamFusion.optimizer import Adan
 
 SPACES = ("pixels", "latents")
 BACKGROUNDS = ("plain", "network", "random")
 BACKBONES = ("grid", "vanilla")
 OPTIMIZERS = ("adan", "adam")
+OPTIMIZER_STATE = {"adam": {"step", "exp_avg", "exp_avg_sq"}, "adan": {"step", "mean", "change", "square", "before"}}
 CELLS = (8, 16, 32, 64, 128, 256)  # along a side of the occupancy grid
 SETTINGS = "settings.json"
+RENDER_REMEDY = "lower --batch_size or --max_steps, or start again with a smaller --size"
 RECENT = 50  # steps over which a field that is empty or full, or gradients that are no numbers, are put up with
 GAIN = 1000.0  # of the squared difference to a target, so that the weights of the regularisers suit both spaces
 EMPTY, FULL = 0.01, 0.97  # mean opacity of pictures; the corners of one may see past a box that is full
@@ -50,11 +53,46 @@ class TrainingError(CourseError):
 
 
 class SettingError(TrainingError):
-    """A setting is out of range. setting: its name in Settings. said: what it has to be, and what it is."""
+    """A setting is out of range. The message starts with its name in Settings."""
 
-    def __init__(self, setting: str, said: str) -> None:
-        super().__init__(f"{setting} {said}")
-        self.setting, self.said = setting, said
+
+# Whole numbers: the smallest, the largest, and why nothing larger makes sense.
+WHOLE_NUMBERS: dict[str, tuple[int, int, str]] = {
+    "iters": (1, 10_000_000, "At a tenth of a second each, so many steps take eleven days."),
+    "batch": (1, 1024, "The denoiser sees all views of a step at once."),
+    "size": (1, 2048, "The model sees images at its own size, which is 64 pixels for pocket and 512 for sd-1.5."),
+    "reuse": (1, 10_000, "The targets stay as they are within a step."),
+    "rays": (1, 1_000_000, "So many are all pixels of almost four images of 512 x 512."),
+    "keep": (1, 100_000, "A run of the default length makes 1,600 targets."),
+    "levels": (1, 16, "Each has 1.46 times the cells of the one before: the last would be finer than any image."),
+    "steps": (1, 10_000, "So many are more than 20 in each cell of the finest grid."),
+    "seed": (0, 2**63 - 1, "The generator takes no larger one."),
+}
+# Numbers: the smallest and the largest.
+NUMBERS: dict[str, tuple[float, float]] = {
+    "lr": (1e-8, 10),
+    "bound": (0.01, 100),
+    **dict.fromkeys(("albedo", "shaded", "textureless", "fade_in", "widen", "ema"), (0, 1)),
+    **dict.fromkeys(("entropy", "sparsity", "orientation", "variation", "smoothness"), (0, 1_000_000)),
+}
+CHOICES: dict[str, tuple[str | int, ...]] = {
+    "space": SPACES,
+    "background": BACKGROUNDS,
+    "backbone": BACKBONES,
+    "optimizer": OPTIMIZERS,
+    "cells": CELLS,
+}
+
+
+def check_whole_number(name: str, value: Any, limits: tuple[int, int, str], error: type[CourseError]) -> int:
+    """Return `value` as an int if it is one within limits: the smallest, the largest, and why nothing larger makes
+    sense. Raises `error`, whose message starts with `name`."""
+    least, most, reason = limits
+    number = check_integer(name, value, error=error)
+    if not least <= number <= most:
+        explanation = f" {reason}" if number > most else ""
+        raise error(f"{name} must be from {least:,} to {most:,}, got {number:,}.{explanation}")
+    return number
 
 
 @dataclass(frozen=True)
@@ -62,7 +100,7 @@ class Settings:
     """What is made, and how. The defaults are those of the course's model on a GPU; main.py has others for a CPU, and
     for models of photographs.
 
-    Raises SettingError for what cannot be.
+    Raises SettingError for a value out of range; NumPy's numbers count as numbers.
 
     text, negative: what it shall be, and shall not. scene: words after the text that say where it is. seed: of
     everything that is drawn.
@@ -110,25 +148,19 @@ class Settings:
     smoothness: float = 0.0
 
     def __post_init__(self) -> None:
-        def check(name: str, holds: bool, range_: str) -> None:
-            if not holds:
-                raise SettingError(name, f"is {range_}, not {getattr(self, name)!r}")
-
-        check("space", self.space in SPACES, f"one of {', '.join(SPACES)}")
-        check("background", self.background in BACKGROUNDS, f"one of {', '.join(BACKGROUNDS)}")
-        check("backbone", self.backbone in BACKBONES, f"one of {', '.join(BACKBONES)}")
-        check("optimizer", self.optimizer in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}")
-        for name in ("iters", "batch", "size", "reuse", "rays", "keep", "steps"):
-            check(name, getattr(self, name) >= 1, "at least 1")
-        check("levels", 1 <= self.levels <= 16, "from 1 to 16")
-        check("cells", self.cells in CELLS, f"one of {', '.join(map(str, CELLS))}")
-        check("seed", 0 <= self.seed < 2**63, "a whole number from 0 to 2^63 - 1")
-        for name in ("lr", "bound"):
-            check(name, 0 < getattr(self, name) < math.inf, "a number above 0")
-        for name in ("albedo", "shaded", "textureless", "fade_in", "widen", "ema"):
-            check(name, 0 <= getattr(self, name) <= 1, "a share in [0, 1]")
-        for name in ("entropy", "sparsity", "orientation", "variation", "smoothness"):
-            check(name, 0 <= getattr(self, name) < math.inf, "0 or more")
+        for name in ("text", "negative", "scene"):
+            check_unicode(name, getattr(self, name), SettingError)
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                listed = ", ".join(map(str, choices))
+                raise SettingError(f"{name} must be one of {listed}, got {getattr(self, name)!r:.60}.")
+            object.__setattr__(self, name, choices[choices.index(getattr(self, name))])  # not NumPy's
+        for name, limits in WHOLE_NUMBERS.items():
+            integer = check_whole_number(name, getattr(self, name), limits, SettingError)
+            object.__setattr__(self, name, integer)
+        for name, (lowest, highest) in NUMBERS.items():
+            number = check_number(name, getattr(self, name), lowest, highest, SettingError)
+            object.__setattr__(self, name, number)
 
     @property
     def prompt(self) -> str:
@@ -192,6 +224,40 @@ def regularise(
     return terms
 
 
+def description(path: Path, state: dict[str, Any]) -> dict[str, Any]:
+    """Return what a checkpoint says of its run: "settings", "guidance", "model" and "half".
+
+    path: of the checkpoint, for the message. Raises CheckpointError if a run of this program cannot have these.
+    """
+    try:
+        kinds = {"settings": Settings, "guidance": Options}
+        described: dict[str, Any] = {name: known_fields(kind, state[name]) for name, kind in kinds.items()}
+        for name, kind in kinds.items():
+            kind(**described[name])
+        check_unicode("model", state["model"], SettingError)
+        if "\0" in state["model"] or not isinstance(state["half"], bool):
+            raise ValueError(f"model {state['model']!r}, half {state['half']!r}")
+    except (CourseError, KeyError, TypeError, ValueError) as error:
+        raise checkpoint.foreign(path, error) from error
+    return described | {"model": state["model"], "half": state["half"]}
+
+
+def known_fields(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the entries of `values` that are fields of a dataclass. Raises TypeError for what is no dictionary."""
+    if not isinstance(values, dict):
+        raise TypeError(f"a {type(values).__name__} where settings should be")
+    return {field.name: values[field.name] for field in fields(kind) if field.name in values}
+
+
+def check_shape(name: str, value: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return a tensor of this shape. Raise ValueError for another shape, and TypeError for what is no tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} is not a tensor")
+    if tuple(value.shape) != tuple(shape):
+        raise ValueError(f"{name} has the shape {tuple(value.shape)}, not {tuple(shape)}")
+    return value
+
+
 @dataclass(frozen=True)
 class Target:
     """A picture that the field shall come to look like. camera: one. picture: (3, H, W) in [0, 1]. shading: of that
@@ -211,10 +277,24 @@ class Target:
         }  # fmt: skip
 
     @classmethod
-    def of(cls, state: dict[str, Any], device: torch.device) -> "Target":
-        camera = Cameras(**{name: value.cpu() for name, value in state["camera"].items()})
-        shading = Shading(state["look"], state["lights"], state["ambient"])
-        return cls(camera, state["picture"].to(device), shading, state["behind"])
+    def of(cls, state: dict[str, Any], settings: Settings, device: torch.device) -> "Target":
+        """Return the target of a checkpoint. Raises TypeError, ValueError or KeyError for something else."""
+        camera = Cameras(
+            **{
+                name: check_shape(name, value, (1, 3) if name == "target" else (1,)).cpu()
+                for name, value in state["camera"].items()
+            }
+        )
+        picture = check_shape("picture", state["picture"], (3, settings.size, settings.size))
+        lights, behind = state["lights"], state["behind"]
+        if lights is not None:
+            check_shape("lights", lights, (1, 3))
+        if settings.background == "random":
+            check_shape("behind", behind, (3,))
+        elif behind is not None:
+            raise ValueError("there is a color behind a target")
+        shading = Shading(state["look"], lights, check_number("ambient", state["ambient"], 0, 1))
+        return cls(camera, picture.to(device), shading, behind)
 
 
 @dataclass(frozen=True)
@@ -342,6 +422,7 @@ class Trainer:
         self._apply()
         return terms
 
+    @memory.reported("learning from the targets", "lower --rays, --reuse or --max_steps")
     def _learn_targets(self) -> dict[str, Tensor]:
         """Lets the field learn `reuse` times from random rays of the targets; returns the terms of the last time.
 
@@ -425,10 +506,13 @@ class Trainer:
 
     def described(self) -> dict[str, Any]:
         """What has to be asked for to have this run again, in JSON's terms."""
+        model = self.guidance.model
+        # A folder by its whole path: the run may go on from another working directory.
+        is_folder = Path(model.name).expanduser().resolve() == model.folder
         return {
             "settings": asdict(self.settings),
             "guidance": asdict(self.guidance.options),
-            "model": self.guidance.model.name,
+            "model": str(model.folder) if is_folder else model.name,
             "half": self.half,
         }
 
@@ -447,28 +531,53 @@ class Trainer:
         return checkpoint.save(self.checkpoints, self.step, state)
 
     def resume(self, path: Path) -> None:
-        """Goes on from a checkpoint. Raises CheckpointError if it is not whole, or of another network."""
+        """Go on from a checkpoint, with the settings of this run: its learning rate, and its precision. A new seed
+        starts new random numbers.
+
+        Raises CheckpointError if the checkpoint is not whole, of another network or of another program.
+        """
         step, state = checkpoint.load(path, self.guidance.device)
-        own = asdict(self.settings)
+        before = description(path, state)
+        earlier, own = Settings(**before["settings"]), self.settings
+        for name in ("backbone", "levels", "bound", "cells", "background", "optimizer", "space", "size"):
+            if getattr(earlier, name) != getattr(own, name):
+                raise checkpoint.CheckpointError(
+                    f"{path} was made with {name} {getattr(earlier, name)!r}, this run has {getattr(own, name)!r}"
+                )
         try:
-            for name in ("backbone", "levels", "bound", "cells", "background", "optimizer", "space", "size"):
-                if state["settings"][name] != own[name]:
-                    raise checkpoint.CheckpointError(
-                        f"{path} was made with {name} {state['settings'][name]!r}, this run has {own[name]!r}"
-                    )
-            self.renderer.load_state_dict(state["renderer"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.scaler.load_state_dict(state["scaler"])
-            self.average = list(state["average"])
-            self.generator.set_state(state["generator"].cpu())
-            self.opacities = deque(state["opacities"], maxlen=RECENT)
-            targets = [Target.of(target, self.guidance.device) for target in state["targets"]]
-            self.targets = deque(targets, maxlen=self.settings.keep)
-        except (RuntimeError, ValueError) as error:
-            raise checkpoint.CheckpointError(f"{path} is of another network: {error}") from error
-        except (KeyError, TypeError, AttributeError) as error:
-            raise checkpoint.CheckpointError(f"{path} holds something else than a run of Task 3 ({error!r})") from error
+            self._restore(state)
+            if earlier.seed == own.seed:
+                self.generator.set_state(state["generator"].cpu())
+            if before["half"] and self.half:
+                for name, value in state["scaler"].items():
+                    check_number(name, value)
+                self.scaler.load_state_dict(state["scaler"])
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            if memory.is_out_of_memory(error):
+                raise
+            raise checkpoint.foreign(path, error) from error
         self.step = step
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Take over what a checkpoint says of the field and its training. Raises the errors of wrong data."""
+        parameters = list(self.renderer.parameters())
+        self.renderer.load_state_dict(state["renderer"])
+        self.average = [
+            check_shape("average", value, p.shape).to(p) for value, p in zip(state["average"], parameters, strict=True)
+        ]
+        groups = self.optimizer.state_dict()["param_groups"]  # this run's, with its learning rate
+        self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
+        for parameter, values in self.optimizer.state.items():
+            if set(values) != OPTIMIZER_STATE[self.settings.optimizer]:
+                raise ValueError(f"the optimizer has {', '.join(map(str, values))}")
+            for name, value in values.items():
+                if name == "step":
+                    check_number(name, value, 0)
+                else:
+                    check_shape(name, value, parameter.shape)
+        self.opacities = deque(map(float, state["opacities"]), maxlen=RECENT)
+        targets = [Target.of(target, self.settings, self.guidance.device) for target in state["targets"]]
+        self.targets = deque(targets, maxlen=self.settings.keep)
 
     def preview(self) -> Path:
         """A sheet of the averaged field from four sides, and of what the guidance saw and wants in the last step."""
@@ -480,7 +589,8 @@ class Trainer:
         titles = ["front", "right", "back", "left", "picture", "x_t", "x_0 in one step", "x_0 in ten"]
         path = self.workspace / "previews" / f"{self.step:06d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        grid(rows, columns=4, titles=titles, side=128).save(path)
+        with files.replacing(path) as new:
+            grid(rows, columns=4, titles=titles, side=128).save(new)
         return path
 
     # --- The whole run
@@ -491,8 +601,9 @@ class Trainer:
         preview_every: int = 200,
         after_step: Callable[[dict[str, float]], None] | None = None,
     ) -> bool:
-        """Steps until `iters`; returns False if Ctrl-C, or whoever sets `interrupt.asked`, ended it before. Saves at
-        the end in either case. after_step: called with what train_step returned; an error in it ends the run at once.
+        """Steps until `iters`; returns False if Ctrl-C, SIGTERM, SIGHUP, or whoever sets `interrupt.asked`, ended it
+        before. Saves at the end in either case. after_step: called with what train_step returned; an error in it ends
+        the run at once. Raises OutOfMemory.
         """
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
@@ -500,23 +611,27 @@ class Trainer:
         self.workspace.mkdir(parents=True, exist_ok=True)
         described = self.described()
         described |= described.pop("settings")
-        checkpoint.write_text(self.workspace / SETTINGS, json.dumps(described, indent=1) + "\n")
+        files.write_text(self.workspace / SETTINGS, json.dumps(described, indent=1) + "\n")
+        saved: Path | None = None
         bar = tqdm(total=s.iters, initial=self.step, desc=s.text[:40], unit="step", smoothing=0.05)
         with SummaryWriter(self.workspace / "logs", purge_step=self.step) as writer, self.interrupt, bar:
             while self.step < s.iters and not self.interrupt.asked:
-                terms = self.train_step()
+                with memory.reported("training", RENDER_REMEDY):
+                    terms = self.train_step()
                 bar.update()
                 if self.step % 10 == 0:
                     bar.set_postfix({name: f"{value:.3g}" for name, value in terms.items()}, refresh=False)
                     for name, value in terms.items():
                         writer.add_scalar(name, value, self.step)
-                if self.step % save_every == 0 or self.step == s.iters:
-                    self.save()
+                # Before the checkpoint: a run that is killed in between goes on before this step, and makes it again.
                 if preview_every and self.step % preview_every == 0:
-                    self.preview()
+                    with memory.reported("making a preview", "take --preview_every 0"):
+                        self.preview()
+                if self.step % save_every == 0 or self.step == s.iters:
+                    saved = self.save()
                 if after_step:
                     after_step(terms)
-        if self.step < s.iters:
+        if self.step < s.iters and (saved is None or int(saved.name) != self.step):
             self.save()
         return self.step >= s.iters
 
@@ -538,19 +653,37 @@ class Averaged:
 
 
 class Interrupt:
-    """The first Ctrl-C sets `asked`, so that the step is finished and the run saved; a second one stops at once."""
+    """A first Ctrl-C, SIGTERM or SIGHUP sets `asked`, so that the step is finished and the run saved. A second Ctrl-C
+    or SIGTERM stops at once.
+
+    A signal that the process ignores stays ignored, as nohup asks for with SIGHUP.
+    """
 
     def __init__(self) -> None:
         self.asked = False
 
     def __enter__(self) -> "Interrupt":
-        self.before: Any = signal.signal(signal.SIGINT, self._handle)
+        self.terminals = [stream for stream in (1, 2) if os.isatty(stream)]
+        numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        handlers = {number: signal.getsignal(number) for number in numbers}
+        self.before = {n: handler for n, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
+        for number in self.before:
+            signal.signal(number, self._handle)
         return self
 
-    def _handle(self, *_: object) -> None:
+    def _handle(self, number: int, *_: object) -> None:
         self.asked = True
+        self._restore()
+        if number == getattr(signal, "SIGHUP", None):
+            signal.signal(number, signal.SIG_IGN)  # a shell that ends sends another one
+        for stream in self.terminals:
+            if not os.isatty(stream):  # the terminal has gone: a line written to it would be an error
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
         tqdm.write("stopping after this step ...")
-        signal.signal(signal.SIGINT, self.before)
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self.before)
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)

@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,6 @@ def page(mesh: Mesh, title: str, azimuth: float = 0.0, turning: bool = True) -> 
         "turning": json.dumps(bool(turning)),
         "data": json.dumps({name: base64.b64encode(data).decode("ascii") for name, data in parts.items()}),
     }
-    text = TEMPLATE.read_text(encoding="utf-8")
-    for name, value in filled.items():  # the data last: nothing in it is a place to fill
-        text = text.replace("{{" + name + "}}", value)
-    return text
+    template = TEMPLATE.read_text(encoding="utf-8")
+    # All at once: what is filled in is not searched, so a title may hold "{{data}}".
+    return re.sub(r"\{\{(\w+)\}\}", lambda place: filled[place[1]], template)

@@ -1,6 +1,9 @@
 """The figures of control, by cases that can be told by hand, and the whole benchmark on untrained networks."""
 
+import importlib
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,7 +82,7 @@ def test_mean_angle_in_degrees():
 
 def test_exact_conditions_are_a_perfect_answer(monkeypatch):
     """What `extract` would find in pictures that keep to the condition exactly, scored against the truth."""
-    b = control.Benchmark(weights=None, device=torch.device("cpu"), pictures=2)
+    b = control.Benchmark(weights=control.Path("pocket/weights"), device=torch.device("cpu"), pictures=2)
     for kind, best in {"canny": 1, "scribble": 1, "depth": 1, "normals": 0}.items():
         monkeypatch.setattr(b, "extract", lambda kind, images: b.truth(kind), raising=False)
         assert b.fit(kind, b.drawn.color) == pytest.approx(best, abs=0.05)
@@ -90,11 +93,38 @@ def test_exact_conditions_are_a_perfect_answer(monkeypatch):
     assert len(labels) == 2 and (labels["object"] >= 0).all() and labels["seed"].min() >= 2**40
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--pictures", "0"], "--pictures: must be a whole number from 2 to 1,000,000, got '0'"),
+        (["--pictures", "many"], "--pictures: must be"),
+        (["--guidance", "nan"], "--guidance: must be a number from 0 to 1,000, got 'nan'"),
+        (["--guidance", "-1"], "--guidance: must be"),
+        (["--weights", __file__], "--weights: must name a folder"),
+        (["--results", str(Path(__file__).parent)], "--results: must name a file of results"),
+        (["--results", __file__], "--results: must name a file of results"),
+        (["--work", ""], "--work: must name a folder"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options, said, monkeypatch, capsys):
+    monkeypatch.setattr(control, "Benchmark", lambda *_: pytest.fail("began"))
+    with pytest.raises(SystemExit, match="2"):
+        control.main(["canny", *options])
+    assert f"argument {said}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["task1", "task2", "task3", "fast", "kernels", "control", "training"])
+@pytest.mark.parametrize("group", ["", "nothing", "--pictures=x", "--device=tpu"])
+def test_groups_and_options_that_are_none_are_refused(module, group, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        importlib.import_module(f"benchmarks.{module}").main([group])
+    assert re.search("error: (no group|no variant|unrecognized arguments|argument )", capsys.readouterr().err)
+
+
 def test_missing_parts_are_named(tmp_path, capsys):
     for arguments, said in (
         (["canny", "depth"], "has no controlnet/canny, controlnet/depth, estimators/depth"),
         (["edges"], "no group edges"),
-        (["--pictures", "0"], "1 at least"),
     ):
         with pytest.raises(SystemExit):
             control.main([*arguments, "--weights", str(tmp_path)])
@@ -105,7 +135,7 @@ def test_missing_parts_are_named(tmp_path, capsys):
 def test_the_benchmark_runs_and_a_reduced_one_stores_only_what_does_not_count_pictures(tmp_path, monkeypatch):
     """On the embedded model with ControlNets and estimators that learnt nothing: control is as good as none."""
     shipped = control.Path("pocket/weights").resolve()
-    for part in ("stable-diffusion", "judge"):
+    for part in ("stable-diffusion", "judge", "vocabulary.json"):
         (tmp_path / part).symlink_to(shipped / part)
     unet = UNet2DConditionModel.from_pretrained(shipped / "stable-diffusion" / "unet")
     for kind in CONDITIONS:

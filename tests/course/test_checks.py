@@ -2,20 +2,23 @@
 
 import copy
 import inspect
-import itertools
+import math
+import re
 from inspect import isfunction
-from types import FunctionType, MethodType
+from types import FunctionType, MethodType, SimpleNamespace
 
+import nbformat
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, PNDMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, PNDMScheduler, StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from PIL import Image
 
 from course import checks, notebooks, video
-from course.checks import CheckFailed
+from course.checks import CheckFailed, common
+from course.checks.common import call
 from course.control import load_controlnet
-from course.models import Model, find_model, load_pipeline
+from course.models import Model, ModelError, find_model, load_pipeline
 from course.pictures import load_picture
 
 
@@ -52,6 +55,7 @@ def test_pipeline_mistakes(pipe, model):
     other = StableDiffusionPipeline.from_pretrained(model.folder)
     half = StableDiffusionPipeline.from_pretrained(model.folder, scheduler=own, dtype=torch.bfloat16)
     elsewhere = StableDiffusionPipeline.from_pretrained(model.folder, scheduler=own).to("meta")
+    other_kind = StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False)
     for p, s, advice in [
         (..., ..., "`scheduler` is still empty"),
         (pipe, DDIMScheduler, "class itself"),
@@ -59,6 +63,7 @@ def test_pipeline_mistakes(pipe, model):
         (pipe, DDIMScheduler(), "was trained with scaled_linear.*subfolder"),
         (..., own, "`pipe` is still empty"),
         (pipe.unet, own, "is a UNet2DConditionModel"),
+        (other_kind, own, "is a StableDiffusionImg2ImgPipeline, no StableDiffusionPipeline"),
         (other, own, "hand yours over with scheduler=scheduler"),
         (half, own, r"dtype=model\.dtype"),
         (elsewhere, own, r"is on meta.*\.to\(model\.device\)"),
@@ -83,7 +88,7 @@ def test_noise_and_its_mistakes(model):
         return wide.float().to(model.device)
 
     for wrong, advice in [
-        (lambda seed: None, "still empty"),
+        (lambda seed: None, "returns None: is a `return` missing"),
         (lambda seed: [0.0], "is a list"),
         (lambda seed: torch.randn(1, 3, 64, 64), r"shape \(1, 3, 64, 64\).*\(1, 4, 8, 8\)"),
         (lambda seed: torch.randn((1, 4, 8, 8), generator=shared), "same seed gave different noise"),
@@ -134,7 +139,7 @@ def test_generate_mistakes(pipe, model):
 
     for wrong, advice in [
         (lambda prompt, **_: None, "lost its argument"),
-        (lambda prompt, negative_prompt, seed, steps, guidance_scale: None, "still empty"),
+        (lambda prompt, negative_prompt, seed, steps, guidance_scale: None, "returns None: is a `return` missing"),
         (lambda prompt, negative_prompt, seed, steps, guidance_scale: [black], r"result\.images\[0\]"),
         (lambda prompt, negative_prompt, seed, steps, guidance_scale: black.resize((8, 8)), "draws"),
         (lambda prompt, negative_prompt, seed, steps, guidance_scale: black, "all black"),
@@ -234,7 +239,7 @@ def test_text_embeddings_and_their_mistakes(sd, model):
             return self.text_encoder(self.tokenizer(texts, **settings).input_ids.to(model.device))[entry]
 
     for wrong, advice in [
-        (lambda self, p, n: None, "still empty"),
+        (lambda self, p, n: None, "returns None: is a `return` missing"),
         (lambda self, p, n: self.text_encoder(torch.zeros(1, 77, dtype=torch.long)), r"first entry.*\[0\]"),
         (lambda self, p, n: encode(self, n + p, entry=1), "one vector a text"),
         (lambda self, p, n: encode(self, n + p, padding=True), 'padding="max_length"'),
@@ -249,7 +254,7 @@ def test_text_embeddings_and_their_mistakes(sd, model):
 def test_guidance_and_its_mistakes(lesson):
     checks.guidance(lesson.guide)
     for wrong, advice in [
-        (lambda u, c, w: None, "still empty"),
+        (lambda u, c, w: None, "returns None: is a `return` missing"),
         (lambda u, c, w: c + w * (c - u), "wrong term"),
         (lambda u, c, w: u + w * (u - c), "away from the prompt"),
         (lambda u, c, w: u + w * c, "Scale the difference"),
@@ -277,7 +282,7 @@ def test_prediction_and_its_mistakes(lesson):
         return predict
 
     for wrong, advice in [
-        (lambda x, o, a, kind: None, "still empty"),
+        (lambda x, o, a, kind: None, "returns None: is a `return` missing"),
         (lambda x, o, a, kind: right(x, o, a, kind)[0], "two tensors"),
         (lambda x, o, a, kind: right(x, o, a, kind)[::-1], "exchanged"),
         (of_epsilon(lambda x, o, a: (x - (1 - a) * o) / a), "square roots are missing"),
@@ -306,7 +311,7 @@ def test_ddim_step_and_its_mistakes(lesson):
 
     checks.ddim(step())
     for wrong, advice in [
-        (lambda x, n, a, b, e, f: None, "still empty"),
+        (lambda x, n, a, b, e, f: None, "returns None: is a `return` missing"),
         (lambda x, n, a, b, e, f: a.sqrt() * x + (1 - a).sqrt() * n, "back to x_t"),
         (lambda x, n, a, b, e, f: b.sqrt() * x + (1 - a).sqrt() * n, "share of noise is"),
         (lambda x, n, a, b, e, f: a.sqrt() * x + (1 - b).sqrt() * n, "share of x_0 is"),
@@ -365,7 +370,7 @@ def test_decoding_and_its_mistakes(lesson, sd, model):
     checks.decoding(sd, model)
     right, factor = lesson.decode_latents, sd.vae.config.scaling_factor
     for wrong, advice in [
-        (lambda self, z: None, "still empty"),
+        (lambda self, z: None, "returns None: is a `return` missing"),
         (lambda self, z: self.vae.decode(z), r"\.sample"),
         (lambda self, z: right(self, z)[..., :-1], "The shape is"),
         (lambda self, z: right(self, z * factor), "scaling factor was forgotten"),
@@ -408,7 +413,7 @@ def test_attention_and_its_mistakes(lesson):
 
     right = weighted(lambda s: (s / 4).softmax(-1))
     for wrong, advice in [
-        (lambda q, k, v: None, "still empty"),
+        (lambda q, k, v: None, "returns None: is a `return` missing"),
         (lambda q, k, v: right(q, k, v)[0], "returns two tensors"),
         (lambda q, k, v: (right(q, k, v)[0], right(q, k, v)[1].transpose(-1, -2)), "The weights have the shape"),
         (weighted(lambda s: s.softmax(-1)), "not scaled"),
@@ -465,14 +470,19 @@ def by_edges(control_lesson, photograph):
 
 def rewritten(lesson, name, *changes):
     """The lesson with pieces of the text of its function `name` exchanged: old, new, old, new, ..."""
-    notebook = notebooks.read(CONTROL_LESSON)
+    other = rewrite(CONTROL_LESSON, name, *changes)
+    other.model, other.pipe = lesson.model, lesson.pipe
+    return other
+
+
+def rewrite(path, name, *changes):
+    """Return what the lesson at `path` defines, with those changes in the text of its function `name`."""
+    notebook = notebooks.read(path)
     [cell] = [cell for cell in notebook.cells if cell.cell_type == "code" and f"def {name}(" in cell.source]
     for old, new in zip(changes[::2], changes[1::2], strict=True):
         assert old in cell.source
         cell.source = cell.source.replace(old, new)
-    other = notebooks.definitions(notebook, {"STEPS": 3, "SEED": 2})
-    other.model, other.pipe = lesson.model, lesson.pipe
-    return other
+    return notebooks.definitions(notebook, {"STEPS": 3, "SEED": 2})
 
 
 def mistaken(lesson, name, *changes):
@@ -484,7 +494,7 @@ def test_edges_and_their_mistakes(control_lesson, photograph, capsys):
     checks.edges(control_lesson.canny_edges, photograph)
     assert capsys.readouterr().out.startswith("✓")
     for changes, advice in [
-        (("return np.stack", "np.stack"), "still empty"),
+        (("return np.stack", "np.stack"), "returns None"),
         (("np.stack([edges] * 3, axis=2) / 255", "edges / 255"), "one channel"),
         (("axis=2", "axis=0"), "channels are the last axis"),
         ((" / 255", ""), "divide by 255"),
@@ -503,13 +513,14 @@ def test_condition_and_its_mistakes(control_lesson):
     model = control_lesson.model
     checks.condition(control_lesson.to_condition, model)
     for changes, advice in [
-        (("return ", ""), "still empty"),
+        (("return ", ""), "returns None"),
         (
             ("return torch.from_numpy(image).permute(2, 0, 1)[None].to(model.device, model.dtype)", "return image"),
             "ndarray",
         ),
         (("[None]", ""), "batch is missing"),
         ((".permute(2, 0, 1)", ""), "channels come last"),
+        ((".permute(2, 0, 1)[None]", ""), "channels come last"),
         (("(2, 0, 1)", "(2, 1, 0)"), "Height and width are exchanged"),
         ((".to(model.device, model.dtype)", ".to(model.device)"), r"float64, and the networks'"),
         (("from_numpy(image)", "from_numpy(image * 2 - 1)"), "from -1 to 1"),
@@ -529,7 +540,7 @@ def test_residuals_and_their_mistakes(control_lesson, by_edges):
     for changes, advice in [
         (("    *down, mid = (sum", "    down, mid = ..., ...\n    (sum"), "`down`.*still empty"),
         (("return down, mid", "return [*down, mid]"), "return down, mid"),
-        (("return down, mid", "return down, None"), "`mid`.*still empty"),
+        (("return down, mid", "return down, None"), "`mid`.*is None"),
         (("return down, mid", "return down[0], mid"), "`down` is a Tensor"),
         (("return down, mid", "return down[1:], mid"), "residuals for .* skips"),
         (("return down, mid", "return down[::-1], mid"), "not those that its network returns"),
@@ -571,12 +582,13 @@ def test_the_controlled_answer_and_its_mistakes(control_lesson, by_edges):
 def test_active_controls_and_their_mistakes(control_lesson, by_edges):
     checks.active(control_lesson.active_controls, by_edges)
     for changes, advice in [
-        (("return ", ""), "still empty"),
+        (("return ", ""), "returns None"),
         (
             ("return [each for each in controls", "return tuple(each for each in controls", "each.end]", "each.end)"),
             "a tuple",
         ),
-        (("(i + 1) / count", "i / count"), "In step 5 of 10.*0 to 1, 0 to 0.5 are active"),
+        (("(i + 1) / count", "i / count"), "In step 5 of 10.*0 to 1, 0 to 0.55 are active"),
+        (("(i + 1) / count <= each.end", "i / count < each.end"), "In step 5 of 10"),
         (("each.start <= i / count and ", ""), "In step 0 of 10"),
         ((" if each.start <= i / count and (i + 1) / count <= each.end", ""), "In step 0 of 10"),
         (("(i + 1) / count <=", "(i + 1) / count <"), "and not those from 0 to 1"),
@@ -600,7 +612,7 @@ def test_the_controlled_loop_and_what_breaks_it(control_lesson, by_edges, capsys
 def test_zero_convolution_and_its_mistakes(control_lesson):
     checks.zero_convolution(control_lesson.zero_convolution)
     for changes, advice in [
-        (("return layer", "layer"), "still empty"),
+        (("return layer", "layer"), "returns None"),
         (("return layer", "return layer.weight"), "That is a Parameter"),
         (("kernel_size=1", "kernel_size=3"), r"window is \(3, 3\)"),
         (("channels, channels, kernel", "channels, 1, kernel"), "makes 1 channels of 6"),
@@ -620,7 +632,7 @@ def test_the_loss_of_training_and_its_mistakes(control_lesson, by_edges, kind, m
     other = "noise" if kind == "v_prediction" else "v"
     mixed = "alpha_bar.sqrt() * latents + (1 - alpha_bar).sqrt() * noise"
     for changes, advice in [
-        (("return F.mse_loss", "F.mse_loss"), "still empty"),
+        (("return F.mse_loss", "F.mse_loss"), "returns None"),
         (("F.mse_loss(output.float(), target)", "(output.float() - target) ** 2"), "one number"),
         (
             ("return F.mse_loss(output.float(), target)", "return F.mse_loss(output.float(), target).detach()"),
@@ -637,8 +649,6 @@ def test_the_loss_of_training_and_its_mistakes(control_lesson, by_edges, kind, m
     ]:
         told(advice, checks.control_loss, mistaken(control_lesson, "control_loss", *changes), *given)
 
-
-# --- make_video
 
 # --- Task 2
 
@@ -657,7 +667,7 @@ def test_denoised_windows_and_their_mistakes(joint):
     checks.denoised_windows(joint.denoise_windows)
     right, x_0 = joint.denoise_windows, joint.foresee
     for wrong, advice in [
-        (lambda x, n, a, b: None, "still empty"),
+        (lambda x, n, a, b: None, "returns None: is a `return` missing"),
         (lambda x, n, a, b: (x, n), "a tuple"),
         (lambda x, n, a, b: right(x, n, a, b)[:1], "shape of the windows"),
         (lambda x, n, a, b: x, "as they were"),
@@ -687,7 +697,7 @@ def test_overlaps_and_their_mistakes(joint):
 
     checks.overlapping(overlaps(lambda old, new: old + new), joint.window_views)
     for wrong, advice in [
-        (lambda views, weights, h, w: None, "still empty"),
+        (lambda views, weights, h, w: None, "returns None: is a `return` missing"),
         (lambda views, weights, h, w: torch.zeros(1, 1, h, w), "still empty"),
         (lambda views, weights, h, w: torch.ones(h, w), "The shape is"),
         (overlaps(lambda old, new: new), "last one alone"),
@@ -711,7 +721,7 @@ def test_the_average_and_its_mistakes(joint):
 
     checks.fusion(fuse(), joint.window_views)
     for wrong, advice in [
-        (lambda windows, views, weights, total: None, "still empty"),
+        (lambda windows, views, weights, total: None, "returns None: is a `return` missing"),
         (lambda windows, views, weights, total: windows, "the panorama is a tensor"),
         (lambda windows, views, weights, total: fuse()(0 * windows, views, weights, total), "Nothing has been added"),
         (fuse(divide=lambda total, counts: 1), "not averaged"),
@@ -732,7 +742,7 @@ def test_the_anchor_and_its_mistakes(joint, joint_sd):
         return self.decode_small(joint.foresee(window, noise, alpha_bar), scale)
 
     for wrong, advice in [
-        (lambda self, x, n, a, scale: None, "still empty"),
+        (lambda self, x, n, a, scale: None, "returns None: is a `return` missing"),
         (lambda self, x, n, a, scale: [right(self, x, n, a, scale)], "a list"),
         (lambda self, x, n, a, scale: joint.foresee(x, n, a), "those are latents"),
         (lambda self, x, n, a, scale: right(self, x, n, a, 1), "`scale` makes no difference"),
@@ -752,7 +762,7 @@ def test_the_descent_and_its_mistakes(joint, joint_sd):
         return (windows - right(self, windows, look, anchor, 1.0)) * factor
 
     for wrong, advice in [
-        (lambda self, x, look, anchor, w: None, "still empty"),
+        (lambda self, x, look, anchor, w: None, "returns None: is a `return` missing"),
         (lambda self, x, look, anchor, w: [x], "a list"),
         (lambda self, x, look, anchor, w: x[:1], "The shape is"),
         (lambda self, x, look, anchor, w: x, "as they were"),
@@ -783,7 +793,7 @@ def test_the_text_embedding_of_task_3_and_its_mistakes(model, pipe, capsys):
     check(embed())
     assert "✓" in capsys.readouterr().out
     for wrong, advice in [
-        (lambda text: ..., "`embed_text` returns is still empty"),
+        (lambda text: ..., "returns is still empty"),
         (lambda text: [1.0], "is a list"),
         (embed(encode=False), "Those are the tokens"),
         (embed(batch=slice(None)), "batch of one"),
@@ -800,7 +810,7 @@ def test_the_sds_gradient_and_its_mistakes(capsys):
     checks.sds_gradient(lambda noise_pred, noise, w: w * (noise_pred - noise))
     assert "✓" in capsys.readouterr().out
     for wrong, advice in [
-        (lambda e, n, w: ..., "`sds_gradient` returns is still empty"),
+        (lambda e, n, w: ..., "returns is still empty"),
         (lambda e, n, w: 0.5, "is a float"),
         (lambda e, n, w: (w * (e - n)).mean(), "nothing is summed up"),
         (lambda e, n, w: w * (n - e), "sign turned round"),
@@ -821,7 +831,7 @@ def test_the_sds_loss_and_its_mistakes(capsys):
     checks.sds_loss(lambda x, g: 0.5 * (x - (x - g).detach()).square().sum() / len(x))
     assert capsys.readouterr().out.count("✓") == 2
     for wrong, advice in [
-        (lambda x, g: ..., "`loss_of` returns is still empty"),
+        (lambda x, g: ..., "returns is still empty"),
         (lambda x, g: 1.0, "is a float"),
         (lambda x, g: x * g.detach(), "add them up"),
         (lambda x, g: (x.detach() * g.detach()).sum(), "No gradient would reach"),
@@ -834,30 +844,27 @@ def test_the_sds_loss_and_its_mistakes(capsys):
         told(advice, checks.sds_loss, wrong)
 
 
-def number(name: str) -> int:
-    return int("".join(itertools.takewhile(str.isdigit, name.removeprefix("frame_"))))
+FILM = notebooks.definitions(notebooks.read(notebooks.ROOT / "make_video.ipynb"))
+in_order, paired, held = FILM.in_order, FILM.pairs, FILM.held
 
 
-def in_order(names):
-    return sorted(names, key=number)
-
-
-def paired(left, right):
-    if sorted(map(number, left)) != sorted(map(number, right)):
-        raise ValueError("without a partner")
-    return list(zip(in_order(left), in_order(right), strict=True))
+def digits(place: int):
+    """A wrong key: the first (0) or the last (-1) number of a name, whichever counts."""
+    return lambda name: int(re.findall("[0-9]+", name)[place])
 
 
 def test_frame_order(capsys):
     checks.frame_order(in_order)
     assert "✓" in capsys.readouterr().out
     for wrong, advice in [
-        (lambda names: None, "`in_order` is still empty"),
-        (sorted, "A number is more than its text"),
-        (lambda names: sorted(names, key=lambda name: (len(name), name)), "A number is more than its text"),
+        (lambda names: None, "returns None: is a `return` missing"),
+        (sorted, "Compare numbers, not text"),
+        (lambda names: sorted(names, key=lambda name: (len(name), name)), "Compare numbers, not text"),
         (lambda names: in_order(names)[::-1], "by their numbers they are"),
-        (lambda names: sorted(map(number, names)), "return the same names"),
+        (lambda names: sorted(video.frame_numbers(names).values()), "return the same names"),
         (lambda names: in_order(names)[1:], "return the same names"),
+        (lambda names: sorted(names, key=digits(0)), "x_0_.*those that video.frame_numbers"),
+        (lambda names: sorted(names, key=digits(-1)), "009_t0641.*those that video.frame_numbers"),
     ]:
         with pytest.raises(CheckFailed, match=advice):
             checks.frame_order(wrong)
@@ -867,7 +874,7 @@ def test_frame_pairs(capsys):
     checks.frame_pairs(paired)
     assert "✓" in capsys.readouterr().out
     for wrong, advice in [
-        (lambda left, right: None, "`pairs` is still empty"),
+        (lambda left, right: None, "returns None: is a `return` missing"),
         (lambda left, right: list(zip(left, right, strict=True)), "Put both sides in order first"),
         (lambda left, right: list(zip(in_order(left), in_order(right), strict=False)), "have no partner"),
         (lambda left, right: list(zip(in_order(left), in_order(right), strict=True)), "compare the steps"),
@@ -877,15 +884,378 @@ def test_frame_pairs(capsys):
 
 
 def test_hold(capsys):
-    checks.hold(lambda frames, fps, hold: frames + [frames[-1]] * round(hold * fps))
+    checks.hold(held)
     assert "✓" in capsys.readouterr().out
     for wrong, advice in [
-        (lambda frames, fps, hold: None, "`held` is still empty"),
+        (lambda frames, fps, hold: None, "returns None: is a `return` missing"),
         (lambda frames, fps, hold: (*frames,), "return a list"),
         (lambda frames, fps, hold: frames * 3, "only the last frame"),
         (lambda frames, fps, hold: [frames[-1]] * round(hold * fps), "all frames come first"),
         (lambda frames, fps, hold: frames + [frames[-1]] * round(hold), "that takes 16"),
         (lambda frames, fps, hold: frames + [frames[-1]] * (round(hold * fps) - 1), "that takes 16"),
+        (lambda frames, fps, hold: frames + [frames[-1]] * int(hold * fps), "0.9 seconds.* takes 3.*nearest whole"),
+        (lambda frames, fps, hold: frames + [frames[-1]] * math.ceil(hold * fps), "0.3 seconds.* takes 2"),
     ]:
         with pytest.raises(CheckFailed, match=advice):
             checks.hold(wrong)
+
+
+# --- Errors and odd results of a student's function
+
+
+def raises(error):
+    """Return a function of any arguments that raises `error`."""
+
+    def function(*_, **__):
+        raise error
+
+    return function
+
+
+def mixed_shapes(x):
+    return x + torch.ones(2)
+
+
+def mixed_types(x):
+    return x.double() @ x
+
+
+def mixed_index_types(x):
+    x.clone()[:] = x.double()
+    y = x.clone()
+    y[[0, 1]] = x.double()[[0, 1]]
+    return y
+
+
+def without_gradient(x):
+    return torch.autograd.grad(x.sum(), x)
+
+
+def of_nothing(x):
+    return x.sort(inplace=None).values if x is None else {}.get("x").shape
+
+
+def unfinished(x):
+    return x + ...
+
+
+def misspelled(x):
+    return x + noize  # noqa: F821
+
+
+def wrong_call(x):
+    return mixed_shapes(x, 5.0)
+
+
+def on_arrays(x):
+    return np.ones(3) + np.ones(2)
+
+
+@torch.no_grad()
+def decorated(x):
+    return x.view(7)
+
+
+def steps_that_fail(x):
+    yield x
+    yield x + torch.ones(2)
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (mixed_shapes, r"RuntimeError: The size of tensor a \(3\).*x \+ torch\.ones\(2\)\nTwo shapes do not fit"),
+        (mixed_types, r"RuntimeError: .*same dtype.*x\.double\(\) @ x\nTwo number types.*\.to\(other\.dtype\)"),
+        (mixed_index_types, r"dtypes match.*y\[\[0, 1\]\] = x.double.*Two number types do not fit"),
+        (without_gradient, r"RuntimeError: .*does not require grad.*autograd.*torch\.enable_grad\(\)"),
+        (of_nothing, r"AttributeError: 'NoneType' object.*get.*is None: .*`return`"),
+        (unfinished, r"TypeError: unsupported operand.*x \+ \.\.\.\n`\.\.\.` is still in the place of a value"),
+        (misspelled, r"NameError: name 'noize'.*x \+ noize.*spelled"),
+        (wrong_call, r"TypeError: mixed_shapes\(\) takes 1.*mixed_shapes\(x, 5\.0\)\nA call does not fit"),
+        (on_arrays, r"ValueError: operands could not be broadcast.*np\.ones\(3\).*Two shapes do not fit"),
+        (decorated, r"of `decorated`: return x\.view\(7\)\nTwo shapes"),
+        (steps_that_fail, r"of `steps_that_fail`: yield x \+ torch\.ones\(2\)\nTwo shapes"),
+        (lambda: 1, r"raised TypeError: .*takes 0 positional arguments.*\nA call does not fit"),
+        (raises(ValueError("no partner\nfor 3.png")), r"raised ValueError: no partner\nin line \d+ of `function`"),
+        (raises(KeyError()), r"raised KeyError\nin line"),
+        (raises(RecursionError("too deep")), "raised RecursionError: too deep"),
+    ],
+)  # fmt: skip
+def test_an_error_in_a_students_function_becomes_advice(function, said):
+    """The type, the message, the student's own line, and a hint."""
+    with pytest.raises(CheckFailed, match=f"(?s)^Your code raised {said}|{said}") as caught:
+        call(function, torch.ones(3, 3) if function is mixed_types else torch.ones(3))
+    assert "course" not in str(caught.value) and "torch/" not in str(caught.value)
+    assert len(str(caught.value).splitlines()) <= 3
+    assert str(caught.value).startswith("Your code raised ")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (None, "^Your function returns None: is a `return` missing"),
+        (..., "^What your function returns is still empty"),
+        (torch.tensor([1.0, float("nan")]), "is not finite: .*square root of a negative"),
+        ((torch.zeros(2), torch.tensor(float("inf"))), "is not finite"),
+        ([{}, np.array([1.0, -np.inf])], "is not finite"),
+        (float("nan"), "is not finite"),
+        (np.float32("inf"), "is not finite"),
+    ],
+)
+def test_a_result_that_cannot_be_right_is_named_first(value, said):
+    with pytest.raises(CheckFailed, match=said):
+        call(lambda: value)
+
+
+@pytest.mark.parametrize("value", [0, "", [], torch.zeros(2).bool(), np.zeros(2, int), torch.zeros(2, device="meta")])
+def test_other_results_are_handed_on(value):
+    assert call(lambda *a, **o: value, 1, option=2) is value
+
+
+def test_names_of_functions_that_return_nothing():
+    def guide(*_):
+        pass
+
+    with pytest.raises(CheckFailed, match="^`guide` returns None"):
+        call(guide)
+    with pytest.raises(CheckFailed, match="not a value of type ellipsis: run the cell"):
+        call(...)
+    with pytest.raises(CheckFailed, match="not a value of type type"):
+        call(int)
+
+
+def test_errors_that_a_check_expects_and_advice_that_is_advice_already():
+    assert str(call(raises(ValueError("x")), allow=ValueError)) == "x"
+    with pytest.raises(ModelError, match="^no such model$"):
+        call(raises(ModelError("no such model")))
+    with pytest.raises(KeyboardInterrupt):
+        call(raises(KeyboardInterrupt()))
+    with pytest.raises(CheckFailed, match="raised KeyError") as caught:
+        call(raises(KeyError("y")), allow=ValueError)
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_a_cell_shows_advice_without_traceback():
+    """In a notebook the line is counted within the cell, and library frames do not appear."""
+    wrong = "import torch\n\n\ndef guide(uncond, cond, w):\n    return uncond + w * cond[0, :2]"
+    sources = ["from course import checks", wrong, "checks.guidance(guide)"]
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    with pytest.raises(notebooks.LessonError) as caught:
+        notebooks.execute(nbformat.v4.new_notebook(cells=cells))
+    text = str(caught.value)
+    assert text.startswith("CheckFailed: Your code raised RuntimeError: The size of tensor")
+    assert "\nin line 5 of `guide`: return uncond + w * cond[0, :2]\nTwo shapes do not fit" in text
+    assert "Traceback" not in text and "site-packages" not in text
+
+
+# --- Attempts of a review that ended in a bare error of PyTorch or of the student's own
+
+DETAILED = notebooks.ROOT / "task_1_2_Stable_Diffusion_detailed.ipynb"
+JOINT = notebooks.ROOT / "task_2_Joint_Diffusion.ipynb"
+ATTEMPTS = {
+    "1.2 (i)": (DETAILED, "attention", ("key.transpose(-1, -2)", "key.T")),
+    "1.2 (i) no transpose": (DETAILED, "attention", ("key.transpose(-1, -2)", "key")),
+    "1.2 (c) numbers": (DETAILED, "guide", ("uncond + guidance", "uncond[None] + ... * guid")),
+    "1.2 (d) swapped": (DETAILED, "predict", ("alpha_bar.sqrt() * x_t", "alpha_bar.sqrt * x_t")),
+    "1.2 (e) ratio": (DETAILED, "ddim_step", ("eta * (", "eta * math.sqrt(")),
+    "2 (2) total": (JOINT, "overlaps", ("total[..., rows, columns] += weight", "total += weight")),
+    "2 (2) axes": (JOINT, "overlaps", ("[..., rows, columns]", "[..., columns]")),
+    "2 (2) order": (JOINT, "overlaps", ("[..., rows, columns]", "[..., columns, rows]")),
+    "2 (3) =": (JOINT, "fuse", ("+= weight.to(exact) * window", "= weight * window")),
+    "2 (3) no [...]": (JOINT, "fuse", ("value[..., rows, columns] +=", "value +=")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("attempt", ATTEMPTS)
+def test_attempts_that_ended_in_a_bare_error(attempt):
+    path, name, changes = ATTEMPTS[attempt]
+    lesson = rewrite(path, name, *changes)
+    check = {
+        "attention": checks.attention,
+        "guide": checks.guidance,
+        "predict": checks.prediction,
+        "ddim_step": checks.ddim,
+        "overlaps": lambda function: checks.overlapping(function, lesson.window_views),
+        "fuse": lambda function: checks.fusion(function, lesson.window_views),
+    }[name]
+    told(rf"^Your code raised \w+Error: (.|\n)*in line \d+ of `{name}`", check, getattr(lesson, name))
+
+
+def test_prediction_on_both_halves(lesson, sd, model):
+    """`predict` is given the output for both halves, and the latents of one."""
+    source = "guided = guide(uncond, cond, guidance_scale)"
+    other = rewrite(DETAILED, "denoise", source, "guided = output[:, :3]")
+    told("Your code raised RuntimeError: The size of tensor", checks.loop, changed(sd, denoise=other.denoise), model)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        (', "mid_block_additional_residual": mid', ""),
+        ("both, t, encoder", "latents, t, encoder"),
+        ("controls, both, t, embeddings", "controls, latents, t, embeddings[0]"),
+        ("output.chunk(2)", "output.chunk(1)"),
+        (".sample.float()", ""),
+    ],
+)
+def test_controlled_answers_that_ended_in_a_bare_error(control_lesson, by_edges, changes):
+    wrong = mistaken(control_lesson, "guided_output", *changes)
+    given = (by_edges, control_lesson.pipe, control_lesson.model)
+    told(r"^Your code raised \w+: (.|\n)*in line \d+ of `guided_output`", checks.controlled, wrong, *given)
+
+
+@pytest.mark.parametrize(
+    ("changes", "advice"),
+    [
+        (
+            ("anchor.expand_as(images)", "anchor"),
+            "raised ValueError: two batches .* of one shape, not .*in line 8 of `descend`",
+        ),
+        (("with torch.enable_grad():", "if True:"), r"does not require grad.*torch\.enable_grad\(\)"),
+        (("windows.detach().requires_grad_()", "windows.detach()"), r"does not require grad.*requires_grad_"),
+        (("look(own)", "look(windows)"), "does not require grad.*No gradient was recorded"),
+        (("look(own)", "look"), "raised .*in line"),
+    ],
+)
+def test_descents_that_ended_in_a_bare_error(joint_sd, changes, advice):
+    other = rewrite(JOINT, "descend", *changes)
+    told(f"(?s){advice}", checks.descent, changed(joint_sd, descend=other.descend))
+
+
+@pytest.mark.parametrize("error", [ValueError("no partner"), TypeError("not a list"), KeyError(3), StopIteration()])
+def test_pairs_whose_own_error_is_raised_for_names_that_fit(error):
+    told("Your code raised .*Error|Iteration", checks.frame_pairs, raises(error))
+
+
+# --- Comparisons
+
+
+@pytest.mark.parametrize("scale", [1e4, 1.0, 1e-3])
+def test_tensors_are_close_relative_to_their_size(scale):
+    right = scale * torch.ones(4)
+    assert common.close(right * (1 + 9e-5), right) and not common.close(right * (1 + 1.1e-4), right)
+    assert common.close(right * 1.009, right, 1e-2) and not common.close(right * 1.011, right, 1e-2)
+    assert not common.close(right[:3], right) and not common.close(right.tolist(), right)
+
+
+def test_tensors_beside_nothing():
+    assert common.close(torch.full((4,), 4e-11), torch.zeros(4))
+    assert not common.close(torch.full((4,), 1e-9), torch.zeros(4))
+    assert common.close(torch.ones(3).double(), torch.ones(3).half())
+
+
+def test_lists_of_tensors_are_close_if_each_is():
+    parts = [torch.ones(3), torch.zeros(2)]
+    assert common.all_close(parts, [torch.ones(3) * 1.009, torch.zeros(2)])
+    assert not common.all_close(parts, parts[:1]) and not common.all_close(parts, [parts[0], torch.ones(2)])
+
+
+def test_pictures_are_the_same_up_to_a_rounding_here_and_there():
+    picture = Image.new("RGB", (10, 10), (100, 100, 100))
+    almost = picture.copy()
+    for x in range(4):
+        almost.putpixel((x, 0), (101, 101, 101))
+    assert common.same(almost, picture)
+    almost.putpixel((4, 0), (101, 101, 101))
+    assert not common.same(almost, picture)  # 5 % of the pixels, by one: 0.05 on average
+    assert not common.same(picture, picture.resize((9, 10)))
+    assert not common.same(Image.new("L", (4, 4), 255), Image.new("L", (4, 4), 0))
+
+
+def test_half_precision_is_given_more_room():
+    assert [common.tolerance_of(SimpleNamespace(dtype=d)) for d in (torch.float32, torch.float16)] == [1e-3, 3e-2]
+
+
+# --- Odd results: no check ends in another error than advice
+
+ODD = {
+    "zero": lambda _: 0,
+    "text": lambda _: "text",
+    "empty text": lambda _: "",
+    "bytes": lambda _: b"\0",
+    "empty list": lambda _: [],
+    "empty tuple": lambda _: (),
+    "dictionary": lambda _: {"x": 1},
+    "set": lambda _: {1, 2},
+    "class": lambda _: torch.Tensor,
+    "function": lambda _: print,
+    "picture": lambda _: Image.new("L", (3, 2)),
+    "array": lambda _: np.zeros((2, 3, 4)),
+    "array of texts": lambda _: np.array(["a", "b"]),
+    "scalar": lambda _: torch.tensor(1.0),
+    "no rows": lambda _: torch.zeros(0, 4),
+    "complex": lambda _: torch.ones(2, 3, dtype=torch.complex64),
+    "pair": lambda value: (value, value),
+    "pair of numbers": lambda _: (1, 2),
+    "pair of nothing": lambda _: (None, None),
+    "list": lambda value: [value],
+    "nested": lambda value: [[value]],
+    "as list": lambda value: each_tensor(value, torch.Tensor.tolist),
+    "as array": lambda value: each_tensor(value, lambda x: x.detach().cpu().numpy()),
+    "as integers": lambda value: each_tensor(value, torch.Tensor.int),
+    "as booleans": lambda value: each_tensor(value, torch.Tensor.bool),
+    "doubled": lambda value: each_tensor(value, lambda x: x.double() * 2),
+    "flat": lambda value: each_tensor(value, torch.Tensor.flatten),
+    "one more": lambda value: each_tensor(value, lambda x: x[None]),
+    "no axis": lambda value: each_tensor(value, torch.Tensor.sum),
+    "not finite": lambda value: each_tensor(value, lambda x: x * float("nan")),
+}
+
+
+def each_tensor(value, change):
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    return type(value)(each_tensor(v, change) for v in value) if type(value) in (list, tuple) else value
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_results_end_in_advice(odd, lesson, sd, pipe, model, control_lesson, by_edges, photograph, joint, joint_sd):
+    def strange(function):
+        return lambda *arguments, **options: ODD[odd](function(*arguments, **options))
+
+    of_model = (by_edges, control_lesson.pipe, control_lesson.model)
+    sources = {
+        "noise": lambda: checks.noise(strange(right_noise(model)), model),
+        "prediction": lambda: checks.prediction(strange(lesson.predict)),
+        "guidance": lambda: checks.guidance(strange(lesson.guide)),
+        "ddim": lambda: checks.ddim(strange(lesson.ddim_step)),
+        "attention": lambda: checks.attention(strange(lesson.attention)),
+        "text_embeddings": lambda: checks.text_embeddings(odd_part("get_text_embeddings", sd, strange), model),
+        "decoding": lambda: checks.decoding(odd_part("decode_latents", sd, strange), model),
+        "strengths": lambda: checks.strengths(ODD[odd]([1.0]), [lesson.Step(0, *torch.ones(5, 1))]),
+        "series": lambda: checks.series(colored, ODD[odd]([colored("a")]), prompt="a", steps=[1]),
+        "token": lambda: checks.token(ODD[odd]("hf_x"), model),
+        "edges": lambda: checks.edges(strange(control_lesson.canny_edges), photograph),
+        "condition": lambda: checks.condition(strange(control_lesson.to_condition), model),
+        "residuals": lambda: checks.residuals(strange(control_lesson.control_residuals), *of_model),
+        "controlled": lambda: checks.controlled(strange(control_lesson.guided_output), *of_model),
+        "active": lambda: checks.active(strange(control_lesson.active_controls), by_edges),
+        "zero_convolution": lambda: checks.zero_convolution(strange(control_lesson.zero_convolution)),
+        "control_loss": lambda: checks.control_loss(strange(control_lesson.control_loss), *of_model),
+        "denoised_windows": lambda: checks.denoised_windows(strange(joint.denoise_windows)),
+        "overlapping": lambda: checks.overlapping(strange(joint.overlaps), joint.window_views),
+        "fusion": lambda: checks.fusion(strange(joint.fuse), joint.window_views),
+        "anchor_picture": lambda: checks.anchor_picture(odd_part("foresee_anchor", joint_sd, strange)),
+        "descent": lambda: checks.descent(odd_part("descend", joint_sd, strange)),
+        "sds_gradient": lambda: checks.sds_gradient(strange(lambda e, n, w: w * (e - n))),
+        "sds_loss": lambda: checks.sds_loss(strange(lambda x, g: (x * g.detach()).sum() / len(x))),
+        "prompt_embedding": lambda: checks.prompt_embedding(
+            strange(lambda text: torch.zeros(model.text_length, 16)), model, pipe.text_encoder
+        ),
+        "frame_order": lambda: checks.frame_order(strange(in_order)),
+        "frame_pairs": lambda: checks.frame_pairs(strange(paired)),
+        "hold": lambda: checks.hold(strange(lambda frames, fps, hold: frames + [frames[-1]] * round(hold * fps))),
+    }  # fmt: skip
+    failures = {}
+    for name, attempt in sources.items():
+        try:
+            attempt()
+        except CheckFailed:
+            continue
+        except Exception as error:
+            failures[name] = f"{type(error).__name__}: {error}"[:150]
+    assert failures == {}
+
+
+def odd_part(name, sd, strange):
+    return changed(sd, **{name: lambda self, *arguments: strange(getattr(sd, name))(*arguments)})

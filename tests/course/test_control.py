@@ -1,7 +1,7 @@
 """Choosing a ControlNet and an estimator: every kind leads to one network or to one clear error."""
 
+import json
 import shutil
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,8 +11,9 @@ import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from huggingface_hub import constants
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
-from course import control, estimators, models
+from course import control, estimators, hub, models
 from course.conditions import canny, to_control
 from course.control import control_size, find_controlnet, find_strip, kinds, load_control_pipeline, load_controlnet
 from course.models import Model, ModelError, RequestError, find_model
@@ -94,8 +95,75 @@ def test_one_that_does_not_fit_is_refused(weights, tmp_path):
     with pytest.raises(ModelError, match=r"not made for pocket: its block_out_channels is .*8, 16"):
         load_controlnet(tmp_path / "other", find_model())
     (tmp_path / "other" / "diffusion_pytorch_model.safetensors").write_bytes(b"nothing")
-    with pytest.raises(ModelError, match="cannot be loaded"):
+    with pytest.raises(ModelError, match=r"diffusion_pytorch_model\.safetensors of .* is damaged or cut short"):
         load_controlnet(tmp_path / "other", find_model())
+
+
+def change(file: Path, **entries: object) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | entries))
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "tokenizer", "scheduler", "."])
+def test_a_folder_of_another_part_is_no_controlnet(steered_folder, part, tmp_path):
+    folder, model = steered_folder / part, find_model(steered_folder)
+    other = {
+        "unet": "unet holds a UNet2DConditionModel; a ControlNetModel is needed here",
+        "vae": "vae holds a AutoencoderKL; a ControlNetModel is needed here",
+        "text_encoder": "config.json of ControlNet .* is incomplete: it has no in_channels",
+    }
+    with pytest.raises(
+        ModelError, match=other.get(part, r"no ControlNet in diffusers' layout: config\.json is missing")
+    ):
+        load_controlnet(folder, model)
+    if part == "unet":  # told apart by its weights alone
+        shutil.copytree(folder, tmp_path / "copy")
+        change(tmp_path / "copy" / "config.json", _class_name="ControlNetModel")
+        with pytest.raises(
+            ModelError, match=r"The weights in copy .* do not fit config\.json: .*controlnet.* is missing"
+        ):
+            load_controlnet(tmp_path / "copy", model)
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"block_out_channels": [10**9, 32]}, "block_out_channels must be a whole number from 1 to 16,384, got"),
+        ({"block_out_channels": [16, 64]}, "do not fit config.json"),
+        ({"layers_per_block": 10**9}, "layers_per_block must be a whole number from 1 to 8"),
+        ({"conditioning_embedding_out_channels": ["x"]}, "conditioning_embedding_out_channels must be a whole number"),
+        ({"down_block_types": None}, "cannot be loaded"),
+        ({"_class_name": "FluxControlNetModel"}, "holds a FluxControlNetModel; a ControlNetModel is needed"),
+        ({"in_channels": None}, "in_channels must be a whole number"),
+    ],
+    ids=str,
+)
+def test_an_odd_configuration_is_refused(steered_folder, entries, message, tmp_path):
+    folder = shutil.copytree(steered_folder.parent / "controlnet" / "canny", tmp_path / "own")
+    change(folder / "config.json", **entries)
+    with pytest.raises(ModelError, match=message):
+        load_controlnet(folder, find_model(steered_folder))
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "{", "[" * 100_000, ""])
+def test_a_configuration_that_is_none(steered_folder, content, tmp_path):
+    folder = shutil.copytree(steered_folder.parent / "controlnet" / "canny", tmp_path / "own")
+    (folder / "config.json").write_text(content)
+    with pytest.raises(ModelError, match=r"own/config\.json of ControlNet .* is damaged: "):
+        load_controlnet(folder, find_model(steered_folder))
+
+
+def test_a_pickle_is_not_loaded(steered_folder, tmp_path):
+    folder = shutil.copytree(steered_folder.parent / "controlnet" / "canny", tmp_path / "own")
+    (folder / "diffusion_pytorch_model.safetensors").rename(folder / "diffusion_pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"has no diffusion_pytorch_model\.safetensors, only .*\.bin\."):
+        load_controlnet(folder, find_model(steered_folder))
+
+
+@pytest.mark.parametrize("kind", ["~nobody_at_all/canny", "a\0b", "x" * 5000, "\ud800", "canny2"])
+def test_names_that_are_no_folder(steered_folder, kind):
+    with pytest.raises(ModelError, match="There is no kind of control") as caught:
+        load_controlnet(kind, find_model(steered_folder))
+    assert len(str(caught.value)) < 400
 
 
 def test_a_model_in_a_folder_brings_its_own(steered_folder, weights):
@@ -171,7 +239,7 @@ def test_public_controlnets_are_fetched_by_their_id(kind, weights, tiny_folder, 
         asked.append((repo, patterns["allow_patterns"]))
         return str(weights / "controlnet" / "canny")
 
-    monkeypatch.setattr(models, "snapshot_download", download)
+    monkeypatch.setattr(hub, "snapshot_download", download)
     assert find_controlnet(kind, real("sd-1.5", tiny_folder)) == weights / "controlnet" / "canny"
     assert asked == [(models.CONTROLNETS["sd-1.5"][kind], ["config.json", "diffusion_pytorch_model.safetensors"])]
 
@@ -185,7 +253,7 @@ def test_a_kind_that_a_model_lacks_and_a_model_without_any(tiny_folder):
 
 def test_a_repository_without_safe_weights_is_refused(tiny_folder, tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text("{}")
-    monkeypatch.setattr(models, "snapshot_download", lambda *_, **__: str(tmp_path))
+    monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(tmp_path))
     with pytest.raises(ModelError, match=r"control_v11p_sd15_canny has no diffusion_pytorch_model\.safetensors"):
         find_controlnet("canny", real("sd-1.5", tiny_folder))
 
@@ -193,18 +261,56 @@ def test_a_repository_without_safe_weights_is_refused(tiny_folder, tmp_path, mon
 def test_unreachable_hub_for_real(tiny_folder, tmp_path, monkeypatch):
     """No stand-in: the Hub's own client, with its network switched off and an empty cache."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(models, "snapshot_download", partial(models.snapshot_download, cache_dir=tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     model, picture = real("sd-1.5", tiny_folder), np.zeros((64, 64, 3))
     for ask, repo in (
         (lambda: load_controlnet("canny", model), models.CONTROLNETS["sd-1.5"]["canny"]),
         (lambda: estimators.estimate_depth(picture, model), models.ESTIMATORS["depth"]),
         (lambda: estimators.estimate_normals(picture, model), models.ESTIMATORS["normals"]),
     ):
-        with pytest.raises(ModelError, match=f'cannot be reached, and "{repo}"'):
+        with pytest.raises(ModelError, match=f'"{repo}" could not be downloaded: it is not on this disk yet'):
             ask()
 
 
 # --- estimators
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("model.safetensors", b"nothing"),
+        ("model.safetensors", None),
+        ("config.json", b"[]"),
+        ("config.json", b'{"model_type": "nothing"}'),
+        ("preprocessor_config.json", b"null"),
+        ("preprocessor_config.json", b"{}"),
+        ("preprocessor_config.json", b'{"size": {"height": "64"}}'),
+        ("preprocessor_config.json", b'{"size": {"height": 1000000000}}'),
+        ("preprocessor_config.json", b'{"size": {"height": 64}, "image_mean": "x", "image_std": [1]}'),
+    ],
+)
+@pytest.mark.parametrize("kind", ["depth", "normals"])
+def test_a_damaged_estimator_in_a_folder_is_one_error(steered_folder, tmp_path, kind, file, content):
+    shutil.copytree(steered_folder.parent, tmp_path / "weights")
+    path = tmp_path / "weights" / "estimators" / kind / file
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    model = find_model(tmp_path / "weights" / "stable-diffusion")
+    estimate = {"depth": estimators.estimate_depth, "normals": estimators.estimate_normals}[kind]
+    with pytest.raises(ModelError, match="estimator"):
+        estimate(np.zeros((64, 64, 3)), model)
+
+
+def test_an_estimator_without_some_weights_is_refused(steered_folder, tmp_path):
+    """Transformers would fill the gap with random numbers and one line in a log."""
+    folder = shutil.copytree(steered_folder.parent / "estimators" / "depth", tmp_path / "depth")
+    tensors = load_file(folder / "model.safetensors")
+    missing = sorted(tensors)[0]
+    del tensors[missing]
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=rf"estimator of depth is incomplete: {missing} is missing"):
+        estimators.Estimator("depth", folder)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (100, 150), (17, 300)], ids=str)

@@ -1,5 +1,6 @@
 """The demo leaves a page whose every picture is there, and tells of a lesson or object that failed."""
 
+import io
 import re
 import shutil
 import sys
@@ -50,6 +51,9 @@ def test_demo_end_to_end(tiny_pocket, tmp_path, monkeypatch, capsys):
     assert "9.9 A lesson &lt;b&gt;" in text and "A &amp; B" in text and "<pre>ZeroDivisionError" in text
     assert text.count("<span>It is red at w=1, all of it.</span>") == 2
     assert not re.search(r"https?://", text)  # made and read without a network
+    sheet, smallest = Image.open(outputs / "prompts.png"), io.BytesIO()
+    sheet.save(smallest, "PNG", optimize=True)
+    assert sheet.width > 6 * 160 and smallest.getvalue() == (outputs / "prompts.png").read_bytes()
     assert (outputs / "lessons" / "a.ipynb").exists()
 
 
@@ -59,7 +63,8 @@ def test_demo_passes_when_every_lesson_does(tiny_pocket, tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "PROMPTS", ("a duck",))
     monkeypatch.setattr(demo, "STEPS", 1)
     monkeypatch.setenv("COURSE_MODEL", "sd-2.1")  # the demo shows the embedded model whatever is chosen
-    assert demo.main(["--outputs", str(tmp_path / "outputs"), "--no-objects"]) == 0
+    for _ in range(2):  # again, over what is there
+        assert demo.main(["--outputs", str(tmp_path / "outputs"), "--no-objects"]) == 0
     assert not (tmp_path / "outputs" / demo.OBJECTS).exists()
     done = notebooks.read(tmp_path / "outputs" / "lessons" / "a.ipynb")
     assert done.cells[2].outputs[0].data["text/plain"] == "'pocket'"
@@ -69,6 +74,48 @@ def test_missing_weights_end_the_demo_with_one_line(tmp_path, monkeypatch, capsy
     monkeypatch.setattr(models, "WEIGHTS", tmp_path)
     assert demo.main(["--outputs", str(tmp_path / "outputs")]) == 1
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("obstacle", ["file", "below a file", "no name", "blanks", "link loop", "dangling link"])
+def test_outputs_that_are_no_folder_end_the_demo_with_one_line(obstacle, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "draw_prompts", lambda *_: pytest.fail("began"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "link").symlink_to("nowhere")
+    outputs = {
+        "file": "file", "below a file": "file/x", "no name": "", "blanks": "  ", "link loop": "loop",
+        "dangling link": "link",
+    }[obstacle]  # fmt: skip
+    try:
+        status = demo.main(["--outputs", outputs])
+    except SystemExit as error:
+        status = error.code
+    said = capsys.readouterr().err
+    assert status and re.search(r"must name a folder, got|file/x cannot be used: Not a directory\.", said)
+    assert "Traceback" not in said and not (tmp_path / "index.html").exists()
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device", "a.png"), "a.png cannot be used: No space left on device."),
+        (PermissionError(13, "Permission denied", "outputs"), "outputs cannot be used: Permission denied."),
+        (OSError(30, "Read-only file system"), "Read-only file system."),
+        (OSError("cannot write\nmode F"), "cannot write."),
+        (models.ModelError("no such model"), "no such model"),
+    ],
+)
+def test_a_demo_that_cannot_go_on_says_why(error, said, tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(demo, "draw_prompts", fail)
+    assert demo.main(["--outputs", str(tmp_path)]) == 1
+    first, *others = capsys.readouterr().err.splitlines()
+    assert first == f"demo: {said}"
+    assert ["--outputs names another folder" in line for line in others] == [True] * isinstance(error, OSError)
 
 
 def test_the_prompts_that_people_try_first():
@@ -122,7 +169,7 @@ def test_an_object_turns_on_the_page(tmp_path, capfd, monkeypatch):
 
 def test_an_object_that_failed_is_told_on_the_page(tmp_path, monkeypatch, capsys):
     section = demo.make_object(tmp_path, "a duck", ["--iters", "0"])
-    assert section.error == "error: --iters is at least 1, not 0" and not section.shown
+    assert section.error == "error: --iters must be from 1 to 10,000,000, got 0." and not section.shown
     monkeypatch.setattr(notebooks, "lessons", lambda: [])
     monkeypatch.setattr(demo, "draw_prompts", lambda *_: demo.Section("First"))
     monkeypatch.setattr(demo, "make_object", lambda *_: section)
@@ -136,6 +183,29 @@ def test_what_a_program_says_is_shown_at_once_and_kept(capsys):
     program = r"import sys; sys.stderr.buffer.write('\rone é\rtwo █\n'.encode()); sys.exit(3)"
     assert demo.run_aloud([sys.executable, "-c", program]) == (3, "\rone é\rtwo █\n")
     assert capsys.readouterr().err == "\rone é\rtwo █\n"
+
+
+def test_what_is_at_work_is_said_before_it_begins(tiny_pocket, tmp_path, monkeypatch):
+    """Also where the output goes through a pipe."""
+    shown, said, load = io.BytesIO(), [], demo.load_pipeline
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(shown), encoding="utf-8"))
+    monkeypatch.setattr(demo, "load_pipeline", lambda model: said.append(shown.getvalue()) or load(model))
+    monkeypatch.setattr(notebooks, "lessons", lambda: [Path("a.ipynb")])
+    monkeypatch.setattr(demo, "run_lesson", lambda *_: shown.getvalue().decode())
+    monkeypatch.setattr(demo, "make_object", lambda *_: shown.getvalue().decode())
+    monkeypatch.setattr(demo, "PROMPTS", ("a duck",))
+    monkeypatch.setattr(demo, "STEPS", 1)
+    said += list(demo.sections(tmp_path, objects=True))[1:]
+    assert said[0] == b"First pictures with the embedded model:\n"
+    assert re.search(r"\d s  a duck\na\.ipynb:\n$", said[1])
+    assert said[2].endswith("An object in 3D:\n")
+
+
+def test_a_bar_without_end_of_line_is_shown_at_once(monkeypatch):
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BufferedWriter(shown), encoding="utf-8"))
+    demo.run_aloud([sys.executable, "-c", "import sys; sys.stderr.write(' 1/9')"])
+    assert shown.getvalue() == b" 1/9"  # before anybody flushed or closed it
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -46,6 +47,10 @@ def test_pieces_lie_in_the_picture_and_do_not_overlap(height, width, size):
 def test_pieces_lie_about_the_middle():
     picture = torch.arange(7).float().expand(3, 2, 7)
     assert metrics.crops(picture, 2)[:, 0, 0].tolist() == [[0, 1], [2, 3], [4, 5]]
+    tall = torch.arange(10).float().view(1, 10, 1).expand(3, 10, 3)
+    assert metrics.crops(tall, 3)[:, 0, :, 0].tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    taller = torch.arange(14).float().view(1, 14, 1).expand(3, 14, 5)
+    assert metrics.crops(taller, 5)[:, 0, 0, 0].tolist() == [2, 7]
     assert metrics.crops(torch.arange(9).float().expand(3, 3, 9), 3)[0, 0, 0, 0] == 0
     assert metrics.crops(torch.arange(8).float().expand(3, 3, 8), 3)[0, 0, 0, 0] == 1
 
@@ -77,6 +82,26 @@ def test_intra_style_loss_is_that_of_gram_matrices():
             grams.append(np.array(g))
         expected += np.square(grams[0] - grams[1]).mean()
     assert metrics.intra_style_loss(picture, layers, 12) == pytest.approx(expected, rel=1e-5)
+
+
+def test_intra_style_loss_is_a_mean_over_pairs():
+    """Three pieces, of which one differs: two of three pairs cost the same."""
+    piece = noise(3, 8, 8)
+    layers = lambda x: [x]
+    two = metrics.intra_style_loss(torch.cat([piece, 0 * piece], dim=2), layers, 8)
+    three = metrics.intra_style_loss(torch.cat([piece, 0 * piece, piece], dim=2), layers, 8)
+    assert two > 0 and three == pytest.approx(two * 2 / 3, rel=1e-5)
+
+
+@pytest.mark.parametrize("measure", [metrics.intra_lpips, metrics.intra_style_loss])
+def test_coherence_of_images_beyond_their_range(measure):
+    """Clipped, as a viewer would see them."""
+    network = {
+        metrics.intra_lpips: lambda x, y: (x - y).abs().mean().view(1),
+        metrics.intra_style_loss: lambda x: [x],
+    }[measure]
+    picture = 3 * noise(3, 8, 24)
+    assert measure(picture, network, 8) == pytest.approx(measure(picture.clamp(-1, 1), network, 8))
 
 
 def test_alike_pieces_cost_nothing_and_unlike_ones_do(networks):
@@ -133,6 +158,69 @@ def test_clip_score_prefers_the_right_words(networks):
         metrics.clip_score(picture[None], ["a", "b"], networks.clip)
 
 
+class FakeClip:
+    """Vectors as they are given: the rows of images and texts."""
+
+    def __init__(self, images, texts):
+        self.images, self.rows = torch.tensor(images), torch.tensor(texts)
+        self.seen = None
+
+    def pictures(self, pictures):
+        self.seen = pictures
+        return self.images
+
+    def texts(self, texts):
+        return self.rows[: len(texts)]
+
+
+@pytest.mark.parametrize(
+    ("images", "texts", "score"),
+    [
+        ([[1.0, 0.0]], [[1.0, 0.0]], 100),
+        ([[1.0, 0.0]], [[0.6, 0.8]], 60),
+        ([[1.0, 0.0]], [[0.0, 1.0]], 0),
+        ([[1.0, 0.0]], [[-1.0, 0.0]], 0),  # opposite: not -100
+        ([[1.0, 0.0]], [[-0.6, 0.8]], 0),
+        ([[1.0, 0.0], [1.0, 0.0]], [[-1.0, 0.0], [0.6, 0.8]], 30),  # each clamped, then the mean
+        ([[1.0, 0.0], [0.0, 1.0]], [[0.6, 0.8], [0.6, 0.8]], 70),
+        ([[-0.6, 0.8], [0.6, -0.8]], [[1.0, 0.0], [0.0, 1.0]], 0),
+    ],
+)
+def test_the_clip_score_is_clamped_at_0(images, texts, score):
+    clip = FakeClip(images, texts)
+    value = metrics.clip_score(torch.zeros(len(images), 3, 4, 4), ["a"] * len(texts), clip)
+    assert value == pytest.approx(score, abs=1e-4)
+
+
+def test_clip_sees_images_clipped_to_their_range():
+    clip = FakeClip([[1.0, 0.0]], [[1.0, 0.0]])
+    metrics.clip_score(torch.tensor([-3.0, 0.25, 3.0]).view(1, 3, 1, 1), ["a"], clip)
+    assert clip.seen.flatten().tolist() == [-1, 0.25, 1]
+
+
+@pytest.mark.parametrize(
+    ("count", "texts", "message"),
+    [(0, [], "0 pictures and 0 texts"), (1, [], "1 pictures and 0 texts"), (2, ["a"], "2 pictures and 1 texts")],
+)
+def test_a_clip_score_takes_one_text_for_each_image(count, texts, message):
+    with pytest.raises(MetricError, match=message):
+        metrics.clip_score(torch.zeros(count, 3, 4, 4), texts, FakeClip([[1.0]], [[1.0]]))
+
+
+def test_a_clip_score_that_is_not_finite():
+    with pytest.raises(MetricError, match="CLIP score is nan"):
+        metrics.clip_score(torch.zeros(1, 3, 4, 4), ["a"], FakeClip([[float("nan")]], [[1.0]]))
+
+
+def test_vectors_of_clip_have_length_1_and_cut_long_texts(networks):
+    images = networks.clip.pictures(noise(2, 3, 40, 60))
+    texts = networks.clip.texts(["a beach", "a forest " * 200, ""])
+    assert images.shape[0] == 2 and texts.shape[0] == 3 and images.shape[1] == texts.shape[1]
+    for vectors in (images, texts):
+        torch.testing.assert_close(vectors.norm(dim=1), torch.ones(len(vectors)))
+    assert (texts[0] - texts[1]).norm() > 0.01 and (images[0] - images[1]).norm() > 1e-4
+
+
 # --- Sets of pictures
 
 
@@ -163,6 +251,40 @@ def test_fewer_pictures_than_dimensions_still_give_a_number():
     assert np.isfinite(metrics.frechet_distance(rng.normal(size=(4, 32)), rng.normal(size=(5, 32))))
 
 
+def test_a_root_that_is_not_finite_is_taken_again_with_a_small_offset(monkeypatch):
+    rng = np.random.default_rng(4)
+    a, b = rng.normal(size=(20, 3)), rng.normal(size=(20, 3)) + 1
+    expected = metrics.frechet_distance(a, b)
+    matrices = []
+
+    def root(matrix, own=scipy.linalg.sqrtm):
+        matrices.append(matrix)
+        return own(matrix) if len(matrices) > 1 else np.full_like(matrix, np.nan)
+
+    monkeypatch.setattr(scipy.linalg, "sqrtm", root)
+    assert metrics.frechet_distance(a, b) == pytest.approx(expected, rel=1e-4)
+    shifted = [np.cov(x, rowvar=False) + 1e-6 * np.eye(3) for x in (a, b)]
+    np.testing.assert_allclose(matrices[1], shifted[0] @ shifted[1], rtol=1e-9)
+
+
+def test_two_vectors_of_one_number_are_enough():
+    a, b = torch.tensor([[1.0], [3.0]]), torch.tensor([[2.0], [4.0]])
+    assert metrics.frechet_distance(a, b) == pytest.approx(1)
+    # (4^3 + 9^3) - 2 (3^3 + 5^3 + 7^3 + 13^3) / 4
+    assert metrics.kernel_distance(a, b) == pytest.approx(-553)
+
+
+def test_kernel_distance_takes_its_settings():
+    rng = np.random.default_rng(5)
+    a, b = rng.normal(size=(30, 4)), rng.normal(size=(30, 4)) + 0.5
+    first = metrics.kernel_distance(a, b, subsets=3, most=10, seed=1)
+    assert first == metrics.kernel_distance(a, b, subsets=3, most=10, seed=1)
+    assert first != metrics.kernel_distance(a, b, subsets=3, most=10, seed=2)
+    assert first != metrics.kernel_distance(a, b, subsets=3, most=11, seed=1)
+    assert first != metrics.kernel_distance(a, b, subsets=4, most=10, seed=1)
+    assert metrics.kernel_distance(a, b, 3, 10) == metrics.kernel_distance(a, b, 3, 10, seed=0)
+
+
 def test_kernel_distance_is_the_sum_over_pairs():
     rng = np.random.default_rng(3)
     x, y = rng.normal(size=(6, 4)), rng.normal(size=(6, 4)) + 1
@@ -177,6 +299,9 @@ def test_kernel_distance_is_the_sum_over_pairs():
 def test_judged_vectors_of_pictures_of_any_size(networks):
     vectors = networks.embed([noise(3, 64, 64), noise(3, 32, 100)])
     assert vectors.shape[0] == 2 and vectors.isfinite().all() and not vectors.requires_grad
+    with torch.no_grad():
+        last = networks.features(noise(1, 3, 64, 64))[-1]  # (1, C, h, w)
+    torch.testing.assert_close(vectors[0], last.mean(dim=(2, 3))[0])
 
 
 # --- What it refuses
@@ -186,12 +311,13 @@ def test_judged_vectors_of_pictures_of_any_size(networks):
     (lambda: metrics.crops(torch.zeros(1, 8, 8), 4), "not \\(1, 8, 8\\)"),
     (lambda: metrics.crops(torch.zeros(3, 8, 8), 0), "No square of 0 pixels"),
     (lambda: metrics.crops(torch.zeros(3, 8, 8), 2.5), "No square of 2.5 pixels"),
-    (lambda: metrics.intra_lpips(torch.zeros(3, 8, 15), lambda x, y: x, 8), "one piece of 8 pixels"),
+    (lambda: metrics.intra_lpips(torch.zeros(3, 8, 15), lambda x, y: x, 8), "of 8 x 15 has one piece of 8 pixels"),
     (lambda: metrics.intra_lpips(torch.zeros(3, 8, 16), lambda x, y: torch.tensor(float("nan")), 8), "LPIPS is nan"),
     (lambda: metrics.frechet_distance(torch.zeros(5, 3), torch.zeros(5, 4)), r"not \(5, 3\) and \(5, 4\)"),
     (lambda: metrics.frechet_distance(torch.zeros(1, 3), torch.zeros(5, 3)), "two at least"),
     (lambda: metrics.kernel_distance(torch.full((5, 3), float("inf")), torch.zeros(5, 3)), "not finite"),
     (lambda: metrics.kernel_distance(torch.zeros(5, 3), torch.zeros(5, 3), subsets=0), "0 subsets"),
+    (lambda: metrics.kernel_distance(torch.zeros(5, 3), torch.zeros(5, 3), most=1), "subsets of 1 vectors"),
     (lambda: metrics.FeatureDistance(lambda x: [x])(torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 5)), "one shape"),
 ])  # fmt: skip
 def test_what_it_refuses(call, message):

@@ -1,19 +1,15 @@
 """Choosing a model: every name leads to one model or to one clear error."""
 
-import errno
 import json
 import shutil
 import warnings
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import constants
-from huggingface_hub import errors as hub_errors
 
-from course import models
+from course import hub, models
 from course.models import ModelError, PromptWarning, RequestError, find_model
 
 from ..conftest import write_manifest
@@ -26,21 +22,6 @@ def tiny_weights(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     shutil.copytree(tiny_folder.parent, weights)
     monkeypatch.setattr(models, "WEIGHTS", weights)
     return weights
-
-
-def hub_error(kind: type, status: int = 404) -> Exception:
-    """An error as the Hub's client raises it."""
-    import httpx2
-
-    request = httpx2.Request("GET", "https://huggingface.co/api/models/somebody/something")
-    return kind("from the Hub", response=httpx2.Response(status, request=request))
-
-
-def refuse(error: Exception):
-    def download(*_, **__):
-        raise error
-
-    return download
 
 
 # --- which model
@@ -74,7 +55,7 @@ def test_hub_names_are_fetched_once_by_their_id(name, tiny_folder, monkeypatch):
         asked.append((repo, patterns["allow_patterns"]))
         return str(tiny_folder)
 
-    monkeypatch.setattr(models, "snapshot_download", download)
+    monkeypatch.setattr(hub, "snapshot_download", download)
     assert find_model(name).folder == tiny_folder
     assert {repo for repo, _ in asked} == {models.HUB.get(name, name)}
     assert asked[0][1] == ["model_index.json"]
@@ -95,6 +76,34 @@ def test_load_pipeline_draws(tiny_folder):
     assert pipe("a duck", num_inference_steps=1).images[0].size == (64, 64)
 
 
+@pytest.mark.parametrize(
+    ("size", "device", "dtype"),
+    [
+        (2**28 + 1, "cuda", torch.float16),
+        (2**28, "cuda", torch.float32),
+        (2**28 + 1, "cpu", torch.float32),
+        (2**28 + 1, "mps", torch.float32),
+        (0, "cuda", torch.float32),
+    ],
+)
+def test_half_precision_is_for_large_models_on_cuda(size, device, dtype, tmp_path, monkeypatch):
+    (tmp_path / "unet").mkdir()
+    for name, part in (("a", size // 2), ("b", size - size // 2)):
+        with open(tmp_path / "unet" / f"{name}.safetensors", "wb") as file:
+            file.truncate(part)  # a hole: no disk is used
+    monkeypatch.setattr(models.Model, "device", torch.device(device))
+    assert models.Model("large", tmp_path).dtype == dtype
+
+
+@torch.no_grad()
+def test_encoder_and_decoder_by_themselves(tiny_folder):
+    vae = models.load_pipeline(find_model(tiny_folder)).vae
+    images = torch.rand(1, 3, 64, 64) * 2 - 1
+    latents = models.LatentEncoder(vae)(images)
+    assert torch.equal(latents, vae.encode(images).latent_dist.mean)
+    assert torch.equal(models.LatentDecoder(vae)(latents), vae.decode(latents).sample)
+
+
 # --- clear errors
 
 
@@ -107,44 +116,6 @@ def test_unknown_name_from_the_environment_does_not_fall_back(monkeypatch):
     monkeypatch.setenv("COURSE_MODEL", "sd1.5")
     with pytest.raises(ModelError, match=r'no model "sd1\.5".*did you mean sd-1\.5'):
         find_model()
-
-
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        (hub_errors.LocalEntryNotFoundError("offline"), r"cannot be reached.*pocket"),
-        (ConnectionError("refused"), r"cannot be reached.*pocket"),
-        (hub_error(hub_errors.HfHubHTTPError, 503), r"cannot be reached.*pocket"),
-        (hub_error(hub_errors.RepositoryNotFoundError, 401), r"has no model.*private.*hf auth login"),
-        (hub_errors.HFValidationError("bad"), r"has no model"),
-        (hub_error(hub_errors.GatedRepoError, 403), r"gated.*somebody/something.*settings/tokens.*hf auth login"),
-        (OSError(errno.ENOSPC, "No space left on device"), r"disk is full.*HF_HOME"),
-        (RuntimeError("Data processing error: No space left on device (os error 28)"), r"disk is full.*HF_HOME"),
-        (RuntimeError("the moon is in the way"), r"could not be downloaded: the moon is in the way"),
-    ],
-    ids=["not cached", "refused", "hub down", "unknown", "bad id", "gated", "disk", "disk in transfer", "other"],
-)
-def test_hub_errors_name_the_model_and_the_way_out(error, said, monkeypatch):
-    monkeypatch.setattr(models, "snapshot_download", refuse(error))
-    with pytest.raises(ModelError, match=said) as caught:
-        find_model("somebody/something")
-    assert "somebody/something" in str(caught.value)
-
-
-def test_full_disk_is_found_below_another_error(monkeypatch):
-    error = RuntimeError("download failed")
-    error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
-    monkeypatch.setattr(models, "snapshot_download", refuse(error))
-    with pytest.raises(ModelError, match=r'disk is full: "sd-1\.5" \(stable-diffusion-v1-5/'):
-        find_model("sd-1.5")
-
-
-def test_unreachable_hub_for_real(monkeypatch, tmp_path):
-    """No stand-in: the Hub's own client, with its network switched off and an empty cache."""
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(models, "snapshot_download", partial(models.snapshot_download, cache_dir=tmp_path))
-    with pytest.raises(ModelError, match=r"cannot be reached, and \"sd-2\.1\""):
-        find_model("sd-2.1")
 
 
 @pytest.mark.parametrize("file", ["unet/config.json", "vae/diffusion_pytorch_model.safetensors", "model_index.json"])
@@ -187,6 +158,75 @@ def test_missing_manifest_or_part(tiny_weights):
         find_model()
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{}",
+        "[]",
+        "null",
+        "7",
+        '"text"',
+        "",
+        "[" * 100_000,
+        '{"files": []}',
+        '{"files": null}',
+        '{"files": {"stable-diffusion/unet/config.json": null}}',
+        '{"files": {"stable-diffusion/unet/config.json": {"size": "x", "sha256": 7}}}',
+        '{"files": {"stable-diffusion/unet/config.json": {}}}',
+    ],
+    ids=lambda content: content[:60],
+)
+def test_a_manifest_that_is_none(tiny_weights, content):
+    (tiny_weights / "manifest.json").write_text(content)
+    with pytest.raises(ModelError, match=r"manifest\.json .*is damaged: .*git checkout"):
+        find_model()
+
+
+def test_a_folder_in_place_of_a_file(tiny_weights):
+    file = tiny_weights / "stable-diffusion" / "unet" / "config.json"
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(
+        ModelError, match=r"^pocket/weights/stable-diffusion/unet/config\.json is missing.*git checkout"
+    ):
+        find_model()
+    (tiny_weights / "manifest.json").unlink()
+    (tiny_weights / "manifest.json").mkdir()
+    with pytest.raises(ModelError, match=r"manifest\.json of pocket is damaged: it is not a file.*git checkout"):
+        find_model()
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "tokenizer/added_tokens.json",
+        "tokenizer/merges.txt",
+        "unet/diffusion_pytorch_model.bin",
+        "text_encoder/adapter_config.json",
+        "generation_config.json",
+        "lora/pytorch_lora_weights.safetensors",
+    ],
+)
+def test_a_file_that_the_manifest_does_not_list_is_named(tiny_weights, file):
+    path = tiny_weights / "stable-diffusion" / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text('{"duck": 5}')
+    with pytest.raises(
+        ModelError, match=rf"^pocket/weights/stable-diffusion/{file} is not one of the embedded.*Move it"
+    ):
+        find_model()
+    path.unlink()
+    assert find_model().is_embedded
+
+
+@pytest.mark.parametrize("file", [".DS_Store", "unet/._config.json", "unet/Thumbs.db", ".cache/a.json", "desktop.ini"])
+def test_files_of_the_system_do_no_harm(tiny_weights, file):
+    path = tiny_weights / "stable-diffusion" / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"")
+    assert find_model().is_embedded
+
+
 def test_the_pocket_folder_by_its_path_is_checked_too(tiny_weights):
     (tiny_weights / "stable-diffusion" / "unet" / "config.json").write_text("{}")
     with pytest.raises(ModelError, match="damaged"):
@@ -225,6 +265,14 @@ def test_a_model_without_a_vocabulary_knows_all_words(tiny_folder, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         find_model(tmp_path / "model").check_prompt("a zebra")
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "null", '{"words": 7}', '{"words": [1]}', '{"words": "duck"}', "{"])
+def test_a_damaged_vocabulary_is_one_error(tiny_folder, tmp_path, content):
+    shutil.copytree(tiny_folder, tmp_path / "model")
+    (tmp_path / "vocabulary.json").write_text(content)
+    with pytest.raises(ModelError, match=r"vocabulary\.json of .* is damaged"):
+        find_model(tmp_path / "model").check_prompt("a duck")
 
 
 def test_a_long_prompt_is_cut_at_a_word_and_says_what_is_lost(tiny_folder):
@@ -283,7 +331,7 @@ def test_prompts_and_negative_prompts_in_pairs(tiny_folder):
     assert len(model.tokenizer(kept).input_ids) <= model.text_length
     for prompts, negatives, message in [
         ([], "", "no prompt"),
-        (["a duck", None], "", "not None"),
+        (["a duck", None], "", "must be text, got None"),
         ("a duck", [], "1 prompts and 0 negative"),
         (["a duck"] * 3, ["a"] * 2, "3 prompts and 2 negative prompts: give as many, or one for all"),
     ]:
@@ -323,6 +371,11 @@ def test_sizes(tiny_folder):
         assert size == (9, 5) and {type(side) for side in size} == {int}
 
 
+def test_names_that_the_rest_of_the_project_imports():
+    assert all(hasattr(models, name) for name in models.__all__)
+    assert models.fetch is hub.fetch and models.ModelError is hub.ModelError
+
+
 def test_every_id_of_the_hub_is_one_of_a_repository():
     """In one place, one repository each."""
     ids = [
@@ -332,5 +385,5 @@ def test_every_id_of_the_hub_is_one_of_a_repository():
     ]
     assert len(set(ids)) == len(ids) and all(i.count("/") == 1 for i in ids)
     assert set(models.CONTROLNETS) <= set(models.HUB)
-    others = [path for path in Path(models.__file__).parent.glob("*.py") if path.name != "models.py"]
+    others = [path for path in Path(models.__file__).parent.glob("*.py") if path.name != "hub.py"]
     assert not [path.name for path in others for i in ids if i in path.read_text()]

@@ -1,6 +1,7 @@
 """Views of a panorama, and the page that turns it: whole, seamless, with nothing from elsewhere."""
 
 import base64
+import math
 import re
 from io import BytesIO
 from typing import NamedTuple
@@ -14,6 +15,127 @@ from course.models import RequestError
 from course.panorama import PanoramaError, check_masks, check_sync, check_windows, pan, write_page
 
 RAMP = np.broadcast_to(np.arange(40, dtype=np.uint8)[None, :, None], (8, 40, 3)).copy()
+
+
+# --- Requests
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "window", "stride"),
+    [(8, 8, 8, 1), (8, 24, 8, 8), (9, 8, 8, 4), (64, 256, 64, 16)],
+)
+def test_windows_that_cover(height, width, window, stride):
+    check_windows(height, width, window, stride)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((7, 24, 8, 4), "A height of 7 latent pixels is below one window of 8: ask for 8 or more"),
+        ((8, 7, 8, 4), "A width of 7 latent pixels is below one window of 8"),
+        ((8, 24, 8, 0), "got 0"),
+        ((8, 24, 8, 9), "got 9"),
+        ((8, 24, 8, -1), "got -1"),
+        ((8, 24, 8, 2.5), "got 2.5"),
+        ((8, 24, 8, True), "got True"),
+    ],
+)
+def test_windows_that_cannot_cover(sizes, message):
+    with pytest.raises(RequestError, match=message):
+        check_windows(*sizes)
+
+
+class Settings(NamedTuple):
+    """As `Sync` of lesson 2."""
+
+    weight: float = 20.0
+    decay: float = 0.95
+    until: float = 1.0
+    every: int = 1
+    scale: float = 1.0
+    through: str = "denoiser"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"weight": 1e-9},
+        {"weight": 1e9},
+        {"decay": 1},
+        {"decay": 1e-9},
+        {"until": 1e-9},
+        {"every": 7},
+        {"scale": 0.5},
+        {"scale": 0.125},
+        {"scale": 5 / 8},
+        {"through": "decoder"},
+    ],
+)
+def test_synchronization_that_can_be(settings):
+    sync = Settings(**settings)
+    assert check_sync(sync, 8) == sync
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"weight": 0},
+        {"weight": -1e-9},
+        {"weight": math.inf},
+        {"decay": 0},
+        {"decay": 1.0001},
+        {"until": 0},
+        {"until": 1.0001},
+        {"every": 0},
+        {"every": -1},
+        {"scale": 0},
+        {"scale": 1.125},
+        {"scale": 1 / 16},
+        {"scale": 0.6},
+        {"through": "encoder"},
+    ],
+)
+def test_synchronization_that_cannot_be(settings):
+    [(name, value)] = settings.items()
+    with pytest.raises(RequestError, match=f"{name}.* {re.escape(repr(value))}"):
+        check_sync(Settings(**settings), 8)
+
+
+def mask(*values: float) -> torch.Tensor:
+    return torch.tensor(values).expand(2, -1)
+
+
+@pytest.mark.parametrize("values", [(0, 1), (0.0, 1.0), (0.25, 0.75), (1, 1), (0, 1e-6), (False, True)])
+def test_masks_from_0_to_1(values):
+    stacked = check_masks([("a car", mask(*values)), ("a tree", mask(1, 0))], 2, 2)
+    assert stacked.shape == (2, 2, 2) and stacked.dtype == torch.float32
+    torch.testing.assert_close(stacked[0], mask(*values).float())
+    torch.testing.assert_close(stacked[1], mask(1.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [(-1e-6, 1.0), (-1, 1), (-0.5, 0.5), (-2, -1), (0.0, 1.0001), (0, 2), (0, 0), (math.nan, 1.0), (0, math.inf)],
+)
+def test_masks_beyond_0_and_1_are_refused(values):
+    """The second region, so that a check of the first one alone does not pass."""
+    with pytest.raises(RequestError, match='mask of "a tree".* from 0 to 1'):
+        check_masks([("a car", mask(0.0, 1.0)), ("a tree", mask(*values))], 2, 2)
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (3, 2), (1, 2, 2), (4,), ()])
+def test_masks_of_another_size_are_refused(shape):
+    with pytest.raises(RequestError, match=rf"mask of \"a car\".*{re.escape(str(shape))}.*\(2, 2\)"):
+        check_masks([("a car", torch.ones(shape))], 2, 2)
+
+
+def test_no_region():
+    with pytest.raises(RequestError, match="no region"):
+        check_masks([], 2, 2)
+
+
+# --- Views
 
 
 def first_columns(frames):
@@ -31,6 +153,24 @@ def test_a_pan_around_begins_again_after_the_last():
     frames = pan(RAMP, 16, 4, closed=True)
     assert first_columns(frames) == [0, 10, 20, 30]
     assert np.asarray(frames[-1])[0, :, 0].tolist() == [*range(30, 40), *range(6)]
+
+
+@pytest.mark.parametrize(
+    ("width", "frames", "closed", "columns"),
+    [
+        (1, 3, False, [0, 20, 39]),
+        (40, 2, False, [0, 0]),
+        (10, 1, False, [0]),
+        (10, 1, True, [0]),
+        (40, 2, True, [0, 20]),
+        (10, 3, True, [0, 13, 27]),  # to the nearest column: 13.3 and 26.7
+        (7, 5, False, [0, 8, 16, 25, 33]),  # 8.25, 16.5 (to the even one) and 24.75
+    ],
+)
+def test_a_pan_goes_at_an_even_pace(width, frames, closed, columns):
+    views = pan(RAMP, width, frames, closed)
+    assert first_columns(views) == columns
+    assert [view.size for view in views] == [(width, 8)] * frames
 
 
 @pytest.mark.parametrize(
@@ -129,6 +269,14 @@ def test_the_page_holds_the_picture_and_needs_nothing_else(tmp_path):
     assert np.array_equal(np.asarray(Image.open(BytesIO(base64.b64decode(source)))), RAMP)
     assert "http" not in text and "src=" not in text
     assert "a &quot;beach&quot; &lt;at&gt; night" in text and "<at>" not in text
+    assert "min(100%, 24px)" in text  # at most three times its height
+
+
+@pytest.mark.parametrize("name", ["a.html", "a.HTML", "deep/er/a.html", "a b.html"])
+def test_a_page_goes_where_it_should(tmp_path, name):
+    for title in ("a beach", "a forest"):  # again, over the first
+        assert write_page(tmp_path / name, RAMP, title) == tmp_path / name
+    assert "<title>a forest</title>" in (tmp_path / name).read_text(encoding="utf-8")
 
 
 def test_a_page_that_cannot_be(tmp_path):

@@ -1,6 +1,7 @@
 """Frames into clips: in order whatever their names, side by side whatever their sizes, and files that play."""
 
 import itertools
+import math
 import os
 import random
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import FrozenInstanceError
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,10 +19,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageSequence
+from PIL import Image, ImageDraw, ImageFont, ImageSequence
 
 from course import video
-from course.pictures import PAPER
+from course.pictures import PAPER, wrap
 from course.video import VideoError
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -46,38 +48,28 @@ def of_color(area: np.ndarray, color: tuple[int, int, int], tolerance: int = 0) 
 # --- Reading
 
 
-@given(st.sets(st.integers(0, 99_999), min_size=1, max_size=12), st.data())
-@settings(max_examples=25, deadline=None)
-def test_frames_come_in_numeric_order_whatever_the_padding(steps, data):
-    with tempfile.TemporaryDirectory() as folder:
-        for step in data.draw(st.permutations(sorted(steps))):
-            padded = str(step).zfill(data.draw(st.integers(1, 7)))
-            timestep = data.draw(st.none() | st.integers(0, 999))
-            prefix = data.draw(st.sampled_from(["", "x_t_", "sd2 frame", "x_0_"]))
-            name = f"{prefix}{padded}" if timestep is None else f"{padded}_t{timestep:04d}"
-            # The picture tells the step, so that a name and its picture cannot be exchanged unseen.
-            flat((step >> 16, step >> 8 & 255, step & 255), 2, 2).save(f"{folder}/{name}.png")
-        frames = video.read_frames(folder)
-    assert [frame.step for frame in frames] == sorted(steps)
-    for frame in frames:
-        high, middle, low = frame.picture.getpixel((0, 0))
-        assert high << 16 | middle << 8 | low == frame.step
-
-
 @pytest.mark.parametrize(
-    ("name", "step", "timestep"),
+    ("names", "steps", "timesteps"),
     [
-        ("012_t0481", 12, 481),
-        ("12_t1", 12, 1),
-        ("x_t_12", 12, None),
-        ("x_0_7", 7, None),
-        ("12", 12, None),
-        ("sd2-003", 3, None),
-        ("final", None, None),
+        (["8.png", "009.jpg", "10.PNG", "0100.webp"], [8, 9, 10, 100], [None] * 4),
+        (["000_t0999.png", "001_t0500.png", "2_t1.png"], [0, 1, 2], [999, 500, 1]),
+        (["00000-77.png", "00001-4.png", "00002-1234567.png"], [0, 1, 2], [None] * 3),
+        (["000012.2851726327.png", "000013.99.png", "000014.7.png"], [12, 13, 14], [None] * 3),
+        (["IMG_20231231_235959.jpg", "IMG_20240101_000000.jpg"], [0, 1], [None] * 2),
+        (["Screenshot 2024-01-31 at 9.05.12 AM.png", "Screenshot 2024-01-31 at 1.00.00 PM.png"], [0, 1], [None] * 2),
     ],
 )
-def test_what_a_name_tells(name, step, timestep):
-    assert video.parse_name(name) == (step, timestep)
+def test_frames_come_in_the_order_of_their_names(tmp_path, names, steps, timesteps):
+    places = list(enumerate(names))
+    random.Random(1).shuffle(places)
+    for place, name in places:
+        fill(tmp_path, name, color=(50 * place, 0, 0))
+    frames = video.read_frames(tmp_path)
+    assert [frame.path.name for frame in frames] == names
+    assert [frame.step for frame in frames] == steps
+    assert [frame.timestep for frame in frames] == timesteps
+    for place, frame in enumerate(frames):  # JPEG is not exact
+        assert abs(frame.picture.getpixel((0, 0))[0] - 50 * place) <= 3
 
 
 def test_other_files_are_left_out(tmp_path):
@@ -88,6 +80,12 @@ def test_other_files_are_left_out(tmp_path):
         (f"{tmp_path.name}/2.png", 2),
         (f"{tmp_path.name}/10.JPG", 10),
     ]
+
+
+def test_a_frame_stays_as_it_was_read(tmp_path):
+    [frame] = video.read_frames(fill(tmp_path, "7.png"))
+    with pytest.raises(FrozenInstanceError):
+        frame.step = 8
 
 
 def test_every_kind_of_picture_reads_as_a_person_sees_it(tmp_path):
@@ -110,14 +108,39 @@ def test_folders_that_cannot_be_read(tmp_path):
         video.read_frames(fill(tmp_path / "empty"))
     with pytest.raises(VideoError, match=r"final\.png has no number"):
         video.read_frames(fill(tmp_path / "a", "1.png", "final.png"))
-    with pytest.raises(VideoError, match=r"01\.png and 1\.png in .* both are step 1\. .*earlier run"):
+    with pytest.raises(VideoError, match=r"b: 01\.png and 1\.png both are step 1\. .*earlier run"):
         video.read_frames(fill(tmp_path / "b", "1.png", "01.png"))
+    with pytest.raises(VideoError, match=r"d: The order of 1-9\.png, 2-8\.png is not certain"):
+        video.read_frames(fill(tmp_path / "d", "1-9.png", "2-8.png"))
     noise(1, 32, 32)[0].save(fill(tmp_path / "c") / "2.png")
     whole = (tmp_path / "c" / "2.png").read_bytes()
     for content in (b"no picture", whole[: len(whole) // 2]):
         (tmp_path / "c" / "2.png").write_bytes(content)
         with pytest.raises(VideoError, match=r"2\.png is (not a picture|damaged)"):
             video.read_frames(tmp_path / "c")
+
+
+@pytest.mark.parametrize("inside", ["", "/", "/x_t", "/x_t/1.png"])
+def test_a_file_is_no_folder(tmp_path, inside):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(VideoError, match=r"There is no folder .*file/x_t|file is a file, not a folder of frames"):
+        video.read_frames(f"{tmp_path}/file{inside}")
+
+
+@pytest.mark.parametrize("folder", ["~no-such-user", "~no-such-user/x_t", None, 7])
+def test_a_folder_that_has_no_place(folder):
+    with pytest.raises(VideoError, match="does not know|A path must be text"):
+        video.read_frames(folder)
+    with pytest.raises(VideoError, match="does not know|A path must be text"):
+        video.make_folder(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
+def test_a_pipe_among_the_frames_is_not_waited_for(tmp_path):
+    fill(tmp_path, "1.png")
+    os.mkfifo(tmp_path / "2.png")
+    with pytest.raises(VideoError, match=r"2\.png is a pipe.* Make it again, or move it away"):
+        video.read_frames(tmp_path)
 
 
 # --- Side by side
@@ -142,6 +165,75 @@ def test_any_sizes_become_one_and_nothing_is_covered(left, right, height):
             above, below = pixels[: ys.min()], pixels[ys.max() + 1 :]
             assert above.min() < 128 and below.min() < 128  # heading and caption are written
             assert of_color(below[:, [0, -1]], PAPER)  # and not cut off
+
+
+def compose(width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    page = Image.new("RGB", (width, height), (255, 255, 255))
+    return page, ImageDraw.Draw(page)
+
+
+def test_headings_and_captions_stand_where_they_should():
+    """Composed once more by hand: images of 320 and 480 by 320, letters of 20, 5 pixels between."""
+    ink, font, small = (40, 40, 40), ImageFont.load_default(20), ImageFont.load_default(14)
+    left = [flat(RED, 320, 320), flat(RED, 200, 320)]
+    right = [flat(BLUE, 480, 320), flat(BLUE, 480, 320)]
+    captions = ["step 1", "a photo of a red car on the grass next to a tree under a cloud " * 2]
+    sheets = video.side_by_side(left, right, captions, ("x_t", "guided"))
+    broken = wrap(captions[1], font, 795)
+    assert broken.count("\n") == 1
+    widest = max(font.getlength(line) for line in broken.split("\n"))
+    for i, caption in enumerate((captions[0], broken)):
+        page, draw = compose(805, 32 + 320 + 32 + 26)
+        page.paste(left[i], ((320 - left[i].width) // 2, 32))
+        page.paste(right[i], (325, 32))
+        start = 160 - (font.getlength("x") + small.getlength("t")) / 2
+        draw.text((start, 21), "x", ink, font, anchor="ls")
+        draw.text((start + font.getlength("x"), 25), "t", ink, small, anchor="ls")
+        draw.text((565, 16), "guided", ink, font, anchor="mm")
+        draw.multiline_text(((805 - widest) / 2, 352 + 29), caption, ink, font, anchor="lm", spacing=6)
+        assert sheets[i] == page
+
+
+def test_words_wider_than_the_images_make_room():
+    """Images of 8 x 8, letters of 12, 4 pixels between and on either side of a caption."""
+    font = ImageFont.load_default(12)
+    [page] = video.side_by_side([flat(RED, 8, 8)], [flat(BLUE, 8, 8)], ["an extraordinary caption"])
+    width = math.ceil(font.getlength("extraordinary")) + 8
+    start = (width - 20) // 2
+    expected, draw = compose(width, 8 + 19 + 2 * 16)
+    expected.paste(flat(RED, 8, 8), (start, 0))
+    expected.paste(flat(BLUE, 8, 8), (start + 12, 0))
+    broken = wrap("an extraordinary caption", font, width - 8)
+    widest = max(font.getlength(line) for line in broken.split("\n"))
+    draw.multiline_text(
+        ((width - widest) / 2, 8 + 51 / 2), broken, (40, 40, 40), font, anchor="lm", spacing=3.6
+    )  # fmt: skip
+    assert page == expected
+
+
+def test_headings_wider_than_the_images_make_room():
+    font = ImageFont.load_default(12)
+    [page] = video.side_by_side([flat(RED, 8, 8)], [flat(BLUE, 8, 8)], [], ("before it", "after it"))
+    widths = [math.ceil(font.getlength(text)) + 4 for text in ("before it", "after it")]
+    expected, draw = compose(sum(widths) + 4, 19 + 8)
+    expected.paste(flat(RED, 8, 8), ((widths[0] - 8) // 2, 19))
+    expected.paste(flat(BLUE, 8, 8), (widths[0] + 4 + (widths[1] - 8) // 2, 19))
+    draw.text((widths[0] / 2, 9.5), "before it", (40, 40, 40), font, anchor="mm")
+    draw.text((widths[0] + 4 + widths[1] / 2, 9.5), "after it", (40, 40, 40), font, anchor="mm")
+    assert page == expected
+
+
+@pytest.mark.parametrize(
+    ("heights", "height", "size"),
+    [((10, 20), None, 12), ((100, 400), None, 25), ((100, 400), 320, 20), ((500, 500), 64, 12)],
+)
+def test_letters_are_a_sixteenth_of_the_smaller_side(heights, height, size):
+    left, right = (flat(RED, h, h) for h in heights)
+    [page] = video.side_by_side([left], [right], ["n"])
+    side = height or max(heights)
+    [page] = video.side_by_side([left], [right], ["n"], None, height)
+    assert page.height == side + round(1.6 * size)
+    assert page.width == 2 * side + max(4, size // 4)
 
 
 @pytest.mark.parametrize("side", [256, 1024])
@@ -181,11 +273,34 @@ def test_frames_without_a_partner_are_named(tmp_path):
     many = video.read_frames(fill(tmp_path / "many", *(f"{i}.png" for i in range(1, 31))))
     with pytest.raises(VideoError, match=r"many/11\.png and 19 more"):
         video.side_by_side(a, many)
+    nine = video.read_frames(fill(tmp_path / "nine", *(f"{i}.png" for i in range(1, 10))))
+    with pytest.raises(VideoError, match=r"side: nine/2\.png, .*, nine/9\.png\. Make both"):  # all eight
+        video.side_by_side(a[:1], nine)
     other = video.read_frames(fill(tmp_path / "other", "1_t981.png"))
     same = video.read_frames(fill(tmp_path / "same", "1_t961.png"))
     with pytest.raises(VideoError, match="of different timesteps"):
         video.side_by_side(other, same)
     assert len(video.side_by_side(other, a[:1])) == 1  # a name without a timestep says nothing against it
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "caption"),
+    [
+        ((3, None), (5, None), "step 3"),  # paired in order: the left one counts
+        ((3, 900), (5, 800), "step 3, t = 900"),
+        ((3, None), (5, 800), "step 3, t = 800"),
+        (None, (5, 800), "step 5, t = 800"),
+        ((3, 0), None, "step 3, t = 0"),
+        (None, None, ""),
+    ],
+)
+def test_captions_of_frames_among_other_images(left, right, caption):
+    pair = []
+    for place in (left, right):
+        picture = flat(RED)
+        pair.append([picture if place is None else video.Frame(Path("1.png"), picture, *place), flat(BLUE)])
+    plain = [flat(RED), flat(BLUE)]
+    assert video.side_by_side(*pair) == video.side_by_side(plain, plain, [caption, ""])
 
 
 @pytest.mark.parametrize(
@@ -195,7 +310,9 @@ def test_frames_without_a_partner_are_named(tmp_path):
         (([], [flat(RED)]), "at least one frame"),
         (([flat(RED)], []), "at least one frame"),
         (([flat(RED)], [flat(RED)], ["a", "b"]), "2 captions do not fit 1 frames"),
-        (([flat(RED)], [flat(RED)], None, None, 0), "height of the pictures is 0"),
+        (([flat(RED)], [flat(RED)], None, None, 0), "height must be a whole number from 1 to 65,535, got 0"),
+        (([flat(RED)], [flat(RED)], None, None, 2.5), "height must be a whole number.*got 2.5"),
+        (([flat(RED)], [flat(RED)], None, None, "64"), "height must be a whole number.*got '64'"),
     ],
 )
 def test_series_that_do_not_fit(arguments, message):
@@ -272,15 +389,48 @@ def test_paper_stays_white_in_a_gif(tmp_path):
     [
         ("a.avi", [flat(RED)], 8, 0, r"\.mp4 or \.gif, and 'a\.avi'"),
         ("a", [flat(RED)], 8, 0, r"'a' does not"),
-        ("a.mp4", [flat(RED)], 0, 0, "fps is 0"),
-        ("a.gif", [flat(RED)], -3, 0, "fps is -3"),
-        ("a.mp4", [flat(RED)], float("nan"), 0, "fps is nan"),
-        ("a.mp4", [flat(RED)], float("inf"), 0, "fps is inf"),
-        ("a.gif", [flat(RED)], 51, 0, "no GIF faster than 50"),
-        ("a.gif", [flat(RED)], 0.001, 0, "stay that long"),
-        ("a.mp4", [flat(RED)], 8, -1, "hold is -1"),
-        ("a.mp4", [flat(RED)], 8, float("nan"), "hold is nan"),
-        ("a.mp4", [flat(RED)], 8, 1e9, "from 0 to 600 seconds"),
+        ("a.mp4", [flat(RED)], 0, 0, "^fps must be a number from 0.02 to 1,000, got 0"),
+        ("a.mp4", [flat(RED)], 1e9, 0, "^fps must be a number from 0.02 to 1,000, got 1e[+]09"),
+        ("a.mp4", [flat(RED)], "8", 0, "^fps must be a number from 0.02 to 1,000, got '8'"),
+        ("a.mp4", [flat(RED)], None, 0, "^fps must be a number .*got None"),
+        ("a.mp4", [flat(RED)], [8], 0, r"^fps must be a number .*got \[8\]"),
+        ("a.mp4", [flat(RED)], True, 0, "^fps must be a number .*got True"),
+        ("a.mp4", [flat(RED)], float("nan"), 0, "^fps must be a finite number .*got nan"),
+        ("a.mp4", [flat(RED)], float("inf"), 0, "^fps must be a finite number .*got inf"),
+        ("a.mp4", [flat(RED)], 0.019, 0, "got 0.019"),
+        ("a.mp4", [flat(RED)], 1001, 0, "got 1001"),
+        ("a.gif", [flat(RED)], -3, 0, "^fps of a GIF .an MP4 takes more. must be a number from 0.02 to 50, got -3"),
+        ("a.gif", [flat(RED)], 51, 0, "from 0.02 to 50, got 51"),
+        ("a.GIF", [flat(RED)], 0.001, 0, "from 0.02 to 50, got 0.001"),
+        ("a.mp4", [flat(RED)], 8, -1, "^hold must be a number from 0 to 600, got -1"),
+        ("a.gif", [flat(RED)], 8, "2", "^hold must be a number from 0 to 600, got '2'"),
+        ("a.gif", [flat(RED)], 8, None, "^hold must be a number from 0 to 600, got None"),
+        ("a.mp4", [flat(RED)], 8, [], r"^hold must be a number from 0 to 600, got \[\]"),
+        ("a.mp4", [flat(RED)], 8, float("nan"), "^hold must be a finite number from 0 to 600, got nan"),
+        ("a.mp4", [flat(RED)], 8, 601, "^hold must be a number from 0 to 600, got 601"),
+        (
+            "a.mp4",
+            [flat(RED, 16_386, 2)],
+            8,
+            0,
+            "MP4 allows at most 16,384 .*16,386 x 2.*smaller, or write a .gif: up to 65",
+        ),
+        (
+            "a.mp4",
+            [flat(RED, 2, 16_385)],
+            8,
+            0,
+            "MP4 allows at most 16,384 pixels on a side; these frames have 2 x 16,385",
+        ),
+        ("a.mp4", [flat(RED, 70_000, 1)], 8, 0, "these frames have 70,000 x 1"),
+        ("a.gif", [flat(RED, 65_536, 1)], 8, 0, "GIF allows at most 65,535 .*65,536 x 1. Make them smaller[.]$"),
+        (
+            "a.gif",
+            [flat(RED, 1, 65_536)],
+            8,
+            0,
+            "GIF allows at most 65,535 pixels on a side; these frames have 1 x 65,536",
+        ),
         ("a.mp4", [], 8, 0, "at least one frame"),
         ("a.gif", [flat(RED), flat(RED, 16, 8)], 8, 0, "16 x 8, 32 x 32"),
     ],
@@ -291,21 +441,89 @@ def test_clips_that_cannot_be(tmp_path, name, frames, fps, hold, message):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.gif"])
+@pytest.mark.parametrize("name", ["x.GIF", "x.Gif", "x.y.gif", "X.MP4", "x.Mp4", ".x.gif"])
+def test_endings_in_any_case(tmp_path, name):
+    path = video.write_video(tmp_path / name, [flat(RED), flat(BLUE)], np.int64(4), np.float32(0.5))
+    assert path == tmp_path / name and [file.name for file in tmp_path.iterdir()] == [name]
+    first = iio.imread(path, index=0)
+    assert first.shape[:2] == (32, 32) and of_color(first, RED, tolerance=6)
+
+
+@pytest.mark.parametrize("size", [(65_535, 1), (1, 65_535)])
+def test_the_widest_gif(tmp_path, size):
+    with Image.open(video.write_video(tmp_path / "a.gif", [flat(RED, *size)])) as gif:
+        assert gif.size == size
+
+
+@pytest.mark.parametrize("size", [(16_384, 2), (1, 16_383)])
+def test_the_widest_mp4(tmp_path, size):
+    [frame] = iio.imread(video.write_video(tmp_path / "a.mp4", [flat(RED, *size)], hold=0))
+    assert frame.shape == (size[1] + size[1] % 2, size[0] + size[0] % 2, 3)
+
+
+@pytest.mark.parametrize("fps", [0.02, 50])
+def test_the_slowest_and_the_fastest_gif(tmp_path, fps):
+    with Image.open(video.write_video(tmp_path / "a.gif", [flat(RED), flat(BLUE)], fps, 600)) as gif:
+        times = [frame.info["duration"] for frame in ImageSequence.Iterator(gif)]
+    assert times == [1000 / fps, 1000 / fps + 600_000]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "sub/a.gif", "sub/sub/a.mp4", "a.MP4"])
 def test_places_that_cannot_be_written(tmp_path, name):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(VideoError, match=f"{name} cannot be written"):
+    with pytest.raises(VideoError, match=r"no folder .*file.*: .*file is a file\. Name another place"):
         video.write_video(tmp_path / "file" / name, [flat(RED)])
-    (tmp_path / name).mkdir()
-    with pytest.raises(VideoError, match=f"{name} cannot be written"):
-        video.write_video(tmp_path / name, [flat(RED)])
-    assert sorted(path.name for path in tmp_path.iterdir()) == [name, "file"]
+    (tmp_path / "taken" / name).mkdir(parents=True)
+    with pytest.raises(VideoError, match=rf"{name} is a folder\. Name a file in it, such as .*{name}/clip\.(mp4|gif)"):
+        video.write_video(tmp_path / "taken" / name, [flat(RED)])
+    assert not list((tmp_path / "taken").rglob(".clip-*"))
 
 
-def test_without_ffmpeg_there_is_a_way_out(tmp_path, monkeypatch):
-    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "no-ffmpeg"))
+@pytest.mark.parametrize("path", ["~no-such-user/a.gif", "~no-such-user/a.mp4", None, 7, ["a.gif"]])
+def test_paths_that_have_no_place(path):
+    with pytest.raises(VideoError, match="does not know. Write the whole path|A path must be text"):
+        video.write_video(path, [flat(RED)])
+
+
+def test_a_clip_goes_to_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert video.write_video("~/new/er/a.gif", [flat(RED)]) == tmp_path / "new" / "er" / "a.gif"
+
+
+def test_a_full_disk_has_a_reason(tmp_path, monkeypatch):
+    def full(*others, **settings):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(video, "_write_gif", full)
+    with pytest.raises(VideoError, match=r"a\.gif cannot be written: No space left on device\. Name another"):
+        video.write_video(tmp_path / "a.gif", [flat(RED)])
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(VideoError, match=r"no folder .*new: No space left on device\. Name another"):
+        video.make_folder(tmp_path / "new")
+
+
+def program(path: Path, *lines: str) -> str:
+    """A shell script in the place of ffmpeg."""
+    path.write_text("\n".join(["#!/bin/sh", "cat > /dev/null", *lines]))
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize("kind", ["missing", "a folder", "a text", "no program"])
+def test_without_ffmpeg_there_is_a_way_out(tmp_path, monkeypatch, kind):
+    path = tmp_path / "ffmpeg"
+    if kind == "a folder":
+        path.mkdir()
+    elif kind == "a text":
+        path.write_text("no program")
+    elif kind == "no program":
+        path.write_bytes(b"\x7fELF")
+        path.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(path))
     with pytest.raises(VideoError, match=r"No ffmpeg to write a\.mp4 .*pip install imageio-ffmpeg.*\.gif"):
-        video.write_video(tmp_path / "a.mp4", [flat(RED)])
+        video.write_video(tmp_path / "new" / "a.mp4", [flat(RED)])
+    assert list((tmp_path / "new").iterdir()) == []
     assert video.write_video(tmp_path / "a.gif", [flat(RED)]).exists()
 
 
@@ -313,9 +531,46 @@ def test_an_ffmpeg_that_fails_leaves_the_old_clip(tmp_path, monkeypatch):
     path = video.write_video(tmp_path / "a.mp4", [flat(RED)])
     before = path.read_bytes()
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", sys.executable)  # a program that knows none of these arguments
-    with pytest.raises(VideoError, match=r"ffmpeg could not write a\.mp4: .*\w"):
+    with pytest.raises(VideoError, match=r"could not write a\.mp4: it ended with status 2 and says: \w"):
         video.write_video(path, [flat(BLUE)])
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the program is a shell script")
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        (
+            ["echo \"[vost#0:0 @ 0x5581] Unknown encoder 'libx264'\" >&2", "exit 8"],
+            "it has no encoder for H.264 (libx264)",
+        ),
+        (
+            ["echo 'Error: 7' >&2", "echo \"Unknown encoder 'libx264'\" >&2", "exit 1"],
+            "it has no encoder for H.264 (libx264)",
+        ),
+        (
+            [
+                "echo '[libx264 @ 0x55] [enc @ 0x5] out of memory' >&2",
+                "echo 'Error 2' >&2",
+                "echo Error 3 >&2",
+                "exit 1",
+            ],
+            "it ended with status 1 and says: out of memory",
+        ),
+        (["exit 3"], "it ended with status 3 and says: nothing"),
+        (["kill -9 $$"], "it ended with status -9 and says: nothing"),
+        (["printf '\\377 bad' >&2", "exit 1"], "says: \ufffd bad"),
+        (["printf 'x%.0s' $(seq 900) >&2", "exit 1"], "says: " + "x" * 200 + "."),
+    ],
+)
+def test_what_ffmpeg_complains_of_is_one_line_with_a_way_out(tmp_path, monkeypatch, lines, reason):
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", program(tmp_path / "ffmpeg", *lines))
+    with pytest.raises(VideoError) as caught:
+        video.write_video(tmp_path / "a.mp4", [flat(RED)])
+    message = str(caught.value)
+    assert reason in message and "\n" not in message
+    assert "ffmpeg could not write a.mp4" in message
+    assert "`pip install imageio-ffmpeg`" in message and "or write a .gif, which needs none" in message
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")

@@ -3,9 +3,15 @@
 import json
 
 import pytest
+from diffusers import StableDiffusionPipeline
+from safetensors import safe_open
 
 from pocket import card
 from pocket.train.export import thinned, training_record, vocabulary
+
+from ..conftest import ROOT
+
+STORED = ROOT / "pocket" / "weights"
 
 
 def run_of(steps: int, **more) -> dict:
@@ -32,6 +38,26 @@ def test_card_names_what_falls_short_before_the_table(weights):
     assert "- kept goal" not in text
     assert "2 x 1.0 + 2 x 1.0" in text and "8 + 4" in text
     assert "astronaut" in text and "samples/prompts.jpg" not in text  # no link to a picture that is not there
+
+
+@pytest.mark.parametrize("variant", ["fp16", "bf16", "fp32", "ema", "non_ema"])
+def test_a_variant_is_refused_as_the_card_says(weights, variant):
+    assert "there is no fp16 variant: leave `variant` out" in card.card(weights)
+    with pytest.raises(ValueError, match="variant"):
+        StableDiffusionPipeline.from_pretrained(STORED / "stable-diffusion", variant=variant)
+
+
+def test_the_stored_weights_are_float16_as_the_card_says(weights):
+    assert "stored in float16 already" in card.card(weights)
+    files = sorted((STORED / "stable-diffusion").rglob("*.safetensors"))
+    assert len(files) >= 5
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            assert {file.get_slice(tensor).get_dtype() for tensor in file.keys()} == {"F16"}  # noqa: SIM118
+
+
+def test_the_stored_card_is_what_the_program_writes():
+    assert (STORED / "README.md").read_text() == card.card(STORED)
 
 
 def test_pictures_that_are_there_are_shown(weights):
@@ -67,3 +93,12 @@ def test_training_record_adds_continued_runs_and_replaces_restarted_ones(tmp_pat
     assert len(training_record(tmp_path, first)["denoiser"]) == 2
     leave(continued=False, seed=1)
     assert len(training_record(tmp_path, first)["denoiser"]) == 1
+
+
+@pytest.mark.parametrize("missing", ["training.json", "evaluation.json"])
+def test_records_that_are_missing_are_named(weights, capsys, missing):
+    (weights / missing).unlink()
+    with pytest.raises(SystemExit, match="2"):
+        card.main(["--weights", str(weights)])
+    assert f"has no {missing}: run" in capsys.readouterr().err
+    assert not (weights / "samples").exists()

@@ -48,3 +48,10 @@ def test_the_command_draws_them_again(name, monkeypatch, tmp_path):
 def test_a_label_that_the_world_lacks_is_refused():
     with pytest.raises(ValueError, match="not in"):
         samples.scene(samples.Sample("a giraffe", {"object": "giraffe"}, seed=1))
+
+
+@pytest.mark.parametrize("folder", ["", __file__, f"{__file__}/x", "/proc/nowhere"])
+def test_a_folder_that_cannot_be_is_refused(folder, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        samples.main(["--folder", folder])
+    assert "--folder" in capsys.readouterr().err

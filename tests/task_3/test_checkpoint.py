@@ -1,6 +1,8 @@
 """Checkpoints come back as they went, survive what kills the process, and are refused when they are not whole."""
 
 import errno
+import hashlib
+import json
 import os
 import shutil
 import signal
@@ -8,11 +10,14 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save as save_tensors
 from torch import nn
 
 from task_3_DreamFusion.nerf import checkpoint
@@ -105,6 +110,81 @@ def test_a_full_disk_leaves_the_last_one(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match=r"000002 cannot be written: No space left"):
         save(tmp_path, 2, {"x": 2})
     assert list(tmp_path.iterdir()) == [kept] and load(kept) == (1, {"x": 1})
+
+
+def test_the_contents_reach_the_disk_before_the_name(tmp_path, monkeypatch):
+    """Or else there could be a checkpoint without contents after a power cut."""
+    events: list[tuple[str, object]] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def record_fsync(descriptor: int) -> None:
+        events.append(("fsync", os.fstat(descriptor).st_ino))
+        fsync(descriptor)
+
+    def record_rename(self: Path, target: Path) -> Path:
+        events.append(("rename", target.name))
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    monkeypatch.setattr(Path, "rename", record_rename)
+    for step in range(3):
+        events.clear()
+        path = save(tmp_path, step, {"x": torch.ones(3)})
+        contents = [("fsync", (path / name).stat().st_ino) for name in (checkpoint.TENSORS, checkpoint.STATE)]
+        assert events[:3] == [*contents, ("rename", path.name)]
+    assert events[3:] == [("rename", "000000")]  # moved away as a whole before it is removed
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000001", "000002"]
+
+
+def write(folder, content: object, tensors: bytes | None = None):
+    """A checkpoint with this content, which need not be one of this program, and the right checksums."""
+    path = folder / "000001"
+    path.mkdir()
+    binary = save_tensors({"t0": torch.ones(3)}) if tensors is None else tensors
+    if isinstance(content, dict) and content.get("tensors_sha256", "") is None:
+        content["tensors_sha256"] = hashlib.sha256(binary).hexdigest()
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    (path / checkpoint.STATE).write_text(json.dumps({"content": content, "sha256": digest}))
+    (path / checkpoint.TENSORS).write_bytes(binary)
+    return path
+
+
+EMPTY = {"dict": []}
+NESTED: Any = {"list": []}
+for _ in range(400):
+    NESTED = {"list": [NESTED]}
+
+
+@pytest.mark.parametrize("content", [
+    None, 7, "x", [], {}, {"step": 1}, {"state": EMPTY, "tensors_sha256": None},
+    *({"step": step, "state": EMPTY, "tensors_sha256": None} for step in (None, "1", 1.5, -1, True, [], 10**400)),
+    {"step": 1, "state": EMPTY, "tensors_sha256": 7}, {"step": 1, "state": EMPTY, "tensors_sha256": []},
+    *({"step": 1, "state": state, "tensors_sha256": None} for state in (
+        None, 7, "x", [], {}, {"a": 1, "b": 2}, {"set": []}, {"tensor": "t9"}, {"tensor": []}, {"tensor": "t0"},
+        {"list": [1]}, {"list": None}, {"dict": None}, {"dict": [7]}, {"dict": [[1, 2, 3]]}, {"dict": [[[], 1]]},
+        {"dict": [["a", {"b": 1, "c": 2}]]},
+    )),
+], ids=lambda content: str(content)[:70])  # fmt: skip
+def test_what_another_program_wrote_is_refused(tmp_path, content):
+    """With right checksums; also where the tensors are of another kind."""
+    with pytest.raises(CheckpointError, match="something else than a run of Task 3|cut off or was changed"):
+        load(write(tmp_path, content))
+
+
+@pytest.mark.parametrize("tensors", [b"", b"x" * 100, b"\x80\x04.", b"\xff" * 8, (2**40).to_bytes(8, "little") + b"{}"])
+def test_tensors_in_another_format_are_refused(tmp_path, tensors):
+    content = {"step": 1, "state": {"dict": []}, "tensors_sha256": None}
+    with pytest.raises(CheckpointError, match="000001 holds something else than a run of Task 3"):
+        load(write(tmp_path, content, tensors))
+
+
+def test_a_state_that_is_nested_too_deep_is_refused(tmp_path):
+    path = write(tmp_path, {"step": 1, "state": NESTED, "tensors_sha256": None})
+    with pytest.raises(CheckpointError, match="something else"):
+        load(path)
+    (path / checkpoint.STATE).write_text('{"content": ' + "[" * 100_000 + "]" * 100_000 + "}")
+    with pytest.raises(CheckpointError, match="cut off or was changed"):
+        load(path)
 
 
 @pytest.mark.parametrize("wrong", [{"x": object()}, {"x": {1.5: 2}}, {"x": {True: 1}}])

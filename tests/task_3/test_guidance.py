@@ -1,11 +1,12 @@
 """Score distillation: the gradient is the paper's, views are told apart, and a picture comes out of it."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from course.models import PromptWarning, find_model
+from course.models import PromptWarning, find_model, load_pipeline
 from pocket.world.vocabulary import view_word
 from task_3_DreamFusion.nerf import sd
 from task_3_DreamFusion.nerf.sd import GuidanceError, Options, StableDiffusion, view_weights
@@ -44,6 +45,16 @@ def test_views_cross_at_their_borders():
     torch.testing.assert_close(view_weights(azimuth, elevation, 15.0), torch.tensor(expected))
 
 
+def test_without_blending_a_view_begins_at_its_border():
+    azimuth = torch.tensor([44.9, 45.0, 134.9, 135.0, -45.0, 0.0, 0.0])
+    elevation = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 59.9, 60.0])
+    weights = view_weights(azimuth, elevation, 0.0)
+    assert [sd.VIEWS[k] for k in weights.argmax(1)] == ["front", "side", "side", "back", "side", "front", "overhead"]
+    assert weights.max(1).values.tolist() == [1] * 7 and weights.sum(1).tolist() == [1] * 7
+    [narrow] = view_weights(torch.tensor([45.5]), torch.zeros(1), 1.0)
+    torch.testing.assert_close(narrow, torch.tensor([0.25, 0.75, 0.0, 0.0]))
+
+
 def test_each_view_has_words_of_its_own(guidance):
     prompts = guidance.view_prompts(" a car ")
     assert prompts.views.shape[0] == 4 and len({tuple(view.flatten().tolist()) for view in prompts.views}) == 4
@@ -56,6 +67,24 @@ def test_a_long_text_keeps_its_view(guidance):
         prompts = guidance.view_prompts("a bunny on top of a stack of pancakes " * 8)
     assert len([w for w in told if "too long" in str(w.message)]) == 1  # not once for each view
     assert len({tuple(view.flatten().tolist()) for view in prompts.views}) == 4
+
+
+def test_a_text_may_be_as_long_as_there_is_room_beside_its_view(guidance, recwarn):
+    """A letter is a token of the tiny model. The start, the end and ", overhead view" take up the others."""
+    room = guidance.model.text_length - 2 - len("overheadview,")
+    longest = "a" * room
+    kept = guidance.view_prompts(longest)
+    assert kept.text == longest
+    assert torch.equal(kept.views[3], guidance.embed_text(f"{longest}, overhead view"))
+    assert not [w for w in recwarn if "too long" in str(w.message)]
+    with pytest.warns(PromptWarning, match="too long"):
+        assert guidance.view_prompts(longest + "b").text == longest
+
+
+def test_an_embedding_has_as_many_tokens_as_the_model_reads(guidance):
+    width = guidance.model.config("text_encoder/config.json")["hidden_size"]
+    for text in ("", "a car", "a" * 500):
+        assert guidance.embed_text(text).shape == (guidance.model.text_length, width)
 
 
 # --- The gradient
@@ -91,6 +120,49 @@ def test_one_seed_one_step(guidance):
     rgb = torch.rand(2, 3, 16, 16, generator=generator())
     steps = [guidance.train_step(rgb, prompts, *CAMERA, generator()) for _ in range(2)]
     assert torch.equal(steps[0].gradient, steps[1].gradient)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("sigma2", [0.9, 0.5, 0.0]), ("uniform", [1, 1, 1]), ("middle", [0.28460499, 0.35355339, 0])]
+)
+def test_weightings_are_functions_of_alpha_bar(guidance, name, expected):
+    weights = sd.WEIGHTINGS[name](torch.tensor([0.1, 0.5, 1.0]))
+    torch.testing.assert_close(weights, torch.tensor(expected, dtype=torch.float32))
+    other = StableDiffusion(guidance.model, Options(weighting=name, perp_neg=0.0))
+    latents = torch.randn(2, 4, 8, 8, generator=generator())
+    step = other.train_step(latents, other.view_prompts("a car"), *CAMERA, generator(), as_latents=True)
+    alpha_bar = other.alpha_bar(step.t)
+    noise = (step.noisy - alpha_bar.sqrt() * step.latents) / (1 - alpha_bar).sqrt()
+    unweighted = step.noise_pred - noise
+    torch.testing.assert_close(step.gradient, sd.WEIGHTINGS[name](alpha_bar) * unweighted, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(step.error, unweighted.square().mean().sqrt(), atol=1e-4, rtol=1e-3)
+
+
+def test_a_step_is_one_of_the_beginning_unless_it_is_told(guidance):
+    latents, prompts = torch.randn(2, 4, 8, 8, generator=generator()), guidance.view_prompts("a car")
+    at_first, at_last = (
+        guidance.train_step(latents, prompts, *CAMERA, generator(), progress, as_latents=True)
+        for progress in (0.0, 1.0)
+    )
+    step = guidance.train_step(latents, prompts, *CAMERA, generator(), as_latents=True)
+    assert torch.equal(step.t, at_first.t) and torch.equal(step.gradient, at_first.gradient)
+    assert (at_last.t < at_first.t).all()
+    rgb = torch.rand(2, 3, 16, 16, generator=generator())
+    found = [guidance.targets(rgb, prompts, *CAMERA, generator(), *more)[0] for more in ((), (0.0,), (1.0,))]
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+    asked = step.noisy, step.t, prompts, *CAMERA
+    assert torch.equal(guidance.predict_noise(*asked), guidance.predict_noise(*asked, 0.0))
+    assert not torch.equal(guidance.predict_noise(*asked), guidance.predict_noise(*asked, 0.5))
+
+
+def test_pictures_and_latents_are_those_of_the_autoencoder(guidance):
+    pipe = load_pipeline(guidance.model)
+    rgb = torch.rand(2, 3, 64, 64, generator=generator())
+    with torch.no_grad():
+        latents = pipe.vae.encode(2 * rgb - 1).latent_dist.mean * pipe.vae.config.scaling_factor
+        torch.testing.assert_close(guidance.encode_imgs(rgb), latents, atol=1e-4, rtol=1e-4)
+        pictures = (pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1)
+    torch.testing.assert_close(guidance.decode_latents(latents), pictures, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
@@ -138,6 +210,23 @@ def test_perp_neg_pushes_away_from_the_other_views(tiny_folder):
     torch.testing.assert_close(guidance.predict_noise(*asked), none)
     assert (full - none).abs().max() > 1e-3
     torch.testing.assert_close(full - none, 2 * (half - none), atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("progress", [sd.FACED, 0.95, 1.0, 1.5, 3.0])
+def test_perp_neg_stays_away_after_its_end(tiny_folder, progress):
+    """Neither the front, which is ahead, nor a run that is continued comes to push other views again."""
+    pushing, plain = (StableDiffusion(find_model(tiny_folder), Options(perp_neg=value)) for value in (1.0, 0.0))
+    asked = (
+        torch.randn(2, 4, 8, 8, generator=generator()),
+        torch.tensor([100, 500]),
+        plain.view_prompts("a car"),
+        *CAMERA,
+    )
+    calls = []
+    unet = pushing.unet
+    pushing.unet = lambda *args, **more: calls.append(len(args[0])) or unet(*args, **more)
+    assert torch.equal(pushing.predict_noise(*asked, progress), plain.predict_noise(*asked, progress))
+    assert calls == [2 * 2]  # and asks for no other view
 
 
 @pytest.mark.parametrize("band", [1.0, 0.15])
@@ -208,10 +297,36 @@ def test_one_step_of_ddim_previews_the_one_step_x_0(guidance):
     torch.testing.assert_close(one, also)
 
 
-@pytest.mark.parametrize("text", ["", "  \n"])
-def test_an_empty_text(guidance, text):
-    with pytest.raises(GuidanceError, match="the text is empty"):
-        guidance.view_prompts(text)
+@pytest.mark.parametrize("steps", [2, 3, 10])
+def test_the_preview_goes_down_to_the_picture_by_ddim(guidance, steps):
+    prompts = guidance.view_prompts("a car")
+    step = guidance.train_step(torch.rand(2, 3, 16, 16), prompts, *CAMERA, generator(), 0.4)
+    x, noise = step.noisy, step.noise_pred
+    for i in range(steps):
+        t = (step.t * (steps - i) / steps).round().long()
+        if i:
+            noise = guidance.predict_noise(x, t, prompts, *CAMERA, 0.4)
+        x_0 = sd.predicted_x_0(noise, x, guidance.alpha_bar(t))
+        below = guidance.alpha_bar((step.t * (steps - i - 1) / steps).round().long())
+        x = below.sqrt() * x_0 + (1 - below).sqrt() * noise
+    noisy, once, often = guidance.preview(step, prompts, *CAMERA, 0.4, steps)
+    torch.testing.assert_close(often, guidance.decode_latents(x_0), atol=1e-4, rtol=0)
+    torch.testing.assert_close(noisy, guidance.decode_latents(step.noisy))
+    first = sd.predicted_x_0(step.noise_pred, step.noisy, guidance.alpha_bar(step.t))
+    torch.testing.assert_close(once, guidance.decode_latents(first))
+    if steps == 10:
+        assert torch.equal(guidance.preview(step, prompts, *CAMERA, 0.4)[2], often)  # the default
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("", "the text is empty"), ("  \n", "the text is empty"), ("a \udcff car", "UTF-8, and character 3 of"),
+     ("\ud83c", "UTF-8, and character 1 of"), (None, "text must be text, got None"), (7, "text must be text, got 7")],
+)  # fmt: skip
+def test_what_is_no_text(guidance, text, message):
+    for prompts in (guidance.view_prompts, guidance.plain_prompts):
+        with pytest.raises(GuidanceError, match=message):
+            prompts(text)
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 16), (1, 4, 16, 16)])
@@ -220,8 +335,42 @@ def test_what_is_no_batch_of_pictures(guidance, shape):
         guidance.encode_imgs(torch.zeros(shape))
 
 
-@pytest.mark.parametrize("wrong", [{"guidance_scale": float("nan")}, {"weighting": "none"}, {"t_range": (0.5, 0.2)},
-                                   {"t_end": 2.0}, {"lead": -0.1}, {"blend": 90.0}, {"perp_neg": -1.0}])  # fmt: skip
-def test_options_out_of_range(wrong):
-    with pytest.raises(GuidanceError, match=next(iter(wrong))):
+LIMITS = {"guidance_scale": (-1000, 1000), "t_end": (0, 1), "band": (0, 1), "lead": (0, 1), "blend": (0, 45),
+          "perp_neg": (0, 1000)}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_limits_of_options(name):
+    assert sd.OPTION_RANGES.keys() == LIMITS.keys()
+    least, most = LIMITS[name]
+    within = {"t_range": (0.0, 0.98)} if name == "t_end" else {}
+    for value in (least, most, torch.tensor(most), np.float32(most)):
+        assert getattr(Options(**within, **{name: value}), name) == float(value)
+    for value in (least - 1e-3, most + 1e-3, float("nan"), float("inf"), -float("inf"), 1e400, None, "1", True, [1]):
+        with pytest.raises(GuidanceError, match=f"^{name} must be a "):
+            Options(**within, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"weighting": "none"}, "weighting must be one of sigma2, uniform, middle, got 'none'"),
+        ({"weighting": ["sigma2"]}, "weighting must be one of"),
+        ({"t_range": (0.5, 0.2)}, "t_range must begin with its lower end, .*got t_range 0.5 0.2 and t_end 0.45"),
+        ({"t_range": (0.6, 0.9)}, "t_end must not fall below, got t_range 0.6 0.9 and t_end 0.45"),
+        ({"t_range": (float("nan"), 0.9)}, "t_range must be a finite number"),
+        ({"t_range": (0.1, 2.0)}, "t_range must be a number from 0 to 1, got 2"),
+        ({"t_range": (-0.1, 0.9)}, "t_range must be a number from 0 to 1, got -0.1"),
+        ({"t_range": 0.5}, "t_range must be two numbers"),
+        ({"t_range": (0.1, 0.2, 0.9)}, "t_range must be two numbers"),
+        ({"t_range": None}, "t_range must be two numbers"),
+    ],
+)
+def test_options_out_of_range(wrong, message):
+    with pytest.raises(GuidanceError, match=message):
         Options(**wrong)
+
+
+@pytest.mark.parametrize("t_range", [[0.1, 0.9], (0.45, 0.98), (0.02, 0.3), (0.0, 1.0), (0.2, 0.2)])
+def test_ranges_of_noise_levels(t_range):
+    assert Options(t_range=t_range).t_range == tuple(t_range)

@@ -1,6 +1,8 @@
 """`python main.py`: from a text to a clip, a mesh and a page; on, again and not at all."""
 
+import contextlib
 import dataclasses
+import importlib
 import json
 import os
 import re
@@ -18,13 +20,13 @@ import trimesh
 
 from course import notebooks
 from task_3_DreamFusion import main as program
-from task_3_DreamFusion.nerf import checkpoint, mesh, results
+from task_3_DreamFusion.nerf import checkpoint, files, memory, mesh, results
 from task_3_DreamFusion.nerf.network_grid import GridField
 from task_3_DreamFusion.nerf.provider import orbit
 from task_3_DreamFusion.nerf.renderer import Renderer
 from task_3_DreamFusion.nerf.results import save_index
 from task_3_DreamFusion.nerf.sd import Options
-from task_3_DreamFusion.nerf.utils import Settings
+from task_3_DreamFusion.nerf.utils import Settings, TargetRays, Trainer
 
 HERE = notebooks.ROOT / "task_3_DreamFusion"
 
@@ -69,28 +71,28 @@ def test_from_text_to_files(options, tmp_path, capsys, small_mesh):
     ("more", "said"),
     [
         (["--text", " "], "the text is empty"),
-        (["--frames", "0"], "--frames is at least 1, not 0"),
+        (["--frames", "0"], "--frames must be from 1 to 10,000, got 0."),
         (["--elevation", "100"], "--elevation"),
-        (["--iters", "-3"], "iters is at least 1, not -3"),
+        (["--iters", "-3"], "--iters must be from 1 to 10,000,000, got -3."),
         (["--seed", "-1"], "seed"),
-        (["--t_range", "0.9", "0.1"], "t_range"),
-        (["--perp_neg", "-1"], "perp_neg"),
+        (["--t_range", "0.9", "0.1"], "--t_range must begin with its lower end"),
+        (["--perp_neg", "-1"], "--perp_neg must be a number from 0 to 1,000, got -1."),
         (["--model", "no such model"], "no such model"),
         (["--resume"], "there is no checkpoint in"),
         (["--test"], "train first"),
         (["--ckpt", "nowhere"], "nowhere is no checkpoint"),
         (["--workspace", "/dev/null/run"], "--workspace /dev/null/run cannot be written: Not a directory"),
         (["--workspace", __file__], "test_main.py cannot be written: File exists"),
-        (["--max_steps", "0"], "--max_steps is at least 1, not 0"),
-        (["--batch_size", "-1"], "--batch_size is at least 1, not -1"),
-        (["--save_every", "0"], "--save_every is at least 1, not 0"),
-        (["--video_size", "-4"], "--video_size is at least 1, not -4"),
-        (["--lambda_opacity", "-1"], "--lambda_opacity is 0 or more, not -1.0"),
-        (["--lr", "nan"], "--lr is a number above 0, not nan"),
-        (["--bound", "nan"], "--bound is a number above 0, not nan"),
-        (["--fade_in", "2"], "--fade_in is a share in [0, 1], not 2.0"),
-        (["--guidance_scale", "nan"], "guidance_scale is a number, not nan"),
-        (["--gui", "--gui_port", "0"], "--gui_port is from 1 to 65535, not 0"),
+        (["--max_steps", "0"], "--max_steps must be from 1 to 10,000, got 0."),
+        (["--batch_size", "-1"], "--batch_size must be from 1 to 1,024, got -1."),
+        (["--save_every", "0"], "--save_every must be from 1 to 1,000,000,000, got 0."),
+        (["--video_size", "-4"], "--video_size must be from 1 to 5,460, got -4."),
+        (["--lambda_opacity", "-1"], "--lambda_opacity must be a number from 0 to 1,000,000, got -1."),
+        (["--lr", "nan"], "--lr must be a finite number from 1e-08 to 10, got nan."),
+        (["--bound", "nan"], "--bound must be a finite number from 0.01 to 100, got nan."),
+        (["--fade_in", "2"], "--fade_in must be a number from 0 to 1, got 2."),
+        (["--guidance_scale", "nan"], "--guidance_scale must be a finite number from -1,000 to 1,000, got nan."),
+        (["--gui", "--gui_port", "0"], "--gui_port must be from 1 to 65,535, got 0."),
         (["--gui", "--test"], "--gui does not go with --test"),
         (["--prompts", "list.txt"], "--prompts does not go with --text"),
     ],
@@ -99,6 +101,157 @@ def test_what_cannot_be_done_is_said_in_one_line(options, more, said, capsys):
     assert program.main([*options, *more]) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ") and said in error
+
+
+@pytest.fixture
+def answer(capsys):
+    """Runs main.py with these arguments: its exit status and the one line that it ends with."""
+
+    def run(arguments: list[str]) -> tuple[int, str]:
+        capsys.readouterr()
+        try:
+            status = program.main(arguments)
+        except SystemExit as error:  # argparse
+            status = error.code
+        lines = capsys.readouterr().err.strip().splitlines()
+        return status, lines[-1] if lines else ""
+
+    return run
+
+
+NUMERIC = {
+    action.option_strings[0]: action for action in program.parser()._actions if action.type in (int, float)
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("flag", NUMERIC)
+def test_every_number_out_of_range_is_refused_by_the_name_of_its_option(options, tmp_path, answer, flag):
+    values = ["nan", "inf", "-inf", "1e400", "-1e400", "-1e30", "1e30", "x", "", "1" + "0" * 5000]
+    values += [] if NUMERIC[flag].type is float else ["1.5", "-1", "1" + "0" * 40]
+    for value in values:
+        given = [f"{flag}={value}"] if NUMERIC[flag].nargs is None else [flag, value.replace("-", "\uff0d"), value]
+        status, line = answer([*options, *given])
+        assert status in (1, 2) and line.startswith("error: ") and flag in line, (value, line)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("--rays 2000000000", "--rays must be from 1 to 1,000,000, got 2,000,000,000. So many are all pixels of"),
+        ("--size 20000", "--size must be from 1 to 2,048, got 20,000. The model sees images at its own size"),
+        ("--video_size 100000", "--video_size must be from 1 to 5,460, got 100,000. Three images stand side by side"),
+        ("--batch_size 1000000000", "--batch_size must be from 1 to 1,024, got 1,000,000,000. The denoiser sees all"),
+        ("--frames 1000000000", "--frames must be from 1 to 10,000, got 1,000,000,000. At 30 frames a second"),
+        ("--reuse 1000000000", "--reuse must be from 1 to 10,000, got 1,000,000,000. The targets stay as they are"),
+        (f"--keep {10**30}", "--keep must be from 1 to 100,000"),
+        ("--max_steps 1000000000", "--max_steps must be from 1 to 10,000"),
+        ("--iters 1000000000", "--iters must be from 1 to 10,000,000, got 1,000,000,000. At a tenth of a second"),
+    ],
+)
+def test_what_no_machine_can_do_is_refused_with_the_reason(options, tmp_path, answer, given, message):
+    status, line = answer([*options, *given.split()])
+    assert status == 1 and f"error: {message}" in line and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("--rays 1000000 --max_steps 4000 --reuse 100", "the rays of a step would take about"),
+        ("--size 2048 --batch_size 64", "lower --batch_size (64), --size (2,048) or --max_steps (24)"),
+        ("--video_size 4096", "a frame of the clip would take about"),
+        ("--frames 10000 --video_size 400", "lower --frames (10,000) or --video_size (400)"),
+        ("--keep 100000 --size 256", "lower --keep (100,000) or --size (256)"),
+    ],
+)
+def test_what_this_machine_cannot_do_is_refused_before_the_model_is_loaded(
+    options, answer, monkeypatch, given, message
+):
+    monkeypatch.setattr(memory, "total", lambda device: 16 * 2**30)
+    monkeypatch.setattr(program, "StableDiffusion", None)
+    status, line = answer([*options, *given.split()])
+    assert status == 1 and message in line and "this machine has 16 GiB" in line
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "message"),
+    [
+        (program, "StableDiffusion", "loading the model: name a smaller --model"),
+        (Trainer, "train_step", "training: lower --batch_size or --max_steps, or start again with a smaller --size"),
+        (TargetRays, "of", "learning from the targets: lower --rays, --reuse or --max_steps"),
+        (Trainer, "preview", "making a preview: take --preview_every 0"),
+        (results, "save_video", "making the clip: lower --video_size or --frames"),
+        (results, "save_mesh", "making the mesh: take --no-save_mesh"),
+        (program, "find_model", "working: lower --batch_size, --size or --max_steps"),
+    ],
+)
+def test_out_of_memory_ends_in_a_line_that_names_the_option(options, answer, monkeypatch, module, name, message):
+    monkeypatch.setattr(module, name, lambda *_, **__: torch.empty(2**48))  # as much as no CPU has
+    status, line = answer([*options, *(["--preview_every", "2"] if name == "preview" else [])])
+    assert status == 1 and line.startswith(f"error: out of memory while {message}")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("-O2", "-O2 is an option of stable-dreamfusion; here use --backbone vanilla"),
+        ("--w 64 --h 64", "--w is an option of stable-dreamfusion; here the training images are square: use --size"),
+        ("--h=64", "--h is an option of stable-dreamfusion; here the training images are square: use --size"),
+        ("--dmtet", "--dmtet is an option of stable-dreamfusion; here there is no second stage that refines a mesh"),
+        ("-O --sd_version 2.1", "here use --model"),
+        ("--hf_key stabilityai/stable-diffusion-2-1-base", "here use --model"),
+        ("--perpneg", "here use --perp_neg"),
+        ("--image a.png", "an object comes from text alone"),
+        ("--guidance IF", "use --model for the model, and --guidance_scale for how strongly it guides"),
+        ("--cuda_ray --fp16", "compiled kernels run without an option"),
+        ("--tree", "unrecognized arguments: --tree"),
+        ("--iters", "argument --iters: expected one argument"),
+        ("--optim adamw", "argument --optim: invalid choice: 'adamw'"),
+    ],
+)
+def test_options_of_stable_dreamfusion_are_answered_in_one_line(options, answer, capsys, given, message):
+    status, line = answer([*options, *given.split()])
+    assert status == 2 and line.startswith("error: ") and message in line
+    with contextlib.suppress(SystemExit):
+        program.main([*options, *given.split()])
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_no_option_of_this_program_is_answered_as_another_ones():
+    own = {flag for action in program.parser()._actions for flag in action.option_strings}
+    assert own & set(program.OF_STABLE_DREAMFUSION) == set()
+    named = set(re.findall(r"--[a-z]\w*", " ".join(program.OF_STABLE_DREAMFUSION.values())))
+    assert named <= own
+
+
+@pytest.mark.parametrize("byte", [b"\xff", b"\x80", b"\xc3", b"\xed\xa0\x80", b"\xf0\x9f"])
+@pytest.mark.parametrize("flag", ["--text", "--negative", "--scene", "--workspace", "--model", "--ckpt", "--prompts"])
+def test_a_lone_byte_on_the_command_line(options, answer, flag, byte):
+    status, line = answer([*options, flag, os.fsdecode(b"a " + byte + b" car")])
+    assert status in (1, 2) and flag in line and "must be UTF-8, and character 3 of" in line
+
+
+@pytest.mark.parametrize("flag", ["--workspace", "--ckpt", "--prompts", "--model"])
+@pytest.mark.parametrize("value", ["", " ", "\t", "\n", "  \n "])
+def test_a_name_that_is_empty(options, answer, monkeypatch, tmp_path, flag, value):
+    monkeypatch.chdir(tmp_path)
+    status, line = answer([*options, flag, value])
+    assert status == 2 and f"argument {flag}: must be a name, got an empty text" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["loop", "loop/run", "self", "file/run", "x" * 300, "y/" * 3000, "y/" * 2030])
+def test_a_workspace_that_leads_nowhere(options, answer, monkeypatch, tmp_path, name):
+    """Links in a circle, a file in the way, and names that are too long."""
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("other")
+    Path("other").symlink_to("loop")
+    Path("self").symlink_to("self")
+    Path("file").touch()
+    for more in ([], ["--resume"], ["--ckpt", name], ["--prompts", name]):
+        base = options[2:] if more[:1] == ["--prompts"] else options
+        status, line = answer([*base, "--workspace", name, "--no-save_mesh", *more])
+        assert status in (1, 2) and line.startswith("error: "), more
 
 
 def test_without_a_surface_there_is_still_a_clip(options, tmp_path, capsys, monkeypatch):
@@ -189,7 +342,176 @@ def test_a_checkpoint_that_is_not_whole(options, trained, name, harm, capsys):
 
 def test_a_checkpoint_of_something_else(options, tmp_path, capsys):
     path = checkpoint.save(tmp_path / "foreign", 5, {"x": torch.ones(3)})
-    assert "something else than a run of Task 3" in refused(capsys, [*options, "--ckpt", str(path)])
+    for more in (["--ckpt", str(path)], ["--ckpt", str(path), "--test"]):
+        assert "something else than a run of Task 3" in refused(capsys, [*options, *more])
+    path.parent.rename(tmp_path / "checkpoints")
+    assert "something else" in refused(capsys, ["--workspace", str(tmp_path), "--resume"])
+
+
+# --- Going on with other settings
+
+
+def test_settings_that_are_given_anew_are_used_and_written_down(trained, monkeypatch):
+    trainers = []
+    resume = Trainer.resume
+    monkeypatch.setattr(Trainer, "resume", lambda self, path: trainers.append(self) or resume(self, path))
+    settings = {"iters": 4, "lr": 0.02, "seed": 7, "ema": 0.5, "keep": 2, "entropy": 3.0, "batch": 2, "negative": "red"}
+    guidance = {"guidance_scale": 3.0, "perp_neg": 0.25, "t_end": 0.3, "band": 0.5}
+    flags = program.parser().options
+    given = [word for name, value in (settings | guidance).items() for word in (flags[name], str(value))]
+    here = ["--workspace", str(trained), "--no-save_mesh", "--frames", "2", "--video_size", "16"]
+    assert program.main([*here, "--resume", *given]) == 0
+    [trainer] = trainers
+    recorded = json.loads((trained / "settings.json").read_text())
+    described = program.told(trained / "checkpoints" / "000004")
+    for name, value in settings.items():
+        assert getattr(trainer.settings, name) == recorded[name] == described["settings"][name] == value
+    for name, value in guidance.items():
+        assert (
+            getattr(trainer.guidance.options, name)
+            == recorded["guidance"][name]
+            == described["guidance"][name]
+            == value
+        )
+    assert [group["lr"] for group in trainer.optimizer.param_groups] == [0.02, 0.2]
+    assert trainer.targets.maxlen == 2 and trainer.generator.initial_seed() == 7
+
+
+def test_a_model_that_was_named_by_a_relative_path_is_known_from_elsewhere(options, tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tiny_folder.parent)
+    assert program.main([*options, "--no-save_mesh", "--model", tiny_folder.name]) == 0
+    assert json.loads((tmp_path / "run" / "settings.json").read_text())["model"] == str(tiny_folder.resolve())
+    monkeypatch.chdir(tmp_path)
+    assert program.main(["--workspace", "run", "--resume", "--no-save_mesh", "--frames", "1"]) == 0
+
+
+# --- What belongs together
+
+
+def test_a_mesh_of_an_earlier_step_is_neither_kept_nor_linked(options, tmp_path, small_mesh, monkeypatch):
+    run = tmp_path / "run"
+    assert program.main(options) == 0
+    assert program.main([*options, "--test", "--no-save_mesh"]) == 0  # of the same step: it stays
+    assert (run / "mesh.glb").exists() and "mesh.html" in (run / "index.html").read_text()
+    assert program.main([*options, "--resume", "--iters", "4", "--no-save_mesh"]) == 0
+    assert list(run.glob("mesh*")) == [] and "mesh" not in (run / "index.html").read_text()
+    assert program.main([*options, "--test"]) == 0
+    assert len(list(run.glob("mesh*"))) == 5
+    monkeypatch.setattr(results, "LEVEL", 1e6)  # the next field has no surface
+    assert program.main([*options, "--resume", "--iters", "5"]) == 0
+    assert list(run.glob("mesh*")) == [] and "mesh" not in (run / "index.html").read_text()
+
+
+def test_a_second_run_in_a_folder_is_refused(options, tmp_path, trained, capsys):
+    (tmp_path / "new").mkdir()
+    before = written(trained)
+    for run, *more in ((trained, "--resume"), (trained, "--test"), (trained, "--resume", "--iters", "9"),
+                       (tmp_path / "new",), (tmp_path / "new", "--gui")):  # fmt: skip
+        with files.lock(run):
+            line = refused(capsys, [*options, "--workspace", str(run), *more])
+            assert f"--workspace {run} is in use by another run: wait until it ends, or name another" in line
+        assert not (run / ".lock").exists()
+    assert written(trained) == before and list((tmp_path / "new").iterdir()) == []
+    assert program.main([*options, "--resume", "--no-save_mesh"]) == 0
+
+
+def test_what_another_process_trained_meanwhile_is_not_overwritten(options, tmp_path, capsys, monkeypatch):
+    """Between the look at the folder and its lock."""
+    run = tmp_path / "run"
+    prepare = program.prepare
+
+    def others_first(workspace: Path) -> None:
+        prepare(workspace)
+        checkpoint.save(workspace / "checkpoints", 9, {"x": 1})
+
+    monkeypatch.setattr(program, "prepare", others_first)
+    assert "holds a run that came to step 9" in refused(capsys, options)
+    assert [path.name for path in run.iterdir()] == ["checkpoints"]
+
+
+def test_texts_of_other_signs_have_folders_of_their_own():
+    """Emoji, signs and accents in two forms; what is written in letters keeps its plain name."""
+    signs = ["🍔", "🍕", "🍔🍔", "?", "!", "—", "a car 🚗", "a car 🚕", "a car", "a “car”", "٪", "के", "का"]
+    folders = [program.slug(text) for text in signs]
+    assert len(set(folders)) == len(signs)
+    assert all(re.fullmatch(r"\w+", folder) and len(folder) <= 60 for folder in folders)
+    assert program.slug("caf\u00e9") == program.slug("cafe\u0301") == "café"
+    assert program.slug("A car, it's (red)!") == "a_car_it_s_red" and program.slug("東京") == "東京"
+    assert program.slug("x" * 60) == "x" * 60 and len(program.slug("x" * 61)) == 60
+
+
+@pytest.fixture
+def restored_threads():
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(1)
+
+
+def test_deterministic_does_not_depend_on_the_number_of_threads(options, tmp_path, restored_threads):
+    states = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        run = tmp_path / str(threads)
+        given = ["--workspace", str(run), "--deterministic", "--no-save_mesh", "--size", "32", "--rays", "2048"]
+        assert program.main([*options, *given]) == 0
+        states.append([path.read_bytes() for path in sorted((run / "checkpoints" / "000003").iterdir())])
+    assert states[0] == states[1] == states[2]
+    assert "the CPU works on one thread" in program.parser().format_help().replace("\n" + " " * 24, " ")
+
+
+# --- Killed at any moment
+
+
+def run_in_child(arguments: list[str], folder: Path, last: int | None = None) -> int:
+    """main.py in a copy of this process, which ends as if it was killed before its last change to files below `folder`:
+    the first, second, ... `last`. Returns the exit status. The number of changes stands in FOLDER/../changes."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    changes = 0
+
+    def watch(event: str, args: tuple) -> None:
+        nonlocal changes
+        writes = event == "open" and args[2] & os.O_CREAT
+        if (writes or event in ("os.rename", "os.mkdir", "os.rmdir", "os.remove")) and str(folder) in str(args[0]):
+            changes += 1
+            if changes == last:
+                os._exit(77)
+
+    status = 99
+    try:
+        sys.addaudithook(watch)
+        status = program.main(arguments)
+        (folder.parent / "changes").write_text(str(changes))
+    finally:
+        os._exit(status)
+
+
+def results_of(run: Path) -> dict[str, bytes]:
+    """All files of a workspace but the logs, which hold times."""
+    return {name: data for name, data in written(run).items() if not name.startswith("logs/")}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_anywhere_and_resumed_it_leaves_the_files_of_a_whole_run(options, tmp_path, small_mesh):
+    importlib.import_module("torch.utils.tensorboard")  # once here, and not in each child
+    given = [*options, "--deterministic", "--iters", "5", "--preview_every", "2", "--save_every", "2"]
+    assert run_in_child([*given, "--workspace", str(tmp_path / "whole")], tmp_path / "whole") == 0
+    expected = results_of(tmp_path / "whole")
+    assert {"video.mp4", "mesh.glb", "mesh.html", "index.html", "settings.json", "previews/000004.png"} <= set(expected)
+    assert {Path(name).parent.name for name in expected if "checkpoints" in name} == {"000004", "000005"}
+    changes = int((tmp_path / "changes").read_text())
+    assert changes > 40
+    for last in range(3, changes, changes // 6):
+        run = tmp_path / str(last)
+        here = [*given, "--workspace", str(run)]
+        assert run_in_child(here, run, last) == 77
+        resumes = ["--resume"] if checkpoint.latest(run / "checkpoints") else []
+        assert run_in_child([*here, *resumes], run) == 0
+        found = results_of(run)
+        assert set(found) == set(expected), last
+        assert [name for name in expected if found[name] != expected[name]] == [], last
+        assert [path.name for path in run.iterdir() if path.name.startswith(".")] == []
 
 
 def test_a_full_disk_is_told_before_anything_is_written(options, tmp_path, monkeypatch, capsys):
@@ -230,39 +552,40 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint(options, trained):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-def test_killed_it_goes_on_to_the_same_result(options, tmp_path):
-    """With --deterministic: the last checkpoint of a run that was killed and resumed has the very same tensors."""
-    slow = [*options, "--iters", "30", "--save_every", "5", "--deterministic", "--no-save_mesh", "--batch_size", "4"]
-    killed, whole = ([*slow, "--workspace", str(tmp_path / name)] for name in ("killed", "whole"))
-    process = start(killed)
-    wait_for(tmp_path / "killed" / "checkpoints" / "000005", process)
-    process.kill()
-    process.communicate()
-    last = checkpoint.latest(tmp_path / "killed" / "checkpoints")
-    assert last is not None and int(last.name) < 30
-    resumed = start([*killed, "--resume"])
-    out, err = resumed.communicate(timeout=300)
-    assert resumed.returncode == 0, err
-    assert f"goes on from step {int(last.name)}" in out
-    uninterrupted = start(whole)
-    assert uninterrupted.wait(timeout=300) == 0
-    states = [checkpoint.load(tmp_path / name / "checkpoints" / "000030")[1] for name in ("killed", "whole")]
-    assert all(torch.equal(a, b) for a, b in zip(*(state["average"] for state in states), strict=True))
-    assert all(torch.equal(states[0]["renderer"][name], states[1]["renderer"][name]) for name in states[0]["renderer"])
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.name == "nt", reason="needs SIGINT")
-def test_ctrl_c_finishes_the_step_and_leaves_a_clip(options, tmp_path):
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGTERM")
+def test_sigterm_finishes_the_step_and_leaves_a_clip(options, tmp_path):
     process = start([*options, "--iters", "5000", "--save_every", "2", "--no-save_mesh"])
     wait_for(tmp_path / "run" / "checkpoints" / "000002", process)
-    process.send_signal(signal.SIGINT)
+    process.terminate()
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130 and "Traceback" not in err
     step = int(re.search(r"stopped at step (\d+) of 5000: --resume goes on", out)[1])
     assert int(checkpoint.latest(tmp_path / "run" / "checkpoints").name) == step
     assert len(iio.imread(tmp_path / "run" / "video.mp4")) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="needs a terminal")
+def test_a_run_whose_terminal_is_closed_saves_and_leaves_a_clip(options, tmp_path):
+    import pty
+
+    child, keeper = pty.fork()  # the child leads a session on a terminal of its own
+    given = [*options, "--iters", "5000", "--save_every", "2", "--no-save_mesh"]
+    if child == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup may have had the tests ignore it
+        os.execv(sys.executable, [sys.executable, str(HERE / "main.py"), *given])
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "checkpoints" / "000002").exists():
+        assert time.monotonic() < deadline
+        with contextlib.suppress(BlockingIOError):
+            os.set_blocking(keeper, False)
+            os.read(keeper, 10_000)  # or else the terminal would be full
+        time.sleep(0.02)
+    os.close(keeper)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
+    saved = checkpoint.latest(tmp_path / "run" / "checkpoints")
+    assert int(saved.name) > 2 and checkpoint.load(saved)[0] == int(saved.name)
+    assert len(iio.imread(tmp_path / "run" / "video.mp4")) == 3 and (tmp_path / "run" / "index.html").exists()
 
 
 def test_started_from_its_folder_it_hides_no_package():
@@ -283,13 +606,103 @@ def test_help_from_either_folder(folder):
     assert done.returncode == 0 and "the guidance:" in done.stdout and "--lambda_orient" in done.stdout
 
 
-def test_page_of_many_runs(options, tmp_path):
+# --- The page over all runs
+
+
+def write_settings(run: Path, **changes: object) -> None:
+    """A settings.json as a run writes it, with changes."""
+    run.mkdir(parents=True, exist_ok=True)
+    settings = dataclasses.asdict(Settings("a car")) | {"guidance": {}, "model": "pocket", "half": False} | changes
+    (run / "settings.json").write_text(json.dumps(settings))
+
+
+def test_page_of_many_runs(tmp_path):
     for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        text = f'{{"text": "a <{name}>", "iters": 3, "seed": 0, "backbone": "grid", "negative": "a cat & a dog"}}'
-        (tmp_path / name / "settings.json").write_text(text)
+        write_settings(tmp_path / name, text=f"a <{name}>", negative="a cat & a dog")
     page = save_index(tmp_path).read_text()
     assert "2 runs" in page and "a &lt;one&gt;" in page and "a cat &amp; a dog" in page and "<video" not in page
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["index.html", "one", "two"]
+
+
+FOREIGN = {
+    "an editor's": b'{"editor.tabSize": 4, "files.exclude": {}}',
+    "another program's": b'{"text": "a car", "iters": 3, "seed": 0, "backbone": "grid", "negative": ""}',
+    "a list": b'["text", "guidance", "model", "half"]',
+    "a list of lists": b"[[], {}]",
+    "a number": b"7",
+    "null": b"null",
+    "empty": b"",
+    "half-written": b'{"text": "a car", "guidan',
+    "comments": b'// settings\n{"text": "a car"}',
+    "UTF-16": '{"text": "a car"}'.encode("utf-16"),
+    "not text": bytes(range(256)),
+    "nested": b"[" * 100_000,
+    "large": b" " * (results.MAX_SETTINGS + 1),
+    "large number": b'{"text": ' + b"9" * 5000 + b"}",
+}
+ODD = [{"iters": "many"}, {"iters": -1}, {"seed": None}, {"text": ["a car"]}, {"text": "a \ud800 car"},
+       {"lr": float("nan")}, {"backbone": {}}, {"negative": 3}, {"cells": 33}]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
+def test_a_foreign_settings_file_counts_for_nothing(tmp_path, content):
+    write_settings(tmp_path / "b" / "mine", text="a tree")
+    for place in ("a", "b", "b/mine/deep", "b/mine/previews"):
+        (tmp_path / place).mkdir(exist_ok=True)
+        (tmp_path / place / "settings.json").write_bytes(content)
+    page = save_index(tmp_path).read_text()
+    assert "1 run<" in page and "a tree" in page
+
+
+@pytest.mark.parametrize("changes", ODD, ids=map(str, ODD))
+def test_settings_that_no_run_can_have_count_for_nothing(tmp_path, changes):
+    write_settings(tmp_path / "mine", text="a tree")
+    write_settings(tmp_path / "odd", **changes)
+    assert "1 run<" in save_index(tmp_path).read_text()
+
+
+def test_what_is_no_file_of_settings_counts_for_nothing(tmp_path):
+    """Folders, pipes, links in a circle, what may not be read, and what a killed run was writing."""
+    write_settings(tmp_path / "mine", text="a tree")
+    (tmp_path / "folder" / "settings.json").mkdir(parents=True)
+    for name in ("pipe", "link", "closed", "circle"):
+        (tmp_path / name).mkdir()
+    os.mkfifo(tmp_path / "pipe" / "settings.json")
+    (tmp_path / "link" / "settings.json").symlink_to("settings.json")
+    (tmp_path / "circle" / "again").symlink_to(tmp_path)
+    (tmp_path / "closed" / "settings.json").touch(mode=0)
+    for name in (".partial-settings.json-abc", ".partial-xyz", "mine/.partial-abc", ".hidden/run"):
+        write_settings(tmp_path / name, text="a phantom")
+    page = save_index(tmp_path).read_text()
+    assert "1 run<" in page and "a tree" in page and "phantom" not in page
+
+
+def test_a_run_beside_foreign_settings_comes_to_its_end(options, tmp_path, capsys):
+    for number, content in enumerate(FOREIGN.values()):
+        (tmp_path / "run" / str(number)).mkdir(parents=True)
+        (tmp_path / "run" / str(number) / "settings.json").write_bytes(content)
+    assert program.main([*options, "--no-save_mesh"]) == 0
+    page = (tmp_path / "run" / "index.html").read_text()
+    assert "1 run<" in page and "video.mp4" in page
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs names that are no text")
+def test_a_run_in_a_folder_whose_name_is_no_text(tmp_path):
+    run = tmp_path / os.fsdecode(b"caf\xe9 & <b>")
+    write_settings(run, text="a tree")
+    (run / "video.mp4").touch()
+    assert 'src="caf%E9%20%26%20%3Cb%3E/video.mp4"' in save_index(tmp_path).read_text()
+
+
+def test_the_page_is_written_by_one_process_at_a_time(tmp_path, monkeypatch):
+    (tmp_path / ".partial-index.html-dead").mkdir()
+    (tmp_path / ".partial-settings.json-alive").mkdir()
+    save_index(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".partial-settings.json-alive", "index.html"]
+    lock = files.lock
+    monkeypatch.setattr(files, "lock", lambda folder, name, seconds: lock(folder, name, 0.01))
+    with lock(tmp_path, ".index.html.lock"), pytest.raises(files.FolderInUse):
+        save_index(tmp_path)
 
 
 def test_normals_of_a_ball_look_outward(monkeypatch):
@@ -318,14 +731,6 @@ def test_an_outline_bends_no_surface():
     normals = results.normal_map(camera, picture)
     away = (normals - torch.tensor([0.5, 0.5, 1.0])[:, None, None]).norm(dim=0)
     assert away[3:-3, 3:-3].max() < 0.02  # at the picture's border the softening is lopsided
-
-
-def test_a_full_gpu_is_told_in_one_line(options, monkeypatch, capsys):
-    def full(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
-
-    monkeypatch.setattr(program.Trainer, "train_step", full)
-    assert "a smaller --batch_size" in refused(capsys, options)
 
 
 def test_depth_is_bright_where_it_is_near():

@@ -197,6 +197,60 @@ def test_specks_are_dropped_and_parts_kept():
     assert vertices[:, 1].max() < 0.5 and vertices[:, 0].min() < -0.85 and vertices[:, 0].max() > 0.75
 
 
+@pytest.mark.parametrize("share", [0.001, 0.015, 0.019, 0.021, 0.03, 0.1, 0.2, 0.5])
+def test_specks_have_less_than_a_fiftieth_of_the_largest_surface(share):
+    large, small = trimesh.creation.box((1, 1, 1)), trimesh.creation.box((1, 1, 1))
+    small.apply_scale(share**0.5)
+    small.apply_translation((5, 0, 0))
+    both = trimesh.util.concatenate([large, small])
+    vertices, faces = meshes.largest_parts(np.asarray(both.vertices), np.asarray(both.faces))
+    assert len(faces) == (24 if share >= 0.02 else 12) and (vertices[:, 0].max() > 4) == (share >= 0.02)
+    assert len(vertices) == (16 if share >= 0.02 else 8)
+
+
+@pytest.mark.parametrize("bound", [1e-4, 1e-3, 0.01, 0.3, 1.0, 100.0])
+def test_a_mesh_does_not_depend_on_the_size_of_the_box(solid, bound, tmp_path):
+    """Libraries take small lengths for nothing: with a bound of 0.01 there were no places on the texture."""
+    scaled = extract(
+        lambda p: ball(p / bound),
+        lambda p: rainbow(p / bound),
+        LEVEL,
+        resolution=40,
+        faces=1500,
+        texture=256,
+        bound=bound,
+    )
+    np.testing.assert_allclose(scaled.vertices, bound * solid.vertices, rtol=1e-4, atol=1e-4 * bound)
+    np.testing.assert_array_equal(scaled.faces, solid.faces)
+    np.testing.assert_allclose(scaled.uv, solid.uv, atol=1e-4)
+    np.testing.assert_allclose(scaled.normals, solid.normals, atol=1e-3)
+    assert abs(scaled.texture.astype(int) - solid.texture).mean() < 0.5
+    lines = scaled.save(tmp_path)[1].read_text().splitlines()
+    written = np.array([line.split()[1:] for line in lines if line.startswith("v ")], float)
+    np.testing.assert_allclose(written, scaled.vertices, atol=1e-6 * bound)
+
+
+@pytest.mark.parametrize("failing", range(4))
+def test_files_of_a_mesh_are_the_old_ones_until_they_are_whole(solid, tmp_path, monkeypatch, failing):
+    paths = solid.save(tmp_path)
+    before = [path.read_bytes() for path in paths]
+    calls = []
+    fsync = os.fsync
+
+    def interrupted(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) > failing:
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    other = Mesh(2 * solid.vertices, solid.normals, solid.faces, solid.uv, 255 - solid.texture)
+    with pytest.raises(OSError, match="No space left"):
+        other.save(tmp_path)
+    assert [path.read_bytes() for path in paths][failing:] == before[failing:]
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
+
+
 @pytest.mark.parametrize(
     ("field", "said"),
     [

@@ -15,7 +15,7 @@ from course import notebooks
 from course.errors import CourseError
 from task_3_DreamFusion import main as program
 from task_3_DreamFusion import prompts
-from task_3_DreamFusion.nerf import checkpoint
+from task_3_DreamFusion.nerf import checkpoint, files
 from task_3_DreamFusion.prompts import CLAIMS, FAILED, FINISHED, PromptsError, Watch, share
 
 MAIN = notebooks.ROOT / "task_3_DreamFusion" / "main.py"
@@ -183,6 +183,56 @@ def test_a_folder_of_another_text_is_not_taken_for_finished(tmp_path):
     share({"a car": tmp_path}, lambda *_: True)
     outcome = share({"a car!": tmp_path}, lambda *_: True)
     assert "holds 'a car'" in outcome.failed["a car!"] and outcome.made == []
+
+
+FOREIGN = ["", "{cut", "[]", "7", "null", '{"done": true}', "[" * 100_000, "\ud800"]
+
+
+@pytest.mark.parametrize("content", FOREIGN, ids=[text[:10] for text in FOREIGN])
+def test_a_foreign_file_in_the_folder_does_not_end_the_round(tmp_path, content):
+    data = content.encode("utf-8", "surrogatepass")
+    (tmp_path / CLAIMS).mkdir()
+    for name in (FINISHED, FAILED, f"{CLAIMS}/notes.json", f"{CLAIMS}/1x.json", f"{CLAIMS}/12.json"):
+        (tmp_path / name).write_bytes(data)
+    outcome = share({"a car": tmp_path}, lambda *_: True)
+    assert outcome.made == ["a car"] and outcome.failed == {}
+    assert json.loads((tmp_path / FINISHED).read_text())["text"] == "a car"
+    assert (tmp_path / CLAIMS / "000001.json").exists()
+
+
+OWNERS = [("x", 1.0), (10**30, 1.0), (-1, 1.0), (0, 1.0), (1, "x"), (None, None), ([], 1.0)]
+
+
+@pytest.mark.parametrize(("pid", "started"), OWNERS)
+def test_an_owner_that_cannot_be_is_taken_for_dead(tmp_path, pid, started):
+    put_claim(tmp_path, {"whereabouts": prompts.whereabouts(), "pid": pid, "started": started})
+    assert Watch().take(tmp_path).path.name == "000002.json"
+
+
+@pytest.mark.parametrize("content", [b"[]", b"7", b"null", b"\xff\xfe", b"[" * 100_000])
+def test_a_claim_that_is_no_claim_is_silent_and_then_free(tmp_path, content):
+    put_claim(tmp_path, "").write_bytes(content)
+    assert Watch(stale=60).take(tmp_path) is None and Watch(stale=0).take(tmp_path).path.name == "000002.json"
+
+
+def test_emoji_alone_have_folders_of_their_own(tmp_path):
+    file = tmp_path / "list.txt"
+    file.write_text("🍔\n🍕\n🚗\n🚕 car\n🚗 car\n", encoding="utf-8")
+    assert len(set(prompts.read(file, folder_of(tmp_path)).values())) == 5
+
+
+def test_a_folder_that_another_run_uses_fails_alone(tiny_folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "list.txt").write_text("a car\na tree\n")
+    (tmp_path / "all" / "a_car").mkdir(parents=True)
+    monkeypatch.setattr(program, "LOCK_SECONDS", 0.05)
+    small = "--iters 1 --size 8 --rays 8 --max_steps 24 --frames 1 --video_size 16 --no-save_mesh --preview_every 0"
+    command = ["--prompts", str(tmp_path / "list.txt"), "--model", str(tiny_folder), *small.split()]
+    with files.lock(tmp_path / "all" / "a_car"):
+        assert program.main([*command, "--workspace", str(tmp_path / "all")]) == 1
+    printed = capsys.readouterr()
+    assert "1 made, 0 were finished, 1 failed" in printed.out
+    assert "error: a car: --workspace" in printed.err and "is in use by another run" in printed.err
+    assert program.main([*command, "--workspace", str(tmp_path / "all")]) == 0
 
 
 def test_who_lost_the_claim_waits_for_the_other(tmp_path):

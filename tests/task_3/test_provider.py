@@ -107,6 +107,17 @@ def test_views_stay_in_their_range_one_in_each_sector(count, seed, share):
     assert full.fill[0] - 1e-3 <= tops.min() and tops.max() <= full.fill[1] + 1e-3
 
 
+def test_views_of_training_reach_the_ends_of_their_ranges():
+    """All the way around, from just below the horizon to overhead, near and far."""
+    cameras = ViewRange().sample(20_000, torch.Generator().manual_seed(0))
+    fill = SIZE / (cameras.radius * torch.tan(torch.deg2rad(cameras.fov) / 2))
+    ranges = [(cameras.azimuth, -180, 180), (cameras.elevation, -5, 70), (cameras.fov, 28, 52), (fill, 0.7, 0.9),
+              *((axis, -0.05, 0.05) for axis in cameras.target.T)]  # fmt: skip
+    for values, low, high in ranges:
+        assert values.min().item() == pytest.approx(low, abs=0.002 * (high - low))
+        assert values.max().item() == pytest.approx(high, abs=0.002 * (high - low))
+
+
 def test_views_are_even_over_the_sphere():
     elevation = ViewRange(elevation=(-90, 90)).sample(20_000, torch.Generator().manual_seed(0)).elevation
     assert (elevation.abs() < 30).float().mean().item() == pytest.approx(0.5, abs=0.02)  # half of a sphere's area

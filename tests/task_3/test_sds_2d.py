@@ -48,7 +48,7 @@ def test_moments_end_with_the_last_step(tiny_folder):
         (["--iters", "0"], "--iters is at least 1, not 0"),
         (["--lr", "-1"], "--lr is a number above 0, not -1.0"),
         (["--seed", "-1"], "--seed is a whole number from 0"),
-        (["--guidance_scale", "inf"], "guidance_scale is a number, not inf"),
+        (["--guidance_scale", "inf"], "guidance_scale must be a finite number"),
         (["--model", "no such model"], "no such model"),
         (["--out", "picture.jpg"], "--out ends in .png"),
         (["--out", "/dev/null/a.png", "--iters", "1"], "--out /dev/null/a.png cannot be written"),

@@ -1,18 +1,44 @@
 """A run of Task 3 on a model with random weights: it moves, repeats itself, goes on where it stopped, and says when it
 cannot."""
 
+import copy
 import dataclasses
+import inspect
 import json
+import os
 import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from course.errors import CourseError
 from course.models import find_model
-from task_3_DreamFusion.nerf.checkpoint import CheckpointError, latest, save
-from task_3_DreamFusion.nerf.provider import orbit
+from task_3_DreamFusion import main
+from task_3_DreamFusion.gridencoder import total_variation
+from task_3_DreamFusion.nerf.checkpoint import CheckpointError, latest, load, save
+from task_3_DreamFusion.nerf.network import Background
+from task_3_DreamFusion.nerf.provider import ViewRange, orbit
+from task_3_DreamFusion.nerf.renderer import Rendered, Shading
 from task_3_DreamFusion.nerf.sd import StableDiffusion
-from task_3_DreamFusion.nerf.utils import EMPTY, FULL, RECENT, SPACES, Settings, Trainer, TrainingError
+from task_3_DreamFusion.nerf.utils import (
+    EMPTY,
+    FULL,
+    NUMBERS,
+    RECENT,
+    SPACES,
+    WHOLE_NUMBERS,
+    Interrupt,
+    Settings,
+    Trainer,
+    TrainingError,
+    regularise,
+)
+from task_3_DreamFusion.optimizer import Adan
 
 SMALL = Settings(
     "a car", iters=8, batch=2, size=8, reuse=2, rays=64, keep=5, levels=4, steps=24, cells=16, albedo=0.2, shaded=1.0,
@@ -82,19 +108,106 @@ def test_a_run_that_stopped_goes_on_as_if_it_had_not(begin, changes):
     assert json.loads((whole.workspace / "settings.json").read_text())["text"] == "a car"
 
 
-def test_ctrl_c_finishes_the_step_and_saves(begin, monkeypatch):
-    trainer = begin()
-    step = trainer.train_step
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """The usual handlers: a process in the background may have begun with SIGINT ignored."""
+    before = [signal.getsignal(number) for number in SIGNALS]
+    for number in SIGNALS:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number, handler in zip(SIGNALS, before, strict=True):
+        signal.signal(number, handler)
+
+
+def raise_at(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, step: int, *numbers: int) -> None:
+    """Have these signals arrive during a step of a trainer."""
+    train_step = trainer.train_step
 
     def interrupted() -> dict[str, float]:
-        if trainer.step == 2:
-            signal.raise_signal(signal.SIGINT)
-        return step()
+        if trainer.step == step:
+            for number in numbers:
+                signal.raise_signal(number)
+        return train_step()
 
     monkeypatch.setattr(trainer, "train_step", interrupted)
-    handler = signal.getsignal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_finishes_the_step_and_saves(signals, begin, monkeypatch, number):
+    trainer = begin()
+    raise_at(trainer, monkeypatch, 2, number)
+    handlers = [signal.getsignal(number) for number in SIGNALS]
     assert trainer.train(preview_every=0) is False
-    assert latest(trainer.checkpoints).name == "000003" and signal.getsignal(signal.SIGINT) is handler
+    assert latest(trainer.checkpoints).name == "000003" and trainer.interrupt.asked
+    assert [signal.getsignal(number) for number in SIGNALS] == handlers
+
+
+def test_a_second_signal_stops_at_once_but_another_hang_up_does_not(signals, begin, monkeypatch):
+    trainer = begin()
+    raise_at(trainer, monkeypatch, 2, signal.SIGTERM, signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(preview_every=0)
+    assert latest(trainer.checkpoints) is None
+    again = begin()
+    raise_at(again, monkeypatch, 2, signal.SIGHUP, signal.SIGHUP, signal.SIGHUP)
+    assert again.train(preview_every=0) is False and latest(again.checkpoints).name == "000003"
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_that_is_ignored_stays_ignored(signals, begin, monkeypatch, number):
+    """As nohup asks for."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        trainer = begin(iters=4)
+        raise_at(trainer, monkeypatch, 2, number)
+        assert trainer.train(preview_every=0) is True and not trainer.interrupt.asked
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
+@pytest.mark.parametrize("stream", [1, 2])
+def test_a_terminal_that_has_gone_is_written_to_no_more(signals, stream):
+    """Writing to a terminal after it has gone is an error."""
+    import pty
+
+    keeper, terminal = pty.openpty()
+    saved = os.dup(stream)
+    os.dup2(terminal, stream)
+    try:
+        with Interrupt() as interrupt:
+            os.close(keeper)
+            with pytest.raises(OSError):
+                os.write(stream, b"x")
+            signal.raise_signal(signal.SIGHUP)
+            assert interrupt.asked and os.write(stream, b"x") == 1
+    finally:
+        os.dup2(saved, stream)
+        os.close(saved)
+        os.close(terminal)
+
+
+def test_a_step_is_saved_once(signals, begin, monkeypatch):
+    """Also where it is the last before an interruption."""
+    trainer = begin()
+    raise_at(trainer, monkeypatch, 3, signal.SIGINT)
+    saved = []
+    save = trainer.save
+    monkeypatch.setattr(trainer, "save", lambda: saved.append(trainer.step) or save())
+    trainer.train(save_every=2, preview_every=0)
+    assert saved == [2, 4]
+
+
+def test_a_preview_is_made_before_the_checkpoint_of_its_step(begin, monkeypatch):
+    """A run that is killed in between goes on before that step."""
+    trainer = begin()
+    monkeypatch.setattr(trainer, "save", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(save_every=2, preview_every=2)
+    assert [path.name for path in (trainer.workspace / "previews").iterdir()] == ["000002.png"]
 
 
 def test_a_gradient_that_is_no_number_is_left_out(begin, monkeypatch, capsys):
@@ -181,12 +294,51 @@ def test_pictures_are_of_the_average(begin):
     assert len(pictures) == 2 and pictures[0].shape == (5, 12, 12)
 
 
-def test_preview_is_a_picture(begin):
+def test_preview_is_a_picture(begin, monkeypatch):
     from PIL import Image
 
     trainer = begin()
     trainer.train_step()
-    assert Image.open(trainer.preview()).width >= 4 * 128
+    path = trainer.preview()
+    assert Image.open(path).width >= 4 * 128
+    before = path.read_bytes()
+    trainer.train_step()
+    trainer.step = 1
+    monkeypatch.setattr(Image.Image, "save", lambda self, path: Path(path).write_bytes(b"half") and 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        trainer.preview()
+    assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.3, 0.95, 1.0])
+def test_the_average_keeps_its_share(begin, ema):
+    trainer = begin(ema=ema, reuse=1)
+    for _ in range(2):
+        before = torch.cat([p.flatten() for p in trainer.average]).clone()
+        trainer.train_step()
+        after = torch.cat([p.flatten() for p in trainer.average])
+        torch.testing.assert_close(after, ema * before + (1 - ema) * parameters(trainer), atol=1e-7, rtol=1e-5)
+
+
+def test_weights_of_the_regularisers_change_with_the_run(begin):
+    """That of the entropy grows from nothing; that of the sparsity falls to a fifth in the first half."""
+    trainer = begin()
+    cameras = trainer.views.sample(2, trainer.generator)
+    rendered = trainer.renderer(cameras, 8, 8, trainer.generator)
+    terms = [
+        regularise(rendered, trainer.renderer, trainer.settings, trainer.generator, progress)
+        for progress in (0.0, 0.25, 0.5, 0.75, 1.0)
+    ]
+    entropy, sparsity = (torch.stack([term[name] for term in terms]).detach() for name in ("entropy", "sparsity"))
+    assert entropy[0] == 0 < entropy[-1]
+    torch.testing.assert_close(entropy / entropy[-1], torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0]))
+    torch.testing.assert_close(sparsity / sparsity[0], torch.tensor([1.0, 0.6, 0.2, 0.2, 0.2]))
+    opacity = rendered.opacity.clamp(1e-5, 1 - 1e-5)
+    bits = -(opacity * opacity.log2() + (1 - opacity) * (1 - opacity).log2()).mean()
+    torch.testing.assert_close(entropy[-1], trainer.settings.entropy * bits)
+    torch.testing.assert_close(
+        sparsity[0], trainer.settings.sparsity * (opacity**2 + 0.01).sqrt().mean(), rtol=1e-3, atol=0
+    )
 
 
 def test_the_field_learns_what_the_targets_show(begin, monkeypatch):
@@ -236,23 +388,361 @@ def test_a_field_comes_to_look_like_its_targets(begin, monkeypatch):
     assert middle[0] > 0.7 and middle[1:].max() < 0.3
 
 
+def lit(trainer: Trainer) -> Rendered:
+    """A picture that is lit, with normals."""
+    cameras = trainer.views.sample(2, trainer.generator)
+    shading = Shading("lambertian", cameras.poses()[:, :3, 3])
+    return trainer.renderer(cameras, 8, 8, trainer.generator, shading)
+
+
+def test_normals_that_look_away_and_rough_normals_cost_something(begin):
+    """Both by how much each sample is seen, per ray; their weights in the picture are constants in it."""
+    trainer = begin(orientation=3.0, smoothness=7.0, bound=2.0)
+    rendered = lit(trainer)
+    terms = regularise(rendered, trainer.renderer, trainer.settings, torch.Generator().manual_seed(5), 0.5)
+    rays, seen = 2 * 8 * 8, rendered.weights.detach()
+    away = (rendered.normals * rendered.directions).sum(-1).clamp(min=0)
+    assert 0 < (away > 0).float().mean() < 1
+    torch.testing.assert_close(terms["orientation"], 3 * (seen * away**2).sum() / rays)
+    offsets = torch.randn(rendered.positions.shape, generator=torch.Generator().manual_seed(5))
+    near = (rendered.positions + 0.01 * 2.0 * offsets).clamp(-2, 2)
+    others = trainer.renderer.field.normals(near, trainer.renderer.normal_step)
+    expected = 7 * (seen * (others - rendered.normals).abs().sum(-1)).sum() / rays
+    torch.testing.assert_close(terms["smoothness"], expected)
+    gradient = torch.autograd.grad(terms["orientation"], rendered.weights, allow_unused=True)[0]
+    assert gradient is None
+
+
+def test_the_gradient_is_that_of_the_loss_and_of_all_terms(begin, monkeypatch):
+    trainer = begin(variation=1.0)
+    rendered = lit(trainer)
+    loss, state = rendered.image.square().mean(), trainer.generator.get_state()
+    terms = regularise(rendered, trainer.renderer, trainer.settings, trainer.generator, trainer.progress)
+    parameters = list(trainer.renderer.parameters())
+    expected = torch.autograd.grad(loss + sum(terms.values()), parameters, retain_graph=True)
+    trainer.generator.set_state(state)
+    monkeypatch.setattr(trainer.optimizer, "step", lambda: None)
+    assert set(trainer._learn(loss, rendered)) == set(terms)
+    for parameter, gradient in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
+def test_neighbours_in_the_grid_that_differ_cost_something(begin):
+    trainer = begin(variation=2.0)
+    rendered = lit(trainer)
+    encoder = trainer.renderer.field.encoder
+    expected = 2 * total_variation(encoder.table, encoder.layout, encoder.unit(rendered.positions))
+    terms = regularise(rendered, trainer.renderer, trainer.settings, trainer.generator, 0.5)
+    torch.testing.assert_close(terms["variation"], expected)
+    plain = begin(variation=2.0, backbone="vanilla")
+    assert "variation" not in regularise(lit(plain), plain.renderer, plain.settings, plain.generator, 0.5)
+
+
+@pytest.mark.parametrize("name", ["entropy", "sparsity", "orientation", "variation", "smoothness"])
+def test_a_weight_of_nothing_leaves_a_term_out(begin, name):
+    trainer = begin(variation=1.0)
+    rendered = lit(trainer)
+    names = ("entropy", "sparsity", "orientation", "variation", "smoothness")
+    whole = regularise(rendered, trainer.renderer, trainer.settings, trainer.generator, 0.5)
+    assert set(whole) == set(names)
+    without = dataclasses.replace(trainer.settings, **{name: 0.0})
+    assert set(regularise(rendered, trainer.renderer, without, trainer.generator, 0.5)) == set(names) - {name}
+    unlit = trainer.renderer(trainer.views.sample(2, trainer.generator), 8, 8, trainer.generator)
+    terms = regularise(unlit, trainer.renderer, trainer.settings, trainer.generator, 0.5)
+    assert set(terms) == {"entropy", "sparsity", "variation"}
+
+
+@pytest.mark.parametrize(
+    ("step", "occupancy"), [(0, 1.0), (1, None), (16, 1.0), (40, None), (48, 1.0), (63, None), (64, 0.25), (96, 0.25)]
+)
+def test_schedules_of_a_run(begin, monkeypatch, step, occupancy):
+    """Levels of the encoding fade in over fade_in; views widen over widen; the grid is renewed every 16 steps, at first
+    as a whole."""
+    trainer = begin(iters=100, fade_in=1.0, widen=0.4, space="latents")
+    calls: dict[str, list] = {"levels": [], "share": [], "occupancy": []}
+    fade_in, narrowed = trainer.renderer.field.fade_in, trainer.views.narrowed
+    monkeypatch.setattr(trainer.renderer.field, "fade_in", lambda x: calls["levels"].append(x) or fade_in(x))
+    monkeypatch.setattr(trainer.renderer, "update_occupancy", lambda _, x: calls["occupancy"].append(x))
+    monkeypatch.setattr(ViewRange, "narrowed", lambda self, x: calls["share"].append(x) or narrowed(x))
+    trainer.step = step
+    trainer.train_step()
+    assert calls["levels"] == [pytest.approx(0.4 + 0.006 * step)]
+    assert calls["share"] == [pytest.approx(min(1, 0.5 + 0.5 * step / 40))]
+    assert calls["occupancy"] == ([] if occupancy is None else [occupancy])
+    assert trainer.step == step + 1
+
+
+def test_light_comes_after_its_share_of_the_run_from_near_the_camera(begin):
+    trainer = begin(iters=100, albedo=0.3, shaded=0.7, textureless=0.25)
+    cameras = trainer.views.sample(2, trainer.generator)
+    for step in (0, 29):
+        trainer.step = step
+        assert {trainer.shading(cameras).look for _ in range(50)} == {"albedo"}
+    trainer.step = 30
+    shadings = [trainer.shading(cameras) for _ in range(2000)]
+    shares = {
+        look: sum(s.look == look for s in shadings) / len(shadings) for look in ("albedo", "lambertian", "textureless")
+    }
+    assert shares["albedo"] == pytest.approx(0.3, abs=0.03)
+    assert shares["textureless"] == pytest.approx(0.7 * 0.25, abs=0.03)
+    lights = torch.stack([s.lights for s in shadings if s.is_lit])  # (N, 2, 3)
+    assert all(s.ambient == 0.1 for s in shadings if s.is_lit)
+    eyes = cameras.poses()[:, :3, 3]
+    torch.testing.assert_close(lights.mean(0), eyes, atol=0.2, rtol=0)
+    spread = (0.8 * cameras.radius)[:, None].expand(2, 3)
+    torch.testing.assert_close(lights.std(0), spread, rtol=0.1, atol=0)
+
+
+def test_what_is_shown_while_it_trains_is_that_of_the_step(begin):
+    trainer = begin(space="latents")
+    terms = trainer.train_step()
+    assert terms["opacity"] == trainer.opacities[-1] and 0 < terms["opacity"] < 1
+    assert terms["error"] == pytest.approx(trainer.seen.error.item())
+    assert trainer.progress == 1 / trainer.settings.iters
+
+
+def test_a_run_is_told_by_its_text_and_by_its_end(signals, begin, monkeypatch, capsys):
+    text = "a car " + "x" * 60
+    trainer = begin(text=text, iters=4)
+    raise_at(trainer, monkeypatch, 1, signal.SIGINT)
+    trainer.train(preview_every=0)
+    printed = capsys.readouterr()
+    assert f"{text[:40]}:" in printed.err and "stopping after this step ..." in printed.out
+
+
+@pytest.mark.parametrize(
+    ("background", "kind"), [("network", Background), ("plain", type(None)), ("random", type(None))]
+)
+def test_only_a_network_is_a_background_that_learns(begin, background, kind):
+    assert isinstance(begin(background=background).renderer.background, kind)
+
+
+def test_defaults_are_those_of_the_command_line():
+    parser, parameters = main.parser(), inspect.signature(Trainer.train).parameters
+    for name in ("save_every", "preview_every"):
+        assert parameters[name].default == parser.get_default(name)
+    assert Settings("a car").prompt == "a car on a plain background"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        SMALL.lr = 1.0
+
+
+def test_optimizers_have_their_settings(begin):
+    adam, adan = begin(lr=0.01).optimizer, begin(lr=0.01, optimizer="adan").optimizer
+    assert isinstance(adam, torch.optim.Adam) and isinstance(adan, Adan)
+    for optimizer in (adam, adan):
+        sizes = [sum(p.numel() for p in group["params"]) for group in optimizer.param_groups]
+        assert [group["lr"] for group in optimizer.param_groups] == [0.01, 0.1] and sizes[1] > 10 * sizes[0]
+    assert (adam.defaults["betas"], adam.defaults["eps"]) == ((0.9, 0.99), 1e-15)
+    assert (adan.defaults["eps"], adan.defaults["weight_decay"]) == (1e-8, 2e-5)
+    [plain] = begin(lr=0.01, backbone="vanilla").optimizer.param_groups
+    assert plain["lr"] == 0.01
+
+
 def test_another_runs_checkpoint_is_refused(begin):
     trainer = begin()
     trainer.train_step()
     path = trainer.save()
-    with pytest.raises(CheckpointError, match="backbone 'grid', this run has 'vanilla'"):
-        begin(backbone="vanilla").resume(path)
-    with pytest.raises(CheckpointError, match="bound"):
-        begin(bound=2.0).resume(path)
+    other = {"backbone": "vanilla", "levels": 5, "bound": 2.0, "cells": 32, "background": "random", "optimizer": "adan",
+             "space": "latents", "size": 16}  # fmt: skip
+    for name, value in other.items():
+        with pytest.raises(CheckpointError, match=f"{name} {getattr(SMALL, name)!r}, this run has {value!r}"):
+            begin(**{name: value}).resume(path)
 
 
-def test_what_is_no_run_is_refused(begin, tmp_path):
-    """Whole, but of something else; or of a network of another size."""
+@pytest.mark.parametrize("optimizer", ["adam", "adan"])
+def test_the_learning_rate_of_a_resumed_run_is_its_own(begin, optimizer):
+    trainer = begin(optimizer=optimizer)
+    trainer.train_step()
+    path = trainer.save()
+    for lr in (0.5, 1e-4, SMALL.lr):
+        resumed = begin(optimizer=optimizer, lr=lr)
+        resumed.resume(path)
+        assert [group["lr"] for group in resumed.optimizer.param_groups] == pytest.approx([lr, 10 * lr])
+        before = parameters(resumed)
+        resumed.train_step()
+        assert (parameters(resumed) - before).abs().max() > 0.1 * lr
+        state = resumed.optimizer.state_dict()["state"]
+        assert {int(values["step"]) for values in state.values()} == {2 * SMALL.reuse}  # the averages went on
+
+
+def test_a_new_seed_starts_new_random_numbers_and_the_old_one_goes_on(begin):
     trainer = begin()
-    state = trainer.described() | {"renderer": {}}
-    for wrong in ({"x": 1}, {"settings": [1]}, state, state | {"renderer": trainer.renderer.state_dict()}):
-        with pytest.raises(CheckpointError, match="another network|something else"):
-            begin().resume(save(tmp_path / "other", 1, wrong))
+    trainer.train_step()
+    path = trainer.save()
+    drawn = []
+    for seed in (0, 0, 5, 5, 6):
+        resumed = begin(seed=seed)
+        resumed.resume(path)
+        drawn.append(torch.rand(4, generator=resumed.generator))
+    assert torch.equal(drawn[0], drawn[1]) and torch.equal(drawn[0], torch.rand(4, generator=trainer.generator))
+    assert torch.equal(drawn[2], torch.rand(4, generator=torch.Generator().manual_seed(5)))
+    assert torch.equal(drawn[2], drawn[3]) and not torch.equal(drawn[2], drawn[4])
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("now", [False, True])
+def test_precision_may_change_when_a_run_goes_on(begin, before, now):
+    """As on a GPU, with the half precision of the CPU."""
+
+    def trainer(half: bool) -> Trainer:
+        made = begin(space="latents")
+        made.half, made.scaler = half, torch.amp.GradScaler("cpu", init_scale=16.0, enabled=half)
+        return made
+
+    first = trainer(before)
+    first.train_step()
+    if before:
+        first.scaler.update(64.0)
+    path = first.save()
+    second = trainer(now)
+    second.resume(path)
+    second.train_step()
+    assert second.described()["half"] is now and second.step == 2
+    assert second.scaler.get_scale() == (1.0 if not now else 64.0 if before else 16.0)
+
+
+@pytest.mark.parametrize("name", ["tiny", "./tiny", "../{parent}/tiny", "{folder}", "{folder}/"])
+def test_a_model_in_a_folder_is_described_by_its_whole_path(begin, guidance, monkeypatch, name):
+    folder = guidance.model.folder
+    monkeypatch.chdir(folder.parent)
+    named = name.replace("tiny", folder.name).format(parent=folder.parent.name, folder=folder)
+    monkeypatch.setattr(guidance, "model", find_model(named))
+    assert begin().described()["model"] == str(folder)
+    for known in ("pocket", "sd-2.1-base", "owner/name"):
+        monkeypatch.setattr(guidance, "model", dataclasses.replace(guidance.model, name=known))
+        assert begin().described()["model"] == known
+
+
+# --- Checkpoints of other programs
+
+
+def changed(value: object) -> Callable[[dict], None]:
+    """A change of a state: `changed(7)("a", 0, "b")` puts 7 to state["a"][0]["b"]."""
+
+    def at(*place: object) -> Callable[[dict], None]:
+        def change(state: dict) -> None:
+            for key in place[:-1]:
+                state = state[key]
+            state[place[-1]] = value
+
+        return change
+
+    return at
+
+
+ONES = torch.ones(3)
+FOREIGN = {
+    "another program's": lambda state: state.clear(),
+    "no settings": lambda state: state.pop("settings"),
+    "settings a list": changed([1])("settings"),
+    "settings null": changed(None)("settings"),
+    "no text": lambda state: state["settings"].pop("text"),
+    "text a number": changed(7)("settings", "text"),
+    "text no Unicode": changed("\ud800")("settings", "text"),
+    "iters a text": changed("many")("settings", "iters"),
+    "iters of 0": changed(0)("settings", "iters"),
+    "lr that is none": changed(float("nan"))("settings", "lr"),
+    "size that is vast": changed(10**9)("settings", "size"),
+    "backbone of others": changed("tree")("settings", "backbone"),
+    "guidance null": changed(None)("guidance"),
+    "guidance a tensor": changed(ONES)("guidance"),
+    "t_range of one": changed([0.5])("guidance", "t_range"),
+    "model null": changed(None)("model"),
+    "model with a zero": changed("a\0b")("model"),
+    "half a text": changed("yes")("half"),
+    "renderer null": changed(None)("renderer"),
+    "renderer empty": changed({})("renderer"),
+    "renderer of another size": changed(ONES)("renderer", "density_grid"),
+    "renderer with numbers": changed(7)("renderer", "density_grid"),
+    "average short": lambda state: state["average"].pop(),
+    "average of another shape": changed(ONES)("average", 0),
+    "average of texts": changed("x")("average", 0),
+    "average null": changed(None)("average"),
+    "optimizer null": changed(None)("optimizer"),
+    "optimizer without state": changed({})("optimizer"),
+    "optimizer's state a list": changed([1])("optimizer", "state"),
+    "optimizer's state of another shape": changed(ONES)("optimizer", "state", 0, "exp_avg"),
+    "optimizer's state of a text": changed("x")("optimizer", "state", 0, "exp_avg"),
+    "optimizer's state of another optimizer": changed({"mean": ONES})("optimizer", "state", 0),
+    "optimizer's step negative": changed(-3.0)("optimizer", "state", 0, "step"),
+    "optimizer's step a list": changed([1])("optimizer", "state", 0, "step"),
+    "optimizer with a parameter more": changed({"step": 1.0})("optimizer", "state", 99),
+    "generator null": changed(None)("generator"),
+    "generator short": changed(torch.zeros(3, dtype=torch.uint8))("generator"),
+    "generator of numbers": changed(torch.ones(5056))("generator"),
+    "opacities a text": changed("abc")("opacities"),
+    "opacities of texts": changed(["x"])("opacities"),
+    "opacities null": changed(None)("opacities"),
+    "targets null": changed(None)("targets"),
+    "targets of numbers": changed([7])("targets"),
+    "a target without a camera": lambda state: state["targets"][0].pop("camera"),
+    "a target's camera of another shape": changed(ONES)("targets", 0, "camera", "radius"),
+    "a target's camera with more": changed(ONES)("targets", 0, "camera", "roll"),
+    "a target of another size": changed(torch.ones(3, 9, 9))("targets", 0, "picture"),
+    "a target's look": changed("shiny")("targets", 0, "look"),
+    "a target's lights": changed(ONES)("targets", 0, "lights"),
+    "a target that is lit by nothing": changed("lambertian")("targets", 0, "look"),
+    "a target's ambient": changed("x")("targets", 0, "ambient"),
+    "a target before nothing": changed(ONES)("targets", 0, "behind"),
+}
+
+
+@pytest.fixture(scope="module")
+def trained_state(guidance, tmp_path_factory) -> dict:
+    trainer = Trainer(SMALL, guidance, tmp_path_factory.mktemp("trained"))
+    trainer.train_step()
+    trainer.targets[0] = dataclasses.replace(trainer.targets[0], shading=Shading())
+    return load(trainer.save())[1]
+
+
+@pytest.mark.parametrize("change", FOREIGN.values(), ids=FOREIGN)
+def test_a_checkpoint_of_another_program_is_refused(begin, trained_state, tmp_path, change):
+    """Whole, with the right checksums, but no run can have written it."""
+    state = copy.deepcopy(trained_state)
+    change(state)
+    with pytest.raises(CheckpointError, match="holds something else than a run of Task 3"):
+        begin().resume(save(tmp_path / "other", 1, state))
+
+
+def test_the_unchanged_checkpoint_is_accepted(begin, trained_state, tmp_path):
+    trainer = begin()
+    trainer.resume(save(tmp_path / "other", 1, trained_state))
+    trainer.train_step()
+    assert trainer.step == 2
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_a_checkpoint_holds_it_is_refused_or_goes_on(begin, trained_state, tmp_path, seed):
+    """Some part of a real one, replaced by something else."""
+    random = Random(seed)
+    state = copy.deepcopy(trained_state)
+    place: Any = state
+    while True:
+        key = random.choice(list(place) if isinstance(place, dict) else range(len(place)))
+        if not isinstance(place[key], dict | list) or not place[key] or random.random() < 0.2:
+            break
+        place = place[key]
+    wrong = [None, 7, -1, 0.5, float("inf"), "x", [], {}, [1, "x"], {"a": 1}, ONES, torch.zeros(1), True, 10**30]
+    place[key] = random.choice(wrong)
+    trainer = begin()
+    try:
+        trainer.resume(save(tmp_path / "other", 1, state))
+        trainer.train_step()
+    except CourseError:
+        pass
+
+
+def test_full_memory_is_not_taken_for_a_wrong_checkpoint(begin, trained_state, tmp_path, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    trainer = begin()
+    monkeypatch.setattr(trainer.optimizer, "load_state_dict", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        trainer.resume(save(tmp_path / "other", 1, trained_state))
+
+
+# --- Settings
 
 
 @pytest.mark.parametrize("wrong", [
@@ -264,3 +754,66 @@ def test_what_is_no_run_is_refused(begin, tmp_path):
 def test_settings_out_of_range(wrong):
     with pytest.raises(TrainingError, match=next(iter(wrong))):
         dataclasses.replace(SMALL, **wrong)
+
+
+LIMITS = {
+    "iters": (1, 10**7), "batch": (1, 1024), "size": (1, 2048), "reuse": (1, 10**4), "rays": (1, 10**6),
+    "keep": (1, 10**5), "levels": (1, 16), "steps": (1, 10**4), "seed": (0, 2**63 - 1), "lr": (1e-8, 10),
+    "bound": (0.01, 100), "albedo": (0, 1), "shaded": (0, 1), "textureless": (0, 1), "fade_in": (0, 1), "widen": (0, 1),
+    "ema": (0, 1), "entropy": (0, 10**6), "sparsity": (0, 10**6), "orientation": (0, 10**6), "variation": (0, 10**6),
+    "smoothness": (0, 10**6),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_limits_are_allowed_and_what_lies_beyond_is_not(name):
+    assert WHOLE_NUMBERS.keys() | NUMBERS.keys() == LIMITS.keys()
+    least, most = LIMITS[name]
+    for value in (least, most):
+        assert getattr(dataclasses.replace(SMALL, **{name: value}), name) == value
+    beyond = [least - 1, most + 1, None, "7", True, [7], float("nan"), float("inf"), 10**40]
+    beyond += [least + 0.5] if name in WHOLE_NUMBERS else [least - 1e-9, most + 1e-3]
+    for value in beyond:
+        with pytest.raises(TrainingError, match=f"^{name} must be "):
+            dataclasses.replace(SMALL, **{name: value})
+
+
+def test_only_a_value_that_is_too_large_is_told_why():
+    for name, (least, most, reason) in WHOLE_NUMBERS.items():
+        with pytest.raises(TrainingError) as raised:
+            dataclasses.replace(SMALL, **{name: most + 1})
+        assert str(raised.value) == f"{name} must be from {least:,} to {most:,}, got {most + 1:,}. {reason}"
+        with pytest.raises(TrainingError) as raised:
+            dataclasses.replace(SMALL, **{name: least - 1})
+        assert str(raised.value) == f"{name} must be from {least:,} to {most:,}, got {least - 1:,}."
+
+
+@pytest.mark.parametrize(
+    ("name", "choices"),
+    [
+        ("space", ("pixels", "latents")),
+        ("background", ("plain", "network", "random")),
+        ("backbone", ("grid", "vanilla")),
+        ("optimizer", ("adan", "adam")),
+        ("cells", (8, 16, 32, 64, 128, 256)),
+    ],
+)
+def test_choices_are_allowed_and_nothing_else_is(name, choices):
+    for choice in choices:
+        assert getattr(dataclasses.replace(SMALL, **{name: choice}), name) == choice
+    for wrong in ("", None, [], {}, 257, 512, 4, "Grid", "pixel"):
+        with pytest.raises(TrainingError, match=f"^{name} must be one of {', '.join(map(str, choices))}, got "):
+            dataclasses.replace(SMALL, **{name: wrong})
+
+
+def test_numbers_of_numpy_and_pytorch_are_numbers():
+    made = dataclasses.replace(SMALL, iters=np.int64(9), size=torch.tensor(8), lr=np.float32(0.5), cells=np.int32(16))
+    assert (made.iters, made.size, made.lr, made.cells) == (9, 8, 0.5, 16)
+    assert json.loads(json.dumps(dataclasses.asdict(made))) == dataclasses.asdict(made)
+
+
+@pytest.mark.parametrize("name", ["text", "negative", "scene"])
+@pytest.mark.parametrize("value", ["\udcff", "a \ud83c car", 7, None, b"a car"])
+def test_words_that_are_no_text(name, value):
+    with pytest.raises(TrainingError, match=f"^{name} must be (UTF-8, and character|text, got)"):
+        dataclasses.replace(SMALL, **{name: value})

@@ -1,0 +1,298 @@
+"""Which changes to the denoiser's training pay: short runs from random weights at equal samples.
+
+    python -m pocket.train latents --extra 400000
+    python -m benchmarks.training adamw muon ...
+
+Each variant is measured with its averaged weights: the loss on latents that it has not seen, the Frechet distance of
+its images to renders of other seeds (judge's features), and the objects that the judge reads right. Results lie in
+--out, a file a variant; a variant whose file is there is not trained again. Fewer samples or images than the defaults
+print rows and store none.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import CLIPModel, CLIPVisionModel
+
+from benchmarks.common import RESULTS
+from course.metrics import JudgeFeatures, frechet_distance
+from course.models import WEIGHTS
+from pocket import evaluate
+from pocket.arguments import folder, integer
+from pocket.evaluate import Row, store, table
+from pocket.test_set import ask_first
+from pocket.train import common, denoiser
+from pocket.train.data import resize
+from pocket.train.muon import Muon
+from pocket.train.tokenizer import encode, load
+
+SAMPLES = 1_000_000
+IMAGES = 2000
+HELD_OUT = 8192  # latents that no variant trains on
+EMA_SHARE = 1 / 12  # length of the weights' average, as a share of the run
+LOG_STEPS = 50
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One run: what it is called in the table, and its settings."""
+
+    title: str
+    lr: float = 1e-3
+    muon: bool = False
+    repa: float = 0.0  # weight of representation alignment
+    config: dict[str, Any] = field(default_factory=dict)  # of the U-Net, over the baseline's
+    batch: int = 1024
+
+
+BASELINE = {"block_out_channels": (80, 144, 256), "attention_head_dim": (2, 3, 8)}
+WIDER_16 = {"block_out_channels": (64, 160, 256), "attention_head_dim": (1, 4, 4)}
+ATTENTION_32 = {
+    "block_out_channels": (64, 128, 256),
+    "attention_head_dim": (1, 2, 4),
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3,
+    "up_block_types": ("CrossAttnUpBlock2D",) * 3,
+}
+VARIANTS = {
+    "adamw-5e-4": Variant("AdamW, rate 5e-4 (as pocket 1 was trained)", lr=5e-4),
+    "adamw": Variant("AdamW, rate 1e-3"),
+    "adamw-repa": Variant("AdamW, rate 1e-3, REPA 0.5", repa=0.5),
+    "adamw-wider": Variant("AdamW, rate 1e-3, widths 64, 160, 256", config=WIDER_16),
+    "muon": Variant("Muon, rate 1e-3", muon=True),
+    "muon-2e-3": Variant("Muon, rate 2e-3", muon=True, lr=2e-3),
+    "muon-repa": Variant("Muon, rate 1e-3, REPA 0.5", muon=True, repa=0.5),
+    "muon-wider": Variant("Muon, rate 1e-3, widths 64, 160, 256", muon=True, config=WIDER_16),
+    "muon-attention-32": Variant(
+        "Muon, rate 1e-3, widths 64, 128, 256, attention at 32x32", muon=True, config=ATTENTION_32
+    ),
+}
+
+
+class AlignedLoss(denoiser.Trainee):
+    """The denoiser's loss with representation alignment (REPA, Yu et al. 2025, equation 8).
+
+    A small head maps the middle block's features of a noisy latent to an image encoder's features of the clean image;
+    the mean cosine of both is maximized.
+    """
+
+    def __init__(self, *args: Any, channels: int, weight: float) -> None:
+        super().__init__(*args)
+        self.weight = weight
+        width = self.unet.config.block_out_channels[-1]
+        layers = (nn.Conv2d(width, 512, 1), nn.SiLU(), nn.Conv2d(512, 512, 1), nn.SiLU(), nn.Conv2d(512, channels, 1))
+        self.head = nn.Sequential(*layers)
+        self.middle: Tensor | None = None
+        self.unet.mid_block.register_forward_hook(self._keep)
+
+    def _keep(self, block: nn.Module, args: Any, output: Tensor) -> None:
+        self.middle = output
+
+    def forward(self, moments: Tensor, tokens: Tensor, features: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        """moments, tokens: as the denoiser's loss takes them. features: (B, channels, 8, 8)."""
+        losses = super().forward(moments, tokens)
+        middle, self.middle = self.middle, None
+        cosine = F.cosine_similarity(self.head(middle).float(), features.float(), dim=1)
+        losses["align"] = -cosine.mean()
+        losses["loss"] = losses["loss"] + self.weight * losses["align"]
+        return losses
+
+
+class Bench:
+    """The latents, captions and test images that all variants share."""
+
+    def __init__(self, device: torch.device, samples: int, images: int, work: Path) -> None:
+        self.device, self.samples = device, samples
+        self.data = denoiser.Latents(work / "latents", device)
+        self.train_count = len(self.data) - min(HELD_OUT, len(self.data) // 4)
+        self.tokenizer = load(WEIGHTS / "stable-diffusion" / "tokenizer", WEIGHTS / "clip")
+        self.text = CLIPModel.from_pretrained(WEIGHTS / "clip", dtype=torch.float32).text_model
+        self.vae = AutoencoderKL.from_pretrained(WEIGHTS / "stable-diffusion" / "vae", torch_dtype=torch.float32)
+        self.judge = evaluate.Judge(WEIGHTS / "judge", device)
+        self.judge_features = JudgeFeatures(device)
+        self.tests = ask_first(images, "all")
+        others = ask_first(images, "all", seed=1)
+        self.reference = self.embed(evaluate.draw(others, device))
+        self.floor = frechet_distance(self.embed(evaluate.draw(self.tests, device)), self.reference)
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+
+    @torch.no_grad()
+    def embed(self, images: Tensor) -> Tensor:
+        """The judge's vectors (N, D) of images uint8 (N, H, W, 3)."""
+        vectors = []
+        for part in images.split(250):
+            pixels = part.to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+            vectors.append(self.judge_features(pixels)[-1].mean((2, 3)).cpu())
+        return torch.cat(vectors)
+
+    @cached_property
+    @torch.no_grad()
+    def features(self) -> Tensor:
+        """The image tower's patch features of every decoded latent, less their mean: half (N, C, 8, 8)."""
+        tower = CLIPVisionModel.from_pretrained(WEIGHTS / "clip").to(self.device).eval()
+        vae = self.vae.to(self.device)
+        size, side = tower.config.image_size, tower.config.image_size // tower.config.patch_size
+        parts = []
+        for moments in tqdm(self.data.moments.split(256), desc="features", leave=False):
+            with self.autocast():
+                pixels = resize(vae.decode(moments[:, :4].to(self.device).float()).sample.clamp(-1, 1), size)
+                states = tower(pixel_values=pixels).last_hidden_state[:, 1:].float()  # (B, side^2, C)
+            parts.append(F.avg_pool2d(states.mT.unflatten(2, (side, side)), side // 8).half())
+        features = torch.cat(parts)
+        return features - features[:20_000].float().mean((0, 2, 3), keepdim=True).half()
+
+    def loss_module(self, variant: Variant) -> denoiser.Trainee:
+        unet = denoiser.build(denoiser.CONFIG | BASELINE | variant.config, self.text.config.hidden_size)
+        empty = torch.from_numpy(encode(self.tokenizer, [""])[0]).long()
+        parts = (unet, self.text, self.vae.config.scaling_factor, empty)
+        if variant.repa:
+            return AlignedLoss(*parts, channels=self.features.shape[1], weight=variant.repa)
+        return denoiser.Trainee(*parts)
+
+    def train(self, variant: Variant) -> tuple[denoiser.Trainee, dict[str, Any]]:
+        """The trained loss module with averaged weights in its U-Net, and the run's speed and curve."""
+        torch.manual_seed(0)
+        generator = torch.Generator(self.device).manual_seed(0)
+        module = self.loss_module(variant).to(self.device)
+        module.unet.to(memory_format=torch.channels_last)
+        optimizer = Muon(module, variant.lr) if variant.muon else common.adamw(module, variant.lr)
+        steps = max(self.samples // variant.batch, 2)
+        average = common.average(module.unet, 1 - 1 / max(EMA_SHARE * steps, 2))
+        parameters = common.trainable(module.unet)
+        if self.device.type == "cuda":
+            module.compile(dynamic=False)
+        curve: list[dict[str, float]] = []
+        start = start_step = 0.0
+        for step in tqdm(range(steps), desc=variant.title, leave=False):
+            for group in optimizer.param_groups:
+                group["lr"] = variant.lr * common.schedule(step, step / steps, steps // 20)
+            scenes, captions = self.data.draw(variant.batch, generator)
+            scenes %= self.train_count
+            batch = [self.data.moments[scenes], self.data.tokens[scenes, captions].long()]
+            if variant.repa:
+                batch.append(self.features[scenes])
+            with self.autocast():
+                losses = module(*(part.to(self.device) for part in batch))
+            losses["loss"].backward()
+            for group in optimizer.param_groups:
+                nn.utils.clip_grad_norm_(group["params"], 1.0, foreach=True)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            average.step(parameters)
+            if step % LOG_STEPS == 0 or step == steps - 1:
+                curve.append({"step": step} | {name: float(value.detach()) for name, value in losses.items()})
+                if step == 0:  # compiled by now
+                    start, start_step = time.perf_counter(), step + 1
+        rate = (steps - start_step) * variant.batch / max(time.perf_counter() - start, 1e-9)
+        average.copy_to(parameters)
+        return module.eval(), {"rate": rate, "curve": curve}
+
+    @torch.no_grad()
+    def held_out_error(self, module: denoiser.Trainee) -> float:
+        """The mean squared error of the predicted noise on latents not trained on, over the whole noise schedule."""
+        generator = torch.Generator(self.device).manual_seed(1)
+        errors = []
+        for rows in torch.arange(self.train_count, len(self.data)).split(1024):
+            rows = rows.to(self.data.moments.device)
+            mean, logvar = self.data.moments[rows].to(self.device).float().chunk(2, dim=1)
+            draws = torch.randn(2, *mean.shape, generator=generator, device=self.device)
+            latents = (mean + torch.exp(0.5 * logvar) * draws[0]) * module.scaling_factor
+            states = module.text(input_ids=self.data.tokens[rows, 0].to(self.device).long())[0]
+            t = torch.arange(len(rows), device=self.device) * len(module.alphas_cumprod) // len(rows)
+            signal = module.alphas_cumprod[t][:, None, None, None]
+            noisy = signal.sqrt() * latents + (1 - signal).sqrt() * draws[1]
+            with self.autocast():
+                noise_pred = module.predict(noisy, t, states).float()
+            errors.append((noise_pred - draws[1]).square().mean((1, 2, 3)))
+        return float(torch.cat(errors).mean())
+
+    def image_scores(self, unet: UNet2DConditionModel, sheet: Path) -> dict[str, float]:
+        """Frechet distance and objects read right at two guidance scales; the first images go to `sheet`."""
+        pipe = StableDiffusionPipeline.from_pretrained(WEIGHTS / "stable-diffusion", unet=unet).to(self.device)
+        pipe.set_progress_bar_config(disable=True)
+        labels = self.tests.scenes.labels
+        seeds = [int(seed) % 2**32 for seed in labels["seed"]]
+        counts = evaluate.scored(labels, self.tests.mentions)["object"]
+        batch = 250 if self.device.type == "cuda" else 10
+        scores = {}
+        for guidance in (3.0, 7.5):
+            images = evaluate.generate(pipe, self.tests.prompts, seeds, guidance=guidance, batch=batch)
+            hits = evaluate.right(labels, self.judge.read(images))["object"]
+            scores[f"fd{guidance:g}"] = frechet_distance(self.embed(images), self.reference)
+            scores[f"object{guidance:g}"] = 100 * float(hits[counts].mean()) if counts.any() else 0.0
+        evaluate.sheet(images[:24], self.tests.prompts[:24], 8).save(sheet)
+        return scores
+
+
+def rows_of(variant: Variant, result: dict[str, Any]) -> list[Row]:
+    """The rows of one variant's result file."""
+    figures = [
+        ("error on unseen latents", "error", "", "<="),
+        ("Frechet distance, guidance 3", "fd3", "", "<="),
+        ("Frechet distance, guidance 7.5", "fd7.5", "", "<="),
+        ("object read right, guidance 7.5", "object7.5", "%", ">="),
+        ("training speed", "rate", "samples/s", ">="),
+    ]
+    stamp = {name: result[name] for name in ("machine", "date", "versions")}
+    command = "python -m benchmarks.training"
+    return [
+        Row(f"{variant.title}: {figure}", round(result[key], 4), unit, sense, command=command, **stamp)
+        for figure, key, unit, sense in figures
+    ]
+
+
+def main(arguments: list[str] | None = None) -> list[Row]:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("variants", nargs="*", default=[], help=f"any of {', '.join(VARIANTS)} (default: all)")
+    parser.add_argument("--samples", type=integer(1), default=SAMPLES, help="samples that each variant sees")
+    parser.add_argument("--images", type=integer(2, 1_000_000), default=IMAGES, help="test images of each variant")
+    parser.add_argument("--work", type=folder, default=Path("outputs/pocket"), help="the folder that holds the latents")
+    parser.add_argument(
+        "--out", type=folder, default=Path("outputs/training"), help="the folder for results and sheets"
+    )
+    args = parser.parse_args(arguments)
+    if unknown := set(args.variants) - set(VARIANTS):
+        parser.error(f"no variant {', '.join(sorted(unknown))}: choose from {', '.join(VARIANTS)}")
+    args.out.mkdir(parents=True, exist_ok=True)
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.benchmark = True
+    names, bench, rows = args.variants or list(VARIANTS), None, []
+    for name in names:
+        path = args.out / f"{name}.json"
+        if not path.exists():
+            if bench is None:
+                if not (args.work / "latents").is_dir():
+                    parser.error(f"no latents in {args.work}: run `python -m pocket.train latents`, or name --work")
+                device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+                bench = Bench(device, args.samples, args.images, args.work)
+            module, result = bench.train(VARIANTS[name])
+            torch.compiler.reset()
+            scores = bench.image_scores(module.unet, args.out / f"{name}.png")
+            stamp = Row("", 0.0, "")
+            result |= scores | {"error": bench.held_out_error(module), "floor": bench.floor}
+            result |= {"machine": stamp.machine, "date": stamp.date, "versions": stamp.versions}
+            path.write_text(json.dumps(result))
+            del module
+            torch.cuda.empty_cache()
+        rows += rows_of(VARIANTS[name], json.loads(path.read_text()))
+    print(table(rows))
+    if args.samples >= SAMPLES and args.images >= IMAGES:
+        store(RESULTS / "training.json", rows)
+    return rows
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Types of command-line options for argparse: numbers in a range, folders, files of results."""
+
+import json
+import math
+import os
+from argparse import ArgumentTypeError
+from collections.abc import Callable
+from pathlib import Path
+
+
+def integer(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
+    """Return the type of a whole number in [minimum, maximum]."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or value < minimum or (maximum is not None and value > maximum):
+            raise ArgumentTypeError(f"must be a whole number {_range(minimum, maximum)}, got {text!r}")
+        return value
+
+    return parse
+
+
+def number(minimum: float, maximum: float | None = None) -> Callable[[str], float]:
+    """Return the type of a finite number in [minimum, maximum]."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or value < minimum or (maximum is not None and value > maximum):
+            raise ArgumentTypeError(f"must be a number {_range(minimum, maximum)}, got {text!r}")
+        return value
+
+    return parse
+
+
+def folder(text: str) -> Path:
+    """Return the path of a folder that is there or can be created."""
+    path = Path(text)
+    nearest = next(each for each in (path, *path.parents) if os.path.lexists(each))
+    if not text.strip() or not nearest.is_dir():
+        raise ArgumentTypeError(f"must name a folder, got {text!r}" + (f": {nearest} is none" if text.strip() else ""))
+    return path
+
+
+def results_file(text: str) -> Path:
+    """Return the path of a file of results, as `pocket.evaluate.store` writes them, that is there or can be created."""
+    path = Path(text)
+    folder(str(path.parent))
+    if os.path.lexists(path) or not path.name:
+        try:
+            rows = json.loads(path.read_text())["rows"]
+        except (OSError, ValueError, TypeError, LookupError, RecursionError):
+            rows = None
+        if not isinstance(rows, list):
+            raise ArgumentTypeError(f"must name a file of results or one that is not there, got {text!r}")
+    return path
+
+
+def _range(minimum: float, maximum: float | None) -> str:
+    return f"of at least {minimum:,}" if maximum is None else f"from {minimum:,} to {maximum:,}"
