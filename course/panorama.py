@@ -1,14 +1,15 @@
-"""Panoramas around the lesson: wishes that cannot be, a camera that pans slowly, a page that turns a closed one."""
+"""Panoramas around the lesson: checked requests, decoding in tiles, a slow pan, a page that turns a closed one."""
 
 import base64
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from course.arguments import check_integer, check_number
@@ -87,6 +88,30 @@ def check_masks(regions: Sequence[tuple[str, Any]], height: int, width: int) -> 
             raise RequestError(f"{name} must be from 0 to 1, and above 0 somewhere.")
         masks.append(mask)
     return torch.stack(masks)
+
+
+# --- Decoding
+
+
+def decode_closed_tiles(
+    decode: Callable[[torch.Tensor], torch.Tensor],
+    latents: torch.Tensor,  # (B, C, h, w)
+    tile: int,
+) -> torch.Tensor:
+    """Return the images (B, 3, H, W) of closed latents that `decode` decodes in tiles.
+
+    Convolutions that wrap around would join the two edges of each tile. So the latents go on beyond
+    both edges of the panorama, by half a `tile` of latent columns, and the two images of the part
+    that comes twice are blended.
+    """
+    beyond = min(tile, latents.shape[-1]) // 2
+    extended = F.pad(latents, (beyond, beyond, 0, 0), mode="circular")
+    images = decode(extended)
+    border = beyond * (images.shape[-1] // extended.shape[-1])  # pixels
+    weight = torch.linspace(0, 1, 2 * border, device=images.device)
+    blended = torch.lerp(images[..., -2 * border :], images[..., : 2 * border], weight)
+    middle = images[..., 2 * border : -2 * border]
+    return torch.cat([blended, middle], dim=-1).roll(-border, dims=-1)
 
 
 # --- Looking at it
