@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image, ImageOps
 
+from course import pictures
 from course.pictures import PictureError, load_picture
 
 GRAY = np.add.outer(np.arange(40), np.arange(60)).astype(np.uint8)  # 40 high, 60 wide
@@ -120,6 +121,34 @@ def test_a_large_picture_is_decoded_no_finer_than_needed(tmp_path, mode):
     column = np.asarray(picture)[:, 32, 0].astype(int)
     expected = np.linspace(0, 255, 64) if mode != "RGBA" else column
     assert np.abs(column - expected).max() <= 4
+
+
+@pytest.mark.parametrize(
+    ("ending", "size", "wanted", "decoded", "factor"),
+    [
+        ("jpg", (1000, 2000), 200, (500, 1000), 1),  # by half: the least that is twice the size
+        ("jpg", (2000, 1000), 200, (1000, 500), 1),
+        ("jpg", (1000, 3000), (100, 300), (1000, 3000), 1),
+        ("jpg", (3000, 1000), (300, 100), (3000, 1000), 1),
+        ("jpg", (700, 700), None, (700, 700), 1),
+        ("png", (1200, 2400), 200, (1200, 2400), 2),
+        ("png", (2400, 1200), (200, 100), (2400, 1200), 2),
+        ("png", (1199, 1199), 200, (1199, 1199), 1),
+        ("png", (100, 100), 200, (100, 100), 1),
+        ("png", (1300, 1300), None, (1300, 1300), 1),
+    ],
+)
+def test_how_much_detail_is_left_out(tmp_path, monkeypatch, ending, size, wanted, decoded, factor):
+    calls = []
+
+    def spy(picture, by, own=pictures._to_rgb):
+        calls.append((picture.size, by))
+        return own(picture, by)
+
+    monkeypatch.setattr(pictures, "_to_rgb", spy)
+    Image.new("L", size).save(tmp_path / f"a.{ending}")
+    load_picture(tmp_path / f"a.{ending}", wanted)
+    assert calls == [(decoded, factor)]
 
 
 @pytest.mark.parametrize("size", [(500, 700), (701, 399), (64, 64), (1000, 31)])

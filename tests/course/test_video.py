@@ -194,6 +194,19 @@ def test_headings_and_captions_stand_where_they_should():
         assert sheets[i] == page
 
 
+def test_an_index_is_smaller_by_three_tenths():
+    """Images of 272 by 272: letters of 17, an index of 12 (11.9), lines of 27."""
+    font, small = ImageFont.load_default(17), ImageFont.load_default(12)
+    [page] = video.side_by_side([flat(RED, 272, 272)], [flat(BLUE, 272, 272)], [], ("x_0", ""))
+    expected, draw = compose(2 * 272 + 4, 27 + 272)
+    expected.paste(flat(RED, 272, 272), (0, 27))
+    expected.paste(flat(BLUE, 272, 272), (276, 27))
+    start = 136 - (font.getlength("x") + small.getlength("0")) / 2
+    draw.text((start, 13.5 + 17 * 0.25), "x", (40, 40, 40), font, anchor="ls")
+    draw.text((start + font.getlength("x"), 13.5 + 17 * 0.45), "0", (40, 40, 40), small, anchor="ls")
+    assert page == expected
+
+
 def test_words_wider_than_the_images_make_room():
     """Images of 8 x 8, letters of 12, 4 pixels between and on either side of a caption."""
     font = ImageFont.load_default(12)
@@ -592,6 +605,17 @@ def test_an_interrupted_clip_leaves_nothing(tmp_path):
 
 
 # --- The whole job
+
+
+def test_eight_frames_a_second_and_the_last_one_a_second_longer(tmp_path):
+    for side in ("left", "right"):
+        fill(tmp_path / side, "1.png", "2.png")
+    clips = [
+        video.write_video(tmp_path / "a.mp4", [flat(RED), flat(BLUE)]),
+        video.join_folders(tmp_path / "left", tmp_path / "right", tmp_path / "b.mp4"),
+    ]
+    for clip in clips:
+        assert len(iio.imread(clip)) == 2 + 8 and iio.immeta(clip)["fps"] == 8
 
 
 def test_two_folders_become_a_clip(tmp_path):
