@@ -40,7 +40,8 @@ from course import conditions as read
 from course.estimators import Estimator
 from course.pictures import grid
 from pocket.arguments import folder, integer, number, results_file
-from pocket.evaluate import STEPS, Asked, Judge, Row, ask, generate, right, scored
+from pocket.evaluate import STEPS, Judge, Row, generate, right, scored
+from pocket.test_set import Asked, ask_known
 from pocket.train import conditions as given
 from pocket.train.autoencoder import to_input as to_vae
 from pocket.train.common import CONDITIONS, SHIPPED
@@ -108,7 +109,7 @@ class Benchmark:
     @cached_property
     def asked(self) -> Asked:
         """Scenes with objects, one caption of each."""
-        asked = ask(2 * self.pictures + 8, "all")
+        asked = ask_known(self.weights, 2 * self.pictures + 8, "all")
         return asked.pick(np.flatnonzero(asked.scenes.labels["object"] >= 0)[: self.pictures].tolist())
 
     @cached_property

@@ -28,7 +28,9 @@ from benchmarks.common import RESULTS
 from course.metrics import JudgeFeatures, frechet_distance
 from course.models import WEIGHTS
 from pocket import evaluate
+from pocket.arguments import folder, integer
 from pocket.evaluate import Row, store, table
+from pocket.test_set import ask_first
 from pocket.train import common, denoiser
 from pocket.train.data import resize
 from pocket.train.muon import Muon
@@ -117,8 +119,8 @@ class Bench:
         self.vae = AutoencoderKL.from_pretrained(WEIGHTS / "stable-diffusion" / "vae", torch_dtype=torch.float32)
         self.judge = evaluate.Judge(WEIGHTS / "judge", device)
         self.judge_features = JudgeFeatures(device)
-        self.tests = evaluate.ask(images, "all")
-        others = evaluate.ask(images, "all", evaluate.TEST_SEED + 10**6)
+        self.tests = ask_first(images, "all")
+        others = ask_first(images, "all", seed=1)
         self.reference = self.embed(evaluate.draw(others, device))
         self.floor = frechet_distance(self.embed(evaluate.draw(self.tests, device)), self.reference)
 
@@ -255,10 +257,12 @@ def main(arguments: list[str] | None = None) -> list[Row]:
         prog="python -m benchmarks.training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("variants", nargs="*", default=[], help=f"any of {', '.join(VARIANTS)} (default: all)")
-    parser.add_argument("--samples", type=int, default=SAMPLES, help="samples that each variant sees")
-    parser.add_argument("--images", type=int, default=IMAGES, help="test images of each variant")
-    parser.add_argument("--work", type=Path, default=Path("outputs/pocket"), help="the folder that holds the latents")
-    parser.add_argument("--out", type=Path, default=Path("outputs/training"), help="the folder for results and sheets")
+    parser.add_argument("--samples", type=integer(1), default=SAMPLES, help="samples that each variant sees")
+    parser.add_argument("--images", type=integer(2, 1_000_000), default=IMAGES, help="test images of each variant")
+    parser.add_argument("--work", type=folder, default=Path("outputs/pocket"), help="the folder that holds the latents")
+    parser.add_argument(
+        "--out", type=folder, default=Path("outputs/training"), help="the folder for results and sheets"
+    )
     args = parser.parse_args(arguments)
     if unknown := set(args.variants) - set(VARIANTS):
         parser.error(f"no variant {', '.join(sorted(unknown))}: choose from {', '.join(VARIANTS)}")
@@ -270,6 +274,8 @@ def main(arguments: list[str] | None = None) -> list[Row]:
         path = args.out / f"{name}.json"
         if not path.exists():
             if bench is None:
+                if not (args.work / "latents").is_dir():
+                    parser.error(f"no latents in {args.work}: run `python -m pocket.train latents`, or name --work")
                 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
                 bench = Bench(device, args.samples, args.images, args.work)
             module, result = bench.train(VARIANTS[name])

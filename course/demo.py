@@ -79,7 +79,7 @@ def draw_prompts(outputs: Path, prompts: Sequence[str], steps: int) -> Section:
     model = find_model("pocket")
     pipe = load_pipeline(model)
     folder = outputs / "prompts"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     side = model.image_size // model.scale_factor
     section, started = Section("First pictures"), time.perf_counter()
     for prompt in prompts:
@@ -121,7 +121,7 @@ def run_lesson(path: Path, outputs: Path) -> Section:
         section.error = str(error)
         return section
     folder = outputs / "lessons"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     nbformat.write(done, folder / path.name)
     section.links = lesson_links(folder / path.name, outputs)
     section.shown = extract(done, folder / path.stem)
@@ -184,7 +184,7 @@ def reason(said: str) -> str:
 def extract(notebook: nbformat.NotebookNode, folder: Path) -> list[Shown]:
     """Write the pictures and clips in the outputs of an executed notebook to `folder`, numbered in order. Each has the
     heading it stands under, and what the next text says there is to see in it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     heading, shown, silent = "", list[Shown](), list[Shown]()
     for cell in notebook.cells:
         if cell.cell_type == "markdown":

@@ -34,4 +34,4 @@ warnings.simplefilter("always", CourseWarning)  # else a cell that runs again st
 
 def shorten(text: str, length: int) -> str:
     """Return `text` for a message: cut after `length` characters, which "..." then shows."""
-    return text if len(text) <= length else f"{text[: length - 3]}..."
+    return text if len(text) <= length else text[: length - 3] + "..."

@@ -82,7 +82,7 @@ def _dates(stems: list[str]) -> list[tuple[int, ...]] | None:
     different = len(set(moments))
     if different == len(stems):
         return moments
-    columns, alike = _columns([pattern.sub("", stem, count=1) for stem in stems])
+    columns, alike = _columns([pattern.sub("", stem) for stem in stems])
     if different == 1 or len(columns) != 1 or not alike:
         return None
     keys = [(*moment, int(number)) for moment, number in zip(moments, columns[0], strict=True)]

@@ -73,6 +73,7 @@ REQUIRED = {
     "cross_attention_dim",
     "max_position_embeddings",
 }
+OPTIONAL = {"reverse_transformer_layers_per_block"}  # null stands for none
 OTHER_WEIGHTS = {".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".msgpack", ".h5", ".onnx"}
 TEXT_PREFIX = "text_model."  # before the names of a text encoder that transformers 4 saved
 # Tensors of old checkpoints, which diffusers renames as it loads them.
@@ -378,7 +379,7 @@ def _check_ranges(config: dict[str, Any], ranges: Ranges, label: str) -> None:
         if key in REQUIRED and key not in config:
             raise ModelError(f"{label} is incomplete: it has no {key}.")
         value = config.get(key)
-        if value is None and key not in REQUIRED:
+        if key not in config or (value is None and key in OPTIONAL):
             continue  # the class has a default
         values = value if isinstance(value, list) else [value]
         if len(values) > MOST_BLOCKS:

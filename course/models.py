@@ -112,7 +112,12 @@ class Model:
     def vocabulary(self) -> frozenset[str] | None:
         """Every word the model has seen, or None for a model that publishes no such list."""
         file = self.folder.parent / "vocabulary.json"
-        return frozenset(read_json(file, self.name)["words"]) if file.exists() else None
+        if not file.exists():
+            return None
+        words = read_json(file, self.name).get("words")
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise ModelError(f"{_short(file)} of {self.name} is damaged: it has no list of words.")
+        return frozenset(words)
 
     @property
     def is_embedded(self) -> bool:

@@ -18,7 +18,6 @@ import os
 import platform
 import shlex
 import shutil
-import signal
 import stat
 import subprocess
 import sys
@@ -35,6 +34,7 @@ from tqdm import tqdm
 from course.errors import CourseError
 
 COMPILE_LIMIT = 600.0  # seconds that one compilation may take
+LOCK_LIMIT = 660.0  # seconds to wait for a process that compiles
 VERSION_LIMIT = 60.0  # seconds that `--version` may take
 LOCK = "build.lock"  # one process at a time compiles into a folder
 CPP_FLAGS = ("-std=c++20", "-fPIC", "-shared", "-pthread")
@@ -266,10 +266,8 @@ def _checksum_file(library: Path) -> Path:
 
 
 def _can_write(folder: Path) -> bool:
-    try:
+    with contextlib.suppress(OSError):  # then it is not there, and is not private
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-    except OSError:
-        return False
     return is_private(folder) and os.access(folder, os.W_OK | os.X_OK)
 
 
@@ -315,8 +313,6 @@ def _lock(folder: Path, message: str) -> Iterator[None]:
     lock = FileLock(folder / LOCK, fallback_to_soft=False)
     is_held = _acquire(lock, message)
     try:
-        if is_held:
-            _remove_partial(folder)
         yield
     finally:
         if is_held:
@@ -329,12 +325,10 @@ def _acquire(lock: FileLock, message: str) -> bool:
         try:
             lock.acquire(timeout=1)
         except Timeout:
-            print(message, file=sys.stderr, flush=True)
-            lock.acquire(timeout=COMPILE_LIMIT + 60)
+            print(message, file=sys.stderr)
+            lock.acquire(timeout=LOCK_LIMIT)
     except Timeout as error:
-        raise NativeError(
-            f"another process has held {lock.lock_file} for {COMPILE_LIMIT + 60:g} seconds: end it"
-        ) from error
+        raise NativeError(f"another process has held {lock.lock_file} for {LOCK_LIMIT:g} seconds: end it") from error
     except (OSError, NotImplementedError):
         return False
     return True
@@ -342,21 +336,17 @@ def _acquire(lock: FileLock, message: str) -> bool:
 
 def _clear(folder: Path) -> None:
     """Remove what killed processes left in a folder, unless a process is compiling into it."""
-    if not any(folder.glob("*.partial-*")) and not (folder / LOCK).exists():
+    partial = list(folder.glob("*.partial-*"))
+    if not partial and not (folder / LOCK).exists():
         return
     lock = FileLock(folder / LOCK, fallback_to_soft=False)
     try:
         lock.acquire(timeout=0)
     except (Timeout, OSError, NotImplementedError):
         return
-    _remove_partial(folder)
-    _release(lock)
-
-
-def _remove_partial(folder: Path) -> None:
-    """Remove partial builds: under the lock, they are of processes that were killed."""
-    for path in folder.glob("*.partial-*"):
+    for path in partial:
         shutil.rmtree(path, ignore_errors=True)
+    _release(lock)
 
 
 def _release(lock: FileLock) -> None:
@@ -374,27 +364,30 @@ def _run(command: Sequence[str], log: Path, limit: float, what: str = "") -> tup
 
     what: for a line with the time since the start. Raises NativeError if it takes longer.
     """
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            ["/bin/sh", "-c", SUPERVISOR, "sh", *command] if os.name == "posix" else command,
+    is_posix = os.name == "posix"
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            ["/bin/sh", "-c", SUPERVISOR, "sh", *command] if is_posix else command,
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-        )
-        try:
-            with _elapsed(what) as line:
-                deadline = time.monotonic() + limit
-                while process.poll() is None and time.monotonic() < deadline:
-                    time.sleep(0.02)
-                    line.update()
-            if process.poll() is None:
-                raise NativeError(
-                    f"{Path(command[0]).name} did not finish within {limit:g} seconds and was "
-                    "stopped: try it by hand, or name another compiler in CXX"
-                )
-        finally:
-            _end(process)
+        ) as process,
+        _elapsed(what) as line,
+    ):
+        # The end of the block closes the pipe, and the supervisor kills what still runs.
+        deadline = time.monotonic() + limit
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+            line.update()
+        if process.poll() is None:
+            if not is_posix:
+                process.kill()
+            raise NativeError(
+                f"{Path(command[0]).name} did not finish within {limit:g} seconds and was "
+                "stopped: try it by hand, or name another compiler in CXX"
+            )
     return process.returncode, log.read_text(encoding="utf-8", errors="replace")
 
 
@@ -406,19 +399,6 @@ def _elapsed(what: str) -> tqdm:
         file=sys.stderr,
         disable=not what,
     )
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process, if it still runs, and all that it started."""
-    if process.poll() is None:
-        if os.name == "posix":
-            with contextlib.suppress(ProcessLookupError, PermissionError):  # it has just ended
-                os.killpg(process.pid, signal.SIGKILL)
-        else:
-            process.kill()
-        process.wait()
-    if process.stdin:
-        process.stdin.close()
 
 
 def _last_line(text: str) -> str:

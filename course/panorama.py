@@ -80,8 +80,9 @@ def check_masks(regions: Sequence[tuple[str, Any]], height: int, width: int) -> 
         except (TypeError, ValueError):
             raise RequestError(f"{name} must be an array of numbers from 0 to 1.") from None
         if tuple(mask.shape) != (height, width):
-            shapes = f"{(height, width)}, got {tuple(mask.shape)}"
-            raise RequestError(f"{name} must have the shape of the latents, {shapes}.")
+            raise RequestError(
+                f"{name} has the shape {tuple(mask.shape)}, but must have that of the latents, {(height, width)}."
+            )
         if not (mask.min() >= 0 and 0 < mask.max() <= 1):
             raise RequestError(f"{name} must be from 0 to 1, and above 0 somewhere.")
         masks.append(mask)

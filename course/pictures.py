@@ -81,7 +81,7 @@ def _check_finite(values: np.ndarray) -> None:
 
 def _white_level(dtype: np.dtype, low: float, high: float) -> float:
     """Return the value that is white in an image of this type with values from `low` to `high`."""
-    fixed = {"bool": 1.0, "uint8": 255.0, "uint16": 65535.0}
+    fixed = {"bool": 1.0, "uint16": 65535.0}
     if dtype.name in fixed:
         return fixed[dtype.name]
     _check_finite(np.array([low, high]))

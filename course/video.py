@@ -199,7 +199,7 @@ def _write_heading(draw: ImageDraw.ImageDraw, text: str, x: float, y: float, siz
     if not re.fullmatch(r"\w_\w", text):
         draw.text((x, y), text, INK, font, anchor="mm")
         return
-    small = ImageFont.load_default(max(8, round(size * 0.7)))
+    small = ImageFont.load_default(round(size * 0.7))
     x -= (font.getlength(text[0]) + small.getlength(text[2])) / 2
     draw.text((x, y + size * 0.25), text[0], INK, font, anchor="ls")
     draw.text((x + font.getlength(text[0]), y + size * 0.45), text[2], INK, small, anchor="ls")
@@ -264,7 +264,7 @@ def _check_sides(ending: str, width: int, height: int) -> None:
     if max(width, height) > largest:
         other = f", or write a .gif: up to {LARGEST_SIDE['.gif']:,}" if ending == ".mp4" else ""
         raise VideoError(
-            f"A {ending} has at most {largest:,} pixels on a side; these frames have "
+            f"{ending[1:].upper()} allows at most {largest:,} pixels on a side; these frames have "
             f"{width:,} x {height:,}. Make them smaller{other}."
         )
 

@@ -103,10 +103,13 @@ def vocabulary_lines(vocabulary: dict[str, list[str]]) -> list[str]:
     return [*lines, "", f"All {len(vocabulary['words'])} words of its captions: {', '.join(vocabulary['words'])}."]
 
 
-def heldout_lines() -> list[str]:
-    """The compositions that training never saw."""
+def heldout_lines(vocabulary: dict[str, list[str]]) -> list[str]:
+    """The compositions that training never saw, of things that the weights know by name."""
+    names = {name for part, listed in vocabulary.items() if part != "words" for name in listed}
     kinds: dict[str, list[str]] = {}
     for thing, kind, other in sorted(heldout_compositions()):
+        if not {thing, other} <= names:
+            continue
         known = kind in ("color", "ground")
         said = f"{other} {thing}" if kind == "color" else f"{thing} on {other}" if known else f"{thing} {kind} {other}"
         kinds.setdefault(kind if known else "relation", []).append(said)
@@ -196,7 +199,7 @@ def card(weights: Path) -> str:
             "",
             "These compositions test whether the model combines what it knows:",
             "",
-            *heldout_lines(),
+            *heldout_lines(vocabulary),
             "",
             "## Training",
             "",

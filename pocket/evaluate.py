@@ -30,14 +30,15 @@ from tqdm import tqdm
 from transformers import AutoModelForImageClassification
 
 from pocket import arguments as options
+from pocket.test_set import Asked, ask_known
 from pocket.train import judge as judging
 from pocket.train.autoencoder import to_input
 from pocket.train.common import FOLLOWING as FOLLOWING_STAGES
 from pocket.train.common import replace_file
-from pocket.train.data import TEST_SEED, Scenes, resize, scenes_to_arrays, workers_here
+from pocket.train.data import resize
 from pocket.train.export import BUDGET, EVERYTHING, FOLLOWING, LARGEST, MIB, size_of
 from pocket.train.perceptual import DISTORTIONS, PerceptualDistance, order
-from pocket.world import caption, render
+from pocket.world import render
 from pocket.world import vocabulary as v
 from pocket.world.measure import agreement, pictures_per_second
 from pocket.world.renderer import cores
@@ -50,7 +51,8 @@ GUIDANCE = 7.5  # the pipeline's own default: what a plain call does
 BARS: dict[str, tuple[float | None, float | None]] = {
     "object": (98, 95), "color": (97, 93), "ground": (98, 95), "view": (95, 90), "relation": (95, 85),
     "landscape": (98, 95), "object2": (None, None), "pattern": (None, None), "lighting": (None, None),
-    "style": (None, None), "time": (None, None), "weather": (None, None),
+    "style": (None, None), "time": (None, None), "weather": (None, None), "color2": (None, None),
+    "pattern2": (None, None), "count": (None, None), "size": (None, None), "size2": (None, None), "pose": (None, None),
 }  # fmt: skip
 PROMPTS = (
     "a photo of an astronaut riding a horse on mars",
@@ -168,32 +170,7 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-# What is asked for, and what the judge sees of it
-
-
-@dataclass
-class Asked:
-    """N scenes, with one caption of each and the labels that it names."""
-
-    scenes: Scenes
-    prompts: list[str]
-    mentions: list[frozenset[str]]
-
-    def __len__(self) -> int:
-        return len(self.prompts)
-
-    def pick(self, indices: Sequence[int]) -> "Asked":
-        s = self.scenes
-        lists = [[whole[i] for i in indices] for whole in (s.captions, s.opposites)]
-        chosen = Scenes(s.labels[list(indices)], s.params[list(indices)], *lists)
-        return Asked(chosen, [self.prompts[i] for i in indices], [self.mentions[i] for i in indices])
-
-
-def ask(count: int, split: str, first: int = TEST_SEED) -> Asked:
-    """`count` test scenes, which nothing was trained on, and a caption of each from the full grammar."""
-    scenes = scenes_to_arrays(range(first, first + count), split=split, workers=workers_here())
-    said = [caption(record, np.random.default_rng([int(record["seed"]), 2])) for record in scenes.labels]
-    return Asked(scenes, [text for text, _ in said], [mentions for _, mentions in said])
+# What the judge sees of what is asked for
 
 
 def draw(asked: Asked, device: torch.device, samples: int = 4) -> Tensor:
@@ -211,11 +188,10 @@ def scored(labels: np.ndarray, mentions: Sequence[frozenset[str]] | None = None)
 
     labels: (N,) of vocabulary.LABELS; mentions: what each caption names, None for renders, which show all.
     """
-    rows = {
-        name: labels[name] >= 0
-        for name in ("object", "color", "ground", "relation", "landscape", "object2", "pattern", "lighting", "style")
-    } | {name: labels[name] >= 0 for name in ("time", "weather")}
-    rows["color"] &= judging.color_shows(labels)
+    rows = {name: labels[name] >= 0 for name in BARS if name != "view"}
+    for which in ("", "2"):
+        rows[f"color{which}"] &= judging.color_shows(labels, which)
+    rows["count"] &= labels["relation"] == 0
     rows["view"] = judging.has_front(labels)
     if mentions is None:
         return rows
@@ -225,11 +201,12 @@ def scored(labels: np.ndarray, mentions: Sequence[frozenset[str]] | None = None)
 def right(labels: np.ndarray, seen: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Whether the judge's reading of each attribute is the scene's, bool (N,) each; see `scored` for where it counts.
 
-    A view is right within 15 degrees of the range of its word (`judge.view_right`).
+    A view is right within 15 degrees of the range of its word (`judge.view_right`). What the judge was not trained to
+    read is left out.
     """
     wanted = judging.targets(labels)
     found = {}
-    for name in BARS:
+    for name in ("view", *(name for name in BARS if name in seen)):
         if name == "view":
             words = [v.view_word(a, e) for a, e in zip(labels["azimuth"], labels["elevation"], strict=True)]
             readings = zip(words, seen["azimuth"], seen["overhead"] == "yes", strict=True)
@@ -258,11 +235,11 @@ class Judge:
 def percent_rows(
     title: str, rows: dict[str, np.ndarray], hits: dict[str, np.ndarray], bars: dict[str, float | None]
 ) -> list[Row]:
-    """A row for each attribute that counts somewhere: the share of right readings in percent."""
+    """A row for each attribute that is read and counts somewhere: the share of right readings in percent."""
     return [
         Row(f"{title}: {name}", round(100 * float(hits[name][rows[name]].mean()), 2), "%", bar=bars.get(name))
         for name in BARS
-        if rows[name].any()
+        if name in hits and rows[name].any()
     ]
 
 
@@ -360,6 +337,10 @@ class Evaluation:
         """That part of the number of pictures, at least two."""
         return max(2, round(part * self.pictures))
 
+    def ask(self, count: int, split: str, first: int = 0) -> Asked:
+        """Test scenes in words that the weights know: `test_set.ask_known`."""
+        return ask_known(self.weights, count, split, first)
+
     def generate(self, asked: Asked) -> Tensor:
         seeds = [int(seed) % 2**32 for seed in asked.scenes.labels["seed"]]
         return generate(self.pipe, asked.prompts, seeds, guidance=self.guidance, batch=self.batch)
@@ -384,7 +365,7 @@ def color_errors(a: Tensor, b: Tensor) -> np.ndarray:
 def autoencoder_rows(e: Evaluation) -> list[Row]:
     """PSNR and the error of the mean object colour on held-out renders, as many as half the pictures."""
     vae = AutoencoderKL.from_pretrained(e.weights / "stable-diffusion" / "vae").to(e.device).eval()
-    asked = ask(e.share(0.5), "all")
+    asked = e.ask(e.share(0.5), "all")
     psnr, errors, first = [], [], []
     for i in range(0, len(asked), 50):
         drawn = render(asked.scenes.params[i : i + 50], device=e.device)
@@ -407,7 +388,7 @@ def autoencoder_rows(e: Evaluation) -> list[Row]:
 
 def judge_rows(e: Evaluation) -> list[Row]:
     """The judge on real renders of all compositions, everything that they show."""
-    asked = ask(e.pictures, "all")
+    asked = e.ask(e.pictures, "all")
     seen = Judge(e.weights / "judge", e.device).read(draw(asked, e.device))
     bars = {name: bar for name, (bar, _) in BARS.items()}
     return percent_rows("judge on renders", scored(asked.scenes.labels), right(asked.scenes.labels, seen), bars)
@@ -415,7 +396,7 @@ def judge_rows(e: Evaluation) -> list[Row]:
 
 def picture_rows(e: Evaluation) -> list[Row]:
     """Pictures made from captions of the full grammar, as the judge reads them, beside renders of the same scenes."""
-    asked = ask(e.pictures, "all")
+    asked = e.ask(e.pictures, "all")
     labels, judge = asked.scenes.labels, Judge(e.weights / "judge", e.device)
     counts = scored(labels, asked.mentions)
     images = e.generate(asked)
@@ -431,10 +412,10 @@ def picture_rows(e: Evaluation) -> list[Row]:
 
 def composition_rows(e: Evaluation) -> list[Row]:
     """Compositions that training never saw: object and colour both right, where the caption asks for a colour."""
-    wanted, first = e.share(0.25), TEST_SEED
+    wanted, first = e.share(0.25), 0
     found: list[Asked] = []
     while (missing := wanted - sum(len(asked) for asked in found)) > 0:
-        asked = ask(2 * wanted, "heldout", first)
+        asked = e.ask(2 * wanted, "heldout", first)
         counts = scored(asked.scenes.labels, asked.mentions)
         chosen = np.flatnonzero(counts["object"] & counts["color"])[:missing].tolist()
         if chosen:  # about a third of the captions name a colour that shows; of a few, perhaps none
@@ -461,7 +442,7 @@ def composition_rows(e: Evaluation) -> list[Row]:
 def perceptual_rows(e: Evaluation) -> list[Row]:
     """Whether the perceptual distance grows with the strength of a distortion: in the mean, and picture by picture."""
     distance = PerceptualDistance.load(e.weights / "clip", e.weights / "perceptual").to(e.device).eval()
-    drawn = render(ask(DISTORTED, "all").scenes.params, device=e.device).color
+    drawn = render(e.ask(DISTORTED, "all").scenes.params, device=e.device).color
     x = resize(to_input(drawn), distance.image_size).contiguous()
     rows, each = [], order(distance, x)
     for name, distort in DISTORTIONS.items():

@@ -14,16 +14,11 @@ from PIL import Image
 
 from pocket import arguments as options
 from pocket.world import Scene, render
-from pocket.world import vocabulary as v
+from pocket.world.labels import labels_from
 from pocket.world.scene import build_scene
 
 FOLDER = Path("assets/samples")
 SIDE = 512  # pixels of the shorter side: more than the embedded model draws, as of a photograph; what real ones draw
-CLASSES = {
-    "object": v.OBJECTS, "object2": v.OBJECTS, "color": v.COLORS, "color2": v.COLORS, "pattern": v.PATTERNS,
-    "relation": v.RELATIONS, "ground": v.GROUNDS, "lighting": v.LIGHTINGS, "style": v.STYLES,
-    "landscape": v.LANDSCAPES, "time": v.TIMES, "weather": v.WEATHERS,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,13 +69,8 @@ SAMPLES = {
 
 def scene(sample: Sample) -> Scene:
     """The scene of a sample. Raises ValueError if a label is not one of the world's."""
-    labels = np.full((), -1, v.LABELS)
-    kind = {"style": "photo"} if "landscape" in sample.labels else {
-        "style": "photo", "relation": "none", "ground": "plain", "lighting": "day",
-    }  # fmt: skip
-    for name, word in (kind | sample.labels).items():
-        labels[name] = CLASSES[name].index(word)
-    labels["seed"], labels["heldout"] = sample.seed, False
+    usual = {"style": "photo"} if "landscape" in sample.labels else {"style": "photo", "ground": "plain"}
+    labels = labels_from(usual | sample.labels, np.random.Generator(np.random.PCG64(sample.seed)), sample.seed)
     labels["azimuth"], labels["elevation"] = sample.azimuth, sample.elevation
     return Scene(labels, build_scene(labels, np.random.Generator(np.random.PCG64(sample.seed))))
 

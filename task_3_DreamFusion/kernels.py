@@ -70,7 +70,7 @@ def load(
             raise NativeError(f"what {compiler.name} made does not run here: {reason}")
     except NativeError as error:
         line = f"{package} runs on PyTorch for {kind}, which is slower: {error}"
-        print(line, file=sys.stderr, flush=True)
+        print(line, file=sys.stderr)
         return error
     return library
 

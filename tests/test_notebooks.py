@@ -6,6 +6,7 @@ import json
 import os
 import pkgutil
 import re
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,7 @@ def test_each_missing_solution_is_told_by_its_own_check(path, quick, steered_fol
     text = "".join(output.get("text", "") for cell in code_cells(done) for output in cell.outputs)
     told = re.findall(r"^TOLD (.*)$", text, flags=re.MULTILINE)
     for source, message in zip(exercises, told, strict=True):
-        assert re.search("is still empty[:,] write the lines of the TODO", message)
+        assert re.search("is still empty[:,] write the lines? of the TODO", message)
         assert [name for name in re.findall(r"`(\w+)`", message) if name not in source] == []
 
 
@@ -213,11 +214,12 @@ def test_execute_sets_parameters_and_leaves_the_notebook_alone():
 def test_definitions_of_a_lesson_without_running_it():
     notebook = small(
         "STEPS = 25\nSIZE = STEPS * 2",
-        "import math\nfrom pathlib import Path\n1 / 0\nx = 3",
+        "import math\nfrom pathlib import Path\n1 / 0\nx = 3\ndef count(steps=STEPS):\n    return steps",
         "class A:\n    pass\ndef area(self):\n    return math.pi * STEPS\nA.area = area\nA.other = A()",
     )
     lesson = notebooks.definitions(notebook, {"STEPS": 2})
     assert (lesson.STEPS, lesson.SIZE, lesson.Path) == (2, 50, Path)
+    assert lesson.count() == 2
     assert lesson.A().area() == pytest.approx(6.2832, abs=1e-4)
     assert not hasattr(lesson, "x") and not hasattr(lesson.A, "other")
     assert notebooks.definitions(notebook).A().area() == pytest.approx(78.54, abs=1e-2)
@@ -380,6 +382,23 @@ def test_a_file_that_is_no_notebook_ends_in_one_line(kind, tmp_path, monkeypatch
     [line] = capsys.readouterr().err.strip().splitlines()
     said = "is not a valid Jupyter notebook: ." if kind in BAD else "is not a file"
     assert re.search(rf"{re.escape(str(path))} {said}", line)
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "status"),
+    [
+        ("course.notebooks", ["/nowhere/lesson.ipynb"], 1),
+        ("course.demo", ["--outputs", f"{__file__}/x"], 1),
+        ("course.regenerate", ["--from", "nothing"], 2),
+        ("course.setup", ["--nothing"], 2),
+    ],
+)
+def test_a_program_that_fails_says_so_to_the_shell(module, arguments, status, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [module, *arguments])
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module(module, run_name="__main__")
+    assert caught.value.code == status and capsys.readouterr().err
 
 
 def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):

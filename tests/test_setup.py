@@ -186,7 +186,16 @@ def test_a_terminal_shows_what_pip_is_at_and_a_log_does_not(project, monkeypatch
     assert capsys.readouterr().out == ""
     monkeypatch.setattr(setup.sys.stdout, "isatty", lambda: True)
     setup.install(setup.python_of(project.root / ".venv"), project.root)
-    assert "\r   1 torch  " in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "\r   1 torch  " in out
+    assert out.endswith("\r" + " " * 78 + "\r")  # the line is free for what comes next
+
+
+def test_a_failed_installation_says_how_much_room_there_is(project, monkeypatch):
+    project.fail = "pip"
+    monkeypatch.setattr(setup.shutil, "disk_usage", lambda folder: SimpleNamespace(free=7_260_000_000))
+    with pytest.raises(SetupError, match=r"\(7\.3 GB here; about 6 GB are needed\)"):
+        setup.build(project.root)
 
 
 def test_an_interrupted_update_is_not_taken_for_a_finished_one(project, monkeypatch):

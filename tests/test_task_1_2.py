@@ -440,7 +440,7 @@ def test_requests_that_cannot_be(sd):
     with pytest.raises(RequestError, match="no prompt"):
         sd.sample([])
     for wrong in (7, ["a duck", 7]):
-        with pytest.raises(RequestError, match="not 7"):
+        with pytest.raises(RequestError, match="must be text, got 7"):
             sd.sample(wrong)
 
 

@@ -247,7 +247,7 @@ def test_what_cannot_be_is_refused_before_the_work_begins(lesson, tmp_path, monk
         with pytest.raises(RequestError, match=message):
             lesson.generate(PROMPT, *controls, **settings)
     for prompt in (7, ["a duck", "a car"]):
-        with pytest.raises(RequestError, match="A prompt is a text, not"):
+        with pytest.raises(RequestError, match="A prompt must be text, got"):
             lesson.generate(prompt, control)
     (tmp_path / "letter.png").write_text("dear me")
     with pytest.raises(PictureError, match="not a picture"):

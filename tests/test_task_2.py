@@ -592,8 +592,8 @@ def test_synchronization_that_cannot_be(sd, wrong, message):
 
 @pytest.mark.parametrize(("regions", "message"), [
     ([], "no region"),
-    ([("a car", torch.ones(8, 23))], r"mask of \"a car\" must .* \(8, 24\), got \(8, 23\)"),
-    ([("a car", np.ones((8, 23)))], r"mask of \"a car\" must .* \(8, 24\), got \(8, 23\)"),
+    ([("a car", torch.ones(8, 23))], r"mask of \"a car\" has the shape \(8, 23\), but must .* \(8, 24\)"),
+    ([("a car", np.ones((8, 23)))], r"mask of \"a car\" has the shape \(8, 23\), but must .* \(8, 24\)"),
     ([("a car", torch.zeros(8, 24))], "above 0 somewhere"),
     ([("a car", torch.eye(8, 24) - 0.5)], "from 0 to 1"),
     ([("a car", torch.full((8, 24), 2.0))], "from 0 to 1"),

@@ -26,7 +26,8 @@ HINTS = {
     r"[Ee]llipsis": "`...` is still in the place of a value: write the lines of the TODO.",
     r"'NoneType'": "A value there is None: does the function that computes it end with `return`?",
     r"size of tensor|shapes cannot be multiplied|[Ss]izes of tensors|shape mismatch|must match the "
-    r"existing size|is invalid for input|could not be broadcast|[Ss]ize mismatch|expected .* channels": (
+    r"existing size|is invalid for input|could not be broadcast|[Ss]ize mismatch|expected .* channels|"
+    r"\(batched\) input": (
         "Two shapes do not fit: print the .shape of every tensor in that line. Is one left out, or "
         "another one in its place?"
     ),

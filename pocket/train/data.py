@@ -69,37 +69,41 @@ def workers_here() -> int:
     return mine if mine >= 3 else 0
 
 
+OF_THINGS = ("object", "color", "pattern", "size")  # fields that both objects of a scene have
+# Of day, plain surfaces and single things little is said: the change goes to something that is.
+SELDOM_NAMED = ("lighting", "time", "pattern", "pattern2", "relation", "weather", "count")
+EXCHANGES = ("swap", "exchange")  # changes that concern both objects
+
+
 def opposite(labels: np.void, mentions: frozenset[str], rng: np.random.Generator) -> tuple[np.void, str]:
     """A copy of the labels with one of the mentioned things changed, and that thing's name.
 
-    The caption of the copy is wrong about the picture but close to the right one, so telling the two apart
-    takes colours, relations and views, not only objects ("hard negatives", Yuksekgonul et al. 2023).
-    With a relation the two objects may also change places ("swap").
+    The caption of the copy is wrong about the image but close to the right one, so telling the two apart
+    takes colors, relations and views, not only objects ("hard negatives", Yuksekgonul et al. 2023).
+    With a relation the two objects may also change places ("swap"), or their colors, patterns and sizes may
+    ("exchange").
     """
     other = np.array([labels], v.LABELS)[0]  # in a list, because np.array of a single record is a view of it
     choices = sorted(mentions)
     if labels["relation"] > 0:
         choices.append("swap")
+        looks = [field for field in OF_THINGS[1:] if labels[field] != labels[f"{field}2"]]
+        if any(name in mentions for field in looks for name in (field, f"{field}2")):
+            choices.append("exchange")
     if "view" in mentions and v.OBJECTS[labels["object"]] not in v.WITH_FRONT:
         choices.remove("view")  # no other view word would be said of it
     field = choices[int(rng.integers(len(choices)))]
-    if field == "swap":
-        for a, b in (("object", "object2"), ("color", "color2")):
-            other[a], other[b] = labels[b], labels[a]
+    if field in EXCHANGES:
+        for name in OF_THINGS if field == "swap" else OF_THINGS[1:]:
+            other[name], other[f"{name}2"] = labels[f"{name}2"], labels[name]
     elif field == "view":
         now = v.view_word(float(labels["azimuth"]), float(labels["elevation"]))
         views = {"front": (0, 20), "side": (90, 20), "back": (180, 20), "overhead": (0, 75)}
         del views[now]
         other["azimuth"], other["elevation"] = list(views.values())[int(rng.integers(len(views)))]
     else:
-        # Of day and plain surfaces little is said: the change goes to something that is.
-        first = 1 if field in ("lighting", "time", "pattern", "relation", "weather") else 0
-        names = {
-            "object": v.OBJECTS, "object2": v.OBJECTS, "color": v.COLORS, "color2": v.COLORS, "pattern": v.PATTERNS,
-            "relation": v.RELATIONS, "ground": v.GROUNDS, "lighting": v.LIGHTINGS, "style": v.STYLES,
-            "landscape": v.LANDSCAPES, "time": v.TIMES, "weather": v.WEATHERS,
-        }[field]  # fmt: skip
-        others = [i for i in range(first, len(names)) if i != labels[field]]
+        first = 1 if field in SELDOM_NAMED else 0
+        others = [i for i in range(first, len(v.CLASSES[field])) if i != labels[field]]
         if field == "object":  # a cactus that reads would be told apart too easily
             alive = v.OBJECTS[labels["object"]] in v.ANIMATE
             others = [i for i in others if (v.OBJECTS[i] in v.ANIMATE) == alive]
@@ -116,7 +120,7 @@ def contrast(labels: np.void, rng: np.random.Generator) -> tuple[str, str, str]:
     rng.bit_generator.state = before  # the same wording first; if that leaves the changed thing unsaid, others
     wrong, named = caption(other, rng)
     rng.bit_generator.state = after
-    while (field != "swap" and field not in named) or wrong == text:
+    while (field not in EXCHANGES and field not in named) or wrong == text:
         wrong, named = caption(other, rng)
     return text, wrong, field
 

@@ -85,7 +85,8 @@ def vocabulary() -> dict[str, list[str]]:
     classes = {
         "objects": v.OBJECTS, "colors": v.COLORS, "patterns": v.PATTERNS, "grounds": v.GROUNDS,
         "lightings": v.LIGHTINGS, "styles": v.STYLES, "relations": v.RELATIONS, "landscapes": v.LANDSCAPES,
-        "times": v.TIMES, "weathers": v.WEATHERS, "views": v.VIEWS,
+        "times": v.TIMES, "weathers": v.WEATHERS, "views": v.VIEWS, "counts": v.COUNTS, "sizes": v.SIZES,
+        "poses": v.POSES,
     }  # fmt: skip
     return {"words": words()} | {name: list(members) for name, members in classes.items()}
 

@@ -42,6 +42,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "relation": v.RELATIONS, "object2": ("none", *v.OBJECTS), "color2": ("none", *v.COLORS),
     "ground": ("none", *v.GROUNDS), "lighting": ("none", *v.LIGHTINGS), "style": v.STYLES,
     "landscape": ("none", *v.LANDSCAPES), "time": ("none", *v.TIMES), "weather": ("none", *v.WEATHERS),
+    "pattern2": ("none", *v.PATTERNS), "count": ("none", *v.COUNTS), "size": ("none", *v.SIZES),
+    "size2": ("none", *v.SIZES), "pose": ("none", *v.POSES),
     "overhead": ("no", "yes"), "azimuth": tuple(map(str, AZIMUTHS)),
 }  # fmt: skip
 SKIP = -100  # a target that does not count, as cross_entropy has it
@@ -61,13 +63,14 @@ def build(smoke: bool = False) -> ResNetForImageClassification:
     return ResNetForImageClassification(config)
 
 
-def color_shows(labels: np.ndarray) -> np.ndarray:
-    """The published rule: whether a scene shows its colours, bool (N,).
+def color_shows(labels: np.ndarray, which: str = "") -> np.ndarray:
+    """The published rule: whether a scene shows the color of the object (`which` is "") or the other one ("2"),
+    bool (N,).
 
-    By day and at sunset, in every style but the pencil sketch, and not on wood or metal, which have their own.
+    By day, at sunset and at dawn, in every style but the pencil sketch, and not on wood or metal, which have their own.
     """
-    pattern = np.isin(labels["pattern"], [v.PATTERNS.index(name) for name in SHOWS_NO_COLOR])
-    lit = np.isin(labels["lighting"], [v.LIGHTINGS.index(name) for name in ("day", "sunset")])
+    pattern = np.isin(labels[f"pattern{which}"], [v.PATTERNS.index(name) for name in SHOWS_NO_COLOR])
+    lit = np.isin(labels["lighting"], [v.LIGHTINGS.index(name) for name in ("day", "sunset", "dawn")])
     return lit & ~pattern & (labels["style"] != v.STYLES.index("pencil sketch"))
 
 
@@ -82,10 +85,10 @@ def targets(labels: np.ndarray) -> dict[str, np.ndarray]:
     for group, classes in GROUPS.items():
         if group in (labels.dtype.names or ()) and group != "azimuth":
             found[group] = labels[group].astype(np.int64) + (classes[0] == "none" and group != "relation")
-    hidden = ~color_shows(labels)
-    for thing, color in (("object", "color"), ("object2", "color2")):
-        # Natural colours do not count either: a natural duck looks like a yellow one.
-        found[color][(labels[thing] >= 0) & (hidden | (labels[color] < 0))] = SKIP
+    for which in ("", "2"):
+        # Natural colors do not count either: a natural duck looks like a yellow one.
+        hidden = ~color_shows(labels, which) | (labels[f"color{which}"] < 0)
+        found[f"color{which}"][(labels[f"object{which}"] >= 0) & hidden] = SKIP
     found["relation"] = np.maximum(found["relation"], 0)  # a landscape has none
     found["overhead"] = (labels["elevation"] >= 60).astype(np.int64)
     found["azimuth"] = np.where(has_front(labels), labels["azimuth"], np.nan).astype(np.float32)
@@ -155,12 +158,13 @@ def accuracy(labels: np.ndarray, seen: dict[str, np.ndarray]) -> dict[str, float
     """
     found = {}
     is_object, is_landscape = labels["object"] >= 0, labels["landscape"] >= 0
-    shown = color_shows(labels)
     counted = {
-        "object": is_object, "color": shown & (labels["color"] >= 0), "pattern": is_object, "relation": is_object,
-        "object2": labels["object2"] >= 0, "color2": shown & (labels["color2"] >= 0), "ground": is_object,
-        "lighting": is_object, "style": is_object | is_landscape, "landscape": is_landscape, "time": is_landscape,
-        "weather": is_landscape,
+        "object": is_object, "color": color_shows(labels) & (labels["color"] >= 0), "pattern": is_object,
+        "relation": is_object, "object2": labels["object2"] >= 0,
+        "color2": color_shows(labels, "2") & (labels["color2"] >= 0), "ground": is_object, "lighting": is_object,
+        "style": is_object | is_landscape, "landscape": is_landscape, "time": is_landscape,
+        "weather": is_landscape, "pattern2": labels["object2"] >= 0, "count": is_object, "size": is_object,
+        "size2": labels["object2"] >= 0, "pose": is_object,
     }  # fmt: skip
     right = targets(labels)
     for group, rows in counted.items():

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, trainers
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer
 
-LENGTH = 40  # tokens a caption, start and end included; the longest caption of the grammar fits
+LENGTH = 48  # tokens a caption, start and end included; the longest caption of the grammar fits
 START, END = "<|startoftext|>", "<|endoftext|>"
 SUFFIX = "</w>"
 
@@ -56,12 +56,12 @@ def load(folder: Path, *partners: Path) -> CLIPTokenizer:
 
 
 def encode(tokenizer: CLIPTokenizer, texts: list[str]) -> np.ndarray:
-    """Token ids, int16 (len(texts), LENGTH), padded and cut as the pipeline does it.
+    """Token ids, int16 (len(texts), the tokenizer's length), padded and cut as the pipeline does it.
 
     Goes to the Rust tokenizer directly: many times faster than calling the Python one on many texts.
     """
-    backend = tokenizer.backend_tokenizer
-    backend.enable_truncation(LENGTH)
-    backend.enable_padding(length=LENGTH, pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token)
+    backend, length = tokenizer.backend_tokenizer, tokenizer.model_max_length
+    backend.enable_truncation(length)
+    backend.enable_padding(length=length, pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token)
     encodings = backend.encode_batch_fast(texts)
-    return np.array([encoding.ids for encoding in encodings], np.int16).reshape(len(texts), LENGTH)
+    return np.array([encoding.ids for encoding in encodings], np.int16).reshape(len(texts), length)

@@ -1,14 +1,16 @@
 """The pocket world: captioned scenes that the project draws itself.
 
-`sample_scene(seed)` draws a scene (labels and parameters), `render` paints it, `caption` speaks of it.
+`sample_scene(seed)` draws a scene (labels and parameters), `render` paints it, `caption` speaks of it, and `parse`
+reads such captions back.
 """
 
 from pocket.world.captions import caption
 from pocket.world.labels import heldout_compositions, is_heldout, sample_labels
+from pocket.world.prompts import parse, prompt_labels
 from pocket.world.renderer import Rendered, render
 from pocket.world.scene import SCENE_FLOATS, Scene, sample_scene
 
 __all__ = [
-    "SCENE_FLOATS", "Rendered", "Scene", "caption", "heldout_compositions", "is_heldout", "render",
-    "sample_labels", "sample_scene",
+    "SCENE_FLOATS", "Rendered", "Scene", "caption", "heldout_compositions", "is_heldout", "parse",
+    "prompt_labels", "render", "sample_labels", "sample_scene",
 ]  # fmt: skip

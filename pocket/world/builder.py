@@ -46,8 +46,8 @@ def towards(d: Vec) -> Matrix:
     return ((x[0], y[0], z[0]), (x[1], y[1], z[1]), (x[2], y[2], z[2]))
 
 
-def matmul(a: Matrix, b: Matrix) -> Matrix:
-    return tuple(tuple(sum(a[i][k] * b[k][j] for k in range(3)) for j in range(3)) for i in range(3))  # type: ignore[return-value]
+def transpose(a: Matrix) -> Matrix:
+    return tuple(zip(*a, strict=True))  # type: ignore[return-value]
 
 
 def apply(a: Matrix, v: Vec) -> tuple[float, float, float]:
@@ -87,35 +87,56 @@ class Builder:
     rng: np.random.Generator
     prims: list[list[float]] = field(default_factory=list)
     materials: list[list[float]] = field(default_factory=list)
-    frames: list[list[float]] = field(default_factory=list)
+    frames: list[list[float]] = field(default_factory=lambda: [[], []])  # of the first and the second object
     extents: list[tuple[float, float, float]] = field(default_factory=list)  # half sizes, for the camera
     look: Look = field(default_factory=Look)
+    thing: int = 0  # 0: the first object is being built, 1: the second
     _group: int = 0
-    _origin: Vec = (0.0, 0.0, 0.0)
-    _turn: Matrix = IDENTITY
-    _scale: float = 1.0
 
     # -- placing -------------------------------------------------------------------------------
 
-    def place(self, look: Look, origin: Vec = (0.0, 0.0, 0.0), turn: Matrix = IDENTITY, scale: float = 1.0) -> None:
-        """Starts an object: what follows is turned, scaled and moved to the origin given."""
-        self.look, self._origin, self._turn, self._scale = look, origin, turn, scale
-        inverse = [turn[j][i] for i in range(3) for j in range(3)]
-        self.frames.append([*origin, *inverse, 1.0 / scale])
+    def place(self, look: Look, thing: int = 0) -> None:
+        """Starts an object at the origin: the first (0) or the second (1)."""
+        self.look, self.thing = look, thing
+        self.frames[thing] = [0.0, 0.0, 0.0, *(value for row in IDENTITY for value in row), 1.0]
         self.group()
+
+    def move(self, thing: int, origin: Vec, turn: Matrix = IDENTITY, scale: float = 1.0) -> None:
+        """Turns, scales and moves an object that was built at the origin."""
+        rows = [i for i, prim in enumerate(self.prims) if prim[L["P_THING"]] == thing]
+        self.frames[thing] = [*origin, *(turn[j][i] for i in range(3) for j in range(3)), 1.0 / scale]
+        for i, prim in zip(rows, self._moved(rows, origin, turn, scale), strict=True):
+            self.prims[i] = prim
+            self.extents[i] = tuple(scale * half for half in self.extents[i])  # type: ignore[assignment]
+
+    def copy(self, rows: Sequence[int], origin: Vec, turn: Matrix = IDENTITY, scale: float = 1.0) -> None:
+        """Adds a copy of some primitives, which were built at the origin, turned, scaled and moved."""
+        self.group()
+        first, groups = self._group, [int(self.prims[i][L["P_GROUP"]]) for i in rows]
+        moved = self._moved(rows, origin, turn, scale)
+        for i, prim, group in zip(rows, moved, groups, strict=True):
+            prim[L["P_GROUP"]] = first + group - groups[0]
+            self.prims.append(prim)
+            self.extents.append(tuple(scale * half for half in self.extents[i]))  # type: ignore[arg-type]
+        self._group = first + groups[-1] - groups[0]
+
+    def _moved(self, rows: Sequence[int], origin: Vec, turn: Matrix, scale: float) -> list[list[float]]:
+        p, r = np.array([self.prims[i] for i in rows]), np.array(turn)
+        bound, position, rotation_, size = (L[f"P_{name}"] for name in ("BOUND", "POSITION", "ROTATION", "SIZE"))
+        for at in (bound, position):
+            p[:, at : at + 3] = scale * p[:, at : at + 3] @ r.T + np.array(origin)
+        p[:, bound + 3] *= scale
+        p[:, L["P_BLEND"]] *= np.where(p[:, L["P_BLEND"]] < 0, 1.0, scale)
+        axes = p[:, rotation_ : rotation_ + 9].reshape(-1, 3, 3) @ r.T  # rows: the primitive's axes
+        p[:, rotation_ : rotation_ + 9] = axes.reshape(-1, 9)
+        counted = np.isin(p[:, L["P_TYPE"]], (L["FRILL"], L["RIBBED"]))
+        p[:, size : size + 3] *= scale
+        p[:, size + 3] *= np.where(counted, 1.0, scale)  # a count, not a length
+        return p.tolist()
 
     def group(self) -> None:
         """Starts a group: primitives blend only with those of their own group."""
         self._group += 1
-
-    def world(self, p: Vec) -> tuple[float, float, float]:
-        """A point of the current object in the scene."""
-        q = apply(self._turn, p)
-        return (
-            self._origin[0] + self._scale * q[0],
-            self._origin[1] + self._scale * q[1],
-            self._origin[2] + self._scale * q[2],
-        )
 
     # -- materials -----------------------------------------------------------------------------
 
@@ -170,27 +191,34 @@ class Builder:
         self, kind: str, center: Vec, sizes: Vec, material: int, turn: Matrix, blend: float, bound: float,
         extent: Vec | None = None, bound_center: Vec = (0.0, 0.0, 0.0), carve: bool = False,
     ) -> None:  # fmt: skip
-        s = self._scale
-        half = (0.0, 0.0, 0.0) if carve else extent or sizes
-        self.extents.append((s * half[0], s * half[1], s * half[2]))
-        full = matmul(self._turn, turn) if turn is not IDENTITY else self._turn
-        offset = apply(turn, bound_center)
-        middle = self.world((center[0] + offset[0], center[1] + offset[1], center[2] + offset[2]))
-        scaled = [s * v for v in sizes] + [0.0] * (4 - len(sizes))
-        if kind in ("FRILL", "RIBBED"):
-            scaled[3] = sizes[3]  # a count, not a length
+        self.extents.append((0.0, 0.0, 0.0) if carve else tuple(extent or sizes)[:3])  # type: ignore[arg-type]
+        x, y, z = center
+        dx, dy, dz = apply(turn, bound_center) if any(bound_center) else bound_center
+        a, b, c = turn
         # a smooth union adds at most a quarter of its width, once for each side of the joint
         self.prims.append(
             [
-                *middle, s * (bound + 0.5 * blend) + 0.004,
-                L[kind], -1.0 if carve else s * blend, self._group, material,
-                *self.world(center), *(full[j][i] for i in range(3) for j in range(3)),
-                *scaled, float(len(self.frames) - 1), 0.0, 0.0, 0.0,
+                x + dx, y + dy, z + dz, bound + 0.5 * blend + 0.004,
+                L[kind], -1.0 if carve else blend, self._group, material,
+                x, y, z, a[0], b[0], c[0], a[1], b[1], c[1], a[2], b[2], c[2],
+                *sizes, *[0.0] * (4 - len(sizes)), float(self.thing), 0.0, 0.0, 0.0,
             ]
         )  # fmt: skip
 
-    def ellipsoid(self, center: Vec, radii: Vec, m: int, rot: Vec = (0, 0, 0), k: float = 0.0) -> None:
-        self.add("ELLIPSOID", center, radii, m, rotation(*rot) if any(rot) else IDENTITY, k, max(radii))
+    def ellipsoid(
+        self, center: Vec, radii: Vec, m: int, rot: Vec = (0, 0, 0), k: float = 0.0, carve: bool = False
+    ) -> None:
+        turn = rotation(*rot) if any(rot) else IDENTITY
+        self.add("ELLIPSOID", center, radii, m, turn, k, max(radii), carve=carve)
+
+    def lens(self, center: Vec, radii: Vec, m: int, rot: Vec = (0, 0, 0), k: float = 0.0) -> None:
+        """A thin ellipsoid: a wing, a petal, an ear."""
+        turn = rotation(*rot) if any(rot) else IDENTITY
+        self.add("LENS", center, radii, m, turn, k, max(radii))
+
+    def disc(self, center: Vec, normal: Vec, radius: float, thick: float, m: int) -> None:
+        """A flat ellipsoid that faces along `normal`: a spot on a surface."""
+        self.add("LENS", center, (radius, thick, radius), m, towards(normal), 0.0, radius)
 
     def ball(self, center: Vec, radius: float, m: int, k: float = 0.0) -> None:
         self.add("ELLIPSOID", center, (radius,) * 3, m, IDENTITY, k, radius)
@@ -237,17 +265,22 @@ class Builder:
         self.add("DOME", center, (*radii, cut), m, rotation(*rot) if any(rot) else IDENTITY, k, max(radii))
 
     def prism(
-        self, center: Vec, width: float, height: float, half: float, m: int, rot: Vec = (0, 0, 0), r: float = 0.01
+        self, center: Vec, width: float, height: float, half: float, m: int, rot: Vec = (0, 0, 0), r: float = 0.01,
+        carve: bool = False,
     ) -> None:  # fmt: skip
         sizes, extent = (width, height, half, r), (width, height, half)
-        self.add("PRISM", center, sizes, m, rotation(*rot), 0.0, math.hypot(width, height, half) + r, extent)
+        bound = math.hypot(width, height, half) + r
+        self.add("PRISM", center, sizes, m, rotation(*rot), 0.0, bound, extent, carve=carve)
 
-    def frill(self, center: Vec, radius: float, thick: float, amplitude: float, waves: int, m: int) -> None:
+    def frill(
+        self, center: Vec, radius: float, thick: float, amplitude: float, waves: int, m: int, rot: Vec = (0, 0, 0)
+    ) -> None:
         sizes, extent = (radius, thick, amplitude, waves), (radius, amplitude, radius)
-        self.add("FRILL", center, sizes, m, IDENTITY, 0.0, radius * 1.1 + amplitude, extent)
+        turn = rotation(*rot) if any(rot) else IDENTITY
+        self.add("FRILL", center, sizes, m, turn, 0.0, radius * 1.1 + amplitude, extent)
 
-    def ribbed(self, center: Vec, radii: Vec, ribs: int, m: int) -> None:
-        self.add("RIBBED", center, (*radii, ribs), m, IDENTITY, 0.0, max(radii) * 1.05)
+    def ribbed(self, center: Vec, radii: Vec, ribs: int, m: int, k: float = 0.0) -> None:
+        self.add("RIBBED", center, (*radii, ribs), m, IDENTITY, k, max(radii) * 1.05)
 
     def eyes(self, y: float, z: float, apart: float, radius: float, color: RGB = BLACK) -> None:
         """A pair of shining eyes; `apart` is half their distance."""
@@ -257,22 +290,30 @@ class Builder:
 
     # -- packing -------------------------------------------------------------------------------
 
-    def bounds(self) -> tuple[tuple[float, float, float], float]:
-        """Centre and radius of a sphere around everything built so far."""
+    def bounds(self) -> tuple[tuple[float, float, float], float, float]:
+        """The middle of everything built so far, the radius of a sphere around most of it, and of one around all."""
         a = np.array([p[:4] for p in self.prims if p[L["P_BLEND"]] >= 0])
         r = a[:, 3:] * 0.9
         low, high = (a[:, :3] - r).min(0), (a[:, :3] + r).max(0)
         center = (low + high) / 2
-        return tuple(center), float((np.linalg.norm(a[:, :3] - center, axis=1) + r[:, 0]).max())
+        far = np.linalg.norm(a[:, :3] - center, axis=1)
+        return tuple(center), float((far + r[:, 0]).max()), float((far + a[:, 3]).max())
 
-    def span(self, axis: np.ndarray) -> tuple[float, float]:
-        """How far the objects reach along a unit vector of the scene."""
-        p = np.array(self.prims)
-        turns = p[:, L["P_ROTATION"] : L["P_ROTATION"] + 9].reshape(-1, 3, 3)  # rows: the primitive's axes
-        reach = np.linalg.norm((turns @ axis) * np.array(self.extents), axis=1)
-        middle = p[:, :3] @ axis
+    def reaches(self, axes: Sequence[Vec] | np.ndarray, thing: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The middle of each solid primitive, of all or of one object, along unit vectors of the scene, and how far it
+        reaches from there: two arrays (primitives, axes)."""
+        p, a = np.array(self.prims), np.asarray(axes)
         solid = p[:, L["P_BLEND"]] >= 0
-        return float((middle - reach)[solid].min()), float((middle + reach)[solid].max())
+        if thing is not None:
+            solid &= p[:, L["P_THING"]] == thing
+        p, extents = p[solid], np.array(self.extents)[solid]
+        turns = p[:, L["P_ROTATION"] : L["P_ROTATION"] + 9].reshape(-1, 3, 3)  # rows: the primitive's axes
+        return p[:, :3] @ a.T, np.linalg.norm((turns @ a.T) * extents[:, :, None], axis=1)
+
+    def spans(self, axes: Sequence[Vec] | np.ndarray, thing: int | None = None) -> np.ndarray:
+        """How far the objects, or the one given, reach along unit vectors of the scene: (axes, 2), low and high."""
+        middle, reach = self.reaches(axes, thing)
+        return np.stack([(middle - reach).min(0), (middle + reach).max(0)], axis=1)
 
     def pack(self, params: np.ndarray) -> None:
         """Writes frames, materials and primitives into a scene's block of floats."""
@@ -280,8 +321,8 @@ class Builder:
             raise ValueError(f"a scene holds {L['MAX_PRIMS']} primitives and {L['MAX_MATERIALS']} materials, not "
                              f"{len(self.prims)} and {len(self.materials)}")  # fmt: skip
         params[L["H_PRIMS"]] = len(self.prims)
-        for offset, frame in zip((L["H_FRAME"], L["H_FRAME2"]), self.frames, strict=False):
-            params[offset : offset + 13] = frame
+        for offset, frame in zip((L["H_FRAME"], L["H_FRAME2"]), self.frames, strict=True):
+            params[offset : offset + len(frame)] = frame
         m = np.asarray(self.materials, np.float32).ravel()
         params[L["MATERIALS"] : L["MATERIALS"] + m.size] = m
         p = np.asarray(self.prims, np.float32).ravel()

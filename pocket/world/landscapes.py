@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .vocabulary import LANDSCAPES, TIMES, WEATHERS
+from .vocabulary import LANDSCAPES, NO_WEATHER, TIMES, WEATHERS
 
 HEADER_FLOATS = 128
 PICTURE_ANGLE = np.pi / 3  # a picture as wide as high spans 60 degrees
@@ -89,12 +89,36 @@ MARS_SKIES: dict[str, dict[str, Color]] = {
     "night": {"ZENITH": (0.012, 0.007, 0.012), "SUNWARD": (0.062, 0.034, 0.034), "AWAY": (0.038, 0.020, 0.022)},
 }  # fmt: skip
 
+# Under water the horizon is deep blue and the surface bright; in space only the sun changes.
+WATER_SKIES: dict[str, dict[str, Color]] = {
+    "day": {"ZENITH": (0.14, 0.66, 0.76), "SUNWARD": (0.012, 0.19, 0.36), "AWAY": (0.010, 0.15, 0.31),
+            "SUN": (0.62, 1.00, 0.95), "AMBIENT": (0.16, 0.36, 0.44), "GLOW": (0.30, 0.62, 0.60)},
+    "sunset": {"ZENITH": (0.80, 0.36, 0.12), "SUNWARD": (0.075, 0.075, 0.16), "AWAY": (0.012, 0.055, 0.15),
+            "SUN": (1.00, 0.56, 0.28), "AMBIENT": (0.16, 0.19, 0.26), "GLOW": (0.70, 0.32, 0.10)},
+    "dawn": {"ZENITH": (0.66, 0.50, 0.60), "SUNWARD": (0.07, 0.13, 0.28), "AWAY": (0.02, 0.11, 0.26),
+            "SUN": (0.82, 0.62, 0.66), "AMBIENT": (0.17, 0.25, 0.37), "GLOW": (0.44, 0.30, 0.36)},
+    "night": {"ZENITH": (0.012, 0.060, 0.095), "SUNWARD": (0.003, 0.018, 0.048), "AWAY": (0.002, 0.012, 0.036),
+            "SUN": (0.07, 0.14, 0.17), "AMBIENT": (0.018, 0.045, 0.070), "GLOW": (0.030, 0.070, 0.085)},
+}  # fmt: skip
+SPACE_SKIES: dict[str, dict[str, Color]] = {
+    "day": {"SUN": (1.30, 1.24, 1.12), "AMBIENT": (0.13, 0.13, 0.17)},
+    "sunset": {"SUN": (1.30, 0.58, 0.24), "AMBIENT": (0.12, 0.08, 0.12)},
+    "dawn": {"SUN": (0.95, 0.66, 0.62), "AMBIENT": (0.11, 0.10, 0.15)},
+    "night": {"SUN": (0.14, 0.17, 0.26), "AMBIENT": (0.022, 0.026, 0.048)},
+}  # fmt: skip
+
+OWN_SKIES = {"underwater": WATER_SKIES, "space": SPACE_SKIES}
+# Rain and snow: how much is left of the sky, of the sun and of the light of the sky; the clouds' bright and dark parts.
+FALLING = {"rain": (0.50, 0.16, 0.85, 0.34, 0.50), "snow": (0.95, 0.30, 1.30, 0.78, 1.15)}
+
 
 def put_light(h: Header, rng: np.random.Generator, time: str, weather: str, landscape: str) -> None:
     """Sun or moon, sky, stars and clouds."""
     sky = {name: vary(rng, color, 0.08) for name, color in SKIES[time].items()}
     if landscape == "mars":
         sky |= {name: vary(rng, color, 0.08) for name, color in MARS_SKIES[time].items()}
+    if landscape in OWN_SKIES:
+        sky |= {name: vary(rng, color, 0.06) for name, color in OWN_SKIES[landscape][time].items()}
     low, high = {"day": (22, 50), "sunset": (2.5, 8), "night": (12, 26), "dawn": (1.5, 6)}[time]
     if time == "day" and landscape in ("desert", "snowy hills", "canyon", "mars"):  # bare slopes need shadows
         low, high = 15, 32
@@ -108,7 +132,9 @@ def put_light(h: Header, rng: np.random.Generator, time: str, weather: str, land
         "clear": rng.choice([0.0, rng.uniform(0.12, 0.34)]),
         "cloudy": rng.uniform(0.72, 0.95),
         "foggy": rng.uniform(0, 0.5),
-    }[weather]
+    }.get(weather)
+    if cover is None:  # rain or snow
+        cover = rng.uniform(1.18, 1.26)
     if weather == "cloudy":  # a closed sky: less sun, more even light, greyer colours
         for name in ("SUNWARD", "AWAY", "ZENITH"):
             sky[name] = 0.62 * sky[name] + 0.30 * sky[name].mean()
@@ -119,6 +145,14 @@ def put_light(h: Header, rng: np.random.Generator, time: str, weather: str, land
         for name in ("SUNWARD", "AWAY", "ZENITH"):
             sky[name] = 0.5 * sky[name] + 0.45 * sky[name].mean() + 0.05 * sky["SUNWARD"]
         sky["SUN"], sky["AMBIENT"], stars = 0.45 * sky["SUN"], 1.15 * sky["AMBIENT"], 0.25 * stars
+    if weather in FALLING:
+        level, sun, ambient, lit, dark = FALLING[weather]
+        for name in ("SUNWARD", "AWAY", "ZENITH"):
+            sky[name] = level * (0.35 * sky[name] + 0.55 * sky[name].mean())
+        sky["SUN"], sky["AMBIENT"], sky["GLOW"] = sun * sky["SUN"], ambient * sky["AMBIENT"], 0.1 * sky["GLOW"]
+        for name, share in (("CLOUD_LIT", lit), ("CLOUD_DARK", dark)):
+            sky[name] = share * (0.4 * sky[name] + 0.6 * sky[name].mean())
+        disc, stars = 0, 0
     h.put(
         SUN_DIR=direction(azimuth, elevation), DISC=disc, DISC_SIZE=size * rng.uniform(0.85, 1.2),
         STARS=stars * rng.uniform(0.7, 1.1), CLOUD_COVER=cover, CLOUD_SCALE=rng.uniform(0.7, 1.2), **sky,
@@ -130,8 +164,9 @@ def put_air(h: Header, rng: np.random.Generator, time: str, weather: str, sight:
     if weather == "foggy":
         density, depth, tint = rng.uniform(0.9, 1.5) / sight, depth, 0.6
     else:
-        clear = 0.05 if weather == "clear" else 0.09
+        clear = {"clear": 0.05, "rain": 0.22, "snow": 0.34}.get(weather, 0.09)
         density, tint = rng.uniform(0.7, 1.4) * clear * (2.2 if time == "dawn" else 1.0) / sight, 0.0
+        tint = 0.5 if weather in FALLING else tint
     floats, at = h.floats, slots()
     glow = floats[at["SUNWARD"] : at["SUNWARD"] + 3] * 0.4 + floats[at["AWAY"] : at["AWAY"] + 3] * 0.6
     grey = {
@@ -140,7 +175,27 @@ def put_air(h: Header, rng: np.random.Generator, time: str, weather: str, sight:
         "night": (0.035, 0.045, 0.070),
         "dawn": (0.66, 0.60, 0.64),
     }[time]
-    h.put(FOG=density, FOG_HEIGHT=depth, FOG_TINT=tint, FOG_COLOR=0.35 * glow + 0.65 * np.array(grey))
+    dim = 0.5 if weather == "rain" else 1.0
+    h.put(FOG=density, FOG_HEIGHT=depth, FOG_TINT=tint, FOG_COLOR=0.35 * glow + 0.65 * np.array(grey) * dim)
+
+
+def put_weather(h: Header, rng: np.random.Generator, weather: str) -> None:
+    """Rain with wet ground, or snow that has covered the ground for a while."""
+    if weather == "rain":
+        h.put(RAIN=rng.uniform(0.62, 0.9), WET=rng.uniform(0.8, 1.0))
+    elif weather == "snow":
+        h.put(FLAKES=rng.uniform(0.34, 0.6), WHITE=rng.uniform(0.82, 0.97))
+        if h.floats[slots()["SNOW"]] == 0:
+            h.put(SNOW=rng.uniform(0.6, 1.0))
+
+
+def put_aim(h: Header, rng: np.random.Generator, aside: float, distance: float, breadth: float) -> None:
+    """What the picture is about lies within `aside` degrees of its middle, `distance` metres away."""
+    azimuth = h.floats[slots()["HEADING"]] + np.radians(rng.uniform(-aside, aside))
+    h.put(
+        AIM=np.array([np.sin(azimuth), np.cos(azimuth)]), DISTANCE=distance, BREADTH=breadth,
+        BEND=rng.uniform(0, 2 * np.pi),
+    )  # fmt: skip
 
 
 # Each of these draws one landscape: its ground, water and things, and the air above them.
@@ -346,25 +401,188 @@ def mars(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
         CROWD=rng.uniform(0.4, 0.7), THING_A=choose(rng, (0.26, 0.09, 0.045)), THING_B=choose(rng, (0.42, 0.17, 0.08)),
     )
     put_air(h, rng, time, weather, sight=120, depth=40)
+
+
+def village(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
+    put_aim(h, rng, aside=14, distance=0, breadth=4.2)
+    h.put(
+        EYE=rng.uniform(5.0, 8.0), HORIZON=rng.uniform(0.0, 0.10), SCALE=1 / rng.uniform(110, 160),
+        RELIEF=rng.uniform(34, 60), NEAR=45, FAR=rng.uniform(220, 320), FLOOR=-2.0, CALM=4.0, TOP=62, REACH=900,
+        STEEP=1.0, PATCH=1 / 16,
+        GROUND_A=choose(rng, (0.13, 0.25, 0.04), (0.17, 0.27, 0.05)),
+        GROUND_B=choose(rng, (0.22, 0.34, 0.06), (0.10, 0.22, 0.04)),
+        GROUND_C=choose(rng, (0.52, 0.42, 0.12), (0.42, 0.36, 0.12), (0.30, 0.22, 0.12)),
+        GROUND_D=choose(rng, (0.50, 0.42, 0.31), (0.44, 0.37, 0.29)),
+    )
+    h.put(
+        RINGS=9, RING_FIRST=rng.uniform(22, 27), RING_GROWTH=1.32, SPACING=rng.uniform(10.5, 13),
+        SIZE=rng.uniform(7, 9), CROWD=rng.uniform(0.72, 0.92), MIXTURE=rng.choice([0.15, 0.75, 0.9]),
+        THING_A=choose(rng, (0.78, 0.72, 0.60), (0.80, 0.78, 0.74)),
+        THING_B=choose(rng, (0.72, 0.52, 0.34), (0.74, 0.60, 0.52), (0.50, 0.34, 0.26)),
+        THING_C=choose(rng, (0.42, 0.12, 0.06), (0.46, 0.17, 0.07), (0.30, 0.15, 0.08)),
+        LAMPS={"day": 0.0, "sunset": 0.6, "dawn": 0.4, "night": 1.3}[time] * rng.uniform(0.9, 1.2),
+        ACCENT=choose(rng, (0.09, 0.22, 0.04), (0.06, 0.17, 0.045), (0.42, 0.24, 0.05)),
+    )
+    put_air(h, rng, time, weather, sight=140, depth=40)
+
+
+def river(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
+    relief = rng.uniform(60, 100)
+    put_aim(h, rng, aside=8, distance=0, breadth=rng.uniform(15, 22))
+    h.put(
+        EYE=rng.uniform(10, 15), HORIZON=rng.uniform(-0.02, 0.10), SCALE=1 / rng.uniform(170, 240), RELIEF=relief,
+        NEAR=70, FAR=rng.uniform(380, 500), FLOOR=1.5, CALM=1.7, SHAPE=rng.uniform(260, 420), TOP=440, REACH=2400,
+        STEEP=2.0, PATCH=1 / 40,
+        GROUND_A=choose(rng, (0.14, 0.26, 0.04), (0.18, 0.27, 0.06), (0.11, 0.22, 0.05)),
+        GROUND_B=choose(rng, (0.24, 0.34, 0.07), (0.22, 0.28, 0.06)),
+        GROUND_C=choose(rng, (0.46, 0.42, 0.34), (0.40, 0.37, 0.32)),
+        GROUND_D=choose(rng, (0.20, 0.20, 0.22), (0.24, 0.21, 0.19)),
+    )
+    h.put(
+        WATER=1, WAVES=rng.uniform(0.15, 0.35), DEEP=choose(rng, (0.02, 0.14, 0.24), (0.02, 0.16, 0.20)),
+        SHALLOW=choose(rng, (0.05, 0.26, 0.32), (0.06, 0.28, 0.28)),
+    )
+    h.put(
+        RINGS=12, RING_FIRST=rng.uniform(26, 32), RING_GROWTH=1.27, SPACING=rng.uniform(9, 13),
+        SIZE=rng.uniform(9, 13), CROWD=rng.uniform(0.45, 0.75), MIXTURE=rng.choice([0.1, 0.55, 0.95]),
+        THING_A=choose(rng, (0.035, 0.11, 0.04), (0.05, 0.13, 0.05)),
+        THING_B=choose(rng, (0.10, 0.24, 0.04), (0.07, 0.19, 0.05), (0.48, 0.26, 0.05)),
+        THING_C=choose(rng, (0.13, 0.08, 0.05)),
+    )
+    put_air(h, rng, time, weather, sight=300, depth=90)
+
+
+def waterfall(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
+    distance = rng.uniform(44, 58)
+    put_aim(h, rng, aside=11, distance=distance, breadth=rng.uniform(4.0, 7.0))
+    h.put(
+        EYE=rng.uniform(5.5, 8.5), HORIZON=rng.uniform(0.10, 0.22), SCALE=1 / 45, RELIEF=rng.uniform(26, 38),
+        NEAR=0, FAR=rng.uniform(14, 22), FLOOR=-1.6, CALM=0.0, TOP=80, REACH=260, STEEP=3.2, PATCH=1 / 8,
+        GROUND_A=choose(rng, (0.20, 0.17, 0.14), (0.17, 0.16, 0.17), (0.26, 0.19, 0.13)),
+        GROUND_B=choose(rng, (0.34, 0.30, 0.26), (0.30, 0.29, 0.30)),
+        GROUND_C=choose(rng, (0.10, 0.22, 0.04), (0.14, 0.24, 0.05)),
+        GROUND_D=choose(rng, (0.18, 0.30, 0.06), (0.08, 0.18, 0.04)),
+    )
+    h.put(
+        WATER=1, WAVES=rng.uniform(0.25, 0.45), DEEP=choose(rng, (0.01, 0.16, 0.20), (0.02, 0.20, 0.20)),
+        SHALLOW=choose(rng, (0.05, 0.34, 0.34), (0.06, 0.38, 0.32)),
+    )
+    h.put(
+        RINGS=12, RING_FIRST=rng.uniform(25, 28), RING_GROWTH=1.15, SPACING=rng.uniform(5.5, 7.5),
+        SIZE=rng.uniform(8, 11), CROWD=rng.uniform(0.55, 0.85), MIXTURE=rng.choice([0.1, 0.5, 0.95]),
+        THING_A=choose(rng, (0.035, 0.11, 0.04), (0.05, 0.14, 0.05)),
+        THING_B=choose(rng, (0.09, 0.24, 0.04), (0.07, 0.20, 0.04)), THING_C=choose(rng, (0.13, 0.08, 0.05)),
+    )
+    put_air(h, rng, time, weather, sight=60, depth=40)
+
+
+def park(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
+    blooms = [(0.78, 0.07, 0.06), (0.84, 0.60, 0.06), (0.80, 0.26, 0.46), (0.48, 0.16, 0.62), (0.85, 0.83, 0.80)]
+    first, second = (vary(rng, color) for color in rng.permutation(blooms)[:2])
+    put_aim(h, rng, aside=9, distance=rng.uniform(22, 28), breadth=3.6)
+    h.put(
+        EYE=rng.uniform(3.0, 4.4), HORIZON=rng.uniform(0.02, 0.14), SCALE=1 / 70, RELIEF=9, NEAR=32, FAR=120,
+        FLOOR=-0.4, CALM=1.2, TOP=10, REACH=320, STEEP=0.8, PATCH=1 / 10,
+        GROUND_A=choose(rng, (0.12, 0.26, 0.03), (0.15, 0.28, 0.05)),
+        GROUND_B=choose(rng, (0.22, 0.38, 0.06), (0.20, 0.34, 0.05)), GROUND_C=first, ACCENT=second,
+        GROUND_D=choose(rng, (0.60, 0.52, 0.40), (0.54, 0.46, 0.36)),
+    )
+    h.put(
+        RINGS=10, RING_FIRST=rng.uniform(15, 19), RING_GROWTH=1.24, SPACING=rng.uniform(7, 9), SIZE=rng.uniform(8, 11),
+        CROWD=rng.uniform(0.5, 0.8), MIXTURE=rng.uniform(0.0, 0.2),
+        THING_A=choose(rng, (0.04, 0.12, 0.04), (0.06, 0.15, 0.05)),
+        THING_B=choose(rng, (0.09, 0.24, 0.035), (0.13, 0.28, 0.05), (0.54, 0.28, 0.05)),
+        THING_C=choose(rng, (0.14, 0.09, 0.055)),
+        LAMPS={"day": 0.0, "sunset": 0.7, "dawn": 0.5, "night": 1.2}[time] * rng.uniform(0.9, 1.1),
+    )
+    put_air(h, rng, time, weather, sight=60, depth=25)
+
+
+def volcano(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
+    distance, relief = rng.uniform(620, 760), rng.uniform(250, 330)
+    put_aim(h, rng, aside=11, distance=distance, breadth=rng.uniform(380, 470))
+    h.put(
+        EYE=rng.uniform(10, 16), HORIZON=rng.uniform(0.14, 0.24), SCALE=1 / rng.uniform(140, 200), RELIEF=relief,
+        NEAR=50, FAR=rng.uniform(200, 300), FLOOR=-2.0, CALM=6.0, TOP=1.1 * relief + 14, REACH=1500, STEEP=2.0,
+        SHADOW=150, SHAPE=rng.choice([-1, 1]) * rng.uniform(0.6, 1.3), PATCH=1 / 25,
+        GROUND_A=choose(rng, (0.075, 0.065, 0.065), (0.095, 0.075, 0.065)),
+        GROUND_B=choose(rng, (0.15, 0.12, 0.11), (0.17, 0.12, 0.10)), ACCENT=vary(rng, (1.50, 0.36, 0.05), 0.06),
+    )
+    h.put(
+        RINGS=8, RING_FIRST=rng.uniform(17, 22), RING_GROWTH=1.38, SPACING=rng.uniform(8, 12),
+        SIZE=rng.uniform(1.5, 2.6), CROWD=rng.uniform(0.4, 0.7),
+        THING_A=choose(rng, (0.06, 0.05, 0.05)), THING_B=choose(rng, (0.13, 0.10, 0.09)),
+    )
+    put_air(h, rng, time, weather, sight=320, depth=140)
+
+
+def underwater(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
+    corals = [(0.80, 0.16, 0.12), (0.85, 0.45, 0.08), (0.80, 0.25, 0.50), (0.50, 0.20, 0.66), (0.85, 0.70, 0.16)]
+    first, second, third = (vary(rng, color) for color in rng.permutation(corals)[:3])
+    h.put(
+        EYE=rng.uniform(1.8, 2.8), HORIZON=rng.uniform(0.04, 0.16), SCALE=1 / rng.uniform(14, 22),
+        RELIEF=rng.uniform(3, 6), NEAR=7, FAR=rng.uniform(24, 36), FLOOR=-0.6, CALM=1.0, TOP=6, REACH=70,
+        STEEP=1.2, PATCH=1 / 4, DISC=0, STARS=0, CLOUD_COVER=0,
+        GROUND_A=choose(rng, (0.66, 0.58, 0.40), (0.60, 0.55, 0.44)), GROUND_B=choose(rng, (0.74, 0.66, 0.48)),
+    )
+    h.put(
+        RINGS=12, RING_FIRST=rng.uniform(3.6, 4.4), RING_GROWTH=1.22, SPACING=rng.uniform(1.2, 1.7),
+        SIZE=rng.uniform(1.2, 1.7), CROWD=rng.uniform(0.65, 0.9), THING_A=first, THING_B=second, THING_C=third,
+    )
+    at, floats = slots(), h.floats
+    blue = 0.5 * (floats[at["SUNWARD"] : at["SUNWARD"] + 3] + floats[at["AWAY"] : at["AWAY"] + 3])
+    h.put(FOG=rng.uniform(0.034, 0.046), FOG_HEIGHT=400, FOG_TINT=0.5, FOG_COLOR=blue * np.array((0.9, 1.25, 1.25)))
+
+
+def space(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
+    heading, low = h.floats[slots()["HEADING"]], time in ("sunset", "dawn")
+    side = rng.choice([-1, 1])
+    aside = rng.uniform(20, 27) if low else rng.uniform(80, 150)
+    rise = rng.uniform(8, 13) if low else rng.uniform(18, 42)
+    put_aim(h, rng, aside=12, distance=0, breadth=rng.uniform(0.13, 0.20))
+    h.put(
+        SUN_DIR=direction(heading + side * np.radians(aside), np.radians(rise)), DISC=float(low), DISC_SIZE=0.03,
+        STARS=rng.uniform(0.8, 1.1) * (0.8 if time == "night" else 1.0), CLOUD_COVER=0, ZENITH=(0.003, 0.004, 0.010),
+        AWAY=(0.004, 0.005, 0.012), SUNWARD=(0.004, 0.005, 0.012), SHAPE2=rng.uniform(0.20, 0.36),
+        ACCENT=choose(rng, (0.30, 0.08, 0.42), (0.06, 0.16, 0.44), (0.40, 0.10, 0.16), (0.05, 0.30, 0.32))
+        * (0.45 if time == "night" else 1.0),
+        THING_A=choose(rng, (0.72, 0.46, 0.24), (0.24, 0.42, 0.70), (0.66, 0.30, 0.22), (0.30, 0.58, 0.50)),
+        THING_B=choose(rng, (0.86, 0.74, 0.54), (0.55, 0.72, 0.86), (0.84, 0.56, 0.40)),
+        THING_C=choose(rng, (0.78, 0.68, 0.54), (0.66, 0.68, 0.74)),
+    )
+    relief = rng.uniform(14, 26)
+    h.put(
+        EYE=rng.uniform(3.5, 5.5), HORIZON=rng.uniform(0.16, 0.26), SCALE=1 / rng.uniform(70, 120), RELIEF=relief,
+        NEAR=40, FAR=rng.uniform(160, 240), FLOOR=-0.16 * relief, CALM=0.2 * relief + 3.5, TOP=1.1 * relief + 3,
+        REACH=500, STEEP=1.2, SHADOW=35, SHAPE=1 / rng.uniform(18, 30), PATCH=1 / 9, FOG_HEIGHT=100,
+        GROUND_A=choose(rng, (0.30, 0.30, 0.31), (0.34, 0.31, 0.28)), GROUND_B=choose(rng, (0.44, 0.43, 0.43)),
+        GROUND_C=choose(rng, (0.17, 0.17, 0.18)),
+    )
 # fmt: on
 
 
-MAKERS = (mountains, beach, desert, forest, city, meadow, ocean, snowy_hills, canyon, mars)  # as in LANDSCAPES
+MAKERS = (  # as in LANDSCAPES
+    mountains, beach, desert, forest, city, meadow, ocean, snowy_hills, canyon, mars, village, river, waterfall, park,
+    volcano, underwater, space,
+)  # fmt: skip
 
 
 def sample_landscape(rng: np.random.Generator, landscape: int, time: int, weather: int) -> np.ndarray:
     """A random landscape of these classes (positions in LANDSCAPES, TIMES, WEATHERS).
 
-    Returns the scene's header (128,) float32; the first 16 numbers are the caller's and stay 0.
-    Raises ValueError for a class that does not exist.
+    Return the scene's header (128,) float32; the first 16 numbers are the caller's and stay 0.
+    Raise ValueError for a class that does not exist, and for a weather in a landscape of NO_WEATHER.
     """
     classes = (("landscape", landscape, LANDSCAPES), ("time", time, TIMES), ("weather", weather, WEATHERS))
     for name, index, names in classes:
         if not 0 <= index < len(names):
             raise ValueError(f"{name} {index} does not exist: there are {len(names)}, {', '.join(names)}")
+    if LANDSCAPES[landscape] in NO_WEATHER and WEATHERS[weather] != "clear":
+        raise ValueError(f"{LANDSCAPES[landscape]} has no weather: it must be clear, not {WEATHERS[weather]}")
     h = Header()
     when, air = TIMES[time], WEATHERS[weather]
     h.put(KIND=landscape, SEED=int(rng.integers(2**23)), HEADING=rng.uniform(0, 2 * np.pi))
     put_light(h, rng, when, air, LANDSCAPES[landscape])
     MAKERS[landscape](h, rng, when, air)
+    put_weather(h, rng, air)
     return h.floats

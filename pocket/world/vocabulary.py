@@ -10,14 +10,32 @@ OBJECTS = (
     "hamburger", "squirrel", "book", "bunny", "pancakes", "astronaut", "horse", "snowman",
     "duck", "cat", "robot", "car", "rocket", "house", "tree", "mushroom", "cactus", "teapot",
     "bear", "penguin", "elephant", "turtle", "cake", "chair", "sailboat", "airplane", "pumpkin", "mug",
+    "dog", "bird", "fish", "butterfly", "dinosaur", "cow", "pig", "owl", "frog",
+    "flower", "apple", "banana", "donut", "ice cream", "cupcake", "pizza",
+    "castle", "lighthouse", "truck", "bicycle", "train",
+    "sofa", "bed", "lamp", "umbrella", "guitar", "sword", "hat", "ball",
 )  # fmt: skip
 # A front is the side at azimuth 0; the others look alike all around (or from both ends).
 WITH_FRONT = frozenset(
     ("squirrel", "bunny", "astronaut", "horse", "snowman", "duck", "cat", "robot", "car", "house", "bear", "penguin",
-     "elephant", "turtle", "chair", "airplane")
+     "elephant", "turtle", "chair", "airplane", "dog", "bird", "fish", "butterfly", "dinosaur", "cow", "pig", "owl",
+     "frog", "flower", "castle", "truck", "bicycle", "train", "sofa", "bed", "guitar")
 )  # fmt: skip
-ANIMATE = frozenset("squirrel bunny astronaut snowman duck cat robot bear penguin elephant turtle horse".split())
-# Who can ride or read, what can be ridden or sat on: see labels.py for the pairs.
+ANIMATE = frozenset(
+    "squirrel bunny astronaut snowman duck cat robot bear penguin elephant turtle horse "
+    "dog bird fish butterfly dinosaur cow pig owl frog".split()
+)
+# What can be held in a hand.
+HOLDABLE = frozenset(
+    "hamburger book pancakes duck mushroom cactus teapot cake pumpkin mug bird fish butterfly frog flower apple banana "
+    "donut cupcake pizza lamp umbrella guitar sword hat ball".split()
+) | {"ice cream"}
+# The poses of those that do not know both; what has no legs knows none.
+POSES_OF: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("squirrel", "bunny", "cat", "frog"), ("sitting",)),
+    **dict.fromkeys(("snowman", "duck", "penguin", "elephant", "turtle", "horse", "bird", "owl"), ("standing",)),
+    **dict.fromkeys(("fish", "butterfly"), ()),
+}
 COLORS = (
     "red", "orange", "yellow", "green", "turquoise", "blue", "purple", "pink", "brown", "black", "white", "gray",
 )  # fmt: skip
@@ -25,30 +43,50 @@ PATTERNS = ("plain", "striped", "checkered", "spotted", "wooden", "metallic")
 GROUNDS = (
     "white", "plain", "grass", "snow", "sand", "wooden table", "checkered floor", "mars", "moon",
 )  # "white" and "plain" are studio backgrounds, "plain" in any soft colour  # fmt: skip
-LIGHTINGS = ("day", "sunset", "night")
+LIGHTINGS = ("day", "sunset", "night", "dawn")
 STYLES = ("photo", "3d render", "pencil sketch", "cartoon")
-RELATIONS = ("none", "on", "reading", "riding", "next to")  # "on": on top of; of animals and people also sitting on
+RELATIONS = ("none", "on", "reading", "riding", "next to", "holding")  # "on": stands or sits on top of
+COUNTS = ("one", "two", "three")  # of the object, where it has no relation
+SIZES = ("small", "big")  # of the image for one object, of the other object for one of a pair
+POSES = ("standing", "sitting")  # of people and animals
 LANDSCAPES = (
     "mountains", "beach", "desert", "forest", "city skyline", "meadow", "ocean", "snowy hills", "canyon", "mars",
+    "village", "river", "waterfall", "park", "volcano", "underwater", "space",
 )  # fmt: skip
+NO_WEATHER = frozenset(("underwater", "space"))  # always "clear"
 TIMES = ("day", "sunset", "night", "dawn")
-WEATHERS = ("clear", "cloudy", "foggy")
+WEATHERS = ("clear", "cloudy", "foggy", "rain", "snow")
 VIEWS = ("front", "side", "back", "overhead")
 
+# The names that a label chooses from, by field.
+CLASSES: dict[str, tuple[str, ...]] = {
+    "object": OBJECTS, "color": COLORS, "pattern": PATTERNS,
+    "relation": RELATIONS, "object2": OBJECTS, "color2": COLORS,
+    "ground": GROUNDS, "lighting": LIGHTINGS, "style": STYLES,
+    "landscape": LANDSCAPES, "time": TIMES, "weather": WEATHERS,
+    "pattern2": PATTERNS, "count": COUNTS, "size": SIZES, "size2": SIZES, "pose": POSES,
+}  # fmt: skip
+
 # One record a scene. -1 means: this scene has none (a landscape has no object, an object in its
-# natural colours has no color, ...). azimuth in [-180, 180) and elevation in degrees: azimuth 0
+# natural colors has no color, ...). azimuth in [-180, 180) and elevation in degrees: azimuth 0
 # faces the object's front and grows counter-clockwise seen from above.
+# The order of the fields may change: records are read by field (`labels.upgrade`).
 LABELS = np.dtype(
     [
         ("seed", np.int64),
         ("heldout", np.bool_),  # holds a composition that training never sees
-        ("object", np.int8), ("color", np.int8), ("pattern", np.int8),
-        ("relation", np.int8), ("object2", np.int8), ("color2", np.int8),
-        ("ground", np.int8), ("lighting", np.int8), ("style", np.int8),
-        ("landscape", np.int8), ("time", np.int8), ("weather", np.int8),
+        *((name, np.int8) for name in CLASSES),
         ("azimuth", np.float32), ("elevation", np.float32),
     ]
 )  # fmt: skip
+
+
+def empty_labels() -> np.ndarray:
+    """Return a record, 0-d of LABELS, in which nothing is chosen yet, seen from the front."""
+    labels = np.full((), -1, LABELS)
+    labels["seed"] = labels["azimuth"] = labels["elevation"] = 0
+    labels["heldout"] = False
+    return labels
 
 
 def view_word(azimuth: float, elevation: float) -> str:

@@ -82,7 +82,7 @@ def test_mean_angle_in_degrees():
 
 def test_exact_conditions_are_a_perfect_answer(monkeypatch):
     """What `extract` would find in pictures that keep to the condition exactly, scored against the truth."""
-    b = control.Benchmark(weights=None, device=torch.device("cpu"), pictures=2)
+    b = control.Benchmark(weights=control.Path("pocket/weights"), device=torch.device("cpu"), pictures=2)
     for kind, best in {"canny": 1, "scribble": 1, "depth": 1, "normals": 0}.items():
         monkeypatch.setattr(b, "extract", lambda kind, images: b.truth(kind), raising=False)
         assert b.fit(kind, b.drawn.color) == pytest.approx(best, abs=0.05)
@@ -113,12 +113,12 @@ def test_options_that_cannot_be_are_refused(options, said, monkeypatch, capsys):
     assert f"argument {said}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("module", ["task1", "task2", "task3", "fast", "kernels", "control"])
+@pytest.mark.parametrize("module", ["task1", "task2", "task3", "fast", "kernels", "control", "training"])
 @pytest.mark.parametrize("group", ["", "nothing", "--pictures=x", "--device=tpu"])
 def test_groups_and_options_that_are_none_are_refused(module, group, capsys):
     with pytest.raises(SystemExit, match="2"):
         importlib.import_module(f"benchmarks.{module}").main([group])
-    assert re.search("error: (no group|unrecognized arguments|argument )", capsys.readouterr().err)
+    assert re.search("error: (no group|no variant|unrecognized arguments|argument )", capsys.readouterr().err)
 
 
 def test_missing_parts_are_named(tmp_path, capsys):
@@ -135,7 +135,7 @@ def test_missing_parts_are_named(tmp_path, capsys):
 def test_the_benchmark_runs_and_a_reduced_one_stores_only_what_does_not_count_pictures(tmp_path, monkeypatch):
     """On the embedded model with ControlNets and estimators that learnt nothing: control is as good as none."""
     shipped = control.Path("pocket/weights").resolve()
-    for part in ("stable-diffusion", "judge"):
+    for part in ("stable-diffusion", "judge", "vocabulary.json"):
         (tmp_path / part).symlink_to(shipped / part)
     unet = UNet2DConditionModel.from_pretrained(shipped / "stable-diffusion" / "unet")
     for kind in CONDITIONS:

@@ -4,11 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from transformers import CLIPTextConfig
 
 from benchmarks import training
 from benchmarks.training import VARIANTS, Variant
+from course.models import WEIGHTS
 from pocket.train import denoiser
-from pocket.train.tokenizer import LENGTH
 
 TOY = {name: denoiser.SMOKE[name] for name in ("block_out_channels", "attention_head_dim", "layers_per_block")}
 
@@ -17,9 +18,10 @@ TOY = {name: denoiser.SMOKE[name] for name in ("block_out_channels", "attention_
 def work(tmp_path):
     folder = tmp_path / "latents" / "extra-00000000"
     folder.mkdir(parents=True)
+    length = CLIPTextConfig.from_pretrained(WEIGHTS / "clip").max_position_embeddings
     rng = np.random.default_rng(0)
     np.save(folder / "moments.npy", rng.normal(size=(12, 8, 32, 32)).astype(np.float16))
-    np.save(folder / "tokens.npy", rng.integers(0, 500, (12, 4, LENGTH)).astype(np.int16))
+    np.save(folder / "tokens.npy", rng.integers(0, 500, (12, 4, length)).astype(np.int16))
     return tmp_path
 
 
@@ -48,3 +50,23 @@ def test_an_unknown_variant_is_refused(capsys):
     with pytest.raises(SystemExit):
         training.main(["adamx"])
     assert "no variant adamx: choose from adamw-5e-4, adamw," in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--samples", "0"], "argument --samples: must be a whole number of at least 1, got '0'"),
+        (["--samples", "-8"], "argument --samples: must be"),
+        (["--images", "1"], "argument --images: must be a whole number from 2 to 1,000,000, got '1'"),
+        (["--images", "nan"], "argument --images: must be"),
+        (["--work", ""], "argument --work: must name a folder"),
+        (["--out", __file__], "argument --out: must name a folder"),
+        (["--work", "nowhere"], "no latents in nowhere: run `python -m pocket.train latents`"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(training, "Bench", lambda *_: pytest.fail("began"))
+    with pytest.raises(SystemExit, match="2"):
+        training.main(["adamw", *options])
+    assert said in capsys.readouterr().err

@@ -145,6 +145,26 @@ def test_a_size_that_cannot_be(tmp_path, size):
         load_picture(tmp_path / "a.png", size)
 
 
+@pytest.mark.parametrize("size", [(16, 16), (16, 900), (900, 16)])
+def test_the_smallest_picture(tmp_path, size):
+    Image.new("RGB", size).save(tmp_path / "a.png")
+    assert load_picture(tmp_path / "a.png").size == size
+    assert load_picture(tmp_path / "a.png", 64).size == (64, 64)
+    Image.new("RGB", (size[0] - 1, size[1] - 1)).save(tmp_path / "a.png")
+    with pytest.raises(PictureError, match="too few to see anything in. Each side needs 16"):
+        load_picture(tmp_path / "a.png")
+    assert load_picture(tmp_path / "a.png", least=15).size == (size[0] - 1, size[1] - 1)
+
+
+def test_the_largest_picture(tmp_path, monkeypatch):
+    Image.fromarray(COLOR).save(tmp_path / "a.png")
+    monkeypatch.setattr("course.pictures.MOST_PIXELS", 60 * 40)
+    assert load_picture(tmp_path / "a.png").size == (60, 40)
+    monkeypatch.setattr("course.pictures.MOST_PIXELS", 60 * 40 - 1)
+    with pytest.raises(PictureError, match="60 x 40 pixels, more than"):
+        load_picture(tmp_path / "a.png")
+
+
 # --- Files
 
 

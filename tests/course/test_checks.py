@@ -5,17 +5,17 @@ import inspect
 import math
 import re
 from inspect import isfunction
-from types import FunctionType, MethodType
+from types import FunctionType, MethodType, SimpleNamespace
 
 import nbformat
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, PNDMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, PNDMScheduler, StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from PIL import Image
 
 from course import checks, notebooks, video
-from course.checks import CheckFailed
+from course.checks import CheckFailed, common
 from course.checks.common import call
 from course.control import load_controlnet
 from course.models import Model, ModelError, find_model, load_pipeline
@@ -55,6 +55,7 @@ def test_pipeline_mistakes(pipe, model):
     other = StableDiffusionPipeline.from_pretrained(model.folder)
     half = StableDiffusionPipeline.from_pretrained(model.folder, scheduler=own, dtype=torch.bfloat16)
     elsewhere = StableDiffusionPipeline.from_pretrained(model.folder, scheduler=own).to("meta")
+    other_kind = StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False)
     for p, s, advice in [
         (..., ..., "`scheduler` is still empty"),
         (pipe, DDIMScheduler, "class itself"),
@@ -62,6 +63,7 @@ def test_pipeline_mistakes(pipe, model):
         (pipe, DDIMScheduler(), "was trained with scaled_linear.*subfolder"),
         (..., own, "`pipe` is still empty"),
         (pipe.unet, own, "is a UNet2DConditionModel"),
+        (other_kind, own, "is a StableDiffusionImg2ImgPipeline, no StableDiffusionPipeline"),
         (other, own, "hand yours over with scheduler=scheduler"),
         (half, own, r"dtype=model\.dtype"),
         (elsewhere, own, r"is on meta.*\.to\(model\.device\)"),
@@ -518,6 +520,7 @@ def test_condition_and_its_mistakes(control_lesson):
         ),
         (("[None]", ""), "batch is missing"),
         ((".permute(2, 0, 1)", ""), "channels come last"),
+        ((".permute(2, 0, 1)[None]", ""), "channels come last"),
         (("(2, 0, 1)", "(2, 1, 0)"), "Height and width are exchanged"),
         ((".to(model.device, model.dtype)", ".to(model.device)"), r"float64, and the networks'"),
         (("from_numpy(image)", "from_numpy(image * 2 - 1)"), "from -1 to 1"),
@@ -1122,6 +1125,45 @@ def test_descents_that_ended_in_a_bare_error(joint_sd, changes, advice):
 @pytest.mark.parametrize("error", [ValueError("no partner"), TypeError("not a list"), KeyError(3), StopIteration()])
 def test_pairs_whose_own_error_is_raised_for_names_that_fit(error):
     told("Your code raised .*Error|Iteration", checks.frame_pairs, raises(error))
+
+
+# --- Comparisons
+
+
+@pytest.mark.parametrize("scale", [1e4, 1.0, 1e-3])
+def test_tensors_are_close_relative_to_their_size(scale):
+    right = scale * torch.ones(4)
+    assert common.close(right * (1 + 9e-5), right) and not common.close(right * (1 + 1.1e-4), right)
+    assert common.close(right * 1.009, right, 1e-2) and not common.close(right * 1.011, right, 1e-2)
+    assert not common.close(right[:3], right) and not common.close(right.tolist(), right)
+
+
+def test_tensors_beside_nothing():
+    assert common.close(torch.full((4,), 4e-11), torch.zeros(4))
+    assert not common.close(torch.full((4,), 1e-9), torch.zeros(4))
+    assert common.close(torch.ones(3).double(), torch.ones(3).half())
+
+
+def test_lists_of_tensors_are_close_if_each_is():
+    parts = [torch.ones(3), torch.zeros(2)]
+    assert common.all_close(parts, [torch.ones(3) * 1.009, torch.zeros(2)])
+    assert not common.all_close(parts, parts[:1]) and not common.all_close(parts, [parts[0], torch.ones(2)])
+
+
+def test_pictures_are_the_same_up_to_a_rounding_here_and_there():
+    picture = Image.new("RGB", (10, 10), (100, 100, 100))
+    almost = picture.copy()
+    for x in range(4):
+        almost.putpixel((x, 0), (101, 101, 101))
+    assert common.same(almost, picture)
+    almost.putpixel((4, 0), (101, 101, 101))
+    assert not common.same(almost, picture)  # 5 % of the pixels, by one: 0.05 on average
+    assert not common.same(picture, picture.resize((9, 10)))
+    assert not common.same(Image.new("L", (4, 4), 255), Image.new("L", (4, 4), 0))
+
+
+def test_half_precision_is_given_more_room():
+    assert [common.tolerance_of(SimpleNamespace(dtype=d)) for d in (torch.float32, torch.float16)] == [1e-3, 3e-2]
 
 
 # --- Odd results: no check ends in another error than advice

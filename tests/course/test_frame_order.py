@@ -33,6 +33,10 @@ COUNTED = {
     "counter and seed": [(f"{i:05d}-{seed}.png", i) for i, seed in enumerate(seeds(9))],
     "two with a seed": [("00000-1234567.png", 0), ("00001-987.png", 1)],
     "seeds that count too": [(f"{i:05d}-{4000 + i}.png", i) for i in range(9)],
+    "half of two": [("1-900.png", 1), ("4-5.png", 4)],
+    "half of three": [("1-900.png", 1), ("2-5.png", 2), ("6-77.png", 6)],
+    "half of every tenth": [("10-900.png", 10), ("20-5.png", 20), ("60-77.png", 60)],
+    "nine tenths missing": [("0000.png", 0), ("9000.png", 9000)],
     "every fifth": [(f"{5 * i:05d}-{seed}.png", 5 * i) for i, seed in enumerate(seeds(6))],
     "one missing": [(f"{i}-{seed}.png", i) for i, seed in zip((1, 2, 4, 5), seeds(4), strict=True)],
     "counter, point, ID": [(f"{i:06d}.{seed}.png", i) for i, seed in enumerate(seeds(9), 12)],
@@ -49,7 +53,12 @@ COUNTED = {
     "wide apart": [("1.png", 1), ("90000.png", 90000)],
     "a full counter": [(f"{i:04d}.png", i) for i in (0, 4000, 9000, 9999)],
     "three digits, both ends": [("x_000.png", 0), ("x_999.png", 999)],
+    "a point in one name only": [("take 5.9.png", 9), ("take_10.png", 10)],
     "decimals of one length": [("w_0.25.png", 25), ("w_0.50.png", 50)],
+    "a moment with and without milliseconds": [
+        ("20240131_235959.jpg", 235959),
+        ("20240131_235959000.jpg", 235959000),
+    ],
     "alone": [("IMG_7.png", 7)],
     "alone with more": [("x_0_12.png", 12)],
     "none": [],
@@ -86,6 +95,7 @@ DATED = {
     "macOS, twelve hours": [
         "Screenshot 2024-01-31 at 12.30.00 AM.png",
         "Screenshot 2024-01-31 at 9.05.12 AM.png",
+        "Screenshot 2024-01-31 at 11.59.59 AM.png",
         "Screenshot 2024-01-31 at 12.00.01 PM.png",
         "Screenshot 2024-01-31 at 1.00.00\u202fPM.png",
         "Screenshot 2024-01-31 at 11.59.00\u202fPM.png",
@@ -121,10 +131,14 @@ UNCERTAIN = {
     "hours without a day": (["23.59.58.png", "23.59.59.png", "22.00.00.png"], "no number in their names counts up"),
     "hashes": (["8fa3.png", "91bc2.png", "0c4.png"], "no number in their names counts up"),
     "seeds alone, other words": (["a9_4.png", "b700_x.png"], "no number in their names counts up"),
+    "letters right behind": (["7a-1x.png", "8b-22y.png"], "no number in their names counts up"),
     "a stranger": (["1.png", "2.png", "take 3 of 900.png"], "no number in their names counts up"),
     "a copy": (["frame_1.png", "frame_1 (1).png", "frame_2.png"], "no number in their names counts up"),
     "two counters": (["1-9.png", "2-8.png", "3-7.png"], "several numbers in their names count up, in different"),
     "two seeds apart": (["00010-55.png", "00020-1.png"], "several numbers in their names count up, in different"),
+    "less than half of two": (["1-900.png", "5-5.png"], "several numbers"),
+    "less than half of three": (["1-900.png", "2-5.png", "7-77.png"], "several numbers"),
+    "more than nine tenths missing": (["0000.png", "9001.png"], "seems to have begun again"),
     "a camera that went on": (["DSC_9998.JPG", "DSC_9999.JPG", "DSC_0001.JPG"], "seems to have begun again"),
     "five digits that went on": (["F99999.JPG", "F00001.JPG"], "seems to have begun again"),
     "decimals": (["w_0.5.png", "w_0.25.png", "w_0.75.png"], "may be decimals"),
@@ -148,6 +162,8 @@ def test_of_many_names_the_first_four_are_shown():
     names = [f"{i % 2}_{i // 2 % 2}_{i // 4}.png" for i in range(8)]
     with pytest.raises(VideoError, match=r"of 0_0_0.png, 1_0_0.png, 0_1_0.png, 1_1_0.png and 4 more is not certain"):
         frame_numbers(names)
+    with pytest.raises(VideoError, match=r"^a.png, b.png, c.png, d.png has no number in its name"):
+        frame_numbers(["1.png", "a.png", "b.png", "c.png", "d.png"])
     with pytest.raises(VideoError, match=r"a.png, b.png, c.png, d.png and 1 more has no number in its name"):
         frame_numbers(["1.png", "a.png", "b.png", "c.png", "d.png", "e.png"])
 

@@ -44,6 +44,9 @@ class Handler(BaseHTTPRequestHandler):
     server: Hub
 
     def do_GET(self) -> None:
+        if self.path == "/api/agent-harnesses":  # the client asks once in a process, and remembers
+            self.send_error(404)
+            return
         self.server.requests.append(self.path)
         status, headers, body = self.server.answer
         folder = self.server.folder

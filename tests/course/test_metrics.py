@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -250,6 +251,40 @@ def test_fewer_pictures_than_dimensions_still_give_a_number():
     assert np.isfinite(metrics.frechet_distance(rng.normal(size=(4, 32)), rng.normal(size=(5, 32))))
 
 
+def test_a_root_that_is_not_finite_is_taken_again_with_a_small_offset(monkeypatch):
+    rng = np.random.default_rng(4)
+    a, b = rng.normal(size=(20, 3)), rng.normal(size=(20, 3)) + 1
+    expected = metrics.frechet_distance(a, b)
+    matrices = []
+
+    def root(matrix, own=scipy.linalg.sqrtm):
+        matrices.append(matrix)
+        return own(matrix) if len(matrices) > 1 else np.full_like(matrix, np.nan)
+
+    monkeypatch.setattr(scipy.linalg, "sqrtm", root)
+    assert metrics.frechet_distance(a, b) == pytest.approx(expected, rel=1e-4)
+    shifted = [np.cov(x, rowvar=False) + 1e-6 * np.eye(3) for x in (a, b)]
+    np.testing.assert_allclose(matrices[1], shifted[0] @ shifted[1], rtol=1e-9)
+
+
+def test_two_vectors_of_one_number_are_enough():
+    a, b = torch.tensor([[1.0], [3.0]]), torch.tensor([[2.0], [4.0]])
+    assert metrics.frechet_distance(a, b) == pytest.approx(1)
+    # (4^3 + 9^3) - 2 (3^3 + 5^3 + 7^3 + 13^3) / 4
+    assert metrics.kernel_distance(a, b) == pytest.approx(-553)
+
+
+def test_kernel_distance_takes_its_settings():
+    rng = np.random.default_rng(5)
+    a, b = rng.normal(size=(30, 4)), rng.normal(size=(30, 4)) + 0.5
+    first = metrics.kernel_distance(a, b, subsets=3, most=10, seed=1)
+    assert first == metrics.kernel_distance(a, b, subsets=3, most=10, seed=1)
+    assert first != metrics.kernel_distance(a, b, subsets=3, most=10, seed=2)
+    assert first != metrics.kernel_distance(a, b, subsets=3, most=11, seed=1)
+    assert first != metrics.kernel_distance(a, b, subsets=4, most=10, seed=1)
+    assert metrics.kernel_distance(a, b, 3, 10) == metrics.kernel_distance(a, b, 3, 10, seed=0)
+
+
 def test_kernel_distance_is_the_sum_over_pairs():
     rng = np.random.default_rng(3)
     x, y = rng.normal(size=(6, 4)), rng.normal(size=(6, 4)) + 1
@@ -264,6 +299,9 @@ def test_kernel_distance_is_the_sum_over_pairs():
 def test_judged_vectors_of_pictures_of_any_size(networks):
     vectors = networks.embed([noise(3, 64, 64), noise(3, 32, 100)])
     assert vectors.shape[0] == 2 and vectors.isfinite().all() and not vectors.requires_grad
+    with torch.no_grad():
+        last = networks.features(noise(1, 3, 64, 64))[-1]  # (1, C, h, w)
+    torch.testing.assert_close(vectors[0], last.mean(dim=(2, 3))[0])
 
 
 # --- What it refuses
@@ -273,12 +311,13 @@ def test_judged_vectors_of_pictures_of_any_size(networks):
     (lambda: metrics.crops(torch.zeros(1, 8, 8), 4), "not \\(1, 8, 8\\)"),
     (lambda: metrics.crops(torch.zeros(3, 8, 8), 0), "No square of 0 pixels"),
     (lambda: metrics.crops(torch.zeros(3, 8, 8), 2.5), "No square of 2.5 pixels"),
-    (lambda: metrics.intra_lpips(torch.zeros(3, 8, 15), lambda x, y: x, 8), "one piece of 8 pixels"),
+    (lambda: metrics.intra_lpips(torch.zeros(3, 8, 15), lambda x, y: x, 8), "of 8 x 15 has one piece of 8 pixels"),
     (lambda: metrics.intra_lpips(torch.zeros(3, 8, 16), lambda x, y: torch.tensor(float("nan")), 8), "LPIPS is nan"),
     (lambda: metrics.frechet_distance(torch.zeros(5, 3), torch.zeros(5, 4)), r"not \(5, 3\) and \(5, 4\)"),
     (lambda: metrics.frechet_distance(torch.zeros(1, 3), torch.zeros(5, 3)), "two at least"),
     (lambda: metrics.kernel_distance(torch.full((5, 3), float("inf")), torch.zeros(5, 3)), "not finite"),
     (lambda: metrics.kernel_distance(torch.zeros(5, 3), torch.zeros(5, 3), subsets=0), "0 subsets"),
+    (lambda: metrics.kernel_distance(torch.zeros(5, 3), torch.zeros(5, 3), most=1), "subsets of 1 vectors"),
     (lambda: metrics.FeatureDistance(lambda x: [x])(torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 5)), "one shape"),
 ])  # fmt: skip
 def test_what_it_refuses(call, message):

@@ -321,7 +321,7 @@ def test_sample_sizes(folder, value):
     ],
 )
 def test_numbers_out_of_range(folder, file, key):
-    for value in ("4", 10**9, -1, [10**9], [["x"]], {}, 2.5, True, [1] * 1000):
+    for value in ("4", None, 10**9, -1, [10**9], [["x"]], {}, 2.5, True, [1] * 1000):
         change(folder / file, **{key: value})
         refuse(folder, rf"{file} of .*: {key} must ")
 

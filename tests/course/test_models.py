@@ -76,6 +76,34 @@ def test_load_pipeline_draws(tiny_folder):
     assert pipe("a duck", num_inference_steps=1).images[0].size == (64, 64)
 
 
+@pytest.mark.parametrize(
+    ("size", "device", "dtype"),
+    [
+        (2**28 + 1, "cuda", torch.float16),
+        (2**28, "cuda", torch.float32),
+        (2**28 + 1, "cpu", torch.float32),
+        (2**28 + 1, "mps", torch.float32),
+        (0, "cuda", torch.float32),
+    ],
+)
+def test_half_precision_is_for_large_models_on_cuda(size, device, dtype, tmp_path, monkeypatch):
+    (tmp_path / "unet").mkdir()
+    for name, part in (("a", size // 2), ("b", size - size // 2)):
+        with open(tmp_path / "unet" / f"{name}.safetensors", "wb") as file:
+            file.truncate(part)  # a hole: no disk is used
+    monkeypatch.setattr(models.Model, "device", torch.device(device))
+    assert models.Model("large", tmp_path).dtype == dtype
+
+
+@torch.no_grad()
+def test_encoder_and_decoder_by_themselves(tiny_folder):
+    vae = models.load_pipeline(find_model(tiny_folder)).vae
+    images = torch.rand(1, 3, 64, 64) * 2 - 1
+    latents = models.LatentEncoder(vae)(images)
+    assert torch.equal(latents, vae.encode(images).latent_dist.mean)
+    assert torch.equal(models.LatentDecoder(vae)(latents), vae.decode(latents).sample)
+
+
 # --- clear errors
 
 
@@ -237,6 +265,14 @@ def test_a_model_without_a_vocabulary_knows_all_words(tiny_folder, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         find_model(tmp_path / "model").check_prompt("a zebra")
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "null", '{"words": 7}', '{"words": [1]}', '{"words": "duck"}', "{"])
+def test_a_damaged_vocabulary_is_one_error(tiny_folder, tmp_path, content):
+    shutil.copytree(tiny_folder, tmp_path / "model")
+    (tmp_path / "vocabulary.json").write_text(content)
+    with pytest.raises(ModelError, match=r"vocabulary\.json of .* is damaged"):
+        find_model(tmp_path / "model").check_prompt("a duck")
 
 
 def test_a_long_prompt_is_cut_at_a_word_and_says_what_is_lost(tiny_folder):

@@ -1,5 +1,6 @@
 """Native builds: every state of a machine or folder ends in a library that runs or in one error."""
 
+import errno
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock, Timeout
+from tqdm import tqdm
 
 from course import native
 from course.native import NativeError
@@ -272,8 +274,9 @@ def test_no_other_user_can_write_to_a_library(build, mask):
         library = build()
     finally:
         os.umask(before)
-    for path in (library, library.with_suffix(".sha256"), library.parent):
-        assert not path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    assert stat.S_IMODE(library.stat().st_mode) == 0o755
+    assert stat.S_IMODE(library.with_suffix(".sha256").stat().st_mode) == 0o644
+    assert not library.parent.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     assert native.is_private(library.parent)
 
 
@@ -300,6 +303,14 @@ def test_a_folder_of_this_user_is_private(folder, mode):
     folder.chmod(0o755)
 
 
+def test_where_there_are_no_users_every_folder_is_private(folder, monkeypatch):
+    """On Windows, whose folder for temporary files is the user's own."""
+    monkeypatch.delattr(os, "getuid")
+    folder.mkdir()
+    folder.chmod(0o777)
+    assert native.is_private(folder) and native.fallback_folder().name == "course_native_user"
+
+
 def test_a_folder_of_another_user_or_a_link_is_not_private(folder, tmp_path, monkeypatch):
     folder.mkdir()
     (tmp_path / "link").symlink_to(folder)
@@ -311,6 +322,14 @@ def test_a_folder_of_another_user_or_a_link_is_not_private(folder, tmp_path, mon
         status = os.stat_result((real.st_mode, 1, 1, 1, owner, *real[5:]))
         monkeypatch.setattr(native.Path, "lstat", lambda self, status=status: status)
         assert native.is_private(folder) == expected
+
+
+@pytest.mark.parametrize("denied", [os.W_OK, os.X_OK])
+def test_a_folder_without_the_right_to_write_is_not_used(build, folder, monkeypatch, denied):
+    """As on a file system that is mounted read-only."""
+    folder.mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: path != folder or not mode & denied)
+    assert build().parent == native.fallback_folder()
 
 
 def test_what_cannot_be_written_is_compiled_elsewhere(build, folder, tmp_path):
@@ -366,6 +385,16 @@ def test_a_library_that_cannot_be_loaded(build, source, folder, monkeypatch):
     build()
     with pytest.raises(NativeError, match="lib cannot be compiled or loaded here: "):
         native.load("lib", native.cpp_compiler(), source, folder)
+
+
+def test_the_time_of_a_compilation_is_shown(build, tmp_path, monkeypatch):
+    line = tqdm(disable=True)
+    updates: list[bool] = []
+    monkeypatch.setattr(line, "update", lambda: (updates.append(True), (tmp_path / "go").touch()))
+    monkeypatch.setattr(native, "_elapsed", lambda what: line)
+    wait = f"[ -e {tmp_path}/go ] || [ $n -gt 500 ]"
+    build(f"n=0; until {wait}; do n=$((n + 1)); sleep 0.01; done; {COPY}")
+    assert updates
 
 
 # --- Compilers that hang, runs that are killed
@@ -465,8 +494,10 @@ def test_no_compiler_outlives_a_killed_run(build, source, folder, tmp_path, end,
 
 
 @pytest.mark.parametrize("left", ["partial", "lock", "both", "of another library", "nothing"])
-def test_what_a_killed_run_left_goes_even_where_the_library_is_there(build, folder, left):
+def test_what_a_killed_run_left_goes_even_where_the_library_is_there(build, folder, left, monkeypatch):
     library = build()
+    if left == "nothing":  # and nothing is locked
+        monkeypatch.setattr(FileLock, "acquire", lambda *_, **__: pytest.fail("a lock"))
     partial = folder / f"{'other' if 'other' in left else library.stem}.partial-abc"
     if left not in ("lock", "nothing"):
         partial.mkdir()
@@ -477,13 +508,20 @@ def test_what_a_killed_run_left_goes_even_where_the_library_is_there(build, fold
     assert names(folder) == [".sha256", ".so"]
 
 
-def test_what_a_live_process_builds_stays(build, folder):
+def test_what_a_live_process_builds_stays(build, folder, monkeypatch):
     """Another library of the same folder is there: nobody waits, and nobody is disturbed."""
     library = build()
     (folder / "other.partial-abc").mkdir()
-    with FileLock(folder / native.LOCK):
+    waits: list[float | None] = []
+    acquire = FileLock.acquire
+    with FileLock(folder / native.LOCK), monkeypatch.context() as patch:
+        patch.setattr(
+            FileLock,
+            "acquire",
+            lambda self, timeout=None: waits.append(timeout) or acquire(self, timeout=timeout),
+        )
         assert build() == library
-    assert (folder / "other.partial-abc").exists()
+    assert (folder / "other.partial-abc").exists() and waits == [0]
 
 
 def test_waits_for_another_process_that_builds(build, source, folder, tmp_path, capfd):
@@ -511,25 +549,38 @@ def test_waits_for_another_process_that_builds(build, source, folder, tmp_path, 
     assert names(folder) == [".sha256", ".so"]
 
 
+def test_a_lock_file_that_somebody_removed(build, folder):
+    assert native.is_intact(build(f"rm {folder}/{native.LOCK}; {COPY}"))
+    assert names(folder) == [".sha256", ".so"]
+
+
 def test_a_lock_that_never_opens(build, folder, monkeypatch):
+    waits: list[float] = []
+
     def acquire(self, timeout=None):
+        waits.append(timeout)
         raise Timeout(str(self.lock_file))
 
     monkeypatch.setattr(FileLock, "acquire", acquire)
     with pytest.raises(NativeError, match=r"another process has held .*build.lock for 660 seconds"):
         build()
+    assert waits == [1, 660] and native.LOCK_LIMIT > native.COMPILE_LIMIT
 
 
-@pytest.mark.parametrize("error", [NotImplementedError("no flock"), OSError(38, "no flock")])
+@pytest.mark.parametrize(
+    "error",
+    [NotImplementedError("no flock"), OSError(errno.ENOSYS, "none"), OSError(errno.ENOLCK, "none")],
+)
 def test_a_file_system_without_locks(build, folder, monkeypatch, error):
-    def acquire(self, timeout=None):
+    def flock(fd: int, operation: int) -> None:
         raise error
 
-    monkeypatch.setattr(FileLock, "acquire", acquire)
-    library = build()
-    assert native.is_intact(library)
-    (folder / "other.partial-abc").mkdir()  # maybe of a process that is at work
-    assert build() == library and (folder / "other.partial-abc").exists()
+    monkeypatch.setattr("fcntl.flock", flock)
+    (folder / "other.partial-abc").mkdir(parents=True)  # maybe of a process that is at work
+    folder.chmod(0o755)
+    for _ in range(2):
+        library = build()
+        assert native.is_intact(library) and (folder / "other.partial-abc").exists()
 
 
 def test_needs_no_other_module_of_the_course():

@@ -33,11 +33,11 @@ def test_windows_that_cover(height, width, window, stride):
     [
         ((7, 24, 8, 4), "A height of 7 latent pixels is below one window of 8: ask for 8 or more"),
         ((8, 7, 8, 4), "A width of 7 latent pixels is below one window of 8"),
-        ((8, 24, 8, 0), "stride of 0"),
-        ((8, 24, 8, 9), "stride of 9"),
-        ((8, 24, 8, -1), "stride of -1"),
-        ((8, 24, 8, 2.5), "stride of 2.5"),
-        ((8, 24, 8, True), "stride of True"),
+        ((8, 24, 8, 0), "got 0"),
+        ((8, 24, 8, 9), "got 9"),
+        ((8, 24, 8, -1), "got -1"),
+        ((8, 24, 8, 2.5), "got 2.5"),
+        ((8, 24, 8, True), "got True"),
     ],
 )
 def test_windows_that_cannot_cover(sizes, message):
@@ -74,7 +74,7 @@ class Settings(NamedTuple):
 )
 def test_synchronization_that_can_be(settings):
     sync = Settings(**settings)
-    assert check_sync(sync, 8) is sync
+    assert check_sync(sync, 8) == sync
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_masks_are_arrays_of_any_kind(mask):
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        ([[0.0, 0.5]] * 2, r"shape of the latents, \(2, 3\), got \(2, 2\)"),
+        ([[0.0, 0.5]] * 2, r"that of the latents, \(2, 3\)"),
         (np.zeros((2, 3)), "from 0 to 1, and above 0 somewhere"),
         (np.array(HALF) - 0.5, "from 0 to 1"),
         (torch.tensor(HALF) - 1e-3, "from 0 to 1"),
@@ -254,11 +254,11 @@ def test_masks_are_arrays_of_any_kind(mask):
         ("a mask", "array of numbers"),
         ([[0, 1, 0], [1]], "array of numbers"),
         ({"a": 1}, "array of numbers"),
-        (None, r"shape of the latents, \(2, 3\), got \(\)"),
+        (None, r"that of the latents, \(2, 3\)"),
     ],
 )
 def test_masks_that_cannot_be(mask, message):
-    with pytest.raises(RequestError, match=f'The mask of "a car" must .*{message}'):
+    with pytest.raises(RequestError, match=f'The mask of "a car" .*must .*{message}'):
         check_masks([("a duck", np.array(HALF)), ("a car", mask)], 2, 3)
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import FrozenInstanceError
 from fractions import Fraction
 from pathlib import Path
 
@@ -79,6 +80,12 @@ def test_other_files_are_left_out(tmp_path):
         (f"{tmp_path.name}/2.png", 2),
         (f"{tmp_path.name}/10.JPG", 10),
     ]
+
+
+def test_a_frame_stays_as_it_was_read(tmp_path):
+    [frame] = video.read_frames(fill(tmp_path, "7.png"))
+    with pytest.raises(FrozenInstanceError):
+        frame.step = 8
 
 
 def test_every_kind_of_picture_reads_as_a_person_sees_it(tmp_path):
@@ -266,11 +273,34 @@ def test_frames_without_a_partner_are_named(tmp_path):
     many = video.read_frames(fill(tmp_path / "many", *(f"{i}.png" for i in range(1, 31))))
     with pytest.raises(VideoError, match=r"many/11\.png and 19 more"):
         video.side_by_side(a, many)
+    nine = video.read_frames(fill(tmp_path / "nine", *(f"{i}.png" for i in range(1, 10))))
+    with pytest.raises(VideoError, match=r"side: nine/2\.png, .*, nine/9\.png\. Make both"):  # all eight
+        video.side_by_side(a[:1], nine)
     other = video.read_frames(fill(tmp_path / "other", "1_t981.png"))
     same = video.read_frames(fill(tmp_path / "same", "1_t961.png"))
     with pytest.raises(VideoError, match="of different timesteps"):
         video.side_by_side(other, same)
     assert len(video.side_by_side(other, a[:1])) == 1  # a name without a timestep says nothing against it
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "caption"),
+    [
+        ((3, None), (5, None), "step 3"),  # paired in order: the left one counts
+        ((3, 900), (5, 800), "step 3, t = 900"),
+        ((3, None), (5, 800), "step 3, t = 800"),
+        (None, (5, 800), "step 5, t = 800"),
+        ((3, 0), None, "step 3, t = 0"),
+        (None, None, ""),
+    ],
+)
+def test_captions_of_frames_among_other_images(left, right, caption):
+    pair = []
+    for place in (left, right):
+        picture = flat(RED)
+        pair.append([picture if place is None else video.Frame(Path("1.png"), picture, *place), flat(BLUE)])
+    plain = [flat(RED), flat(BLUE)]
+    assert video.side_by_side(*pair) == video.side_by_side(plain, plain, [caption, ""])
 
 
 @pytest.mark.parametrize(
@@ -383,23 +413,23 @@ def test_paper_stays_white_in_a_gif(tmp_path):
             [flat(RED, 16_386, 2)],
             8,
             0,
-            "mp4 has at most 16,384 .*16,386 x 2.*smaller, or write a .gif: up to 65",
+            "MP4 allows at most 16,384 .*16,386 x 2.*smaller, or write a .gif: up to 65",
         ),
         (
             "a.mp4",
             [flat(RED, 2, 16_385)],
             8,
             0,
-            "mp4 has at most 16,384 pixels on a side; these frames have 2 x 16,385",
+            "MP4 allows at most 16,384 pixels on a side; these frames have 2 x 16,385",
         ),
         ("a.mp4", [flat(RED, 70_000, 1)], 8, 0, "these frames have 70,000 x 1"),
-        ("a.gif", [flat(RED, 65_536, 1)], 8, 0, "gif has at most 65,535 .*65,536 x 1. Make them smaller[.]$"),
+        ("a.gif", [flat(RED, 65_536, 1)], 8, 0, "GIF allows at most 65,535 .*65,536 x 1. Make them smaller[.]$"),
         (
             "a.gif",
             [flat(RED, 1, 65_536)],
             8,
             0,
-            "gif has at most 65,535 pixels on a side; these frames have 1 x 65,536",
+            "GIF allows at most 65,535 pixels on a side; these frames have 1 x 65,536",
         ),
         ("a.mp4", [], 8, 0, "at least one frame"),
         ("a.gif", [flat(RED), flat(RED, 16, 8)], 8, 0, "16 x 8, 32 x 32"),
@@ -458,7 +488,7 @@ def test_paths_that_have_no_place(path):
 def test_a_clip_goes_to_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    assert video.write_video("~/new/a.gif", [flat(RED)]) == tmp_path / "new" / "a.gif"
+    assert video.write_video("~/new/er/a.gif", [flat(RED)]) == tmp_path / "new" / "er" / "a.gif"
 
 
 def test_a_full_disk_has_a_reason(tmp_path, monkeypatch):

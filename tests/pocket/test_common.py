@@ -135,7 +135,7 @@ def test_training_learns_and_writes_its_curve(tmp_path):
 def test_minutes_end_a_run(tmp_path):
     run_toy(tmp_path, "--minutes", "0.02", "--pause", "0.05")
     curve = json.loads((tmp_path / "toy" / "curve.json").read_text())
-    assert curve["steps"] < 100 and 1.0 < curve["seconds"] < 2.5
+    assert curve["steps"] < 150 and curve["seconds"] >= 1.2
 
 
 def stop(tmp_path, number: signal.Signals) -> int:

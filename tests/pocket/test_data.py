@@ -27,14 +27,14 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_opposites_change_one_thing_and_say_it() -> None:
     rng = np.random.default_rng(0)
     changed: dict[str, int] = {}
-    for seed in range(600):
+    for seed in range(1500):
         labels = sample_labels(rng, seed)[()]
         before = labels.tobytes()
         text, wrong, field = data.contrast(labels, rng)
         assert text != wrong
         assert labels.tobytes() == before
         changed[field] = changed.get(field, 0) + 1
-    assert set(changed) == set(v.LABELS.names[2:-2]) | {"view", "swap"}
+    assert set(changed) == {*v.CLASSES, "view", "swap", "exchange"}
 
 
 def test_opposite_keeps_the_rest() -> None:
@@ -45,12 +45,35 @@ def test_opposite_keeps_the_rest() -> None:
         differs = {name for name in v.LABELS.names if other[name] != labels[name]}
         if field == "swap":
             assert labels["relation"] > 0 and other["object"] == labels["object2"]
-            assert differs <= {"object", "object2", "color", "color2"}
+            assert differs <= {f"{name}{which}" for name in data.OF_THINGS for which in ("", "2")}
         else:
             assert differs == {field}
         if field == "object":
             alive = [v.OBJECTS[record["object"]] in v.ANIMATE for record in (labels, other)]
             assert alive[0] == alive[1]
+
+
+def test_two_objects_exchange_their_looks() -> None:
+    """A wrong caption for binding: a green astronaut on a yellow duck becomes a yellow astronaut on a green one."""
+    rng = np.random.default_rng(3)
+    labels = v.empty_labels()[()]
+    for field, name in {
+        "object": "astronaut", "color": "green", "pattern": "plain", "relation": "riding", "object2": "duck",
+        "color2": "yellow", "pattern2": "striped", "count": "one", "style": "photo", "ground": "snow",
+        "lighting": "day",
+    }.items():  # fmt: skip
+        labels[field] = v.CLASSES[field].index(name)
+    seen = set()
+    for _ in range(200):
+        text, wrong, field = data.contrast(labels, rng)
+        if field == "exchange":
+            seen.add(wrong)
+            assert text != wrong
+            if "green" in wrong:
+                assert wrong.index("green") > wrong.index("rid")
+            if "yellow" in wrong:
+                assert wrong.index("yellow") < wrong.index("rid")
+    assert len(seen) > 3
 
 
 def test_opposite_views_are_other_views() -> None:
@@ -101,7 +124,7 @@ def test_data_stage_writes_shards_and_does_not_draw_them_twice(work: Path, monke
 
 def test_a_disk_too_small_is_named_before_anything_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data.shutil, "disk_usage", lambda _: argparse.Namespace(free=2**20))
-    with pytest.raises(OSError, match=r"take 0\.0 GiB in .*--scenes"):
+    with pytest.raises(SystemExit, match=r"take 0\.0 GiB in .*--scenes"):
         train_main(["data", "--smoke", "--scenes", "10", "--work", str(tmp_path)])
     assert not list((tmp_path / "data").glob("train/*"))
 

@@ -11,24 +11,19 @@ import pytest
 import torch
 
 from pocket import evaluate as e
+from pocket.test_set import Asked, ask
 from pocket.train import judge as judging
 from pocket.world import vocabulary as v
 
 
 def scene(**labels: str | float) -> np.ndarray:
     """A record with the named classes; what is left out is the plainest scene."""
-    record = np.zeros((), v.LABELS)
-    for name in list(v.LABELS.names or ())[2:-2]:
-        record[name] = -1
-    tables = {
-        "object": v.OBJECTS, "object2": v.OBJECTS, "color": v.COLORS, "color2": v.COLORS, "pattern": v.PATTERNS,
-        "relation": v.RELATIONS, "ground": v.GROUNDS, "lighting": v.LIGHTINGS, "style": v.STYLES,
-        "landscape": v.LANDSCAPES, "time": v.TIMES, "weather": v.WEATHERS,
-    }  # fmt: skip
+    record = v.empty_labels()
     if "landscape" not in labels:
-        labels = {"pattern": "plain", "relation": "none", "ground": "grass", "lighting": "day", **labels}
+        usual = {"pattern": "plain", "relation": "none", "ground": "grass", "lighting": "day", "count": "one"}
+        labels = usual | labels
     for name, value in {"style": "photo", **labels}.items():
-        record[name] = tables[name].index(value) if isinstance(value, str) else value
+        record[name] = v.CLASSES[name].index(value) if isinstance(value, str) else value
     return record
 
 
@@ -121,12 +116,23 @@ def test_rows_replace_only_their_own(tmp_path):
 
 
 def test_test_scenes_are_ones_nothing_was_trained_on_and_repeat():
-    asked, again = e.ask(6, "heldout"), e.ask(6, "heldout")
+    asked, again = ask(6, "heldout"), ask(6, "heldout")
     assert asked.prompts == again.prompts and (asked.scenes.labels == again.scenes.labels).all()
     assert asked.scenes.labels["seed"].min() >= 2**40 and asked.scenes.labels["heldout"].all()
     picked = asked.pick([4, 1])
     assert picked.prompts == [asked.prompts[4], asked.prompts[1]]
     assert picked.scenes.labels["seed"].tolist() == asked.scenes.labels["seed"][[4, 1]].tolist()
+
+
+def test_what_an_earlier_judge_does_not_read_gives_no_row():
+    """The judge that was trained before counts and sizes were added has no answer for them."""
+    scenes = np.array([scene(object="cat", count="two"), scene(object="mug", size="small")])
+    seen = seen_as(scenes)
+    every = e.percent_rows("judge", e.scored(scenes), e.right(scenes, seen), {})
+    assert {"judge: count", "judge: size"} <= {row.figure for row in every}
+    fewer = {name: value for name, value in seen.items() if name not in ("count", "size")}
+    rows = e.percent_rows("judge", e.scored(scenes), e.right(scenes, fewer), {})
+    assert {row.figure for row in every} - {row.figure for row in rows} == {"judge: count", "judge: size"}
 
 
 def test_the_judge_sees_what_the_prompts_ask_for(tmp_path):
@@ -195,10 +201,10 @@ def test_the_memory_of_a_picture_is_not_that_of_the_evaluation():
 
 
 def test_few_pictures_may_hold_no_composition_that_counts(tmp_path, monkeypatch):
-    asked = e.ask(4, "heldout")
-    nothing = e.Asked(asked.scenes, asked.prompts, [frozenset()] * 4)
+    asked = ask(4, "heldout")
+    nothing = Asked(asked.scenes, asked.prompts, [frozenset()] * 4)
     answers = iter([nothing, asked])
-    monkeypatch.setattr(e, "ask", lambda *_: next(answers, asked))
+    monkeypatch.setattr(e, "ask_known", lambda *_: next(answers, asked))
     monkeypatch.setattr(e, "Judge", lambda *_: argparse.Namespace(read=lambda images: {}))
     blank = lambda pipe, prompts, *_, **__: torch.cat([torch.zeros(1, 8, 8, 3).byte() for _ in prompts])
     monkeypatch.setattr(e, "generate", blank)

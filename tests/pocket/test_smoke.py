@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +22,8 @@ def pocket(*arguments: str) -> subprocess.CompletedProcess:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("smoke")
-    began = time.monotonic()
     options = ["--work", str(folder / "work"), "--weights", str(folder / "weights")]
     pocket("pocket.train", "all", "--smoke", *options)
-    (folder / "seconds").write_text(str(time.monotonic() - began))
     return folder
 
 
@@ -36,7 +33,6 @@ def test_all_stages_leave_a_pipeline_that_draws(folder):
     pipe.set_progress_bar_config(disable=True)
     image = np.asarray(pipe("a hamburger", num_inference_steps=2).images[0])
     assert image.shape == (256, 256, 3) and image.std() > 0
-    assert float((folder / "seconds").read_text()) < 120
 
 
 @pytest.mark.slow

@@ -7,11 +7,12 @@ import pytest
 from transformers import CLIPTokenizer
 
 from pocket.train.tokenizer import LENGTH, encode, load, train_tokenizer
+from pocket.world import captions as c
 from pocket.world.captions import words
 
 LONGEST = (
-    "A pencil drawing of a shiny metal turquoise rubber duck standing on top of a pile of turquoise pancakes "
-    "on the surface of the moon during the night, seen from the front."
+    "A 3d model of a giant turquoise rubber duck with a checkered pattern standing on top of a pile of giant turquoise "
+    "pancakes with a checkered pattern on the surface of the moon during the night, seen from the front."
 )
 
 
@@ -64,5 +65,28 @@ def test_bulk_encoding_is_the_pipelines(tokenizer: CLIPTokenizer) -> None:
     assert encode(tokenizer, []).shape == (0, LENGTH)
 
 
+def test_texts_are_cut_to_the_length_of_their_tokenizer() -> None:
+    """The shipped weights read fewer tokens than those that are trained now."""
+    shipped = load(Path("pocket/weights/clip"))
+    ids = encode(shipped, ["a cat", LONGEST])
+    assert ids.shape == (2, shipped.model_max_length)
+    wanted = shipped(["a cat", LONGEST], padding="max_length", truncation=True, return_tensors="np")["input_ids"]
+    assert np.array_equal(ids, wanted)
+
+
 def test_the_longest_caption_fits(tokenizer: CLIPTokenizer) -> None:
-    assert len(tokenizer(LONGEST)["input_ids"]) <= LENGTH
+    """LONGEST has the longest phrase of the grammar at every place."""
+
+    def longest(*tables: c.Table) -> int:
+        phrases = [phrase for table in tables for options in table.values() for phrase in options]
+        return max(len(tokenizer.tokenize(phrase.replace("*", ""))) for phrase in phrases)
+
+    noun, suffix = longest(c.OBJECT_PHRASES), longest(c.PATTERN_SUFFIXES)
+    adjectives = longest(c.SIZE_ADJECTIVES) + longest(c.COLOR_WORDS)
+    upon = longest(c.POSE_VERBS, c.FINITE) + max(len(phrase.split()) for phrase in c.ON_PREPOSITIONS)
+    relation = max(upon, longest(c.RELATION_PHRASES, c.REVERSED_PHRASES))
+    around = longest(c.GROUND_PHRASES) + longest(c.TIME_PHRASES)
+    view = 1 + longest(c.VIEW_SUFFIXES)  # and a comma
+    things = 2 * (noun + adjectives + suffix)
+    most = 2 + longest(c.STYLE_PREFIXES) + things + relation + around + view + 1  # start, end and a full stop
+    assert len(tokenizer(LONGEST)["input_ids"]) <= most <= LENGTH

@@ -9,32 +9,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from course import native
-from pocket.world import SCENE_FLOATS, heldout_compositions, render, sample_labels, sample_scene
+from pocket.world import SCENE_FLOATS, render, sample_scene
 from pocket.world import renderer as world_renderer
 from pocket.world import vocabulary as v
 from pocket.world.builder import Builder, Look, apply, rotation, towards
-from pocket.world.labels import NEVER_HELD_OUT, compositions, triples
-from pocket.world.objects import RECIPES
+from pocket.world.objects import LARGE, RECIPES, SIZES, SMALL
 from pocket.world.renderer import layout
 from pocket.world.scene import build_scene
 
 L = layout()
 
 
-def labels_of(seed: int = 0, **values: float) -> np.ndarray:
+def labels_of(**values: float) -> np.ndarray:
     """Labels of a plain gray object on white, changed as asked."""
-    labels = sample_labels(np.random.default_rng(seed), seed, "all", "object")
-    plain = {
-        "color": -1,
-        "pattern": 0,
-        "relation": 0,
-        "object2": -1,
-        "color2": -1,
-        "ground": 0,
-        "lighting": 0,
-        "style": 1,
-    }
-    for name, value in {**plain, **values}.items():
+    labels = v.empty_labels()
+    for name in ("object", "pattern", "relation", "ground", "lighting", "count"):
+        labels[name] = 0
+    labels["style"] = v.STYLES.index("3d render")
+    for name, value in values.items():
         labels[name] = value
     return labels
 
@@ -48,26 +40,58 @@ def test_recipes_cover_the_vocabulary():
     assert v.WITH_FRONT <= set(v.OBJECTS) and v.ANIMATE <= set(v.OBJECTS)
 
 
-@settings(max_examples=200, deadline=None)
-@given(seed=st.integers(0, 2**62), split=st.sampled_from(["train", "heldout", "all"]))
-def test_splits_keep_held_out_compositions_apart(seed, split):
-    labels = sample_labels(np.random.Generator(np.random.PCG64(seed)), seed, split)
-    held = [c for c in compositions(labels) if c in heldout_compositions()]
-    assert bool(held) == bool(labels["heldout"])
-    if split != "all":
-        assert bool(held) == (split == "heldout")
+def test_sizes_cover_the_vocabulary():
+    assert set(SIZES) == set(v.OBJECTS) and set(SIZES.values()) == {"small", "medium", "large"}
+    assert set(SMALL) | set(LARGE) <= set(v.OBJECTS) and not set(SMALL) & set(LARGE)
+    assert (SIZES["apple"], SIZES["dog"], SIZES["castle"]) == ("small", "medium", "large")
 
 
-def test_held_out_share_and_exceptions():
-    held = heldout_compositions()
-    pairs = [c for c in held if c[1] == "color"]
-    grounds = [c for c in held if c[1] == "ground"]
-    relations = [c for c in held if c[1] in v.RELATIONS]
-    assert len(pairs) == round(0.05 * len(v.OBJECTS) * len(v.COLORS))
-    assert len(grounds) == round(0.05 * len(v.OBJECTS) * len(v.GROUNDS))
-    total = sum(len(t) for t in triples().values())
-    assert 0.04 <= len(relations) / total <= 0.06
-    assert not held & NEVER_HELD_OUT
+def built(name: str, pose: str, seed: int, pattern: int = 0):
+    b = Builder(np.random.default_rng(seed))
+    b.place(Look((0.8, 0.2, 0.1) if pattern else None, pattern))
+    return b, RECIPES[name](b, pose)
+
+
+@pytest.mark.parametrize("name", v.OBJECTS)
+def test_anything_can_be_ridden_and_stood_on(name):
+    """Every object has a place for a rider and one to stand on, near its middle and no higher than itself; animals
+    and figures also have one where they hold things, in front of them."""
+    for seed, pose in enumerate(("stand", "sit", "ride", "base")):
+        b, anchors = built(name, pose, seed)
+        top = max(p[1] + p[3] for p in b.prims)
+        for x, y, z in (anchors.top, anchors.seat):
+            assert abs(x) < 0.2 and abs(z) < 0.45 and 0.08 < y < top
+        assert 0.05 <= anchors.wide <= 0.65 and 0.2 <= anchors.radius <= 0.65
+        if name in v.ANIMATE:
+            assert anchors.lap[2] > 0.05 and 0 < anchors.lap[1] < 1
+
+
+@pytest.mark.parametrize("name", v.OBJECTS)
+def test_three_of_a_kind_and_any_two_fit_a_scene(name):
+    for seed in range(12):
+        for pose in ("stand", "sit", "ride", "base"):
+            b, _ = built(name, pose, seed, seed % 6)
+            assert len(b.prims) <= 32 and len(b.materials) <= 8
+
+
+@pytest.mark.parametrize("name", ["ball", "pizza", "donut", "apple", "mug", "pumpkin", "cake"])
+def test_round_things_are_not_cut_off(name):
+    """The sphere in which rays look for objects holds all of them: a larger one changes nothing."""
+    params = build_scene(labels_of(object=v.OBJECTS.index(name), azimuth=20, elevation=12), np.random.default_rng(1))
+    loose = params.copy()
+    loose[L["H_REACH"]] *= 3
+    assert torch.equal(render(params, 96, 96, 1).color, render(loose, 96, 96, 1).color)
+
+
+def test_dawn_is_pink_and_between_night_and_day():
+    means = {}
+    for lighting, name in enumerate(v.LIGHTINGS):
+        labels = labels_of(object=v.OBJECTS.index("castle"), ground=v.GROUNDS.index("snow"), lighting=lighting)
+        means[name] = picture(labels).color[0].float().mean((0, 1))
+    assert means["night"].mean() < 0.7 * means["dawn"].mean() < means["day"].mean()
+    red, green, blue = means["dawn"]
+    assert red > 1.05 * green and blue > 0.98 * green  # at sunset there is less blue than green
+    assert means["sunset"][2] < means["sunset"][1]
 
 
 @pytest.mark.parametrize("bad", [{"split": "test"}, {"kind": "portrait"}, {"split": "heldout", "kind": "landscape"}])
@@ -198,7 +222,7 @@ def test_too_many_primitives_are_refused():
     m = b.material((0.5, 0.5, 0.5))
     for i in range(L["MAX_PRIMS"] + 1):
         b.ball((0, i, 0), 0.5, m)
-    with pytest.raises(ValueError, match="holds 64 primitives"):
+    with pytest.raises(ValueError, match=f"holds {L['MAX_PRIMS']} primitives"):
         b.pack(np.zeros(SCENE_FLOATS, np.float32))
 
 

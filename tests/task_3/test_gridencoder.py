@@ -1,5 +1,8 @@
 """Grid encoding: against its float64 reference, derivatives, penalties, threads, tracing, bad input."""
 
+import dataclasses
+from typing import ClassVar
+
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
@@ -222,6 +225,33 @@ def test_integers_do_not_hide_an_overflow(largest):
     assert not (torch.tensor([0, 5, -(2**63)]) / scale).isfinite().any()
 
 
+class RecordedSum(grid._Sum):
+    """Keeps the bound of what a position adds to an entry, which only a GPU asks for."""
+
+    bounds: ClassVar[list[float]] = []
+
+    def __init__(self, x, entries, features, terms, bound):
+        super().__init__(x, entries, features, terms, bound)
+        self.bounds.append(float(bound()))
+
+
+@pytest.mark.parametrize(("interpolation", "slope"), [("linear", 1), ("smoothstep", 1.5)])
+def test_integers_are_made_for_what_a_position_adds(compiled, monkeypatch, interpolation, slope):
+    """By hand: weights of corners sum up to 1, their derivatives along an axis to twice the cells times the slope."""
+    monkeypatch.setattr(grid, "_Sum", RecordedSum)
+    RecordedSum.bounds.clear()
+    layout = GridLayout.make(2, 2, 1, 4, 8, interpolation=interpolation)
+    x, table = inputs(layout, 5)
+    dy, v = torch.zeros(5, 2, dtype=torch.float64), torch.zeros(5, 2, dtype=torch.float64)
+    dy[3, 1], v[2, 0] = -3.0, -5.0
+    settings = layout.settings
+    grid._table_grad(x.detach(), dy, None, *settings)
+    grid._table_grad(x.detach(), dy, v, *settings)
+    largest = table.detach().abs().max().item()
+    grid._penalty_grad(x.detach(), table.detach(), dy, True, *settings)
+    assert RecordedSum.bounds == pytest.approx([3, 3 * 5 * 2 * 2 * 8 * slope, 8 * 2 * 3 * largest])
+
+
 # --- Penalties
 
 
@@ -252,6 +282,19 @@ def test_weight_decay_of_the_whole_table():
     torch.testing.assert_close(weight_decay(table, layout), expected)
     ones = torch.ones(layout.entries, 2)
     assert weight_decay(ones, layout) == weight_decay(ones, layout, torch.rand(9, 2)) == 2
+
+
+@pytest.mark.parametrize(("penalty", "variation"), [(total_variation, True), (weight_decay, False)])
+def test_penalties_at_samples_are_means_over_them(path, penalty, variation):
+    x, table = inputs(SMALL, 7)
+    expected = reference.penalties(x, table, SMALL, variation).mean()
+    torch.testing.assert_close(penalty(table, SMALL, x), expected)
+
+
+def test_a_layout_stays_as_it_is():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        SMALL.dims = 4
+    assert hash(SMALL) == hash(dataclasses.replace(SMALL))
 
 
 def test_variation_of_shared_entries_needs_samples():
@@ -295,9 +338,36 @@ def test_module():
 
 
 @pytest.mark.parametrize(
+    "settings",
+    [
+        dict(dims=2),
+        dict(dims=4, log2_table_size=3),
+        dict(features=1),
+        dict(features=8),
+        dict(levels=1),
+        dict(levels=32),
+        dict(coarsest=1),
+        dict(coarsest=2**20, finest=2**20),
+        dict(log2_table_size=24, finest=16),
+    ],
+)
+def test_layouts_at_their_limits(settings):
+    layout = GridLayout.make(**settings)
+    assert layout.levels == settings.get("levels", 16) and layout.entries == layout.offsets[-1]
+    assert all(layout.size(level) >= 8 for level in range(layout.levels))
+
+
+@pytest.mark.parametrize(
     ("settings", "said"),
     [
         (dict(dims=5), "dims is 5"),
+        (dict(dims=1), "dims is 1"),
+        (dict(features=0), "features is 0"),
+        (dict(levels=33), "33 levels"),
+        (dict(coarsest=0), "coarsest is 0"),
+        (dict(log2_table_size=2), "log2_table_size is 2"),
+        (dict(log2_table_size=25), "log2_table_size is 25"),
+        (dict(coarsest=2**20 + 1, finest=2**20 + 1), "cells along an axis"),
         (dict(features=9), "features is 9"),
         (dict(levels=40), "40 levels"),
         (dict(levels=0), "0 levels"),
@@ -311,10 +381,24 @@ def test_module():
 def test_bad_layouts(settings, said):
     with pytest.raises(ValueError, match=said):
         GridLayout.make(**settings)
-    with pytest.raises(ValueError, match="power of two"):
-        GridLayout(3, 2, (64,), (0, 1000))
-    with pytest.raises(ValueError, match="one more than levels"):
-        GridLayout(3, 2, (64,), (0,))
+
+
+@pytest.mark.parametrize(
+    ("resolutions", "offsets", "said"),
+    [
+        ((64,), (0, 1000), "power of two"),
+        ((64,), (0,), "one more than levels"),
+        ((64,), (0, 1024, 2048), "one more than levels"),
+        ((64,), (0, 4), "at least 8 entries apart"),
+        ((2, 64), (0, 32, 36), "at least 8 entries apart"),
+        ((64,), (8, 1032), "begin with 0"),
+        ((2**20,), (0, 2**32), "end below 2.32"),
+    ],
+)
+def test_bad_offsets(resolutions, offsets, said):
+    with pytest.raises(ValueError, match=said):
+        GridLayout(3, 2, resolutions, offsets)
+    assert GridLayout(3, 2, (2**20,), (0, 2**31)).entries == 2**31
 
 
 def test_bad_input():
@@ -325,6 +409,8 @@ def test_bad_input():
         ((x, table[:-1]), ValueError, "table has shape"),
         ((x.double(), table), TypeError, "x is torch.float64 and table torch.float32"),
         ((x, table.bfloat16()), TypeError, "table torch.bfloat16"),
+        ((x, table.double()), TypeError, "x is torch.float32 and table torch.float64"),
+        ((x, table.to("meta")), ValueError, "x is on cpu and table on meta"),
     ]:
         with pytest.raises(error, match=said):
             grid_encode(*arguments, SMALL)

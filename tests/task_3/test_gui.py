@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -83,6 +84,55 @@ def test_a_port_that_is_taken(port):
             LiveView(port, "a car")
 
 
+def test_a_port_is_asked_for_before_viser_starts(port, monkeypatch):
+    """viser takes the next one where it may not have this."""
+    from task_3_DreamFusion.nerf import gui_server
+
+    def refuse(self: object, address: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(gui_server, "start", lambda *_: pytest.fail("viser was started"))
+    with socket.socket() as other:
+        other.bind((gui.HOST, port))
+        other.listen()
+        with pytest.raises(GuiError, match=f"--gui_port {port} is taken"):
+            LiveView(port, "a car")
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    with pytest.raises(GuiError, match="--gui_port 80 is not allowed here: choose one above 1024"):
+        LiveView(80, "a car")
+
+
+def test_a_port_that_is_taken_in_between(port, monkeypatch):
+    from task_3_DreamFusion.nerf import gui_server
+
+    stopped: list[bool] = []
+    server = SimpleNamespace(get_port=lambda: port + 1, stop=lambda: stopped.append(True))
+    monkeypatch.setattr(gui_server, "start", lambda *_: server)
+    with pytest.raises(GuiError, match=f"--gui_port {port} is taken"):
+        LiveView(port, "a car")
+    assert stopped == [True]
+
+
+def test_what_a_page_begins_with(port, monkeypatch):
+    """The camera of a training view, upright; no button that opens a tunnel to the internet."""
+    directions: list[object] = []
+    monkeypatch.setattr(
+        "viser.SceneApi.set_up_direction",
+        lambda self, direction: directions.append(direction),
+    )
+    with LiveView(port, "a car") as view:
+        camera, ours = view.server.initial_camera, orbit(1, 15.0).poses()[0, :3, 3].numpy()
+        place, radius = camera.position, np.linalg.norm(camera.position)
+        assert place / radius == pytest.approx(ours / np.linalg.norm(ours), abs=1e-5)
+        assert radius == pytest.approx(3.434, abs=1e-3)  # an object of 0.6 fills the height
+        assert camera.look_at == pytest.approx((0, 0, 0)) and math.degrees(camera.fov) == 40
+        assert directions[-1] == "+y" and view.progress.value == 0
+        sent = list(view.server._websock_server._broadcast_buffer.message_from_id.values())
+        [theme] = [each for each in sent if type(each).__name__ == "ThemeConfigurationMessage"]
+        assert theme.show_share_button is False and theme.show_logo is False
+        assert (view.look.value, view.look.options) == ("albedo", LOOKS)
+
+
 def test_without_viser(port, monkeypatch):
     monkeypatch.setitem(sys.modules, "viser", None)
     monkeypatch.delitem(sys.modules, "task_3_DreamFusion.nerf.gui_server", raising=False)
@@ -145,7 +195,8 @@ def test_only_its_own_page_may_connect(port, capfd):
         for host in ("localhost", "127.0.0.1"):
             with connect(port, f"http://{host}:{port}") as connection:
                 assert connection.recv()
-    assert "Traceback" not in capfd.readouterr().err
+    output = capfd.readouterr()
+    assert "Traceback" not in output.err and output.out == f"live view: http://localhost:{port}\n"
 
 
 def camera(**changes: object) -> dict[str, object]:
@@ -175,7 +226,8 @@ HOSTILE: list[object] = [
     camera(image_width=-5),
     camera(image_height=math.nan),
     camera(image_height="600"),
-    camera(image_width=1e9),
+    camera(image_width=1.1e5),
+    camera(image_height=0.9),
     camera(position=[1, 2]),
     camera(position=[1, 2, 3, 4]),
     camera(position=[]),
@@ -183,6 +235,8 @@ HOSTILE: list[object] = [
     camera(position="up there"),
     camera(position=[math.nan, 0, 0]),
     camera(position=[1e300, 0, 0]),
+    camera(position=[0, 1.1e5, 0]),
+    camera(position=[0, 0, -1.1e5]),
     camera(position=[[1], [2], [3]]),
     camera(look_at=[0, math.inf, 0]),
     camera(look_at={}),
@@ -190,10 +244,12 @@ HOSTILE: list[object] = [
     camera(wxyz=[1, 0, 0]),
     camera(fov=0),
     camera(fov=math.pi),
+    camera(fov=0.009),
     camera(fov=-1),
     camera(fov=None),
     camera(near=-1),
     camera(far=math.nan),
+    camera(far=1.1e9),
     camera(more=1),
     {"type": "ViewerCameraMessage"},
     {"type": "GuiUpdateMessage"},
@@ -320,18 +376,98 @@ def test_a_script_cannot_end_or_change_the_training(port, trainer, capfd):
     assert "Traceback" not in error and "exception" not in error
 
 
+class Page:
+    """A page as the server sees it: a websocket that sends a camera, choices and presses."""
+
+    def __init__(self, view: LiveView, port: int) -> None:
+        self.view, self.socket = view, connect(port, f"http://localhost:{port}")
+
+    def move(self, **changes: object) -> None:
+        before = self.seen()
+        self.socket.send(encoded(camera(**changes)))
+        wait_until(lambda: self.seen() != before)
+
+    def seen(self) -> list[float]:
+        clients = list(self.view.server.get_clients().values())
+        return [client.camera.update_timestamp for client in clients]
+
+    def set(self, handle: Any, value: object) -> None:
+        self.socket.send(encoded(update(handle._impl.uuid, value=value)))
+
+
+def test_a_page_gets_an_image_whenever_one_is_due(port, trainer, monkeypatch):
+    with LiveView(port, "a car") as view:
+        page = Page(view, port)
+        heights: list[int] = []
+
+        def picture(trainer: Trainer, camera: object, height: int) -> np.ndarray:
+            heights.append(height)
+            return np.zeros((height, height, 3), np.uint8)
+
+        def images(step: int) -> int:
+            trainer.step, before = step, len(heights)
+            view.after_step(trainer, {"error": 0.5})
+            return len(heights) - before
+
+        monkeypatch.setattr(view, "picture", picture)
+        monkeypatch.setattr(gui, "time", SimpleNamespace(monotonic=lambda: 100.0))
+        assert images(0) == 0 and not view.visitors
+        page.move()
+        assert images(0) == 1 and heights == [64]  # a first one, quickly
+        assert images(0) == 1 and heights[-1] == 128  # and a finer one, since it took no time
+        assert images(0) == 0  # nothing new to see
+        assert images(1) == 1 and images(1) == 0  # a step
+        page.move(position=[3, 0, 0])
+        assert [images(1) for _ in range(3)] == [1, 1, 0]
+        page.set(view.look, "normals")
+        wait_until(lambda: all(visitor.seen == -1 for visitor in view.visitors.values()))
+        assert view.look.value == "normals" and images(1) == 1
+        [visitor] = view.visitors.values()
+        assert page.seen() == [visitor.seen] and visitor.took == 0
+        page.socket.close()
+        wait_until(lambda: not view.server.get_clients())
+        assert images(2) == 0 and not view.visitors
+
+
+def test_buttons_of_a_page(port, trainer):
+    with LiveView(port, "a car") as view:
+        page = Page(view, port)
+        page.move()
+        for is_paused, label in ((True, "Go on"), (False, "Pause"), (True, "Go on")):
+            page.set(view.pause, True)
+            wait_until(lambda label=label: view.pause.label == label)
+            assert view.paused.is_set() == is_paused
+        waits = threading.Thread(target=view.after_step, args=(trainer, {"error": 1.0}))
+        waits.start()
+        page.set(view.stop, True)
+        waits.join(60)
+        assert not waits.is_alive() and trainer.interrupt.asked
+        assert view.stopped.is_set() and not view.paused.is_set()
+
+
+def test_the_panel_has_step_terms_and_progress(port, trainer, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(gui, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    with LiveView(port, "a car") as view:
+        for seconds, step, expected in ((0, 5, 5), (0.19, 6, 5), (0.02, 7, 7), (0.1, 10**6, 10**6)):
+            now[0] += seconds  # five times a second, and at the end
+            trainer.step = step
+            view.after_step(trainer, {"error": 1 / 3})
+            line = f"step {expected} of 1000000"
+            assert view.text.content == panel("a car", line, {"error": 1 / 3})
+            assert view.progress.value == pytest.approx(100 * expected / 10**6)
+
+
 @pytest.mark.parametrize(
-    "error",
+    ("method", "error"),
     [
-        ZeroDivisionError("float division by zero"),
-        ValueError("no look 'x'"),
-        AssertionError(),
-        RuntimeError("out of memory"),
-        torch.OutOfMemoryError("CUDA out of memory"),
-        OSError(28, "No space left on device"),
+        ("picture", ZeroDivisionError("float division by zero")),
+        ("picture", ValueError("no look 'x'")),
+        ("picture", AssertionError()),
+        ("picture", torch.OutOfMemoryError("CUDA out of memory")),
+        ("_write", OSError(28, "No space left on device")),
     ],
 )
-@pytest.mark.parametrize("method", ["picture", "_write"])
 def test_an_error_of_the_view_never_reaches_the_training(port, trainer, monkeypatch, method, error):
     def fail(*_: object) -> None:
         calls.append(trainer.step)
@@ -413,7 +549,50 @@ def test_the_picture_is_the_averaged_field_from_there(port, trainer):
             assert view.picture(trainer, seen_from(aspect=1.5), 12).shape == (12, 18, 3)
 
 
+def test_an_image_is_never_without_width_nor_too_wide(port, trainer):
+    with LiveView(port, "a car") as view:
+        for aspect, width in ((1e-5, 1), (0.5, 12), (1e5, 1024)):
+            assert view.picture(trainer, seen_from(aspect=aspect), 24).shape == (24, width, 3)
+
+
+def test_a_light_stands_at_the_camera(port, trainer, monkeypatch):
+    shadings = []
+    finished = trainer.renderer.finished
+
+    def record(cameras: Any, height: int, width: int, shading: Any) -> Any:
+        shadings.append(shading)
+        return finished(cameras, height, width, shading)
+
+    monkeypatch.setattr(trainer.renderer, "finished", record)
+    seen = seen_from()
+    with LiveView(port, "a car") as view:
+        for look in LOOKS:
+            view.look.value = look
+            view.picture(trainer, seen, 4)
+    assert [shading.look for shading in shadings] == list(LOOKS)
+    for shading in shadings:
+        if shading.is_lit:
+            assert shading.lights.numpy() == pytest.approx(seen.position[None], abs=1e-5)
+        else:
+            assert shading.lights is None
+
+
+def test_a_new_page_is_due_at_once():
+    visitor = Visitor()
+    assert visitor.height == 64 and visitor.is_due(moved=False, changed=False)
+
+
+def test_an_image_may_take_longer_while_the_camera_rests():
+    for seconds, fine in ((0.1, False), (0.4, True)):
+        visitor = Visitor()
+        visitor.shown(seconds, 1.0, fine)
+        assert visitor.height == 64
+        visitor.shown(4 * seconds, 1.0, fine)
+        assert visitor.height == 32 and visitor.took == 4 * seconds and visitor.fine == fine
+
+
 def test_pictures_are_as_large_as_time_allows():
+    assert (gui.LEAST, gui.MOST) == (24, 512)
     assert next_height(100, 0.1, 0.1) == 100 and next_height(100, 0.4, 0.1) == 50 and next_height(100, 0.05, 0.1) == 141
     assert next_height(100, 1e-9, 0.1) == 200 and next_height(30, 9.0, 0.1) == gui.LEAST
     assert next_height(500, 1e-9, 0.1) == gui.MOST

@@ -88,7 +88,27 @@ def test_codes_cover_the_grid_once(path):
     )
 
 
+@pytest.mark.parametrize("side", [4, 8, 16, 1024])
+def test_sides_of_an_occupancy_grid(side):
+    occupancy = Occupancy(torch.zeros(1, dtype=torch.uint8).expand(side**3 // 8))
+    assert occupancy.resolution == side
+
+
+@pytest.mark.parametrize("side", [2, 6, 12, 1026, 2048])
+def test_sides_that_an_occupancy_grid_cannot_have(side):
+    with pytest.raises(ValueError, match="give n.3 / 8 bytes for n = 4, 8, ..., 1024"):
+        Occupancy(torch.zeros(1, dtype=torch.uint8).expand(side**3 // 8))
+
+
 # --- The box
+
+
+def test_a_box_may_be_small_and_off_center(path):
+    box = (0.25, 0.25, 0.25, 0.5, 0.75, 0.375)
+    origins, directions = torch.tensor([[0.3, 0.3, 0.0]]), torch.tensor([[0.0, 0, 1]])
+    nears, fars = near_far(origins, directions, box)
+    assert (nears.item(), fars.item()) == (0.25, 0.375)
+    assert Occupancy(torch.zeros(64, dtype=torch.uint8), box).box == box
 
 
 def test_near_and_far_by_hand(path):
@@ -180,6 +200,15 @@ def test_nothing_to_find(path):
     assert none.spans.shape == (0, 2)
     assert LivingRays(origins, directions, starts, fars, empty, STEP).march(4) is None
     assert LivingRays(origins[:0], directions[:0], starts[:0], fars[:0], empty, STEP).march(4) is None
+
+
+@pytest.mark.parametrize("path_of", ["compiled", "reference"])
+def test_no_living_rays_have_no_samples(compiled, path_of):
+    *rays, occupancy = scene(5)
+    operations = torch.ops.dreamfusion if path_of == "compiled" else reference
+    none, steps = torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int32)
+    found = operations.march_living(*rays, *numbers(occupancy), STEP, 4, none, steps)
+    assert [len(each) for each in found] == [0] * 6
 
 
 def test_strange_rays_end(path):
@@ -398,6 +427,9 @@ def test_bad_input():
         (lambda: Occupancy(torch.zeros(64)), TypeError, "pack them to uint8"),
         (lambda: Occupancy(torch.zeros(65, dtype=torch.uint8)), ValueError, r"bits have shape \(65,\)"),
         (lambda: Occupancy(occupancy.bits, (0, 0, 0, 1, 1, 0)), ValueError, "box is"),
+        (lambda: Occupancy(occupancy.bits, (0, 0, 0, 1, 1)), ValueError, "box is"),
+        (lambda: Occupancy(occupancy.bits, (0, 0, 0, 1, 1, math.inf)), ValueError, "box is"),
+        (lambda: Occupancy(occupancy.bits, (0, 0, 0, 1, math.nan, 1)), ValueError, "box is"),
         (lambda: near_far(origins, directions[:4], BOX), ValueError, "directions are"),
         (lambda: near_far(origins.half(), directions, BOX), TypeError, "origins is torch.float16"),
         (lambda: march_rays(origins, directions, starts[:4], fars, occupancy, STEP), ValueError, "starts are"),

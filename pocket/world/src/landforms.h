@@ -62,6 +62,15 @@
 #define L_LAMPS 108  // brightness of lit windows
 #define L_SNOW 109  // snow on trees
 #define L_CALM 110  // within NEAR nothing of the ground is higher than this
+#define L_RAIN 111  // streaks of rain in the air, 0 to 1
+#define L_FLAKES 112  // flakes of snow in the air, 0 to 1
+#define L_WET 113  // how much the ground shines, 0 to 1
+#define L_WHITE 114  // how much of the ground and of things is under snow, 0 to 1
+#define L_AIM 115  // sine and cosine of the azimuth to what the picture is about
+#define L_DISTANCE 117  // and how far it is, m
+#define L_BREADTH 118  // of a river, a path or a waterfall, m; of a planet, radians
+#define L_BEND 119  // phase of the bends of a river or a path
+#define L_ACCENT 120  // colour of nebulae, lava, ...
 
 // landscapes, in the order of vocabulary.LANDSCAPES
 #define LAND_MOUNTAINS 0
@@ -74,6 +83,13 @@
 #define LAND_SNOWY_HILLS 7
 #define LAND_CANYON 8
 #define LAND_MARS 9
+#define LAND_VILLAGE 10
+#define LAND_RIVER 11
+#define LAND_WATERFALL 12
+#define LAND_PARK 13
+#define LAND_VOLCANO 14
+#define LAND_UNDERWATER 15
+#define LAND_SPACE 16
 
 HD int landscape_kind(const float *s) { return (int)s[L_KIND]; }
 HD uint32_t landscape_seed(const float *s) { return (uint32_t)s[L_SEED]; }
@@ -158,6 +174,34 @@ HD float craters(const float *s, float x, float z) {
   return h;
 }
 
+// Metres to the right of the line that leads towards L_AIM (x), and along it (y).
+struct Aim {
+  float right, along;
+};
+HD Aim aim(const float *s, float x, float z) {
+  return {x * s[L_AIM + 1] - z * s[L_AIM], x * s[L_AIM] + z * s[L_AIM + 1]};
+}
+// Distance from the middle of a river or path that winds towards L_AIM: its bends grow with the distance, so
+// that they look alike on the picture.
+HD float off_course(const float *s, float x, float z) {
+  Aim a = aim(s, x, z);
+  float far = fabsf(a.along), swing = s[L_BREADTH] * 0.55f + 0.17f * far;
+  return fabsf(a.right - swing * sinf(2.1f * logf(1.0f + far / (4.0f * s[L_BREADTH])) + s[L_BEND]));
+}
+// Metres along the cliff from the middle of the nearest waterfall: there is one in each sixth of the turn.
+HD float off_fall(const float *s, float x, float z, float r) {
+  Aim a = aim(s, x, z);
+  float inv = 1.0f / fmaxf(r, 1e-3f), c = a.along * inv, c2 = c * c;
+  float six = c2 * (c2 * (32.0f * c2 - 48.0f) + 18.0f) - 1.0f;  // cos of six times the angle
+  return r * sqrtf(fmaxf(0.0f, 2.0f - 2.0f * six)) * (1.0f / 6.0f);
+}
+// The cone of the volcano stands at L_AIM: distance from its axis over its radius.
+HD float off_cone(const float *s, float x, float z) {
+  Aim a = aim(s, x, z);
+  float along = a.along - s[L_DISTANCE];
+  return sqrtf(a.right * a.right + along * along) / s[L_BREADTH];
+}
+
 // Height of the ground at (x, z) in metres. `fine` adds the octaves that only the shading needs.
 HD float height(const float *s, float x, float z, bool fine) {
   uint32_t seed = landscape_seed(s);
@@ -212,7 +256,51 @@ HD float height(const float *s, float x, float z, bool fine) {
       return s[L_FLOOR] + relief * (0.25f * hills + ramp * far_ridge * 1.3f) +
              (r < 240.0f ? craters(s, x, z) * smoothstepf(6.0f, 25.0f, r) * smoothstepf(240.0f, 100.0f, r) : 0.0f);
     }
-    default: {  // forest, meadow, snowy hills: round hills
+    case LAND_RIVER: {  // a valley between hills, and mountains beyond
+      float d = off_course(s, x, z), w = s[L_BREADTH] * (0.5f + 0.0011f * r);
+      float bank = smoothstepf(w, w + 4.0f, d), side = smoothstepf(w + 8.0f, w + 150.0f, d + 0.04f * r);
+      float hills = rolling(x * k, z * k, fine ? 4 : 3, 0.38f, seed);
+      float peaks = r > s[L_FAR] ? eroded(x * k * 0.45f, z * k * 0.45f, fine ? 5 : 3, seed + 9) : 0.0f;
+      return -2.5f + (s[L_FLOOR] + 2.5f) * bank + relief * side * (0.06f + 0.94f * ramp) * hills +
+             s[L_SHAPE] * smoothstepf(s[L_FAR], 3.2f * s[L_FAR], r) * peaks;
+    }
+    case LAND_WATERFALL: {  // a pool, its bank, and a ring of cliffs
+      float off = off_fall(s, x, z, r), fall = smoothstepf(2.2f * s[L_BREADTH], 0.9f * s[L_BREADTH], off);
+      float bay = around(x, z, r, 3.0f, seed + 70);
+      float edge = s[L_DISTANCE] + (1.0f - fall) * (s[L_FAR] - s[L_NEAR]) * (bay - 0.55f);
+      float pool = mixf(0.62f, 0.98f, fall) * edge * (1.06f - 0.2f * bay);
+      if (r < pool - 5.0f) return -1.6f;
+      float bank = 2.2f * smoothstepf(pool - 1.0f, pool + 7.0f, r);
+      bank -= 1.6f * (1.0f - smoothstepf(pool - 5.0f, pool + 1.0f, r));
+      if (r < edge - 1.7f && !fine) return bank;
+      float rough = rolling(x * k * 9.0f, z * k * 9.0f, fine ? 3 : 2, 0.5f, seed + 72) - 0.5f;
+      bank += 0.9f * rough * saturate(bank);
+      if (r < edge - 1.7f) return bank;
+      float wall = smoothstepf(edge, edge + 5.0f, r + 3.2f * (1.0f - fall) * rough);
+      float crest = rolling(x * k, z * k, fine ? 3 : 2, 0.5f, seed) - 0.45f;
+      float lip = relief * (0.8f + (1.0f - 0.75f * fall) * 0.55f * crest);
+      return bank + wall * lip + 0.06f * fmaxf(r - edge - 5.0f, 0.0f);
+    }
+    case LAND_VOLCANO: {  // a cone with a crater, over rolling black ground
+      float c = off_cone(s, x, z), plain = rolling(x * k, z * k, fine ? 4 : 2, 0.45f, seed);
+      float cone = 0.0f;
+      if (c < 1.0f) {
+        float flank = (1.0f - c) * (1.0f - c) * (1.0f + 0.5f * c);  // steeper towards the top
+        float gully = eroded(x * k * 0.9f, z * k * 0.9f, fine ? 4 : 2, seed + 5) - 0.4f;
+        cone = fminf(flank, 0.80f - 1.5f * fmaxf(0.10f - c, 0.0f)) + 0.16f * gully * c * (1.0f - c);
+      }
+      return s[L_FLOOR] + 14.0f * plain * (0.15f + 0.85f * ramp) + relief * cone;
+    }
+    case LAND_UNDERWATER: {  // sand with ripples, and mounds
+      float mound = rolling(x * k, z * k, fine ? 3 : 2, 0.4f, seed);
+      return s[L_FLOOR] + relief * (0.25f + 0.75f * ramp) * mound;
+    }
+    case LAND_SPACE: {
+      float hills = rolling(x * k, z * k, fine ? 4 : 2, 0.45f, seed);
+      return s[L_FLOOR] + relief * (0.3f + 0.7f * ramp) * hills +
+             (r < 240.0f ? craters(s, x, z) * smoothstepf(5.0f, 20.0f, r) * smoothstepf(240.0f, 100.0f, r) : 0.0f);
+    }
+    default: {  // forest, meadow, snowy hills, village, park: round hills
       float h = rolling(x * k, z * k, fine ? 4 : 3, 0.32f, seed);
       return s[L_FLOOR] + relief * (0.12f + 0.88f * ramp) * h;
     }
@@ -281,6 +369,60 @@ HD vec3 ground_color(const float *s, vec3 p, float t, vec3 n) {
     case LAND_MARS: {
       vec3 dust = mix(a, b, smoothstepf(0.3f, 0.7f, mottle)) * (1.0f + 0.1f * fine);
       return mix(dust, c, smoothstepf(0.86f, 0.62f, n.y));
+    }
+    case LAND_VILLAGE: {  // a sandy road and lanes between gardens, fields on the hills
+      float r = sqrtf(p.x * p.x + p.z * p.z), lane = 15.0f + 8.0f * around(p.x, p.z, r, 2.0f, seed + 3);
+      float road = fmaxf(smoothstepf(1.9f, 1.3f, fabsf(r - lane)),
+                         smoothstepf(0.62f, 0.46f, off_course(s, p.x, p.z) / s[L_BREADTH]));
+      float fx = p.x * 0.012f + 0.35f * mottle, fz = p.z * 0.017f;
+      float field = lattice((int)floorf(fx), (int)floorf(fz), seed + 4);
+      vec3 acre = field < 0.4f ? b : (field < 0.7f ? c : a);
+      vec3 green = mix(mix(a, b, smoothstepf(0.25f, 0.75f, mottle)), acre, 0.8f * smoothstepf(70.0f, 110.0f, r));
+      return mix(green * (1.0f + 0.16f * fine), d * (1.0f + 0.10f * fine), road * smoothstepf(120.0f, 60.0f, r));
+    }
+    case LAND_RIVER: {  // gravel, grass, woods, rock
+      vec3 grass = mix(a, b, smoothstepf(0.25f, 0.75f, mottle)) * (1.0f + 0.14f * fine);
+      vec3 gravel = c * (1.0f + 0.22f * fine);
+      vec3 low = mix(gravel, grass, smoothstepf(0.5f, 1.1f, p.y + 0.5f * (mottle - 0.5f)));
+      float high = saturate(smoothstepf(0.80f, 0.64f, n.y) + smoothstepf(0.55f, 0.9f, p.y / s[L_RELIEF]));
+      vec3 rock = mix(d, v3(0.88f, 0.90f, 0.94f), smoothstepf(0.8f, 1.15f, p.y / s[L_SHAPE] + 0.5f * (mottle - 0.3f)));
+      return mix(low, rock, high * smoothstepf(0.3f * s[L_FAR], s[L_FAR], t));
+    }
+    case LAND_WATERFALL: {  // rock with moss, and the white water
+      float r = sqrtf(p.x * p.x + p.z * p.z), off = off_fall(s, p.x, p.z, r);
+      float strata = soft_noise(0.05f * p.x + 0.05f * p.z, 0.32f * p.y, seed + 2);
+      vec3 rock = mix(a, b, smoothstepf(0.3f, 0.7f, strata)) * (0.8f + 0.4f * mottle) * (1.0f + 0.1f * fine);
+      vec3 moss = mix(c, d, mottle) * (1.0f + 0.15f * fine);
+      vec3 land = mix(rock, moss, smoothstepf(0.55f, 0.82f, n.y + 0.25f * (mottle - 0.5f)));
+      float streak = soft_noise(5.0f * off, 0.12f * p.y + 3.0f * off, seed + 6) - 0.5f;
+      float edge = s[L_BREADTH] * (0.85f + 0.5f * streak * smoothstepf(0.0f, 6.0f, p.y));
+      float white = smoothstepf(edge, edge - 0.5f, off) * (r > 0.8f * s[L_DISTANCE] ? 1.0f : 0.0f);
+      float thin = soft_noise(2.4f * off + 11.0f, 0.05f * p.y, seed + 7);
+      return mix(land, mix(v3(0.55f, 0.70f, 0.80f), v3(1.05f, 1.08f, 1.10f), smoothstepf(0.25f, 0.6f, thin)), white);
+    }
+    case LAND_PARK: {  // a lawn in mown stripes, gravel paths
+      float stripe = 0.5f + 0.5f * clampf(8.0f * sinf(0.9f * aim(s, p.x, p.z).right), -1.0f, 1.0f);
+      vec3 lawn = mix(a, b, 0.35f * stripe + 0.5f * mottle) * (1.0f + 0.14f * fine);
+      Aim to = aim(s, p.x, p.z);
+      float along = to.along - s[L_DISTANCE], round = sqrtf(to.right * to.right + along * along);
+      float path = to.along > 0.0f ? smoothstepf(0.56f, 0.46f, off_course(s, p.x, p.z) / s[L_BREADTH]) : 0.0f;
+      path = fmaxf(path * (t < s[L_DISTANCE] ? 1.0f : 0.0f), smoothstepf(6.6f, 6.2f, round));
+      vec3 bed = mix(c, v3(s + L_ACCENT), smoothstepf(0.45f, 0.55f, soft_noise(p.x * 2.2f, p.z * 2.2f, seed + 3)));
+      float ring = smoothstepf(8.4f, 8.1f, round) * smoothstepf(6.9f, 7.2f, round);
+      return mix(mix(lawn, bed, ring * (1.0f - path)), d * (1.0f + 0.10f * fine), path);
+    }
+    case LAND_VOLCANO:  // ash and lava rock
+      return mix(a, b, smoothstepf(0.3f, 0.7f, mottle)) * (1.0f + 0.16f * fine) * (0.75f + 0.25f * n.y);
+    case LAND_UNDERWATER: {  // sand under a net of light
+      vec3 sand = mix(a, b, mottle) * (1.0f + 0.10f * flat * grain(1.6f * p.x, 0.5f * p.z, t, 6.0f, seed + 1));
+      float u = soft_noise(0.9f * p.x + 3.0f * mottle, 0.9f * p.z, seed + 2) - 0.5f;
+      float v = soft_noise(1.9f * p.x, 1.9f * p.z + 2.0f * mottle, seed + 3) - 0.5f;
+      float net = smoothstepf(0.10f, 0.0f, fabsf(u)) + 0.6f * smoothstepf(0.10f, 0.0f, fabsf(v));
+      return sand * (1.0f + 0.55f * net * smoothstepf(24.0f, 6.0f, t));
+    }
+    case LAND_SPACE: {
+      vec3 dust = mix(a, b, smoothstepf(0.3f, 0.7f, mottle)) * (1.0f + 0.12f * fine);
+      return mix(dust, c, smoothstepf(0.88f, 0.62f, n.y));
     }
     default: {  // forest floor, snow: two tones
       return mix(a, b, smoothstepf(0.25f, 0.75f, mottle)) *

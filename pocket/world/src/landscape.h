@@ -1,71 +1,12 @@
-// The ten landscapes: sky, weather, water, and the march that finds what a pixel sees.
+// The landscapes: sky, weather, water, and the march that finds what a pixel sees.
 // A picture is a piece of a cylinder around the camera, 60 degrees to an image height, so that a
 // panorama six times as wide as it is high closes exactly.
 #pragma once
-#include "scenery.h"
+#include "effects.h"
+#include "sky.h"
 
 #define RADIANS_A_HEIGHT (2.0f * PI / 6.0f)
 #define MARCH_STEPS 72
-
-// The sky without clouds, sun and stars. The same colours, low down, are what distance fades into.
-HD vec3 sky_gradient(const float *s, float sx, float cz, float slope) {
-  vec3 sun = v3(s + L_SUN_DIR);
-  float inv = 1.0f / sqrtf(1.0f + slope * slope), up = slope * inv;
-  float toward = 0.5f + 0.5f * (sx * sun.x + cz * sun.z) / sqrtf(fmaxf(sun.x * sun.x + sun.z * sun.z, 1e-6f));
-  vec3 low = mix(v3(s + L_AWAY), v3(s + L_SUNWARD), toward * toward);
-  vec3 color = mix(v3(s + L_ZENITH), low, expf(-4.2f * fmaxf(up, 0.0f)));
-  float g = fmaxf(0.0f, inv * (sx * sun.x + cz * sun.z) + up * sun.y), g4 = g * g * g * g, g16 = g4 * g4 * g4 * g4;
-  return color + v3(s + L_GLOW) * (0.30f * g4 * g4 + 0.8f * g16 * g16 * g16);
-}
-
-HD vec3 sky(const float *s, const Path &p, bool mirrored) {
-  vec3 sun = v3(s + L_SUN_DIR), color = sky_gradient(s, p.sx, p.cz, p.slope);
-  float inv = 1.0f / sqrtf(1.0f + p.slope * p.slope), up = p.slope * inv;
-  vec3 dir = {p.sx * inv, up, p.cz * inv};
-  uint32_t seed = landscape_seed(s) + 900;
-  if (s[L_STARS] > 0.0f && up > 0.0f && !mirrored) {  // one star at most in a cell of four degrees
-    float fu = p.turn * 90.0f, fv = p.slope * 15.0f;
-    int iu = (int)fu, iv = (int)fv;
-    float du = fu - iu - mixf(0.18f, 0.82f, lattice(iu, iv, seed)),
-          dv = fv - iv - mixf(0.18f, 0.82f, lattice(iu, iv, seed + 1));
-    float bright = lattice(iu, iv, seed + 2), size = 0.045f + 0.025f * bright;
-    float spot = expf(-(du * du + dv * dv) / (size * size));
-    color = color + v3(0.9f, 0.93f, 1.0f) *
-                        (spot * s[L_STARS] * smoothstepf(0.45f, 1.1f, bright) * smoothstepf(0.0f, 0.2f, up));
-  }
-  if (s[L_DISC] > 0.5f && mirrored) {  // waves draw the disc out into a path of light
-    float flat = sqrtf(fmaxf(1e-6f, sun.x * sun.x + sun.z * sun.z)), rise = p.slope - sun.y / flat;
-    float aside = 1.0f - (p.sx * sun.x + p.cz * sun.z) / flat;
-    color = color + v3(s + L_SUN) * (3.0f * expf(-aside / 0.005f - 3.0f * rise * rise));
-  } else if (s[L_DISC] > 0.5f) {
-    float angle = length(cross(dir, sun)), edge = s[L_DISC_SIZE];
-    if (angle < edge * 1.2f && dot(dir, sun) > 0.0f) {
-      float inside = smoothstepf(1.06f, 0.94f, angle / edge);
-      vec3 disc = v3(s + L_SUN) * 1.6f + v3(0.35f);
-      if (s[L_DISC] > 1.5f) {  // the moon has seas and stands in its own colour
-        float sea = soft_noise((dir.x - sun.x) / edge * 1.7f + 3.0f + (dir.z - sun.z) / edge * 1.7f,
-                               (dir.y - sun.y) / edge * 1.7f, seed + 5);
-        disc = v3(0.92f, 0.93f, 0.86f) * (0.72f + 0.28f * smoothstepf(0.35f, 0.6f, sea));
-      }
-      color = mix(color, disc, inside);
-    }
-  }
-  if (s[L_CLOUD_COVER] > 0.0f && up > 0.0f) {
-    float far = s[L_CLOUD_SCALE] / (p.slope + 0.16f), x = p.sx * far, z = p.cz * far;
-    float bend = soft_noise(x * 0.6f, z * 0.6f, seed + 20) * 0.9f;
-    float d = rolling(x + bend, z - bend, 5, 0.5f, seed + 21);
-    float shade = rolling(x + bend + 0.22f * sun.x, z - bend + 0.22f * sun.z, 3, 0.5f, seed + 21);
-    float bar = mixf(0.78f, 0.20f, s[L_CLOUD_COVER]);
-    float cover = smoothstepf(bar - 0.07f, bar + 0.13f, d) * smoothstepf(0.0f, 0.10f, up);
-    float light = saturate(0.62f + 2.6f * (d - shade) - 0.9f * (d - bar));
-    vec3 cloud = mix(v3(s + L_CLOUD_DARK), v3(s + L_CLOUD_LIT), light);
-    float g = fmaxf(0.0f, dot(dir, sun));
-    g *= g, g *= g, g *= g;
-    cloud = cloud + v3(s + L_GLOW) * (0.8f * g * (1.0f - 0.6f * cover));  // light through thin edges near the sun
-    color = mix(color, cloud, 0.94f * cover);
-  }
-  return color;
-}
 
 // How much fog hides what lies t metres along a path that starts at (t0, y0): density falls off with height.
 HD float fog(const float *s, float y0, float slope, float t) {
@@ -151,6 +92,7 @@ HD Hit landscape_sample(const float *s, float x, float y) {
   if (p.turn >= 1.0f) p.turn = 0.0f;
   p.sx = sinf(p.turn * 2.0f * PI), p.cz = cosf(p.turn * 2.0f * PI);
   p.base = s[L_EYE], p.slope = s[L_HORIZON] + y * RADIANS_A_HEIGHT;
+  const Path view = p;
   float start = 0.0f;
   vec3 through = v3(1.0f);
   for (int bounce = 0; bounce < 2; bounce++) {
@@ -158,6 +100,7 @@ HD Hit landscape_sample(const float *s, float x, float y) {
     bool wet = s[L_WATER] > 0.0f && bounce == 0 && p.slope < -1e-4f;
     float sea = wet ? -p.base / p.slope : 1e9f;
     Surface thing = scenery(s, p, start, fminf(end, sea), bounce > 0);
+    if (kind == LAND_PARK) furnish(s, p, start, fminf(end, sea), thing);
     float ground = march(s, p, start, fminf(thing.t > 0.0f ? thing.t : end, sea));
     if (ground < 0.0f && thing.t < 0.0f && !wet && p.slope < -1e-4f)
       ground = fmaxf((s[L_FLOOR] - p.base) / p.slope, end);
@@ -172,7 +115,25 @@ HD Hit landscape_sample(const float *s, float x, float y) {
     if (ground > 0.0f) {  // 2. ground; its normal is taken over a pixel's width, so that far slopes stay calm
       n = ground_normal(s, q.x, q.z, 0.02f + 0.004f * t);
       float sunny = s[L_SHADOW] > 0.0f ? sunlight(s, q) : 1.0f;
-      color = shade(s, ground_color(s, q, t, n), n, sunny);
+      vec3 albedo = ground_color(s, q, t, n);
+      if (s[L_WHITE] > 0.0f)
+        albedo = mix(albedo, v3(0.78f, 0.82f, 0.88f),
+                     s[L_WHITE] * smoothstepf(0.50f, 0.78f, n.y) *
+                         (0.86f + 0.14f * grain(q.x, q.z, t, 9.0f, seed + 350)));
+      if (kind == LAND_WATERFALL && albedo.z > 0.68f && s[L_WHITE] == 0.0f) n = normalize(v3(-p.sx, 0.55f, -p.cz));
+      color = shade(s, albedo, n, sunny);
+      if (kind == LAND_VOLCANO) {
+        float hot = lava(s, q, t);
+        color = mix(color, v3(s + L_ACCENT) * (0.9f + 0.8f * hot), saturate(1.2f * hot));
+      }
+      if (s[L_WET] > 0.0f) {  // wet ground is dark and mirrors the sky, most of all in puddles
+        float puddle = smoothstepf(0.52f, 0.62f, soft_noise(q.x * 0.22f, q.z * 0.22f, seed + 351)) *
+            smoothstepf(0.93f, 0.99f, n.y);
+        float m = fmaxf(0.0f, 1.0f + p.slope / sqrtf(1.0f + p.slope * p.slope)), mirror = m * m * m *
+            (0.22f + 0.6f * puddle);
+        color = mix(color * (1.0f - 0.3f * s[L_WET]), sky_gradient(s, p.sx, p.cz, fmaxf(-p.slope, 0.05f)),
+            s[L_WET] * mirror);
+      }
     } else if (!water) {  // 3. something standing on it
       color = shade(s, thing.color, n, 1.0f) + thing.emission;
     }
@@ -205,6 +166,13 @@ HD Hit landscape_sample(const float *s, float x, float y) {
       hit.color = hit.color + through * band * shade(s, v3(0.9f), v3(0.0f, 1.0f, 0.0f), 1.0f);
       through = through * (1.0f - band);
     }
+    if (kind == LAND_WATERFALL) {  // foam where the water comes down
+      float rough = 0.5f + 0.5f * a, foot = s[L_DISTANCE] - t, off = off_fall(s, q.x, q.z, t);
+      float foam = smoothstepf(9.0f, 1.0f, foot + 5.0f * rough) *
+          smoothstepf(2.0f * s[L_BREADTH], 0.8f * s[L_BREADTH], off);
+      hit.color = hit.color + through * foam * shade(s, v3(0.9f), v3(0.0f, 1.0f, 0.0f), 1.0f);
+      through = through * (1.0f - foam);
+    }
     hit.color = hit.color + through * body * (1.0f - mirror);
     through = through * mirror;
     // the ray goes on upwards; waves tilt it, mostly up, and blur it sideways
@@ -218,5 +186,9 @@ HD Hit landscape_sample(const float *s, float x, float y) {
     p.turn -= floorf(p.turn);
     start = t;
   }
+  if (kind == LAND_WATERFALL) hit.color = mix(hit.color, shade(s, v3(0.95f), v3(0.0f, 1.0f, 0.0f), 0.8f),
+      spray(s, view));
+  if (kind == LAND_UNDERWATER) hit.color = hit.color + v3(s + L_GLOW) * (0.42f * light_shafts(s, view));
+  if (s[L_RAIN] + s[L_FLAKES] > 0.0f) hit.color = falling(s, view, hit.color);
   return hit;
 }

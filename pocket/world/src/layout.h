@@ -6,7 +6,7 @@
 #define MATERIAL 12   // color 3, second color 3, pattern, its scale, specular, shininess, metal, glow
 #define MAX_MATERIALS 24
 #define PRIM 28
-#define MAX_PRIMS 64  // a ray's list of primitives is a 64-bit mask
+#define MAX_PRIMS 96  // three of the most detailed objects; a ray's mask of primitives has 128 bits
 #define MAX_SAMPLES 16  // a pixel
 #define MATERIALS HEAD
 #define PRIMS (HEAD + MATERIAL * MAX_MATERIALS)
@@ -41,7 +41,8 @@
 #define H_SUN_GLOW 61
 #define H_FRAME 64    // of the first object: origin 3, world to object rotation 9, 1 / scale
 #define H_FRAME2 80   // of the second
-#define H_CENTER 96   // bounding sphere of all objects: centre 3, radius
+#define H_CENTER 96   // of all objects: centre 3, and the radius by which the ground shades
+#define H_REACH 100    // nothing of the objects is farther from the centre
 
 // grounds, in the order of vocabulary.GROUNDS
 #define WHITE 0
@@ -73,4 +74,5 @@
 #define DOME 5       // three radii, height below which it is cut off
 #define PRISM 6      // half width, height, half length along z, rounding
 #define FRILL 7      // radius, half thickness, amplitude, number of waves
-#define RIBBED 8     // three radii, number of ribs
+#define RIBBED 8     // three radii, number of ribs; 0 ribs: an apple
+#define LENS 9       // an ellipsoid that may be thin: its distance is better, so that its shadow is clean

@@ -6,8 +6,11 @@
 
 #ifdef __CUDACC__
 #define HD __host__ __device__ inline
+// What few scenes call: it must not take registers from the others.
+#define RARE __host__ __device__ __noinline__ inline
 #else
 #define HD inline
+#define RARE inline
 #endif
 
 #define PI 3.14159265f

@@ -1,7 +1,7 @@
 // Objects on a ground: signed-distance primitives, sphere traced.
 //
 // A scene is a block of floats (layout.h). A ray first collects the primitives whose bounding spheres it
-// meets in a 64-bit mask and marches through those only: the surface does not change, since a primitive
+// meets in a mask and marches through those only: the surface does not change, since a primitive
 // reaches no further than its sphere, blend included.
 #pragma once
 #include "layout.h"
@@ -13,7 +13,24 @@
 #define FIRST_BIT(m) __builtin_ctzll(m)
 #endif
 
-typedef unsigned long long mask_t;
+typedef unsigned long long word_t;
+
+// A set of primitives. Most scenes have less than 64: then every step but one is on the first word alone.
+struct mask_t {
+  word_t low, high;
+
+  HD bool any() const { return low | high; }
+  HD bool has(int i) const { return (i < 64 ? low >> i : high >> (i - 64)) & 1; }
+  HD int first() const { return low ? FIRST_BIT(low) : 64 + FIRST_BIT(high); }
+  HD void add(int i) {
+    if (i < 64) low |= 1ull << i;
+    else high |= 1ull << (i - 64);
+  }
+  HD void drop_first() {
+    if (low) low &= low - 1;
+    else high &= high - 1;
+  }
+};
 
 struct Scene {
   const float *head, *materials, *prims;
@@ -30,6 +47,9 @@ HD float sd_ellipsoid(vec3 q, float a, float b, float c) {
   vec3 w = {u.x * ia, u.y * ib, u.z * ic};
   float k0 = length(u);
   return k0 * (k0 - 1.0f) / fmaxf(length(w), 1e-9f);
+}
+HD float sd_lens(vec3 q, float a, float b, float c) {  // no nearer than the box around it
+  return fmaxf(sd_ellipsoid(q, a, b, c), length(maxv(absv(q) - v3(a, b, c), 0.0f)) - 0.02f);
 }
 HD float sd_box(vec3 q, float a, float b, float c, float r) {
   vec3 d = absv(q) - v3(a - r, b - r, c - r);
@@ -106,6 +126,7 @@ HD float prim_distance(const float *P, vec3 p) {
     case DOME: return sd_dome(q, a, b, c, e);
     case PRISM: return sd_prism(q, a, b, c, e);
     case FRILL: return sd_frill(q, a, b, c, e);
+    case LENS: return sd_lens(q, a, b, c);
     default: return sd_ribbed(q, a, b, c, e);
   }
 }
@@ -126,8 +147,12 @@ struct Masks {
 HD Masks shared_walk(mask_t own) {
 #ifdef __CUDA_ARCH__
   unsigned active = __activemask();
-  unsigned lo = __reduce_or_sync(active, (unsigned)own), hi = __reduce_or_sync(active, (unsigned)(own >> 32));
-  return {own, (mask_t)lo | ((mask_t)hi << 32)};
+  word_t words[2] = {own.low, own.high};
+  for (int i = 0; i < 2; i++) {
+    unsigned low = __reduce_or_sync(active, (unsigned)words[i]);
+    words[i] = low | (word_t)__reduce_or_sync(active, (unsigned)(words[i] >> 32)) << 32;
+  }
+  return {own, {words[0], words[1]}};
 #else
   return {own, own};
 #endif
@@ -136,10 +161,10 @@ HD Masks shared_walk(mask_t own) {
 HD float distance_to(const Scene &s, vec3 p, Masks mask) {
   float best = 1e9f, group_best = 1e9f;
   int group = -1;
-  while (mask.any) {
-    int i = FIRST_BIT(mask.any);
-    mask.any &= mask.any - 1;
-    if (!(mask.own >> i & 1)) continue;
+  while (mask.any.any()) {
+    int i = mask.any.first();
+    mask.any.drop_first();
+    if (!mask.own.has(i)) continue;
     const float *P = s.prims + i * PRIM;
     Quad kind = quad(P + P_TYPE);  // type, blend, group, material
     if ((int)kind.c != group) {
@@ -155,12 +180,12 @@ HD float distance_to(const Scene &s, vec3 p, Masks mask) {
 
 // Primitives met by the ray o + t d, t > 0, and the stretch [t0, t1] that holds their bounding spheres.
 HD mask_t ray_mask(const Scene &s, vec3 o, vec3 d, float *t0, float *t1) {
-  mask_t mask = 0;
+  mask_t mask = {};
   float near = 1e9f, far = 0.0f;
-  const float *all = s.head + H_CENTER;
-  vec3 to = v3(all) - o;
+  vec3 to = v3(s.head + H_CENTER) - o;
   float along = dot(to, d), miss = dot(to, to) - along * along;
-  int count = miss < all[3] * all[3] && (along > 0.0f || dot(to, to) < all[3] * all[3]) ? s.count : 0;
+  float reach2 = s.head[H_REACH] * s.head[H_REACH];
+  int count = miss < reach2 && (along > 0.0f || dot(to, to) < reach2) ? s.count : 0;
   for (int i = 0; i < count; i++) {
     Quad bound = quad(s.prims + i * PRIM + P_BOUND);
     vec3 c = v3(bound.a, bound.b, bound.c) - o;
@@ -168,7 +193,7 @@ HD mask_t ray_mask(const Scene &s, vec3 o, vec3 d, float *t0, float *t1) {
     if (gap <= 0.0f) continue;
     float half = sqrtf(gap);
     if (b + half <= 0.0f) continue;
-    mask |= 1ull << i;
+    mask.add(i);
     near = fminf(near, b - half);
     far = fmaxf(far, b + half);
   }
@@ -178,15 +203,15 @@ HD mask_t ray_mask(const Scene &s, vec3 o, vec3 d, float *t0, float *t1) {
 }
 
 HD mask_t near_mask(const Scene &s, vec3 p, float reach) {
-  mask_t mask = 0;
-  const float *all = s.head + H_CENTER;
-  vec3 to = v3(all) - p;
-  int count = dot(to, to) < (all[3] + reach) * (all[3] + reach) ? s.count : 0;
+  mask_t mask = {};
+  vec3 to = v3(s.head + H_CENTER) - p;
+  float all = s.head[H_REACH] + reach;
+  int count = dot(to, to) < all * all ? s.count : 0;
   for (int i = 0; i < count; i++) {
     Quad bound = quad(s.prims + i * PRIM + P_BOUND);
     vec3 c = v3(bound.a, bound.b, bound.c) - p;
     float r = bound.d + reach;
-    if (dot(c, c) < r * r) mask |= 1ull << i;
+    if (dot(c, c) < r * r) mask.add(i);
   }
   return mask;
 }
@@ -246,14 +271,14 @@ HD Finish surface_at(const Scene &s, vec3 p, mask_t mask, int *thing) {
   float best_d = 1e9f, group_best = 1e9f;
   int group = -1, best_thing = 0, group_thing = 0;
   while (true) {
-    const float *P = mask ? s.prims + FIRST_BIT(mask) * PRIM : nullptr;
+    const float *P = mask.any() ? s.prims + mask.first() * PRIM : nullptr;
     if (!P || (int)P[P_GROUP] != group) {
       if (group_best < best_d) best_d = group_best, best = group_surface, best_thing = group_thing;
       group_best = 1e9f;
       if (!P) break;
       group = (int)P[P_GROUP];
     }
-    mask &= mask - 1;
+    mask.drop_first();
     float d = prim_distance(P, p);
     float k = P[P_BLEND];
     if (k < 0.0f) {  // carved away: the inside shows its own material
@@ -287,7 +312,7 @@ HD Finish surface_at(const Scene &s, vec3 p, mask_t mask, int *thing) {
 HD float shadow(const Scene &s, vec3 p, vec3 light, float softness) {
   float t0, t1;
   mask_t own = ray_mask(s, p, light, &t0, &t1);
-  if (!own) return 1.0f;
+  if (!own.any()) return 1.0f;
   Masks mask = shared_walk(own);
   float lit = 1.0f, t = fmaxf(t0, 0.012f);
   for (int i = 0; i < 28 && t < t1; i++) {
@@ -302,7 +327,7 @@ HD float shadow(const Scene &s, vec3 p, vec3 light, float softness) {
 
 HD float occlusion(const Scene &s, vec3 p, vec3 n, bool ground) {
   mask_t own = near_mask(s, p, 0.24f);
-  if (!own && !ground) return 1.0f;
+  if (!own.any() && !ground) return 1.0f;
   Masks mask = shared_walk(own);
   float sum = 0.0f, weight = 1.0f;
   for (int i = 1; i <= 3; i++) {
@@ -433,7 +458,7 @@ HD Hit object_sample(const float *floats, const float *prims, const float *mater
   t1 = fminf(t1, t_ground);
   bool hit = false;
   float t = t0, pixel = tan2 / 256.0f;
-  if (own) {
+  if (own.any()) {
     Masks mask = shared_walk(own);
     for (int i = 0; i < 80 && t < t1; i++) {
       float r = distance_to(s, eye + d * t, mask);
