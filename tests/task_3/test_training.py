@@ -20,6 +20,7 @@ from course.errors import CourseError
 from course.models import find_model
 from task_3_DreamFusion import main
 from task_3_DreamFusion.gridencoder import total_variation
+from task_3_DreamFusion.nerf import utils
 from task_3_DreamFusion.nerf.checkpoint import CheckpointError, latest, load, save
 from task_3_DreamFusion.nerf.network import Background
 from task_3_DreamFusion.nerf.provider import ViewRange, orbit
@@ -310,6 +311,24 @@ def test_preview_is_a_picture(begin, monkeypatch):
     assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
 
 
+def test_preview_shows_the_field_from_four_sides_and_what_the_guidance_wants(begin, monkeypatch):
+    trainer = begin()
+    trainer.train_step()
+    sheets: list[tuple[list, dict]] = []
+    whole = utils.grid
+    monkeypatch.setattr(utils, "grid", lambda images, **more: sheets.append((images, more)) or whole(images, **more))
+    trainer.preview()
+    [(images, more)] = sheets
+    assert more["columns"] == 4 and len(more["titles"]) == len(images) == 8
+    angles = trainer.cameras.azimuth, trainer.cameras.elevation
+    wanted = trainer.guidance.preview(trainer.seen, trainer.prompts, *angles, trainer.progress)
+    expected = [picture[:3] for picture in trainer.pictures(orbit(4), 128)]
+    expected += [batch[0] for batch in (trainer.guidance.decode_latents(trainer.seen.latents), *wanted)]
+    for image, picture in zip(images, expected, strict=True):
+        difference = np.asarray(image, float) / 255 - picture.permute(1, 2, 0).numpy()
+        assert abs(difference).max() < 0.003  # half a level of 255
+
+
 @pytest.mark.parametrize("ema", [0.0, 0.3, 0.95, 1.0])
 def test_the_average_keeps_its_share(begin, ema):
     trainer = begin(ema=ema, reuse=1)
@@ -524,6 +543,15 @@ def test_defaults_are_those_of_the_command_line():
     assert Settings("a car").prompt == "a car on a plain background"
     with pytest.raises(dataclasses.FrozenInstanceError):
         SMALL.lr = 1.0
+
+
+@pytest.mark.parametrize(("space", "scale"), [("pixels", 1024), ("latents", 16)])
+def test_the_scale_of_half_precision_begins_where_little_overflows(begin, monkeypatch, space, scale):
+    made = []
+    scaler = torch.amp.GradScaler
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda *args, **more: made.append(more) or scaler(*args, **more))
+    begin(space=space)
+    assert made == [{"init_scale": scale, "enabled": False}]  # on a CPU
 
 
 def test_optimizers_have_their_settings(begin):
