@@ -109,6 +109,7 @@ def execute(
 
     count = sum(cell.cell_type == "code" for cell in notebook.cells)
     bar = tqdm(total=count, desc=progress, unit="cell", disable=progress is None)
+    begun: list[nbformat.NotebookNode] = []
     client = NotebookClient(
         notebook,
         timeout=None,
@@ -116,6 +117,7 @@ def execute(
         kernel_manager_class=CourseKernelManager,
         extra_arguments=["--IPKernelApp.log_level=40"],  # a local kernel need not warn of unencrypted sockets
         resources={"metadata": {"path": str(ROOT)}},
+        on_cell_execute=lambda cell, cell_index: begun.append(cell),
         on_cell_complete=lambda cell, cell_index: bar.update(),
     )
     try:
@@ -124,8 +126,8 @@ def execute(
     except CellExecutionError as error:
         raise LessonError(f"{error.ename}: {error.evalue}\nin the cell\n{_failed_source(notebook)}") from error
     except DeadKernelError as error:
-        cell = _running_source(notebook)
-        raise LessonError(f"The kernel died (often: too little memory)\nin the cell\n{cell}") from error
+        source = begun[-1].source if begun else "(none)"
+        raise LessonError(f"The kernel died (often: too little memory)\nin the cell\n{source}") from error
     except (RuntimeError, OSError) as error:
         atexit.unregister(client._cleanup_kernel)  # nbclient forgets it, and it would fail for want of a kernel
         raise LessonError(f"The kernel {sys.executable} -m ipykernel_launcher does not run: {error}") from error
@@ -186,15 +188,6 @@ def _failed_source(notebook: nbformat.NotebookNode) -> str:
         if any(output.output_type == "error" for output in cell.get("outputs", [])):
             return cell.source
     return "(a cell that left no output)"
-
-
-def _running_source(notebook: nbformat.NotebookNode) -> str:
-    """Return the source of the first cell that has not run to its end."""
-    for cell in notebook.cells:
-        times = cell.metadata.get("execution", {})
-        if cell.cell_type == "code" and "iopub.execute_input" in times and "shell.execute_reply" not in times:
-            return cell.source
-    return "(unknown)"
 
 
 def main(arguments: list[str] | None = None) -> int:
