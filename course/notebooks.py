@@ -117,7 +117,7 @@ def execute(
         kernel_manager_class=CourseKernelManager,
         extra_arguments=["--IPKernelApp.log_level=40"],  # a local kernel need not warn of unencrypted sockets
         resources={"metadata": {"path": str(ROOT)}},
-        on_cell_start=lambda cell, cell_index: started.append(cell),
+        on_cell_execute=lambda cell, cell_index: started.append(cell),
         on_cell_complete=lambda cell, cell_index: bar.update(),
     )
     try:

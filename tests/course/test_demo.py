@@ -64,9 +64,9 @@ def test_demo_passes_when_every_lesson_does(tiny_pocket, tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "STEPS", 1)
     monkeypatch.setenv("COURSE_MODEL", "sd-2.1")  # the demo shows the embedded model whatever is chosen
     for _ in range(2):  # again, over what is there
-        assert demo.main(["--outputs", str(tmp_path / "outputs"), "--no-objects"]) == 0
-    assert not (tmp_path / "outputs" / demo.OBJECTS).exists()
-    done = notebooks.read(tmp_path / "outputs" / "lessons" / "a.ipynb")
+        assert demo.main(["--outputs", str(tmp_path / "new" / "outputs"), "--no-objects"]) == 0
+    assert not (tmp_path / "new" / "outputs" / demo.OBJECTS).exists()
+    done = notebooks.read(tmp_path / "new" / "outputs" / "lessons" / "a.ipynb")
     assert done.cells[2].outputs[0].data["text/plain"] == "'pocket'"
 
 
@@ -190,15 +190,18 @@ def test_what_is_at_work_is_said_before_it_begins(tiny_pocket, tmp_path, monkeyp
     shown, said, load = io.BytesIO(), [], demo.load_pipeline
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(shown), encoding="utf-8"))
     monkeypatch.setattr(demo, "load_pipeline", lambda model: said.append(shown.getvalue()) or load(model))
+    monkeypatch.setattr(demo, "slug", lambda prompt: said.append(shown.getvalue()) or prompt)
     monkeypatch.setattr(notebooks, "lessons", lambda: [Path("a.ipynb")])
     monkeypatch.setattr(demo, "run_lesson", lambda *_: shown.getvalue().decode())
     monkeypatch.setattr(demo, "make_object", lambda *_: shown.getvalue().decode())
-    monkeypatch.setattr(demo, "PROMPTS", ("a duck",))
+    monkeypatch.setattr(demo, "PROMPTS", ("a duck", "a car"))
     monkeypatch.setattr(demo, "STEPS", 1)
     said += list(demo.sections(tmp_path, objects=True))[1:]
-    assert said[0] == b"First pictures with the embedded model:\n"
-    assert re.search(r"\d s  a duck\na\.ipynb:\n$", said[1])
-    assert said[2].endswith("An object in 3D:\n")
+    before, _, second, lesson, last = said
+    assert before == b"First pictures with the embedded model:\n"
+    assert second.endswith(b" s  a duck\n")
+    assert re.search(r"\d s  a car\na\.ipynb:\n$", lesson)
+    assert last.endswith("An object in 3D:\n")
 
 
 def test_a_bar_without_end_of_line_is_shown_at_once(monkeypatch):

@@ -1,7 +1,8 @@
 """What the repository shows is replaced by what the demo made, and only if it may be."""
 
 import shutil
-from io import BytesIO
+import sys
+from io import BufferedWriter, BytesIO, TextIOWrapper
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -61,6 +62,15 @@ def test_from_the_lessons_on(root):
     Image.open(root / "outputs" / "prompts.png").save(smallest, "PNG", optimize=True)
     assert (root / "assets" / "a.png").read_bytes() == smallest.getvalue()
     assert Image.open(root / "assets" / "c.gif").n_frames == 3
+
+
+def test_a_stage_is_named_before_it_begins(root, monkeypatch):
+    """Also where the output goes through a pipe."""
+    shown, said = BytesIO(), []
+    monkeypatch.setattr(sys, "stdout", TextIOWrapper(BufferedWriter(shown), encoding="utf-8"))
+    monkeypatch.setitem(regenerate.STAGES, "assets", lambda outputs, root: said.append(shown.getvalue()))
+    assert regenerate.main(["--from", "assets"]) == 0
+    assert said == [b"assets:\n"]
 
 
 def test_all_begins_with_the_demo(root, monkeypatch, capsys):
