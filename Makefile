@@ -17,7 +17,7 @@ environment: ## build or update .venv
 	@$(PYTHON) -m course.setup
 
 demo: environment ## first pictures, every lesson and a 3D object on the embedded model; leaves outputs/index.html
-	@$(VENV) -m course.demo
+	@$(VENV) -m publish.demo
 
 test: environment ## style, types and tests
 	@$(VENV) -m tests
@@ -32,4 +32,4 @@ pocket: environment ## train the embedded model anew (needs a GPU, about two hou
 	@$(VENV) -m pocket.train all
 
 regenerate: environment ## after new weights: run the lessons again and store them, and renew the pictures and clips of README
-	@$(VENV) -m course.regenerate
+	@$(VENV) -m publish.regenerate

@@ -5,8 +5,8 @@ caption (25 steps, guidance 3, as in lesson 1.3), and the condition is read from
 same prompts and seeds without control, and what can be reached at all: real renders, or where a render is the
 condition's own source, the render after it went through the autoencoder.
 
-- canny: F1 of edge pixels that lie within 2 pixels of an edge of the other; `course.conditions.canny` on both sides,
-  with its defaults (thresholds 100 and 200 after a blur of 1.4 pixels). scribble: the same on strokes.
+- canny: F1 of edge pixels that lie within 2 pixels of an edge of the other; `canny` of
+  `course.images.conditions` on both sides, with its defaults (thresholds 100 and 200 after a blur of 1.4 pixels). scribble: the same on strokes.
 - depth: Spearman's correlation between the exact inverse depth and what the shipped estimator reads, inside the
   mask of the scene's objects: over the whole picture the ground alone would flatter it.
 - normals: the mean angle inside that mask.
@@ -36,9 +36,9 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from benchmarks.common import RESULTS, command_line, parse, report
-from course import conditions as read
-from course.estimators import Estimator
-from course.pictures import grid
+from course.images import conditions as read
+from course.images.io import grid
+from course.models.estimators import Estimator
 from pocket.arguments import folder, integer, number, results_file
 from pocket.evaluate import STEPS, Judge, Row, generate, right, scored
 from pocket.test_set import Asked, ask_known

@@ -17,8 +17,8 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from benchmarks.common import RESULTS, measure, sd21_unet
-from course.fast import fast
 from course.models import find_model, load_pipeline
+from course.speed.cuda_graphs import fast
 from pocket.evaluate import Row
 
 CUDA = torch.cuda.is_available()

@@ -34,10 +34,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.common import RESULTS, command_line, parse, report, sd21_model
-from course import metrics, notebooks
-from course.fast import fast
-from course.judge import Judge
+from course import notebooks
+from course.metrics import scores as metrics
+from course.metrics.judge import Judge
 from course.models import Model, find_model, load_pipeline
+from course.speed.cuda_graphs import fast
 from pocket.evaluate import Row, machine
 
 LESSON = notebooks.ROOT / "task_2_Joint_Diffusion.ipynb"

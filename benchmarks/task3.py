@@ -36,9 +36,9 @@ from tqdm import tqdm
 
 from benchmarks.common import RESULTS, command_line, parse, report, sd21_model
 from course import notebooks
-from course.judge import Judge
+from course.images.io import grid, to_pil
+from course.metrics.judge import Judge
 from course.models import Model, find_model
-from course.pictures import grid, to_pil
 from pocket.evaluate import Row, machine
 from pocket.world.vocabulary import WITH_FRONT, view_word
 from task_3_DreamFusion import main as program

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from transformers import CLIPModel, CLIPVisionModel
 
 from benchmarks.common import RESULTS
-from course.metrics import JudgeFeatures, frechet_distance
+from course.metrics.scores import JudgeFeatures, frechet_distance
 from course.models import WEIGHTS
 from pocket import evaluate
 from pocket.arguments import folder, integer

@@ -166,7 +166,7 @@ def card(weights: Path) -> str:
             "| --- | --- | --- |",
             "| `stable-diffusion/` | text encoder, denoiser, autoencoder, DDIM scheduler | `StableDiffusionPipeline` |",
             "| `clip/` | both towers: CLIP scores and the features of the perceptual distance | `CLIPModel` |",
-            "| `perceptual/` | channel weights of the perceptual distance | `course.perceptual` |",
+            "| `perceptual/` | channel weights of the perceptual distance | `course.metrics.perceptual` |",
             "| `judge/` | reads objects, colors, views ... from pictures | `AutoModelForImageClassification` |",
             *following_lines(weights),
             "",

@@ -1,6 +1,6 @@
 """Load and call the compiled kernels of freqencoder, gridencoder and raymarching.
 
-Each package has one source, which `course.native` compiles for the CPU (C++) or for a GPU (CUDA)
+Each package has one source, which `course.speed.native` compiles for the CPU (C++) or for a GPU (CUDA)
 when it is first used. Where that is not possible, the package's reference in plain PyTorch runs, on
 the same device, and one line says why:
 
@@ -21,8 +21,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from course import native
-from course.native import NativeError
+from course.speed import native
+from course.speed.native import NativeError
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE / "build"

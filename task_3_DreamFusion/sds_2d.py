@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from course.diffusion.sampling import check_finite
 from course.errors import CourseError
+from course.images.io import grid, to_pil
 from course.models import find_model
-from course.pictures import grid, to_pil
-from course.sampling import check_finite
 from task_3_DreamFusion.main import OUTPUTS, slug
 from task_3_DreamFusion.nerf.sd import (
     WEIGHTINGS,

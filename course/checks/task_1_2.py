@@ -317,7 +317,7 @@ def decoding(sd: Any, model: Model) -> None:
 
 def clip(frames: Sequence[Image.Image], left: str | Path, right: str | Path) -> None:
     """Task 1.2 (h): the pictures of two folders side by side, one frame for each step."""
-    from course import video
+    from course.images import video
 
     made(frames, "`clip`")
     expect(

@@ -16,7 +16,7 @@ def edges(function: Callable[..., np.ndarray], picture: Image.Image) -> None:
     """Task 1.3 (a): Canny's edges of a smoothed picture, in three channels of 0 and 1."""
     import cv2
 
-    from course import conditions
+    from course.images import conditions
 
     array = np.array(picture)
     found = call(function, picture)

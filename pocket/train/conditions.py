@@ -1,7 +1,7 @@
 """The conditions stage: what a ControlNet is told of a scene, from the renderer's exact outputs, beside its latents.
 
 Canny edges and scribbles come from the colour picture, depth and normals from the renderer, which knows them.
-What a condition is, is said here and once more, for a person's own pictures, in `course/conditions.py`: neither
+What a condition is, is said here and once more, for a person's own pictures, in `course/images/conditions.py`: neither
 may import the other, and `tests/pocket/test_conditions.py` holds the two equal.
 """
 

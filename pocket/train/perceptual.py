@@ -1,7 +1,7 @@
 """How different two pictures look: channel weights on the image tower's features (Zhang et al. 2018, LPIPS).
 
 The weights are learnt without people: within a kind of distortion the stronger one must be farther away, and
-another scene farther than any of them. `course/perceptual.py` is the same distance for users.
+another scene farther than any of them. `course/metrics/perceptual.py` is the same distance for users.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Calls the renderer: C++ for the CPU, CUDA for the GPU, from one source.
 
-`course.native` compiles the library at first use, in a few seconds, and keeps it in
+`course.speed.native` compiles the library at first use, in a few seconds, and keeps it in
 `pocket/world/build`.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from course import native
+from course.speed import native
 
 SOURCE = Path(__file__).parent / "src"
 BUILD = Path(__file__).parent / "build"

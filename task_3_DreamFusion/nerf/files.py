@@ -23,7 +23,7 @@ from course.errors import CourseError, CourseWarning
 
 LOCK = ".lock"
 PARTIAL = ".partial-"  # prefix of the folder that a file is written in
-# What is left of a killed run: files of `replacing`, clips of course.video, checkpoints.
+# What is left of a killed run: files of `replacing`, clips of course.images.video, checkpoints.
 LEFTOVERS = (f"{PARTIAL}*", ".clip-*", "partial-*")
 FOLDERS = ("", "checkpoints", "claims", "previews")  # of a workspace
 

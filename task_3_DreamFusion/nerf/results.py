@@ -14,8 +14,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from course.errors import CourseError
-from course.pictures import heat
-from course.video import write_video
+from course.images.io import heat
+from course.images.video import write_video
 from task_3_DreamFusion.nerf import checkpoint, files
 from task_3_DreamFusion.nerf.provider import Cameras, orbit
 from task_3_DreamFusion.nerf.utils import SETTINGS, Settings, Trainer, known_fields

@@ -24,9 +24,9 @@ from torch.nn import functional as F
 from course import checks
 from course.arguments import check_number
 from course.errors import CourseError
-from course.fast import fast
-from course.light import lighten
-from course.models import LatentDecoder, LatentEncoder, Model, load_pipeline
+from course.models.model import LatentDecoder, LatentEncoder, Model, load_pipeline
+from course.speed.cuda_graphs import fast
+from course.speed.frozen_vae import lighten
 
 VIEWS = ("front", "side", "back", "overhead")
 FRONT, BACK, OVERHEAD = 45.0, 135.0, 60.0  # degrees: where a view word begins and ends

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from course.arguments import check_integer, check_number
 from course.errors import CourseError
-from course.pictures import grid, to_pil
+from course.images.io import grid, to_pil
 from task_3_DreamFusion.gridencoder import total_variation
 from task_3_DreamFusion.nerf import checkpoint, files, memory
 from task_3_DreamFusion.nerf.network import Background, Field, FrequencyField

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from benchmarks import task3
-from course.judge import Judge
+from course.images.io import to_pil
+from course.metrics.judge import Judge
 from course.models import find_model
-from course.pictures import to_pil
 from pocket.evaluate import Row
 from pocket.world import heldout_compositions, render, sample_scene
 from pocket.world.vocabulary import OBJECTS, VIEWS, view_word

@@ -14,12 +14,13 @@ import torch
 from diffusers import DDIMScheduler, PNDMScheduler, StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from PIL import Image
 
-from course import checks, notebooks, video
+from course import checks, notebooks
 from course.checks import CheckFailed, common
 from course.checks.common import call
-from course.control import load_controlnet
+from course.images import video
+from course.images.io import load_picture
 from course.models import Model, ModelError, find_model, load_pipeline
-from course.pictures import load_picture
+from course.models.controlnet import load_controlnet
 
 
 @pytest.fixture(scope="module")

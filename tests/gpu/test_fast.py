@@ -7,8 +7,8 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 
-from course.fast import GRAPHS, FastWarning, fast
-from course.light import lighten
+from course.speed.cuda_graphs import GRAPHS, FastWarning, fast
+from course.speed.frozen_vae import lighten
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

@@ -8,8 +8,7 @@ from safetensors import safe_open
 
 from pocket import card
 from pocket.train.export import thinned, training_record, vocabulary
-
-from ..conftest import ROOT
+from tests.conftest import ROOT
 
 STORED = ROOT / "pocket" / "weights"
 

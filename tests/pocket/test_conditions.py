@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from course import conditions as lessons
+from course.images import conditions as lessons
 from pocket.train import common, conditions, controlnet
 from pocket.train.__main__ import main as train_main
 from pocket.train.__main__ import names

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from course.models import find_model, unknown_words
+from course.models.model import find_model, unknown_words
 from pocket import samples
 
 FOLDER = Path(samples.__file__).resolve().parent.parent / samples.FOLDER

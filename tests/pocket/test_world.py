@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from course import native
+from course.speed import native
 from pocket.world import SCENE_FLOATS, render, sample_scene
 from pocket.world import renderer as world_renderer
 from pocket.world import vocabulary as v

@@ -505,7 +505,7 @@ def test_ctrl_c_in_the_view_ends_the_run(port, trainer, monkeypatch):
 
 # --- The panel
 
-INJECTION = 'x <iframe srcdoc="<script>parent.hacked = 1</script>">'  # tests/test_pages.py has more
+INJECTION = 'x <iframe srcdoc="<script>parent.hacked = 1</script>">'  # tests/publish/test_pages.py has more
 
 
 def test_the_view_shows_the_text_in_its_panel_alone(port, trainer):

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from course import native
-from course.native import NativeError
+from course.speed import native
+from course.speed.native import NativeError
 from task_3_DreamFusion import kernels
 from task_3_DreamFusion.freqencoder import freq_encode, reference
 from tests.task_3.conftest import CPU, apart, need
@@ -63,7 +63,7 @@ def test_examples_of_the_documentation(package):
 
 
 def test_a_package_is_compiled_once(prebuilt, fresh, monkeypatch, capfd):
-    """With the real compiler; tests/course/test_native.py has the rest."""
+    """With the real compiler; tests/course/speed/test_native.py has the rest."""
     compiler = kernels._compiler("cpu", None)
     assert kernels.ready(PACKAGE, CPU) and encodes()
     expected = f"Compiling {PACKAGE} for the CPU ({compiler.name}, only this once)"
@@ -111,7 +111,7 @@ def test_a_launcher_and_arguments_are_no_reason_for_pytorch(
     tmp_path,
     monkeypatch,
 ):
-    """With the real compiler; tests/course/test_native.py has more of such commands."""
+    """With the real compiler; tests/course/speed/test_native.py has more of such commands."""
     launcher = tmp_path / "ccache"
     launcher.write_text('#!/bin/sh\nexec "$@"\n')
     launcher.chmod(0o755)

@@ -1,0 +1,186 @@
+"""Panoramas around the lesson: checked requests, decoding in tiles, a slow pan, a page that turns a closed one."""
+
+import base64
+import html
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from course.arguments import check_integer, check_number
+from course.errors import CourseError
+from course.images.io import Picture, to_pil
+from course.models import RequestError
+
+
+class PanoramaError(CourseError, ValueError):
+    """A panorama cannot be shown; the message says why."""
+
+
+# --- Wishes
+
+
+def check_windows(height: int, width: int, window: int, stride: Any) -> int:
+    """Return `stride` as an int if windows can cover latents of height x width.
+
+    All are in latent pixels. Raises RequestError."""
+    for name, side in (("height", height), ("width", width)):
+        if side < window:
+            raise RequestError(
+                f"A {name} of {side} latent pixels is below one window of {window}: ask for {window} or more, "
+                "or draw a smaller picture without windows, as in lesson 1.2."
+            )
+    # A larger stride leaves gaps.
+    return check_integer(f"The stride between windows of {window}", stride, 1, window, RequestError)
+
+
+def check_sync(sync: Any, window: int) -> Any:
+    """Return the settings of synchronization (lesson 2, `Sync`) as plain numbers.
+
+    window: the side of a window in latent pixels. Raises RequestError for unusable settings."""
+    numbers = {
+        name: check_number(f"sync.{name}", getattr(sync, name), maximum=most, error=RequestError)
+        for name, most in (("weight", None), ("decay", 1), ("until", 1), ("scale", 1))
+    }
+    every = check_integer("sync.every", sync.every, minimum=1, error=RequestError)
+    sync = sync._replace(**numbers, every=every)
+    for name, fits, allowed in (
+        ("weight", sync.weight > 0, "above 0 (use_syncdiffusion=False turns it off)"),
+        ("decay", sync.decay > 0, "above 0 and at most 1"),
+        ("until", sync.until > 0, "a share of the steps, above 0 and at most 1"),
+        (
+            "scale",
+            sync.scale > 0 and window * sync.scale % 1 == 0,
+            f"such that a whole number of a window's {window} latent pixels is left, as by 0.5",
+        ),
+        ("through", sync.through in ("denoiser", "decoder"), "'denoiser' or 'decoder'"),
+    ):
+        if not fits:
+            raise RequestError(f"sync.{name} must be {allowed}, got {getattr(sync, name)!r}.")
+    return sync
+
+
+def check_masks(regions: Sequence[tuple[str, Any]], height: int, width: int) -> torch.Tensor:
+    """Return the masks (R, height, width) of regions, each a prompt and a mask from 0 to 1.
+
+    A mask is a tensor, an array or rows of numbers. Raises RequestError."""
+    if not len(regions):
+        raise RequestError("There is no region: give one or more, each a prompt and a mask; or call `sample`.")
+    masks = []
+    for prompt, given in regions:
+        name = f'The mask of "{prompt}"'
+        if isinstance(given, torch.Tensor):
+            given = given.detach().float().cpu()
+        try:
+            mask = torch.as_tensor(np.array(given, np.float32))
+        except (TypeError, ValueError):
+            raise RequestError(f"{name} must be an array of numbers from 0 to 1.") from None
+        if tuple(mask.shape) != (height, width):
+            raise RequestError(
+                f"{name} has the shape {tuple(mask.shape)}, but must have that of the latents, {(height, width)}."
+            )
+        if not (mask.min() >= 0 and 0 < mask.max() <= 1):
+            raise RequestError(f"{name} must be from 0 to 1, and above 0 somewhere.")
+        masks.append(mask)
+    return torch.stack(masks)
+
+
+# --- Decoding
+
+
+def decode_closed_tiles(
+    decode: Callable[[torch.Tensor], torch.Tensor],
+    latents: torch.Tensor,  # (B, C, h, w)
+    tile: int,
+) -> torch.Tensor:
+    """Return the images (B, 3, H, W) of closed latents that `decode` decodes in tiles.
+
+    Convolutions that wrap around would join the two edges of each tile. So the latents go on beyond
+    both edges of the panorama, by half a `tile` of latent columns, and the two images of the part
+    that comes twice are blended.
+    """
+    beyond = min(tile, latents.shape[-1]) // 2
+    extended = F.pad(latents, (beyond, beyond, 0, 0), mode="circular")
+    images = decode(extended)
+    border = beyond * (images.shape[-1] // extended.shape[-1])  # pixels
+    weight = torch.linspace(0, 1, 2 * border, device=images.device)
+    blended = torch.lerp(images[..., -2 * border :], images[..., : 2 * border], weight)
+    middle = images[..., 2 * border : -2 * border]
+    return torch.cat([blended, middle], dim=-1).roll(-border, dims=-1)
+
+
+# --- Looking at it
+
+
+def pan(picture: Picture, width: int, frames: int, closed: bool = False) -> list[Image.Image]:
+    """`frames` views of `width` pixels and full height, from left to right at an even pace.
+
+    Of a `closed` panorama the views go once around, so that the clip can begin again after the last; of an open one
+    they go from edge to edge. Raises PanoramaError if the view is wider than the panorama or there is no frame.
+    """
+    whole = to_pil(picture)
+    width = check_integer("The width of a view", width, 1, whole.width, PanoramaError)
+    frames = check_integer("The number of frames", frames, minimum=1, error=PanoramaError)
+    pixels = np.asarray(whole)
+    lefts = np.linspace(0, whole.width if closed else whole.width - width, frames, endpoint=not closed)
+    columns = [(round(left) + np.arange(width)) % whole.width for left in lefts.tolist()]
+    return [Image.fromarray(pixels[:, column]) for column in columns]
+
+
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+html, body {{ margin: 0; height: 100%; background: #111; overflow: hidden; font: 16px/1.5 system-ui, sans-serif; }}
+#view {{ width: 100%; height: 100%; background: url({source}) repeat-x 0 50% / auto min(100%, {height}px);
+  cursor: grab; touch-action: none; user-select: none; }}
+#view:active {{ cursor: grabbing; }}
+p {{ position: fixed; left: 0; right: 0; bottom: 1.2rem; margin: 0; text-align: center; color: #fff;
+  text-shadow: 0 1px 4px #000; pointer-events: none; }}
+</style></head>
+<body><div id="view" role="img" aria-label="{title}" tabindex="0"></div>
+<p>{title}<br><small>drag to turn, arrow keys too; space stops and starts</small></p>
+<script>
+const view = document.getElementById("view"), still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+let place = 0, speed = still ? 0 : 24, held = null, before = performance.now();
+function show() {{ view.style.backgroundPositionX = -place + "px"; }}
+function turn(now) {{
+  if (held === null) place += speed * (now - before) / 1000;
+  before = now; show(); requestAnimationFrame(turn);
+}}
+view.addEventListener("pointerdown", e => {{ held = e.clientX + place; view.setPointerCapture(e.pointerId); }});
+view.addEventListener("pointermove", e => {{ if (held !== null) place = held - e.clientX; }});
+for (const end of ["pointerup", "pointercancel"]) view.addEventListener(end, () => {{ held = null; }});
+addEventListener("keydown", e => {{
+  if (e.key === "ArrowRight") place += 40;
+  else if (e.key === "ArrowLeft") place -= 40;
+  else if (e.key === " ") speed = speed ? 0 : 24;
+}});
+requestAnimationFrame(turn);
+</script></body></html>
+"""
+
+
+def write_page(path: str | Path, picture: Picture, title: str) -> Path:
+    """Write one HTML file that turns a closed panorama: by itself, by the mouse, a finger or the arrow keys.
+
+    The picture is in the file, so it needs nothing else, and no network. Returns the path; raises PanoramaError for
+    another ending or a path that cannot be written."""
+    path = Path(path)
+    if path.suffix.lower() != ".html":
+        raise PanoramaError(f"A page ends in .html, and {path.name!r} does not.")
+    whole, file = to_pil(picture), BytesIO()
+    whole.save(file, "PNG", optimize=True)  # not JPEG: its blocks would show where the ends meet
+    source = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = PAGE.format(title=html.escape(title), source=source, height=3 * whole.height)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise PanoramaError(f"{path} cannot be written: {error.strerror or error}.") from error
+    return path

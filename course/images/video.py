@@ -1,0 +1,340 @@
+"""From frames to a clip that plays everywhere: folders read in numeric order, two of them side by side, MP4 and GIF.
+
+    video.join_folders("frames/x_t", "frames/x_0", "sampling.mp4", fps=8, hold=2)
+
+Lesson 1.2 leaves such folders; `make_video.ipynb` does the same piece by piece.
+"""
+
+import itertools
+import math
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import imageio_ffmpeg
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from course.arguments import check_integer, check_number
+from course.images.frame_order import PICTURES, VideoError, frame_numbers, parse_timestep
+from course.images.io import (
+    INK,
+    PAPER,
+    Picture,
+    PictureError,
+    expand_path,
+    load_picture,
+    to_pil,
+    wrap,
+)
+
+SMALLEST_TEXT = 12  # pixels; below, letters run together
+GIF_TICK = 0.01  # seconds: a GIF counts time in hundredths
+SLOWEST = 0.02  # frames a second; with the longest hold a frame stays 650 seconds
+LONGEST_HOLD = 600  # seconds; a GIF can count to 655
+FASTEST = {".mp4": 1000, ".gif": 50}  # frames a second; browsers slow down a GIF that is faster
+LARGEST_SIDE = {".mp4": 16_384, ".gif": 65_535}  # pixels; libx264 refuses more, a GIF has 16 bits
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture of a series and its place there; `timestep` is None where the file's name tells none."""
+
+    path: Path
+    picture: Image.Image
+    step: int
+    timestep: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.path.parent.name}/{self.path.name}"
+
+
+AnyFrame: TypeAlias = "Frame | Picture"
+
+
+# --- Reading
+
+
+def read_frames(folder: str | Path) -> list[Frame]:
+    """The pictures of a folder as RGB, in the order and with the numbers of `frame_numbers`.
+
+    `012_t0481.png` is step 12 at timestep 481. Files that are no pictures are left out. Raises
+    VideoError if the folder is missing or has no pictures, if a picture cannot be read, or if the
+    order is not certain.
+    """
+    folder = expand_path(folder, VideoError)
+    if folder.is_file():
+        raise VideoError(f"{folder} is a file, not a folder of frames.")
+    if not folder.is_dir():
+        raise VideoError(f"There is no folder {folder}: make the frames first.")
+    paths = {path.name: path for path in sorted(folder.iterdir()) if _is_frame(path.name)}
+    if not paths:
+        raise VideoError(f"There are no pictures in {folder}: frames end in {', '.join(PICTURES)}.")
+    try:
+        numbers = frame_numbers(paths)
+    except VideoError as error:
+        raise VideoError(f"{folder}: {error}") from error
+    frames = []
+    for name, number in sorted(numbers.items(), key=lambda item: item[1]):
+        path = paths[name]
+        frames.append(Frame(path, _open(path), number, parse_timestep(name)))
+    return frames
+
+
+def _is_frame(name: str) -> bool:
+    return name.lower().endswith(PICTURES) and not name.startswith(".")
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        return load_picture(path, least=1)
+    except PictureError as error:
+        raise VideoError(f"{error} Make it again, or move it away.") from error
+
+
+# --- Side by side
+
+
+def side_by_side(
+    left: Sequence[AnyFrame],
+    right: Sequence[AnyFrame],
+    captions: Sequence[object] | None = None,
+    headings: tuple[str, str] | None = None,
+    height: int | None = None,
+) -> list[Image.Image]:
+    """Join two series, frame by frame, into pictures of one size: `headings` above, a caption below, nothing covered.
+
+    Pictures are anything that `pictures.to_pil` takes, of any sizes; all are brought to `height` pixels (default: that
+    of the highest), in proportion. `captions` has one text for each pair. Without it, frames from `read_frames` get
+    their step and timestep; an empty list leaves the line out. A heading such as "x_t" gets its subscript.
+    Raises VideoError if the series are empty or uneven, or the captions do not fit.
+    """
+    pairs = _pair(left, right)
+    texts = [_caption(a, b) for a, b in pairs] if captions is None else [str(caption) for caption in captions]
+    if texts and len(texts) != len(pairs):
+        raise VideoError(f"{len(texts)} captions do not fit {len(pairs)} frames.")
+    if height is not None:
+        height = check_integer("height", height, 1, LARGEST_SIDE[".gif"], VideoError)
+
+    columns = [[_picture(frame) for frame in column] for column in zip(*pairs, strict=True)]
+    height = height or max(picture.height for column in columns for picture in column)
+    columns = [[_fit(picture, height) for picture in column] for column in columns]
+    widths = [max(picture.width for picture in column) for column in columns]
+    size = max(SMALLEST_TEXT, min(height, *widths) // 16)
+    font, gap, line = ImageFont.load_default(size), max(4, size // 4), round(size * 1.6)
+    # Wide enough for the words, however small the pictures.
+    words = [word for text in texts for word in text.split()]
+    room = max((math.ceil(font.getlength(word)) for word in words), default=0) + 2 * gap
+    if headings:
+        widths = [max(w, math.ceil(font.getlength(text)) + gap) for w, text in zip(widths, headings, strict=True)]
+    width = max(sum(widths) + gap, room if texts else 0)
+    wrapped = [wrap(text, font, width - 2 * gap) for text in texts]
+    above = line if headings else 0
+    below = line + round(1.3 * size) * max(text.count("\n") for text in wrapped) if any(wrapped) else 0
+    # All captions begin at one place: the text does not tremble when a number gets shorter.
+    widest = max((font.getlength(part) for text in wrapped for part in text.split("\n")), default=0)
+    start = (width - sum(widths) - gap) // 2  # of the left column
+    lefts = (start, start + widths[0] + gap)
+
+    joined = []
+    for i in range(len(pairs)):
+        sheet = Image.new("RGB", (width, above + height + below), PAPER)
+        draw = ImageDraw.Draw(sheet)
+        for x, w, column, heading in zip(lefts, widths, columns, headings or ("", ""), strict=True):
+            sheet.paste(column[i], (x + (w - column[i].width) // 2, above))
+            _write_heading(draw, heading, x + w / 2, above / 2, size)
+        if below:
+            middle = above + height + below / 2
+            draw.multiline_text(((width - widest) / 2, middle), wrapped[i], INK, font, anchor="lm", spacing=size * 0.3)
+        joined.append(sheet)
+    return joined
+
+
+def _pair(left: Sequence[AnyFrame], right: Sequence[AnyFrame]) -> list[tuple[AnyFrame, AnyFrame]]:
+    """The two series as pairs: by their steps where both know them, else in order."""
+    if not len(left) or not len(right):
+        raise VideoError("Side by side needs at least one frame at the left and one at the right.")
+    a, b = ({f.step: f for f in frames if isinstance(f, Frame)} for frames in (left, right))
+    if len(a) == len(left) and len(b) == len(right):
+        if lonely := [str((a | b)[step]) for step in sorted(a.keys() ^ b.keys())]:
+            more = f" and {len(lonely) - 8} more" if len(lonely) > 8 else ""
+            raise VideoError(
+                f"Without a partner of the same step on the other side: {', '.join(lonely[:8])}{more}. "
+                "Make both folders in one run."
+            )
+        for step in a:
+            times = {a[step].timestep, b[step].timestep} - {None}
+            if len(times) > 1:
+                raise VideoError(f"{a[step]} and {b[step]} are of different timesteps: make both folders in one run.")
+        return [(a[step], b[step]) for step in sorted(a)]
+    if len(left) != len(right):
+        raise VideoError(f"{len(left)} frames at the left and {len(right)} at the right: they have to be as many.")
+    return list(zip(left, right, strict=True))
+
+
+def _caption(left: AnyFrame, right: AnyFrame) -> str:
+    frames = [frame for frame in (left, right) if isinstance(frame, Frame)]
+    times = [frame.timestep for frame in frames if frame.timestep is not None]
+    return (f"step {frames[0].step}" if frames else "") + (f", t = {times[0]}" if times else "")
+
+
+def _picture(frame: AnyFrame) -> Image.Image:
+    return frame.picture if isinstance(frame, Frame) else to_pil(frame)
+
+
+def _fit(picture: Image.Image, height: int) -> Image.Image:
+    if picture.height == height:
+        return picture
+    width = max(1, round(picture.width * height / picture.height))
+    return picture.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def _write_heading(draw: ImageDraw.ImageDraw, text: str, x: float, y: float, size: int) -> None:
+    """`text` centred at (x, y); the index of one letter, as in "x_t", stands lower and smaller."""
+    font = ImageFont.load_default(size)
+    if not re.fullmatch(r"\w_\w", text):
+        draw.text((x, y), text, INK, font, anchor="mm")
+        return
+    small = ImageFont.load_default(round(size * 0.7))
+    x -= (font.getlength(text[0]) + small.getlength(text[2])) / 2
+    draw.text((x, y + size * 0.25), text[0], INK, font, anchor="ls")
+    draw.text((x + font.getlength(text[0]), y + size * 0.45), text[2], INK, small, anchor="ls")
+
+
+# --- Writing
+
+
+def write_video(path: str | Path, frames: Iterable[AnyFrame], fps: float = 8, hold: float = 1.0) -> Path:
+    """Write frames of one size, in order, as .mp4 (H.264, plays in every browser) or .gif (loops); returns the path.
+
+    `fps` frames a second; the last one stays `hold` seconds longer. MP4 needs even sides: an odd last row or column
+    is doubled, none is lost. The file appears under its name when it is complete. Raises VideoError for another
+    ending, no frames, frames of several sizes, a time that cannot be, a path that cannot be written, or no ffmpeg.
+    """
+    path = expand_path(path, VideoError)
+    ending = path.suffix.lower()
+    if ending not in FASTEST:
+        raise VideoError(f"A clip ends in .mp4 or .gif, and {path.name!r} does not.")
+    rate = "fps of a GIF (an MP4 takes more)" if ending == ".gif" else "fps"
+    fps = check_number(rate, fps, SLOWEST, FASTEST[ending], VideoError)
+    hold = check_number("hold", hold, 0, LONGEST_HOLD, VideoError)
+    images = [_picture(frame) for frame in frames]
+    if not images:
+        raise VideoError("A clip needs at least one frame.")
+    if len(sizes := {image.size for image in images}) > 1:
+        listed = ", ".join(f"{width} x {height}" for width, height in sorted(sizes))
+        raise VideoError(f"The frames of a clip have one size; these have {listed}. side_by_side(...) fits them.")
+    _check_sides(ending, *images[0].size)
+    make_folder(path.parent)
+    if path.is_dir():
+        raise VideoError(f"{path} is a folder. Name a file in it, such as {path / 'clip'}{ending}.")
+    write = _write_gif if ending == ".gif" else _write_mp4
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".clip-") as folder:
+            unfinished = Path(folder, path.name).resolve()
+            write(unfinished, images, fps, hold)
+            unfinished.replace(path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise VideoError(f"{path} cannot be written: {reason}. Name another place.") from error
+    return path
+
+
+def make_folder(path: str | Path) -> Path:
+    """Create a folder, with those above it; raise VideoError if that cannot be."""
+    folder = expand_path(path, VideoError)
+    try:
+        file = next((place for place in (folder, *folder.parents) if place.is_file()), None)
+        if file is None:
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise VideoError(f"There can be no folder {folder}: {reason}. Name another place.") from error
+    if file is not None:
+        raise VideoError(f"There can be no folder {folder}: {file} is a file. Name another place.")
+    return folder
+
+
+def _check_sides(ending: str, width: int, height: int) -> None:
+    largest = LARGEST_SIDE[ending]
+    if max(width, height) > largest:
+        other = f", or write a .gif: up to {LARGEST_SIDE['.gif']:,}" if ending == ".mp4" else ""
+        raise VideoError(
+            f"{ending[1:].upper()} allows at most {largest:,} pixels on a side; these frames have "
+            f"{width:,} x {height:,}. Make them smaller{other}."
+        )
+
+
+def _write_mp4(path: Path, images: list[Image.Image], fps: float, hold: float) -> None:
+    # Called here and not through imageio, which does not notice when ffmpeg fails.
+    width, height = images[0].size
+    odd = ((0, height % 2), (0, width % 2), (0, 0))
+    arrays = [np.pad(np.asarray(image), odd, mode="edge") for image in images]  # each (H, W, 3) uint8
+    size = f"{width + width % 2}x{height + height % 2}"
+    # Browsers take the colours of unmarked files for BT.709 or BT.601, as they please: so convert and say which.
+    marks = "scale=out_color_matrix=bt709:out_range=tv,setparams=color_primaries=bt709:color_trc=bt709"
+    filters = f"tpad=stop_mode=clone:stop={round(hold * fps)},{marks}"
+    coding = "-c:v libx264 -crf 17 -pix_fmt yuv420p -movflags +faststart"
+    source = f"-f rawvideo -pix_fmt rgb24 -s {size} -r {fps:.6f} -i -"
+    try:
+        ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
+        command = [ffmpeg, "-v", "error", *source.split(), "-vf", filters, *coding.split(), str(path)]
+        done = subprocess.run(command, input=b"".join(a.tobytes() for a in arrays), capture_output=True)
+    except (RuntimeError, OSError) as error:
+        raise VideoError(
+            f"No ffmpeg to write {path.name} with ({error}). Run `pip install imageio-ffmpeg`, which brings one, or "
+            "write a .gif, which needs none."
+        ) from error
+    if done.returncode:
+        complaint = done.stderr.decode(errors="replace")
+        first = re.sub(r"(\[[^]]*\]\s*)*", "", complaint.strip().split("\n")[0], count=1)
+        reason = f"it ended with status {done.returncode} and says: {first[:200] or 'nothing'}"
+        if "Unknown encoder" in complaint:
+            reason = "it has no encoder for H.264 (libx264)"
+        raise VideoError(
+            f"{ffmpeg} could not write {path.name}: {reason}. Use the ffmpeg that `pip install "
+            "imageio-ffmpeg` brings (remove IMAGEIO_FFMPEG_EXE from the environment), or write a "
+            ".gif, which needs none."
+        )
+
+
+def _write_gif(path: Path, images: list[Image.Image], fps: float, hold: float) -> None:
+    # Each frame ends at the nearest tick, so that rounding does not add up.
+    ends = [round(i / fps / GIF_TICK) for i in range(len(images) + 1)]
+    ends[-1] += round(hold / GIF_TICK)
+    milliseconds = [10 * (end - begin) for begin, end in itertools.pairwise(ends)]
+    # One palette for all: a colour that is the same in two frames stays the same. No dithering: its dots would crawl.
+    palette = _sample(images).quantize(256, kmeans=1)
+    indexed = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+    indexed[0].save(path, save_all=True, append_images=indexed[1:], duration=milliseconds, loop=0)
+
+
+def _sample(images: list[Image.Image], pixels: int = 100_000) -> Image.Image:
+    """About so many pixels, evenly from all images, as one picture."""
+    every = math.ceil(sum(image.width * image.height for image in images) / pixels)
+    chosen = np.concatenate([np.asarray(image).reshape(-1, 3)[::every] for image in images])
+    return Image.fromarray(chosen[None])
+
+
+# --- The whole job
+
+
+def join_folders(
+    left: str | Path,
+    right: str | Path,
+    path: str | Path,
+    captions: Sequence[object] | None = None,
+    headings: tuple[str, str] | None = None,
+    height: int | None = None,
+    fps: float = 8,
+    hold: float = 1.0,
+) -> Path:
+    """Two folders of frames, side by side, as a clip: `read_frames`, `side_by_side`, `write_video`, whose arguments and
+    errors these are. The headings are the names of the folders unless others are given."""
+    headings = headings or (Path(left).name, Path(right).name)
+    frames = side_by_side(read_frames(left), read_frames(right), captions, headings, height)
+    return write_video(path, frames, fps, hold)

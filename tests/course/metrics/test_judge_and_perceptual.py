@@ -1,0 +1,142 @@
+"""The judge's reading and the perceptual distance, on small networks with known or random weights."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import save_file
+
+from course.metrics.judge import Judge, read
+from course.metrics.perceptual import PerceptualDistance
+from course.metrics.preprocess import Preprocess
+from course.models import model as models
+from tests.conftest import write_manifest
+
+AZIMUTHS = range(-180, 180, 15)
+NAMES = dict(
+    enumerate(
+        ["object:none", "object:cat", "object:duck", "overhead:no", "overhead:yes", *(f"azimuth:{a}" for a in AZIMUTHS)]
+    )
+)
+
+
+def logits_of(object_: str = "cat", overhead: str = "no", bins: tuple[int, ...] = (0,)) -> torch.Tensor:
+    """Outputs that say `object_` and put equal weight on the azimuth `bins`."""
+    wanted = {f"object:{object_}", f"overhead:{overhead}", *(f"azimuth:{a}" for a in bins)}
+    return torch.tensor([8.0 if NAMES[i] in wanted else 0.0 for i in range(len(NAMES))])
+
+
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A judge, an image tower and perceptual heads with random weights, laid out as pocket/weights."""
+    from transformers import CLIPConfig, CLIPModel, ResNetConfig, ResNetForImageClassification
+
+    torch.manual_seed(0)
+    settings = {"size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    clip = CLIPModel(
+        CLIPConfig(
+            vision_config={**vision, "image_size": 32, "patch_size": 8},
+            text_config={**vision, "vocab_size": 30, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2},
+            projection_dim=8,
+        )
+    )
+    judge = ResNetForImageClassification(
+        ResNetConfig(
+            embedding_size=8, hidden_sizes=[8], depths=[1], layer_type="basic",
+            id2label=NAMES, label2id={name: i for i, name in NAMES.items()},
+        )
+    )  # fmt: skip
+    for name, network in {"clip": clip, "judge": judge}.items():
+        network.save_pretrained(tmp_path / name)
+        (tmp_path / name / "preprocessor_config.json").write_text(json.dumps(settings))
+    (tmp_path / "perceptual").mkdir()
+    (tmp_path / "perceptual" / "config.json").write_text(json.dumps({"layers": [1, 2], "image_size": 32}))
+    heads = {f"layer_{i}": torch.rand(16) for i in (1, 2)}
+    save_file(heads, tmp_path / "perceptual" / "heads.safetensors")
+    write_manifest(tmp_path)
+    monkeypatch.setattr(models, "WEIGHTS", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("bins", "azimuth", "view"),
+    [
+        ((0,), 0, "front"),
+        ((30, 45), 37.5, "front"),
+        ((-90,), -90, "side"),
+        ((135, 150), 142.5, "back"),
+        ((165, -180), 172.5, "back"),
+        ((-180, -165), -172.5, "back"),
+    ],
+)
+def test_azimuth_is_finer_than_a_bin_and_whole_around_the_back(bins, azimuth, view):
+    reading = read(logits_of(bins=bins), NAMES)
+    assert reading["azimuth"] == pytest.approx(azimuth, abs=0.3)
+    assert reading["view"] == view
+
+
+def test_reading_names_classes_and_overhead():
+    reading = read(logits_of("duck", overhead="yes"), NAMES)
+    assert (reading["object"], reading["view"]) == ("duck", "overhead")
+    assert set(reading) == {"object", "overhead", "azimuth", "view"}
+
+
+def test_judge_reads_pictures_of_any_kind_alike(weights):
+    judge = Judge()
+    array = np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8)
+    tensor = torch.from_numpy(array).permute(2, 0, 1).float() / 127.5 - 1
+    readings = judge([array, Image.fromarray(array), tensor])
+    assert readings[0] == readings[1] == readings[2]
+    assert judge.logits(tensor[None]).shape == (1, len(NAMES))
+
+
+def test_preprocess_normalises_and_resizes(weights):
+    preprocess = Preprocess(weights / "judge")
+    assert torch.equal(preprocess(torch.full((2, 3, 32, 32), 0.5)), torch.full((2, 3, 32, 32), 0.5))
+    assert preprocess(torch.zeros(1, 3, 90, 50)).shape == (1, 3, 32, 32)
+    with pytest.raises(ValueError, match=r"\(3, 32, 32\)"):
+        preprocess(torch.zeros(3, 32, 32))
+
+
+def test_distance_is_the_formula(weights):
+    distance = PerceptualDistance()
+    x, y = torch.rand(2, 3, 32, 32) * 2 - 1, torch.rand(2, 3, 32, 32) * 2 - 1
+    expected = torch.zeros(2)
+    for layer in (1, 2):
+        states = [distance.tower(pixel_values=p, output_hidden_states=True).hidden_states[layer][:, 1:] for p in (x, y)]
+        f, g = (state / state.norm(dim=-1, keepdim=True) for state in states)
+        expected += ((f - g) ** 2 * distance.get_buffer(f"layer_{layer}")).sum(-1).mean(1)
+    assert torch.allclose(distance(x, y).flatten(), expected, atol=1e-6)
+
+
+def test_distance_has_the_lpips_call(weights):
+    distance = PerceptualDistance()
+    x, y = torch.rand(2, 3, 40, 40), torch.rand(2, 3, 40, 40)
+    total, shares = distance(x, y, retPerLayer=True, normalize=True)
+    assert total.shape == shares[0].shape == (2, 1, 1, 1)
+    assert torch.allclose(total, shares[0] + shares[1])
+    assert torch.equal(total, distance(2 * x - 1, 2 * y - 1))
+    assert torch.equal(distance(x, x), torch.zeros(2, 1, 1, 1))
+    assert (total > 0).all() and torch.allclose(total, distance(y, x, normalize=True))
+    with pytest.raises(ValueError, match="one shape"):
+        distance(x, y[:1])
+
+
+def test_distance_guides_the_pictures_but_learns_nothing(weights):
+    distance = PerceptualDistance()
+    x = torch.zeros(1, 3, 40, 40).requires_grad_()
+    y = F.interpolate(torch.rand(1, 3, 5, 5), 40)
+    distance(x, y).sum().backward()
+    assert x.grad is not None and x.grad.abs().max() > 0
+    assert not any(parameter.requires_grad for parameter in distance.parameters())
+
+
+def test_damaged_weights_are_not_loaded(weights):
+    (weights / "perceptual" / "heads.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(models.ModelError, match=r"heads\.safetensors is damaged"):
+        PerceptualDistance()

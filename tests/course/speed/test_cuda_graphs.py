@@ -1,0 +1,53 @@
+"""The fast path where there is no GPU: the network as it is. What is recorded is tested in tests/gpu."""
+
+import copy
+
+import torch
+from torch import nn
+
+from course.models import find_model, load_pipeline
+from course.speed.cuda_graphs import as_tensor, fast, signature
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor, scale: float, flag: bool = False) -> dict[str, torch.Tensor]:
+        return {"y": self.linear(x) * scale, "z": x if flag else -x}
+
+
+def test_on_a_cpu_the_network_runs_as_it_is():
+    network = Scaled()
+    quick, x = fast(network), torch.randn(2, 3)
+    assert torch.equal(quick(x, 0.5)["y"], network(x, 0.5)["y"])
+    assert torch.equal(quick(x, 0.5, flag=True)["z"], x)
+    quick(x, 1.0)["y"].sum().backward()
+    assert network.linear.weight.grad is not None
+
+
+def test_attributes_are_the_networks():
+    quick = fast(Scaled())
+    assert quick.linear is quick.network.linear and not hasattr(quick, "nothing")
+    assert isinstance(copy.copy(quick).network, Scaled)
+
+
+def test_a_pipeline_takes_it(tiny_folder):
+    def draw() -> torch.Tensor:
+        return pipe("a cat", num_inference_steps=2, generator=torch.Generator().manual_seed(0), output_type="pt").images
+
+    pipe = load_pipeline(find_model(tiny_folder))
+    expected = draw()
+    pipe.unet = fast(pipe.unet)
+    assert torch.equal(draw(), expected)
+
+
+def test_numbers_may_change_without_a_new_recording_but_shapes_not():
+    assert as_tensor(3).dtype == torch.int64 and as_tensor(0.5).dtype == torch.float32
+    assert as_tensor(False) is False and as_tensor("a") == "a" and as_tensor(None) is None
+    assert signature(as_tensor(3)) == signature(as_tensor(4))
+    x = torch.zeros(2, 3, 4, 4)
+    others = [x[:1], x.half(), x.to(memory_format=torch.channels_last)]
+    assert signature(x) not in [signature(other) for other in others]
+    assert hash(signature(x)) == hash(signature(x + 1))

@@ -1,0 +1,227 @@
+"""The demo leaves a page whose every picture is there, and tells of a lesson or object that failed."""
+
+import io
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import imageio.v3 as iio
+import nbformat
+import pytest
+from PIL import Image
+
+from course import notebooks
+from course.models import model as models
+from publish import demo
+
+DRAW = "from PIL import Image; Image.new('RGB', (8, 8), 'red')"
+SHORT = "--iters 2 --size 16 --rays 64 --max_steps 24 --frames 3 --video_size 32 --preview_every 0".split()
+
+
+@pytest.fixture
+def tiny_pocket(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny model in the place of the embedded one."""
+    shutil.copytree(tiny_folder.parent, tmp_path / "pocket" / "weights")
+    monkeypatch.setattr(models, "WEIGHTS", tmp_path / "pocket" / "weights")
+
+
+def lesson(path: Path, *sources: str) -> Path:
+    cells = [nbformat.v4.new_markdown_cell("# 9.9 A lesson <b>"), nbformat.v4.new_markdown_cell("text\n## A & B\n")]
+    cells += [nbformat.v4.new_code_cell(source) for source in sources]
+    cells.append(nbformat.v4.new_markdown_cell("**What to see.** It is *red* at $w=1$,\nall of it.\n\nMore."))
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    return path
+
+
+def test_demo_end_to_end(tiny_pocket, tmp_path, monkeypatch, capsys):
+    good, bad = lesson(tmp_path / "a.ipynb", DRAW, DRAW), lesson(tmp_path / "b.ipynb", "1 / 0")
+    monkeypatch.setattr(notebooks, "lessons", lambda: [good, bad])
+    monkeypatch.setattr(demo, "STEPS", 1)
+    outputs = tmp_path / "outputs"
+    assert demo.main(["--outputs", str(outputs), "--no-objects"]) == 1
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+    text = (outputs / "index.html").read_text()
+    sources = re.findall(r'<img src="([^"]+)"', text)
+    assert len(sources) == len(demo.PROMPTS) + 2
+    for source in sources:
+        Image.open(outputs / source).verify()
+    for prompt in demo.PROMPTS:
+        assert f"<figcaption>{prompt}</figcaption>" in text
+    assert '<a href="lessons/a.ipynb">' in text
+    assert "9.9 A lesson &lt;b&gt;" in text and "A &amp; B" in text and "<pre>ZeroDivisionError" in text
+    assert text.count("<span>It is red at w=1, all of it.</span>") == 2
+    assert not re.search(r"https?://", text)  # made and read without a network
+    sheet, smallest = Image.open(outputs / "prompts.png"), io.BytesIO()
+    sheet.save(smallest, "PNG", optimize=True)
+    assert sheet.width > 6 * 160 and smallest.getvalue() == (outputs / "prompts.png").read_bytes()
+    assert (outputs / "lessons" / "a.ipynb").exists()
+
+
+def test_demo_passes_when_every_lesson_does(tiny_pocket, tmp_path, monkeypatch):
+    good = lesson(tmp_path / "a.ipynb", "import os; os.environ['COURSE_MODEL']", DRAW)
+    monkeypatch.setattr(notebooks, "lessons", lambda: [good])
+    monkeypatch.setattr(demo, "PROMPTS", ("a duck",))
+    monkeypatch.setattr(demo, "STEPS", 1)
+    monkeypatch.setenv("COURSE_MODEL", "sd-2.1")  # the demo shows the embedded model whatever is chosen
+    for _ in range(2):  # again, over what is there
+        assert demo.main(["--outputs", str(tmp_path / "new" / "outputs"), "--no-objects"]) == 0
+    assert not (tmp_path / "new" / "outputs" / demo.OBJECTS).exists()
+    done = notebooks.read(tmp_path / "new" / "outputs" / "lessons" / "a.ipynb")
+    assert done.cells[2].outputs[0].data["text/plain"] == "'pocket'"
+
+
+def test_missing_weights_end_the_demo_with_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(models, "WEIGHTS", tmp_path)
+    assert demo.main(["--outputs", str(tmp_path / "outputs")]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("obstacle", ["file", "below a file", "no name", "blanks", "link loop", "dangling link"])
+def test_outputs_that_are_no_folder_end_the_demo_with_one_line(obstacle, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "draw_prompts", lambda *_: pytest.fail("began"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "link").symlink_to("nowhere")
+    outputs = {
+        "file": "file", "below a file": "file/x", "no name": "", "blanks": "  ", "link loop": "loop",
+        "dangling link": "link",
+    }[obstacle]  # fmt: skip
+    try:
+        status = demo.main(["--outputs", outputs])
+    except SystemExit as error:
+        status = error.code
+    said = capsys.readouterr().err
+    assert status and re.search(r"must name a folder, got|file/x cannot be used: Not a directory\.", said)
+    assert "Traceback" not in said and not (tmp_path / "index.html").exists()
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device", "a.png"), "a.png cannot be used: No space left on device."),
+        (PermissionError(13, "Permission denied", "outputs"), "outputs cannot be used: Permission denied."),
+        (OSError(30, "Read-only file system"), "Read-only file system."),
+        (OSError("cannot write\nmode F"), "cannot write."),
+        (models.ModelError("no such model"), "no such model"),
+    ],
+)
+def test_a_demo_that_cannot_go_on_says_why(error, said, tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(demo, "draw_prompts", fail)
+    assert demo.main(["--outputs", str(tmp_path)]) == 1
+    first, *others = capsys.readouterr().err.splitlines()
+    assert first == f"demo: {said}"
+    assert ["--outputs names another folder" in line for line in others] == [True] * isinstance(error, OSError)
+
+
+def test_the_prompts_that_people_try_first():
+    first = {
+        "a photo of an astronaut riding a horse on mars",
+        "a hamburger",
+        "a squirrel reading a book",
+        "a bunny sitting on top of a stack of pancakes",
+        "a city skyline at night",
+    }
+    assert first <= set(demo.PROMPTS)
+    assert demo.slug("A city skyline, at night!") == "a-city-skyline-at-night"
+
+
+def test_the_model_knows_every_word_of_the_prompts():
+    vocabulary = models.find_model("pocket").vocabulary
+    assert [word for prompt in demo.PROMPTS for word in models.unknown_words(prompt, vocabulary)] == []
+
+
+def test_neighbours_get_one_height_and_nothing_is_blown_up(tmp_path):
+    Image.new("RGB", (800, 200)).save(tmp_path / "a b.png")
+    text = demo.figure(demo.Shown(tmp_path / "a b.png", "x < y"), tmp_path, justified=True)
+    assert 'src="a%20b.png"' in text and "x &lt; y" in text
+    assert "flex: 4.00 1 1000px; max-width: max(300px, 1040px)" in text
+    assert "flex" not in demo.figure(demo.Shown(tmp_path / "a b.png", ""), tmp_path, justified=False)
+
+
+def test_a_page_that_a_lesson_leaves_is_linked(tmp_path):
+    executed = tmp_path / "lessons" / "task_2_Joint_Diffusion.ipynb"
+    assert demo.lesson_links(executed, tmp_path) == [(executed, executed.name)]  # no page there
+    (tmp_path / "task_2").mkdir()
+    (tmp_path / "task_2" / "turn.html").write_text("")
+    section = demo.Section("Joint", links=demo.lesson_links(executed, tmp_path))
+    assert '<a href="task_2/turn.html">Turn the closed panorama</a>' in demo.page([demo.Section(""), section], tmp_path)
+
+
+@pytest.mark.slow
+def test_an_object_turns_on_the_page(tmp_path, capfd, monkeypatch):
+    """By the program itself, on the embedded model whatever is chosen; a second demo makes it anew."""
+    monkeypatch.setenv("COURSE_MODEL", "sd-2.1")
+    (tmp_path / "objects" / "a_duck" / "checkpoints" / "000001").mkdir(parents=True)
+    section = demo.make_object(tmp_path, "a duck", SHORT)
+    assert section.error == "" and "--text 'a duck'" in section.line
+    assert "2/2" in capfd.readouterr().err  # the progress was shown
+    text = demo.page([demo.Section("First"), section], tmp_path)
+    [source] = re.findall(r'<video src="([^"]+)" autoplay', text)
+    assert iio.imread(tmp_path / source).shape == (3, 32, 96, 3)
+    [page] = re.findall(r'<a href="([^"]+)">Turn the mesh</a>', text)
+    assert "a duck" in (tmp_path / page).read_text()
+
+
+def test_an_object_that_failed_is_told_on_the_page(tmp_path, monkeypatch, capsys):
+    section = demo.make_object(tmp_path, "a duck", ["--iters", "0"])
+    assert section.error == "error: --iters must be from 1 to 10,000,000, got 0." and not section.shown
+    monkeypatch.setattr(notebooks, "lessons", lambda: [])
+    monkeypatch.setattr(demo, "draw_prompts", lambda *_: demo.Section("First"))
+    monkeypatch.setattr(demo, "make_object", lambda *_: section)
+    assert demo.main(["--outputs", str(tmp_path)]) == 1
+    assert "<pre>error: --iters" in (tmp_path / "index.html").read_text()
+    assert "3D objects from text failed: error: --iters" in capsys.readouterr().err
+
+
+def test_what_a_program_says_is_shown_at_once_and_kept(capsys):
+    """Bars that go back to the start of their line stay as they are; letters are not torn."""
+    program = r"import sys; sys.stderr.buffer.write('\rone é\rtwo █\n'.encode()); sys.exit(3)"
+    assert demo.run_aloud([sys.executable, "-c", program]) == (3, "\rone é\rtwo █\n")
+    assert capsys.readouterr().err == "\rone é\rtwo █\n"
+
+
+def test_what_is_at_work_is_said_before_it_begins(tiny_pocket, tmp_path, monkeypatch):
+    """Also where the output goes through a pipe."""
+    shown, said, load = io.BytesIO(), [], demo.load_pipeline
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(shown), encoding="utf-8"))
+    monkeypatch.setattr(demo, "load_pipeline", lambda model: said.append(shown.getvalue()) or load(model))
+    monkeypatch.setattr(demo, "slug", lambda prompt: said.append(shown.getvalue()) or prompt)
+    monkeypatch.setattr(notebooks, "lessons", lambda: [Path("a.ipynb")])
+    monkeypatch.setattr(demo, "run_lesson", lambda *_: shown.getvalue().decode())
+    monkeypatch.setattr(demo, "make_object", lambda *_: shown.getvalue().decode())
+    monkeypatch.setattr(demo, "PROMPTS", ("a duck", "a car"))
+    monkeypatch.setattr(demo, "STEPS", 1)
+    said += list(demo.sections(tmp_path, objects=True))[1:]
+    before, _, second, lesson, last = said
+    assert before == b"First pictures with the embedded model:\n"
+    assert second.endswith(b" s  a duck\n")
+    assert re.search(r"\d s  a car\na\.ipynb:\n$", lesson)
+    assert last.endswith("An object in 3D:\n")
+
+
+def test_a_bar_without_end_of_line_is_shown_at_once(monkeypatch):
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BufferedWriter(shown), encoding="utf-8"))
+    demo.run_aloud([sys.executable, "-c", "import sys; sys.stderr.write(' 1/9')"])
+    assert shown.getvalue() == b" 1/9"  # before anybody flushed or closed it
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("\r 1/2\r 2/2\nerror: the text is empty\n", "error: the text is empty"),
+        ("bar\nerror: a check failed:\n\n  look there\n", "error: a check failed:\n\n  look there"),
+        ("bar\nTraceback (most recent):\n  File\nValueError: x\n", "Traceback (most recent):\n  File\nValueError: x"),
+        ("bar\nKilled\n", "Killed"),
+        ("", ""),
+    ],
+)
+def test_the_reason_of_a_failure_is_found(said, expected):
+    assert demo.reason(said) == expected

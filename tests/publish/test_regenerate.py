@@ -1,0 +1,215 @@
+"""What the repository shows is replaced by what the demo made, and only if it may be."""
+
+import shutil
+import sys
+from io import BufferedWriter, BytesIO, TextIOWrapper
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat
+import numpy as np
+import pytest
+from PIL import Image
+
+from course import notebooks
+from course.images import video
+from publish import demo, regenerate
+from publish.regenerate import RegenerateError
+
+LESSON = "task_9_9_Test"
+DRAW = "from PIL import Image; Image.new('RGB', (8, 8), 'red')"
+CLIP = """
+from io import BytesIO
+
+import IPython.display
+from PIL import Image
+
+file = BytesIO()
+frames = [Image.new("RGB", (8, 8), color) for color in ("red", "green", "blue")]
+frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
+IPython.display.Image(file.getvalue(), format="gif")
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with one lesson, and outputs/ as a demo leaves them."""
+    root = tmp_path_factory.mktemp("repository")
+    cells = [nbformat.v4.new_markdown_cell("# 9.9\n\n## A heading"), nbformat.v4.new_code_cell(DRAW)]
+    cells += [nbformat.v4.new_markdown_cell("### A clip"), nbformat.v4.new_code_cell(CLIP)]
+    lesson = nbformat.v4.new_notebook(cells=cells)
+    nbformat.write(lesson, root / f"{LESSON}.ipynb")
+    (root / "outputs" / "lessons").mkdir(parents=True)
+    nbformat.write(notebooks.execute(lesson), root / "outputs" / "lessons" / f"{LESSON}.ipynb")
+    Image.new("RGB", (8, 8), "blue").save(root / "outputs" / "prompts.png")
+    return root
+
+
+@pytest.fixture
+def root(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    assets = {"a.png": Path("prompts.png"), "b.png": (LESSON, "A heading"), "c.gif": (LESSON, "A clip")}
+    monkeypatch.setattr(regenerate, "ASSETS", assets)
+    for name in ("sds", "objects"):  # have tests of their own
+        monkeypatch.setitem(regenerate.STAGES, name, lambda outputs, root: None)
+    monkeypatch.setattr(notebooks, "ROOT", tmp_path / "repository")
+    return Path(shutil.copytree(made, tmp_path / "repository"))
+
+
+def test_from_the_lessons_on(root):
+    assert regenerate.main(["--from", "lessons"]) == 0
+    assert notebooks.read(root / f"{LESSON}.ipynb").cells[1].execution_count == 1
+    colors = [Image.open(root / "assets" / name).getpixel((0, 0)) for name in ("a.png", "b.png")]
+    assert colors == [(0, 0, 255), (255, 0, 0)]
+    smallest = BytesIO()
+    Image.open(root / "outputs" / "prompts.png").save(smallest, "PNG", optimize=True)
+    assert (root / "assets" / "a.png").read_bytes() == smallest.getvalue()
+    assert Image.open(root / "assets" / "c.gif").n_frames == 3
+
+
+def test_a_stage_is_named_before_it_begins(root, monkeypatch):
+    """Also where the output goes through a pipe."""
+    shown, said = BytesIO(), []
+    monkeypatch.setattr(sys, "stdout", TextIOWrapper(BufferedWriter(shown), encoding="utf-8"))
+    monkeypatch.setitem(regenerate.STAGES, "assets", lambda outputs, root: said.append(shown.getvalue()))
+    assert regenerate.main(["--from", "assets"]) == 0
+    assert said == [b"assets:\n"]
+
+
+def test_all_begins_with_the_demo(root, monkeypatch, capsys):
+    monkeypatch.setattr(regenerate.demo, "main", lambda arguments: 1)
+    assert regenerate.main([]) == 1
+    assert "the demo failed" in capsys.readouterr().err
+    assert not (root / "assets").exists()
+
+
+def test_the_picture_of_task_3_is_drawn_by_its_own_program(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(regenerate.subprocess, "run", lambda command, **_: calls.append(command) or Failed)
+    with pytest.raises(RegenerateError, match="the example of task 3 failed"):
+        regenerate.draw_sds(tmp_path, notebooks.ROOT)
+    [[_, _, module, *options]] = calls
+    from task_3_DreamFusion import sds_2d
+
+    assert module == sds_2d.__name__
+    assert sds_2d.parser().parse_args(options).out == tmp_path / regenerate.ASSETS["sds_2d.png"]
+
+
+def test_the_objects_are_made_by_the_program_of_task_3(tmp_path, monkeypatch):
+    """Where assets looks for them, and where the demo has left the first."""
+    from task_3_DreamFusion import main, prompts
+    from task_3_DreamFusion.nerf import results
+
+    clips = []
+
+    def run(command, cwd):
+        [_, _, module, *options] = command
+        args = main.parser().parse_args(options)
+        main.check(args)
+        [folder] = prompts.read(args.prompts, lambda text: args.workspace / main.slug(text)).values()
+        clips.append(folder / results.VIDEO)
+        assert (module, args.model, cwd) == (main.__name__, "pocket", notebooks.ROOT)
+        return SimpleNamespace(returncode=len(clips) == len(regenerate.OBJECTS))  # the last one fails
+
+    monkeypatch.setattr(regenerate.subprocess, "run", run)
+    tmp_path /= "outputs"  # is not there yet
+    with pytest.raises(RegenerateError, match="pancakes' was not made to its end: go on with the stage objects"):
+        regenerate.make_objects(tmp_path, notebooks.ROOT)
+    regenerate.make_objects(tmp_path, notebooks.ROOT)  # goes on over what is there
+    clips = clips[: len(regenerate.OBJECTS)]
+    assert clips == [tmp_path / regenerate.ASSETS[name] for name in regenerate.OBJECTS]
+    assert clips[0].parent == tmp_path / demo.object_folder(demo.OBJECT)
+
+
+def test_an_object_turns_in_its_colours(root, monkeypatch):
+    """A clip of three squares side by side becomes a GIF of the first, with half the frames, as long as before."""
+    monkeypatch.setattr(regenerate, "ASSETS", {"thing.gif": Path("objects/thing/video.mp4")})
+    shades = range(0, 240, 20)
+    frames = [np.repeat([[shade] * 16 + [90] * 16 + [250] * 16], 16, 0).astype(np.uint8) for shade in shades]
+    clip = root / "outputs" / "objects" / "thing" / "video.mp4"
+    video.write_video(clip, [Image.fromarray(frame) for frame in frames], fps=30, hold=0)
+    regenerate.refresh_assets(root / "outputs", root)
+    made = Image.open(root / "assets" / "thing.gif")
+    assert made.size == (16, 16) and made.n_frames == 6
+    found, milliseconds = [], 0
+    for i in range(6):
+        made.seek(i)
+        found.append(made.convert("L").getpixel((8, 8)))
+        milliseconds += made.info["duration"]
+    assert np.abs(np.subtract(found, shades[::2])).max() <= 8 and milliseconds == 400
+
+
+class Failed:
+    returncode = 1
+
+
+def test_a_lesson_that_may_not_be_stored(root):
+    lesson, executed = root / f"{LESSON}.ipynb", root / "outputs" / "lessons" / f"{LESSON}.ipynb"
+    before, done = lesson.read_bytes(), notebooks.read(executed)
+
+    done.cells[1].outputs.append(nbformat.v4.new_output("stream", text=f"{root}/secret"))
+    nbformat.write(done, executed)
+    with pytest.raises(RegenerateError, match="names .*secret"):
+        regenerate.store_lessons(root / "outputs", root)
+
+    done.cells[1].source = "2"
+    nbformat.write(done, executed)
+    with pytest.raises(RegenerateError, match="was changed"):
+        regenerate.store_lessons(root / "outputs", root)
+
+    executed.unlink()
+    with pytest.raises(RegenerateError, match="was not executed"):
+        regenerate.store_lessons(root / "outputs", root)
+    assert lesson.read_bytes() == before
+
+
+def test_pictures_that_readme_cannot_show(root, monkeypatch):
+    outputs = root / "outputs"
+    noise = np.random.default_rng(0).integers(0, 256, (500, 500, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(outputs / "prompts.png")
+    with pytest.raises(RegenerateError, match="bytes, more than"):
+        regenerate.refresh_assets(outputs, root)
+    (outputs / "prompts.png").unlink()
+    with pytest.raises(RegenerateError, match="is missing"):
+        regenerate.refresh_assets(outputs, root)
+    monkeypatch.setattr(regenerate, "ASSETS", {"b.png": (LESSON, "Another heading")})
+    with pytest.raises(RegenerateError, match='no picture under "Another heading"'):
+        regenerate.refresh_assets(outputs, root)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda root: (root / "assets").write_text(""), "assets cannot be used: File exists"),
+        (lambda root: (root / "outputs" / "prompts.png").write_text("x"), "cannot identify image file"),
+        (
+            lambda root: (root / "outputs" / "lessons" / f"{LESSON}.ipynb").write_text("{"),
+            "not a valid Jupyter notebook",
+        ),
+        (lambda root: (root / f"{LESSON}.ipynb").write_text(""), "not a valid Jupyter notebook"),
+        (lambda root: (root / "assets" / "a.png").mkdir(parents=True), "a.png cannot be used: Is a directory"),
+        (lambda root: (root / "outputs" / "lessons" / LESSON).write_text(""), f"{LESSON} cannot be used: File exists"),
+    ],
+)
+def test_what_cannot_be_read_or_written_ends_in_one_line(root, capsys, spoil, said):
+    spoil(root)
+    assert regenerate.main(["--from", "lessons"]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("regenerate: ") and said in line
+
+
+def test_a_clip_that_is_none_is_named(root, monkeypatch):
+    monkeypatch.setattr(regenerate, "ASSETS", {"thing.gif": Path("video.mp4")})
+    (root / "outputs" / "video.mp4").write_bytes(b"x" * 100)
+    with pytest.raises(RegenerateError, match=r"video\.mp4 is no video: .*stage objects"):
+        regenerate.refresh_assets(root / "outputs", root)
+
+
+def test_what_readme_shows_is_what_is_made_again():
+    """With the executed lessons as they are stored: a heading that was renamed is found here."""
+    root = Path(regenerate.__file__).parent.parent
+    assert {path.name for path in (root / "assets").iterdir() if path.is_file()} == set(regenerate.ASSETS)
+    for place in regenerate.ASSETS.values():
+        if not isinstance(place, Path):
+            lesson, heading = place
+            cells = notebooks.read(root / f"{lesson}.ipynb").cells
+            assert any(cell.cell_type == "markdown" and f"# {heading}\n" in cell.source for cell in cells)
