@@ -6,7 +6,8 @@ same prompts and seeds without control, and what can be reached at all: real ren
 condition's own source, the render after it went through the autoencoder.
 
 - canny: F1 of edge pixels that lie within 2 pixels of an edge of the other; `canny` of
-  `course.images.conditions` on both sides, with its defaults (thresholds 100 and 200 after a blur of 1.4 pixels). scribble: the same on strokes.
+  `course.images.conditions` on both sides, with its defaults (thresholds 100 and 200 after a blur of 1.4 pixels).
+  scribble: the same on strokes.
 - depth: Spearman's correlation between the exact inverse depth and what the shipped estimator reads, inside the
   mask of the scene's objects: over the whole picture the ground alone would flatter it.
 - normals: the mean angle inside that mask.
