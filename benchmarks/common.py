@@ -29,7 +29,11 @@ SD21_VAE: dict[str, Any] = {
     "sample_size": 512, "block_out_channels": (128, 256, 512, 512), "latent_channels": 4, "norm_num_groups": 32,
     "layers_per_block": 2, "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
 }  # fmt: skip
-TOY_VAE: dict[str, Any] = {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4, "layers_per_block": 1}
+TOY_VAE: dict[str, Any] = {
+    "block_out_channels": (8, 8, 8, 8),
+    "norm_num_groups": 4,
+    "layers_per_block": 1,
+}
 
 
 def sd21_unet(toy: bool = False) -> UNet2DConditionModel:
@@ -55,7 +59,11 @@ def sd21_model(folder: Path, toy: bool = False) -> Model:
     pipe.text_encoder = CLIPTextModel(text)
     pipe.unet, pipe.vae = sd21_unet(toy), sd21_vae(toy)
     pipe.scheduler = DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        steps_offset=1,
     )
     if torch.cuda.is_available():
         pipe.to(torch.float16)
@@ -63,16 +71,22 @@ def sd21_model(folder: Path, toy: bool = False) -> Model:
     return find_model(folder)
 
 
-def command_line(module: str, about: str | None, groups: Collection[str]) -> argparse.ArgumentParser:
+def command_line(
+    module: str, about: str | None, groups: Collection[str]
+) -> argparse.ArgumentParser:
     """The parser of `python -m MODULE [GROUP ...]`; a module may add options of its own."""
     parser = argparse.ArgumentParser(
-        prog=f"python -m {module}", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=f"python -m {module}",
+        description=about,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("groups", nargs="*", help=f"any of {', '.join(groups)} (default: all)")
     return parser
 
 
-def parse(parser: argparse.ArgumentParser, groups: Collection[str], arguments: list[str] | None) -> argparse.Namespace:
+def parse(
+    parser: argparse.ArgumentParser, groups: Collection[str], arguments: list[str] | None
+) -> argparse.Namespace:
     """The options, with `groups` those asked for, or all. A group that is not there ends the program with a message."""
     args = parser.parse_args(arguments)
     if unknown := set(args.groups) - set(groups):
@@ -94,7 +108,10 @@ def report(command: str, work: Callable[[], list[Row]], results: Path | None) ->
     for row in rows:
         row.command = command
     said = "" if results else ", reduced, not stored"
-    print(f"\n{command.split()[3]} ({time.perf_counter() - began:.0f} s{said})\n{table(rows)}", flush=True)
+    print(
+        f"\n{command.split()[3]} ({time.perf_counter() - began:.0f} s{said})\n{table(rows)}",
+        flush=True,
+    )
     if results:
         results.parent.mkdir(parents=True, exist_ok=True)
         store(results, rows)
@@ -110,4 +127,8 @@ def measure(
 ) -> list[Row]:
     """The whole program of a module without options of its own; returns the rows of the groups asked for."""
     args = parse(command_line(module, about, groups), groups, arguments)
-    return [row for name in args.groups for row in report(f"python -m {module} {name}", groups[name], results)]
+    return [
+        row
+        for name in args.groups
+        for row in report(f"python -m {module} {name}", groups[name], results)
+    ]

@@ -32,7 +32,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionPipeline
+from diffusers import (
+    AutoencoderKL,
+    ControlNetModel,
+    StableDiffusionControlNetPipeline,
+    StableDiffusionPipeline,
+)
 from scipy.stats import spearmanr
 from torch import Tensor
 
@@ -84,7 +89,11 @@ def spearman(found: np.ndarray, wanted: np.ndarray, mask: np.ndarray) -> float:
     inside = mask > 0
     if not inside.any() or np.ptp(wanted[inside]) == 0:
         return float("nan")
-    return 0.0 if np.ptp(found[inside]) == 0 else float(spearmanr(found[inside], wanted[inside]).statistic)
+    return (
+        0.0
+        if np.ptp(found[inside]) == 0
+        else float(spearmanr(found[inside], wanted[inside]).statistic)
+    )
 
 
 def mean_angle(found: np.ndarray, wanted: np.ndarray, mask: np.ndarray) -> float:
@@ -111,7 +120,9 @@ class Benchmark:
     def asked(self) -> Asked:
         """Scenes with objects, one caption of each."""
         asked = ask_known(self.weights, 2 * self.pictures + 8, "all")
-        return asked.pick(np.flatnonzero(asked.scenes.labels["object"] >= 0)[: self.pictures].tolist())
+        return asked.pick(
+            np.flatnonzero(asked.scenes.labels["object"] >= 0)[: self.pictures].tolist()
+        )
 
     @cached_property
     def drawn(self) -> Rendered:
@@ -121,12 +132,17 @@ class Benchmark:
             for part in np.array_split(self.asked.scenes.params, -(-len(self.asked) // 100))
         ]
         return Rendered(
-            *(torch.cat([getattr(part, name) for part in parts]) for name in ("color", "depth", "normal", "mask"))
+            *(
+                torch.cat([getattr(part, name) for part in parts])
+                for name in ("color", "depth", "normal", "mask")
+            )
         )
 
     @cached_property
     def pipe(self) -> StableDiffusionPipeline:
-        pipe = StableDiffusionPipeline.from_pretrained(self.weights / "stable-diffusion").to(self.device)
+        pipe = StableDiffusionPipeline.from_pretrained(self.weights / "stable-diffusion").to(
+            self.device
+        )
         pipe.set_progress_bar_config(disable=True)
         return pipe
 
@@ -164,11 +180,16 @@ class Benchmark:
             **self.pipe.components, controlnet=controlnet, requires_safety_checker=False
         )
         pipe.set_progress_bar_config(disable=True)
-        return self.generate(pipe, to_input(given.of_kind(kind, self.drawn, self.asked.scenes.params)))
+        return self.generate(
+            pipe, to_input(given.of_kind(kind, self.drawn, self.asked.scenes.params))
+        )
 
     @cached_property
     def estimators(self) -> dict[str, Estimator]:
-        return {kind: Estimator(kind, self.weights / "estimators" / kind, self.device) for kind in ("depth", "normals")}
+        return {
+            kind: Estimator(kind, self.weights / "estimators" / kind, self.device)
+            for kind in ("depth", "normals")
+        }
 
     def extract(self, kind: str, images: Tensor) -> np.ndarray:
         """The condition that pictures uint8 (N, 256, 256, 3) show, as a person would take it from them: lines or
@@ -176,7 +197,10 @@ class Benchmark:
         if kind in ("canny", "scribble"):
             by = read.canny if kind == "canny" else read.scribble
             return np.stack([by(image)[..., 0] for image in images.cpu().numpy()])
-        parts = [self.estimators[kind](part.permute(0, 3, 1, 2).float() / 255) for part in images.split(20)]
+        parts = [
+            self.estimators[kind](part.permute(0, 3, 1, 2).float() / 255)
+            for part in images.split(20)
+        ]
         return torch.cat(parts).cpu().numpy()
 
     def truth(self, kind: str) -> np.ndarray:
@@ -190,7 +214,11 @@ class Benchmark:
 
     def fit(self, kind: str, images: Tensor) -> float:
         """How well pictures keep to the condition: the kind's figure, its mean over the scenes where it can be told."""
-        found, wanted, masks = self.extract(kind, images), self.truth(kind), self.drawn.mask.cpu().numpy()
+        found, wanted, masks = (
+            self.extract(kind, images),
+            self.truth(kind),
+            self.drawn.mask.cpu().numpy(),
+        )
         if kind in ("canny", "scribble"):
             values = [edge_f1(a, b) for a, b in zip(found, wanted, strict=True)]
         else:
@@ -220,10 +248,22 @@ def kind_rows(kind: str, b: Benchmark) -> list[Row]:
         ),
     ]  # fmt: skip
     if kind == "canny":
-        rows.append(Row(f"{name}: with control against none", round(value / max(free, 1e-6), 2), "x", ">=", 3))
+        rows.append(
+            Row(
+                f"{name}: with control against none",
+                round(value / max(free, 1e-6), 2),
+                "x",
+                ">=",
+                3,
+            )
+        )
     if kind == "depth":
         rows.append(Row(f"{name}: gained by control", round(value - free, 3), "", ">=", 0.3))
-    percent = {"with control": (steered, 90), "no control": (b.free, None), "real renders": (b.drawn.color, None)}
+    percent = {
+        "with control": (steered, 90),
+        "no control": (b.free, None),
+        "real renders": (b.drawn.color, None),
+    }
     rows += [
         Row(f"object right, {kind}: {which}", round(b.object_right(images), 2), "%", ">=", bar)
         for which, (images, bar) in percent.items()
@@ -259,10 +299,18 @@ def two_rows(b: Benchmark, conditions: Path, toy: bool = False) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         work, source = Path(folder), conditions / "source.json"
         known = json.loads(source.read_text()) if source.exists() and not toy else {}
-        ours = {name: fingerprint(b.weights / SHIPPED[name]) for name in ("autoencoder", "tokenizer")}
+        ours = {
+            name: fingerprint(b.weights / SHIPPED[name]) for name in ("autoencoder", "tokenizer")
+        }
         if ours.items() <= known.items():
             (work / "conditions").symlink_to(conditions.resolve())
-        command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={1 if toy else 2}", "--standalone"]
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            f"--nproc_per_node={1 if toy else 2}",
+            "--standalone",
+        ]
         command += ["-m", "pocket.train", "controlnet", "--condition", "canny", "--work", str(work)]
         command += ["--smoke"] if toy else []
         subprocess.run([*command, "--weights", str(b.weights)], check=True)
@@ -274,7 +322,9 @@ def two_rows(b: Benchmark, conditions: Path, toy: bool = False) -> list[Row]:
     return [
         Row(f"{about}: time", round(run["seconds"] / 60, 2), "minutes", "<=", 5.0, where),
         Row(f"{about}: F1 within {WITHIN} pixels", round(value, 3), "", ">=", BARS["canny"], where),
-        Row(f"{about}: against no control", round(value / max(free, 1e-6), 2), "x", ">=", 3.0, where),
+        Row(
+            f"{about}: against no control", round(value / max(free, 1e-6), 2), "x", ">=", 3.0, where
+        ),
         Row(f"{about}: object right", round(b.object_right(steered), 2), "%", ">=", 90.0, where),
     ]
 
@@ -289,7 +339,12 @@ def sheet_line(kind: str, b: Benchmark, steered: Tensor, scenes: int = 2) -> lis
     again, wanted = b.extract(kind, steered[:scenes]), b.truth(kind)
     line: list[np.ndarray] = []
     for i in range(min(scenes, len(steered))):
-        line += [b.drawn.color[i].cpu().numpy(), as_picture(wanted[i]), steered[i].numpy(), as_picture(again[i])]
+        line += [
+            b.drawn.color[i].cpu().numpy(),
+            as_picture(wanted[i]),
+            steered[i].numpy(),
+            as_picture(again[i]),
+        ]
     return line
 
 
@@ -304,11 +359,16 @@ def main(arguments: list[str] | None = None) -> list[Row]:
         help="fewer give rows that are printed, but not stored",
     )
     parser.add_argument(
-        "--guidance", type=number(0, 1000), default=GUIDANCE, help="another gives rows that are printed, but not stored"
+        "--guidance",
+        type=number(0, 1000),
+        default=GUIDANCE,
+        help="another gives rows that are printed, but not stored",
     )
     parser.add_argument("--weights", type=folder, default=Path("pocket/weights"))
     parser.add_argument("--results", type=results_file, default=RESULTS / "task1.json")
-    parser.add_argument("--work", type=folder, default=Path("outputs/pocket"), help="two: holds the conditions")
+    parser.add_argument(
+        "--work", type=folder, default=Path("outputs/pocket"), help="two: holds the conditions"
+    )
     args = parse(parser, groups, arguments)
     asked = args.groups
     needed = [f"controlnet/{kind}" for kind in CONDITIONS if kind in asked]

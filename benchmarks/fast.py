@@ -41,14 +41,18 @@ def milliseconds(call: Callable[..., Any], inputs: tuple[Any, ...]) -> float:
     return (time.perf_counter() - began) / CALLS * 1e3
 
 
-def medians(plain: Callable[..., Any], quick: Callable[..., Any], inputs: tuple[Any, ...]) -> list[float]:
+def medians(
+    plain: Callable[..., Any], quick: Callable[..., Any], inputs: tuple[Any, ...]
+) -> list[float]:
     """The milliseconds of a call of either, measured in turns."""
     times = [[milliseconds(call, inputs) for call in (plain, quick)] for _ in range(ROUNDS)]
     return [statistics.median(column) for column in zip(*times, strict=True)]
 
 
 @torch.no_grad()
-def compare(unet: UNet2DConditionModel, about: str, bar: float | None, compiled: bool = False) -> list[Row]:
+def compare(
+    unet: UNet2DConditionModel, about: str, bar: float | None, compiled: bool = False
+) -> list[Row]:
     """Speed, readiness, agreement and memory of one denoiser on a guided batch of one."""
     side, width = unet.config.sample_size, unet.config.cross_attention_dim
     generator = torch.Generator().manual_seed(0)
@@ -76,11 +80,17 @@ def compare(unet: UNet2DConditionModel, about: str, bar: float | None, compiled:
         Row(f"fast path against the plain one, {name}", round(slow / short, 2), "x", ">=", bar),
         Row(f"fast path, {name}: a call", round(short, 2), "ms", "<="),
         Row(f"plain path, {name}: a call", round(slow, 2), "ms", "<="),
-        Row(f"fast path, {name}: first call", round(ready, 2), "s", "<=", None if compiled else 5.0),
-        Row(f"fast path, {name}: norm of the difference over norm", round(apart, 6), "", "<=", 0.01),
+        Row(
+            f"fast path, {name}: first call", round(ready, 2), "s", "<=", None if compiled else 5.0
+        ),
+        Row(
+            f"fast path, {name}: norm of the difference over norm", round(apart, 6), "", "<=", 0.01
+        ),
     ]
     if not compiled:  # compiled code stays with torch
-        rows.append(Row(f"fast path, {name}: memory left when it is gone", round(left, 2), "MiB", "<=", 1.0))
+        rows.append(
+            Row(f"fast path, {name}: memory left when it is gone", round(left, 2), "MiB", "<=", 1.0)
+        )
     return rows
 
 
@@ -97,14 +107,18 @@ def pocket_rows() -> list[Row]:
 NAME = "SD-2.1-size UNet, float16" if CUDA else "small UNet"
 GROUPS: dict[str, Callable[[], list[Row]]] = {
     "graph": lambda: compare(denoiser(), NAME, 2.2 if CUDA else None),
-    "compiled": lambda: compare(denoiser(), f"{NAME}, compiled", 3.0 if CUDA else None, compiled=CUDA),
+    "compiled": lambda: compare(
+        denoiser(), f"{NAME}, compiled", 3.0 if CUDA else None, compiled=CUDA
+    ),
     "pocket": pocket_rows,
 }
 
 
 def main(arguments: list[str] | None = None) -> list[Row]:
     """Measures the groups asked for (default: all), prints their table, stores it and returns its rows."""
-    return measure("benchmarks.fast", __doc__, GROUPS, RESULTS / "task2.json" if CUDA else None, arguments)
+    return measure(
+        "benchmarks.fast", __doc__, GROUPS, RESULTS / "task2.json" if CUDA else None, arguments
+    )
 
 
 if __name__ == "__main__":

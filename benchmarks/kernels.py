@@ -65,7 +65,10 @@ def named(device: torch.device) -> str:
 
 def apart(found: Iterable[Tensor], exact: Iterable[Tensor]) -> float:
     """The largest of the norms of the differences over the norms; NaN counts as infinitely far."""
-    pairs = [(a.detach().cpu().double(), b.detach().cpu().double()) for a, b in zip(found, exact, strict=True)]
+    pairs = [
+        (a.detach().cpu().double(), b.detach().cpu().double())
+        for a, b in zip(found, exact, strict=True)
+    ]
     errors = [((a - b).norm() / b.norm()).item() for a, b in pairs]
     return math.inf if any(map(math.isnan, errors)) else max(errors)
 
@@ -85,14 +88,46 @@ def accuracy_rows(device: torch.device) -> list[Row]:
             for name, error in grid_errors(device, dtype, interpolation).items():
                 about = f"hash grid, {interpolation}, {name}, {str(dtype)[6:]} beside float64"
                 rows.append(row(device, about, error, "", "<=", bar))
-    rows.append(row(device, "samples of a march that are not the reference's", march_difference(device), "", "<=", 0))
-    rows.append(row(device, "gradcheck in float64 passes, twice over", float(gradients_hold(device)), "", ">=", 1))
+    rows.append(
+        row(
+            device,
+            "samples of a march that are not the reference's",
+            march_difference(device),
+            "",
+            "<=",
+            0,
+        )
+    )
+    rows.append(
+        row(
+            device,
+            "gradcheck in float64 passes, twice over",
+            float(gradients_hold(device)),
+            "",
+            ">=",
+            1,
+        )
+    )
     rows.append(row(device, "deterministic: runs that differ, of 10", repeats(device), "", "<=", 0))
     return rows
 
 
-def row(device: torch.device, what: str, value: float, unit: str, sense: str = "<=", bar: float | None = None) -> Row:
-    return Row(f"kernels, {named(device)}: {what}", value, unit, sense, bar, machine(gpu=device.type == "cuda"))
+def row(
+    device: torch.device,
+    what: str,
+    value: float,
+    unit: str,
+    sense: str = "<=",
+    bar: float | None = None,
+) -> Row:
+    return Row(
+        f"kernels, {named(device)}: {what}",
+        value,
+        unit,
+        sense,
+        bar,
+        machine(gpu=device.type == "cuda"),
+    )
 
 
 def freq_error(device: torch.device) -> float:
@@ -100,7 +135,10 @@ def freq_error(device: torch.device) -> float:
     exact = x.detach().double().cpu().requires_grad_()
     y, y_exact = freq_encode(x, 10), freq_reference.freq_encode(exact, 10)
     dy = torch.randn_like(y)
-    dx, dx_exact = torch.autograd.grad(y, x, dy), torch.autograd.grad(y_exact, exact, dy.double().cpu())
+    dx, dx_exact = (
+        torch.autograd.grad(y, x, dy),
+        torch.autograd.grad(y_exact, exact, dy.double().cpu()),
+    )
     return apart([y, *dx], [y_exact, *dx_exact])
 
 
@@ -119,16 +157,22 @@ def grid_errors(device: torch.device, dtype: torch.dtype, interpolation: str) ->
 
     found = results(grid_encode, x, values, dy, v)
     exact = [t.detach().double().cpu() for t in (x, values, dy, v)]
-    expected = results(grid_reference.grid_encode, *[t.requires_grad_() for t in exact[:2]], *exact[2:])
+    expected = results(
+        grid_reference.grid_encode, *[t.requires_grad_() for t in exact[:2]], *exact[2:]
+    )
     names = "values", "gradient of positions", "gradient of the table", "second order"
     return {name: apart([a], [b]) for name, a, b in zip(names, found, expected, strict=True)}
 
 
-def scene(device: torch.device, side: int, share: float = 0.05) -> tuple[Tensor, Tensor, Tensor, Tensor, Occupancy]:
+def scene(
+    device: torch.device, side: int, share: float = 0.05
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Occupancy]:
     """Rays of side x side pixels towards a ball that fills that share of the box: the first arguments of march_rays."""
     h = torch.linspace(-0.4, 0.4, side)
     across = torch.cartesian_prod(h, h)  # (side^2, 2)
-    directions = torch.nn.functional.normalize(torch.cat([across, -torch.ones(len(across), 1)], 1), dim=1)
+    directions = torch.nn.functional.normalize(
+        torch.cat([across, -torch.ones(len(across), 1)], 1), dim=1
+    )
     origins = torch.tensor([0.0, 0.0, 3.2]).expand_as(directions)
     resolution = 128
     codes = torch.arange(resolution**3, dtype=torch.int32)
@@ -190,7 +234,10 @@ def gradients_hold(device: torch.device) -> bool:
     inputs = sigmas.detach().requires_grad_(), colors.detach().requires_grad_()
     return (
         all(check(lambda x: freq_encode(x, 3), x, **settings) for check in checks)
-        and all(check(lambda x, t: grid_encode(x, t, layout), (x, values), **settings) for check in checks)
+        and all(
+            check(lambda x, t: grid_encode(x, t, layout), (x, values), **settings)
+            for check in checks
+        )
         and torch.autograd.gradcheck(composite, inputs, **settings)
     )
 
@@ -256,7 +303,9 @@ class Encoding:
         torch.manual_seed(0)
         n, layout = POINTS[device.type], GridLayout.make()
         x = torch.rand(n, 3).to(device)
-        dtype = torch.float16 if device.type == "cuda" else torch.float32  # half is no faster on a CPU
+        dtype = (
+            torch.float16 if device.type == "cuda" else torch.float32
+        )  # half is no faster on a CPU
         table = (1e-4 * torch.randn(layout.entries, 2)).to(device, dtype).requires_grad_()
         about = f"hash grid, 2^{n.bit_length() - 1} random points, 16 x 2, 2^19 entries, {str(dtype)[6:]}"
         return cls(layout, x, table, about)
@@ -270,7 +319,9 @@ def grid_rows(device: torch.device) -> list[Row]:
     grid = Encoding.on(device)
     x, table, about = grid.x, grid.table, grid.about
     dy = torch.randn(len(x), 32).to(table)
-    by_feature = dy.t().contiguous().t()  # in memory as the values are; a network's first layer leaves it either way
+    by_feature = (
+        dy.t().contiguous().t()
+    )  # in memory as the values are; a network's first layer leaves it either way
 
     def both(dy: Tensor) -> None:
         torch.autograd.grad(grid.values(), table, dy)
@@ -280,16 +331,32 @@ def grid_rows(device: torch.device) -> list[Row]:
     backward = milliseconds(lambda: both(dy), device)
     rows = [
         row(device, f"{about}, forward", round(forward, 3), "ms", "<=", 0.45 if full else None),
-        row(device, f"{about}, forward and backward", round(backward, 3), "ms", "<=", 1.5 if full else None),
-        row(device, f"{about}, both, gradient by feature", time_of(lambda: both(by_feature), device), "ms"),
+        row(
+            device,
+            f"{about}, forward and backward",
+            round(backward, 3),
+            "ms",
+            "<=",
+            1.5 if full else None,
+        ),
+        row(
+            device,
+            f"{about}, both, gradient by feature",
+            time_of(lambda: both(by_feature), device),
+            "ms",
+        ),
     ]
     if full:
         torch.use_deterministic_algorithms(True)
-        rows.append(row(device, f"{about}, both, deterministic", time_of(lambda: both(dy), device), "ms"))
+        rows.append(
+            row(device, f"{about}, both, deterministic", time_of(lambda: both(dy), device), "ms")
+        )
         torch.use_deterministic_algorithms(False)
     x_grad = x.clone().requires_grad_()
     positions = lambda: torch.autograd.grad(grid.values(x_grad), x_grad, dy)
-    rows.append(row(device, f"{about}, forward and gradient of positions", time_of(positions, device), "ms"))
+    rows.append(
+        row(device, f"{about}, forward and gradient of positions", time_of(positions, device), "ms")
+    )
     return rows
 
 
@@ -306,12 +373,35 @@ def cache_rows(device: torch.device) -> list[Row]:
     if not has_tool("ncu", device):
         return []
     program = "from benchmarks.kernels import encode_often; encode_often()"
-    command = ["ncu", "--csv", "--print-units", "base", "--clock-control", "none", "--cache-control", "none"]
-    command += ["--kernel-name", "regex:encode", "--launch-skip", "3", "--metrics", ",".join(COUNTERS.values())]
-    done = subprocess.run([*command, sys.executable, "-c", program], cwd=notebooks.ROOT, capture_output=True, text=True)
+    command = [
+        "ncu",
+        "--csv",
+        "--print-units",
+        "base",
+        "--clock-control",
+        "none",
+        "--cache-control",
+        "none",
+    ]
+    command += [
+        "--kernel-name",
+        "regex:encode",
+        "--launch-skip",
+        "3",
+        "--metrics",
+        ",".join(COUNTERS.values()),
+    ]
+    done = subprocess.run(
+        [*command, sys.executable, "-c", program],
+        cwd=notebooks.ROOT,
+        capture_output=True,
+        text=True,
+    )
     found = medians(done.stdout)
     if "ERR_NVGPUCTRPERM" in done.stdout + done.stderr:
-        print("left out: ncu may not read the GPU's counters; root may, or whom the driver's settings allow it")
+        print(
+            "left out: ncu may not read the GPU's counters; root may, or whom the driver's settings allow it"
+        )
         return []
     if done.returncode or set(found) != set(COUNTERS.values()):
         raise RuntimeError(f"ncu said something else:\n{done.stdout[-2000:]}{done.stderr[-1000:]}")
@@ -320,7 +410,9 @@ def cache_rows(device: torch.device) -> list[Row]:
     return [
         row(device, f"{about}: bytes", round(moved / 1e9, 3), "GB"),
         row(device, f"{about}: share of what it can carry", round(share, 1), "%", ">="),
-        row(device, f"{about}: share of what the first level can carry", round(first, 1), "%", ">="),
+        row(
+            device, f"{about}: share of what the first level can carry", round(first, 1), "%", ">="
+        ),
     ]
 
 
@@ -328,7 +420,9 @@ def medians(text: str) -> dict[str, float]:
     """The median over launches of each metric in what `ncu --csv` printed."""
     found: dict[str, list[float]] = {}
     for line in csv.DictReader(line for line in text.splitlines() if line.startswith('"')):
-        found.setdefault(line["Metric Name"], []).append(float(line["Metric Value"].replace(",", "")))
+        found.setdefault(line["Metric Name"], []).append(
+            float(line["Metric Value"].replace(",", ""))
+        )
     return {name: statistics.median(values) for name, values in found.items()}
 
 
@@ -341,14 +435,38 @@ def sanitizer_rows(device: torch.device) -> list[Row]:
     if not has_tool("compute-sanitizer", device):
         return []
     rows = []
-    tests = [sys.executable, "-m", "pytest", "-q", "tests/gpu/test_kernels.py", "-k", "not stream and not graph"]
+    tests = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "tests/gpu/test_kernels.py",
+        "-k",
+        "not stream and not graph",
+    ]
     for tool in ("memcheck", "racecheck"):
-        command = ["compute-sanitizer", "--tool", tool, "--kernel-name-exclude", "kns=N2at6native", *tests]
+        command = [
+            "compute-sanitizer",
+            "--tool",
+            tool,
+            "--kernel-name-exclude",
+            "kns=N2at6native",
+            *tests,
+        ]
         # A pool of memory would hide what is read beyond the end of a tensor.
         environment = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-        done = subprocess.run(command, cwd=notebooks.ROOT, env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            command, cwd=notebooks.ROOT, env=environment, capture_output=True, text=True
+        )
         rows.append(
-            row(device, f"{tool} over the tests of the kernels: errors", errors_found(done.stdout), "", "<=", 0)
+            row(
+                device,
+                f"{tool} over the tests of the kernels: errors",
+                errors_found(done.stdout),
+                "",
+                "<=",
+                0,
+            )
         )
     return rows
 
@@ -357,7 +475,9 @@ def errors_found(text: str) -> int:
     """How many errors and hazards compute-sanitizer has summed up. Raises RuntimeError if it has not, or if the tests
     under it did not pass."""
     sums = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: (\d+)", text)
-    passed = re.search(r"^\d+ passed(?!.*error)", text, re.MULTILINE)  # of failed ones pytest speaks first
+    passed = re.search(
+        r"^\d+ passed(?!.*error)", text, re.MULTILINE
+    )  # of failed ones pytest speaks first
     if not sums or not passed:
         raise RuntimeError(f"compute-sanitizer or the tests under it failed:\n{text[-3000:]}")
     return sum(map(int, sums))
@@ -375,10 +495,14 @@ def march_rows(device: torch.device) -> list[Row]:
     rays = scene(device, 64)
     samples = march_rays(*rays, STEP)
     about = f"4,096 rays, {len(samples.ts)} samples"
-    rows.append(row(device, f"march, {about}", time_of(lambda: march_rays(*rays, STEP), device), "ms"))
+    rows.append(
+        row(device, f"march, {about}", time_of(lambda: march_rays(*rays, STEP), device), "ms")
+    )
     room = len(samples.ts)
     fixed = lambda: march_rays(*rays, STEP, capacity=room)
-    rows.append(row(device, f"march into a fixed number of rows, {about}", time_of(fixed, device), "ms"))
+    rows.append(
+        row(device, f"march into a fixed number of rows, {about}", time_of(fixed, device), "ms")
+    )
     rows += composite_times(device, samples, about)
     side = 512 if device.type == "cuda" else 64
     rays = scene(device, side)
@@ -426,18 +550,24 @@ GROUPS: dict[str, Callable[[torch.device], list[Row]]] = {
 def main(arguments: list[str] | None = None) -> list[Row]:
     """Measures the groups asked for (default: all), prints their table and stores it; returns all rows."""
     parser = command_line("benchmarks.kernels", __doc__, GROUPS)
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu"
+    )
     args = parse(parser, GROUPS, arguments)
     device = torch.device(args.device, 0 if args.device == "cuda" else None)
     for package in kernels.PACKAGES:
         if not kernels.ready(package, device):
-            parser.error(f"{package} has no compiled kernels for {device} here; the line above says why")
+            parser.error(
+                f"{package} has no compiled kernels for {device} here; the line above says why"
+            )
     everything: list[Row] = []
     for name in args.groups:
         # A command of its own for each device: one does not replace the rows of the other.
         command = f"python -m benchmarks.kernels {name} --device {args.device}"
         full = device.type == "cuda" or name == "accuracy"
-        everything += report(command, partial(GROUPS[name], device), RESULTS / "task3.json" if full else None)
+        everything += report(
+            command, partial(GROUPS[name], device), RESULTS / "task3.json" if full else None
+        )
     return everything
 
 

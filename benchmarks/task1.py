@@ -53,7 +53,9 @@ def random_v_model(model: Model, folder: Path) -> Model:
     pipe = load_pipeline(model)
     torch.manual_seed(0)
     pipe.unet = UNet2DConditionModel.from_config(pipe.unet.config)
-    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, prediction_type="v_prediction")
+    pipe.scheduler = DDIMScheduler.from_config(
+        pipe.scheduler.config, prediction_type="v_prediction"
+    )
     pipe.save_pretrained(folder)
     return find_model(folder)
 
@@ -64,7 +66,9 @@ def compare(model: Model, name: str, steps: int = STEPS) -> list[Row]:
     lesson = notebooks.definitions(notebooks.read(LESSON))
     sd, pipe = lesson.StableDiffusion(model), load_pipeline(model)
     if model.dtype != torch.float32:
-        raise RuntimeError(f"{model.name} runs in {model.dtype} here; the bars are those of float32")
+        raise RuntimeError(
+            f"{model.name} runs in {model.dtype} here; the bars are those of float32"
+        )
     rows = []
     for eta in (0.0, 1.0):
         expected = pipe(
@@ -75,8 +79,16 @@ def compare(model: Model, name: str, steps: int = STEPS) -> list[Row]:
         apart = (sd.steps[-1].x_prev - expected).abs().max().item()
         off = max(closed_form_error(lesson, sd, step) for step in sd.steps)
         about = f"({name}, eta {eta:g}, {steps} steps)"
-        rows.append(Row(f"lesson 1.2, latents beside StableDiffusionPipeline {about}", apart, "", "<=", 1e-4))
-        rows.append(Row(f"lesson 1.2, x_0 at every step beside the closed form {about}", off, "", "<=", 1e-5))
+        rows.append(
+            Row(
+                f"lesson 1.2, latents beside StableDiffusionPipeline {about}", apart, "", "<=", 1e-4
+            )
+        )
+        rows.append(
+            Row(
+                f"lesson 1.2, x_0 at every step beside the closed form {about}", off, "", "<=", 1e-5
+            )
+        )
     return rows
 
 
@@ -99,7 +111,9 @@ def frame_rows(model: Model | None = None, steps: int = STEPS) -> list[Row]:
     """Frames filled in between the key frames, beside what the decoder makes of the same latents."""
     lesson = notebooks.definitions(notebooks.read(LESSON))
     sd = lesson.StableDiffusion(model or find_model("pocket"))
-    sd.sample(PROMPTS[0], num_sampling_steps=1, seed=SEEDS[0])  # the first call is slower than the others
+    sd.sample(
+        PROMPTS[0], num_sampling_steps=1, seed=SEEDS[0]
+    )  # the first call is slower than the others
     rows, times = [], []
     for folder in (None, tempfile.TemporaryDirectory()):
         began = time.perf_counter()
@@ -107,7 +121,9 @@ def frame_rows(model: Model | None = None, steps: int = STEPS) -> list[Row]:
         sd.sample(PROMPTS[0], num_sampling_steps=steps, seed=SEEDS[0], **both)
         times.append(time.perf_counter() - began)
     for name in ("x_t", "x_0"):
-        series = torch.stack([*(getattr(step, name)[0] for step in sd.steps), sd.steps[-1].x_prev[0]])
+        series = torch.stack(
+            [*(getattr(step, name)[0] for step in sd.steps), sd.steps[-1].x_prev[0]]
+        )
         keys = lesson.key_steps(name, steps)
         worst = 1e9
         final = sd.decode_latents(series[-1:])[0]
@@ -117,9 +133,18 @@ def frame_rows(model: Model | None = None, steps: int = STEPS) -> list[Row]:
                 error = ((frame.clamp(-1, 1) - exact) / 2).square().mean()
                 worst = min(worst, -10 * error.log10().item())
         about = f"({len(keys)} of {len(series)} frames decoded)"
-        rows.append(Row(f"lesson 1.2, worst frame of {name} beside the decoder's {about}", round(worst, 1), "dB"))
+        rows.append(
+            Row(
+                f"lesson 1.2, worst frame of {name} beside the decoder's {about}",
+                round(worst, 1),
+                "dB",
+            )
+        )
     share = round((times[1] - times[0]) / times[0], 2)
-    return [*rows, Row("lesson 1.2, time of all frames beside that of the picture", share, "x", "<=", 1.0)]
+    return [
+        *rows,
+        Row("lesson 1.2, time of all frames beside that of the picture", share, "x", "<=", 1.0),
+    ]
 
 
 # --- The time
@@ -143,14 +168,23 @@ def minutes(path: Path) -> float:
     began = time.perf_counter()
     command = [sys.executable, "-c", RUN, str(path)]
     done = subprocess.run(
-        command, cwd=notebooks.ROOT, env=os.environ | settings, preexec_fn=pin, capture_output=True, text=True
+        command,
+        cwd=notebooks.ROOT,
+        env=os.environ | settings,
+        preexec_fn=pin,
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         raise RuntimeError(f"{path.name} failed:\n{done.stderr.strip()[-2000:]}")
     return (time.perf_counter() - began) / 60
 
 
-GROUPS: dict[str, Callable[[], list[Row]]] = {"loop": loop_rows, "frames": frame_rows, "times": time_rows}
+GROUPS: dict[str, Callable[[], list[Row]]] = {
+    "loop": loop_rows,
+    "frames": frame_rows,
+    "times": time_rows,
+}
 
 
 def main(arguments: list[str] | None = None) -> list[Row]:

@@ -76,7 +76,10 @@ def joint(model: Model, compile: bool = False, **options: Any) -> Any:
 def landscapes(count: int) -> list[tuple[str, str, int]]:
     """Prompt, place and seed of `count` landscapes: all places in turn, at changing times of day."""
     places = list(PLACES)
-    chosen = [(i, places[i % len(places)], TIMES[(i + i // len(places)) % len(TIMES)]) for i in range(count)]
+    chosen = [
+        (i, places[i % len(places)], TIMES[(i + i // len(places)) % len(TIMES)])
+        for i in range(count)
+    ]
     return [(place + when, PLACES[place], 100 + i) for i, place, when in chosen]
 
 
@@ -95,18 +98,33 @@ def averaging_rows(reduced: bool) -> list[Row]:
     for _ in range(count):
         window = draw(2, 9)
         height, width = window + draw(0, 8), window + draw(0, 30)
-        views = lesson().window_views(height, width, window, draw(1, window + 1), closed=bool(draw(0, 2)))
+        views = lesson().window_views(
+            height, width, window, draw(1, window + 1), closed=bool(draw(0, 2))
+        )
         windows = torch.randn((len(views), 4, window, window), generator=generator)
         weights = 0.01 + torch.rand((len(views), 1, window, window), generator=generator)
         total = lesson().overlaps(views, weights, height, width)
         found = lesson().fuse(windows, views, weights, total)
-        worst = max(worst, float((found.double() - least_squares(windows, views, weights, height, width)).abs().max()))
+        worst = max(
+            worst,
+            float(
+                (found.double() - least_squares(windows, views, weights, height, width)).abs().max()
+            ),
+        )
     return [
-        Row(f"fused panorama beside the float64 least-squares solution ({count} window sets)", worst, "", "<=", 1e-6)
+        Row(
+            f"fused panorama beside the float64 least-squares solution ({count} window sets)",
+            worst,
+            "",
+            "<=",
+            1e-6,
+        )
     ]
 
 
-def least_squares(windows: Tensor, views: list[Any], weights: Tensor, height: int, width: int) -> Tensor:
+def least_squares(
+    windows: Tensor, views: list[Any], weights: Tensor, height: int, width: int
+) -> Tensor:
     """argmin over J of the sum of W (F(J) - window)^2, (1, C, height, width), from its normal equations, float64."""
     pixels = height * width
     places = torch.cat([(rows * width + columns).flatten() for rows, columns in views])
@@ -132,7 +150,15 @@ def coverage_rows(reduced: bool) -> list[Row]:
             seen[rows, columns] = 1
             wraps = wraps or bool(((columns[:-1] == width - 1) & (columns[1:] == 0)).any())
         bare += not (bool(seen.all()) and wraps)
-    return [Row(f"of {count} random sizes, strides and wraps: with a latent or a wrap in no window", bare, "", "<=", 0)]
+    return [
+        Row(
+            f"of {count} random sizes, strides and wraps: with a latent or a wrap in no window",
+            bare,
+            "",
+            "<=",
+            0,
+        )
+    ]
 
 
 # --- What the pictures look like
@@ -150,14 +176,20 @@ def coherence_rows(reduced: bool) -> list[Row]:
             request = dict(height=WIDE[0], width=WIDE[1], num_sampling_steps=steps, seed=seed)
             made.append(sd.sample(prompt, use_syncdiffusion=synchronized, **request).to(DEVICE))
         found = judged(made, landscapes(count), networks, judge)
-        values[name], pieces[name] = found, torch.cat([metrics.crops(picture, WIDE[0]) for picture in made])
+        values[name], pieces[name] = (
+            found,
+            torch.cat([metrics.crops(picture, WIDE[0]) for picture in made]),
+        )
         vectors = networks.embed(pieces[name])
-        found["FID of pieces, judge's features"] = metrics.frechet_distance(vectors, networks.embed(singles))
+        found["FID of pieces, judge's features"] = metrics.frechet_distance(
+            vectors, networks.embed(singles)
+        )
         found["KID of pieces x 1000, judge's features"] = 1000 * metrics.kernel_distance(
             vectors, networks.embed(singles)
         )
         rows += [
-            Row(f"{count} landscapes {WIDE[0]}x{WIDE[1]}, {name}: {what}", value, "") for what, value in found.items()
+            Row(f"{count} landscapes {WIDE[0]}x{WIDE[1]}, {name}: {what}", value, "")
+            for what, value in found.items()
         ]
     about = f"{count} landscapes {WIDE[0]}x{WIDE[1]}, Sync / Multi: "
     ratio = lambda what: values["Sync"][what] / values["Multi"][what]
@@ -167,7 +199,9 @@ def coherence_rows(reduced: bool) -> list[Row]:
     return rows
 
 
-def judged(pictures: list[Tensor], asked: list[Any], networks: metrics.Networks, judge: Judge) -> dict[str, float]:
+def judged(
+    pictures: list[Tensor], asked: list[Any], networks: metrics.Networks, judge: Judge
+) -> dict[str, float]:
     """The figures of panoramas (3, H, W): the mean over panoramas, or over their pieces."""
     size, pieces = WIDE[0], [metrics.crops(picture, WIDE[0]) for picture in pictures]
     texts = [prompt for (prompt, _, _), own in zip(asked, pieces, strict=True) for _ in own]
@@ -175,8 +209,11 @@ def judged(pictures: list[Tensor], asked: list[Any], networks: metrics.Networks,
     seen = [reading["landscape"] for reading in judge(list(torch.cat(pieces)))]
     right = mean(float(a == b) for a, b in zip(seen, places, strict=True))
     return {
-        "Intra-LPIPS": mean(metrics.intra_lpips(picture, networks.distance, size) for picture in pictures),
-        "Intra-Style-L x 100": 100 * mean(metrics.intra_style_loss(p, networks.features, size) for p in pictures),
+        "Intra-LPIPS": mean(
+            metrics.intra_lpips(picture, networks.distance, size) for picture in pictures
+        ),
+        "Intra-Style-L x 100": 100
+        * mean(metrics.intra_style_loss(p, networks.features, size) for p in pictures),
         "CLIP score": metrics.clip_score(torch.cat(pieces), texts, networks.clip),
         "pieces in which the judge sees the landscape asked for, in percent": 100 * right,
     }
@@ -200,21 +237,26 @@ def closure_rows(reduced: bool) -> list[Row]:
     for i, (prompt, _, seed) in enumerate(tqdm(landscapes(count), desc="closed", leave=False)):
         stride = STRIDES[i % len(STRIDES)]
         picture = sd.sample(
-            prompt, height=WIDE[0], width=WIDE[1], stride=stride, closed=True, num_sampling_steps=steps, seed=seed
+            prompt,
+            height=WIDE[0],
+            width=WIDE[1],
+            stride=stride,
+            closed=True,
+            num_sampling_steps=steps,
+            seed=seed,
         )
         columns = metrics.column_steps(picture)
         calm[stride].append(bool(columns[-1] <= columns[:-1].quantile(0.95)))
         worst = max(worst, float(columns[-1] / columns[:-1].max()))
-    about = (
-        f"{count} closed panoramas {WIDE[0]}x{WIDE[1]}, strides {', '.join(map(str, STRIDES))}: step across the wrap"
-    )
+    about = f"{count} closed panoramas {WIDE[0]}x{WIDE[1]}, strides {', '.join(map(str, STRIDES))}: step across the wrap"
     least, within = 54 * count // 60, "within the 95th percentile of the others"
     rows = [
         Row(f"{about}, {within}", sum(map(sum, calm.values())), f"of {count}", ">=", least),
         Row(f"{about}, beside the largest of the others, worst", worst, "x", "<=", 1.5),
     ]
     return rows + [
-        Row(f"{about}, {within}, stride {stride}", sum(own), f"of {len(own)}", ">=") for stride, own in calm.items()
+        Row(f"{about}, {within}, stride {stride}", sum(own), f"of {len(own)}", ">=")
+        for stride, own in calm.items()
     ]
 
 
@@ -229,14 +271,18 @@ def choices(sd: Any) -> dict[str, dict[str, Any]]:
         "decoder alone": recommended._replace(weight=recommended.weight / 2, every=1, scale=1.0),
         "recommended": recommended,
     }
-    return {"Multi": {}} | {name: {"use_syncdiffusion": True, "sync": sync} for name, sync in named.items()}
+    return {"Multi": {}} | {
+        name: {"use_syncdiffusion": True, "sync": sync} for name, sync in named.items()
+    }
 
 
 def tradeoff_rows(reduced: bool) -> list[Row]:
     """Each choice on the same prompts and seeds, in turn, so that all see the machine in the same state."""
     sd, networks = pocket(), metrics.find_networks(device=DEVICE)
     count, request = (
-        (1, {"num_sampling_steps": 2, "width": 512}) if reduced else (TRADED, {"num_sampling_steps": STEPS})
+        (1, {"num_sampling_steps": 2, "width": 512})
+        if reduced
+        else (TRADED, {"num_sampling_steps": STEPS})
     )
     seconds: dict[str, list[float]] = {name: [] for name in choices(sd)}
     apart: dict[str, list[float]] = {name: [] for name in choices(sd)}
@@ -266,7 +312,15 @@ def tradeoff_rows(reduced: bool) -> list[Row]:
             )
         )
     slower = times["recommended"] / times["Multi"]
-    rows.append(Row("recommended: time beside Multi", slower, "x", "<=", 1.5 if DEVICE.type == "cuda" else None))
+    rows.append(
+        Row(
+            "recommended: time beside Multi",
+            slower,
+            "x",
+            "<=",
+            1.5 if DEVICE.type == "cuda" else None,
+        )
+    )
     return rows
 
 
@@ -306,7 +360,12 @@ def cpu_rows(reduced: bool) -> list[Row]:
     settings = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
     command = [sys.executable, "-c", ALONE, str(steps)]
     done = subprocess.run(
-        command, cwd=notebooks.ROOT, env=os.environ | settings, preexec_fn=pin, capture_output=True, text=True
+        command,
+        cwd=notebooks.ROOT,
+        env=os.environ | settings,
+        preexec_fn=pin,
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         raise RuntimeError(f"the measurement on two cores failed:\n{done.stderr.strip()[-2000:]}")
@@ -314,7 +373,8 @@ def cpu_rows(reduced: bool) -> list[Row]:
     about = f"two CPU cores, 256x1024, stride 8 of 32, {steps} steps"
     here = machine(gpu=False)
     return [
-        Row(f"{about}: {name}", times[name], "s", "<=", bar, here) for name, bar in (("Multi", 60.0), ("Sync", 120.0))
+        Row(f"{about}: {name}", times[name], "s", "<=", bar, here)
+        for name, bar in (("Multi", 60.0), ("Sync", 120.0))
     ]
 
 
@@ -349,7 +409,12 @@ def large_rows(reduced: bool) -> list[Row]:
     multi = lambda those: those.sample_latents("a beach", stride=8, **request)
     compiled = joint(model, compile=True)
     theirs = lambda: pipe(
-        "a beach", height=512, width=width, num_inference_steps=steps, view_batch_size=8, output_type="latent"
+        "a beach",
+        height=512,
+        width=width,
+        num_inference_steps=steps,
+        view_batch_size=8,
+        output_type="latent",
     )
     ways: dict[str, tuple[Callable[[], Any], float | None]] = {
         "Multi, stride 8 of 64": (partial(multi, sd), 6.0),
@@ -363,9 +428,17 @@ def large_rows(reduced: bool) -> list[Row]:
             if reduced or i:  # the first is slower than the others, and compiles
                 took[name].append(seconds)
     about = f"random SD-2.1-size networks, 512x{width}, {steps} steps, latents out"
-    rows = [Row(f"{about}: {name}", statistics.median(took[name]), "s", "<=", bar) for name, (_, bar) in ways.items()]
+    rows = [
+        Row(f"{about}: {name}", statistics.median(took[name]), "s", "<=", bar)
+        for name, (_, bar) in ways.items()
+    ]
     few = steps if reduced else 5  # the time of a step is the same in all of them
-    sync = dict(stride=16, use_syncdiffusion=True, sync=sd.paper(), **(request | {"num_sampling_steps": few}))
+    sync = dict(
+        stride=16,
+        use_syncdiffusion=True,
+        sync=sd.paper(),
+        **(request | {"num_sampling_steps": few}),
+    )
     one = joint(model, window_batch=1, gradient_batch=1)
     spent = {}
     for name, those in (("windows in batches", sd), ("one window at a time", one)):
@@ -373,10 +446,16 @@ def large_rows(reduced: bool) -> list[Row]:
             those.sample_latents("a beach", **(sync | {"num_sampling_steps": 1}))
         spent[name], _ = timed(partial(those.sample_latents, "a beach", **sync))
         rows.append(
-            Row(f"{about}: a step of Sync, paper's setting, {sd.distance_name}, {name}", spent[name] / few, "s")
+            Row(
+                f"{about}: a step of Sync, paper's setting, {sd.distance_name}, {name}",
+                spent[name] / few,
+                "s",
+            )
         )
     faster = spent["one window at a time"] / spent["windows in batches"]
-    rows.append(Row(f"{about}: Sync, windows in batches beside one at a time", faster, "x", ">=", 2.0))
+    rows.append(
+        Row(f"{about}: Sync, windows in batches beside one at a time", faster, "x", ">=", 2.0)
+    )
     return rows
 
 
@@ -387,17 +466,32 @@ def memory_rows(reduced: bool) -> list[Row]:
     widths = (640,) if reduced else (2048, 2496, 4544, 8640)
     peaks: dict[tuple[str, int], float] = {}
     for width in widths:
-        for name, more in (("Multi", {}), ("Sync", {"use_syncdiffusion": True, "sync": sd.paper(), "stride": 16})):
+        for name, more in (
+            ("Multi", {}),
+            ("Sync", {"use_syncdiffusion": True, "sync": sd.paper(), "stride": 16}),
+        ):
             request = (
-                dict(height=512, width=width, num_sampling_steps=1 if reduced else 2, smooth=False, stride=8) | more
+                dict(
+                    height=512,
+                    width=width,
+                    num_sampling_steps=1 if reduced else 2,
+                    smooth=False,
+                    stride=8,
+                )
+                | more
             )
             peaks[name, width] = peak(partial(sd.sample_latents, "a beach", **request))
     about = "random SD-2.1-size networks, peak memory"
-    rows = [Row(f"{about}: {name}, 512x{width}", value, "GB", "<=", 16.0) for (name, width), value in peaks.items()]
+    rows = [
+        Row(f"{about}: {name}, 512x{width}", value, "GB", "<=", 16.0)
+        for (name, width), value in peaks.items()
+    ]
     for name in ("Multi", "Sync"):
         first, last = widths[min(1, len(widths) - 1)], widths[-1]
         grown = peaks[name, last] / peaks[name, first]
-        rows.append(Row(f"{about}: {name}, {last} beside {first} pixels wide", grown, "x", "<=", 1.1))
+        rows.append(
+            Row(f"{about}: {name}, {last} beside {first} pixels wide", grown, "x", "<=", 1.1)
+        )
     return rows
 
 
@@ -424,13 +518,17 @@ ON_GPU = ("large", "memory")
 def main(arguments: list[str] | None = None) -> list[Row]:
     """Measures the groups asked for (default: all), prints their tables, stores full ones, and returns all rows."""
     parser = command_line("benchmarks.task2", __doc__, GROUPS)
-    parser.add_argument("--reduced", action="store_true", help="a rehearsal, of which nothing is stored")
+    parser.add_argument(
+        "--reduced", action="store_true", help="a rehearsal, of which nothing is stored"
+    )
     args = parse(parser, GROUPS, arguments)
     everything: list[Row] = []
     for name in args.groups:
         reduced = args.reduced or (name in ON_GPU and DEVICE.type != "cuda")
         results = None if reduced else RESULTS / "task2.json"
-        everything += report(f"python -m benchmarks.task2 {name}", partial(GROUPS[name], reduced), results)
+        everything += report(
+            f"python -m benchmarks.task2 {name}", partial(GROUPS[name], reduced), results
+        )
     return everything
 
 

@@ -75,7 +75,9 @@ SHORT: dict[str, Any] = {
     "rays": 64,
     "steps": 24,
 }  # of a rehearsal, and the same for the command
-SHORT_COMMAND = "--iters 2 --size 16 --rays 64 --max_steps 24 --frames 2 --video_size 32 --no-save_mesh".split()
+SHORT_COMMAND = (
+    "--iters 2 --size 16 --rays 64 --max_steps 24 --frames 2 --video_size 32 --no-save_mesh".split()
+)
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -99,7 +101,9 @@ def trained(
     text: str, guidance: StableDiffusion, workspace: Path, given: Sequence[str] = (), **changes: Any
 ) -> Trainer:
     """A run with the settings that main.py has for this model and device and these options, ready to train."""
-    settings = program.settings_of(program.parser().parse_args(given), program.preset_of(guidance.model), text)
+    settings = program.settings_of(
+        program.parser().parse_args(given), program.preset_of(guidance.model), text
+    )
     return Trainer(replace(settings, **changes), guidance, workspace, half=DEVICE.type == "cuda")
 
 
@@ -108,12 +112,27 @@ def trained(
 
 def commanded(text: str, workspace: Path, on_gpu: bool, reduced: bool) -> float:
     """Runs main.py; returns the seconds from its start to its end. Raises RuntimeError if it fails."""
-    command = [sys.executable, str(PROGRAM), "--text", text, "--model", "pocket", "--workspace", str(workspace)]
+    command = [
+        sys.executable,
+        str(PROGRAM),
+        "--text",
+        text,
+        "--model",
+        "pocket",
+        "--workspace",
+        str(workspace),
+    ]
     command += ["-O"] if on_gpu else []
     command += SHORT_COMMAND if reduced else []
-    two = sorted(os.sched_getaffinity(0))[:2] if hasattr(os, "sched_getaffinity") and not on_gpu else []
+    two = (
+        sorted(os.sched_getaffinity(0))[:2]
+        if hasattr(os, "sched_getaffinity") and not on_gpu
+        else []
+    )
     pin = (lambda: os.sched_setaffinity(0, two)) if two else None
-    settings: Mapping[str, str] = {} if on_gpu else {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
+    settings: Mapping[str, str] = (
+        {} if on_gpu else {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
+    )
     return seconds_of(command, env=os.environ | settings, preexec_fn=pin)
 
 
@@ -147,10 +166,16 @@ def command_rows(on_gpu: bool, reduced: bool) -> list[Row]:
             if on_gpu:
                 commanded(text, Path(folder) / "first", on_gpu, reduced=True)  # builds the kernels
             seconds = commanded(text, Path(folder) / "run", on_gpu, reduced)
-            objects, _ = read(judge, seen_from_all_sides(resumed(Path(folder) / "run", guidance)), thing)
+            objects, _ = read(
+                judge, seen_from_all_sides(resumed(Path(folder) / "run", guidance)), thing
+            )
         name = f"{where}, {text}"
         rows.append(Row(f"{name}: command to clip and mesh", seconds, "s", "<=", bar, here))
-        rows.append(Row(f"{name}: views of 8 in which the judge reads it", sum(objects), "", ">=", 6.0, here))
+        rows.append(
+            Row(
+                f"{name}: views of 8 in which the judge reads it", sum(objects), "", ">=", 6.0, here
+            )
+        )
     return rows
 
 
@@ -170,7 +195,9 @@ def take_gpu(free: Any) -> None:
         torch.cuda.set_device(free.get())
 
 
-def made_object(text: str, reduced: bool, given: tuple[str, ...] = ()) -> tuple[list[bool], list[bool], list, bool]:
+def made_object(
+    text: str, reduced: bool, given: tuple[str, ...] = ()
+) -> tuple[list[bool], list[bool], list, bool]:
     """What the judge reads right of an object from all sides, as `read` has it, the pictures, and whether the run gave
     up. Such a run has nothing right, and blank pictures."""
     guidance, judge = model_and_judge(given)
@@ -183,7 +210,11 @@ def made_object(text: str, reduced: bool, given: tuple[str, ...] = ()) -> tuple[
             print(f"{text}: {error}", flush=True)
             return [False] * SIDES, [False] * SIDES, [to_pil(torch.ones(3, 256, 256))] * SIDES, True
         pictures = seen_from_all_sides(trainer)
-    return *read(judge, pictures, TEXTS[text]), [to_pil(2 * picture - 1) for picture in pictures], False
+    return (
+        *read(judge, pictures, TEXTS[text]),
+        [to_pil(2 * picture - 1) for picture in pictures],
+        False,
+    )
 
 
 def object_rows(reduced: bool, only: Sequence[str] = (), given: tuple[str, ...] = ()) -> list[Row]:
@@ -209,7 +240,9 @@ def object_rows(reduced: bool, only: Sequence[str] = (), given: tuple[str, ...] 
             views += sides if TEXTS[text] in WITH_FRONT else []
             sheet += pictures
     PICTURES.mkdir(parents=True, exist_ok=True)
-    grid(sheet, columns=SIDES, side=128).save(PICTURES / ("objects_reduced.png" if reduced else "objects.png"))
+    grid(sheet, columns=SIDES, side=128).save(
+        PICTURES / ("objects_reduced.png" if reduced else "objects.png")
+    )
     about = f"{len(texts)} texts from {SIDES} sides"
 
     def share(hits: list[bool]) -> float:
@@ -217,7 +250,9 @@ def object_rows(reduced: bool, only: Sequence[str] = (), given: tuple[str, ...] 
 
     rows = [Row(f"{about}: object read right", share(objects), "%", ">=", 90.0)]
     if views:
-        rows.append(Row(f"{about}: side read right, of things with a front", share(views), "%", ">=", 90.0))
+        rows.append(
+            Row(f"{about}: side read right, of things with a front", share(views), "%", ">=", 90.0)
+        )
     return [*rows, Row(f"{about}: runs that gave up", lost, "", "<=")]
 
 
@@ -239,18 +274,32 @@ def frame_rows(reduced: bool) -> list[Row]:
     side, count = (32, 2) if reduced else (512, 60)
     with tempfile.TemporaryDirectory() as folder:
         trainer = trained(
-            "a hamburger", StableDiffusion(find_model("pocket")), Path(folder), **(SHORT if reduced else {})
+            "a hamburger",
+            StableDiffusion(find_model("pocket")),
+            Path(folder),
+            **(SHORT if reduced else {}),
         )
         while trainer.step < trainer.settings.iters:
             trainer.train_step()
         cameras = orbit(count)
         trainer.pictures(cameras[:2], side)  # warm
-        with trainer.averaged(), torch.autocast(DEVICE.type, torch.float16, enabled=DEVICE.type == "cuda"):
+        with (
+            trainer.averaged(),
+            torch.autocast(DEVICE.type, torch.float16, enabled=DEVICE.type == "cuda"),
+        ):
             each = []
             for i in range(count):
-                each.append(timed(partial(list, trainer.renderer.finished(cameras[i : i + 1], side, side))))
+                each.append(
+                    timed(partial(list, trainer.renderer.finished(cameras[i : i + 1], side, side)))
+                )
     return [
-        Row(f"pictures of {side} x {side} a second from a trained field", 1 / statistics.median(each), "/s", ">=", 60.0)
+        Row(
+            f"pictures of {side} x {side} a second from a trained field",
+            1 / statistics.median(each),
+            "/s",
+            ">=",
+            60.0,
+        )
     ]
 
 
@@ -260,17 +309,25 @@ def step_rows(reduced: bool) -> list[Row]:
         model: Model = sd21_model(Path(folder) / "model", toy=reduced)
         options = program.options_of(program.parser().parse_args([]), program.preset_of(model))
         guidance = StableDiffusion(model, options)
-        trainer = trained("a hamburger", guidance, Path(folder) / "run", batch=1, size=64, iters=10**6)
+        trainer = trained(
+            "a hamburger", guidance, Path(folder) / "run", batch=1, size=64, iters=10**6
+        )
         guidance.forget_text_encoder()
         if DEVICE.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         for _ in range(warm):
             trainer.train_step()
         seconds = statistics.median([timed(trainer.train_step) for _ in range(count)])
-    about = "networks of the size of Stable Diffusion 2.1, one step of SDS with a picture of 64 x 64"
+    about = (
+        "networks of the size of Stable Diffusion 2.1, one step of SDS with a picture of 64 x 64"
+    )
     rows = [Row(f"{about}: time", 1000 * seconds, "ms", "<=", 35.0)]
     if DEVICE.type == "cuda":
-        rows.append(Row(f"{about}: peak memory", torch.cuda.max_memory_allocated() / 2**30, "GiB", "<=", 8.0))
+        rows.append(
+            Row(
+                f"{about}: peak memory", torch.cuda.max_memory_allocated() / 2**30, "GiB", "<=", 8.0
+            )
+        )
     return rows
 
 
@@ -279,7 +336,9 @@ def soak_rows(reduced: bool) -> list[Row]:
     memory = torch.cuda.memory_allocated if DEVICE.type == "cuda" else lambda: 0
     with tempfile.TemporaryDirectory() as folder:
         changes = {**(SHORT if reduced else {}), "iters": steps, "batch": 1, "reuse": 1}
-        trainer = trained("a hamburger", StableDiffusion(find_model("pocket")), Path(folder), **changes)
+        trainer = trained(
+            "a hamburger", StableDiffusion(find_model("pocket")), Path(folder), **changes
+        )
         held = 0
         for _ in tqdm(range(steps), desc="soak"):
             trainer.train_step()
@@ -299,7 +358,9 @@ def scaling_rows(reduced: bool) -> list[Row]:
         print("scaling needs two GPUs: left out")
         return []
     seconds, count = [], 2 if reduced else 8
-    with tempfile.TemporaryDirectory() as folder:  # builds the kernels, which is not to be counted for one GPU alone
+    with (
+        tempfile.TemporaryDirectory() as folder
+    ):  # builds the kernels, which is not to be counted for one GPU alone
         commanded("a hamburger", Path(folder), on_gpu=True, reduced=True)
     for processes in (1, 2):
         with tempfile.TemporaryDirectory() as folder:
@@ -307,7 +368,15 @@ def scaling_rows(reduced: bool) -> list[Row]:
             texts.write_text("\n".join(list(TEXTS)[:count]) + "\n")
             launch = ["-m", "accelerate.commands.launch", "--num_processes", str(processes)]
             launch += ["--multi_gpu"] if processes > 1 else []
-            command = [sys.executable, *launch, str(PROGRAM), "--prompts", str(texts), "--model", "pocket"]
+            command = [
+                sys.executable,
+                *launch,
+                str(PROGRAM),
+                "--prompts",
+                str(texts),
+                "--model",
+                "pocket",
+            ]
             command += ["--workspace", str(Path(folder) / "runs"), "-O"]
             command += SHORT_COMMAND if reduced else ["--iters", "300", "--no-save_mesh"]
             seconds.append(seconds_of(command))
@@ -329,19 +398,31 @@ ON_GPU = ("gpu", "frames", "step", "soak")
 def main(arguments: list[str] | None = None) -> list[Row]:
     """Measures the groups asked for (default: all), prints their tables, stores full ones, and returns all rows."""
     parser = command_line("benchmarks.task3", __doc__, GROUPS)
-    parser.add_argument("--reduced", action="store_true", help="a rehearsal, of which nothing is stored")
-    parser.add_argument("--only", nargs="+", default=[], metavar="TEXT", choices=TEXTS, help="objects: these texts")
-    parser.add_argument("--given", type=str.split, default=[], metavar="OPTIONS", help="objects: options of main.py")
+    parser.add_argument(
+        "--reduced", action="store_true", help="a rehearsal, of which nothing is stored"
+    )
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="TEXT", choices=TEXTS, help="objects: these texts"
+    )
+    parser.add_argument(
+        "--given", type=str.split, default=[], metavar="OPTIONS", help="objects: options of main.py"
+    )
     args = parse(parser, GROUPS, arguments)
     given, tried = tuple(args.given), bool(args.only or args.given)
     if tried and args.groups != ["objects"]:
-        parser.error("--only and --given are for objects alone: python -m benchmarks.task3 objects ...")
+        parser.error(
+            "--only and --given are for objects alone: python -m benchmarks.task3 objects ..."
+        )
     program.check(program.parser().parse_args(given))
     everything: list[Row] = []
     for name in args.groups:
         reduced = args.reduced or (name in ON_GPU and DEVICE.type != "cuda")
         results = None if reduced or tried else RESULTS / "task3.json"
-        work = partial(object_rows, reduced, args.only, given) if name == "objects" else partial(GROUPS[name], reduced)
+        work = (
+            partial(object_rows, reduced, args.only, given)
+            if name == "objects"
+            else partial(GROUPS[name], reduced)
+        )
         everything += report(f"python -m benchmarks.task3 {name}", work, results)
     return everything
 

@@ -89,7 +89,13 @@ class AlignedLoss(denoiser.Trainee):
         super().__init__(*args)
         self.weight = weight
         width = self.unet.config.block_out_channels[-1]
-        layers = (nn.Conv2d(width, 512, 1), nn.SiLU(), nn.Conv2d(512, 512, 1), nn.SiLU(), nn.Conv2d(512, channels, 1))
+        layers = (
+            nn.Conv2d(width, 512, 1),
+            nn.SiLU(),
+            nn.Conv2d(512, 512, 1),
+            nn.SiLU(),
+            nn.Conv2d(512, channels, 1),
+        )
         self.head = nn.Sequential(*layers)
         self.middle: Tensor | None = None
         self.unet.mid_block.register_forward_hook(self._keep)
@@ -116,7 +122,9 @@ class Bench:
         self.train_count = len(self.data) - min(HELD_OUT, len(self.data) // 4)
         self.tokenizer = load(WEIGHTS / "stable-diffusion" / "tokenizer", WEIGHTS / "clip")
         self.text = CLIPModel.from_pretrained(WEIGHTS / "clip", dtype=torch.float32).text_model
-        self.vae = AutoencoderKL.from_pretrained(WEIGHTS / "stable-diffusion" / "vae", torch_dtype=torch.float32)
+        self.vae = AutoencoderKL.from_pretrained(
+            WEIGHTS / "stable-diffusion" / "vae", torch_dtype=torch.float32
+        )
         self.judge = evaluate.Judge(WEIGHTS / "judge", device)
         self.judge_features = JudgeFeatures(device)
         self.tests = ask_first(images, "all")
@@ -146,14 +154,20 @@ class Bench:
         parts = []
         for moments in tqdm(self.data.moments.split(256), desc="features", leave=False):
             with self.autocast():
-                pixels = resize(vae.decode(moments[:, :4].to(self.device).float()).sample.clamp(-1, 1), size)
-                states = tower(pixel_values=pixels).last_hidden_state[:, 1:].float()  # (B, side^2, C)
+                pixels = resize(
+                    vae.decode(moments[:, :4].to(self.device).float()).sample.clamp(-1, 1), size
+                )
+                states = (
+                    tower(pixel_values=pixels).last_hidden_state[:, 1:].float()
+                )  # (B, side^2, C)
             parts.append(F.avg_pool2d(states.mT.unflatten(2, (side, side)), side // 8).half())
         features = torch.cat(parts)
         return features - features[:20_000].float().mean((0, 2, 3), keepdim=True).half()
 
     def loss_module(self, variant: Variant) -> denoiser.Trainee:
-        unet = denoiser.build(denoiser.CONFIG | BASELINE | variant.config, self.text.config.hidden_size)
+        unet = denoiser.build(
+            denoiser.CONFIG | BASELINE | variant.config, self.text.config.hidden_size
+        )
         empty = torch.from_numpy(encode(self.tokenizer, [""])[0]).long()
         parts = (unet, self.text, self.vae.config.scaling_factor, empty)
         if variant.repa:
@@ -191,7 +205,9 @@ class Bench:
             optimizer.zero_grad(set_to_none=True)
             average.step(parameters)
             if step % LOG_STEPS == 0 or step == steps - 1:
-                curve.append({"step": step} | {name: float(value.detach()) for name, value in losses.items()})
+                curve.append(
+                    {"step": step} | {name: float(value.detach()) for name, value in losses.items()}
+                )
                 if step == 0:  # compiled by now
                     start, start_step = time.perf_counter(), step + 1
         rate = (steps - start_step) * variant.batch / max(time.perf_counter() - start, 1e-9)
@@ -209,7 +225,11 @@ class Bench:
             draws = torch.randn(2, *mean.shape, generator=generator, device=self.device)
             latents = (mean + torch.exp(0.5 * logvar) * draws[0]) * module.scaling_factor
             states = module.text(input_ids=self.data.tokens[rows, 0].to(self.device).long())[0]
-            t = torch.arange(len(rows), device=self.device) * len(module.alphas_cumprod) // len(rows)
+            t = (
+                torch.arange(len(rows), device=self.device)
+                * len(module.alphas_cumprod)
+                // len(rows)
+            )
             signal = module.alphas_cumprod[t][:, None, None, None]
             noisy = signal.sqrt() * latents + (1 - signal).sqrt() * draws[1]
             with self.autocast():
@@ -219,7 +239,9 @@ class Bench:
 
     def image_scores(self, unet: UNet2DConditionModel, sheet: Path) -> dict[str, float]:
         """Frechet distance and objects read right at two guidance scales; the first images go to `sheet`."""
-        pipe = StableDiffusionPipeline.from_pretrained(WEIGHTS / "stable-diffusion", unet=unet).to(self.device)
+        pipe = StableDiffusionPipeline.from_pretrained(WEIGHTS / "stable-diffusion", unet=unet).to(
+            self.device
+        )
         pipe.set_progress_bar_config(disable=True)
         labels = self.tests.scenes.labels
         seeds = [int(seed) % 2**32 for seed in labels["seed"]]
@@ -227,10 +249,14 @@ class Bench:
         batch = 250 if self.device.type == "cuda" else 10
         scores = {}
         for guidance in (3.0, 7.5):
-            images = evaluate.generate(pipe, self.tests.prompts, seeds, guidance=guidance, batch=batch)
+            images = evaluate.generate(
+                pipe, self.tests.prompts, seeds, guidance=guidance, batch=batch
+            )
             hits = evaluate.right(labels, self.judge.read(images))["object"]
             scores[f"fd{guidance:g}"] = frechet_distance(self.embed(images), self.reference)
-            scores[f"object{guidance:g}"] = 100 * float(hits[counts].mean()) if counts.any() else 0.0
+            scores[f"object{guidance:g}"] = (
+                100 * float(hits[counts].mean()) if counts.any() else 0.0
+            )
         evaluate.sheet(images[:24], self.tests.prompts[:24], 8).save(sheet)
         return scores
 
@@ -247,21 +273,44 @@ def rows_of(variant: Variant, result: dict[str, Any]) -> list[Row]:
     stamp = {name: result[name] for name in ("machine", "date", "versions")}
     command = "python -m benchmarks.training"
     return [
-        Row(f"{variant.title}: {figure}", round(result[key], 4), unit, sense, command=command, **stamp)
+        Row(
+            f"{variant.title}: {figure}",
+            round(result[key], 4),
+            unit,
+            sense,
+            command=command,
+            **stamp,
+        )
         for figure, key, unit, sense in figures
     ]
 
 
 def main(arguments: list[str] | None = None) -> list[Row]:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.training",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("variants", nargs="*", default=[], help=f"any of {', '.join(VARIANTS)} (default: all)")
-    parser.add_argument("--samples", type=integer(1), default=SAMPLES, help="samples that each variant sees")
-    parser.add_argument("--images", type=integer(2, 1_000_000), default=IMAGES, help="test images of each variant")
-    parser.add_argument("--work", type=folder, default=Path("outputs/pocket"), help="the folder that holds the latents")
     parser.add_argument(
-        "--out", type=folder, default=Path("outputs/training"), help="the folder for results and sheets"
+        "variants", nargs="*", default=[], help=f"any of {', '.join(VARIANTS)} (default: all)"
+    )
+    parser.add_argument(
+        "--samples", type=integer(1), default=SAMPLES, help="samples that each variant sees"
+    )
+    parser.add_argument(
+        "--images", type=integer(2, 1_000_000), default=IMAGES, help="test images of each variant"
+    )
+    parser.add_argument(
+        "--work",
+        type=folder,
+        default=Path("outputs/pocket"),
+        help="the folder that holds the latents",
+    )
+    parser.add_argument(
+        "--out",
+        type=folder,
+        default=Path("outputs/training"),
+        help="the folder for results and sheets",
     )
     args = parser.parse_args(arguments)
     if unknown := set(args.variants) - set(VARIANTS):
@@ -275,7 +324,9 @@ def main(arguments: list[str] | None = None) -> list[Row]:
         if not path.exists():
             if bench is None:
                 if not (args.work / "latents").is_dir():
-                    parser.error(f"no latents in {args.work}: run `python -m pocket.train latents`, or name --work")
+                    parser.error(
+                        f"no latents in {args.work}: run `python -m pocket.train latents`, or name --work"
+                    )
                 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
                 bench = Bench(device, args.samples, args.images, args.work)
             module, result = bench.train(VARIANTS[name])

@@ -31,9 +31,13 @@ def check_integer(
             raise TypeError
         number = operator.index(value)
     except TypeError:
-        raise error(f"{name} must be a whole number{_range(minimum, maximum)}, got {_shown(value)}.") from None
+        raise error(
+            f"{name} must be a whole number{_range(minimum, maximum)}, got {_shown(value)}."
+        ) from None
     if (minimum is not None and number < minimum) or (maximum is not None and number > maximum):
-        raise error(f"{name} must be a whole number{_range(minimum, maximum)}, got {_shown(number)}.")
+        raise error(
+            f"{name} must be a whole number{_range(minimum, maximum)}, got {_shown(number)}."
+        )
     return number
 
 
@@ -53,7 +57,9 @@ def check_number(
             raise TypeError
         number = float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError):
-        raise error(f"{name} must be a number{_range(minimum, maximum)}, got {_shown(value)}.") from None
+        raise error(
+            f"{name} must be a number{_range(minimum, maximum)}, got {_shown(value)}."
+        ) from None
     if not math.isfinite(number):
         raise error(f"{name} must be a finite number{_range(minimum, maximum)}, got {number}.")
     if (minimum is not None and number < minimum) or (maximum is not None and number > maximum):

@@ -29,7 +29,9 @@ def _format(message: Union[Warning, str], category: Type[Warning], *place: Any) 
 
 
 warnings.formatwarning = _format  # type: ignore[assignment]  # the place is handed on as it comes
-warnings.simplefilter("always", CourseWarning)  # else a cell that runs again stays silent the second time
+warnings.simplefilter(
+    "always", CourseWarning
+)  # else a cell that runs again stays silent the second time
 
 
 def shorten(text: str, length: int) -> str:

@@ -100,7 +100,10 @@ def execute(
     notebook = nbformat.from_dict(notebook)
     injected = None
     if parameters:
-        at = next((i for i, c in enumerate(notebook.cells) if "parameters" in c.metadata.get("tags", [])), None)
+        at = next(
+            (i for i, c in enumerate(notebook.cells) if "parameters" in c.metadata.get("tags", [])),
+            None,
+        )
         if at is None:
             raise ValueError("the notebook has no cell tagged `parameters`")
         source = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
@@ -115,7 +118,9 @@ def execute(
         timeout=None,
         kernel_name=NATIVE_KERNEL_NAME,
         kernel_manager_class=CourseKernelManager,
-        extra_arguments=["--IPKernelApp.log_level=40"],  # a local kernel need not warn of unencrypted sockets
+        extra_arguments=[
+            "--IPKernelApp.log_level=40"
+        ],  # a local kernel need not warn of unencrypted sockets
         resources={"metadata": {"path": str(ROOT)}},
         on_cell_execute=lambda cell, cell_index: started.append(cell),
         on_cell_complete=lambda cell, cell_index: bar.update(),
@@ -124,20 +129,30 @@ def execute(
         with bar:
             client.execute(env={**os.environ, **(environment or {})})
     except CellExecutionError as error:
-        raise LessonError(f"{error.ename}: {error.evalue}\nin the cell\n{_failed_source(notebook)}") from error
+        raise LessonError(
+            f"{error.ename}: {error.evalue}\nin the cell\n{_failed_source(notebook)}"
+        ) from error
     except DeadKernelError as error:
         cell = started[-1].source if started else "(none was started)"
-        raise LessonError(f"The kernel died (often: too little memory)\nin the cell\n{cell}") from error
+        raise LessonError(
+            f"The kernel died (often: too little memory)\nin the cell\n{cell}"
+        ) from error
     except (RuntimeError, OSError) as error:
-        atexit.unregister(client._cleanup_kernel)  # nbclient forgets it, and it would fail for want of a kernel
-        raise LessonError(f"The kernel {sys.executable} -m ipykernel_launcher does not run: {error}") from error
+        atexit.unregister(
+            client._cleanup_kernel
+        )  # nbclient forgets it, and it would fail for want of a kernel
+        raise LessonError(
+            f"The kernel {sys.executable} -m ipykernel_launcher does not run: {error}"
+        ) from error
     if injected is not None:
         notebook.cells.remove(injected)
     tidy(notebook)
     return notebook
 
 
-def definitions(notebook: nbformat.NotebookNode, parameters: Mapping[str, Any] | None = None) -> ModuleType:
+def definitions(
+    notebook: nbformat.NotebookNode, parameters: Mapping[str, Any] | None = None
+) -> ModuleType:
     """What a lesson defines, as a module, without running it: its parameters (or those given in their place), imports,
     functions, classes, and the methods hung on them (`Class.name = name`). For tests and benchmarks of the very code
     that stands in the lesson."""
@@ -165,12 +180,18 @@ def tidy(notebook: nbformat.NotebookNode) -> None:
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+            cell.outputs = [
+                output for output in cell.outputs if WIDGET not in output.get("data", {})
+            ]
             for output in cell.outputs:
                 if "image/png" in output.get("data", {}):
                     output.data.pop("image/jpeg", None)  # PIL hands over both
     notebook.metadata.pop("widgets", None)
-    notebook.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata.kernelspec = {
+        "display_name": "Python 3",
+        "language": "python",
+        "name": "python3",
+    }
     notebook.metadata.language_info = {"name": "python"}
 
 
@@ -178,9 +199,13 @@ def machine_paths(notebook: nbformat.NotebookNode) -> list[str]:
     """Paths of this machine (repository, home, temporary folder) that stand in the outputs."""
     folders = {str(ROOT), str(Path.home()), tempfile.gettempdir()}
     # The longest first: the repository may lie in one of the others.
-    pattern = "|".join(re.escape(folder) for folder in sorted(folders, key=len, reverse=True) if len(folder) > 1)
+    pattern = "|".join(
+        re.escape(folder) for folder in sorted(folders, key=len, reverse=True) if len(folder) > 1
+    )
     outputs = [str(output) for cell in notebook.cells for output in cell.get("outputs", [])]
-    return sorted({match[0] for text in outputs for match in re.finditer(rf"(?:{pattern})/[\w.-]+", text)})
+    return sorted(
+        {match[0] for text in outputs for match in re.finditer(rf"(?:{pattern})/[\w.-]+", text)}
+    )
 
 
 def _failed_source(notebook: nbformat.NotebookNode) -> str:
@@ -191,7 +216,9 @@ def _failed_source(notebook: nbformat.NotebookNode) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m course.notebooks", description="Execute lessons and store them.")
+    parser = argparse.ArgumentParser(
+        prog="python -m course.notebooks", description="Execute lessons and store them."
+    )
     parser.add_argument("notebooks", nargs="+", type=Path)
     paths = parser.parse_args(arguments).notebooks
     name = ""

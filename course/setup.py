@@ -51,7 +51,9 @@ def fingerprint(folder: Path, root: Path = ROOT) -> str:
     if configuration.is_file():
         parts.append(configuration.read_bytes())
     for packages in ("lib/python*/site-packages", "Lib/site-packages"):  # Unix, Windows
-        parts += sorted(path.name.encode() for path in folder.glob("{}/torch*.dist-info".format(packages)))
+        parts += sorted(
+            path.name.encode() for path in folder.glob("{}/torch*.dist-info".format(packages))
+        )
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
@@ -78,7 +80,9 @@ def interpreter_fault(folder: Path) -> Optional[str]:
 def pip_fault(folder: Path) -> Optional[str]:
     """Return why pip cannot be used in `folder`, whose interpreter can, or None if it can."""
     command = [str(python_of(folder)), "-m", "pip", "--version"]
-    status = subprocess.call(command, env=pip_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    status = subprocess.call(
+        command, env=pip_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     return "it has no working pip" if status else None
 
 
@@ -104,19 +108,26 @@ def build(root: Path = ROOT) -> Path:
     if sys.version_info < OLDEST_PYTHON:
         raise SetupError(
             "the course needs Python 3.11 or newer, this is {}. Name another one, for example: "
-            "make demo PYTHON=python3.12, or without make: python3.12 -m course.setup".format(platform.python_version())
+            "make demo PYTHON=python3.12, or without make: python3.12 -m course.setup".format(
+                platform.python_version()
+            )
         )
     fault = fault or pip_fault(folder)
     if fault:
         create(folder, fault)
     if stamp.exists():
         stamp.unlink()  # an interrupted installation must not look finished
-    print("Installing the packages of requirements.txt (about 2 GB, a few minutes the first time) ...", flush=True)
+    print(
+        "Installing the packages of requirements.txt (about 2 GB, a few minutes the first time) ...",
+        flush=True,
+    )
     if install(python, root):
         raise SetupError(
             "pip could not install the packages; its message is above. Check the network and the free disk space "
             "({:.1f} GB here; about 6 GB are needed), then run the same command again: what was downloaded is kept. "
-            "If it fails once more, delete {} first.".format(shutil.disk_usage(str(root)).free / 1e9, folder)
+            "If it fails once more, delete {} first.".format(
+                shutil.disk_usage(str(root)).free / 1e9, folder
+            )
         )
     # In its own process: the check has to import torch as the lessons will.
     if subprocess.call([str(python), "-m", "course.setup", "--mend"], cwd=str(root)):
@@ -140,7 +151,9 @@ def create(folder: Path, fault: str) -> None:
     except (OSError, ValueError) as error:
         raise SetupError(
             "Python could not make a virtual environment in {} ({}). Delete it if it is there, check that you may "
-            "write in its folder and that the disk is not full, then run this again.".format(folder, error)
+            "write in its folder and that the disk is not full, then run this again.".format(
+                folder, error
+            )
         ) from error
 
 
@@ -150,7 +163,15 @@ def install(python: Path, root: Path) -> int:
     What pip has to complain of goes to stderr as it comes.
     """
     lists = ["-r", str(root / LISTS[0]), "-c", str(root / LISTS[1])]
-    pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar=off", *lists]
+    pip = [
+        str(python),
+        "-m",
+        "pip",
+        "install",
+        "--disable-pip-version-check",
+        "--progress-bar=off",
+        *lists,
+    ]
     process = subprocess.Popen(pip, cwd=str(root), env=pip_environment(), stdout=subprocess.PIPE)
     assert process.stdout is not None
     count = 0
@@ -184,9 +205,13 @@ def torchvision_fault() -> Optional[str]:
         return None
     try:
         importlib.import_module("torchvision")
-    except Exception as error:  # a foreign build fails in many ways: missing operator, symbol or library
+    except (
+        Exception
+    ) as error:  # a foreign build fails in many ways: missing operator, symbol or library
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        return "torchvision {} does not fit torch {} ({})".format(version, metadata.version("torch"), reason)
+        return "torchvision {} does not fit torch {} ({})".format(
+            version, metadata.version("torch"), reason
+        )
     return None
 
 
@@ -195,15 +220,27 @@ def mend() -> None:
     diffusers and transformers import. Raises SetupError if they still do not."""
     fault = torchvision_fault()
     if fault:
-        pip = [sys.executable, "-m", "pip", "uninstall", "--quiet", "--disable-pip-version-check", "--yes"]
+        pip = [
+            sys.executable,
+            "-m",
+            "pip",
+            "uninstall",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--yes",
+        ]
         if subprocess.call([*pip, "torchvision"], env=pip_environment()):
             raise SetupError(
-                "{}, and pip could not remove it. Remove it by hand: pip uninstall torchvision".format(fault)
+                "{}, and pip could not remove it. Remove it by hand: pip uninstall torchvision".format(
+                    fault
+                )
             )
         print("{}: removed it. The course does not need it.".format(fault), flush=True)
     # A new process: this one may hold the half-imported torchvision.
     probe = "from diffusers import StableDiffusionPipeline; from transformers import CLIPTextModel"
-    process = subprocess.Popen([sys.executable, "-c", probe], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", probe], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
     said = process.communicate()[1].decode("utf-8", "replace")
     if process.returncode:
         last = (said.strip().splitlines() or ["no message"])[-1]
@@ -230,7 +267,9 @@ def show_versions() -> None:
     fault = torchvision_fault()
     if fault:
         raise SetupError(
-            "{}. Run this in a terminal, then restart the kernel: python -m course.setup --mend".format(fault)
+            "{}. Run this in a terminal, then restart the kernel: python -m course.setup --mend".format(
+                fault
+            )
         )
     import torch
 
@@ -244,8 +283,12 @@ def show_versions() -> None:
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m course.setup", description="Make the course's .venv ready.")
-    parser.add_argument("--mend", action="store_true", help="only check, and mend, the environment this runs in")
+    parser = argparse.ArgumentParser(
+        prog="python -m course.setup", description="Make the course's .venv ready."
+    )
+    parser.add_argument(
+        "--mend", action="store_true", help="only check, and mend, the environment this runs in"
+    )
     options = parser.parse_args(arguments)
     try:
         mend() if options.mend else build()

@@ -17,7 +17,9 @@ def integer(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
         except ValueError:
             value = None
         if value is None or value < minimum or (maximum is not None and value > maximum):
-            raise ArgumentTypeError(f"must be a whole number {_range(minimum, maximum)}, got {text!r}")
+            raise ArgumentTypeError(
+                f"must be a whole number {_range(minimum, maximum)}, got {text!r}"
+            )
         return value
 
     return parse
@@ -43,7 +45,9 @@ def folder(text: str) -> Path:
     path = Path(text)
     nearest = next(each for each in (path, *path.parents) if os.path.lexists(each))
     if not text.strip() or not nearest.is_dir():
-        raise ArgumentTypeError(f"must name a folder, got {text!r}" + (f": {nearest} is none" if text.strip() else ""))
+        raise ArgumentTypeError(
+            f"must name a folder, got {text!r}" + (f": {nearest} is none" if text.strip() else "")
+        )
     return path
 
 
@@ -57,7 +61,9 @@ def results_file(text: str) -> Path:
         except (OSError, ValueError, TypeError, LookupError, RecursionError):
             rows = None
         if not isinstance(rows, list):
-            raise ArgumentTypeError(f"must name a file of results or one that is not there, got {text!r}")
+            raise ArgumentTypeError(
+                f"must name a file of results or one that is not there, got {text!r}"
+            )
     return path
 
 

@@ -51,7 +51,9 @@ def curves(record: dict[str, list[dict[str, Any]]], path: Path) -> None:
     stages = [stage for stage in SHOWN if stage in record]
     columns = min(4, len(stages))  # as wide as a page of text
     rows = -(-len(stages) // columns)
-    figure, panels = plt.subplots(rows, columns, figsize=(4 * columns, 3 * rows), layout="constrained", squeeze=False)
+    figure, panels = plt.subplots(
+        rows, columns, figsize=(4 * columns, 3 * rows), layout="constrained", squeeze=False
+    )
     for panel in panels.flat[len(stages) :]:
         panel.set_axis_off()
     for panel, stage in zip(panels.flat, stages, strict=False):
@@ -74,7 +76,12 @@ def world_sheet(path: Path, count: int = 32) -> None:
     scenes = [sample_scene(TEST_SEED + 10_000 + i) for i in range(count)]
     said = [caption(scene.labels, np.random.default_rng(i))[0] for i, scene in enumerate(scenes)]
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    save_sheet(path, render(np.stack([scene.params for scene in scenes]), device=device).color.cpu(), said, columns=8)
+    save_sheet(
+        path,
+        render(np.stack([scene.params for scene in scenes]), device=device).color.cpu(),
+        said,
+        columns=8,
+    )
 
 
 def figures_table(rows: list[dict[str, Any]]) -> list[str]:
@@ -93,14 +100,22 @@ def training_table(record: dict[str, list[dict[str, Any]]]) -> list[str]:
     for stage, runs in record.items():
         steps = " + ".join(f"{run['steps']:,}" for run in runs if "steps" in run)
         cost = " + ".join(f"{run['processes']} x {run['seconds'] / 60:.1f}" for run in runs)
-        lines.append(f"| {stage} | {steps} | {cost} | {', '.join(sorted({run['device'] for run in runs}))} |")
+        lines.append(
+            f"| {stage} | {steps} | {cost} | {', '.join(sorted({run['device'] for run in runs}))} |"
+        )
     return lines
 
 
 def vocabulary_lines(vocabulary: dict[str, list[str]]) -> list[str]:
     """Everything the model knows by name, a line a kind, and every word of its captions."""
-    lines = [f"- **{kind}**: {', '.join(names)}" for kind, names in vocabulary.items() if kind != "words"]
-    return [*lines, "", f"All {len(vocabulary['words'])} words of its captions: {', '.join(vocabulary['words'])}."]
+    lines = [
+        f"- **{kind}**: {', '.join(names)}" for kind, names in vocabulary.items() if kind != "words"
+    ]
+    return [
+        *lines,
+        "",
+        f"All {len(vocabulary['words'])} words of its captions: {', '.join(vocabulary['words'])}.",
+    ]
 
 
 def heldout_lines(vocabulary: dict[str, list[str]]) -> list[str]:
@@ -111,7 +126,13 @@ def heldout_lines(vocabulary: dict[str, list[str]]) -> list[str]:
         if not {thing, other} <= names:
             continue
         known = kind in ("color", "ground")
-        said = f"{other} {thing}" if kind == "color" else f"{thing} on {other}" if known else f"{thing} {kind} {other}"
+        said = (
+            f"{other} {thing}"
+            if kind == "color"
+            else f"{thing} on {other}"
+            if known
+            else f"{thing} {kind} {other}"
+        )
         kinds.setdefault(kind if known else "relation", []).append(said)
     return [f"- **{kind}** ({len(said)}): {'; '.join(said)}" for kind, said in kinds.items()]
 
@@ -119,7 +140,10 @@ def heldout_lines(vocabulary: dict[str, list[str]]) -> list[str]:
 def following_lines(weights: Path) -> list[str]:
     """Rows of the table of parts for the ControlNets and estimators that ship."""
     described = {
-        **{f"controlnet/{kind}": (f"steers pictures by {kind}", "ControlNetModel") for kind in CONDITIONS},
+        **{
+            f"controlnet/{kind}": (f"steers pictures by {kind}", "ControlNetModel")
+            for kind in CONDITIONS
+        },
         **{f"estimators/{kind}": (f"reads {kind} from pictures", AUTO[kind]) for kind in ESTIMATED},
     }
     there = {part: said for part, said in described.items() if (weights / part).exists()}
@@ -129,7 +153,11 @@ def following_lines(weights: Path) -> list[str]:
 def card(weights: Path) -> str:
     """The text of the card."""
     read = lambda name: json.loads((weights / name).read_text())
-    rows, record, vocabulary = read("evaluation.json")["rows"], read("training.json"), read("vocabulary.json")
+    rows, record, vocabulary = (
+        read("evaluation.json")["rows"],
+        read("training.json"),
+        read("vocabulary.json"),
+    )
     short = [row for row in rows if row["holds"] is False]
     pictures = [
         line
@@ -138,7 +166,11 @@ def card(weights: Path) -> str:
         for line in (f"![{text}]({name})", "", text, "")
     ]
     missed = (
-        ["Short of its goal at present:", *(f"- {r['figure']}: {r['value']:g} {r['unit']}" for r in short), ""]
+        [
+            "Short of its goal at present:",
+            *(f"- {r['figure']}: {r['value']:g} {r['unit']}" for r in short),
+            "",
+        ]
         if short
         else []
     )
@@ -230,7 +262,9 @@ def main(arguments: list[str] | None = None) -> None:
     weights = parser.parse_args(arguments).weights
     for name in ("training.json", "evaluation.json"):
         if not (weights / name).is_file():
-            parser.error(f"{weights} has no {name}: run `python -m pocket.train export`, then pocket.evaluate")
+            parser.error(
+                f"{weights} has no {name}: run `python -m pocket.train export`, then pocket.evaluate"
+            )
     (weights / "samples").mkdir(exist_ok=True)
     curves(json.loads((weights / "training.json").read_text()), weights / "samples" / "curves.png")
     world_sheet(weights / "samples" / "world.jpg")

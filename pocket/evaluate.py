@@ -111,7 +111,9 @@ class Row:
     bar: float | None = None
     machine: str = field(default_factory=lambda: machine())
     holds: bool | None = field(init=False)
-    date: str = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).date().isoformat())
+    date: str = field(
+        default_factory=lambda: datetime.datetime.now(datetime.UTC).date().isoformat()
+    )
     versions: dict[str, str] = field(default_factory=lambda: versions())
     command: str = "python -m pocket.evaluate"
 
@@ -129,7 +131,9 @@ def machine(gpu: bool = True) -> str:
         return f"{torch.cuda.get_device_name()}, {cores()} CPU cores"
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        name = next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()
     return f"{name}, {cores()} CPU cores"
@@ -179,7 +183,9 @@ def draw(asked: Asked, device: torch.device, samples: int = 4) -> Tensor:
     return torch.cat([render(part, samples=samples, device=device).color.cpu() for part in parts])
 
 
-def scored(labels: np.ndarray, mentions: Sequence[frozenset[str]] | None = None) -> dict[str, np.ndarray]:
+def scored(
+    labels: np.ndarray, mentions: Sequence[frozenset[str]] | None = None
+) -> dict[str, np.ndarray]:
     """Which scenes count for which attribute, bool (N,) each: the published rule of the scores.
 
     An attribute counts where the scene has it and, for pictures made from captions, the caption names it. A
@@ -195,7 +201,9 @@ def scored(labels: np.ndarray, mentions: Sequence[frozenset[str]] | None = None)
     rows["view"] = judging.has_front(labels)
     if mentions is None:
         return rows
-    return {name: row & np.array([name in named for named in mentions]) for name, row in rows.items()}
+    return {
+        name: row & np.array([name in named for named in mentions]) for name, row in rows.items()
+    }
 
 
 def right(labels: np.ndarray, seen: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -208,12 +216,17 @@ def right(labels: np.ndarray, seen: dict[str, np.ndarray]) -> dict[str, np.ndarr
     found = {}
     for name in ("view", *(name for name in BARS if name in seen)):
         if name == "view":
-            words = [v.view_word(a, e) for a, e in zip(labels["azimuth"], labels["elevation"], strict=True)]
+            words = [
+                v.view_word(a, e)
+                for a, e in zip(labels["azimuth"], labels["elevation"], strict=True)
+            ]
             readings = zip(words, seen["azimuth"], seen["overhead"] == "yes", strict=True)
             found[name] = np.array([judging.view_right(*reading) for reading in readings], bool)
         else:
             classes = np.array(judging.GROUPS[name])
-            found[name] = classes[wanted[name].clip(0)] == seen[name]  # SKIP is negative, and never scored
+            found[name] = (
+                classes[wanted[name].clip(0)] == seen[name]
+            )  # SKIP is negative, and never scored
     return found
 
 
@@ -228,16 +241,26 @@ class Judge:
         """What it sees in pictures uint8 (N, H, W, 3): `judge.read`."""
         parts = images.split(250)
         size = self.model.config.image_size
-        logits = torch.cat([judging.judge(self.model, part.to(self.device), size).cpu() for part in parts])
+        logits = torch.cat(
+            [judging.judge(self.model, part.to(self.device), size).cpu() for part in parts]
+        )
         return judging.read(logits, self.model.config.id2label)
 
 
 def percent_rows(
-    title: str, rows: dict[str, np.ndarray], hits: dict[str, np.ndarray], bars: dict[str, float | None]
+    title: str,
+    rows: dict[str, np.ndarray],
+    hits: dict[str, np.ndarray],
+    bars: dict[str, float | None],
 ) -> list[Row]:
     """A row for each attribute that is read and counts somewhere: the share of right readings in percent."""
     return [
-        Row(f"{title}: {name}", round(100 * float(hits[name][rows[name]].mean()), 2), "%", bar=bars.get(name))
+        Row(
+            f"{title}: {name}",
+            round(100 * float(hits[name][rows[name]].mean()), 2),
+            "%",
+            bar=bars.get(name),
+        )
         for name in BARS
         if name in hits and rows[name].any()
     ]
@@ -264,7 +287,8 @@ def generate(
     found = []
     for i in tqdm(range(0, len(prompts), batch), desc="pictures", unit_scale=batch, leave=False):
         noise = [
-            torch.randn(1, 4, size, size, generator=torch.Generator().manual_seed(s)) for s in seeds[i : i + batch]
+            torch.randn(1, 4, size, size, generator=torch.Generator().manual_seed(s))
+            for s in seeds[i : i + batch]
         ]
         given = {} if conditions is None else {"image": conditions[i : i + batch].to(pipe.device)}
         images = pipe(
@@ -286,7 +310,9 @@ def sheet(images: Tensor, captions: Sequence[str], columns: int, size: int = 192
     pen = ImageDraw.Draw(page)
     for i, (image, text) in enumerate(zip(images, captions, strict=True)):
         x, y = 8 + i % columns * (size + 8), 8 + i // columns * (size + 12 * lines + 8)
-        page.paste(Image.fromarray(image.numpy()).resize((size, size), Image.Resampling.LANCZOS), (x, y))
+        page.paste(
+            Image.fromarray(image.numpy()).resize((size, size), Image.Resampling.LANCZOS), (x, y)
+        )
         said, line = [], ""
         for word in text.split():
             if pen.textlength(f"{line} {word}") > size:
@@ -322,7 +348,9 @@ class Evaluation:
     def pipe(self) -> StableDiffusionPipeline:
         """The pipeline as a plain call loads it, on the device."""
         if self._pipe is None:
-            self._pipe = StableDiffusionPipeline.from_pretrained(self.weights / "stable-diffusion").to(self.device)
+            self._pipe = StableDiffusionPipeline.from_pretrained(
+                self.weights / "stable-diffusion"
+            ).to(self.device)
             self._pipe.set_progress_bar_config(disable=True)
         return self._pipe
 
@@ -381,8 +409,19 @@ def autoencoder_rows(e: Evaluation) -> list[Row]:
     both = torch.cat(first)[:32]
     e.show("autoencoder", both, ["render", "reconstruction"] * (len(both) // 2), columns=8)
     return [
-        Row("autoencoder: PSNR on held-out renders", round(float(torch.cat(psnr).mean()), 2), "dB", bar=31),
-        Row("autoencoder: mean object colour off", round(float(np.concatenate(errors).mean()), 2), "dE2000", "<=", 3),
+        Row(
+            "autoencoder: PSNR on held-out renders",
+            round(float(torch.cat(psnr).mean()), 2),
+            "dB",
+            bar=31,
+        ),
+        Row(
+            "autoencoder: mean object colour off",
+            round(float(np.concatenate(errors).mean()), 2),
+            "dE2000",
+            "<=",
+            3,
+        ),
     ]
 
 
@@ -391,7 +430,9 @@ def judge_rows(e: Evaluation) -> list[Row]:
     asked = e.ask(e.pictures, "all")
     seen = Judge(e.weights / "judge", e.device).read(draw(asked, e.device))
     bars = {name: bar for name, (bar, _) in BARS.items()}
-    return percent_rows("judge on renders", scored(asked.scenes.labels), right(asked.scenes.labels, seen), bars)
+    return percent_rows(
+        "judge on renders", scored(asked.scenes.labels), right(asked.scenes.labels, seen), bars
+    )
 
 
 def picture_rows(e: Evaluation) -> list[Row]:
@@ -403,10 +444,17 @@ def picture_rows(e: Evaluation) -> list[Row]:
     e.show("captions", images[:40], asked.prompts[:40], columns=8)
     seeds = list(range(4)) * len(PROMPTS)
     prompts = [prompt for prompt in PROMPTS for _ in range(4)]
-    e.show("prompts", generate(e.pipe, prompts, seeds, guidance=e.guidance, batch=e.batch), prompts, columns=4)
+    e.show(
+        "prompts",
+        generate(e.pipe, prompts, seeds, guidance=e.guidance, batch=e.batch),
+        prompts,
+        columns=4,
+    )
     bars = {name: bar for name, (_, bar) in BARS.items()}
     made = percent_rows("pictures", counts, right(labels, judge.read(images)), bars)
-    real = percent_rows("renders of the same captions", counts, right(labels, judge.read(draw(asked, e.device))), {})
+    real = percent_rows(
+        "renders of the same captions", counts, right(labels, judge.read(draw(asked, e.device))), {}
+    )
     return made + real
 
 
@@ -441,18 +489,30 @@ def composition_rows(e: Evaluation) -> list[Row]:
 @torch.no_grad()
 def perceptual_rows(e: Evaluation) -> list[Row]:
     """Whether the perceptual distance grows with the strength of a distortion: in the mean, and picture by picture."""
-    distance = PerceptualDistance.load(e.weights / "clip", e.weights / "perceptual").to(e.device).eval()
+    distance = (
+        PerceptualDistance.load(e.weights / "clip", e.weights / "perceptual").to(e.device).eval()
+    )
     drawn = render(e.ask(DISTORTED, "all").scenes.params, device=e.device).color
     x = resize(to_input(drawn), distance.image_size).contiguous()
     rows, each = [], order(distance, x)
     for name, distort in DISTORTIONS.items():
         strengths = torch.linspace(0, 1, 7, device=e.device)[:, None].expand(-1, len(x))
         torch.manual_seed(0)
-        means = torch.stack([distance(x, distort(x, strength)).mean() for strength in strengths[1:]])
+        means = torch.stack(
+            [distance(x, distort(x, strength)).mean() for strength in strengths[1:]]
+        )
         grown = 100 * float((means.diff() > 0).float().mean())
         bar = 100 if name in ("blur", "noise", "shift", "hue") else None
-        rows.append(Row(f"perceptual distance: mean grows with {name}", round(grown, 2), "%", bar=bar))
-        rows.append(Row(f"perceptual distance: grows with {name}, each picture", round(100 * each[name], 2), "%"))
+        rows.append(
+            Row(f"perceptual distance: mean grows with {name}", round(grown, 2), "%", bar=bar)
+        )
+        rows.append(
+            Row(
+                f"perceptual distance: grows with {name}, each picture",
+                round(100 * each[name], 2),
+                "%",
+            )
+        )
     return rows
 
 
@@ -463,20 +523,38 @@ def speed_rows(e: Evaluation) -> list[Row]:
     command = [sys.executable, "-c", SPEED, str(e.weights / "stable-diffusion"), str(STEPS)]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
     began = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=pin) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=pin
+    ) as process:
         assert process.stdout
         process.stdout.readline()
         first = time.perf_counter() - began
         answer = process.stdout.read()
     if process.returncode:
-        raise RuntimeError(f"the process that draws on the CPU failed with status {process.returncode}")
+        raise RuntimeError(
+            f"the process that draws on the CPU failed with status {process.returncode}"
+        )
     found = json.loads(answer)
     where = machine(gpu=False)
     return [
-        Row(f"CPU, two cores: one picture, {STEPS} guided steps", round(found["picture"], 2), "s", "<=", 6, where),
+        Row(
+            f"CPU, two cores: one picture, {STEPS} guided steps",
+            round(found["picture"], 2),
+            "s",
+            "<=",
+            6,
+            where,
+        ),
         Row("CPU, two cores: one guided step", round(found["step"], 3), "s", "<=", None, where),
         Row("CPU, two cores: peak memory", round(found["memory"], 1), "MiB", "<=", 1536, where),
-        Row("CPU, two cores: from a cold start to the first picture", round(first, 2), "s", "<=", 60, where),
+        Row(
+            "CPU, two cores: from a cold start to the first picture",
+            round(first, 2),
+            "s",
+            "<=",
+            60,
+            where,
+        ),
     ]
 
 
@@ -504,12 +582,19 @@ def renderer_rows(e: Evaluation) -> list[Row]:
     where = e.device.type
     rows = []
     for kind, bar in (("object", 3000), ("landscape", 1000)):
-        rate = round(pictures_per_second(kind, where, batch=256 if where == "cuda" else 4, rounds=9), 1)
+        rate = round(
+            pictures_per_second(kind, where, batch=256 if where == "cuda" else 4, rounds=9), 1
+        )
         if where == "cuda":
             share, equal = agreement(kind)
             rows += [
                 Row(f"renderer, GPU: pictures of {kind}s", rate, "1/s", bar=bar),
-                Row(f"renderer: {kind}s within 2/255 on CPU and GPU", round(100 * share, 3), "%", bar=99.9),
+                Row(
+                    f"renderer: {kind}s within 2/255 on CPU and GPU",
+                    round(100 * share, 3),
+                    "%",
+                    bar=99.9,
+                ),
                 Row(f"renderer: {kind}s sampled twice are bit-equal", float(equal), "", bar=1),
             ]
         else:
@@ -523,11 +608,24 @@ def training_rows(e: Evaluation) -> list[Row]:
     Those of the ControlNets and estimators are rows of `python -m benchmarks.control`.
     """
     record = json.loads((e.weights / "training.json").read_text())
-    record = {stage: runs for stage, runs in record.items() if stage not in (*FOLLOWING_STAGES, "conditions")}
-    minutes = {stage: sum(run["seconds"] * run["processes"] for run in runs) / 60 for stage, runs in record.items()}
+    record = {
+        stage: runs
+        for stage, runs in record.items()
+        if stage not in (*FOLLOWING_STAGES, "conditions")
+    }
+    minutes = {
+        stage: sum(run["seconds"] * run["processes"] for run in runs) / 60
+        for stage, runs in record.items()
+    }
     where = ", ".join(sorted({run["device"] for runs in record.values() for run in runs}))
-    rows = [Row(f"training: {stage}", round(cost, 1), "GPU-min", "<=", 50, where) for stage, cost in minutes.items()]
-    return [Row("training: all stages", round(sum(minutes.values()), 1), "GPU-min", "<=", 120, where), *rows]
+    rows = [
+        Row(f"training: {stage}", round(cost, 1), "GPU-min", "<=", 50, where)
+        for stage, cost in minutes.items()
+    ]
+    return [
+        Row("training: all stages", round(sum(minutes.values()), 1), "GPU-min", "<=", 120, where),
+        *rows,
+    ]
 
 
 def scaling_rows(e: Evaluation) -> list[Row]:
@@ -539,13 +637,37 @@ def scaling_rows(e: Evaluation) -> list[Row]:
     for processes in (1, 2):
         with tempfile.TemporaryDirectory() as work:
             (Path(work) / "latents").symlink_to((e.work / "latents").resolve())
-            command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-            command += ["-m", "pocket.train", "denoiser", "--steps", "200", "--work", work, "--weights", str(e.weights)]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            command = [
+                sys.executable,
+                "-m",
+                "torch.distributed.run",
+                "--standalone",
+                f"--nproc_per_node={processes}",
+            ]
+            command += [
+                "-m",
+                "pocket.train",
+                "denoiser",
+                "--steps",
+                "200",
+                "--work",
+                work,
+                "--weights",
+                str(e.weights),
+            ]
+            subprocess.run(
+                command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
             rows = json.loads((Path(work) / "denoiser" / "curve.json").read_text())["rows"]
         late = [row for row in rows if row["step"] > 60]  # the first steps warm up
-        rates.append(processes * (late[-1]["step"] - late[0]["step"]) / (late[-1]["seconds"] - late[0]["seconds"]))
-    return [Row("training: two GPUs against one, denoiser", round(rates[1] / rates[0], 3), "x", bar=1.8)]
+        rates.append(
+            processes
+            * (late[-1]["step"] - late[0]["step"])
+            / (late[-1]["seconds"] - late[0]["seconds"])
+        )
+    return [
+        Row("training: two GPUs against one, denoiser", round(rates[1] / rates[0], 3), "x", bar=1.8)
+    ]
 
 
 @dataclass(frozen=True)
@@ -583,7 +705,10 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     parser.add_argument("--guidance", type=options.number(0, 1000), default=GUIDANCE)
     parser.add_argument("--weights", type=options.folder, default=Path("pocket/weights"))
     parser.add_argument(
-        "--work", type=options.folder, default=Path("outputs/pocket"), help="scaling: holds the latents"
+        "--work",
+        type=options.folder,
+        default=Path("outputs/pocket"),
+        help="scaling: holds the latents",
     )
     args = parser.parse_args(arguments)
     unknown = set(args.groups) - set(GROUPS)
@@ -609,7 +734,9 @@ def main(arguments: list[str] | None = None) -> list[Row]:
             rows = GROUPS[name].rows(e)
         except OSError as error:  # a missing file, a folder that may not be written, a full disk
             parser.error(f"{name}: {error}")
-        for row in rows:  # whatever folders and other groups this run was given: this is what measures it again
+        for row in (
+            rows
+        ):  # whatever folders and other groups this run was given: this is what measures it again
             row.command = f"python -m pocket.evaluate {name}"
         print(f"\n{name} ({time.perf_counter() - began:.0f} s)\n{table(rows)}", flush=True)
         if full or not GROUPS[name].counts:

@@ -69,8 +69,14 @@ SAMPLES = {
 
 def scene(sample: Sample) -> Scene:
     """The scene of a sample. Raises ValueError if a label is not one of the world's."""
-    usual = {"style": "photo"} if "landscape" in sample.labels else {"style": "photo", "ground": "plain"}
-    labels = labels_from(usual | sample.labels, np.random.Generator(np.random.PCG64(sample.seed)), sample.seed)
+    usual = (
+        {"style": "photo"}
+        if "landscape" in sample.labels
+        else {"style": "photo", "ground": "plain"}
+    )
+    labels = labels_from(
+        usual | sample.labels, np.random.Generator(np.random.PCG64(sample.seed)), sample.seed
+    )
     labels["azimuth"], labels["elevation"] = sample.azimuth, sample.elevation
     return Scene(labels, build_scene(labels, np.random.Generator(np.random.PCG64(sample.seed))))
 

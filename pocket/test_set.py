@@ -36,13 +36,17 @@ class Asked:
         s = self.scenes
         lists = [[whole[i] for i in indices] for whole in (s.captions, s.opposites)]
         chosen = Scenes(s.labels[list(indices)], s.params[list(indices)], *lists)
-        return Asked(chosen, [self.prompts[i] for i in indices], [self.mentions[i] for i in indices])
+        return Asked(
+            chosen, [self.prompts[i] for i in indices], [self.mentions[i] for i in indices]
+        )
 
 
 def ask(count: int, split: str, first: int = TEST_SEED) -> Asked:
     """`count` test scenes, which nothing was trained on, and a caption of each from the full grammar."""
     scenes = scenes_to_arrays(range(first, first + count), split=split, workers=workers_here())
-    said = [caption(record, np.random.default_rng([int(record["seed"]), 2])) for record in scenes.labels]
+    said = [
+        caption(record, np.random.default_rng([int(record["seed"]), 2])) for record in scenes.labels
+    ]
     return Asked(scenes, [text for text, _ in said], [mentions for _, mentions in said])
 
 
@@ -62,11 +66,19 @@ def ask_first(count: int, split: str, first: int = 0, seed: int = 0) -> Asked:
         splits = sorted({name.partition("/")[0] for name in file.files})
         if split not in splits:
             raise ValueError(f"split must be one of {', '.join(splits)}, got {split!r}")
-        arrays = {name.partition("/")[2]: file[name] for name in file.files if name.startswith(f"{split}/")}
-    captions, mentions = (arrays.pop(name).tobytes().decode().split("\n") for name in ("captions", "mentions"))
+        arrays = {
+            name.partition("/")[2]: file[name]
+            for name in file.files
+            if name.startswith(f"{split}/")
+        }
+    captions, mentions = (
+        arrays.pop(name).tobytes().decode().split("\n") for name in ("captions", "mentions")
+    )
     total = len(captions)
     if not 0 <= first < first + count <= total:
-        raise ValueError(f"{FIRST.name} has {total} scenes in {split!r}, got a request for {first} to {first + count}")
+        raise ValueError(
+            f"{FIRST.name} has {total} scenes in {split!r}, got a request for {first} to {first + count}"
+        )
     records = np.zeros(total, [(name, array.dtype) for name, array in arrays.items()])
     for name, array in arrays.items():
         records[name] = array

@@ -87,7 +87,8 @@ def draw_prompts(outputs: Path, prompts: Sequence[str], steps: int) -> Section:
         begun = time.perf_counter()
         # Drawn on the CPU in float32, so that one seed gives one picture on every machine.
         noise = torch.randn(
-            (1, pipe.unet.config.in_channels, side, side), generator=torch.Generator("cpu").manual_seed(SEED)
+            (1, pipe.unet.config.in_channels, side, side),
+            generator=torch.Generator("cpu").manual_seed(SEED),
         )
         picture = pipe(
             model.check_prompt(prompt),
@@ -117,7 +118,9 @@ def run_lesson(path: Path, outputs: Path) -> Section:
     section = Section(lesson_title(notebook))
     begun = time.perf_counter()
     try:
-        done = notebooks.execute(notebook, environment={"COURSE_MODEL": "pocket"}, progress=f"  {path.stem}")
+        done = notebooks.execute(
+            notebook, environment={"COURSE_MODEL": "pocket"}, progress=f"  {path.stem}"
+        )
     except notebooks.LessonError as error:
         section.error = str(error)
         return section
@@ -126,14 +129,18 @@ def run_lesson(path: Path, outputs: Path) -> Section:
     nbformat.write(done, folder / path.name)
     section.links = lesson_links(folder / path.name, outputs)
     section.shown = extract(done, folder / path.stem)
-    section.line = f"Every cell ran and every check passed, in {time.perf_counter() - begun:.0f} seconds."
+    section.line = (
+        f"Every cell ran and every check passed, in {time.perf_counter() - begun:.0f} seconds."
+    )
     return section
 
 
 def lesson_links(executed: Path, outputs: Path) -> list[tuple[Path, str]]:
     """The executed lesson, and the page that it left under `outputs`, if there is one."""
     own, words = PAGES.get(executed.stem, (Path(), ""))
-    return [(executed, executed.name)] + ([(outputs / own, words)] if words and (outputs / own).exists() else [])
+    return [(executed, executed.name)] + (
+        [(outputs / own, words)] if words and (outputs / own).exists() else []
+    )
 
 
 def make_object(outputs: Path, text: str, settings: Sequence[str] = ()) -> Section:
@@ -141,11 +148,15 @@ def make_object(outputs: Path, text: str, settings: Sequence[str] = ()) -> Secti
     starts it, for course imports nothing of task 3; `settings` are more of its options. If it fails, the section has
     its error."""
     section = Section("3 DreamFusion: 3D objects from text")
-    shutil.rmtree(outputs / OBJECTS, ignore_errors=True)  # the program would not write over an earlier run
+    shutil.rmtree(
+        outputs / OBJECTS, ignore_errors=True
+    )  # the program would not write over an earlier run
     folder = outputs / object_folder(text)
     command = ["python", "task_3_DreamFusion/main.py", "--text", text]
     begun = time.perf_counter()
-    status, said = run_aloud([sys.executable, *command[1:], "--model", "pocket", "--workspace", str(folder), *settings])
+    status, said = run_aloud(
+        [sys.executable, *command[1:], "--model", "pocket", "--workspace", str(folder), *settings]
+    )
     if status:
         section.error = reason(said) or f"It ended with status {status}."
         return section
@@ -212,7 +223,11 @@ def plain(markdown: str) -> str:
 
 def lesson_title(notebook: nbformat.NotebookNode) -> str:
     """The first heading of a lesson."""
-    return next(cell.source.splitlines()[0].lstrip("# ") for cell in notebook.cells if cell.cell_type == "markdown")
+    return next(
+        cell.source.splitlines()[0].lstrip("# ")
+        for cell in notebook.cells
+        if cell.cell_type == "markdown"
+    )
 
 
 def slug(text: str) -> str:
@@ -258,7 +273,10 @@ def page(sections: list[Section], root: Path) -> str:
         figures = "".join(figure(shown, root, justified=lesson) for shown in section.shown)
         error = f"<pre>{html.escape(section.error)}</pre>" if section.error else ""
         line = html.escape(section.line)
-        links = [f'<a href="{address(path, root)}">{html.escape(words)}</a>' for path, words in section.links]
+        links = [
+            f'<a href="{address(path, root)}">{html.escape(words)}</a>'
+            for path, words in section.links
+        ]
         line += " " + " · ".join(links)
         parts.append(
             f"<section><h2>{html.escape(section.title)}</h2><p>{line}</p>{error}"
@@ -327,9 +345,14 @@ def reason_of(error: CourseError | OSError) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m publish.demo", description=__doc__)
-    parser.add_argument("--outputs", type=folder, default=notebooks.ROOT / "outputs", help="where the page goes")
     parser.add_argument(
-        "--no-objects", dest="objects", action="store_false", help="leave out the object in 3D, which takes minutes"
+        "--outputs", type=folder, default=notebooks.ROOT / "outputs", help="where the page goes"
+    )
+    parser.add_argument(
+        "--no-objects",
+        dest="objects",
+        action="store_false",
+        help="leave out the object in 3D, which takes minutes",
     )
     args = parser.parse_args(arguments)
     outputs: Path = args.outputs
@@ -343,7 +366,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"demo: {reason_of(error)}", file=sys.stderr)
         if isinstance(error, OSError):
             print(
-                f"Is the disk full, or may {outputs} not be written? --outputs names another folder.", file=sys.stderr
+                f"Is the disk full, or may {outputs} not be written? --outputs names another folder.",
+                file=sys.stderr,
             )
         return 1
     for section in made:

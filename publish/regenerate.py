@@ -70,8 +70,12 @@ def store_lessons(outputs: Path, root: Path) -> None:
         if not executed.exists():
             raise RegenerateError(f"{path.name} was not executed: begin with the stage demo.")
         done = notebooks.read(executed)
-        if [cell.source for cell in done.cells] != [cell.source for cell in notebooks.read(path).cells]:
-            raise RegenerateError(f"{path.name} was changed after the demo ran it: begin with the stage demo.")
+        if [cell.source for cell in done.cells] != [
+            cell.source for cell in notebooks.read(path).cells
+        ]:
+            raise RegenerateError(
+                f"{path.name} was changed after the demo ran it: begin with the stage demo."
+            )
         if found := notebooks.machine_paths(done):
             raise RegenerateError(f"{path.name}: an output names {', '.join(found)}; not stored.")
         shutil.copyfile(executed, path)
@@ -81,7 +85,15 @@ def store_lessons(outputs: Path, root: Path) -> None:
 def draw_sds(outputs: Path, root: Path) -> None:
     """Has task 3 draw its example of score distillation. A program of its own: course imports nothing of task 3."""
     target = outputs / "task_3" / "sds_2d.png"
-    command = [sys.executable, "-m", "task_3_DreamFusion.sds_2d", "--model", "pocket", "--out", str(target)]
+    command = [
+        sys.executable,
+        "-m",
+        "task_3_DreamFusion.sds_2d",
+        "--model",
+        "pocket",
+        "--out",
+        str(target),
+    ]
     if subprocess.run(command, cwd=root).returncode:
         raise RegenerateError("the example of task 3 failed; its message is above.")
 
@@ -90,12 +102,24 @@ def make_objects(outputs: Path, root: Path) -> None:
     """Has task 3 make the objects of README. Raises RegenerateError if one fails or is interrupted."""
     folder = outputs / demo.OBJECTS
     folder.mkdir(parents=True, exist_ok=True)
-    only = folder / "text.txt"  # a list of one: what is in a list is not made twice, and goes on where it was
-    command = [sys.executable, "-m", "task_3_DreamFusion.main", "--prompts", str(only), "--model", "pocket"]
+    only = (
+        folder / "text.txt"
+    )  # a list of one: what is in a list is not made twice, and goes on where it was
+    command = [
+        sys.executable,
+        "-m",
+        "task_3_DreamFusion.main",
+        "--prompts",
+        str(only),
+        "--model",
+        "pocket",
+    ]
     for text, settings in OBJECTS.values():
         only.write_text(f"{text}\n", encoding="utf-8")
         if subprocess.run([*command, "--workspace", str(folder), *settings], cwd=root).returncode:
-            raise RegenerateError(f"{text!r} was not made to its end: go on with the stage objects.")
+            raise RegenerateError(
+                f"{text!r} was not made to its end: go on with the stage objects."
+            )
 
 
 def refresh_assets(outputs: Path, root: Path) -> None:
@@ -124,7 +148,9 @@ def shorten(source: Path, target: Path) -> None:
     try:
         frames, rate = iio.imread(source)[::2], iio.immeta(source)["fps"]  # (F, H, 3 H, 3)
     except (OSError, RuntimeError) as error:  # ffmpeg's own words fill a page
-        raise RegenerateError(f"{source} is no video: delete its folder and begin with the stage objects.") from error
+        raise RegenerateError(
+            f"{source} is no video: delete its folder and begin with the stage objects."
+        ) from error
     colours = [Image.fromarray(frame[:, : frame.shape[0]]) for frame in frames]
     video.write_video(target, colours, fps=rate / 2, hold=0)
 
@@ -151,9 +177,13 @@ STAGES: dict[str, Callable[[Path, Path], None]] = {
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m publish.regenerate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m publish.regenerate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--from", dest="first", choices=list(STAGES), default="demo", help="the stage to begin with")
+    parser.add_argument(
+        "--from", dest="first", choices=list(STAGES), default="demo", help="the stage to begin with"
+    )
     names = list(STAGES)
     first = names.index(parser.parse_args(arguments).first)
     for name in names[first:]:

@@ -10,7 +10,9 @@ from task_3_DreamFusion.gridencoder import GridEncoder, GridLayout
 NAMES = ("none", "frequency", "hashgrid", "tiledgrid")
 
 
-def get_encoder(name: str, input_dim: int = 3, bound: float = 1.0, **options: Any) -> tuple[nn.Module, int]:
+def get_encoder(
+    name: str, input_dim: int = 3, bound: float = 1.0, **options: Any
+) -> tuple[nn.Module, int]:
     """The encoder called `name` and how many features it gives.
 
     "none": the input itself. "frequency": options `levels` (FreqEncoder). "hashgrid", "tiledgrid": positions within
@@ -26,6 +28,8 @@ def get_encoder(name: str, input_dim: int = 3, bound: float = 1.0, **options: An
         frequency = FreqEncoder(input_dim, **options)
         return frequency, frequency.output_dim
     if name in ("hashgrid", "tiledgrid"):
-        grid = GridEncoder(GridLayout.make(input_dim, kind=name.removesuffix("grid"), **options), bound)
+        grid = GridEncoder(
+            GridLayout.make(input_dim, kind=name.removesuffix("grid"), **options), bound
+        )
         return grid, grid.output_dim
     raise ValueError(f"no encoding {name!r}: choose from {', '.join(NAMES)}")

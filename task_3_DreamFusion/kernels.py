@@ -26,7 +26,11 @@ from course.speed.native import NativeError
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE / "build"
-PACKAGES = {"freqencoder": "freq", "gridencoder": "grid", "raymarching": "march"}  # and the name of its source
+PACKAGES = {
+    "freqencoder": "freq",
+    "gridencoder": "grid",
+    "raymarching": "march",
+}  # and the name of its source
 TYPES = {torch.float16: 0, torch.float32: 1, torch.float64: 2}  # as in src/common.h
 NAMESPACE = "dreamfusion"
 _definitions = torch.library.Library(NAMESPACE, "FRAGMENT")
@@ -117,14 +121,20 @@ def call(package: str, function: str, device: torch.device, *arguments: object) 
         raise library
     values = [_to_c(argument, device) for argument in arguments]
     if device.type == "cuda":
-        with torch.cuda.device(device):  # a kernel starts on the current device, whatever its stream
+        with torch.cuda.device(
+            device
+        ):  # a kernel starts on the current device, whatever its stream
             stream = torch.cuda.current_stream(device).cuda_stream
             index = torch.cuda.current_device()
-            code = library.select_device(index) or library[function](*values, ctypes.c_void_p(stream))
+            code = library.select_device(index) or library[function](
+                *values, ctypes.c_void_p(stream)
+            )
     else:
         code = library[function](*values, ctypes.c_void_p(torch.get_num_threads()))
     if code:
-        raise RuntimeError(f"{function} of {package} failed on {device}: {library.explain(code).decode()}")
+        raise RuntimeError(
+            f"{function} of {package} failed on {device}: {library.explain(code).decode()}"
+        )
 
 
 def _to_c(value: object, device: torch.device) -> object:
@@ -132,7 +142,9 @@ def _to_c(value: object, device: torch.device) -> object:
         return ctypes.c_void_p(None)
     if isinstance(value, Tensor):
         if value.device != device or not value.is_contiguous():
-            raise ValueError(f"a kernel on {device} cannot read a tensor of {value.device}, strides {value.stride()}")
+            raise ValueError(
+                f"a kernel on {device} cannot read a tensor of {value.device}, strides {value.stride()}"
+            )
         return ctypes.c_void_p(value.data_ptr())
     if isinstance(value, float):
         return ctypes.c_double(value)
@@ -167,18 +179,24 @@ def register(
         _definitions.impl(name, kernel, key)
     torch.library.register_fake(f"{NAMESPACE}::{name}", fake)
     if backward is not None:
-        torch.library.register_autograd(f"{NAMESPACE}::{name}", backward, setup_context=setup_context)
+        torch.library.register_autograd(
+            f"{NAMESPACE}::{name}", backward, setup_context=setup_context
+        )
 
 
 def third_order(*_: object) -> None:
     """The backward of an operation that is itself a second derivative."""
-    raise NotImplementedError("the kernels have no third derivative: use the package's reference module for that")
+    raise NotImplementedError(
+        "the kernels have no third derivative: use the package's reference module for that"
+    )
 
 
 def check_floats(name: str, value: Tensor, shape: str, last: int | None = None) -> None:
     """Raises TypeError or ValueError unless `value` is float32 or float64 with two axes, the last of that size."""
     if value.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"{name} is {value.dtype}: give float32 or float64 (half is too coarse for positions)")
+        raise TypeError(
+            f"{name} is {value.dtype}: give float32 or float64 (half is too coarse for positions)"
+        )
     if value.ndim != 2 or (last is not None and value.shape[1] != last):
         raise ValueError(f"{name} has shape {tuple(value.shape)}, not {shape}")
 
@@ -188,7 +206,10 @@ def check_floats(name: str, value: Tensor, shape: str, last: int | None = None) 
 
 def main() -> int:
     """Builds what is missing, prints which path each package takes on each device; 0 if all are compiled."""
-    devices = [torch.device("cpu"), *(torch.device("cuda", i) for i in range(torch.cuda.device_count()))]
+    devices = [
+        torch.device("cpu"),
+        *(torch.device("cuda", i) for i in range(torch.cuda.device_count())),
+    ]
     missing = False
     for device in devices:
         for package in PACKAGES:

@@ -22,11 +22,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-if not __package__:  # Started as a script, from whatever folder. Its own would hide other packages: `kernels`, say.
+if (
+    not __package__
+):  # Started as a script, from whatever folder. Its own would hide other packages: `kernels`, say.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 if __name__ == "__main__":
     gc.disable()  # until all is imported, of which nothing is garbage: to search it takes long
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for --deterministic, read when CUDA starts
+os.environ.setdefault(
+    "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+)  # for --deterministic, read when CUDA starts
 
 import torch
 
@@ -69,7 +73,9 @@ PHOTOGRAPHS = {
     "iters": 5000, "size": 64, "levels": 12, "lr": 1e-3, "optimizer": "adan", "albedo": 0.4, "widen": 0.2,
     "entropy": 10.0, "sparsity": 10.0, "perp_neg": 0.0, "lead": 0.0,
 }  # fmt: skip
-ROOM = 300 * 2**20  # bytes that a workspace needs: three checkpoints, while one is written, and the results
+ROOM = (
+    300 * 2**20
+)  # bytes that a workspace needs: three checkpoints, while one is written, and the results
 LOCK_SECONDS = 120  # that a process of --prompts waits for a folder: as long as a network disk keeps a dead one's lock
 # Whole numbers that belong to no setting: the smallest, the largest, and why nothing larger makes sense.
 WHOLE_NUMBERS: dict[str, tuple[int, int, str]] = {
@@ -108,8 +114,12 @@ OF_STABLE_DREAMFUSION: dict[str, str] = {
         "the view is always added to the prompt; nerf/sd.py has the angles",
     ),
     **dict.fromkeys(("--suppress_face", "--perpneg", "--negative_w"), "use --perp_neg"),
-    **dict.fromkeys(("--eval_interval", "--test_interval", "--save_guidance"), "use --preview_every"),
-    **dict.fromkeys(("--albedo", "--albedo_iters", "--latent_iter_ratio"), "use --albedo_iter_ratio"),
+    **dict.fromkeys(
+        ("--eval_interval", "--test_interval", "--save_guidance"), "use --preview_every"
+    ),
+    **dict.fromkeys(
+        ("--albedo", "--albedo_iters", "--latent_iter_ratio"), "use --albedo_iter_ratio"
+    ),
     **dict.fromkeys(("--num_steps", "--upsample_steps", "--max_spp"), "use --max_steps"),
     **dict.fromkeys(("--warm_iters", "--min_lr"), "the learning rate stays as it is: use --lr"),
     "--bg_radius": "use --background",
@@ -117,7 +127,14 @@ OF_STABLE_DREAMFUSION: dict[str, str] = {
     "--progressive_view": "use --widen",
     "--progressive_level": "use --fade_in",
     **dict.fromkeys(
-        ("--radius_range", "--theta_range", "--phi_range", "--fovy_range", "--jitter_pose", "--uniform_sphere_rate"),
+        (
+            "--radius_range",
+            "--theta_range",
+            "--phi_range",
+            "--fovy_range",
+            "--jitter_pose",
+            "--uniform_sphere_rate",
+        ),
         "use --widen; nerf/provider.py has the ranges of the cameras",
     ),
 }
@@ -135,7 +152,9 @@ class Parser(argparse.ArgumentParser):
         for argument in sys.argv[1:] if args is None else args:
             name = argument.split("=")[0]
             if name in OF_STABLE_DREAMFUSION:
-                self.error(f"{name} is an option of stable-dreamfusion; here {OF_STABLE_DREAMFUSION[name]}")
+                self.error(
+                    f"{name} is an option of stable-dreamfusion; here {OF_STABLE_DREAMFUSION[name]}"
+                )
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
@@ -157,8 +176,12 @@ def resolved_path(text: str) -> Path:
     """Return the value of an option that names a file or a folder, without links. Raises ArgumentTypeError."""
     try:
         path = Path(existing_name(text)).resolve()
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):  # told where it is used
-            (path / "checkpoints" / "000000" / "partial").lstat()  # is there room in the name for what goes in there?
+        with contextlib.suppress(
+            FileNotFoundError, NotADirectoryError, PermissionError
+        ):  # told where it is used
+            (
+                path / "checkpoints" / "000000" / "partial"
+            ).lstat()  # is there room in the name for what goes in there?
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
         reason = getattr(error, "strerror", None) or "its links form a circle"
         raise argparse.ArgumentTypeError(f"{text:.60} cannot be used: {reason}") from error
@@ -166,16 +189,24 @@ def resolved_path(text: str) -> Path:
 
 
 def parser() -> Parser:
-    made = Parser(prog="python main.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = Parser(
+        prog="python main.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     made.options = {}
-    defaults = {f.name: f.default for f in (*dataclasses.fields(Settings), *dataclasses.fields(Options))}
+    defaults = {
+        f.name: f.default for f in (*dataclasses.fields(Settings), *dataclasses.fields(Options))
+    }
 
     def setting(group: Any, flag: str, name: str, text: str, **more: Any) -> None:
         """An option of Settings or Options. It is None unless given: a resumed run has its own."""
         made.options[name] = flag
         if "action" not in more:
             more.setdefault("type", type(defaults[name]))
-        group.add_argument(flag, dest=name, default=None, help=f"{text} (default: {shown(name)})", **more)
+        group.add_argument(
+            flag, dest=name, default=None, help=f"{text} (default: {shown(name)})", **more
+        )
 
     def shown(name: str) -> str:
         value = defaults[name]
@@ -186,10 +217,18 @@ def parser() -> Parser:
         return ", ".join(said)
 
     def written(value: Any) -> str:
-        return " ".join(map(str, value)) if isinstance(value, tuple) else f"{value}" if value != "" else "nothing"
+        return (
+            " ".join(map(str, value))
+            if isinstance(value, tuple)
+            else f"{value}"
+            if value != ""
+            else "nothing"
+        )
 
     what = made.add_argument_group("what to make")
-    what.add_argument("--text", help="what it shall be, such as 'a hamburger'; a run that goes on knows it")
+    what.add_argument(
+        "--text", help="what it shall be, such as 'a hamburger'; a run that goes on knows it"
+    )
     setting(what, "--negative", "negative", "what it shall not be")
     what.add_argument("--prompts", type=resolved_path, metavar="FILE",
                       help="make many instead: one text a line, each in a folder of its own, by as many processes as "
@@ -210,10 +249,17 @@ def parser() -> Parser:
     setting(run, "--keep", "keep", "in pixels: targets that are kept to learn from")
     setting(run, "--lr", "lr", "learning rate of the perceptrons; the grid's is ten times that")
     setting(run, "--optim", "optimizer", "optimizer", choices=OPTIMIZERS)
-    setting(run, "--ema", "ema", "how much of the averaged field, which is shown, stays each time that it learns")
+    setting(
+        run,
+        "--ema",
+        "ema",
+        "how much of the averaged field, which is shown, stays each time that it learns",
+    )
     setting(run, "--batch_size", "batch", "views a step")
     setting(run, "--size", "size", "pixels of a training picture's side")
-    run.add_argument("-O", "--half", action="store_true", default=None, help="half precision, on a GPU")
+    run.add_argument(
+        "-O", "--half", action="store_true", default=None, help="half precision, on a GPU"
+    )
     run.add_argument("--compile", action="store_true",
                      help="compile the denoiser, on a GPU: a minute before the first step, for shorter ones; worth it "
                      "for a large model and many steps")  # fmt: skip
@@ -231,23 +277,51 @@ def parser() -> Parser:
                      "given")  # fmt: skip
     run.add_argument("--ckpt", type=resolved_path, metavar="FOLDER",
                      help="go on from this checkpoint, such as WORKSPACE/checkpoints/000400")  # fmt: skip
-    run.add_argument("--test", action="store_true", help="do not train: make clip and mesh of the last checkpoint")
+    run.add_argument(
+        "--test",
+        action="store_true",
+        help="do not train: make clip and mesh of the last checkpoint",
+    )
     run.add_argument("--gui", action="store_true", help="show the training in the browser")
-    run.add_argument("--gui_port", type=int, default=8080, metavar="PORT", help="of that page (default: 8080)")
+    run.add_argument(
+        "--gui_port", type=int, default=8080, metavar="PORT", help="of that page (default: 8080)"
+    )
 
     field = made.add_argument_group("the field")
-    setting(field, "--backbone", "backbone", "a hash grid or the plain network of NeRF", choices=BACKBONES)
-    setting(field, "--levels", "levels", "of the encoding, from coarse to fine; those of a grid grow by 1.46")
+    setting(
+        field,
+        "--backbone",
+        "backbone",
+        "a hash grid or the plain network of NeRF",
+        choices=BACKBONES,
+    )
+    setting(
+        field,
+        "--levels",
+        "levels",
+        "of the encoding, from coarse to fine; those of a grid grow by 1.46",
+    )
     setting(field, "--bound", "bound", "half the side of the box")
     setting(field, "--max_steps", "steps", "samples along the box's diagonal")
-    setting(field, "--grid_size", "cells", "cells along a side of the occupancy grid", choices=CELLS)
+    setting(
+        field, "--grid_size", "cells", "cells along a side of the occupancy grid", choices=CELLS
+    )
     setting(field, "--background", "background", "behind the field: a plain wall, a network, or random colours",
             choices=BACKGROUNDS)  # fmt: skip
 
     guide = made.add_argument_group("the guidance")
-    setting(guide, "--guidance_scale", "guidance_scale", "of classifier-free guidance: how hard the text pulls")
     setting(
-        guide, "--weighting", "weighting", "in latents: w(t), the weight of a noise level", choices=tuple(WEIGHTINGS)
+        guide,
+        "--guidance_scale",
+        "guidance_scale",
+        "of classifier-free guidance: how hard the text pulls",
+    )
+    setting(
+        guide,
+        "--weighting",
+        "weighting",
+        "in latents: w(t), the weight of a noise level",
+        choices=tuple(WEIGHTINGS),
     )
     setting(guide, "--perp_neg", "perp_neg",
             "how strongly other views are pushed away, ever less as it goes on (Perp-Neg); 0: not at all")  # fmt: skip
@@ -256,26 +330,58 @@ def parser() -> Parser:
     setting(anneal, "--t_range", "t_range", "lowest and highest noise level, as shares of all", type=float, nargs=2,
             metavar=("LOW", "HIGH"))  # fmt: skip
     setting(anneal, "--t_end", "t_end", "where the highest noise level has gone by the end")
-    setting(anneal, "--band", "band", "how far below the highest a noise level may lie; 1: any below it")
     setting(
-        anneal, "--lead", "lead", "share of the run by which views of the front are ahead of the others on this way"
+        anneal, "--band", "band", "how far below the highest a noise level may lie; 1: any below it"
     )
-    setting(anneal, "--fade_in", "fade_in", "share after which all levels of the encoding count; 0: from the start")
-    setting(anneal, "--widen", "widen", "share after which views come from everywhere; 0: from the start")
+    setting(
+        anneal,
+        "--lead",
+        "lead",
+        "share of the run by which views of the front are ahead of the others on this way",
+    )
+    setting(
+        anneal,
+        "--fade_in",
+        "fade_in",
+        "share after which all levels of the encoding count; 0: from the start",
+    )
+    setting(
+        anneal,
+        "--widen",
+        "widen",
+        "share after which views come from everywhere; 0: from the start",
+    )
     setting(anneal, "--albedo_iter_ratio", "albedo", "share without light, at the beginning")
     setting(anneal, "--shaded_ratio", "shaded", "of the later steps, the share that is lit")
-    setting(anneal, "--textureless_ratio", "textureless", "of the lit steps, the share without colour")
+    setting(
+        anneal, "--textureless_ratio", "textureless", "of the lit steps, the share without colour"
+    )
 
     terms = made.add_argument_group("the regularisers, each with its weight; 0 leaves it out")
     setting(terms, "--lambda_entropy", "entropy", "rays see all or nothing")
     setting(terms, "--lambda_opacity", "sparsity", "and rather nothing")
-    setting(terms, "--lambda_orient", "orientation", "nothing seen looks away, where there is light")
+    setting(
+        terms, "--lambda_orient", "orientation", "nothing seen looks away, where there is light"
+    )
     setting(terms, "--lambda_tv", "variation", "neighbours in the grid are alike")
-    setting(terms, "--lambda_smooth", "smoothness", "normals are like those nearby, where there is light")
+    setting(
+        terms,
+        "--lambda_smooth",
+        "smoothness",
+        "normals are like those nearby, where there is light",
+    )
 
     out = made.add_argument_group("what comes out")
-    out.add_argument("--frames", type=int, default=90, help="of the clip, once around (default: 90)")
-    out.add_argument("--video_size", type=int, default=256, metavar="PIXELS", help="of a frame's side (default: 256)")
+    out.add_argument(
+        "--frames", type=int, default=90, help="of the clip, once around (default: 90)"
+    )
+    out.add_argument(
+        "--video_size",
+        type=int,
+        default=256,
+        metavar="PIXELS",
+        help="of a frame's side (default: 256)",
+    )
     out.add_argument("--elevation", type=float, default=15.0, metavar="DEGREES",
                      help="of the clip's camera (default: 15)")  # fmt: skip
     out.add_argument("--save_mesh", action=argparse.BooleanOptionalAction, default=True,
@@ -288,7 +394,10 @@ def check(args: argparse.Namespace) -> None:
     for name, limits in WHOLE_NUMBERS.items():
         check_whole_number(f"--{name}", getattr(args, name), limits, TrainingError)
     check_number("--elevation", args.elevation, -90, 90, TrainingError)
-    for first, others in (("prompts", ("text", "resume", "ckpt", "test", "gui")), ("gui", ("test",))):
+    for first, others in (
+        ("prompts", ("text", "resume", "ckpt", "test", "gui")),
+        ("gui", ("test",)),
+    ):
         for other in others if getattr(args, first) else ():
             if getattr(args, other) not in (None, False):
                 raise TrainingError(f"--{first} does not go with --{other}")
@@ -302,11 +411,16 @@ def check(args: argparse.Namespace) -> None:
 def preset_of(model: Model) -> dict[str, Any]:
     """What a model and its device have instead of the defaults. A model that publishes its words knows the scenes of
     the course; another one has learnt from photographs."""
-    return (PHOTOGRAPHS if model.vocabulary is None else {}) | (CPU if model.device.type == "cpu" else {})
+    return (PHOTOGRAPHS if model.vocabulary is None else {}) | (
+        CPU if model.device.type == "cpu" else {}
+    )
 
 
 def settings_of(
-    args: argparse.Namespace, preset: dict[str, Any], text: str, before: dict[str, Any] | None = None
+    args: argparse.Namespace,
+    preset: dict[str, Any],
+    text: str,
+    before: dict[str, Any] | None = None,
 ) -> Settings:
     """The run's settings: those given, then those it had `before`, then those of a preset, then the defaults. Raises
     TrainingError that names the option."""
@@ -325,7 +439,9 @@ def name_option(error: CourseError) -> TrainingError:
     return TrainingError(f"{parser().options.get(name, f'--{name}')} {message}")
 
 
-def options_of(args: argparse.Namespace, preset: dict[str, Any], before: dict[str, Any] | None = None) -> Options:
+def options_of(
+    args: argparse.Namespace, preset: dict[str, Any], before: dict[str, Any] | None = None
+) -> Options:
     """As `settings_of`, of the guidance."""
     names = {field.name for field in dataclasses.fields(Options)}
     kept = {name: value for name, value in {**preset, **(before or {})}.items() if name in names}
@@ -374,7 +490,9 @@ def find_job(args: argparse.Namespace) -> Job:
     if goes_on and not begin_at and workspace:
         begin_at = checkpoint.latest(workspace / "checkpoints")
         if begin_at is None:
-            raise TrainingError(f"there is no checkpoint in {workspace / 'checkpoints'}: train first")
+            raise TrainingError(
+                f"there is no checkpoint in {workspace / 'checkpoints'}: train first"
+            )
     if begin_at:
         before = told(begin_at)
         text = before["settings"]["text"] if args.text is None else args.text
@@ -428,16 +546,22 @@ def writing(workspace: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise TrainingError(f"--workspace {workspace} cannot be written: {error.strerror or error}") from error
+        raise TrainingError(
+            f"--workspace {workspace} cannot be written: {error.strerror or error}"
+        ) from error
 
 
-def load_guidance(args: argparse.Namespace, model: Model, before: dict[str, Any]) -> tuple[StableDiffusion, bool]:
+def load_guidance(
+    args: argparse.Namespace, model: Model, before: dict[str, Any]
+) -> tuple[StableDiffusion, bool]:
     """The model that guides, and whether in half precision. Raises CheckFailed where the exercise is not done."""
     half = bool(before.get("half")) if args.half is None else args.half
     if half and model.device.type != "cuda":
         print("-O changes nothing without a GPU", flush=True)
     with memory.reported("loading the model", "name a smaller --model, or end other programs"):
-        guidance = StableDiffusion(model, options_of(args, preset_of(model), before.get("guidance")), args.compile)
+        guidance = StableDiffusion(
+            model, options_of(args, preset_of(model), before.get("guidance")), args.compile
+        )
         check_exercise(guidance)
     return guidance, half
 
@@ -505,7 +629,9 @@ def run_many(args: argparse.Namespace) -> int:
     base: Path = args.workspace or OUTPUTS
     jobs = prompts.read(args.prompts, lambda text: base / slug(text))
     prepare(base)
-    if torch.cuda.is_available():  # as `accelerate launch` and torchrun number the processes of a machine
+    if (
+        torch.cuda.is_available()
+    ):  # as `accelerate launch` and torchrun number the processes of a machine
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     model = find_model(args.model)
     all_settings = [settings_of(args, preset_of(model), text) for text in jobs]
@@ -524,12 +650,16 @@ def run_many(args: argparse.Namespace) -> int:
                     f"{folder} holds a run for {before['settings']['text']!r}: name another --workspace"
                 )
             print(f"{text}: {folder}", flush=True)
-            return make(args, Job(text, folder, begin_at, before), guidance, half, lambda *_: claim.check())
+            return make(
+                args, Job(text, folder, begin_at, before), guidance, half, lambda *_: claim.check()
+            )
 
     with writing(base):
         outcome = prompts.share(jobs, work)
         index = results.save_index(base)
-    print(f"{len(outcome.made)} made, {len(outcome.skipped)} were finished, {len(outcome.failed)} failed: {index}")
+    print(
+        f"{len(outcome.made)} made, {len(outcome.skipped)} were finished, {len(outcome.failed)} failed: {index}"
+    )
     for text, reason in outcome.failed.items():
         print(f"error: {text}: {reason}", file=sys.stderr)
     return 130 if outcome.interrupted else 1 if outcome.failed else 0
@@ -543,13 +673,17 @@ def main(arguments: list[str] | None = None) -> int:
         if args.deterministic:
             torch.use_deterministic_algorithms(True)
             torch.set_num_threads(1)  # PyTorch's sums on a CPU depend on their number
-        with memory.reported("working", "lower --batch_size, --size or --max_steps, or take -O on a GPU"):
+        with memory.reported(
+            "working", "lower --batch_size, --size or --max_steps, or take -O on a GPU"
+        ):
             return run_many(args) if args.prompts else run(args)
     except CourseError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped: --resume goes on from the last checkpoint, if there is one", file=sys.stderr)
+        print(
+            "stopped: --resume goes on from the last checkpoint, if there is one", file=sys.stderr
+        )
         return 130
 
 

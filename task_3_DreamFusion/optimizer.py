@@ -70,7 +70,9 @@ class Adan(Optimizer):
         torch._foreach_copy_(before, gradients)
 
         # Parameters may have joined at different times, so each has a correction of its own.
-        fix1, fix2, fix3 = ([1 - beta ** state["step"] for state in states] for beta in group["betas"])
+        fix1, fix2, fix3 = (
+            [1 - beta ** state["step"] for state in states] for beta in group["betas"]
+        )
         roots = torch._foreach_sqrt(squares)
         torch._foreach_div_(roots, [math.sqrt(fix) for fix in fix3])
         torch._foreach_add_(roots, group["eps"])

@@ -61,7 +61,9 @@ def read(path: Path, folder_of: Callable[[str], Path]) -> dict[str, Path]:
             )
         places[folder], jobs[text] = number, folder
     if not jobs:
-        raise PromptsError(f"--prompts {path} holds no prompt: write one a line, such as: a hamburger")
+        raise PromptsError(
+            f"--prompts {path} holds no prompt: write one a line, such as: a hamburger"
+        )
     return jobs
 
 
@@ -102,7 +104,9 @@ class Claim:
         while not self._over.wait(self.beat):
             try:
                 os.utime(self.path)
-            except OSError:  # a disk that is away for a moment; if it stays away, the others take over
+            except (
+                OSError
+            ):  # a disk that is away for a moment; if it stays away, the others take over
                 continue
 
     def __exit__(self, *_: object) -> None:
@@ -130,7 +134,9 @@ class Watch:
 
     def is_free(self, claim: Path) -> bool:
         """Whether the owner of this claim is gone."""
-        owner = _read_dict(claim)  # empty: just being written, or its owner was killed at that moment
+        owner = _read_dict(
+            claim
+        )  # empty: just being written, or its owner was killed at that moment
         changed = claim.stat().st_mtime_ns
         if owner.get("released"):
             return True
@@ -161,7 +167,9 @@ class Watch:
 
 
 def _last(claims: Path) -> Path | None:
-    return max((path for path in claims.glob("*.json") if re.fullmatch(r"\d{6}", path.stem)), default=None)
+    return max(
+        (path for path in claims.glob("*.json") if re.fullmatch(r"\d{6}", path.stem)), default=None
+    )
 
 
 def _read_dict(path: Path) -> dict[str, Any]:
@@ -215,7 +223,9 @@ def share(
     seconds between looks at prompts that others hold.
     """
     watch, outcome = watch or Watch(), Outcome()
-    before = {text for text, folder in jobs.items() if (folder / FAILED).is_file()}  # of an earlier start
+    before = {
+        text for text, folder in jobs.items() if (folder / FAILED).is_file()
+    }  # of an earlier start
     tried: set[str] = set()
     waits = False
     while True:
@@ -227,7 +237,9 @@ def share(
                 tried.add(text)
                 continue
             if text not in before and (folder / FAILED).is_file():
-                outcome.failed[text] = (folder / FAILED).read_text(encoding="utf-8", errors="replace")
+                outcome.failed[text] = (folder / FAILED).read_text(
+                    encoding="utf-8", errors="replace"
+                )
                 tried.add(text)
                 continue
             claim = watch.take(folder, beat)
@@ -253,7 +265,13 @@ def share(
         time.sleep(pause)
 
 
-def _do(text: str, folder: Path, claim: Claim, work: Callable[[str, Path, Claim], bool], outcome: Outcome) -> bool:
+def _do(
+    text: str,
+    folder: Path,
+    claim: Claim,
+    work: Callable[[str, Path, Claim], bool],
+    outcome: Outcome,
+) -> bool:
     """Makes one prompt and writes down how it went; False if it was interrupted."""
     (folder / FAILED).unlink(missing_ok=True)
     began = time.monotonic()
@@ -268,7 +286,10 @@ def _do(text: str, folder: Path, claim: Claim, work: Callable[[str, Path, Claim]
         write_text(folder / FAILED, str(error))
         return True
     outcome.made.append(text)
-    write_text(folder / FINISHED, json.dumps({"text": text, "seconds": round(time.monotonic() - began, 1)}) + "\n")
+    write_text(
+        folder / FINISHED,
+        json.dumps({"text": text, "seconds": round(time.monotonic() - began, 1)}) + "\n",
+    )
     return True
 
 
@@ -280,5 +301,7 @@ def _is_finished(text: str, folder: Path, outcome: Outcome) -> bool:
     if made == text:
         outcome.skipped.append(text)
     else:
-        outcome.failed[text] = f"{folder} holds {made!r}: change the text, or name another --workspace"
+        outcome.failed[text] = (
+            f"{folder} holds {made!r}: change the text, or name another --workspace"
+        )
     return True

@@ -49,12 +49,16 @@ def optimise(
     # Plain descent, equation 4 of README.md. Adam would divide by the gradient's size, which is mostly chance, and the
     # small part that every step agrees on, such as the colour, would drown.
     optimizer = torch.optim.SGD([latents], lr=lr)
-    moments = {max(1, round(iters * (i / SHOWN) ** 2)) for i in range(1, SHOWN + 1)}  # most happens at the beginning
+    moments = {
+        max(1, round(iters * (i / SHOWN) ** 2)) for i in range(1, SHOWN + 1)
+    }  # most happens at the beginning
     camera = torch.zeros(1), torch.zeros(1)  # the prompt is the same from everywhere
     kept = []
     for done in tqdm(range(1, iters + 1), desc=prompts.text[:40], unit="step"):
         optimizer.zero_grad()
-        step = guidance.train_step(latents, prompts, *camera, generator, done / iters, as_latents=True)
+        step = guidance.train_step(
+            latents, prompts, *camera, generator, done / iters, as_latents=True
+        )
         step.loss.backward()
         optimizer.step()
         check_finite(latents, f"The latents after step {done} of {iters}")
@@ -63,7 +67,9 @@ def optimise(
     return kept, step
 
 
-def sheet(guidance: StableDiffusion, prompts: ViewPrompts, kept: list[tuple[int, Tensor]], last: Step) -> list[Tensor]:
+def sheet(
+    guidance: StableDiffusion, prompts: ViewPrompts, kept: list[tuple[int, Tensor]], last: Step
+) -> list[Tensor]:
     """The pictures (3, H, W) in [-1, 1] of the sheet: the moments, then the last step's noisy latents and x_0 in one
     and in ten steps."""
     camera = torch.zeros(1), torch.zeros(1)
@@ -84,10 +90,19 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m task_3_DreamFusion.sds_2d", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    made.add_argument("--text", default="a red car on grass", help="what it shall be (default: a red car on grass)")
+    made.add_argument(
+        "--text",
+        default="a red car on grass",
+        help="what it shall be (default: a red car on grass)",
+    )
     made.add_argument("--negative", default="", help="what it shall not be (default: nothing)")
-    made.add_argument("--model", help="pocket, sd-2.1-base, a Hub id or a folder (default: COURSE_MODEL, or pocket)")
-    made.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: 0)")
+    made.add_argument(
+        "--model",
+        help="pocket, sd-2.1-base, a Hub id or a folder (default: COURSE_MODEL, or pocket)",
+    )
+    made.add_argument(
+        "--seed", type=int, default=0, help="of everything that is drawn (default: 0)"
+    )
     made.add_argument("--iters", type=int, default=60, help="steps (default: 60)")
     made.add_argument("--lr", type=float, default=2.0, help="learning rate (default: 2)")
     made.add_argument("--guidance_scale", type=float, default=7.5,
@@ -115,7 +130,12 @@ def run(args: argparse.Namespace) -> Path:
     check_exercise(guidance)
     prompts = guidance.plain_prompts(args.text, args.negative)
     kept, last = optimise(guidance, prompts, args.iters, args.lr, args.seed)
-    titles = [*(f"after {done} steps" for done, _ in kept), "x_t", "x_0 in one step", "x_0 in ten steps"]
+    titles = [
+        *(f"after {done} steps" for done, _ in kept),
+        "x_t",
+        "x_0 in one step",
+        "x_0 in ten steps",
+    ]
     pictures = [to_pil(picture) for picture in sheet(guidance, prompts, kept, last)]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

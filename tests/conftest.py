@@ -30,14 +30,26 @@ WORDS = (
 
 def build_tiny_model(folder: Path) -> Path:
     """Save a StableDiffusionPipeline (64 x 64 pixels, f=8, 77 tokens, one a letter) under `folder`; returns it."""
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import (
+        AutoencoderKL,
+        DDIMScheduler,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     torch.manual_seed(0)
     letters = list(bytes_to_unicode().values())
-    symbols = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    tokenizer = CLIPTokenizer(vocab={s: i for i, s in enumerate(symbols)}, merges=[], model_max_length=77)
+    symbols = [
+        *letters,
+        *(letter + "</w>" for letter in letters),
+        "<|startoftext|>",
+        "<|endoftext|>",
+    ]
+    tokenizer = CLIPTokenizer(
+        vocab={s: i for i, s in enumerate(symbols)}, merges=[], model_max_length=77
+    )
     text_encoder = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(symbols), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
@@ -102,13 +114,26 @@ def add_control(weights: Path, loud: float = 0.5) -> None:
             torch.nn.init.normal_(layer.weight, std=loud)
         network.save_pretrained(weights / "controlnet" / kind)
         Image.new("RGB", (60, 20), "red").save(weights / "controlnet" / kind / "strip.jpg")
-    small = {"hidden_sizes": [8] * 4, "depths": [1] * 4, "num_attention_heads": [1] * 4, "decoder_hidden_size": 8}
-    settings = {"size": {"height": 64, "width": 64}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-    GLPNForDepthEstimation(GLPNConfig(max_depth=1, **small)).save_pretrained(weights / "estimators" / "depth")
+    small = {
+        "hidden_sizes": [8] * 4,
+        "depths": [1] * 4,
+        "num_attention_heads": [1] * 4,
+        "decoder_hidden_size": 8,
+    }
+    settings = {
+        "size": {"height": 64, "width": 64},
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }
+    GLPNForDepthEstimation(GLPNConfig(max_depth=1, **small)).save_pretrained(
+        weights / "estimators" / "depth"
+    )
     network = SegformerForSemanticSegmentation(SegformerConfig(num_labels=3, **small))
     network.save_pretrained(weights / "estimators" / "normals")
     for kind in ("depth", "normals"):
-        (weights / "estimators" / kind / "preprocessor_config.json").write_text(json.dumps(settings))
+        (weights / "estimators" / kind / "preprocessor_config.json").write_text(
+            json.dumps(settings)
+        )
 
 
 @pytest.fixture(scope="session")

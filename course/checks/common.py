@@ -149,8 +149,14 @@ def expect_tensor(value: object, shape: Sequence[int], what: str) -> None:
     wanted = f"it has to be a tensor of shape {tuple(shape)}."
     expect(isinstance(value, torch.Tensor), f"{what} is a {type(value).__name__}; {wanted}")
     assert isinstance(value, torch.Tensor)
-    expect(value.shape == torch.Size(shape), f"The shape is {tuple(value.shape)}: {what} is wrong; {wanted}")
-    expect(value.is_floating_point(), f"{what} has the type {value.dtype}; it has to be a floating type.")
+    expect(
+        value.shape == torch.Size(shape),
+        f"The shape is {tuple(value.shape)}: {what} is wrong; {wanted}",
+    )
+    expect(
+        value.is_floating_point(),
+        f"{what} has the type {value.dtype}; it has to be a floating type.",
+    )
 
 
 def _finite(value: object) -> bool:
@@ -165,7 +171,13 @@ def _finite(value: object) -> bool:
 
 def as_trained(scheduler: Any, model: Model) -> None:
     own = model.config("scheduler/scheduler_config.json")
-    for key in ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end", "prediction_type"):
+    for key in (
+        "num_train_timesteps",
+        "beta_schedule",
+        "beta_start",
+        "beta_end",
+        "prediction_type",
+    ):
         expect(
             key not in own or scheduler.config[key] == own[key],
             f"The scheduler has {key} = {scheduler.config[key]}, but {model.name} was trained with {own.get(key)}. "
@@ -189,7 +201,9 @@ def same(a: Image.Image, b: Image.Image) -> bool:
 
 
 def all_close(a: Sequence[torch.Tensor], b: Sequence[torch.Tensor]) -> bool:
-    return len(a) == len(b) and all(close(one, other, 1e-2) for one, other in zip(a, b, strict=True))
+    return len(a) == len(b) and all(
+        close(one, other, 1e-2) for one, other in zip(a, b, strict=True)
+    )
 
 
 def tolerance_of(model: Model) -> float:

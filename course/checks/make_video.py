@@ -36,11 +36,15 @@ def frame_pairs(function: Callable[[list[str], list[str]], list[tuple[str, str]]
     wanted = [("8.png", "0008.jpg"), ("9.png", "0009.jpg"), ("10.png", "0010.jpg")]
     found = call(function, list(left), list(right))
     expect(
-        isinstance(found, list | tuple) and [tuple(p) if isinstance(p, list) else p for p in found] == wanted,
+        isinstance(found, list | tuple)
+        and [tuple(p) if isinstance(p, list) else p for p in found] == wanted,
         f"`pairs` makes {found} of {left} and {right}, and not {wanted}. Put both sides in order first.",
     )
     # Uneven, and as long but of other steps: zip(...) would make wrong pairs of both, without a word.
-    for left, right in ((["1.png", "2.png", "3.png"], ["1.png", "3.png"]), (["1.png", "2.png"], ["2.png", "3.png"])):
+    for left, right in (
+        (["1.png", "2.png", "3.png"], ["1.png", "3.png"]),
+        (["1.png", "2.png"], ["2.png", "3.png"]),
+    ):
         for sides in ((left, right), (right, left)):
             found = call(function, *(list(side) for side in sides), allow=ValueError)
             expect(
@@ -57,7 +61,10 @@ def hold(function: Callable[[list[Any], float, float], list[Any]]) -> None:
     # The last two are no whole frames: 2.7 and 2.4.
     for fps, seconds, copies in ((8, 2.0, 16), (4, 0.5, 2), (10, 0.0, 0), (3, 0.9, 3), (8, 0.3, 2)):
         found = call(function, list(frames), fps, seconds)
-        expect(isinstance(found, list), f"`held` returns a {type(found).__name__}; return a list of frames.")
+        expect(
+            isinstance(found, list),
+            f"`held` returns a {type(found).__name__}; return a list of frames.",
+        )
         expect(
             found[: len(frames)] == frames,
             f"`held` begins with {found[: len(frames)]}: all frames come first, as they were.",

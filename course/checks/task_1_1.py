@@ -19,7 +19,10 @@ def token(value: str | None, model: Model) -> None:
     if value is None:
         passed(f"no token is stored here; {model.name} is on this disk and needs none")
         return
-    expect(isinstance(value, str), f"`token` is a {type(value).__name__}; get_token() returns a text or None.")
+    expect(
+        isinstance(value, str),
+        f"`token` is a {type(value).__name__}; get_token() returns a text or None.",
+    )
     expect(
         value.startswith("hf_"),
         'A Hugging Face token starts with "hf_". Copy it again from https://huggingface.co/settings/tokens',
@@ -46,7 +49,10 @@ def pipeline(pipe: Any, scheduler: Any, model: Model) -> None:
         isinstance(pipe, DiffusionPipeline),
         f"`pipe` is a {type(pipe).__name__}; load it with StableDiffusionPipeline.from_pretrained(...).",
     )
-    expect(isinstance(pipe, StableDiffusionPipeline), f"`pipe` is a {type(pipe).__name__}, no StableDiffusionPipeline.")
+    expect(
+        isinstance(pipe, StableDiffusionPipeline),
+        f"`pipe` is a {type(pipe).__name__}, no StableDiffusionPipeline.",
+    )
     expect(
         pipe.scheduler is scheduler,
         f"The pipeline samples with its own {type(pipe.scheduler).__name__}: hand yours over with scheduler=scheduler.",
@@ -67,7 +73,10 @@ def pipeline(pipe: Any, scheduler: Any, model: Model) -> None:
 def noise(function: Callable[[int], torch.Tensor], model: Model) -> None:
     """Task 1.1 (b): `starting_noise(seed)` draws the latents of one picture, repeatably, on the CPU in float32."""
     latents = call(function, 1)
-    expect(isinstance(latents, torch.Tensor), f"That is a {type(latents).__name__}; torch.randn makes a tensor.")
+    expect(
+        isinstance(latents, torch.Tensor),
+        f"That is a {type(latents).__name__}; torch.randn makes a tensor.",
+    )
     side = model.image_size // model.scale_factor
     shape = (1, model.config("unet/config.json")["in_channels"], side, side)
     expect(
@@ -81,7 +90,8 @@ def noise(function: Callable[[int], torch.Tensor], model: Model) -> None:
         'generator=torch.Generator("cpu").manual_seed(seed).',
     )
     expect(
-        not torch.equal(latents, call(function, 2)), "Two seeds gave the same noise: hand `seed` to manual_seed(seed)."
+        not torch.equal(latents, call(function, 2)),
+        "Two seeds gave the same noise: hand `seed` to manual_seed(seed).",
     )
     expect(
         latents.device.type == model.device.type and latents.dtype == model.dtype,
@@ -102,7 +112,10 @@ def generate(function: Callable[..., Image.Image], prompt: str, model: Model) ->
     quick: dict[str, Any] = {"steps": 2, "seed": 1, "guidance_scale": 5.0, "negative_prompt": ""}
     expect_function(function)
     missing = quick.keys() - inspect.signature(function).parameters.keys()
-    expect(not missing, f"`generate` lost its argument {', '.join(sorted(missing))}: keep its first line as it was.")
+    expect(
+        not missing,
+        f"`generate` lost its argument {', '.join(sorted(missing))}: keep its first line as it was.",
+    )
     first = call(function, prompt, **quick)
     expect(
         isinstance(first, Image.Image),
@@ -110,7 +123,10 @@ def generate(function: Callable[..., Image.Image], prompt: str, model: Model) ->
     )
     size = (model.image_size, model.image_size)
     expect(first.size == size, f"The picture has {first.size} pixels; {model.name} draws {size}.")
-    expect(np.asarray(first).any(), "The picture is all black: a safety checker or not-a-number values emptied it.")
+    expect(
+        np.asarray(first).any(),
+        "The picture is all black: a safety checker or not-a-number values emptied it.",
+    )
     expect(
         same(first, call(function, prompt, **quick)),
         "The same seed gave two different pictures: hand the noise over with latents=starting_noise(seed).",
@@ -125,14 +141,20 @@ def generate(function: Callable[..., Image.Image], prompt: str, model: Model) ->
         not same(first, call(function, "", **quick)),
         "The picture does not change with the prompt: hand `prompt` on to the pipeline.",
     )
-    passed("one picture; the same seed gives it again; prompt, seed, steps, guidance and negative prompt all count")
+    passed(
+        "one picture; the same seed gives it again; prompt, seed, steps, guidance and negative prompt all count"
+    )
 
 
-def series(function: Callable[..., Image.Image], pictures: Sequence[Image.Image], **settings: Any) -> None:
+def series(
+    function: Callable[..., Image.Image], pictures: Sequence[Image.Image], **settings: Any
+) -> None:
     """Task 1.1 (d) to (g): pictures that `function` makes when the settings given as lists run through their values
     (the last one fastest) and the others are kept. One picture is made anew and compared."""
     lists = {name: value for name, value in settings.items() if isinstance(value, list)}
-    combinations = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
+    combinations = [
+        dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())
+    ]
     made(pictures, "The list of pictures")
     expect(
         isinstance(pictures, list),
@@ -143,14 +165,19 @@ def series(function: Callable[..., Image.Image], pictures: Sequence[Image.Image]
         f"There are {len(pictures)} pictures for {len(combinations)} settings: one for each, in a flat list.",
     )
     for i, picture in enumerate(pictures):
-        expect(isinstance(picture, Image.Image), f"Entry {i} of the list is a {type(picture).__name__}, no picture.")
+        expect(
+            isinstance(picture, Image.Image),
+            f"Entry {i} of the list is a {type(picture).__name__}, no picture.",
+        )
     alike = [i for i in range(1, len(pictures)) if same(pictures[i - 1], pictures[i])]
     expect(
         not alike,
         f"Pictures {' and '.join(f'{i - 1}, {i}' for i in alike)} are the same: does {' or '.join(lists)} reach "
         "`generate`?",
     )
-    probe = int(len(lists) > 1)  # of a grid the second, which also shows whether rows and columns were exchanged
+    probe = int(
+        len(lists) > 1
+    )  # of a grid the second, which also shows whether rows and columns were exchanged
     wanted = {**settings, **combinations[probe]}
     order = "their order" + (f" (all of {' for each of '.join(reversed(lists))})" if probe else "")
     expect(

@@ -39,13 +39,25 @@ def modules(sd: Any, model: Model) -> None:
     for name, kind in kinds.items():
         part = getattr(sd, name, ...)
         made(part, f"`{name}`")
-        expect(not isinstance(part, type), f"`{name}` is the class itself; its from_pretrained(...) makes the object.")
-        expect(isinstance(part, kind), f"`{name}` is a {type(part).__name__}; it has to be a {kind.__name__}.")
+        expect(
+            not isinstance(part, type),
+            f"`{name}` is the class itself; its from_pretrained(...) makes the object.",
+        )
+        expect(
+            isinstance(part, kind),
+            f"`{name}` is a {type(part).__name__}; it has to be a {kind.__name__}.",
+        )
     as_trained(sd.scheduler, model)
     for name in ("text_encoder", "unet", "vae"):
         part = getattr(sd, name)
-        expect(part.dtype == model.dtype, f"`{name}` has the type {part.dtype}: hand over dtype=model.dtype.")
-        expect(part.device.type == model.device.type, f"`{name}` is on {part.device.type}: add .to(model.device).")
+        expect(
+            part.dtype == model.dtype,
+            f"`{name}` has the type {part.dtype}: hand over dtype=model.dtype.",
+        )
+        expect(
+            part.device.type == model.device.type,
+            f"`{name}` is on {part.device.type}: add .to(model.device).",
+        )
     passed(f"the five modules of {model.name} are loaded, each by itself")
 
 
@@ -59,7 +71,10 @@ def text_embeddings(sd: Any, model: Model) -> None:
     )
     width = model.config("text_encoder/config.json")["hidden_size"]
     shape = (4, model.text_length, width)
-    expect(found.dim() != 2, "Those are one vector a text. The denoiser wants one a token: the first entry, [0].")
+    expect(
+        found.dim() != 2,
+        "Those are one vector a text. The denoiser wants one a token: the first entry, [0].",
+    )
     expect(
         found.dim() == 3 and found.shape[1] == shape[1],
         f"The shape is {tuple(found.shape)}, not {shape}: every text is filled up to {shape[1]} tokens by "
@@ -70,7 +85,11 @@ def text_embeddings(sd: Any, model: Model) -> None:
         f"The shape is {tuple(found.shape)}; two prompts and two negative prompts make {shape}: all four in one batch.",
     )
     ids = sd.tokenizer(
-        [*negatives, *prompts], padding="max_length", max_length=shape[1], truncation=True, return_tensors="pt"
+        [*negatives, *prompts],
+        padding="max_length",
+        max_length=shape[1],
+        truncation=True,
+        return_tensors="pt",
     ).input_ids
     with torch.no_grad():
         wanted = sd.text_encoder(ids.to(model.device))[0]
@@ -78,14 +97,20 @@ def text_embeddings(sd: Any, model: Model) -> None:
         not close(found, torch.cat([wanted[2:], wanted[:2]])),
         "The prompts come first. The negative prompts have to: negative_prompts + prompts.",
     )
-    expect(close(found, wanted), "The vectors are not those of the text encoder for these texts in this order.")
+    expect(
+        close(found, wanted),
+        "The vectors are not those of the text encoder for these texts in this order.",
+    )
     # The text encoder fails in its own ways where positions run out.
     long = call(sd.get_text_embeddings, ["a red car " * shape[1]], [""], allow=Exception)
     expect(
         not isinstance(long, Exception),
         "A prompt that is too long ends in an error: let the tokenizer cut it, truncation=True.",
     )
-    expect(long.shape[1] == shape[1], "A prompt that is too long gave too many vectors: truncation=True cuts it.")
+    expect(
+        long.shape[1] == shape[1],
+        "A prompt that is too long gave too many vectors: truncation=True cuts it.",
+    )
     passed(f"a vector of {width} numbers for each of {shape[1]} tokens; negative prompts first")
 
 
@@ -95,14 +120,22 @@ def guidance(function: Callable[..., torch.Tensor]) -> None:
     found = call(function, uncond, cond, 3.0)
     difference = cond - uncond
     for wrong, advice in (
-        (cond + 3 * difference, "The guidance was added to the wrong term: start from `uncond`, not from `cond`."),
-        (uncond - 3 * difference, "That leads away from the prompt: the difference is `cond` minus `uncond`."),
+        (
+            cond + 3 * difference,
+            "The guidance was added to the wrong term: start from `uncond`, not from `cond`.",
+        ),
+        (
+            uncond - 3 * difference,
+            "That leads away from the prompt: the difference is `cond` minus `uncond`.",
+        ),
         (uncond + 3 * cond, "Scale the difference of the two, cond - uncond, not `cond` itself."),
         (3 * difference, "Only the scaled difference is left: add it to `uncond`."),
         (cond, "`guidance_scale` makes no difference: the formula multiplies by it."),
     ):
         expect(not close(found, wrong), advice)
-    expect(close(found, uncond + 3 * difference), "At w = 3 that is not uncond + 3 (cond - uncond).")
+    expect(
+        close(found, uncond + 3 * difference), "At w = 3 that is not uncond + 3 (cond - uncond)."
+    )
     passed("w = 0 ignores the prompt, w = 1 is the plain answer to it, and a larger w exaggerates")
 
 
@@ -115,25 +148,41 @@ def prediction(function: Callable[..., Any]) -> None:
     for kind, output in (("epsilon", noise), ("v_prediction", v)):
         found = call(function, x_t, output, a, kind)
         expect(
-            isinstance(found, tuple) and len(found) == 2 and all(isinstance(part, torch.Tensor) for part in found),
+            isinstance(found, tuple)
+            and len(found) == 2
+            and all(isinstance(part, torch.Tensor) for part in found),
             "`predict` returns two tensors: return x_0, noise.",
         )
         expect(not close(found[0], noise), "x_0 and the noise are exchanged: return x_0, noise.")
         known = (
-            ((x_t - (1 - a) * output) / a, "The square roots are missing: the formula has sqrt(alpha_bar)."),
-            (x_t - (1 - a).sqrt() * output, "Divide by sqrt(alpha_bar): the picture was scaled down by it."),
-            ((x_t - (1 - a).sqrt() * output) / a, "Divide by the square root of alpha_bar, not by alpha_bar."),
+            (
+                (x_t - (1 - a) * output) / a,
+                "The square roots are missing: the formula has sqrt(alpha_bar).",
+            ),
+            (
+                x_t - (1 - a).sqrt() * output,
+                "Divide by sqrt(alpha_bar): the picture was scaled down by it.",
+            ),
+            (
+                (x_t - (1 - a).sqrt() * output) / a,
+                "Divide by the square root of alpha_bar, not by alpha_bar.",
+            ),
         )
         for wrong, advice in known if kind == "epsilon" else ():
             expect(not close(found[0], wrong), advice)
         if kind == "v_prediction":
             as_noise = (x_t - (1 - a).sqrt() * output) / a.sqrt()
-            expect(not close(found[0], as_noise), "v was taken for the noise: look at prediction_type.")
+            expect(
+                not close(found[0], as_noise), "v was taken for the noise: look at prediction_type."
+            )
             expect(
                 not close(found[0], a.sqrt() * x_t + (1 - a).sqrt() * v),
                 "For v the signs are off: x_0 = sqrt(alpha_bar) x_t minus sqrt(1 - alpha_bar) v.",
             )
-        expect(close(found[0], x_0), f"For {kind} x_0 is not right: solve the formulas above for it once more.")
+        expect(
+            close(found[0], x_0),
+            f"For {kind} x_0 is not right: solve the formulas above for it once more.",
+        )
         expect(close(found[1], noise), f"For {kind} x_0 is right, but the noise is not.")
     expect(
         isinstance(call(function, x_t, noise, a, "sample", allow=ValueError), ValueError),
@@ -150,10 +199,22 @@ def ddim(function: Callable[..., torch.Tensor]) -> None:
     expect_tensor(still, x_0.shape, "the result of the step")
     right = b.sqrt() * x_0 + (1 - b).sqrt() * noise
     for wrong, advice in (
-        (a.sqrt() * x_0 + (1 - a).sqrt() * noise, "That leads back to x_t: the new picture mixes with alpha_bar_prev."),
-        (b.sqrt() * x_0 + (1 - a).sqrt() * noise, "The share of noise is sqrt(1 - alpha_bar_prev), not that of t."),
-        (a.sqrt() * x_0 + (1 - b).sqrt() * noise, "The share of x_0 is sqrt(alpha_bar_prev), not that of t."),
-        (b * x_0 + (1 - b) * noise, "The square roots are missing: sqrt(alpha_bar_prev), sqrt(1 - alpha_bar_prev)."),
+        (
+            a.sqrt() * x_0 + (1 - a).sqrt() * noise,
+            "That leads back to x_t: the new picture mixes with alpha_bar_prev.",
+        ),
+        (
+            b.sqrt() * x_0 + (1 - a).sqrt() * noise,
+            "The share of noise is sqrt(1 - alpha_bar_prev), not that of t.",
+        ),
+        (
+            a.sqrt() * x_0 + (1 - b).sqrt() * noise,
+            "The share of x_0 is sqrt(alpha_bar_prev), not that of t.",
+        ),
+        (
+            b * x_0 + (1 - b) * noise,
+            "The square roots are missing: sqrt(alpha_bar_prev), sqrt(1 - alpha_bar_prev).",
+        ),
         (b.sqrt() * x_0, "The noise term is missing: only the last step leaves none."),
     ):
         expect(not close(still, wrong), advice)
@@ -161,11 +222,16 @@ def ddim(function: Callable[..., torch.Tensor]) -> None:
         close(still, right) or not close(still - right, fresh * ((still - right) / fresh).mean()),
         "With eta = 0 there is fresh noise in the result: sigma is eta times the root.",
     )
-    expect(close(still, right), "With eta = 0 that is not sqrt(alpha_bar_prev) x_0 + sqrt(1 - alpha_bar_prev) noise.")
+    expect(
+        close(still, right),
+        "With eta = 0 that is not sqrt(alpha_bar_prev) x_0 + sqrt(1 - alpha_bar_prev) noise.",
+    )
 
     for eta in (1.0, 0.5):
         found = call(function, x_0, noise, a, b, eta, fresh)
-        expect(not close(found, right), "`eta` makes no difference: add sigma times the fresh noise.")
+        expect(
+            not close(found, right), "`eta` makes no difference: add sigma times the fresh noise."
+        )
         sigma = eta * ((1 - b) / (1 - a) * (1 - a / b)).sqrt()
         direction = (1 - b - sigma**2).sqrt()
         mixed = b.sqrt() * x_0
@@ -175,8 +241,14 @@ def ddim(function: Callable[..., torch.Tensor]) -> None:
                 mixed + (1 - b).sqrt() * noise + sigma * fresh,
                 "Make room for the fresh noise: 1 - alpha_bar_prev - sigma**2.",
             ),
-            (mixed + (1 - b - sigma).clamp_min(0).sqrt() * noise + sigma * fresh, "Below the root sigma is squared."),
-            (mixed + direction * noise, "sigma is right, but the fresh noise was not added: + sigma * fresh."),
+            (
+                mixed + (1 - b - sigma).clamp_min(0).sqrt() * noise + sigma * fresh,
+                "Below the root sigma is squared.",
+            ),
+            (
+                mixed + direction * noise,
+                "sigma is right, but the fresh noise was not added: + sigma * fresh.",
+            ),
             (
                 mixed + direction * noise + sigma**2 * fresh,
                 "The fresh noise is multiplied by sigma, not by its square.",
@@ -206,24 +278,40 @@ def loop(sd: Any, model: Model) -> None:
 
     def attempt(eta: float) -> list[Any]:
         with constant_stride(sd):
-            return call(sd.denoise, latents, embeddings, count, w, eta, [torch.Generator().manual_seed(2)])
+            return call(
+                sd.denoise, latents, embeddings, count, w, eta, [torch.Generator().manual_seed(2)]
+            )
 
     def reference(eta: float, embeddings: torch.Tensor = embeddings, w: float = w) -> torch.Tensor:
         return _reference(sd, latents, embeddings, count, w, eta, torch.Generator().manual_seed(2))
 
     steps = attempt(0.0)
     made(steps[0].x_prev if steps else None, "`x_prev`, the result of a step,")
-    expect(len(steps) == count, f"The loop made {len(steps)} steps of {count}: one for each timestep.")
+    expect(
+        len(steps) == count, f"The loop made {len(steps)} steps of {count}: one for each timestep."
+    )
     found = steps[-1].x_prev
     tolerance = tolerance_of(model)
     expect(
-        all(close(later.x_t, earlier.x_prev, tolerance) for earlier, later in itertools.pairwise(steps)),
+        all(
+            close(later.x_t, earlier.x_prev, tolerance)
+            for earlier, later in itertools.pairwise(steps)
+        ),
         "A step does not go on from the result of the one before.",
     )
     for wrong, advice in (
-        (reference(0.0, embeddings.flip(0)), "The two halves are exchanged: the first belongs to the negative prompt."),
-        (reference(0.0, w=1.0), "The answer is unguided: hand both halves to `guide`, and use its result."),
-        (reference(0.0, w=0.0), "Only the negative prompt was heard: hand both halves to `guide`, and use its result."),
+        (
+            reference(0.0, embeddings.flip(0)),
+            "The two halves are exchanged: the first belongs to the negative prompt.",
+        ),
+        (
+            reference(0.0, w=1.0),
+            "The answer is unguided: hand both halves to `guide`, and use its result.",
+        ),
+        (
+            reference(0.0, w=0.0),
+            "Only the negative prompt was heard: hand both halves to `guide`, and use its result.",
+        ),
     ):
         expect(not close(found, wrong, tolerance), advice)
     expect(
@@ -232,7 +320,9 @@ def loop(sd: Any, model: Model) -> None:
         "of the step before, and the prediction type of the model?",
     )
     lively = attempt(1.0)[-1].x_prev
-    expect(not close(lively, found, tolerance), "`eta` makes no difference: hand it to `ddim_step`.")
+    expect(
+        not close(lively, found, tolerance), "`eta` makes no difference: hand it to `ddim_step`."
+    )
     expect(
         close(lively, reference(1.0), tolerance),
         "With eta = 1 the latents are not diffusers': fresh noise comes from `draw_noise`, drawn anew in every step.",
@@ -291,9 +381,15 @@ def decoding(sd: Any, model: Model) -> None:
     shape = (1, sd.vae.config.latent_channels, 8, 8)
     latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(model.device)
     found = call(sd.decode_latents, latents)
-    expect(isinstance(found, torch.Tensor), f"That is a {type(found).__name__}; the pictures are its .sample.")
+    expect(
+        isinstance(found, torch.Tensor),
+        f"That is a {type(found).__name__}; the pictures are its .sample.",
+    )
     side = 8 * model.scale_factor
-    expect(tuple(found.shape) == (1, 3, side, side), f"The shape is {tuple(found.shape)}, not {(1, 3, side, side)}.")
+    expect(
+        tuple(found.shape) == (1, 3, side, side),
+        f"The shape is {tuple(found.shape)}, not {(1, 3, side, side)}.",
+    )
     tolerance = tolerance_of(model)
 
     def decoded(scale: float) -> torch.Tensor:
@@ -305,13 +401,23 @@ def decoding(sd: Any, model: Model) -> None:
             not close(found, decoded(1), tolerance),
             "The scaling factor was forgotten: the decoder wants latents / scaling_factor.",
         )
-        expect(not close(found, decoded(factor), tolerance), "Divide by the scaling factor; do not multiply.")
+        expect(
+            not close(found, decoded(factor), tolerance),
+            "Divide by the scaling factor; do not multiply.",
+        )
     right = decoded(1 / factor)
     expect(
-        not close(found, (right + 1) / 2, tolerance), "Leave the pictures in [-1, 1]: `pictures` converts them later."
+        not close(found, (right + 1) / 2, tolerance),
+        "Leave the pictures in [-1, 1]: `pictures` converts them later.",
     )
-    expect(close(found, right, tolerance), "Those are not the pictures that the decoder makes of these latents.")
-    expect(not found.requires_grad, "The pictures drag a graph of gradients along: keep @torch.no_grad().")
+    expect(
+        close(found, right, tolerance),
+        "Those are not the pictures that the decoder makes of these latents.",
+    )
+    expect(
+        not found.requires_grad,
+        "The pictures drag a graph of gradients along: keep @torch.no_grad().",
+    )
     passed(f"latents divided by {factor:g}, the model's own scaling factor, and decoded")
 
 
@@ -321,20 +427,37 @@ def clip(frames: Sequence[Image.Image], left: str | Path, right: str | Path) -> 
 
     made(frames, "`clip`")
     expect(
-        isinstance(frames, list) and frames, f"`clip` is a {type(frames).__name__}; it has to be a list of pictures."
+        isinstance(frames, list) and frames,
+        f"`clip` is a {type(frames).__name__}; it has to be a list of pictures.",
     )
     for i, frame in enumerate(frames):
-        expect(isinstance(frame, Image.Image), f"Entry {i} of `clip` is a {type(frame).__name__}, no picture.")
+        expect(
+            isinstance(frame, Image.Image),
+            f"Entry {i} of `clip` is a {type(frame).__name__}, no picture.",
+        )
     a, b = video.read_frames(left), video.read_frames(right)
-    expect(len(frames) == len(a), f"`clip` has {len(frames)} frames and the folder {len(a)}: one for each step.")
+    expect(
+        len(frames) == len(a),
+        f"`clip` has {len(frames)} frames and the folder {len(a)}: one for each step.",
+    )
     single = a[0].picture.width / a[0].picture.height
     expect(
-        frames[0].width / frames[0].height > 1.15 * single,  # two, less what headings and captions take
+        frames[0].width / frames[0].height
+        > 1.15 * single,  # two, less what headings and captions take
         "A frame is not wide enough for two pictures: put x_t and x_0 side by side.",
     )
-    exchanged, turned = video.side_by_side(b[-2:], a[-2:]), video.side_by_side(a[::-1][:2], b[::-1][:2])
-    expect(not same(_below(frames[-2]), _below(exchanged[0])), "The sides are exchanged: x_t belongs at the left.")
-    expect(not same(_below(frames[0]), _below(turned[1])), "The frames run backwards: noise comes first.")
+    exchanged, turned = (
+        video.side_by_side(b[-2:], a[-2:]),
+        video.side_by_side(a[::-1][:2], b[::-1][:2]),
+    )
+    expect(
+        not same(_below(frames[-2]), _below(exchanged[0])),
+        "The sides are exchanged: x_t belongs at the left.",
+    )
+    expect(
+        not same(_below(frames[0]), _below(turned[1])),
+        "The frames run backwards: noise comes first.",
+    )
     passed(f"{len(frames)} frames, x_t at the left and what will become of it at the right")
 
 
@@ -354,15 +477,24 @@ def attention(function: Callable[..., Any]) -> None:
         "`attention` returns two tensors: return weights @ value, weights.",
     )
     out, weights = found
-    expect(isinstance(weights, torch.Tensor), f"The weights are a {type(weights).__name__}, and not a tensor.")
+    expect(
+        isinstance(weights, torch.Tensor),
+        f"The weights are a {type(weights).__name__}, and not a tensor.",
+    )
     expect(
         tuple(weights.shape) == (2, 3, 5, 7),
         f"The weights have the shape {tuple(weights.shape)}; 5 pixels that look at 7 tokens make (..., 5, 7).",
     )
     scores = query @ key.transpose(-1, -2)
     for wrong, advice in (
-        (scores.softmax(-1), "The scores are not scaled: divide them by the square root of the width of a vector."),
-        ((scores / 16).softmax(-1), "Divide the scores by the square root of the width, not by the width."),
+        (
+            scores.softmax(-1),
+            "The scores are not scaled: divide them by the square root of the width of a vector.",
+        ),
+        (
+            (scores / 16).softmax(-1),
+            "Divide the scores by the square root of the width, not by the width.",
+        ),
         (
             (scores / 4).softmax(-2),
             "The softmax runs over the pixels; every pixel shares its attention among tokens: dim=-1.",
@@ -372,15 +504,23 @@ def attention(function: Callable[..., Any]) -> None:
         expect(not close(weights, wrong), advice)
     right = (scores / 4).softmax(-1)
     expect(close(weights, right), "The weights are not softmax(query key^T / sqrt(d)).")
-    expect(close(out, right @ value), "The weights are right; the result is their product with the values.")
+    expect(
+        close(out, right @ value),
+        "The weights are right; the result is their product with the values.",
+    )
     passed("every pixel shares its attention among all tokens, 100 % in all")
 
 
 def strengths(values: Sequence[Any], steps: Sequence[Any]) -> None:
     """Task 1.2 (j): how long the push of guidance is, beside the unguided prediction, at every step."""
     made(values, "`strengths`")
-    expect(isinstance(values, list), f"`strengths` is a {type(values).__name__}; it has to be a list of numbers.")
-    expect(len(values) == len(steps), f"`strengths` has {len(values)} numbers for {len(steps)} steps.")
+    expect(
+        isinstance(values, list),
+        f"`strengths` is a {type(values).__name__}; it has to be a list of numbers.",
+    )
+    expect(
+        len(values) == len(steps), f"`strengths` has {len(values)} numbers for {len(steps)} steps."
+    )
     for i, value in enumerate(values):
         expect(
             isinstance(value, int | float) or getattr(value, "ndim", None) == 0,
@@ -390,9 +530,18 @@ def strengths(values: Sequence[Any], steps: Sequence[Any]) -> None:
     expect_finite(found, "`strengths`")
     pushes = torch.stack([(step.cond - step.uncond).norm() for step in steps]).cpu()
     plain = torch.stack([step.uncond.norm() for step in steps]).cpu()
-    expect(not close(found, pushes), "Divide by the norm of `uncond`: only the ratio tells how hard guidance pushes.")
-    expect(not close(found, (pushes / plain) ** 2), "Those are squares: the norm is the root of the sum of squares.")
     expect(
-        close(found, pushes / plain), "Those are not the norms of cond - uncond, each divided by the norm of uncond."
+        not close(found, pushes),
+        "Divide by the norm of `uncond`: only the ratio tells how hard guidance pushes.",
     )
-    passed(f"the push is between {found.min():.0%} and {found.max():.0%} of the unguided prediction")
+    expect(
+        not close(found, (pushes / plain) ** 2),
+        "Those are squares: the norm is the root of the sum of squares.",
+    )
+    expect(
+        close(found, pushes / plain),
+        "Those are not the norms of cond - uncond, each divided by the norm of uncond.",
+    )
+    passed(
+        f"the push is between {found.min():.0%} and {found.max():.0%} of the unguided prediction"
+    )

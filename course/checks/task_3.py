@@ -9,7 +9,9 @@ from course.checks.common import call, close, expect, passed, tolerance_of
 from course.models import Model
 
 
-def prompt_embedding(function: Callable[[str], torch.Tensor], model: Model, text_encoder: Any) -> None:
+def prompt_embedding(
+    function: Callable[[str], torch.Tensor], model: Model, text_encoder: Any
+) -> None:
     """Task 3 (a): `embed_text` gives the text encoder's vectors (L, D) of a text, short or long."""
     text, length = "a red car", model.text_length
     found = call(function, text)
@@ -25,18 +27,36 @@ def prompt_embedding(function: Callable[[str], torch.Tensor], model: Model, text
 
     right = encode(padding="max_length", max_length=length, truncation=True)  # (1, L, D)
     expect(found.is_floating_point(), "Those are the tokens: hand them to the text encoder.")
-    expect(found.shape != right.shape, "The result is a batch of one: leave out its first dimension, with [0].")
+    expect(
+        found.shape != right.shape,
+        "The result is a batch of one: leave out its first dimension, with [0].",
+    )
     short = encode()[0]
     expect(
         found.shape != short.shape or short.shape == right[0].shape,
         f'The text encoder was trained on rows of {length} tokens: padding="max_length" and max_length.',
     )
-    expect(found.shape == right[0].shape, f"The shape is {tuple(found.shape)}; it has to be {tuple(right[0].shape)}.")
-    expect(close(found, right[0], tolerance_of(model)), "Those are not the text encoder's vectors of that text.")
+    expect(
+        found.shape == right[0].shape,
+        f"The shape is {tuple(found.shape)}; it has to be {tuple(right[0].shape)}.",
+    )
+    expect(
+        close(found, right[0], tolerance_of(model)),
+        "Those are not the text encoder's vectors of that text.",
+    )
     long = call(function, "a red car " * length, allow=Exception)
-    expect(not isinstance(long, Exception), f"A long text ends in an error ({long}): truncation=True cuts it.")
-    expect(long.shape == found.shape, f"A long text gives {tuple(long.shape)}: truncation=True cuts it.")
-    expect(not found.requires_grad, "A gradient would flow into the text encoder: keep @torch.no_grad().")
+    expect(
+        not isinstance(long, Exception),
+        f"A long text ends in an error ({long}): truncation=True cuts it.",
+    )
+    expect(
+        long.shape == found.shape,
+        f"A long text gives {tuple(long.shape)}: truncation=True cuts it.",
+    )
+    expect(
+        not found.requires_grad,
+        "A gradient would flow into the text encoder: keep @torch.no_grad().",
+    )
     passed("a text as vectors, always as many")
 
 
@@ -45,7 +65,10 @@ def sds_gradient(function: Callable[..., torch.Tensor]) -> None:
     noise_pred, noise = torch.randn((2, 3, 4, 5, 5), generator=torch.Generator().manual_seed(0))
     weight = torch.tensor([0.2, 0.7, 0.9]).reshape(3, 1, 1, 1)
     found = call(function, noise_pred, noise, weight)
-    expect(isinstance(found, torch.Tensor), f"That is a {type(found).__name__}; the gradient is a tensor.")
+    expect(
+        isinstance(found, torch.Tensor),
+        f"That is a {type(found).__name__}; the gradient is a tensor.",
+    )
     expect(
         found.shape == noise.shape,
         f"The shape is {tuple(found.shape)}; the gradient has the shape of the latents, {tuple(noise.shape)}: "
@@ -53,9 +76,15 @@ def sds_gradient(function: Callable[..., torch.Tensor]) -> None:
     )
     apart = noise_pred - noise
     for wrong, advice in (
-        (-weight * apart, "Uphill: that is the gradient with its sign turned round. Predicted noise less noise."),
+        (
+            -weight * apart,
+            "Uphill: that is the gradient with its sign turned round. Predicted noise less noise.",
+        ),
         (apart, "The weight w(t) is missing."),
-        (weight * noise_pred, "The noise that was added is missing: without it, all noise would be blamed on you."),
+        (
+            weight * noise_pred,
+            "The noise that was added is missing: without it, all noise would be blamed on you.",
+        ),
         (weight * apart.square(), "That is the squared error; its gradient has no square."),
         (2 * weight * apart, "DreamFusion leaves the factor 2 to w(t)."),
         (weight**2 * apart, "The weight counts once."),
@@ -74,9 +103,12 @@ def sds_loss(function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> 
     gradient = torch.randn((3, 4, 5, 5), generator=generator) + latents.detach() - latents
     value = gradient.detach().clone()
     found = call(function, latents, gradient)
-    expect(isinstance(found, torch.Tensor), f"That is a {type(found).__name__}; the loss is a tensor.")
     expect(
-        found.ndim == 0, f"The shape is {tuple(found.shape)}; backward() starts from one number: add them up, .sum()."
+        isinstance(found, torch.Tensor), f"That is a {type(found).__name__}; the loss is a tensor."
+    )
+    expect(
+        found.ndim == 0,
+        f"The shape is {tuple(found.shape)}; backward() starts from one number: add them up, .sum().",
     )
     expect(
         found.requires_grad,

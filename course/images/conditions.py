@@ -17,7 +17,11 @@ from course.images.io import Picture, to_pil
 LOW, HIGH = 100, 200  # Canny's thresholds on the gradient of an 8-bit picture
 CANNY_BLUR = 1.4  # deviation in pixels
 SCRIBBLE_BLUR, SCRIBBLE_LOW, SCRIBBLE_HIGH = 2.5, 40, 80
-SCRIBBLE_SHORTEST, SCRIBBLE_STRAIGHTEN, SCRIBBLE_WIDTH = 40.0, 1.5, 3  # pixels of a picture 256 pixels wide
+SCRIBBLE_SHORTEST, SCRIBBLE_STRAIGHTEN, SCRIBBLE_WIDTH = (
+    40.0,
+    1.5,
+    3,
+)  # pixels of a picture 256 pixels wide
 # Red is left, green is up, blue is towards the viewer, where a normal's x is to the right.
 SIGNS = np.array([-1.0, 1.0, 1.0], np.float32)
 
@@ -30,7 +34,9 @@ def canny(picture: Picture, low: float = LOW, high: float = HIGH) -> np.ndarray:
     """
     if not 0 <= low <= high:
         raise ValueError(f"Canny's thresholds are 0 <= low <= high, not low {low} and high {high}")
-    return _colors(cv2.Canny(cv2.GaussianBlur(_array(picture), (0, 0), CANNY_BLUR), low, high) / 255)
+    return _colors(
+        cv2.Canny(cv2.GaussianBlur(_array(picture), (0, 0), CANNY_BLUR), low, high) / 255
+    )
 
 
 def scribble(picture: Picture) -> np.ndarray:
@@ -41,7 +47,9 @@ def scribble(picture: Picture) -> np.ndarray:
     """
     image = _array(picture)
     unit = min(image.shape[:2]) / 256
-    edges = cv2.Canny(cv2.GaussianBlur(image, (0, 0), SCRIBBLE_BLUR * unit), SCRIBBLE_LOW, SCRIBBLE_HIGH)
+    edges = cv2.Canny(
+        cv2.GaussianBlur(image, (0, 0), SCRIBBLE_BLUR * unit), SCRIBBLE_LOW, SCRIBBLE_HIGH
+    )
     page = np.zeros(image.shape[:2], np.uint8)
     for line in cv2.findContours(edges, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)[0]:
         if cv2.arcLength(line, True) >= SCRIBBLE_SHORTEST * unit:  # it runs along a stroke and back
@@ -78,7 +86,9 @@ def image_to_normals(image: np.ndarray) -> np.ndarray:
     return np.where(length > 0.5, normals / np.maximum(length, 1e-6), 0)
 
 
-def to_control(condition: Picture, width: int | None = None, height: int | None = None) -> torch.Tensor:
+def to_control(
+    condition: Picture, width: int | None = None, height: int | None = None
+) -> torch.Tensor:
     """A condition as pipelines take it: float32 (1, 3, H, W) in [0, 1]; at another size where one is given."""
     image = to_pil(condition)
     if width and height and image.size != (width, height):

@@ -108,7 +108,9 @@ def _to_bytes(values: np.ndarray, white: float) -> np.ndarray:
     return np.rint(scaled, out=scaled).astype(np.uint8)
 
 
-def heat(values: torch.Tensor, over: "Picture | None" = None, side: int | None = None) -> Image.Image:
+def heat(
+    values: torch.Tensor, over: "Picture | None" = None, side: int | None = None
+) -> Image.Image:
     """A map (h, w) in false colours, from its least value (dark) to its greatest (bright), smoothly enlarged to the
     picture it lies `over`, which shines through, or else to a width of `side` pixels."""
     from matplotlib import colormaps
@@ -138,7 +140,9 @@ def expand_path(path: str | os.PathLike[str], error: type[CourseError]) -> Path:
         ) from None
 
 
-def load_picture(path: str | Path, size: int | tuple[int, int] | None = None, least: int = LEAST_SIDE) -> Image.Image:
+def load_picture(
+    path: str | Path, size: int | tuple[int, int] | None = None, least: int = LEAST_SIDE
+) -> Image.Image:
     """Return any picture file as RGB, upright as its camera was held, with values as `to_pil` reads
     them; of an animation the first frame.
 
@@ -260,12 +264,17 @@ def grid(
     lines = -(-len(tiles) // columns)
     above_tiles, beside = [str(title) for title in titles or ()], [str(row) for row in rows or ()]
     if above_tiles and len(above_tiles) not in (columns, len(tiles)):
-        raise ValueError(f"{len(above_tiles)} titles fit neither {columns} columns nor {len(tiles)} pictures")
+        raise ValueError(
+            f"{len(above_tiles)} titles fit neither {columns} columns nor {len(tiles)} pictures"
+        )
     if beside and len(beside) != lines:
         raise ValueError(f"{len(beside)} row names do not fit {lines} rows")
 
     width = side or max(tile.width for tile in tiles)
-    tiles = [tile.resize((width, round(tile.height * width / tile.width)), Image.Resampling.LANCZOS) for tile in tiles]
+    tiles = [
+        tile.resize((width, round(tile.height * width / tile.width)), Image.Resampling.LANCZOS)
+        for tile in tiles
+    ]
     height = max(tile.height for tile in tiles)
     size = max(11, width // 16)
     font = ImageFont.load_default(size)
@@ -276,14 +285,18 @@ def grid(
     every_line = len(wrapped) == len(tiles) > columns
     step = height + gap + (above if every_line else 0)
 
-    sheet = Image.new("RGB", (left + columns * (width + gap) - gap, above + (lines - 1) * step + height), PAPER)
+    sheet = Image.new(
+        "RGB", (left + columns * (width + gap) - gap, above + (lines - 1) * step + height), PAPER
+    )
     draw = ImageDraw.Draw(sheet)
     for i, tile in enumerate(tiles):
         line, column = divmod(i, columns)
         x, y = left + column * (width + gap), above + line * step
         sheet.paste(tile, (x, y))
         if wrapped and (every_line or line == 0):
-            draw.multiline_text((x + width / 2, y - gap / 2), wrapped[i], INK, font, anchor="md", align="center")
+            draw.multiline_text(
+                (x + width / 2, y - gap / 2), wrapped[i], INK, font, anchor="md", align="center"
+            )
     for line, row in enumerate(beside):
         draw.text((left - gap, above + line * step + height / 2), row, INK, font, anchor="rm")
     return sheet

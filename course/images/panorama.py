@@ -70,7 +70,9 @@ def check_masks(regions: Sequence[tuple[str, Any]], height: int, width: int) -> 
 
     A mask is a tensor, an array or rows of numbers. Raises RequestError."""
     if not len(regions):
-        raise RequestError("There is no region: give one or more, each a prompt and a mask; or call `sample`.")
+        raise RequestError(
+            "There is no region: give one or more, each a prompt and a mask; or call `sample`."
+        )
     masks = []
     for prompt, given in regions:
         name = f'The mask of "{prompt}"'
@@ -127,7 +129,9 @@ def pan(picture: Picture, width: int, frames: int, closed: bool = False) -> list
     width = check_integer("The width of a view", width, 1, whole.width, PanoramaError)
     frames = check_integer("The number of frames", frames, minimum=1, error=PanoramaError)
     pixels = np.asarray(whole)
-    lefts = np.linspace(0, whole.width if closed else whole.width - width, frames, endpoint=not closed)
+    lefts = np.linspace(
+        0, whole.width if closed else whole.width - width, frames, endpoint=not closed
+    )
     columns = [(round(left) + np.arange(width)) % whole.width for left in lefts.tolist()]
     return [Image.fromarray(pixels[:, column]) for column in columns]
 

@@ -114,7 +114,11 @@ def side_by_side(
     Raises VideoError if the series are empty or uneven, or the captions do not fit.
     """
     pairs = _pair(left, right)
-    texts = [_caption(a, b) for a, b in pairs] if captions is None else [str(caption) for caption in captions]
+    texts = (
+        [_caption(a, b) for a, b in pairs]
+        if captions is None
+        else [str(caption) for caption in captions]
+    )
     if texts and len(texts) != len(pairs):
         raise VideoError(f"{len(texts)} captions do not fit {len(pairs)} frames.")
     if height is not None:
@@ -130,11 +134,16 @@ def side_by_side(
     words = [word for text in texts for word in text.split()]
     room = max((math.ceil(font.getlength(word)) for word in words), default=0) + 2 * gap
     if headings:
-        widths = [max(w, math.ceil(font.getlength(text)) + gap) for w, text in zip(widths, headings, strict=True)]
+        widths = [
+            max(w, math.ceil(font.getlength(text)) + gap)
+            for w, text in zip(widths, headings, strict=True)
+        ]
     width = max(sum(widths) + gap, room if texts else 0)
     wrapped = [wrap(text, font, width - 2 * gap) for text in texts]
     above = line if headings else 0
-    below = line + round(1.3 * size) * max(text.count("\n") for text in wrapped) if any(wrapped) else 0
+    below = (
+        line + round(1.3 * size) * max(text.count("\n") for text in wrapped) if any(wrapped) else 0
+    )
     # All captions begin at one place: the text does not tremble when a number gets shorter.
     widest = max((font.getlength(part) for text in wrapped for part in text.split("\n")), default=0)
     start = (width - sum(widths) - gap) // 2  # of the left column
@@ -149,7 +158,14 @@ def side_by_side(
             _write_heading(draw, heading, x + w / 2, above / 2, size)
         if below:
             middle = above + height + below / 2
-            draw.multiline_text(((width - widest) / 2, middle), wrapped[i], INK, font, anchor="lm", spacing=size * 0.3)
+            draw.multiline_text(
+                ((width - widest) / 2, middle),
+                wrapped[i],
+                INK,
+                font,
+                anchor="lm",
+                spacing=size * 0.3,
+            )
         joined.append(sheet)
     return joined
 
@@ -169,10 +185,14 @@ def _pair(left: Sequence[AnyFrame], right: Sequence[AnyFrame]) -> list[tuple[Any
         for step in a:
             times = {a[step].timestep, b[step].timestep} - {None}
             if len(times) > 1:
-                raise VideoError(f"{a[step]} and {b[step]} are of different timesteps: make both folders in one run.")
+                raise VideoError(
+                    f"{a[step]} and {b[step]} are of different timesteps: make both folders in one run."
+                )
         return [(a[step], b[step]) for step in sorted(a)]
     if len(left) != len(right):
-        raise VideoError(f"{len(left)} frames at the left and {len(right)} at the right: they have to be as many.")
+        raise VideoError(
+            f"{len(left)} frames at the left and {len(right)} at the right: they have to be as many."
+        )
     return list(zip(left, right, strict=True))
 
 
@@ -208,7 +228,9 @@ def _write_heading(draw: ImageDraw.ImageDraw, text: str, x: float, y: float, siz
 # --- Writing
 
 
-def write_video(path: str | Path, frames: Iterable[AnyFrame], fps: float = 8, hold: float = 1.0) -> Path:
+def write_video(
+    path: str | Path, frames: Iterable[AnyFrame], fps: float = 8, hold: float = 1.0
+) -> Path:
     """Write frames of one size, in order, as .mp4 (H.264, plays in every browser) or .gif (loops); returns the path.
 
     `fps` frames a second; the last one stays `hold` seconds longer. MP4 needs even sides: an odd last row or column
@@ -227,7 +249,9 @@ def write_video(path: str | Path, frames: Iterable[AnyFrame], fps: float = 8, ho
         raise VideoError("A clip needs at least one frame.")
     if len(sizes := {image.size for image in images}) > 1:
         listed = ", ".join(f"{width} x {height}" for width, height in sorted(sizes))
-        raise VideoError(f"The frames of a clip have one size; these have {listed}. side_by_side(...) fits them.")
+        raise VideoError(
+            f"The frames of a clip have one size; these have {listed}. side_by_side(...) fits them."
+        )
     _check_sides(ending, *images[0].size)
     make_folder(path.parent)
     if path.is_dir():
@@ -253,7 +277,9 @@ def make_folder(path: str | Path) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = error.strerror or error
-        raise VideoError(f"There can be no folder {folder}: {reason}. Name another place.") from error
+        raise VideoError(
+            f"There can be no folder {folder}: {reason}. Name another place."
+        ) from error
     if file is not None:
         raise VideoError(f"There can be no folder {folder}: {file} is a file. Name another place.")
     return folder
@@ -273,17 +299,32 @@ def _write_mp4(path: Path, images: list[Image.Image], fps: float, hold: float) -
     # Called here and not through imageio, which does not notice when ffmpeg fails.
     width, height = images[0].size
     odd = ((0, height % 2), (0, width % 2), (0, 0))
-    arrays = [np.pad(np.asarray(image), odd, mode="edge") for image in images]  # each (H, W, 3) uint8
+    arrays = [
+        np.pad(np.asarray(image), odd, mode="edge") for image in images
+    ]  # each (H, W, 3) uint8
     size = f"{width + width % 2}x{height + height % 2}"
     # Browsers take the colours of unmarked files for BT.709 or BT.601, as they please: so convert and say which.
-    marks = "scale=out_color_matrix=bt709:out_range=tv,setparams=color_primaries=bt709:color_trc=bt709"
+    marks = (
+        "scale=out_color_matrix=bt709:out_range=tv,setparams=color_primaries=bt709:color_trc=bt709"
+    )
     filters = f"tpad=stop_mode=clone:stop={round(hold * fps)},{marks}"
     coding = "-c:v libx264 -crf 17 -pix_fmt yuv420p -movflags +faststart"
     source = f"-f rawvideo -pix_fmt rgb24 -s {size} -r {fps:.6f} -i -"
     try:
         ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
-        command = [ffmpeg, "-v", "error", *source.split(), "-vf", filters, *coding.split(), str(path)]
-        done = subprocess.run(command, input=b"".join(a.tobytes() for a in arrays), capture_output=True)
+        command = [
+            ffmpeg,
+            "-v",
+            "error",
+            *source.split(),
+            "-vf",
+            filters,
+            *coding.split(),
+            str(path),
+        ]
+        done = subprocess.run(
+            command, input=b"".join(a.tobytes() for a in arrays), capture_output=True
+        )
     except (RuntimeError, OSError) as error:
         raise VideoError(
             f"No ffmpeg to write {path.name} with ({error}). Run `pip install imageio-ffmpeg`, which brings one, or "

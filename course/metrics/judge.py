@@ -40,7 +40,9 @@ class Judge:
         kind; "azimuth" in degrees, 0 at the object's front; and "view": "front", "side", "back" or "overhead"."""
         readings = []
         for picture in pictures:
-            pixels = torch.from_numpy(np.array(to_pil(picture))).permute(2, 0, 1)[None].to(self.device)
+            pixels = (
+                torch.from_numpy(np.array(to_pil(picture))).permute(2, 0, 1)[None].to(self.device)
+            )
             logits = self.logits(pixels.float() / 127.5 - 1)
             readings.append(read(logits[0], self.names))
         return readings

@@ -35,23 +35,35 @@ class PerceptualDistance(torch.nn.Module):
         clip, own = embedded("clip"), embedded("perceptual")
         self.tower = load_network(CLIPModel, clip, "CLIP").vision_model
         self.preprocess = Preprocess(clip)
-        self.layers: list[int] = json.loads((own / "config.json").read_text(encoding="utf-8"))["layers"]
+        self.layers: list[int] = json.loads((own / "config.json").read_text(encoding="utf-8"))[
+            "layers"
+        ]
         for name, head in load_file(own / "heads.safetensors").items():
             self.register_buffer(name, head.float())  # layer_i: (C,)
         self.requires_grad_(False).eval()
 
     def features(self, pictures: torch.Tensor) -> list[torch.Tensor]:
         """Pictures (N, 3, H, W) in [-1, 1] to one (N, positions, C) a layer, each position of length 1."""
-        states = self.tower(pixel_values=self.preprocess(pictures), output_hidden_states=True).hidden_states
-        return [F.normalize(states[layer][:, 1:], dim=-1) for layer in self.layers]  # without the class token
+        states = self.tower(
+            pixel_values=self.preprocess(pictures), output_hidden_states=True
+        ).hidden_states
+        return [
+            F.normalize(states[layer][:, 1:], dim=-1) for layer in self.layers
+        ]  # without the class token
 
     def forward(
-        self, in0: torch.Tensor, in1: torch.Tensor, retPerLayer: bool = False, normalize: bool = False
+        self,
+        in0: torch.Tensor,
+        in1: torch.Tensor,
+        retPerLayer: bool = False,
+        normalize: bool = False,
     ) -> torch.Tensor | tuple[torch.Tensor, list[torch.Tensor]]:
         """The distance (N, 1, 1, 1) of pictures (N, 3, H, W) in [-1, 1], or in [0, 1] with `normalize`. With
         `retPerLayer` also the list of the layers' shares, each (N, 1, 1, 1). Names as in the lpips package."""
         if in0.shape != in1.shape or in0.dim() != 4 or in0.shape[1] != 3:
-            raise ValueError(f"two batches (N, 3, H, W) of one shape, not {tuple(in0.shape)} and {tuple(in1.shape)}")
+            raise ValueError(
+                f"two batches (N, 3, H, W) of one shape, not {tuple(in0.shape)} and {tuple(in1.shape)}"
+            )
         if normalize:
             in0, in1 = 2 * in0 - 1, 2 * in1 - 1
         shares = []
@@ -79,7 +91,9 @@ def published_lpips(net: str, device: str | torch.device = "cpu") -> Any:
         import lpips
 
         distance = lpips.LPIPS(net=net, verbose=False)
-    except Exception as error:  # a missing package, a failed download and a damaged file each raise their own
+    except (
+        Exception
+    ) as error:  # a missing package, a failed download and a damaged file each raise their own
         raise CourseError(
             f"LPIPS on {net} cannot be had here ({error}). It takes the package lpips, a torchvision that fits torch, "
             "and a network the first time. The embedded distance needs none of that."

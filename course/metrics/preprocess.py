@@ -25,7 +25,11 @@ class Preprocess(torch.nn.Module):
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         if pictures.dim() != 4 or pictures.shape[1] != 3:
-            raise ValueError(f"pictures are a tensor (N, 3, H, W) in [-1, 1], not {tuple(pictures.shape)}")
+            raise ValueError(
+                f"pictures are a tensor (N, 3, H, W) in [-1, 1], not {tuple(pictures.shape)}"
+            )
         if pictures.shape[-2:] != self.size:
-            pictures = F.interpolate(pictures, self.size, mode="bilinear", align_corners=False, antialias=True)
+            pictures = F.interpolate(
+                pictures, self.size, mode="bilinear", align_corners=False, antialias=True
+            )
         return ((pictures + 1) / 2 - self.mean) / self.std

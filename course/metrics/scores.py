@@ -103,7 +103,9 @@ def gram(layer: Tensor) -> Tensor:
 
 def _finite(value: float, name: str) -> float:
     if not np.isfinite(value):
-        raise MetricError(f"{name} is {value}: the picture or the network's answer holds numbers that are not finite.")
+        raise MetricError(
+            f"{name} is {value}: the picture or the network's answer holds numbers that are not finite."
+        )
     return value
 
 
@@ -132,7 +134,14 @@ class Clip:
         from transformers import AutoTokenizer, CLIPModel
 
         hide_loading_bars()
-        wanted = ["config.json", "preprocessor_config.json", "*.safetensors", "tokenizer*", "vocab.json", "merges.txt"]
+        wanted = [
+            "config.json",
+            "preprocessor_config.json",
+            "*.safetensors",
+            "tokenizer*",
+            "vocab.json",
+            "merges.txt",
+        ]
         folder = fetch(CLIP, CLIP, wanted) if published else embedded("clip")
         self.device = torch.device(device)
         self.network = load_network(CLIPModel, folder, "CLIP").to(self.device).eval()
@@ -143,14 +152,20 @@ class Clip:
 
     def pictures(self, pictures: Tensor) -> Tensor:
         """(N, 3, H, W) in [-1, 1] to (N, D)."""
-        seen = self.network.vision_model(pixel_values=self.preprocess(pictures.to(self.device))).pooler_output
+        seen = self.network.vision_model(
+            pixel_values=self.preprocess(pictures.to(self.device))
+        ).pooler_output
         return F.normalize(self.network.visual_projection(seen), dim=-1)
 
     def texts(self, texts: Sequence[str]) -> Tensor:
         """N texts to (N, D)."""
-        settings = dict(padding="max_length", max_length=self.length, truncation=True, return_tensors="pt")
+        settings = dict(
+            padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
+        )
         tokens = self.tokenizer(list(texts), **settings).to(self.device)
-        read = self.network.text_model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).pooler_output
+        read = self.network.text_model(
+            input_ids=tokens.input_ids, attention_mask=tokens.attention_mask
+        ).pooler_output
         return F.normalize(self.network.text_projection(read), dim=-1)
 
 
@@ -173,7 +188,9 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     return float(distance + np.trace(first) + np.trace(second) - 2 * np.trace(root.real))
 
 
-def kernel_distance(a: Tensor, b: Tensor, subsets: int = 100, most: int = 1000, seed: int = 0) -> float:
+def kernel_distance(
+    a: Tensor, b: Tensor, subsets: int = 100, most: int = 1000, seed: int = 0
+) -> float:
     """KID of two sets of vectors (N, D) and (M, D) (Binkowski et al. 2018): the unbiased squared maximum mean
     discrepancy with the kernel (x.y / D + 1)^3, the mean over random subsets of at most `most` vectors, as in
     clean-fid. Of unlike sets it is above zero, of like sets zero on average, so slightly below at times.
@@ -181,7 +198,9 @@ def kernel_distance(a: Tensor, b: Tensor, subsets: int = 100, most: int = 1000, 
     x, y = _sets(a, b)
     size, rng = min(len(x), len(y), most), np.random.default_rng(seed)
     if subsets < 1 or size < 2:
-        raise MetricError(f"{subsets} subsets of {size} vectors: there has to be one of two at least.")
+        raise MetricError(
+            f"{subsets} subsets of {size} vectors: there has to be one of two at least."
+        )
     values = []
     for _ in range(subsets):
         u, v = (s[rng.choice(len(s), size, replace=False)] for s in (x, y))
@@ -196,13 +215,17 @@ def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _sets(a: Tensor, b: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    x, y = (np.asarray(s.detach().cpu() if isinstance(s, Tensor) else s, np.float64) for s in (a, b))
+    x, y = (
+        np.asarray(s.detach().cpu() if isinstance(s, Tensor) else s, np.float64) for s in (a, b)
+    )
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
         raise MetricError(
             f"Two sets of vectors are (N, D) and (M, D), two at least in each, not {x.shape} and {y.shape}."
         )
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise MetricError("A set holds vectors that are not finite: look at the pictures they were made of.")
+        raise MetricError(
+            "A set holds vectors that are not finite: look at the pictures they were made of."
+        )
     return x, y
 
 
@@ -218,12 +241,16 @@ class JudgeFeatures:
     def __call__(self, pictures: Tensor) -> Layers:
         """(N, 3, H, W) in [-1, 1] to a list of (N, C, h, w)."""
         pixels = self.judge.preprocess(pictures.to(self.judge.device))
-        return list(self.judge.network.resnet(pixel_values=pixels, output_hidden_states=True).hidden_states)
+        return list(
+            self.judge.network.resnet(pixel_values=pixels, output_hidden_states=True).hidden_states
+        )
 
     @torch.no_grad()
     def embed(self, pictures: Iterable[Tensor]) -> Tensor:
         """Pictures (3, H, W) in [-1, 1], of any sizes, to (N, D) on the CPU: the last layer's mean over positions."""
-        return torch.stack([self(picture[None])[-1].mean(dim=(2, 3))[0].cpu() for picture in pictures])
+        return torch.stack(
+            [self(picture[None])[-1].mean(dim=(2, 3))[0].cpu() for picture in pictures]
+        )
 
 
 class FeatureDistance:
@@ -236,10 +263,13 @@ class FeatureDistance:
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """Two batches (N, 3, H, W) in [-1, 1] to (N,)."""
         if x.shape != y.shape:
-            raise MetricError(f"Two batches of one shape, not {tuple(x.shape)} and {tuple(y.shape)}.")
+            raise MetricError(
+                f"Two batches of one shape, not {tuple(x.shape)} and {tuple(y.shape)}."
+            )
         pairs = zip(self.features(x), self.features(y), strict=True)
         shares = [
-            (F.normalize(f, dim=1) - F.normalize(g, dim=1)).square().sum(dim=1).mean(dim=(1, 2)) for f, g in pairs
+            (F.normalize(f, dim=1) - F.normalize(g, dim=1)).square().sum(dim=1).mean(dim=(1, 2))
+            for f, g in pairs
         ]
         return torch.stack(shares).sum(dim=0)
 

@@ -46,7 +46,9 @@ def load_controlnet(kind: str | Path, model: Model) -> Any:
             )
     hide_loading_bars()
     with loading(label):
-        controlnet = ControlNetModel.from_pretrained(folder, dtype=model.dtype, use_safetensors=True)
+        controlnet = ControlNetModel.from_pretrained(
+            folder, dtype=model.dtype, use_safetensors=True
+        )
     return controlnet.to(model.device).eval()
 
 
@@ -57,7 +59,9 @@ def find_controlnet(kind: str | Path, model: Model) -> Path:
         if path is not None and (path / "config.json").is_file():
             return path
         if path is not None:
-            raise ModelError(f"{path} is no ControlNet in diffusers' layout: config.json is missing.")
+            raise ModelError(
+                f"{path} is no ControlNet in diffusers' layout: config.json is missing."
+            )
         close = get_close_matches(str(kind), KINDS, n=1)
         suggestion = f" (did you mean {close[0]}?)" if close else ""
         raise ModelError(
@@ -85,7 +89,11 @@ def find_controlnet(kind: str | Path, model: Model) -> Path:
 def kinds(model: Model) -> list[str]:
     """The kinds of KINDS that there is a ControlNet for, in that order. Raises ModelError if there is none at all."""
     known = CONTROLNETS.get(model.name, {})
-    found = [kind for kind in KINDS if kind in known or (not known and (beside(model, kind) / "config.json").exists())]
+    found = [
+        kind
+        for kind in KINDS
+        if kind in known or (not known and (beside(model, kind) / "config.json").exists())
+    ]
     if not found and model.is_embedded:
         embedded(f"controlnet/{KINDS[0]}")  # which says what is missing
     if not found:
@@ -113,14 +121,22 @@ def control_size(model: Model, conditions: Sequence[torch.Tensor]) -> tuple[int,
     the picture's size; without any, of the model's own size. Raises RequestError if one is no such tensor, if their
     sizes differ, or if the model cannot draw that size."""
     for condition in conditions:
-        if not isinstance(condition, torch.Tensor) or condition.dim() != 4 or condition.shape[:2] != (1, 3):
-            found = tuple(condition.shape) if hasattr(condition, "shape") else type(condition).__name__
+        if (
+            not isinstance(condition, torch.Tensor)
+            or condition.dim() != 4
+            or condition.shape[:2] != (1, 3)
+        ):
+            found = (
+                tuple(condition.shape) if hasattr(condition, "shape") else type(condition).__name__
+            )
             raise RequestError(
                 f"A condition is a tensor (1, 3, H, W), not {found}: course.images.conditions.to_control makes it."
             )
         if not (0 <= condition.min() and condition.max() <= 1):  # not of NaN either
             low, high = condition.min(), condition.max()
-            raise RequestError(f"A condition has numbers from 0 to 1, and this one from {low:.3g} to {high:.3g}.")
+            raise RequestError(
+                f"A condition has numbers from 0 to 1, and this one from {low:.3g} to {high:.3g}."
+            )
     sizes = [tuple(condition.shape[2:]) for condition in conditions]
     for size in sizes[1:]:
         if size != sizes[0]:

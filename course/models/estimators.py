@@ -29,35 +29,50 @@ class Estimator:
     `folder` is one that holds such a network (default: the embedded one, checked against the manifest).
     """
 
-    def __init__(self, kind: str, folder: Path | None = None, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self, kind: str, folder: Path | None = None, device: str | torch.device = "cpu"
+    ) -> None:
         from transformers import AutoModelForDepthEstimation, AutoModelForSemanticSegmentation
 
         hide_loading_bars()
         self.kind, self.device = kind, torch.device(device)
         folder = folder or embedded(f"estimators/{kind}")
-        auto = {"depth": AutoModelForDepthEstimation, "normals": AutoModelForSemanticSegmentation}[kind]
+        auto = {"depth": AutoModelForDepthEstimation, "normals": AutoModelForSemanticSegmentation}[
+            kind
+        ]
         label = f"The estimator of {kind}"
-        self.network = load_network(auto, folder, label).to(self.device).eval().requires_grad_(False)
+        self.network = (
+            load_network(auto, folder, label).to(self.device).eval().requires_grad_(False)
+        )
         settings = read_json(folder / "preprocessor_config.json", label)
         with loading(f"{label} ({folder / 'preprocessor_config.json'})"):
-            self.side = check_integer(f"{label}: size", settings["size"]["height"], 1, 4096, ModelError)
+            self.side = check_integer(
+                f"{label}: size", settings["size"]["height"], 1, 4096, ModelError
+            )
             self.mean, self.std = (
-                torch.tensor(settings[f"image_{name}"], device=self.device).view(1, 3, 1, 1) for name in ("mean", "std")
+                torch.tensor(settings[f"image_{name}"], device=self.device).view(1, 3, 1, 1)
+                for name in ("mean", "std")
             )
 
     def __call__(self, pictures: torch.Tensor) -> torch.Tensor:
         """Pictures (N, 3, H, W) in [0, 1] of any size to inverse depth (N, H, W), larger where nearer, or to normals
         (N, H, W, 3) of length 1, 0 where there is no surface."""
         height, width = pictures.shape[-2:]
-        scale = self.side / max(height, width)  # the network reads squares of one size: the picture is fitted into one
+        scale = self.side / max(
+            height, width
+        )  # the network reads squares of one size: the picture is fitted into one
         inside = [max(1, round(n * scale)) for n in (height, width)]
         top, left = ((self.side - n) // 2 for n in inside)
         below, right = self.side - inside[0] - top, self.side - inside[1] - left
-        square = F.pad(_resize(pictures.to(self.device), inside), (left, right, top, below), mode="replicate")
+        square = F.pad(
+            _resize(pictures.to(self.device), inside), (left, right, top, below), mode="replicate"
+        )
         with torch.no_grad():
             found = self.network(pixel_values=(square - self.mean) / self.std)
         maps = found.predicted_depth[:, None] if self.kind == "depth" else found.logits
-        maps = _resize(maps, [self.side, self.side])[..., top : top + inside[0], left : left + inside[1]]
+        maps = _resize(maps, [self.side, self.side])[
+            ..., top : top + inside[0], left : left + inside[1]
+        ]
         maps = _resize(maps, [height, width])
         if self.kind == "depth":
             return maps[:, 0]
@@ -91,8 +106,12 @@ def estimate_normals(picture: Picture, model: Model) -> np.ndarray:
         return _read(folder, "normals", picture, model)
     pipe = _public_normals(model)
     image, generator = to_pil(picture), torch.Generator().manual_seed(0)
-    found = pipe(image, num_inference_steps=4, generator=generator, output_type="np").prediction[0]  # (H, W, 3)
-    return (found / np.maximum(np.linalg.norm(found, axis=2, keepdims=True), 1e-6)).astype(np.float32)
+    found = pipe(image, num_inference_steps=4, generator=generator, output_type="np").prediction[
+        0
+    ]  # (H, W, 3)
+    return (found / np.maximum(np.linalg.norm(found, axis=2, keepdims=True), 1e-6)).astype(
+        np.float32
+    )
 
 
 def _own(model: Model, kind: str) -> Path | None:
@@ -131,9 +150,13 @@ def _public_normals(model: Model) -> Any:
     from diffusers import MarigoldNormalsPipeline
 
     hide_loading_bars()
-    folder = fetch(ESTIMATORS["normals"], ESTIMATORS["normals"], ["*.json", "*.txt", "*.safetensors"])
+    folder = fetch(
+        ESTIMATORS["normals"], ESTIMATORS["normals"], ["*.json", "*.txt", "*.safetensors"]
+    )
     with loading(ESTIMATORS["normals"]):
-        pipe = MarigoldNormalsPipeline.from_pretrained(folder, dtype=model.dtype, use_safetensors=True)
+        pipe = MarigoldNormalsPipeline.from_pretrained(
+            folder, dtype=model.dtype, use_safetensors=True
+        )
     pipe = pipe.to(model.device)
     pipe.set_progress_bar_config(disable=True)
     return pipe

@@ -34,7 +34,13 @@ from course.models.files import (
     verify,
 )
 from course.models.hub import CLIP, CONTROLNETS, ESTIMATORS, HUB, NAMES, fetch
-from course.models.prompts import PromptWarning, cut_prompt, invalid_characters, normalize_prompt, unknown_words
+from course.models.prompts import (
+    PromptWarning,
+    cut_prompt,
+    invalid_characters,
+    normalize_prompt,
+    unknown_words,
+)
 
 __all__ = [
     "CLIP",
@@ -63,14 +69,24 @@ WEIGHTS = Path(__file__).resolve().parents[2] / "pocket" / "weights"
 # The parts diffusers loads, in the one format that is safe to read; repositories also hold the same weights in others.
 HUB_FILES = [
     f"{part}/*.{ending}"
-    for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler", "safety_checker", "feature_extractor")
+    for part in (
+        "unet",
+        "vae",
+        "text_encoder",
+        "tokenizer",
+        "scheduler",
+        "safety_checker",
+        "feature_extractor",
+    )
     for ending in ("json", "txt", "safetensors")
 ]
 MOST_SHOWN = 300  # characters of a prompt in a message
 
 
 # The set-up takes a torchvision that does not fit out on purpose; transformers need not remark on it in every lesson.
-logging.getLogger("transformers.utils.import_utils").addFilter(lambda r: "requires torchvision" not in r.getMessage())
+logging.getLogger("transformers.utils.import_utils").addFilter(
+    lambda r: "requires torchvision" not in r.getMessage()
+)
 
 
 class RequestError(CourseError, ValueError):
@@ -135,7 +151,10 @@ class Model:
     def dtype(self) -> torch.dtype:
         """float16 for a large model on CUDA. float32 elsewhere, and for a small one, which gains nothing from half
         precision and then makes the same picture on every machine."""
-        large = sum(file.stat().st_size for file in (self.folder / "unet").glob("*.safetensors")) > 2**28
+        large = (
+            sum(file.stat().st_size for file in (self.folder / "unet").glob("*.safetensors"))
+            > 2**28
+        )
         return torch.float16 if large and self.device.type == "cuda" else torch.float32
 
     @cached_property
@@ -188,19 +207,25 @@ class Model:
     def _warn(message: str) -> None:
         warnings.warn(message, PromptWarning, stacklevel=3)
 
-    def pair_prompts(self, prompts: str | Sequence[str], negative_prompts: str | Sequence[str] = "") -> list[list[str]]:
+    def pair_prompts(
+        self, prompts: str | Sequence[str], negative_prompts: str | Sequence[str] = ""
+    ) -> list[list[str]]:
         """Prompts and negative prompts as two lists of one length, each as the model will read it (`check_prompt`).
         One text stands for a list of one; one negative prompt counts for all prompts. An empty prompt asks for nothing
         in particular. Raises RequestError if there is no prompt, if one is no text, or if the numbers do not fit."""
         lists = [
-            list(given) if isinstance(given, Iterable) and not isinstance(given, str | bytes) else [given]
+            list(given)
+            if isinstance(given, Iterable) and not isinstance(given, str | bytes)
+            else [given]
             for given in (prompts, negative_prompts)
         ]
         for text in itertools.chain(*lists):
             if not isinstance(text, str):
                 raise RequestError(f"A prompt must be text, got {shorten(repr(text), 60)}.")
         if not lists[0]:
-            raise RequestError('There is no prompt. For a picture of nothing in particular the prompt is "".')
+            raise RequestError(
+                'There is no prompt. For a picture of nothing in particular the prompt is "".'
+            )
         if len(lists[1]) not in (1, len(lists[0])):
             raise RequestError(
                 f"There are {len(lists[0])} prompts and {len(lists[1])} negative prompts: give as many, or one for all."
@@ -273,7 +298,9 @@ def load_pipeline(model: Model) -> Any:
     hide_loading_bars()
     with loading(model.name):
         scheduler = DDIMScheduler.from_pretrained(model.folder, subfolder="scheduler")
-        pipe = StableDiffusionPipeline.from_pretrained(model.folder, scheduler=scheduler, dtype=model.dtype)
+        pipe = StableDiffusionPipeline.from_pretrained(
+            model.folder, scheduler=scheduler, dtype=model.dtype
+        )
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(model.device)
 

@@ -66,7 +66,9 @@ class Fast:
             return self.network(*args, **kwargs)
         leaves, form = pytree.tree_flatten((args, kwargs))
         needs = torch.is_grad_enabled() and self._needs_gradient(leaves)
-        if needs and not (self.gradients and not any(p.requires_grad for p in self.network.parameters())):
+        if needs and not (
+            self.gradients and not any(p.requires_grad for p in self.network.parameters())
+        ):
             return self.network(*args, **kwargs)
         inputs = [as_tensor(leaf) for leaf in leaves]
         key = (weight.data_ptr(), weight.dtype, form, *map(signature, inputs))
@@ -74,14 +76,22 @@ class Fast:
             key = (*key, *(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in inputs))
         try:
             if key not in (self._both_ways if needs else self._graphs):
-                (self._record_both_ways if needs else self._record)(key, inputs, form, weight.device)
+                (self._record_both_ways if needs else self._record)(
+                    key, inputs, form, weight.device
+                )
         except RuntimeError as error:
             self._refused = True
             self._graphs.clear()
             self._both_ways.clear()
-            self._warn(f"cannot be recorded as a CUDA graph ({first_line(error)}): it runs as it is")
+            self._warn(
+                f"cannot be recorded as a CUDA graph ({first_line(error)}): it runs as it is"
+            )
             return self.network(*args, **kwargs)
-        return self._with_gradient(key, inputs, weight.device) if needs else self._graphs[key].replay(inputs)
+        return (
+            self._with_gradient(key, inputs, weight.device)
+            if needs
+            else self._graphs[key].replay(inputs)
+        )
 
     def _with_gradient(self, key: Any, inputs: list[Any], device: torch.device) -> Any:
         """The results of a call, copied, with the gradient that was recorded beside it."""
@@ -108,20 +118,30 @@ class Fast:
             return True
         needs = any(p.requires_grad for p in self.network.parameters())
         if needs and not self._graphs:
-            self._warn("runs as it is, since its weights ask for gradients: call it within torch.no_grad()")
+            self._warn(
+                "runs as it is, since its weights ask for gradients: call it within torch.no_grad()"
+            )
         return needs
 
     def _record(self, key: Any, inputs: list[Any], form: Any, device: torch.device) -> None:
         began = time.perf_counter()
-        pool = next(iter(self._graphs.values())).pool if self._graphs else torch.cuda.graph_pool_handle()
+        pool = (
+            next(iter(self._graphs.values())).pool
+            if self._graphs
+            else torch.cuda.graph_pool_handle()
+        )
         make_room(self._graphs)
         self._graphs[key] = Recording(self._run, inputs, form, device, pool)
         self._tell("recorded again for" if len(self._graphs) > 1 else "recorded for", inputs, began)
 
-    def _record_both_ways(self, key: Any, inputs: list[Any], form: Any, device: torch.device) -> None:
+    def _record_both_ways(
+        self, key: Any, inputs: list[Any], form: Any, device: torch.device
+    ) -> None:
         began = time.perf_counter()
         places = [k for k, leaf in enumerate(inputs) if isinstance(leaf, Tensor)]
-        others = [None if isinstance(leaf, Tensor) else leaf for leaf in inputs]  # tensors would keep what made them
+        others = [
+            None if isinstance(leaf, Tensor) else leaf for leaf in inputs
+        ]  # tensors would keep what made them
 
         def run(*given: Tensor) -> Any:
             leaves = list(others)
@@ -130,13 +150,18 @@ class Fast:
             args, kwargs = pytree.tree_unflatten(leaves, form)
             return self._run(*args, **kwargs)
 
-        like = [inputs[k].detach().to(device, copy=True).requires_grad_(inputs[k].requires_grad) for k in places]
+        like = [
+            inputs[k].detach().to(device, copy=True).requires_grad_(inputs[k].requires_grad)
+            for k in places
+        ]
         make_room(self._both_ways)
         self._both_ways[key] = torch.cuda.make_graphed_callables(run, tuple(like))
         self._tell("recorded, with its gradient, for", inputs, began)
 
     def _tell(self, what: str, inputs: list[Any], began: float) -> None:
-        shapes = ", ".join(f"{tuple(leaf.shape)}" for leaf in inputs if isinstance(leaf, Tensor) and leaf.ndim)
+        shapes = ", ".join(
+            f"{tuple(leaf.shape)}" for leaf in inputs if isinstance(leaf, Tensor) and leaf.ndim
+        )
         tqdm.write(f"{self._name}: {what} {shapes} in {time.perf_counter() - began:.1f} s")
 
     @property
@@ -154,11 +179,17 @@ class Recording:
     at the same time share one, because `replay` gives out copies.
     """
 
-    @torch.inference_mode(False)  # or else the inputs could not be overwritten outside of inference mode
+    @torch.inference_mode(
+        False
+    )  # or else the inputs could not be overwritten outside of inference mode
     @torch.no_grad()
-    def __init__(self, run: Any, inputs: Sequence[Any], form: Any, device: torch.device, pool: Any) -> None:
+    def __init__(
+        self, run: Any, inputs: Sequence[Any], form: Any, device: torch.device, pool: Any
+    ) -> None:
         self.pool = pool
-        self.inputs = [leaf.to(device, copy=True) if isinstance(leaf, Tensor) else leaf for leaf in inputs]
+        self.inputs = [
+            leaf.to(device, copy=True) if isinstance(leaf, Tensor) else leaf for leaf in inputs
+        ]
         args, kwargs = pytree.tree_unflatten(self.inputs, form)
         with torch.cuda.device(device):
             stream = torch.cuda.Stream()

@@ -16,7 +16,9 @@ from diffusers.models.autoencoders.vae import Decoder, Encoder
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
-FEW = 64 * 64  # latent pixels for whose pairs there is room: 100 MB a picture in half precision, with the gradient
+FEW = (
+    64 * 64
+)  # latent pixels for whose pairs there is room: 100 MB a picture in half precision, with the gradient
 
 
 def lighten(vae: AutoencoderKL) -> AutoencoderKL:
@@ -44,12 +46,17 @@ def economise(vae: AutoencoderKL) -> None:
     """
     with_silu: list[nn.GroupNorm] = []
     for layer in vae.modules():
-        if isinstance(layer, nn.GroupNorm) and "forward" not in vars(layer):  # or else this has been done before
+        if isinstance(layer, nn.GroupNorm) and "forward" not in vars(
+            layer
+        ):  # or else this has been done before
             layer.forward = partial(spread_norm, layer)
         elif isinstance(layer, nn.Conv2d):
             layer.__class__ = FixedConv2d
         elif isinstance(layer, ResnetBlock2D) and isinstance(layer.nonlinearity, nn.SiLU):
-            with_silu += [layer.norm1, layer.norm2]  # for these alone: an autoencoder has no timestep
+            with_silu += [
+                layer.norm1,
+                layer.norm2,
+            ]  # for these alone: an autoencoder has no timestep
             layer.nonlinearity = nn.Identity()
         elif isinstance(layer, Encoder | Decoder) and isinstance(layer.conv_act, nn.SiLU):
             with_silu.append(layer.conv_norm_out)
@@ -87,7 +94,9 @@ class SpreadNorm(torch.autograd.Function):
     SiLU, whose input is worked out again for the gradient. Only x gets one: for networks that do not train."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool
+    ) -> Tensor:
         x = x.contiguous()
         batch, channels = x.shape[:2]
         var, mean = torch.var_mean(x.view(batch, groups, -1), dim=2, correction=0)  # (B, G)
@@ -106,7 +115,9 @@ class SpreadNorm(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, mean, rstd, weight, scale, shift = ctx.saved_tensors
         if ctx.silu:
-            gradient = torch.ops.aten.silu_backward(gradient.contiguous(), torch.addcmul(shift, x, scale))
+            gradient = torch.ops.aten.silu_backward(
+                gradient.contiguous(), torch.addcmul(shift, x, scale)
+            )
         batch, channels, *size = x.shape
         found = torch.ops.aten.native_group_norm_backward(
             gradient.contiguous(), x, mean, rstd, weight, batch, channels, math.prod(size), ctx.groups,
@@ -128,11 +139,18 @@ class FixedConvolution(torch.autograd.Function):
     """A convolution with a gradient of its input alone. Not for mixed precision: input and weights are of one type."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, how: tuple[Any, ...]) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, how: tuple[Any, ...]
+    ) -> Tensor:
         ctx.save_for_backward(weight)
         ctx.size, ctx.how = x.shape, how
         return nn.functional.conv2d(x, weight, bias, *how)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        return torch.nn.grad.conv2d_input(ctx.size, *ctx.saved_tensors, gradient, *ctx.how), None, None, None
+        return (
+            torch.nn.grad.conv2d_input(ctx.size, *ctx.saved_tensors, gradient, *ctx.how),
+            None,
+            None,
+            None,
+        )

@@ -328,7 +328,9 @@ def _acquire(lock: FileLock, message: str) -> bool:
             print(message, file=sys.stderr)
             lock.acquire(timeout=LOCK_LIMIT)
     except Timeout as error:
-        raise NativeError(f"another process has held {lock.lock_file} for {LOCK_LIMIT:g} seconds: end it") from error
+        raise NativeError(
+            f"another process has held {lock.lock_file} for {LOCK_LIMIT:g} seconds: end it"
+        ) from error
     except (OSError, NotImplementedError):
         return False
     return True

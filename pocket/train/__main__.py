@@ -29,7 +29,9 @@ def names(stage: str, condition: str | None = None) -> list[str]:
 
 def out_of_memory(error: Exception) -> bool:
     """Return whether an error says that memory ran out, of the GPU or of the computer."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(
+        error
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -46,10 +48,15 @@ def main(arguments: list[str] | None = None) -> None:
         try:
             run = common.start(name, args)
             if common.done(run):
-                run.say(f"done in {run.folder}; --init trains on from its weights, or remove the folder to start anew")
+                run.say(
+                    f"done in {run.folder}; --init trains on from its weights, or remove the folder to start anew"
+                )
                 continue
             importlib.import_module(f"pocket.train.{name.partition('-')[0]}").main(run)
-        except (OSError, FloatingPointError) as error:  # a missing file, a full disk, a loss that is not finite
+        except (
+            OSError,
+            FloatingPointError,
+        ) as error:  # a missing file, a full disk, a loss that is not finite
             raise SystemExit(f"{name}: {error}") from error
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):

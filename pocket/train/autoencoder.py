@@ -63,7 +63,9 @@ def random_crops(images: Tensor, size: int, generator: torch.Generator) -> Tenso
     rows, columns = torch.arange(size, device=images.device).expand(2, b, size)  # (B, size) each
     rows = torch.where(draw(2) > 0, rows, size - 1 - rows) + draw(h - size + 1)
     columns = torch.where(draw(2) > 0, columns, size - 1 - columns) + draw(w - size + 1)
-    return images[torch.arange(b, device=images.device)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return images[
+        torch.arange(b, device=images.device)[:, None, None], rows[:, :, None], columns[:, None, :]
+    ]
 
 
 class Critic(nn.Module):
@@ -71,13 +73,22 @@ class Critic(nn.Module):
 
     def __init__(self, width: int = 48) -> None:
         super().__init__()
-        shapes = [(3, width, 4, 2), (width, 2 * width, 4, 2), (2 * width, 4 * width, 3, 1), (4 * width, 1, 1, 1)]
-        self.convs = nn.ModuleList(nn.Conv2d(i, o, k, s, padding=(k - 1) // 2) for i, o, k, s in shapes)
+        shapes = [
+            (3, width, 4, 2),
+            (width, 2 * width, 4, 2),
+            (2 * width, 4 * width, 3, 1),
+            (4 * width, 1, 1, 1),
+        ]
+        self.convs = nn.ModuleList(
+            nn.Conv2d(i, o, k, s, padding=(k - 1) // 2) for i, o, k, s in shapes
+        )
 
     def forward(self, x: Tensor, frozen: bool = False) -> Tensor:
         """x (B, 3, H, W) to a map (B, 1, H/4, W/4), high where it looks drawn; frozen: no gradient to the weights."""
         for i, conv in enumerate(self.convs):
-            weight, bias = (conv.weight.detach(), conv.bias.detach()) if frozen else (conv.weight, conv.bias)
+            weight, bias = (
+                (conv.weight.detach(), conv.bias.detach()) if frozen else (conv.weight, conv.bias)
+            )
             x = F.conv2d(F.leaky_relu(x, 0.2) if i else x, weight, bias, conv.stride, conv.padding)
         return x
 
@@ -137,7 +148,9 @@ class Trainee(nn.Module):
         shown = ScaleGradient.apply(y, share * x.numel() ** -0.5)
         persuade = -self.critic(shown, frozen=True).float().mean()
         drawn, made = self.critic(x).float(), self.critic(y.detach()).float()
-        losses["critic"] = F.relu(1 - drawn).mean() + F.relu(1 + made).mean()  # hinge (Lim and Ye 2017)
+        losses["critic"] = (
+            F.relu(1 - drawn).mean() + F.relu(1 + made).mean()
+        )  # hinge (Lim and Ye 2017)
         picture = losses["l1"] + losses["pyramid"] + losses["edges"] + losses["color"]
         learn = (share > 0).float() * losses["critic"]
         losses["loss"] = picture + KL_WEIGHT * losses["kl"] + persuade - persuade.detach() + learn
@@ -187,7 +200,9 @@ def main(run: common.Run) -> None:
     torch.manual_seed(run.seed)
     vae = build(SMOKE if run.smoke else CONFIG)
     if run.init:
-        vae = AutoencoderKL.from_pretrained(run.weights_of("autoencoder"), torch_dtype=torch.float32)
+        vae = AutoencoderKL.from_pretrained(
+            run.weights_of("autoencoder"), torch_dtype=torch.float32
+        )
     trainee = Trainee(vae).to(run.device, memory_format=torch.channels_last)
     crop, batch = (64, run.batch or 4) if run.smoke else (CROP, run.batch or 64)
     probe = torch.Generator(run.device).manual_seed(0)
@@ -197,14 +212,20 @@ def main(run: common.Run) -> None:
         images, _ = pool.sample(batch, run.generator)
         begin, end = CRITIC_RAMP
         share = CRITIC_SHARE * min(max((fraction - begin) / (end - begin), 0.0), 1.0)
-        share = torch.full((), share, device=run.device)  # a fill, where torch.tensor would wait for the GPU
+        share = torch.full(
+            (), share, device=run.device
+        )  # a fill, where torch.tensor would wait for the GPU
         return net(to_input(random_crops(images, crop, run.generator)), share)
 
     def save(folder: Path) -> None:
         with run.autocast():
             ready = standardised(vae, fixed)
-        with run.autocast():  # anew: the first block remembers the weights as they were before they changed
-            run.say(f"PSNR {psnr(ready, fixed):.2f} dB, scaling factor {ready.config.scaling_factor}")
+        with (
+            run.autocast()
+        ):  # anew: the first block remembers the weights as they were before they changed
+            run.say(
+                f"PSNR {psnr(ready, fixed):.2f} dB, scaling factor {ready.config.scaling_factor}"
+            )
         ready.save_pretrained(folder)
 
     optimizer = common.adamw(trainee, lr=6e-4, weight_decay=1e-4)

@@ -47,20 +47,40 @@ SYNC_STEPS = {"cuda": 10, "cpu": 1}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that all stages take."""
-    parser.add_argument("--smoke", action="store_true", help="toy sizes: every stage in two minutes on a CPU")
     parser.add_argument(
-        "--steps", type=arguments.integer(1), help="stop after so many steps (default: the stage's own)"
+        "--smoke", action="store_true", help="toy sizes: every stage in two minutes on a CPU"
     )
     parser.add_argument(
-        "--minutes", type=arguments.number(0.001), help="stop after so many minutes, compiling included"
+        "--steps",
+        type=arguments.integer(1),
+        help="stop after so many steps (default: the stage's own)",
     )
-    parser.add_argument("--batch", type=arguments.integer(1, 65_536), help="samples a step and process")
-    parser.add_argument("--seed", type=arguments.integer(0, 2**32 - 1), default=0, help="random seed (default: 0)")
-    parser.add_argument("--work", type=arguments.folder, help="data, checkpoints and logs (default: outputs/pocket)")
-    parser.add_argument("--weights", type=arguments.folder, help="the folder that ships (default: pocket/weights)")
-    parser.add_argument("--scenes", type=arguments.integer(1), help="data, conditions: pictures to render")
-    parser.add_argument("--extra", type=arguments.integer(0), help="latents: fresh scenes to encode beside the pool")
-    parser.add_argument("--condition", choices=CONDITIONS, help="controlnet, estimators: this kind (default: each)")
+    parser.add_argument(
+        "--minutes",
+        type=arguments.number(0.001),
+        help="stop after so many minutes, compiling included",
+    )
+    parser.add_argument(
+        "--batch", type=arguments.integer(1, 65_536), help="samples a step and process"
+    )
+    parser.add_argument(
+        "--seed", type=arguments.integer(0, 2**32 - 1), default=0, help="random seed (default: 0)"
+    )
+    parser.add_argument(
+        "--work", type=arguments.folder, help="data, checkpoints and logs (default: outputs/pocket)"
+    )
+    parser.add_argument(
+        "--weights", type=arguments.folder, help="the folder that ships (default: pocket/weights)"
+    )
+    parser.add_argument(
+        "--scenes", type=arguments.integer(1), help="data, conditions: pictures to render"
+    )
+    parser.add_argument(
+        "--extra", type=arguments.integer(0), help="latents: fresh scenes to encode beside the pool"
+    )
+    parser.add_argument(
+        "--condition", choices=CONDITIONS, help="controlnet, estimators: this kind (default: each)"
+    )
     parser.add_argument(
         "--init",
         action="store_true",
@@ -172,7 +192,9 @@ def start(stage: str, args: argparse.Namespace) -> Run:
         work=work,
         weights=weights,
         # Precision is `Run.autocast`'s: the accelerator's own would wrap the forward that is compiled.
-        accelerator=Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no", kwargs_handlers=[kwargs]),
+        accelerator=Accelerator(
+            cpu=not torch.cuda.is_available(), mixed_precision="no", kwargs_handlers=[kwargs]
+        ),
         **{name: getattr(args, name) for name in ("smoke", "seed", "steps", "minutes")},
         **{name: getattr(args, name) for name in ("batch", "scenes", "extra", "init")},
     )
@@ -182,7 +204,9 @@ def start(stage: str, args: argparse.Namespace) -> Run:
 
 def schedule(step: int, fraction: float, warmup: int) -> float:
     """The learning rate as a share of its peak: linear over `warmup` steps, then a cosine of `fraction` down to 0."""
-    return min(1.0, (step + 1) / max(warmup, 1)) * 0.5 * (1 + math.cos(math.pi * min(fraction, 1.0)))
+    return (
+        min(1.0, (step + 1) / max(warmup, 1)) * 0.5 * (1 + math.cos(math.pi * min(fraction, 1.0)))
+    )
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:
@@ -191,7 +215,10 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
 
 
 def adamw(
-    model: nn.Module, lr: float, weight_decay: float = 0.01, betas: tuple[float, float] = (0.9, 0.99)
+    model: nn.Module,
+    lr: float,
+    weight_decay: float = 0.01,
+    betas: tuple[float, float] = (0.9, 0.99),
 ) -> torch.optim.AdamW:
     """AdamW over the parameters that train, fused on CUDA; `lr` is the peak that `train` schedules."""
     parameters = trainable(model)
@@ -255,7 +282,11 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
 
 def done(run: Run) -> bool:
     """Whether the stage has already run to its end in this work folder and is not asked to train on."""
-    return (run.folder / "curve.json").exists() and not (run.folder / "state.pt").exists() and not run.init
+    return (
+        (run.folder / "curve.json").exists()
+        and not (run.folder / "state.pt").exists()
+        and not run.init
+    )
 
 
 def device_name(run: Run) -> str:
@@ -270,10 +301,16 @@ def record_time(run: Run, began: float, pictures: int) -> None:
     note = run.folder / "time.json"
     if not run.is_main or (not pictures and note.exists()):
         return
-    before = json.loads(note.read_text()) if note.exists() else {"seconds": 0.0, "processes": 1, "pictures": 0}
+    before = (
+        json.loads(note.read_text())
+        if note.exists()
+        else {"seconds": 0.0, "processes": 1, "pictures": 0}
+    )
     spent = {
         "stage": run.stage,
-        "seconds": time.perf_counter() - began + before["seconds"] * before["processes"] / run.processes,
+        "seconds": time.perf_counter()
+        - began
+        + before["seconds"] * before["processes"] / run.processes,
         "processes": run.processes,
         "continued": run.init,
         "device": device_name(run),
@@ -390,16 +427,22 @@ def train(
             return
         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
         state["ema"] = {decay: ema.state_dict() for decay, ema in averages.items()}
-        replace_file(state_path, lambda path: torch.save(state | {"progress": vars(progress)}, path))
+        replace_file(
+            state_path, lambda path: torch.save(state | {"progress": vars(progress)}, path)
+        )
         with averaged(model, averages[ema_decays[0]]):
             replace_folder(run.folder / "weights", save)
 
     writer = None
     if run.is_main:
-        from torch.utils.tensorboard import SummaryWriter  # slow to import, and only one process writes
+        from torch.utils.tensorboard import (
+            SummaryWriter,
+        )  # slow to import, and only one process writes
 
         writer = SummaryWriter(run.work / "logs" / run.stage)
-    bar = tqdm(total=steps, initial=progress.step, desc=run.stage, disable=not run.is_main, smoothing=0.05)
+    bar = tqdm(
+        total=steps, initial=progress.step, desc=run.stage, disable=not run.is_main, smoothing=0.05
+    )
     every, sums, count = SYNC_STEPS.get(run.device.type, 1), None, 0
     before, startup_before, resumed_at = progress.seconds, progress.startup, progress.step
     clock = saved = None
@@ -431,12 +474,23 @@ def train(
             clock, saved = clock or now, saved or now
             seconds, startup = before + now - clock, startup_before + clock - began
             stop, broken, progress.seconds, progress.startup, save_now = agree(
-                run, [interrupt.asked, not all(map(math.isfinite, means)), seconds, startup, now - saved]
+                run,
+                [
+                    interrupt.asked,
+                    not all(map(math.isfinite, means)),
+                    seconds,
+                    startup,
+                    now - saved,
+                ],
             )
             if broken:
-                raise FloatingPointError(f"{run.stage}: loss not finite at step {progress.step}: lower the rate")
+                raise FloatingPointError(
+                    f"{run.stage}: loss not finite at step {progress.step}: lower the rate"
+                )
             named = dict(zip(losses, means, strict=True))
-            progress.rows.append({"step": progress.step, "seconds": round(progress.seconds, 2), **named})
+            progress.rows.append(
+                {"step": progress.step, "seconds": round(progress.seconds, 2), **named}
+            )
             bar.update(progress.step - bar.n)
             bar.set_postfix({name: f"{value:.4f}" for name, value in named.items()}, refresh=False)
             if writer:
@@ -448,7 +502,9 @@ def train(
                 saved = time.perf_counter()
             if stop:
                 bar.close()
-                raise SystemExit(f"{run.stage}: saved at step {progress.step}; the same command goes on from there")
+                raise SystemExit(
+                    f"{run.stage}: saved at step {progress.step}; the same command goes on from there"
+                )
     bar.close()
     model.eval()
     losses_by_decay: dict[float, float] = {}
@@ -456,7 +512,9 @@ def train(
         for decay, ema in averages.items():
             ema.copy_to(parameters)
             losses_by_decay[decay] = validate()
-    averages[min(losses_by_decay, key=losses_by_decay.__getitem__, default=ema_decays[0])].copy_to(parameters)
+    averages[min(losses_by_decay, key=losses_by_decay.__getitem__, default=ema_decays[0])].copy_to(
+        parameters
+    )
     if run.is_main:
         replace_folder(run.folder / "weights", save)
         curve = {

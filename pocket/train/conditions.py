@@ -37,7 +37,11 @@ SEED = 2**34  # scene i has seed SEED + i: beyond the latents stage's scenes, be
 LOW, HIGH = 100, 200  # Canny's thresholds on the gradient of an 8-bit picture
 CANNY_BLUR = 1.4  # deviation in pixels
 SCRIBBLE_BLUR, SCRIBBLE_LOW, SCRIBBLE_HIGH = 2.5, 40, 80
-SCRIBBLE_SHORTEST, SCRIBBLE_STRAIGHTEN, SCRIBBLE_WIDTH = 40.0, 1.5, 3  # pixels of a picture 256 pixels wide
+SCRIBBLE_SHORTEST, SCRIBBLE_STRAIGHTEN, SCRIBBLE_WIDTH = (
+    40.0,
+    1.5,
+    3,
+)  # pixels of a picture 256 pixels wide
 
 
 def canny(image: np.ndarray, low: float = LOW, high: float = HIGH) -> np.ndarray:
@@ -59,7 +63,10 @@ def scribble(image: np.ndarray, rng: np.random.Generator | None = None) -> np.nd
     soft = cv2.GaussianBlur(image, (0, 0), SCRIBBLE_BLUR * unit * vary(0.8, 1.4))
     edges = cv2.Canny(soft, SCRIBBLE_LOW, SCRIBBLE_HIGH)
     page = np.zeros(image.shape[:2], np.uint8)
-    width, straighten = SCRIBBLE_WIDTH * unit * vary(0.6, 1.6), SCRIBBLE_STRAIGHTEN * unit * vary(0.7, 2.0)
+    width, straighten = (
+        SCRIBBLE_WIDTH * unit * vary(0.6, 1.6),
+        SCRIBBLE_STRAIGHTEN * unit * vary(0.7, 2.0),
+    )
     for line in cv2.findContours(edges, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)[0]:
         # A contour runs along a stroke and back, so it is twice as long.
         if cv2.arcLength(line, True) < SCRIBBLE_SHORTEST * unit or (rng and rng.random() < 0.1):
@@ -88,15 +95,21 @@ def camera_normals(normal: Tensor, params: np.ndarray | Tensor) -> Tensor:
     at = layout()
     height, width = normal.shape[1], normal.shape[2]
     scenes = torch.as_tensor(params, device=normal.device)
-    own = torch.stack([scenes[:, at[name] : at[name] + 3] for name in ("H_RIGHT", "H_UP", "H_FORWARD")], dim=1)
+    own = torch.stack(
+        [scenes[:, at[name] : at[name] + 3] for name in ("H_RIGHT", "H_UP", "H_FORWARD")], dim=1
+    )
     # landscape.h: x in heights of the picture from its middle, each height 60 degrees of the horizon
     x = (torch.arange(width, device=normal.device) + 0.5 - width / 2) / height
     turn = scenes[:, slots()["HEADING"], None] + x * torch.pi / 3  # (N, W)
     sin, cos, zero = turn.sin(), turn.cos(), torch.zeros_like(turn)
-    around = torch.stack([cos, zero, -sin, zero, zero + 1, zero, sin, zero, cos], dim=2).unflatten(2, (3, 3))
+    around = torch.stack([cos, zero, -sin, zero, zero + 1, zero, sin, zero, cos], dim=2).unflatten(
+        2, (3, 3)
+    )
     is_landscape = (scenes[:, at["H_KIND"]] == 1)[:, None, None, None]
     axes = torch.where(is_landscape, around, own[:, None])  # (N, W, 3, 3): right, up, forward
-    return torch.einsum("nhwc,nwac->nhwa", normal, axes) * torch.tensor([1.0, 1.0, -1.0], device=normal.device)
+    return torch.einsum("nhwc,nwac->nhwa", normal, axes) * torch.tensor(
+        [1.0, 1.0, -1.0], device=normal.device
+    )
 
 
 def normals_to_image(normals: Tensor) -> Tensor:
@@ -167,7 +180,9 @@ def shards(run: common.Run, lows: list[int], count: int) -> Iterator[int]:
     tokenizer = CLIPTokenizer.from_pretrained(run.weights_of("tokenizer"))
     samples = 1 if run.smoke else 4
     batches = scene_batches(
-        [range(SEED + low, SEED + min(low + SHARD, count)) for low in lows], "train", workers=workers_here()
+        [range(SEED + low, SEED + min(low + SHARD, count)) for low in lows],
+        "train",
+        workers=workers_here(),
     )
     cv2.setNumThreads(1)  # a thread a picture here
     pending: deque[Future] = deque()
@@ -175,7 +190,9 @@ def shards(run: common.Run, lows: list[int], count: int) -> Iterator[int]:
     with ThreadPoolExecutor(max(1, workers_here())) as pens, ThreadPoolExecutor(1) as writer:
         for low, scenes in zip(lows, batches, strict=True):
             if scenes.labels["heldout"].any():
-                raise ValueError("a scene of the training split holds a composition that training must never see")
+                raise ValueError(
+                    "a scene of the training split holds a composition that training must never see"
+                )
             moments: list[np.ndarray] = []
             objects: list[np.ndarray] = []
             drawings: list[Future] = []
@@ -186,15 +203,23 @@ def shards(run: common.Run, lows: list[int], count: int) -> Iterator[int]:
                 objects.append(objects_share(drawn.mask).cpu().numpy())
                 seeds = scenes.labels["seed"][i : i + RENDER_BATCH].tolist()
                 pictures = drawn.color.cpu().numpy()
-                drawings += [pens.submit(lines, *each) for each in zip(pictures, seeds, strict=True)]
-            arrays = {"moments": np.concatenate(moments), "params": scenes.params, "objects": np.concatenate(objects)}
+                drawings += [
+                    pens.submit(lines, *each) for each in zip(pictures, seeds, strict=True)
+                ]
+            arrays = {
+                "moments": np.concatenate(moments),
+                "params": scenes.params,
+                "objects": np.concatenate(objects),
+            }
             arrays |= {"tokens": encode_all(tokenizer, scenes.captions)}
             pages = [drawing.result() for drawing in drawings]
             arrays |= {name: pack([page[name] for page in pages]) for name in ("canny", "scribble")}
             while len(pending) > 1:
                 pending.popleft().result()
             folder = run.folder / f"scenes-{low:08d}"
-            pending.append(writer.submit(common.replace_folder, folder, partial(write, arrays=arrays)))
+            pending.append(
+                writer.submit(common.replace_folder, folder, partial(write, arrays=arrays))
+            )
             yield len(scenes)
         for job in pending:
             job.result()
@@ -227,7 +252,9 @@ def main(run: common.Run) -> None:
             for folder in run.folder.glob("scenes-*"):
                 shutil.rmtree(folder)
             (run.folder / "time.json").unlink(missing_ok=True)
-        common.replace_file(path, lambda new: new.write_text(json.dumps(source | {"scenes": count})))
+        common.replace_file(
+            path, lambda new: new.write_text(json.dumps(source | {"scenes": count}))
+        )
     run.accelerator.wait_for_everyone()
 
     def is_there(low: int) -> bool:
@@ -238,7 +265,9 @@ def main(run: common.Run) -> None:
     lows = [low for low in lows if not is_there(low)]
     try:
         if lows:
-            with tqdm(desc="conditions", unit=" scenes", total=count, disable=not run.is_main) as bar:
+            with tqdm(
+                desc="conditions", unit=" scenes", total=count, disable=not run.is_main
+            ) as bar:
                 for new in shards(run, lows, count):
                     made += new
                     bar.update(new * run.processes)

@@ -51,13 +51,18 @@ class Controlled(denoiser.Latents):
 
     maker = "conditions"
 
-    def __init__(self, folder: Path, kind: str, device: torch.device, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, folder: Path, kind: str, device: torch.device, rank: int = 0, world_size: int = 1
+    ) -> None:
         super().__init__(folder, device, rank, world_size)
         parts = self.stored(kind)
         first = next(parts)
         home = device
         needed = len(self) * first[0].nbytes
-        if device.type == "cuda" and needed > denoiser.MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]:
+        if (
+            device.type == "cuda"
+            and needed > denoiser.MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]
+        ):
             home = torch.device("cpu")
         self.conditions = torch.empty(len(self), *first.shape[1:], dtype=torch.uint8, device=home)
         start = 0
@@ -86,7 +91,12 @@ class Controlled(denoiser.Latents):
         k = i.to(self.conditions.device)
         chosen, objects = self.conditions[k].to(self.device), self.objects[k].to(self.device)
         tokens = self.tokens[i, j].to(self.device).long()
-        return self.moments[i].to(self.device), tokens, to_input(chosen), objects[:, None].float() / 255
+        return (
+            self.moments[i].to(self.device),
+            tokens,
+            to_input(chosen),
+            objects[:, None].float() / 255,
+        )
 
 
 def to_input(stored: Tensor) -> Tensor:
@@ -118,7 +128,9 @@ class Trainee(denoiser.Trainee):
         """Noisy steps more often, by the cubic rule of T2I-Adapter (Mou et al. 2023): they settle the structure, and
         only of that can a condition tell the denoiser much."""
         steps = len(self.alphas_cumprod)
-        place = (denoiser.stratified_timesteps(batch, steps, device) + torch.rand(batch, device=device)) / steps
+        place = (
+            denoiser.stratified_timesteps(batch, steps, device) + torch.rand(batch, device=device)
+        ) / steps
         return ((1 - place**3) * steps).long().clamp(max=steps - 1)
 
     def __init__(
@@ -133,7 +145,9 @@ class Trainee(denoiser.Trainee):
         super().__init__(unet.requires_grad_(False), text, scaling_factor, empty)
         self.controlnet = controlnet
 
-    def predict(self, noisy: Tensor, t: Tensor, states: Tensor, condition: Tensor | None = None) -> Tensor:
+    def predict(
+        self, noisy: Tensor, t: Tensor, states: Tensor, condition: Tensor | None = None
+    ) -> Tensor:
         """As the denoiser's, steered by the condition (B, 3, 256, 256) in [0, 1].
 
         The denoiser's encoder has no weight that trains and no input that needs a gradient, so autograd passes it
@@ -168,11 +182,20 @@ class Strip:
     right, and which ships with the weights. Rows that lie there from before an interruption stay.
     """
 
-    def __init__(self, folder: Path, kind: str, pipe: StableDiffusionControlNetPipeline, count: int, steps: int):
+    def __init__(
+        self,
+        folder: Path,
+        kind: str,
+        pipe: StableDiffusionControlNetPipeline,
+        count: int,
+        steps: int,
+    ):
         self.folder, self.pipe, self.steps = folder, pipe, steps
         folder.mkdir(parents=True, exist_ok=True)
         scenes = [sample_scene(TEST_SEED + 20_000 + i, "train", "object") for i in range(count)]
-        self.prompts = [caption(scene.labels, np.random.default_rng(i))[0] for i, scene in enumerate(scenes)]
+        self.prompts = [
+            caption(scene.labels, np.random.default_rng(i))[0] for i, scene in enumerate(scenes)
+        ]
         params = np.stack([scene.params for scene in scenes])
         drawn = render(params, samples=4, device=pipe.unet.device)
         stored = conditions.of_kind(kind, drawn, params)
@@ -188,7 +211,9 @@ class Strip:
     def add(self, step: int) -> None:
         """Draws the row of this step with the pipeline's present weights, and the whole strip anew."""
         device, size = self.pipe.unet.device, self.pipe.unet.config.sample_size
-        noise = torch.randn(len(self.prompts), 4, size, size, generator=torch.Generator().manual_seed(0))
+        noise = torch.randn(
+            len(self.prompts), 4, size, size, generator=torch.Generator().manual_seed(0)
+        )
         with torch.autocast(device.type, enabled=False):
             images = self.pipe(
                 self.prompts,
@@ -199,7 +224,10 @@ class Strip:
             ).images
         self.save(f"step-{step:06d}", images.permute(0, 2, 3, 1).float())
         rows = [self.folder / "condition.png", *sorted(self.folder.glob("step-*.png"))]
-        columns = {path.stem.replace("step-", "").lstrip("0") or "step 0": Image.open(path) for path in rows}
+        columns = {
+            path.stem.replace("step-", "").lstrip("0") or "step 0": Image.open(path)
+            for path in rows
+        }
         side_by_side(columns).save(self.folder / STRIP, quality=88)
 
 
@@ -207,7 +235,9 @@ def side_by_side(rows: Mapping[str, Image.Image], side: int = STRIP_SIDE) -> Ima
     """Rows of square pictures, small and turned into columns, each below its name."""
     size, gap = side // 8, 2
     count = {row.width // row.height for row in rows.values()}.pop()
-    sheet = Image.new("RGB", (len(rows) * (side + gap) - gap, 2 * size + count * (side + gap) - gap), "white")
+    sheet = Image.new(
+        "RGB", (len(rows) * (side + gap) - gap, 2 * size + count * (side + gap) - gap), "white"
+    )
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size)
     for x, (name, row) in enumerate(rows.items()):
         left = x * (side + gap)
@@ -227,11 +257,15 @@ def main(run: common.Run) -> None:
     tokenizer = load(run.weights_of("tokenizer"), run.weights_of("towers"))
     text = CLIPModel.from_pretrained(run.weights_of("towers"), dtype=torch.float32).text_model
     vae = AutoencoderKL.from_pretrained(run.weights_of("autoencoder"), torch_dtype=torch.float32)
-    unet = UNet2DConditionModel.from_pretrained(run.weights_of("denoiser"), torch_dtype=torch.float32)
+    unet = UNet2DConditionModel.from_pretrained(
+        run.weights_of("denoiser"), torch_dtype=torch.float32
+    )
     torch.manual_seed(run.seed)
     controlnet = build(unet, run.smoke)
     if run.init:
-        controlnet = ControlNetModel.from_pretrained(run.weights_of(run.stage), torch_dtype=torch.float32)
+        controlnet = ControlNetModel.from_pretrained(
+            run.weights_of(run.stage), torch_dtype=torch.float32
+        )
     empty = torch.from_numpy(encode(tokenizer, [""])[0]).long()
     trainee = Trainee(unet, controlnet, text, vae.config.scaling_factor, empty).to(run.device)
     unet.to(memory_format=torch.channels_last)
@@ -254,7 +288,9 @@ def main(run: common.Run) -> None:
             requires_safety_checker=False,
         )
         pipe.set_progress_bar_config(disable=True)
-        pictures, sampling = (1, 1) if run.smoke else (6, 20) if run.device.type == "cuda" else (2, 8)
+        pictures, sampling = (
+            (1, 1) if run.smoke else (6, 20) if run.device.type == "cuda" else (2, 8)
+        )
         strip = Strip(run.folder / "strip", run.kind, pipe, pictures, sampling)
     shown: Sequence[int] = (0,) if run.smoke else STRIP_STEPS
 
@@ -272,7 +308,9 @@ def main(run: common.Run) -> None:
     optimizer = common.adamw(copied, lr=COPIED_RATE)
     optimizer.add_param_group({"params": common.trainable(new), "lr": NEW_RATE})
     longest = MINUTES if run.processes == 1 else MINUTES_OF_SEVERAL
-    limits: dict[str, Any] = {"steps": 2, "minutes": 1.0} if run.smoke else {"steps": 100_000, "minutes": longest}
+    limits: dict[str, Any] = (
+        {"steps": 2, "minutes": 1.0} if run.smoke else {"steps": 100_000, "minutes": longest}
+    )
     warmup = min(200, (run.steps or limits["steps"]) // 10)  # a toy run has no time for more
     save = partial(common.save_plain, controlnet)
     common.train(run, trainee, optimizer, loss_fn, save, warmup=warmup, began=began, **limits)

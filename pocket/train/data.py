@@ -63,7 +63,9 @@ def workers_here() -> int:
 
     With 0 the scenes are sampled in the process itself, which a small machine does sooner than it starts workers.
     """
-    if sys.platform != "linux":  # workers are forked: not to be had on Windows, and not safe on macOS
+    if (
+        sys.platform != "linux"
+    ):  # workers are forked: not to be had on Windows, and not safe on macOS
         return 0
     mine = cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1
     return mine if mine >= 3 else 0
@@ -75,7 +77,9 @@ SELDOM_NAMED = ("lighting", "time", "pattern", "pattern2", "relation", "weather"
 EXCHANGES = ("swap", "exchange")  # changes that concern both objects
 
 
-def opposite(labels: np.void, mentions: frozenset[str], rng: np.random.Generator) -> tuple[np.void, str]:
+def opposite(
+    labels: np.void, mentions: frozenset[str], rng: np.random.Generator
+) -> tuple[np.void, str]:
     """A copy of the labels with one of the mentioned things changed, and that thing's name.
 
     The caption of the copy is wrong about the image but close to the right one, so telling the two apart
@@ -83,7 +87,9 @@ def opposite(labels: np.void, mentions: frozenset[str], rng: np.random.Generator
     With a relation the two objects may also change places ("swap"), or their colors, patterns and sizes may
     ("exchange").
     """
-    other = np.array([labels], v.LABELS)[0]  # in a list, because np.array of a single record is a view of it
+    other = np.array([labels], v.LABELS)[
+        0
+    ]  # in a list, because np.array of a single record is a view of it
     choices = sorted(mentions)
     if labels["relation"] > 0:
         choices.append("swap")
@@ -117,7 +123,9 @@ def contrast(labels: np.void, rng: np.random.Generator) -> tuple[str, str, str]:
     text, mentions = caption(labels, rng)
     other, field = opposite(labels, mentions, rng)
     after = rng.bit_generator.state
-    rng.bit_generator.state = before  # the same wording first; if that leaves the changed thing unsaid, others
+    rng.bit_generator.state = (
+        before  # the same wording first; if that leaves the changed thing unsaid, others
+    )
     wrong, named = caption(other, rng)
     rng.bit_generator.state = after
     while (field not in EXCHANGES and field not in named) or wrong == text:
@@ -147,7 +155,10 @@ def _join(parts: list[Scenes]) -> Scenes:
 
 
 def scene_batches(
-    batches: Sequence[Sequence[int]], split: str = "train", kind: str | None = None, workers: int = 0
+    batches: Sequence[Sequence[int]],
+    split: str = "train",
+    kind: str | None = None,
+    workers: int = 0,
 ) -> Iterator[Scenes]:
     """Samples the scenes of each batch of seeds, in order.
 
@@ -169,7 +180,9 @@ def scene_batches(
             yield _join(ahead.popleft().get())
 
 
-def scenes_to_arrays(seeds: Sequence[int], split: str = "train", kind: str | None = None, workers: int = 0) -> Scenes:
+def scenes_to_arrays(
+    seeds: Sequence[int], split: str = "train", kind: str | None = None, workers: int = 0
+) -> Scenes:
     """All scenes of the seeds at once, as `scene_batches` samples them."""
     return next(scene_batches([seeds], split, kind, workers))
 
@@ -220,7 +233,11 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     count, device = len(images), images.device
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return torch.rand(count, *(shape or (1, 1, 1)), device=device, generator=generator) * (high - low) + low
+        return (
+            torch.rand(count, *(shape or (1, 1, 1)), device=device, generator=generator)
+            * (high - low)
+            + low
+        )
 
     theta = torch.zeros(count, 2, 3, device=device)
     theta[:, 0, 0] = theta[:, 1, 1] = uniform(0.88, 1.08, 1)[:, 0]
@@ -228,7 +245,9 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     with torch.autocast(device.type, enabled=False):  # bfloat16 cannot hold coordinates
         grid = F.affine_grid(theta, list(images.shape), align_corners=False)
         images = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-    blurred = F.avg_pool2d(F.avg_pool2d(images, 3, 1, 1, count_include_pad=False), 3, 1, 1, count_include_pad=False)
+    blurred = F.avg_pool2d(
+        F.avg_pool2d(images, 3, 1, 1, count_include_pad=False), 3, 1, 1, count_include_pad=False
+    )
     images = torch.lerp(images, blurred, uniform(-1.0, 1.0).clamp(min=0))
     images = (images - 0.5) * uniform(0.9, 1.1) + 0.5 + uniform(-0.05, 0.05)
     noise = torch.randn(images.shape, device=device, generator=generator)
@@ -266,13 +285,20 @@ class Pool:
         device = torch.device(device)
         shards = sorted((work / "data" / "train").glob("[0-9]*[0-9]"))
         if not shards:
-            raise FileNotFoundError(f"no pictures in {work / 'data'}: run `python -m pocket.train data` first")
+            raise FileNotFoundError(
+                f"no pictures in {work / 'data'}: run `python -m pocket.train data` first"
+            )
         labels = [np.load(shard / "labels.npy") for shard in shards]
         if any(part["heldout"].any() for part in labels):
-            raise ValueError(f"a held-out composition lies among the training pictures in {work / 'data' / 'train'}")
+            raise ValueError(
+                f"a held-out composition lies among the training pictures in {work / 'data' / 'train'}"
+            )
         if heldout:
             more = sorted((work / "data" / "heldout").glob("[0-9]*[0-9]"))
-            shards, labels = shards + more, labels + [np.load(shard / "labels.npy") for shard in more]
+            shards, labels = (
+                shards + more,
+                labels + [np.load(shard / "labels.npy") for shard in more],
+            )
         share = 1.0
         if device.type == "cuda":
             wanted = sum(map(len, labels)) / world_size * size * size * 3
@@ -284,10 +310,15 @@ class Pool:
         ends = np.cumsum([s.stop - s.start for s in rows]).tolist()
 
         def part_of(name: str) -> Tensor:
-            arrays = [np.load(shard / name, mmap_mode="r")[s] for shard, s in zip(shards, rows, strict=True)]
+            arrays = [
+                np.load(shard / name, mmap_mode="r")[s]
+                for shard, s in zip(shards, rows, strict=True)
+            ]
             return torch.from_numpy(np.concatenate(arrays)).to(device)
 
-        self.labels: np.ndarray = np.concatenate([part[s] for part, s in zip(labels, rows, strict=True)])
+        self.labels: np.ndarray = np.concatenate(
+            [part[s] for part, s in zip(labels, rows, strict=True)]
+        )
         self.tokens = part_of("tokens.npy")  # (N, CAPTIONS, LENGTH) int16
         self.opposites = part_of("opposites.npy")  # (N, CAPTIONS, LENGTH) int16
         self.images = torch.empty(len(self.labels), size, size, 3, dtype=torch.uint8, device=device)
@@ -326,7 +357,9 @@ class Pool:
 
         Both int64 (B, LENGTH).
         """
-        choice = torch.randint(self.tokens.shape[1], indices.shape, generator=generator, device=indices.device)
+        choice = torch.randint(
+            self.tokens.shape[1], indices.shape, generator=generator, device=indices.device
+        )
         return self.tokens[indices, choice].long(), self.opposites[indices, choice].long()
 
 
@@ -341,7 +374,9 @@ def main(run: Run) -> None:
     """The data stage: the tokenizer under WORK/tokenizer, then shards of pictures; finished shards stay."""
     began, scenes = time.perf_counter(), run.scenes or (64 if run.smoke else SCENES)
     if run.is_main and not (run.work / "tokenizer").exists():
-        replace_folder(run.work / "tokenizer", make_tokenizer(300 if run.smoke else 25_000).save_pretrained)
+        replace_folder(
+            run.work / "tokenizer", make_tokenizer(300 if run.smoke else 25_000).save_pretrained
+        )
     run.accelerator.wait_for_everyone()
     tokenizer, made = CLIPTokenizer.from_pretrained(run.work / "tokenizer"), 0
     try:
@@ -362,7 +397,9 @@ def render_split(run: Run, tokenizer: CLIPTokenizer, split: str, count: int) -> 
     for number, low in enumerate(range(0, count, SHARD)):
         seeds = range(SEED_OFFSET[split] + low, SEED_OFFSET[split] + min(low + SHARD, count))
         folder = run.folder / split / f"{number:03d}"
-        there = (folder / "labels.npy").exists() and np.load(folder / "labels.npy")["seed"].tolist() == list(seeds)
+        there = (folder / "labels.npy").exists() and np.load(folder / "labels.npy")[
+            "seed"
+        ].tolist() == list(seeds)
         if number % run.processes == run.rank and not there:
             jobs.append((folder, seeds))
     needed = sum(len(seeds) for _, seeds in jobs) * run.processes * 256 * 256 * 3 / 2**30
@@ -373,7 +410,9 @@ def render_split(run: Run, tokenizer: CLIPTokenizer, split: str, count: int) -> 
             "make room, name another folder with --work, or draw fewer with --scenes"
         )
     batches = scene_batches([seeds for _, seeds in jobs], split, workers=workers_here())
-    bar = tqdm(total=sum(len(seeds) for _, seeds in jobs), desc=f"data {split}", disable=not run.is_main)
+    bar = tqdm(
+        total=sum(len(seeds) for _, seeds in jobs), desc=f"data {split}", disable=not run.is_main
+    )
     samples = 1 if run.smoke else 4
     pending: deque[Future] = deque()
     with ThreadPoolExecutor(1) as writer:  # one shard is written while the next is rendered
@@ -385,7 +424,9 @@ def render_split(run: Run, tokenizer: CLIPTokenizer, split: str, count: int) -> 
                 "images": np.empty((len(batch), 256, 256, 3), np.uint8),
             }
             for i in range(0, len(batch), RENDER_BATCH):
-                rendered = render(batch.params[i : i + RENDER_BATCH], samples=samples, device=run.device).color
+                rendered = render(
+                    batch.params[i : i + RENDER_BATCH], samples=samples, device=run.device
+                ).color
                 arrays["images"][i : i + RENDER_BATCH] = rendered.cpu().numpy()
                 bar.update(len(rendered))
             while len(pending) > 1:

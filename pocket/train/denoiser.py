@@ -27,7 +27,11 @@ CONFIG: dict[str, Any] = {
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
     "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
 }
-SMOKE: dict[str, Any] = CONFIG | {"block_out_channels": (16, 16, 32), "attention_head_dim": 1, "layers_per_block": 1}
+SMOKE: dict[str, Any] = CONFIG | {
+    "block_out_channels": (16, 16, 32),
+    "attention_head_dim": 1,
+    "layers_per_block": 1,
+}
 SCHEDULER: dict[str, Any] = {
     "beta_schedule": "scaled_linear",
     "beta_start": 0.00085,
@@ -59,7 +63,9 @@ class Latents:
 
     maker = "latents"  # the stage that leaves such shards
 
-    def __init__(self, folder: Path, device: torch.device, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, folder: Path, device: torch.device, rank: int = 0, world_size: int = 1
+    ) -> None:
         """Raises FileNotFoundError if the latents stage has left this process no shard."""
         shards = sorted(folder.glob("*-*[0-9]/moments.npy"))[rank::world_size]
         if not shards:
@@ -71,7 +77,10 @@ class Latents:
         arrays = [np.load(path, mmap_mode="r") for path in shards]
         count = sum(map(len, arrays))
         home = device
-        if device.type == "cuda" and count * arrays[0][0].nbytes > MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]:
+        if (
+            device.type == "cuda"
+            and count * arrays[0][0].nbytes > MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]
+        ):
             home = torch.device("cpu")
         self.device = device
         self.moments = torch.empty(count, *arrays[0].shape[1:], dtype=torch.float16, device=home)
@@ -87,8 +96,12 @@ class Latents:
 
     def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Random scenes, with replacement, and one caption of each: two (B,) of indices."""
-        among = lambda high: torch.randint(high, (batch,), generator=generator, device=generator.device)
-        return among(len(self)).to(self.moments.device), among(self.tokens.shape[1]).to(self.moments.device)
+        among = lambda high: torch.randint(
+            high, (batch,), generator=generator, device=generator.device
+        )
+        return among(len(self)).to(self.moments.device), among(self.tokens.shape[1]).to(
+            self.moments.device
+        )
 
     def sample(self, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Random mean and log-variance, float16 (B, 8, 32, 32), and one caption of each, int64 (B, L)."""
@@ -113,11 +126,15 @@ class Trainee(nn.Module):
 
     caption_dropout = CAPTION_DROPOUT
 
-    def __init__(self, unet: UNet2DConditionModel, text: nn.Module, scaling_factor: float, empty: Tensor) -> None:
+    def __init__(
+        self, unet: UNet2DConditionModel, text: nn.Module, scaling_factor: float, empty: Tensor
+    ) -> None:
         """empty: the tokens (L,) of the empty prompt."""
         super().__init__()
         self.unet, self.text, self.scaling_factor = unet, text.requires_grad_(False), scaling_factor
-        self.register_buffer("alphas_cumprod", DDIMScheduler(**SCHEDULER).alphas_cumprod.clone(), persistent=False)
+        self.register_buffer(
+            "alphas_cumprod", DDIMScheduler(**SCHEDULER).alphas_cumprod.clone(), persistent=False
+        )
         self.register_buffer("empty", empty, persistent=False)
 
     def timesteps(self, batch: int, device: torch.device) -> Tensor:
@@ -136,7 +153,9 @@ class Trainee(nn.Module):
         batch, device = len(moments), moments.device
         mean, logvar = moments.float().chunk(2, dim=1)
         latents = (mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)) * self.scaling_factor
-        tokens = torch.where(torch.rand(batch, 1, device=device) < self.caption_dropout, self.empty, tokens)
+        tokens = torch.where(
+            torch.rand(batch, 1, device=device) < self.caption_dropout, self.empty, tokens
+        )
         with torch.no_grad():
             states = self.text(input_ids=tokens)[0]  # (B, L, C)
 
@@ -159,12 +178,16 @@ def main(run: common.Run) -> None:
     torch.manual_seed(run.seed)
     unet = build(SMOKE if run.smoke else CONFIG, text.config.hidden_size)
     if run.init:
-        unet = UNet2DConditionModel.from_pretrained(run.weights_of("denoiser"), torch_dtype=torch.float32)
+        unet = UNet2DConditionModel.from_pretrained(
+            run.weights_of("denoiser"), torch_dtype=torch.float32
+        )
     empty = torch.from_numpy(encode(tokenizer, [""])[0]).long()
     trainee = Trainee(unet, text, scaling_factor, empty).to(run.device)
     unet.to(memory_format=torch.channels_last)
     batch = run.batch or (4 if run.smoke else 256)
-    run.say(f"{len(data):,} latents a process, {sum(p.numel() for p in unet.parameters()) / 1e6:.1f} M parameters")
+    run.say(
+        f"{len(data):,} latents a process, {sum(p.numel() for p in unet.parameters()) / 1e6:.1f} M parameters"
+    )
 
     def loss_fn(net: nn.Module, step: int, fraction: float) -> dict[str, Tensor]:
         return net(*data.sample(batch, run.generator))
@@ -172,4 +195,14 @@ def main(run: common.Run) -> None:
     optimizer = common.adamw(unet, lr=5e-4)
     steps, minutes = (12, 1.0) if run.smoke else (100_000, 24.0)
     save = partial(common.save_plain, unet)
-    common.train(run, trainee, optimizer, loss_fn, save, steps=steps, minutes=minutes, warmup=500, ema_decays=(0.9995,))
+    common.train(
+        run,
+        trainee,
+        optimizer,
+        loss_fn,
+        save,
+        steps=steps,
+        minutes=minutes,
+        warmup=500,
+        ema_decays=(0.9995,),
+    )

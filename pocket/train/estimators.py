@@ -37,7 +37,9 @@ from .data import RENDER_BATCH, to_float, to_input, write_processor
 SCENES = 54_000
 BATCH = 96
 DECODE_BATCH = 64
-MEMORY_SHARE = 0.5  # of the free device memory, at most, for the pictures and what is to be read from them
+MEMORY_SHARE = (
+    0.5  # of the free device memory, at most, for the pictures and what is to be read from them
+)
 AXES = ("right", "up", "towards the viewer")  # the normals' three outputs
 SIDE = 256  # pixels, of the square pictures that both read
 RESNET: dict[str, Any] = {"embedding_size": 32, "hidden_sizes": [48, 80, 128], "depths": [2, 2, 2]}
@@ -50,7 +52,12 @@ DPT: dict[str, Any] = {
 }
 # Not narrower: going back through convolutions to 8 channels, laid out last, oneDNN of torch 2.13 spoils the memory.
 SMOKE_RESNET = RESNET | {"embedding_size": 16, "hidden_sizes": [16, 16, 16], "depths": [1, 1, 1]}
-SMOKE_DPT = DPT | {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16, "fusion_hidden_size": 8}
+SMOKE_DPT = DPT | {
+    "hidden_size": 16,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "fusion_hidden_size": 8,
+}
 
 
 def build(kind: str, smoke: bool = False) -> PreTrainedModel:
@@ -61,7 +68,9 @@ def build(kind: str, smoke: bool = False) -> PreTrainedModel:
     (B, 3, SIDE, SIDE): camera-space normals along AXES, shorter than 1/2 where there is no surface.
     """
     resnet, dpt = (SMOKE_RESNET, SMOKE_DPT) if smoke else (RESNET, DPT)
-    backbone = ResNetConfig(layer_type="basic", out_features=["stage1", "stage2", "stage3"], **resnet)
+    backbone = ResNetConfig(
+        layer_type="basic", out_features=["stage1", "stage2", "stage3"], **resnet
+    )
     sizes, width = resnet["hidden_sizes"], dpt["hidden_size"]
     config = partial(
         DPTConfig,
@@ -70,7 +79,12 @@ def build(kind: str, smoke: bool = False) -> PreTrainedModel:
         image_size=SIDE,
         patch_size=16,  # of the ResNet's coarsest map, which is what the Transformer reads
         backbone_featmap_shape=[1, sizes[-1], SIDE // 16, SIDE // 16],
-        backbone_out_indices=[0, 1, 0, 1],  # two maps of the ResNet, and what both layers of the Transformer say
+        backbone_out_indices=[
+            0,
+            1,
+            0,
+            1,
+        ],  # two maps of the ResNet, and what both layers of the Transformer say
         neck_hidden_sizes=[*sizes[:2], width, width],
         reassemble_factors=[1, 1, 1, 0.5],
         use_auxiliary_head=False,
@@ -83,7 +97,9 @@ def build(kind: str, smoke: bool = False) -> PreTrainedModel:
         nn.init.constant_(network.head.head[-2].bias, 0.5)
         return network
     labels = dict(enumerate(AXES))
-    return DPTForSemanticSegmentation(config(id2label=labels, label2id={name: i for i, name in labels.items()}))
+    return DPTForSemanticSegmentation(
+        config(id2label=labels, label2id={name: i for i, name in labels.items()})
+    )
 
 
 def estimate(kind: str, net: nn.Module, pictures: Tensor) -> Tensor:
@@ -156,9 +172,14 @@ def varied(images: Tensor, generator: torch.Generator) -> Tensor:
     count, device = len(images), images.device
 
     def uniform(low: float, high: float, channels: int = 1) -> Tensor:
-        return torch.rand(count, channels, 1, 1, device=device, generator=generator) * (high - low) + low
+        return (
+            torch.rand(count, channels, 1, 1, device=device, generator=generator) * (high - low)
+            + low
+        )
 
-    blurred = F.avg_pool2d(F.avg_pool2d(images, 3, 1, 1, count_include_pad=False), 3, 1, 1, count_include_pad=False)
+    blurred = F.avg_pool2d(
+        F.avg_pool2d(images, 3, 1, 1, count_include_pad=False), 3, 1, 1, count_include_pad=False
+    )
     images = torch.lerp(images, blurred, uniform(-1.0, 1.0).clamp(min=0))
     images = images.clamp(min=1e-3) ** uniform(0.7, 1.4) * uniform(0.85, 1.15, 3)
     images = (images - 0.5) * uniform(0.75, 1.2) + 0.5 + uniform(-0.1, 0.1)
@@ -188,12 +209,16 @@ class Views:
             count = min(count, int(MEMORY_SHARE * torch.cuda.mem_get_info(run.device)[0] / each))
         params = np.concatenate([np.load(folder / "params.npy") for folder in folders])[:count]
         count = len(params)
-        moments = np.concatenate([np.load(f / "moments.npy", mmap_mode="r")[:count] for f in folders])[:count]
+        moments = np.concatenate(
+            [np.load(f / "moments.npy", mmap_mode="r")[:count] for f in folders]
+        )[:count]
         self.pictures = torch.empty(2, count, 256, 256, 3, dtype=torch.uint8, device=run.device)
         self.mask = torch.empty(count, 256, 256, dtype=torch.uint8, device=run.device)
         self.target = torch.empty(count, *shape, dtype=torch.uint8, device=run.device)
         decode = decoder(run)
-        for i in tqdm(range(0, count, RENDER_BATCH), desc="views", leave=False, disable=not run.is_main):
+        for i in tqdm(
+            range(0, count, RENDER_BATCH), desc="views", leave=False, disable=not run.is_main
+        ):
             rows = slice(i, min(i + RENDER_BATCH, count))
             drawn = render(params[rows], samples=1 if run.smoke else 4, device=run.device)
             self.pictures[0, rows], self.mask[rows] = drawn.color, drawn.mask
@@ -214,7 +239,9 @@ class Views:
         if self.kind == "depth":
             return pictures, turn(self.target[i].float() / 255), mask
         normals = turn(conditions.image_to_normals(self.target[i]).permute(0, 3, 1, 2))
-        normals[:, 0] *= torch.where(mirrored, -1.0, 1.0)[:, None, None]  # what faced left faces right now
+        normals[:, 0] *= torch.where(mirrored, -1.0, 1.0)[
+            :, None, None
+        ]  # what faced left faces right now
         return pictures, normals, mask
 
 
@@ -233,7 +260,9 @@ def decoder(run: common.Run) -> Callable[[Tensor], Tensor]:
         found = []
         for part in moments.chunk(2, dim=1)[0].float().split(DECODE_BATCH):
             full = part
-            if len(part) < DECODE_BATCH and run.device.type == "cuda":  # one size, so that it compiles once
+            if (
+                len(part) < DECODE_BATCH and run.device.type == "cuda"
+            ):  # one size, so that it compiles once
                 full = part[torch.arange(DECODE_BATCH, device=part.device) % len(part)]
             with run.autocast():
                 images = compiled(full)[: len(part)].float().clamp(-1, 1)
@@ -257,7 +286,9 @@ def main(run: common.Run) -> None:
     torch.manual_seed(run.seed)
     model = load(run.kind, run.weights_of(run.stage)) if run.init else build(run.kind, run.smoke)
     model.to(run.device)
-    with torch.no_grad():  # transformers hangs hooks into the network at its first call, which would break the graph
+    with (
+        torch.no_grad()
+    ):  # transformers hangs hooks into the network at its first call, which would break the graph
         estimate(run.kind, model.eval(), torch.zeros(1, 3, SIDE, SIDE, device=run.device))
     losses = depth_losses if run.kind == "depth" else normal_losses
     batch = run.batch or (2 if run.smoke else BATCH)
@@ -276,7 +307,9 @@ def main(run: common.Run) -> None:
         write_processor(folder, SIDE, "DPTImageProcessor")
 
     optimizer = common.adamw(model, lr=1e-3, weight_decay=0.02)
-    limits: dict[str, Any] = {"steps": 2, "minutes": 1.0} if run.smoke else {"steps": 100_000, "minutes": 5.0}
+    limits: dict[str, Any] = (
+        {"steps": 2, "minutes": 1.0} if run.smoke else {"steps": 100_000, "minutes": 5.0}
+    )
     warmup = min(300, (run.steps or limits["steps"]) // 10)
     common.train(run, model, optimizer, loss_fn, save, warmup=warmup, began=began, **limits)
     run.accelerator.wait_for_everyone()

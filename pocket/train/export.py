@@ -11,7 +11,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    ControlNetModel,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from transformers import (
     AutoModelForDepthEstimation,
     AutoModelForImageClassification,
@@ -60,18 +66,26 @@ def save_transformer(model: PreTrainedModel, source: Path, folder: Path) -> None
     model.half().save_pretrained(folder, max_shard_size=SHARD_SIZE)
     load_as_float32(folder)
     for path in source.iterdir():
-        if path.suffix in (".json", ".txt") and not (folder / path.name).exists() and "index" not in path.name:
+        if (
+            path.suffix in (".json", ".txt")
+            and not (folder / path.name).exists()
+            and "index" not in path.name
+        ):
             shutil.copy(path, folder / path.name)
 
 
 def assemble(run: common.Run) -> StableDiffusionPipeline:
     """The text-to-image pipeline in float16 from the stages' weights."""
-    unet = UNet2DConditionModel.from_pretrained(run.weights_of("denoiser"), torch_dtype=torch.float16)
+    unet = UNet2DConditionModel.from_pretrained(
+        run.weights_of("denoiser"), torch_dtype=torch.float16
+    )
     vae = AutoencoderKL.from_pretrained(run.weights_of("autoencoder"), torch_dtype=torch.float16)
     return StableDiffusionPipeline(
         vae=vae,
         unet=unet,
-        text_encoder=CLIPModel.from_pretrained(run.weights_of("towers"), dtype=torch.float16).text_model,
+        text_encoder=CLIPModel.from_pretrained(
+            run.weights_of("towers"), dtype=torch.float16
+        ).text_model,
         tokenizer=load(run.weights_of("tokenizer"), run.weights_of("towers")),
         scheduler=DDIMScheduler(**SCHEDULER),
         safety_checker=None,
@@ -110,7 +124,9 @@ def check_sizes(folder: Path) -> int:
     sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
     for path, size in sizes.items():
         if size > LARGEST:
-            raise ValueError(f"{path} has {size / MIB:.1f} MiB; a file may have {LARGEST / MIB:.0f}")
+            raise ValueError(
+                f"{path} has {size / MIB:.1f} MiB; a file may have {LARGEST / MIB:.0f}"
+            )
     following = {part: size_of(folder / part) for part in BUDGETS}
     known, everything = sum(following.values()), sum(sizes.values())
     for name, size, budget in (
@@ -119,7 +135,9 @@ def check_sizes(folder: Path) -> int:
         (f"{folder}", everything, EVERYTHING),
     ):
         if size > budget:
-            raise ValueError(f"{name} has {size / MIB:.1f} MiB in all; the budget is {budget / MIB:.0f}")
+            raise ValueError(
+                f"{name} has {size / MIB:.1f} MiB in all; the budget is {budget / MIB:.0f}"
+            )
     return everything
 
 
@@ -132,7 +150,10 @@ def thinned(rows: list[dict[str, float]], most: int = 150) -> list[dict[str, flo
     """At most so many of a curve's rows, evenly spread, the last one among them; numbers to four digits."""
     step = -(-len(rows) // most) if rows else 1
     kept = rows[::-1][::step][::-1]
-    return [{name: float(f"{value:.4g}") if name != "step" else value for name, value in row.items()} for row in kept]
+    return [
+        {name: float(f"{value:.4g}") if name != "step" else value for name, value in row.items()}
+        for row in kept
+    ]
 
 
 def training_record(work: Path, known: dict[str, list[dict]]) -> dict[str, list[dict]]:
@@ -193,7 +214,9 @@ def main(run: common.Run) -> None:
         load_as_float32(folder / "stable-diffusion" / "text_encoder")
         clip = CLIPModel.from_pretrained(sources["towers"], dtype=torch.float32)
         save_transformer(clip, sources["towers"], folder / "clip")
-        judge = AutoModelForImageClassification.from_pretrained(sources["judge"], dtype=torch.float32)
+        judge = AutoModelForImageClassification.from_pretrained(
+            sources["judge"], dtype=torch.float32
+        )
         save_transformer(judge, sources["judge"], folder / "judge")
         shutil.copytree(sources["perceptual"], folder / "perceptual")
         for stage, part in common.FOLLOWING.items():
@@ -205,7 +228,9 @@ def main(run: common.Run) -> None:
     check_sizes(new)
     run.weights.mkdir(parents=True, exist_ok=True)
     for part in (*PARTS, *(part for part in FOLLOWING if (new / part).exists())):
-        common.replace_folder(run.weights / part, partial(shutil.copytree, new / part, dirs_exist_ok=True))
+        common.replace_folder(
+            run.weights / part, partial(shutil.copytree, new / part, dirs_exist_ok=True)
+        )
     shutil.copy(new / "vocabulary.json", run.weights)
     record = run.weights / "training.json"
     known = json.loads(record.read_text()) if record.exists() else {}

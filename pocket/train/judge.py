@@ -69,8 +69,12 @@ def color_shows(labels: np.ndarray, which: str = "") -> np.ndarray:
 
     By day, at sunset and at dawn, in every style but the pencil sketch, and not on wood or metal, which have their own.
     """
-    pattern = np.isin(labels[f"pattern{which}"], [v.PATTERNS.index(name) for name in SHOWS_NO_COLOR])
-    lit = np.isin(labels["lighting"], [v.LIGHTINGS.index(name) for name in ("day", "sunset", "dawn")])
+    pattern = np.isin(
+        labels[f"pattern{which}"], [v.PATTERNS.index(name) for name in SHOWS_NO_COLOR]
+    )
+    lit = np.isin(
+        labels["lighting"], [v.LIGHTINGS.index(name) for name in ("day", "sunset", "dawn")]
+    )
     return lit & ~pattern & (labels["style"] != v.STYLES.index("pencil sketch"))
 
 
@@ -84,7 +88,9 @@ def targets(labels: np.ndarray) -> dict[str, np.ndarray]:
     found = {}
     for group, classes in GROUPS.items():
         if group in (labels.dtype.names or ()) and group != "azimuth":
-            found[group] = labels[group].astype(np.int64) + (classes[0] == "none" and group != "relation")
+            found[group] = labels[group].astype(np.int64) + (
+                classes[0] == "none" and group != "relation"
+            )
     for which in ("", "2"):
         # Natural colors do not count either: a natural duck looks like a yellow one.
         hidden = ~color_shows(labels, which) | (labels[f"color{which}"] < 0)
@@ -100,15 +106,21 @@ def losses(logits: Tensor, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
 
     logits: (B, C). wanted: as `targets`, as tensors (B,). The azimuth's target is spread over the bins around it.
     """
-    parts = dict(zip(GROUPS, logits.float().split([len(c) for c in GROUPS.values()], dim=1), strict=True))
+    parts = dict(
+        zip(GROUPS, logits.float().split([len(c) for c in GROUPS.values()], dim=1), strict=True)
+    )
     found = {}
     for group, part in parts.items():
         if group == "azimuth":
             counts = ~wanted[group].isnan()  # (B,)
-            turn = wanted[group].nan_to_num()[:, None] - torch.arange(-180, 180, BIN, device=logits.device)  # (B, 24)
+            turn = wanted[group].nan_to_num()[:, None] - torch.arange(
+                -180, 180, BIN, device=logits.device
+            )  # (B, 24)
             turn = (turn + 180) % 360 - 180
             soft = torch.softmax(-0.5 * (turn / SMOOTHING) ** 2, dim=1)
-            found[group] = (F.cross_entropy(part, soft, reduction="none") * counts).sum() / counts.sum().clamp(min=1)
+            found[group] = (
+                F.cross_entropy(part, soft, reduction="none") * counts
+            ).sum() / counts.sum().clamp(min=1)
         else:
             each = F.cross_entropy(part, wanted[group], ignore_index=SKIP, reduction="sum")
             found[group] = each / (wanted[group] != SKIP).sum().clamp(min=1)
@@ -190,18 +202,27 @@ def judge(model: nn.Module, images: Tensor, size: int = SIZE, batch: int = 256) 
 def main(run: common.Run) -> None:
     """Trains the judge on WORK/data, held-out compositions included, and reads fresh renders at the end."""
     size, batch = (64, run.batch or 8) if run.smoke else (SIZE, run.batch or BATCH)
-    pool = Pool(run.work, run.device, heldout=True, rank=run.rank, world_size=run.processes, size=size)
-    wanted = {group: torch.from_numpy(value).to(run.device) for group, value in targets(pool.labels).items()}
+    pool = Pool(
+        run.work, run.device, heldout=True, rank=run.rank, world_size=run.processes, size=size
+    )
+    wanted = {
+        group: torch.from_numpy(value).to(run.device)
+        for group, value in targets(pool.labels).items()
+    }
     torch.manual_seed(run.seed)
     model = build(run.smoke)
     if run.init:
-        model = ResNetForImageClassification.from_pretrained(run.weights_of("judge"), dtype=torch.float32)
+        model = ResNetForImageClassification.from_pretrained(
+            run.weights_of("judge"), dtype=torch.float32
+        )
     model.config.image_size = size
     model.to(run.device, memory_format=torch.channels_last)
 
     def loss_fn(net: nn.Module, step: int, fraction: float) -> dict[str, Tensor]:
         images, indices = pool.sample(batch, run.generator)
-        pixels = to_input(augment(to_float(images), run.generator)).contiguous(memory_format=torch.channels_last)
+        pixels = to_input(augment(to_float(images), run.generator)).contiguous(
+            memory_format=torch.channels_last
+        )
         logits = net(pixel_values=pixels).logits
         return losses(logits, {group: value[indices] for group, value in wanted.items()})
 
@@ -210,7 +231,9 @@ def main(run: common.Run) -> None:
         write_processor(folder, size)
 
     optimizer = common.adamw(model, lr=2e-3, weight_decay=0.05)
-    limits: dict[str, Any] = {"steps": 4, "minutes": 1.0} if run.smoke else {"steps": 12_000, "minutes": 5.0}
+    limits: dict[str, Any] = (
+        {"steps": 4, "minutes": 1.0} if run.smoke else {"steps": 12_000, "minutes": 5.0}
+    )
     common.train(run, model, optimizer, loss_fn, save, warmup=1 if run.smoke else 300, **limits)
     if run.is_main:
         found = measure(model, run.device, 4 if run.smoke else 2000, size)
@@ -219,12 +242,20 @@ def main(run: common.Run) -> None:
     run.accelerator.wait_for_everyone()
 
 
-def measure(model: nn.Module, device: torch.device, scenes: int, size: int = SIZE) -> dict[str, float]:
+def measure(
+    model: nn.Module, device: torch.device, scenes: int, size: int = SIZE
+) -> dict[str, float]:
     """`accuracy` on fresh renders of all compositions that nothing was trained on."""
-    fresh = scenes_to_arrays(range(TEST_SEED, TEST_SEED + scenes), split="all", workers=workers_here())
+    fresh = scenes_to_arrays(
+        range(TEST_SEED, TEST_SEED + scenes), split="all", workers=workers_here()
+    )
     samples = 4 if scenes > 100 else 1
     logits = [
-        judge(model.eval(), render(fresh.params[i : i + 256], samples=samples, device=device).color, size)
+        judge(
+            model.eval(),
+            render(fresh.params[i : i + 256], samples=samples, device=device).color,
+            size,
+        )
         for i in range(0, scenes, 256)
     ]
     return accuracy(fresh.labels, read(torch.cat(logits), model.config.id2label))

@@ -27,8 +27,12 @@ from .autoencoder import moments, to_input
 from .data import RENDER_BATCH, SHARD, Pool, encode_all, scene_batches, workers_here
 
 EXTRA = 500_000
-EXTRA_SEED = 2**33  # fresh scenes have seeds from here: beyond the pool's, below those of the conditions stage
-EXTRA_SPAN = 2**28  # each --seed has so many scenes of its own, so that training on goes on with new ones
+EXTRA_SEED = (
+    2**33
+)  # fresh scenes have seeds from here: beyond the pool's, below those of the conditions stage
+EXTRA_SPAN = (
+    2**28
+)  # each --seed has so many scenes of its own, so that training on goes on with new ones
 ENCODE_BATCH = 128
 
 
@@ -50,7 +54,9 @@ def make_encoder(vae: AutoencoderKL, run: common.Run) -> Callable[[Tensor], Tens
         found = []
         for part in images.split(ENCODE_BATCH):
             full = part
-            if len(part) < ENCODE_BATCH and run.device.type == "cuda":  # one size, so that it compiles once
+            if (
+                len(part) < ENCODE_BATCH and run.device.type == "cuda"
+            ):  # one size, so that it compiles once
                 full = part[torch.arange(ENCODE_BATCH, device=part.device) % len(part)]
             with run.autocast():
                 both = torch.cat(compiled(vae, to_input(full)), dim=1)
@@ -103,9 +109,15 @@ def extra_shards(
     with ThreadPoolExecutor(1) as writer:
         for low, scenes in zip(lows, batches, strict=True):
             if scenes.labels["heldout"].any():
-                raise ValueError("a scene of the training split holds a composition that training must never see")
-            parts = [scenes.params[i : i + RENDER_BATCH] for i in range(0, len(scenes), RENDER_BATCH)]
-            latents = torch.cat([encode(render(part, samples=samples, device=run.device).color) for part in parts])
+                raise ValueError(
+                    "a scene of the training split holds a composition that training must never see"
+                )
+            parts = [
+                scenes.params[i : i + RENDER_BATCH] for i in range(0, len(scenes), RENDER_BATCH)
+            ]
+            latents = torch.cat(
+                [encode(render(part, samples=samples, device=run.device).color) for part in parts]
+            )
             pending.append(writer.submit(write, low, latents, scenes.captions))
             if len(pending) > 1:
                 yield pending.popleft().result()
@@ -135,7 +147,10 @@ def main(run: common.Run) -> None:
     vae = AutoencoderKL.from_pretrained(run.weights_of("autoencoder"), torch_dtype=torch.float32)
     vae = vae.to(run.device, memory_format=torch.channels_last).eval()
     tokenizer = CLIPTokenizer.from_pretrained(run.weights_of("tokenizer"))
-    encode, extra = make_encoder(vae, run), run.extra if run.extra is not None else (16 if run.smoke else EXTRA)
+    encode, extra = (
+        make_encoder(vae, run),
+        run.extra if run.extra is not None else (16 if run.smoke else EXTRA),
+    )
     bar = tqdm(desc="latents", unit=" pictures", disable=not run.is_main)
     try:
         for shards in (pool_shards(run, encode), extra_shards(run, encode, tokenizer, extra)):

@@ -68,7 +68,11 @@ class Muon(torch.optim.AdamW):
         known = set(map(id, inner))
         groups = [
             {"params": inner, "muon": True, "momentum": momentum, "weight_decay": weight_decay},
-            {"params": [p for _, p in named if id(p) not in known], "muon": False, "weight_decay": 0.0},
+            {
+                "params": [p for _, p in named if id(p) not in known],
+                "muon": False,
+                "weight_decay": 0.0,
+            },
         ]
         super().__init__([g for g in groups if g["params"]], lr=lr, betas=betas, foreach=True)
 

@@ -19,7 +19,9 @@ from pocket.train import common
 from pocket.train.data import Pool, resize, to_float, to_input
 
 BATCH = 128
-UNRELATED = 0.7  # the mean distance of two unrelated pictures: about what the lpips package gives them
+UNRELATED = (
+    0.7  # the mean distance of two unrelated pictures: about what the lpips package gives them
+)
 MARGIN = 4.0  # how sharply the ranking loss asks for a relative difference
 
 
@@ -59,13 +61,19 @@ class PerceptualDistance(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Pictures (N, 3, H, W) in [-1, 1] to one (N, positions, C) a layer, each position of length 1."""
-        states = self.tower(pixel_values=resize(images, self.image_size), output_hidden_states=True).hidden_states
-        return [F.normalize(states[layer][:, 1:].float(), dim=-1) for layer in self.layers]  # no class token
+        states = self.tower(
+            pixel_values=resize(images, self.image_size), output_hidden_states=True
+        ).hidden_states
+        return [
+            F.normalize(states[layer][:, 1:].float(), dim=-1) for layer in self.layers
+        ]  # no class token
 
     def forward(self, in0: Tensor, in1: Tensor) -> Tensor:
         """The distance (N, 1, 1, 1) of pictures (N, 3, H, W) in [-1, 1]; differentiable in both."""
         pairs = zip(self.features(in0), self.features(in1), self.weights(), strict=True)
-        shares = [((x - y).square() * weight).sum(dim=-1).mean(dim=1) for x, y, weight in pairs]  # each (N,)
+        shares = [
+            ((x - y).square() * weight).sum(dim=-1).mean(dim=1) for x, y, weight in pairs
+        ]  # each (N,)
         return torch.stack(shares).sum(dim=0).view(-1, 1, 1, 1)
 
 
@@ -74,7 +82,9 @@ def blur(images: Tensor, strength: Tensor) -> Tensor:
     sigma = (0.003 + 0.037 * strength) * images.shape[-1]  # (N,)
     reach = int(0.12 * images.shape[-1])
     offsets = torch.arange(-reach, reach + 1, device=images.device)
-    kernel = torch.softmax(-0.5 * (offsets / sigma[:, None]) ** 2, dim=1)  # (N, K): a normalised Gaussian
+    kernel = torch.softmax(
+        -0.5 * (offsets / sigma[:, None]) ** 2, dim=1
+    )  # (N, K): a normalised Gaussian
     n, c, h, w = images.shape
     weight = kernel.repeat_interleave(c, dim=0)  # (N*C, K)
     flat = F.pad(images.reshape(1, n * c, h, w), (reach,) * 4, mode="reflect")
@@ -113,13 +123,17 @@ def hue(images: Tensor, strength: Tensor) -> Tensor:
     a = angle.cos() + (1 - angle.cos()) / 3
     b = (1 - angle.cos()) / 3 - angle.sin() / math.sqrt(3)
     c = (1 - angle.cos()) / 3 + angle.sin() / math.sqrt(3)
-    turn = torch.stack([a, b, c, c, a, b, b, c, a], dim=1).view(-1, 3, 3)  # Rodrigues about (1, 1, 1)
+    turn = torch.stack([a, b, c, c, a, b, b, c, a], dim=1).view(
+        -1, 3, 3
+    )  # Rodrigues about (1, 1, 1)
     return torch.einsum("nij,njhw->nihw", turn, images).clamp(-1, 1)
 
 
 def fade(images: Tensor, strength: Tensor) -> Tensor:
     """Takes the colour out, up to gray."""
-    return torch.lerp(images, images.mean(dim=1, keepdim=True).expand_as(images), strength.view(-1, 1, 1, 1))
+    return torch.lerp(
+        images, images.mean(dim=1, keepdim=True).expand_as(images), strength.view(-1, 1, 1, 1)
+    )
 
 
 def darken(images: Tensor, strength: Tensor) -> Tensor:
@@ -135,7 +149,9 @@ DISTORTIONS = {
 
 def triplets(images: Tensor, name: str, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Each picture distorted weakly and more strongly, both (N, 3, H, W)."""
-    strengths = torch.rand(2, len(images), device=images.device, generator=generator).sort(dim=0).values
+    strengths = (
+        torch.rand(2, len(images), device=images.device, generator=generator).sort(dim=0).values
+    )
     weak, strong = strengths[0] * 0.9, strengths[1] * 0.9 + 0.1  # at least a tenth apart
     if name == "noise":
         state = generator.get_state()
@@ -176,21 +192,35 @@ def main(run: common.Run) -> None:
 
     def save(folder: Path) -> None:
         with torch.no_grad():
-            images = to_input(to_float(pool.sample(min(len(pool), 64), torch.Generator(run.device).manual_seed(0))[0]))
+            images = to_input(
+                to_float(
+                    pool.sample(min(len(pool), 64), torch.Generator(run.device).manual_seed(0))[0]
+                )
+            )
             # Not a call of the module: the network compiled for training is left as it is.
             scale = UNRELATED / model.forward(images, images.roll(1, dims=0)).mean()
-            heads = {f"layer_{k}": (scale * w).cpu() for k, w in zip(model.layers, model.weights(), strict=True)}
+            heads = {
+                f"layer_{k}": (scale * w).cpu()
+                for k, w in zip(model.layers, model.weights(), strict=True)
+            }
         save_file(heads, folder / "heads.safetensors")
-        (folder / "config.json").write_text(json.dumps({"layers": model.layers, "image_size": model.image_size}))
+        (folder / "config.json").write_text(
+            json.dumps({"layers": model.layers, "image_size": model.image_size})
+        )
 
     optimizer = common.adamw(model, lr=1e-2, weight_decay=0.0)
-    limits: dict[str, Any] = {"steps": 4, "minutes": 1.0} if run.smoke else {"steps": 1_400, "minutes": 2.0}
+    limits: dict[str, Any] = (
+        {"steps": 4, "minutes": 1.0} if run.smoke else {"steps": 1_400, "minutes": 2.0}
+    )
     common.train(run, model, optimizer, loss_fn, save, warmup=1 if run.smoke else 50, **limits)
     if run.is_main:
-        images = to_input(to_float(pool.sample(min(len(pool), 64), torch.Generator(run.device).manual_seed(1))[0]))
+        images = to_input(
+            to_float(pool.sample(min(len(pool), 64), torch.Generator(run.device).manual_seed(1))[0])
+        )
         found = order(model, images.contiguous())
         run.say(
-            "distances that grow with the distortion: " + ", ".join(f"{k} {100 * x:.1f} %" for k, x in found.items())
+            "distances that grow with the distortion: "
+            + ", ".join(f"{k} {100 * x:.1f} %" for k, x in found.items())
         )
     run.accelerator.wait_for_everyone()
 
@@ -207,7 +237,9 @@ def order(distance: PerceptualDistance, images: Tensor, steps: int = 6) -> dict[
         for k in range(1, steps + 1):
             strength = torch.full((len(images),), k / steps, device=images.device)
             if name == "noise":
-                generator = torch.Generator(images.device).manual_seed(0)  # the same noise, only stronger
+                generator = torch.Generator(images.device).manual_seed(
+                    0
+                )  # the same noise, only stronger
                 changed = noise(images, strength, generator)
             else:
                 changed = distort(images, strength)

@@ -51,7 +51,9 @@ def load(folder: Path, *partners: Path) -> CLIPTokenizer:
     tokenizer = CLIPTokenizer.from_pretrained(folder)
     for partner in partners:
         if CLIPTokenizer.from_pretrained(partner).get_vocab() != tokenizer.get_vocab():
-            raise ValueError(f"{partner} was trained with another tokenizer than {folder}: train both anew")
+            raise ValueError(
+                f"{partner} was trained with another tokenizer than {folder}: train both anew"
+            )
     return tokenizer
 
 
@@ -62,6 +64,8 @@ def encode(tokenizer: CLIPTokenizer, texts: list[str]) -> np.ndarray:
     """
     backend, length = tokenizer.backend_tokenizer, tokenizer.model_max_length
     backend.enable_truncation(length)
-    backend.enable_padding(length=length, pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token)
+    backend.enable_padding(
+        length=length, pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token
+    )
     encodings = backend.encode_batch_fast(texts)
     return np.array([encoding.ids for encoding in encodings], np.int16).reshape(len(texts), length)

@@ -73,7 +73,9 @@ def keys_of(tokens: Tensor) -> Tensor:
     return (mixed ^ (mixed >> 29)).mul(0x5851F42D4C957F2D).sum(dim=1)
 
 
-def contrastive_loss(image: Tensor, text: Tensor, wrong: Tensor, tokens: Tensor, scale: Tensor) -> dict[str, Tensor]:
+def contrastive_loss(
+    image: Tensor, text: Tensor, wrong: Tensor, tokens: Tensor, scale: Tensor
+) -> dict[str, Tensor]:
     """The symmetric contrastive loss over the batches of all processes, one wrong caption a picture besides.
 
     image, text, wrong: (B, D) of length 1. tokens: (B, LENGTH), the ids of `text`. scale: (), of the logits.
@@ -91,7 +93,11 @@ def contrastive_loss(image: Tensor, text: Tensor, wrong: Tensor, tokens: Tensor,
     right = by_image.gather(1, own[:, None])  # (B, 1)
     logits = torch.cat([by_image, hard], dim=1)
     loss = (F.cross_entropy(logits, own) + F.cross_entropy(by_text, own)) / 2
-    return {"loss": loss, "top1": (logits.argmax(1) == own).float().mean(), "pair": (right > hard).float().mean()}
+    return {
+        "loss": loss,
+        "top1": (logits.argmax(1) == own).float().mean(),
+        "pair": (right > hard).float().mean(),
+    }
 
 
 def main(run: common.Run) -> None:
@@ -110,7 +116,9 @@ def main(run: common.Run) -> None:
         tokens, opposites = pool.captions(indices, run.generator)
         pixels = to_input(augment(to_float(images), run.generator))
         out = net(input_ids=torch.cat([tokens, opposites]), pixel_values=pixels)
-        with torch.autocast(run.device.type, enabled=False):  # bfloat16 is too coarse for scaled cosines
+        with torch.autocast(
+            run.device.type, enabled=False
+        ):  # bfloat16 is too coarse for scaled cosines
             text, wrong = F.normalize(out.text_embeds.float(), dim=1).chunk(2)
             image = F.normalize(out.image_embeds.float(), dim=1)
             scale = model.logit_scale.clamp(max=math.log(MAX_SCALE)).exp()
@@ -122,29 +130,43 @@ def main(run: common.Run) -> None:
         write_processor(folder, SIZE)
 
     optimizer = common.adamw(model, lr=1e-3, weight_decay=0.05, betas=(0.9, 0.98))
-    limits: dict[str, Any] = {"steps": 4, "minutes": 1.0} if run.smoke else {"steps": 8_000, "minutes": 5.0}
+    limits: dict[str, Any] = (
+        {"steps": 4, "minutes": 1.0} if run.smoke else {"steps": 8_000, "minutes": 5.0}
+    )
     common.train(run, model, optimizer, loss_fn, save, warmup=1 if run.smoke else 300, **limits)
     if run.is_main:
         found = measure(model, tokenizer, run.device, 4 if run.smoke else 2000)
-        run.say("tells a caption from a wrong one: " + ", ".join(f"{k} {100 * x:.1f} %" for k, x in found.items()))
+        run.say(
+            "tells a caption from a wrong one: "
+            + ", ".join(f"{k} {100 * x:.1f} %" for k, x in found.items())
+        )
         (run.folder / "pairs.json").write_text(json.dumps(found, indent=2))
     run.accelerator.wait_for_everyone()
 
 
 @torch.no_grad()
-def measure(model: CLIPModel, tokenizer: CLIPTokenizer, device: torch.device, scenes: int) -> dict[str, float]:
+def measure(
+    model: CLIPModel, tokenizer: CLIPTokenizer, device: torch.device, scenes: int
+) -> dict[str, float]:
     """How often a fresh render prefers its caption to one with one thing wrong, by the thing ("swap": the objects)."""
     fresh = scenes_to_arrays(range(TEST_SEED, TEST_SEED + scenes), workers=workers_here())
     rng = np.random.default_rng(0)
     pairs = [contrast(record, rng) for record in fresh.labels]
-    ids = [torch.from_numpy(encode(tokenizer, [pair[k] for pair in pairs])).long().to(device) for k in (0, 1)]
+    ids = [
+        torch.from_numpy(encode(tokenizer, [pair[k] for pair in pairs])).long().to(device)
+        for k in (0, 1)
+    ]
     samples, hits = (4 if scenes > 100 else 1), []
     for i in range(0, scenes, 250):
         images = render(fresh.params[i : i + 250], samples=samples, device=device).color
         pixels = to_input(resize(to_float(images), SIZE))
         # forward, not a call: a model that was compiled for training is not compiled again for this.
-        out = model.forward(input_ids=torch.cat([part[i : i + 250] for part in ids]), pixel_values=pixels)
+        out = model.forward(
+            input_ids=torch.cat([part[i : i + 250] for part in ids]), pixel_values=pixels
+        )
         right, wrong = (out.text_embeds @ out.image_embeds.T).chunk(2)  # (n, n) each
         hits.append((right.diagonal() > wrong.diagonal()).cpu())
     hit, fields = torch.cat(hits).numpy(), np.array([pair[2] for pair in pairs])
-    return {"all": float(hit.mean())} | {field: float(hit[fields == field].mean()) for field in sorted(set(fields))}
+    return {"all": float(hit.mean())} | {
+        field: float(hit[fields == field].mean()) for field in sorted(set(fields))
+    }

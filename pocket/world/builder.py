@@ -87,8 +87,12 @@ class Builder:
     rng: np.random.Generator
     prims: list[list[float]] = field(default_factory=list)
     materials: list[list[float]] = field(default_factory=list)
-    frames: list[list[float]] = field(default_factory=lambda: [[], []])  # of the first and the second object
-    extents: list[tuple[float, float, float]] = field(default_factory=list)  # half sizes, for the camera
+    frames: list[list[float]] = field(
+        default_factory=lambda: [[], []]
+    )  # of the first and the second object
+    extents: list[tuple[float, float, float]] = field(
+        default_factory=list
+    )  # half sizes, for the camera
     look: Look = field(default_factory=Look)
     thing: int = 0  # 0: the first object is being built, 1: the second
     _group: int = 0
@@ -104,12 +108,18 @@ class Builder:
     def move(self, thing: int, origin: Vec, turn: Matrix = IDENTITY, scale: float = 1.0) -> None:
         """Turns, scales and moves an object that was built at the origin."""
         rows = [i for i, prim in enumerate(self.prims) if prim[L["P_THING"]] == thing]
-        self.frames[thing] = [*origin, *(turn[j][i] for i in range(3) for j in range(3)), 1.0 / scale]
+        self.frames[thing] = [
+            *origin,
+            *(turn[j][i] for i in range(3) for j in range(3)),
+            1.0 / scale,
+        ]
         for i, prim in zip(rows, self._moved(rows, origin, turn, scale), strict=True):
             self.prims[i] = prim
             self.extents[i] = tuple(scale * half for half in self.extents[i])  # type: ignore[assignment]
 
-    def copy(self, rows: Sequence[int], origin: Vec, turn: Matrix = IDENTITY, scale: float = 1.0) -> None:
+    def copy(
+        self, rows: Sequence[int], origin: Vec, turn: Matrix = IDENTITY, scale: float = 1.0
+    ) -> None:
         """Adds a copy of some primitives, which were built at the origin, turned, scaled and moved."""
         self.group()
         first, groups = self._group, [int(self.prims[i][L["P_GROUP"]]) for i in rows]
@@ -120,9 +130,13 @@ class Builder:
             self.extents.append(tuple(scale * half for half in self.extents[i]))  # type: ignore[arg-type]
         self._group = first + groups[-1] - groups[0]
 
-    def _moved(self, rows: Sequence[int], origin: Vec, turn: Matrix, scale: float) -> list[list[float]]:
+    def _moved(
+        self, rows: Sequence[int], origin: Vec, turn: Matrix, scale: float
+    ) -> list[list[float]]:
         p, r = np.array([self.prims[i] for i in rows]), np.array(turn)
-        bound, position, rotation_, size = (L[f"P_{name}"] for name in ("BOUND", "POSITION", "ROTATION", "SIZE"))
+        bound, position, rotation_, size = (
+            L[f"P_{name}"] for name in ("BOUND", "POSITION", "ROTATION", "SIZE")
+        )
         for at in (bound, position):
             p[:, at : at + 3] = scale * p[:, at : at + 3] @ r.T + np.array(origin)
         p[:, bound + 3] *= scale
@@ -157,7 +171,9 @@ class Builder:
         """A color near the one given: a little lighter or darker, a little off in hue."""
         light = 1.0 + (self.rng.random() - 0.5) * 3.0 * amount
         offsets = (self.rng.random(3) - 0.5) * 2.0 * amount
-        return tuple(min(max(c * light + o, 0.0), 0.97) for c, o in zip(color, offsets, strict=True))  # type: ignore[return-value]
+        return tuple(
+            min(max(c * light + o, 0.0), 0.97) for c, o in zip(color, offsets, strict=True)
+        )  # type: ignore[return-value]
 
     def main(self, natural: RGB, tint: float = 0.0, **extra: float) -> int:
         """The material that a color or pattern in the caption speaks of.
@@ -206,7 +222,13 @@ class Builder:
         )  # fmt: skip
 
     def ellipsoid(
-        self, center: Vec, radii: Vec, m: int, rot: Vec = (0, 0, 0), k: float = 0.0, carve: bool = False
+        self,
+        center: Vec,
+        radii: Vec,
+        m: int,
+        rot: Vec = (0, 0, 0),
+        k: float = 0.0,
+        carve: bool = False,
     ) -> None:
         turn = rotation(*rot) if any(rot) else IDENTITY
         self.add("ELLIPSOID", center, radii, m, turn, k, max(radii), carve=carve)
@@ -224,7 +246,14 @@ class Builder:
         self.add("ELLIPSOID", center, (radius,) * 3, m, IDENTITY, k, radius)
 
     def box(
-        self, center: Vec, half: Vec, m: int, r: float = 0.02, rot: Vec = (0, 0, 0), k: float = 0.0, carve: bool = False
+        self,
+        center: Vec,
+        half: Vec,
+        m: int,
+        r: float = 0.02,
+        rot: Vec = (0, 0, 0),
+        k: float = 0.0,
+        carve: bool = False,
     ) -> None:
         r = min(r, *half)
         turn = rotation(*rot) if any(rot) else IDENTITY
@@ -258,11 +287,32 @@ class Builder:
         for i in range(len(points) - 1):
             self.capsule(points[i], points[i + 1], radii[i], radii[i + 1], m, k)
 
-    def torus(self, center: Vec, big: float, small: float, m: int, rot: Vec = (0, 0, 0), k: float = 0.0) -> None:
-        self.add("TORUS", center, (big, small), m, rotation(*rot), k, big + small, (big + small, small, big + small))
+    def torus(
+        self, center: Vec, big: float, small: float, m: int, rot: Vec = (0, 0, 0), k: float = 0.0
+    ) -> None:
+        self.add(
+            "TORUS",
+            center,
+            (big, small),
+            m,
+            rotation(*rot),
+            k,
+            big + small,
+            (big + small, small, big + small),
+        )
 
-    def dome(self, center: Vec, radii: Vec, cut: float, m: int, rot: Vec = (0, 0, 0), k: float = 0.0) -> None:
-        self.add("DOME", center, (*radii, cut), m, rotation(*rot) if any(rot) else IDENTITY, k, max(radii))
+    def dome(
+        self, center: Vec, radii: Vec, cut: float, m: int, rot: Vec = (0, 0, 0), k: float = 0.0
+    ) -> None:
+        self.add(
+            "DOME",
+            center,
+            (*radii, cut),
+            m,
+            rotation(*rot) if any(rot) else IDENTITY,
+            k,
+            max(radii),
+        )
 
     def prism(
         self, center: Vec, width: float, height: float, half: float, m: int, rot: Vec = (0, 0, 0), r: float = 0.01,
@@ -273,7 +323,14 @@ class Builder:
         self.add("PRISM", center, sizes, m, rotation(*rot), 0.0, bound, extent, carve=carve)
 
     def frill(
-        self, center: Vec, radius: float, thick: float, amplitude: float, waves: int, m: int, rot: Vec = (0, 0, 0)
+        self,
+        center: Vec,
+        radius: float,
+        thick: float,
+        amplitude: float,
+        waves: int,
+        m: int,
+        rot: Vec = (0, 0, 0),
     ) -> None:
         sizes, extent = (radius, thick, amplitude, waves), (radius, amplitude, radius)
         turn = rotation(*rot) if any(rot) else IDENTITY
@@ -299,7 +356,9 @@ class Builder:
         far = np.linalg.norm(a[:, :3] - center, axis=1)
         return tuple(center), float((far + r[:, 0]).max()), float((far + a[:, 3]).max())
 
-    def reaches(self, axes: Sequence[Vec] | np.ndarray, thing: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def reaches(
+        self, axes: Sequence[Vec] | np.ndarray, thing: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The middle of each solid primitive, of all or of one object, along unit vectors of the scene, and how far it
         reaches from there: two arrays (primitives, axes)."""
         p, a = np.array(self.prims), np.asarray(axes)
@@ -307,7 +366,9 @@ class Builder:
         if thing is not None:
             solid &= p[:, L["P_THING"]] == thing
         p, extents = p[solid], np.array(self.extents)[solid]
-        turns = p[:, L["P_ROTATION"] : L["P_ROTATION"] + 9].reshape(-1, 3, 3)  # rows: the primitive's axes
+        turns = p[:, L["P_ROTATION"] : L["P_ROTATION"] + 9].reshape(
+            -1, 3, 3
+        )  # rows: the primitive's axes
         return p[:, :3] @ a.T, np.linalg.norm((turns @ a.T) * extents[:, :, None], axis=1)
 
     def spans(self, axes: Sequence[Vec] | np.ndarray, thing: int | None = None) -> np.ndarray:

@@ -130,7 +130,14 @@ GROUND_PHRASES = {
 TIME_PHRASES = {
     "day": ("by day", "during the day", "in daylight", "at noon", "in the daytime"),
     "sunset": ("at sunset", "during sunset", "at sundown", "at dusk", "in the evening"),
-    "night": ("at night", "by night", "during the night", "at midnight", "in the dark", "in the moonlight"),
+    "night": (
+        "at night",
+        "by night",
+        "during the night",
+        "at midnight",
+        "in the dark",
+        "in the moonlight",
+    ),
     "dawn": ("at dawn", "at daybreak", "at sunrise", "in the morning"),
 }
 WEATHER_ADJECTIVES = {
@@ -145,14 +152,35 @@ WEATHER_SUFFIXES = {
     "snow": ("in the snow", "in snowy weather", "in falling snow", "in winter", "in a snowstorm"),
 }
 LANDSCAPE_PHRASES = {
-    "mountains": ("* mountains", "a * mountain landscape", "a * mountain range", "* mountain peaks"),
+    "mountains": (
+        "* mountains",
+        "a * mountain landscape",
+        "a * mountain range",
+        "* mountain peaks",
+    ),
     "beach": ("a * beach", "a * sandy beach", "a * seashore", "a * coast"),
     "desert": ("a * desert", "a * desert landscape", "* sand dunes", "* dunes"),
     "forest": ("a * forest", "a * forest landscape", "* woods", "a * woodland"),
     "city skyline": ("a * city skyline", "a * skyline of a city", "a * city", "* skyscrapers"),
-    "meadow": ("a * meadow with flowers", "a * flower meadow", "a * meadow", "a * field of flowers"),
-    "ocean": ("a * ocean with islands", "* islands in the ocean", "a * sea with islands", "the * ocean", "the * sea"),
-    "snowy hills": ("* snowy hills", "* hills covered in snow", "a * snowy landscape", "a * winter landscape"),
+    "meadow": (
+        "a * meadow with flowers",
+        "a * flower meadow",
+        "a * meadow",
+        "a * field of flowers",
+    ),
+    "ocean": (
+        "a * ocean with islands",
+        "* islands in the ocean",
+        "a * sea with islands",
+        "the * ocean",
+        "the * sea",
+    ),
+    "snowy hills": (
+        "* snowy hills",
+        "* hills covered in snow",
+        "a * snowy landscape",
+        "a * winter landscape",
+    ),
     "canyon": ("a * canyon", "a * canyon landscape", "a * gorge"),
     "mars": ("a * landscape on mars", "the * surface of mars", "a * martian landscape"),
     "village": ("a * village", "a * town", "a * hamlet"),
@@ -160,7 +188,12 @@ LANDSCAPE_PHRASES = {
     "waterfall": ("a * waterfall", "a * cascade"),
     "park": ("a * park", "a * garden", "a * city park"),
     "volcano": ("a * volcano", "a * volcanic landscape"),
-    "underwater": ("a * underwater scene", "a * coral reef", "the * bottom of the sea", "a * underwater landscape"),
+    "underwater": (
+        "a * underwater scene",
+        "a * coral reef",
+        "the * bottom of the sea",
+        "a * underwater landscape",
+    ),
     "space": ("* outer space", "a * planet in space", "* space"),
 }
 WITHOUT_TIME = ("space",)
@@ -193,10 +226,18 @@ SAY_MARKED = 0.97  # colors, patterns, sizes, sunset and night, sketch and carto
 SAY_ONE = 0.04
 SAY_GROUND = 0.75
 SAY_DAY = 0.12
-SAY_WEATHER = {"clear": 0.15, "cloudy": 0.95, "foggy": SAY_MARKED, "rain": SAY_MARKED, "snow": SAY_MARKED}
+SAY_WEATHER = {
+    "clear": 0.15,
+    "cloudy": 0.95,
+    "foggy": SAY_MARKED,
+    "rain": SAY_MARKED,
+    "snow": SAY_MARKED,
+}
 SAY_STYLE = {"photo": 0.3, "3d render": 0.4, "pencil sketch": SAY_MARKED, "cartoon": SAY_MARKED}
 SAY_VIEW = 0.4
-SAY_IDLE_VIEW = 0.1  # a view word on an object with no front, as text-to-3D appends it to any prompt
+SAY_IDLE_VIEW = (
+    0.1  # a view word on an object with no front, as text-to-3D appends it to any prompt
+)
 SAY_POSE = 0.25  # of one that is on nothing but the ground
 SAY_POSE_ON = 0.65
 SAY_FINITE = 0.25  # where neither style nor view stand before
@@ -255,7 +296,9 @@ def caption(labels: np.void | np.ndarray, rng: np.random.Generator) -> tuple[str
         ('a red striped cat on the grass at sunset, side view', frozenset({'object', 'color', ...}))
     """
     if labels["landscape"] < 0 and labels["object"] < 0:
-        raise ValueError("a scene to caption needs an object or a landscape, but both labels are -1")
+        raise ValueError(
+            "a scene to caption needs an object or a landscape, but both labels are -1"
+        )
     named: set[str] = set()
     prefix, suffixes = _frame(labels, rng, named)
     if labels["landscape"] >= 0:
@@ -281,7 +324,13 @@ def _phrases() -> Iterator[str]:
     for table in tables:
         for options in table.values():
             yield from options
-    yield from (*ONE_WORDS, *ON_PREPOSITIONS, *NEUTRAL_PREFIXES, *LANDSCAPE_PREFIXES, *VIEW_PREFIXES.values())
+    yield from (
+        *ONE_WORDS,
+        *ON_PREPOSITIONS,
+        *NEUTRAL_PREFIXES,
+        *LANDSCAPE_PREFIXES,
+        *VIEW_PREFIXES.values(),
+    )
 
 
 def words() -> list[str]:
@@ -289,7 +338,9 @@ def words() -> list[str]:
     return sorted(set(" ".join(_phrases()).replace("*", " ").split()) | {"a", "an"})
 
 
-def _object(labels: np.void | np.ndarray, rng: np.random.Generator, named: set[str], finite: bool) -> str:
+def _object(
+    labels: np.void | np.ndarray, rng: np.random.Generator, named: set[str], finite: bool
+) -> str:
     """The main object, what it stands in relation to, ground and lighting; finite: whether it may be a sentence."""
     finite = finite and bool(labels["count"] <= 0) and _says(rng, SAY_FINITE)
     parts = [_thing(labels, "", rng, named)]
@@ -324,7 +375,9 @@ def _object(labels: np.void | np.ndarray, rng: np.random.Generator, named: set[s
     return " ".join(parts + around)
 
 
-def _thing(labels: np.void | np.ndarray, which: str, rng: np.random.Generator, named: set[str]) -> str:
+def _thing(
+    labels: np.void | np.ndarray, which: str, rng: np.random.Generator, named: set[str]
+) -> str:
     """The object (`which` is "") or the other one ("2"), with its count, size, color and pattern."""
     named.add(f"object{which}")
     adjectives, suffix = _size(labels, f"size{which}", rng, named), ""
@@ -384,7 +437,9 @@ def _view(labels: np.void | np.ndarray, rng: np.random.Generator, named: set[str
     return view
 
 
-def _frame(labels: np.void | np.ndarray, rng: np.random.Generator, named: set[str]) -> tuple[str, list[str]]:
+def _frame(
+    labels: np.void | np.ndarray, rng: np.random.Generator, named: set[str]
+) -> tuple[str, list[str]]:
     """What stands before the body of a caption and what after it: style and view."""
     prefix, suffixes = "", []
     view = None if labels["landscape"] >= 0 else _view(labels, rng, named)
@@ -404,7 +459,9 @@ def _frame(labels: np.void | np.ndarray, rng: np.random.Generator, named: set[st
     return prefix, suffixes
 
 
-def _color(labels: np.void | np.ndarray, field: str, rng: np.random.Generator, named: set[str]) -> str:
+def _color(
+    labels: np.void | np.ndarray, field: str, rng: np.random.Generator, named: set[str]
+) -> str:
     """The color word of a field; nothing for natural colors, and now and then for others."""
     if labels[field] < 0 or not _says(rng, SAY_MARKED):
         return ""
@@ -412,7 +469,9 @@ def _color(labels: np.void | np.ndarray, field: str, rng: np.random.Generator, n
     return _pick(rng, COLOR_WORDS[v.COLORS[labels[field]]], usual=0.8)
 
 
-def _size(labels: np.void | np.ndarray, field: str, rng: np.random.Generator, named: set[str]) -> str:
+def _size(
+    labels: np.void | np.ndarray, field: str, rng: np.random.Generator, named: set[str]
+) -> str:
     """The size word of a field, if it has one."""
     if labels[field] < 0 or not _says(rng, SAY_MARKED):
         return ""
@@ -420,7 +479,9 @@ def _size(labels: np.void | np.ndarray, field: str, rng: np.random.Generator, na
     return _pick(rng, SIZE_ADJECTIVES[v.SIZES[labels[field]]])
 
 
-def _pose(labels: np.void | np.ndarray, rng: np.random.Generator, named: set[str], finite: bool) -> str:
+def _pose(
+    labels: np.void | np.ndarray, rng: np.random.Generator, named: set[str], finite: bool
+) -> str:
     """The verb of a pose."""
     named.add("pose")
     return _pick(rng, (FINITE if finite else POSE_VERBS)[v.POSES[labels["pose"]]])

@@ -25,11 +25,21 @@ NEVER_HELD_OUT = {
     ("astronaut", "riding", "horse"), ("squirrel", "reading", "book"), ("bunny", "on", "pancakes"),
     ("astronaut", "ground", "mars"), ("horse", "ground", "mars"),
 }  # fmt: skip
-NEVER_HELD_OUT_LATER = NEVER_HELD_OUT | {("astronaut", "riding", "duck"), ("squirrel", "riding", "cactus")}
+NEVER_HELD_OUT_LATER = NEVER_HELD_OUT | {
+    ("astronaut", "riding", "duck"),
+    ("squirrel", "riding", "cactus"),
+}
 HELD_OUT_SHARE = 0.05
 
 P_LANDSCAPE = 0.25
-P_RELATION = {"none": 0.49, "on": 0.16, "reading": 0.07, "riding": 0.13, "next to": 0.09, "holding": 0.06}
+P_RELATION = {
+    "none": 0.49,
+    "on": 0.16,
+    "reading": 0.07,
+    "riding": 0.13,
+    "next to": 0.09,
+    "holding": 0.06,
+}
 P_FAMILIAR = 0.5  # of the pairs: from the familiar ones alone
 P_COUNT = (0.70, 0.16, 0.14)  # of objects without a relation
 P_SIZE = 0.2  # of single objects, and of pairs
@@ -84,7 +94,9 @@ def triples() -> dict[str, tuple[Triple, ...]]:
     }
 
 
-def _families(objects: tuple[str, ...], colors: tuple[str, ...], grounds: tuple[str, ...]) -> list[list[Triple]]:
+def _families(
+    objects: tuple[str, ...], colors: tuple[str, ...], grounds: tuple[str, ...]
+) -> list[list[Triple]]:
     return [
         [(o, "color", c) for o in objects for c in colors],
         [(o, "ground", g) for o in objects for g in grounds],
@@ -110,10 +122,14 @@ def heldout_compositions() -> frozenset[Triple]:
     first = _families(FIRST_OBJECTS, FIRST_COLORS, FIRST_GROUNDS)
     first += [list(family) for family in familiar_triples().values()]
     known = {composition for family in first for composition in family}
-    every = _families(v.OBJECTS, v.COLORS, v.GROUNDS) + [list(family) for family in triples().values()]
+    every = _families(v.OBJECTS, v.COLORS, v.GROUNDS) + [
+        list(family) for family in triples().values()
+    ]
     later = [[c for c in family if c not in known] for family in every]
     later = [family for family in later if family]
-    return frozenset(_hold_out(first, 479, NEVER_HELD_OUT) | _hold_out(later, 2026, NEVER_HELD_OUT_LATER))
+    return frozenset(
+        _hold_out(first, 479, NEVER_HELD_OUT) | _hold_out(later, 2026, NEVER_HELD_OUT_LATER)
+    )
 
 
 def compositions(labels: np.void | np.ndarray) -> list[Triple]:
@@ -148,7 +164,9 @@ def upgrade(records: np.ndarray) -> np.ndarray:
     names = records.dtype.names or ()
     unknown = set(names) - set(v.LABELS.names or ())
     if unknown:
-        raise ValueError(f"labels have no field {', '.join(sorted(unknown))}: the records are not of this world")
+        raise ValueError(
+            f"labels have no field {', '.join(sorted(unknown))}: the records are not of this world"
+        )
     upgraded = np.full(records.shape, v.empty_labels(), v.LABELS)
     if "count" not in names:
         upgraded["count"] = np.where(records["object"] >= 0, 0, -1)
@@ -176,7 +194,9 @@ def labels_from(named: Mapping[str, str], rng: np.random.Generator, seed: int = 
         usual["pattern2"] = "plain"
     if "object" in named and named.get("relation") != "riding":
         labels["pose"] = _draw_pose(rng, named["object"])
-    usual["style"] = "photo" if rng.random() < P_STYLE[0] / (P_STYLE[0] + P_STYLE[1]) else "3d render"
+    usual["style"] = (
+        "photo" if rng.random() < P_STYLE[0] / (P_STYLE[0] + P_STYLE[1]) else "3d render"
+    )
     for field in kept:
         labels[field] = drawn[field]
     for field, value in (usual | dict(named)).items():
@@ -209,8 +229,13 @@ def _landscape_weights() -> tuple[float, ...]:
 @cache
 def _weathers(landscape: str, dark: bool) -> tuple[float, ...]:
     """The probabilities of the weathers of a landscape; dark: by night, where nothing shines."""
-    seen = {name: P_WEATHER[name] * (NIGHT_WEATHER.get(name, 1.0) if dark else 1.0) for name in v.WEATHERS}
-    return tuple(0.0 if name in UNLIKELY_WEATHER.get(landscape, ()) else seen[name] for name in v.WEATHERS)
+    seen = {
+        name: P_WEATHER[name] * (NIGHT_WEATHER.get(name, 1.0) if dark else 1.0)
+        for name in v.WEATHERS
+    }
+    return tuple(
+        0.0 if name in UNLIKELY_WEATHER.get(landscape, ()) else seen[name] for name in v.WEATHERS
+    )
 
 
 def _draw_landscape(rng: np.random.Generator) -> dict[str, float]:
@@ -265,7 +290,11 @@ def _draw_azimuth(rng: np.random.Generator, things: Mapping[str, float]) -> floa
     """Any azimuth; seldom one from which an object hides the other."""
     relation, azimuth = v.RELATIONS[int(things["relation"])], rng.uniform(-180, 180)
     on_a_seat = relation in ("on", "riding") and v.OBJECTS[int(things["object2"])] in WITH_BACK
-    if (on_a_seat or relation in ("reading", "holding")) and abs(azimuth) > 125 and rng.random() < 0.6:
+    if (
+        (on_a_seat or relation in ("reading", "holding"))
+        and abs(azimuth) > 125
+        and rng.random() < 0.6
+    ):
         return rng.uniform(-125, 125)
     return azimuth
 
@@ -291,7 +320,9 @@ def _draw(rng: np.random.Generator, kind: str | None) -> dict[str, float]:
     return _draw_landscape(rng) if is_landscape else _draw_object(rng)
 
 
-def sample_labels(rng: np.random.Generator, seed: int, split: str = "train", kind: str | None = None) -> np.ndarray:
+def sample_labels(
+    rng: np.random.Generator, seed: int, split: str = "train", kind: str | None = None
+) -> np.ndarray:
     """Draws the labels of one scene.
 
     Args:
@@ -309,7 +340,9 @@ def sample_labels(rng: np.random.Generator, seed: int, split: str = "train", kin
     if kind not in (None, "object", "landscape"):
         raise ValueError(f"kind must be object, landscape or None, not {kind!r}")
     if split == "heldout" and kind == "landscape":
-        raise ValueError("held-out compositions are made of objects: there is no held-out landscape")
+        raise ValueError(
+            "held-out compositions are made of objects: there is no held-out landscape"
+        )
     while True:
         labels = v.empty_labels()
         for name, value in _draw(rng, "object" if split == "heldout" else kind).items():

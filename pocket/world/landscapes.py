@@ -41,12 +41,22 @@ class Header:
 
 def direction(azimuth: float, elevation: float) -> np.ndarray:
     """Unit vector (3,) towards azimuth (radians, clockwise from +z) and elevation (radians)."""
-    return np.array([np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation)])
+    return np.array(
+        [
+            np.sin(azimuth) * np.cos(elevation),
+            np.sin(elevation),
+            np.cos(azimuth) * np.cos(elevation),
+        ]
+    )
 
 
 def vary(rng: np.random.Generator, color: Color | np.ndarray, amount: float = 0.12) -> np.ndarray:
     """`color` with brightness and each channel drawn within about `amount` of it, relative."""
-    return np.asarray(color) * rng.uniform(1 - amount, 1 + amount) * rng.uniform(1 - amount / 2, 1 + amount / 2, 3)
+    return (
+        np.asarray(color)
+        * rng.uniform(1 - amount, 1 + amount)
+        * rng.uniform(1 - amount / 2, 1 + amount / 2, 3)
+    )
 
 
 def choose(rng: np.random.Generator, *colors: Color, amount: float = 0.12) -> np.ndarray:
@@ -120,13 +130,23 @@ def put_light(h: Header, rng: np.random.Generator, time: str, weather: str, land
     if landscape in OWN_SKIES:
         sky |= {name: vary(rng, color, 0.06) for name, color in OWN_SKIES[landscape][time].items()}
     low, high = {"day": (22, 50), "sunset": (2.5, 8), "night": (12, 26), "dawn": (1.5, 6)}[time]
-    if time == "day" and landscape in ("desert", "snowy hills", "canyon", "mars"):  # bare slopes need shadows
+    if time == "day" and landscape in (
+        "desert",
+        "snowy hills",
+        "canyon",
+        "mars",
+    ):  # bare slopes need shadows
         low, high = 15, 32
     elevation = np.radians(rng.uniform(low, high))
     # a low sun and the moon are what the picture is about: mostly in view, seldom in its middle
     aside = rng.uniform(4, 27) if time != "day" and rng.random() < 0.7 else rng.uniform(30, 170)
     azimuth = h.floats[slots()["HEADING"]] + np.radians(aside) * rng.choice([-1, 1])
-    discs = {"day": (1, 0.035, 0.0), "sunset": (1, 0.05, 0.0), "night": (2, 0.045, 1.0), "dawn": (1, 0.036, 0.0)}
+    discs = {
+        "day": (1, 0.035, 0.0),
+        "sunset": (1, 0.05, 0.0),
+        "night": (2, 0.045, 1.0),
+        "dawn": (1, 0.036, 0.0),
+    }
     disc, size, stars = discs[time]
     cover = {
         "clear": rng.choice([0.0, rng.uniform(0.12, 0.34)]),
@@ -138,7 +158,11 @@ def put_light(h: Header, rng: np.random.Generator, time: str, weather: str, land
     if weather == "cloudy":  # a closed sky: less sun, more even light, greyer colours
         for name in ("SUNWARD", "AWAY", "ZENITH"):
             sky[name] = 0.62 * sky[name] + 0.30 * sky[name].mean()
-        sky["SUN"], sky["AMBIENT"], sky["GLOW"] = 0.42 * sky["SUN"], 1.18 * sky["AMBIENT"], 0.35 * sky["GLOW"]
+        sky["SUN"], sky["AMBIENT"], sky["GLOW"] = (
+            0.42 * sky["SUN"],
+            1.18 * sky["AMBIENT"],
+            0.35 * sky["GLOW"],
+        )
         sky["CLOUD_LIT"], sky["CLOUD_DARK"] = 0.78 * sky["CLOUD_LIT"], 0.72 * sky["CLOUD_DARK"]
         disc, stars = (disc, 0.5) if time == "night" else (disc if time != "day" else 0, 0)
     if weather == "foggy":
@@ -149,7 +173,11 @@ def put_light(h: Header, rng: np.random.Generator, time: str, weather: str, land
         level, sun, ambient, lit, dark = FALLING[weather]
         for name in ("SUNWARD", "AWAY", "ZENITH"):
             sky[name] = level * (0.35 * sky[name] + 0.55 * sky[name].mean())
-        sky["SUN"], sky["AMBIENT"], sky["GLOW"] = sun * sky["SUN"], ambient * sky["AMBIENT"], 0.1 * sky["GLOW"]
+        sky["SUN"], sky["AMBIENT"], sky["GLOW"] = (
+            sun * sky["SUN"],
+            ambient * sky["AMBIENT"],
+            0.1 * sky["GLOW"],
+        )
         for name, share in (("CLOUD_LIT", lit), ("CLOUD_DARK", dark)):
             sky[name] = share * (0.4 * sky[name] + 0.6 * sky[name].mean())
         disc, stars = 0, 0
@@ -159,16 +187,23 @@ def put_light(h: Header, rng: np.random.Generator, time: str, weather: str, land
     )  # fmt: skip
 
 
-def put_air(h: Header, rng: np.random.Generator, time: str, weather: str, sight: float, depth: float) -> None:
+def put_air(
+    h: Header, rng: np.random.Generator, time: str, weather: str, sight: float, depth: float
+) -> None:
     """Haze or fog. `sight`: distance (m) that a foggy day leaves visible; `depth`: height (m) of the layer of air."""
     if weather == "foggy":
         density, depth, tint = rng.uniform(0.9, 1.5) / sight, depth, 0.6
     else:
         clear = {"clear": 0.05, "rain": 0.22, "snow": 0.34}.get(weather, 0.09)
-        density, tint = rng.uniform(0.7, 1.4) * clear * (2.2 if time == "dawn" else 1.0) / sight, 0.0
+        density, tint = (
+            rng.uniform(0.7, 1.4) * clear * (2.2 if time == "dawn" else 1.0) / sight,
+            0.0,
+        )
         tint = 0.5 if weather in FALLING else tint
     floats, at = h.floats, slots()
-    glow = floats[at["SUNWARD"] : at["SUNWARD"] + 3] * 0.4 + floats[at["AWAY"] : at["AWAY"] + 3] * 0.6
+    glow = (
+        floats[at["SUNWARD"] : at["SUNWARD"] + 3] * 0.4 + floats[at["AWAY"] : at["AWAY"] + 3] * 0.6
+    )
     grey = {
         "day": (0.72, 0.75, 0.78),
         "sunset": (0.52, 0.33, 0.25),
@@ -176,7 +211,12 @@ def put_air(h: Header, rng: np.random.Generator, time: str, weather: str, sight:
         "dawn": (0.66, 0.60, 0.64),
     }[time]
     dim = 0.5 if weather == "rain" else 1.0
-    h.put(FOG=density, FOG_HEIGHT=depth, FOG_TINT=tint, FOG_COLOR=0.35 * glow + 0.65 * np.array(grey) * dim)
+    h.put(
+        FOG=density,
+        FOG_HEIGHT=depth,
+        FOG_TINT=tint,
+        FOG_COLOR=0.35 * glow + 0.65 * np.array(grey) * dim,
+    )
 
 
 def put_weather(h: Header, rng: np.random.Generator, weather: str) -> None:
@@ -189,7 +229,9 @@ def put_weather(h: Header, rng: np.random.Generator, weather: str) -> None:
             h.put(SNOW=rng.uniform(0.6, 1.0))
 
 
-def put_aim(h: Header, rng: np.random.Generator, aside: float, distance: float, breadth: float) -> None:
+def put_aim(
+    h: Header, rng: np.random.Generator, aside: float, distance: float, breadth: float
+) -> None:
     """What the picture is about lies within `aside` degrees of its middle, `distance` metres away."""
     azimuth = h.floats[slots()["HEADING"]] + np.radians(rng.uniform(-aside, aside))
     h.put(
@@ -567,18 +609,28 @@ MAKERS = (  # as in LANDSCAPES
 )  # fmt: skip
 
 
-def sample_landscape(rng: np.random.Generator, landscape: int, time: int, weather: int) -> np.ndarray:
+def sample_landscape(
+    rng: np.random.Generator, landscape: int, time: int, weather: int
+) -> np.ndarray:
     """A random landscape of these classes (positions in LANDSCAPES, TIMES, WEATHERS).
 
     Return the scene's header (128,) float32; the first 16 numbers are the caller's and stay 0.
     Raise ValueError for a class that does not exist, and for a weather in a landscape of NO_WEATHER.
     """
-    classes = (("landscape", landscape, LANDSCAPES), ("time", time, TIMES), ("weather", weather, WEATHERS))
+    classes = (
+        ("landscape", landscape, LANDSCAPES),
+        ("time", time, TIMES),
+        ("weather", weather, WEATHERS),
+    )
     for name, index, names in classes:
         if not 0 <= index < len(names):
-            raise ValueError(f"{name} {index} does not exist: there are {len(names)}, {', '.join(names)}")
+            raise ValueError(
+                f"{name} {index} does not exist: there are {len(names)}, {', '.join(names)}"
+            )
     if LANDSCAPES[landscape] in NO_WEATHER and WEATHERS[weather] != "clear":
-        raise ValueError(f"{LANDSCAPES[landscape]} has no weather: it must be clear, not {WEATHERS[weather]}")
+        raise ValueError(
+            f"{LANDSCAPES[landscape]} has no weather: it must be clear, not {WEATHERS[weather]}"
+        )
     h = Header()
     when, air = TIMES[time], WEATHERS[weather]
     h.put(KIND=landscape, SEED=int(rng.integers(2**23)), HEADING=rng.uniform(0, 2 * np.pi))

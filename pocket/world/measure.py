@@ -37,4 +37,6 @@ def agreement(kind: str, count: int = 64) -> tuple[float, bool]:
     params = np.stack([sample_scene(2**41 + i, "all", kind).params for i in range(count)])
     again = np.stack([sample_scene(2**41 + i, "all", kind).params for i in range(count)])
     cpu, gpu = render(params).color.int(), render(params, device="cuda").color.cpu().int()
-    return ((cpu - gpu).abs().amax(-1) <= 2).float().mean().item(), params.tobytes() == again.tobytes()
+    return (
+        (cpu - gpu).abs().amax(-1) <= 2
+    ).float().mean().item(), params.tobytes() == again.tobytes()

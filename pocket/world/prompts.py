@@ -35,7 +35,12 @@ ADJECTIVES: dict[str, c.Table] = {
 }  # fmt: skip
 ONLY_LANDSCAPES = ("landscape", "time", "weather")
 OF_LANDSCAPES = (*ONLY_LANDSCAPES, "style")
-OF_THINGS = ("object", "color", "pattern", "size")  # labels that the other object has too, as "object2" and so on
+OF_THINGS = (
+    "object",
+    "color",
+    "pattern",
+    "size",
+)  # labels that the other object has too, as "object2" and so on
 LONGEST = 10  # words of a phrase, adjectives included
 Words = tuple[str, ...]
 Names = tuple[tuple[str, str], ...]  # pairs of a field and a class
@@ -66,10 +71,14 @@ def parse(prompt: str) -> dict[str, str]:
         length = max((length for length, _ in matches), default=0)
         if not length:
             rest = " ".join(words[position:])
-            raise ValueError(f"cannot read {rest!r} in {prompt!r}: it is not in the language of the world's captions")
+            raise ValueError(
+                f"cannot read {rest!r} in {prompt!r}: it is not in the language of the world's captions"
+            )
         phrases.append([names for n, names in matches if n == length])
         position += length
-    is_landscape = any(field == "landscape" for meanings in phrases for names in meanings for field, _ in names)
+    is_landscape = any(
+        field == "landscape" for meanings in phrases for names in meanings for field, _ in names
+    )
     named: dict[str, str] = {}
     which, reverse = "", False
     for meanings in phrases:
@@ -83,19 +92,28 @@ def parse(prompt: str) -> dict[str, str]:
             named[field] = name
     if reverse:
         named = {_other(field): name for field, name in named.items()}
-    if "landscape" not in named and ("object" not in named or ("relation" in named) != ("object2" in named)):
+    if "landscape" not in named and (
+        "object" not in named or ("relation" in named) != ("object2" in named)
+    ):
         raise ValueError(f"{prompt!r} lacks an object or a landscape to show")
     for field, name in named.items():
         known = v.CLASSES.get(field, v.VIEWS)
-        if (field not in OF_LANDSCAPES if is_landscape else field in ONLY_LANDSCAPES) or name not in known:
-            raise ValueError(f"{prompt!r} names the {field} {name!r}, which such a scene does not have")
+        if (
+            field not in OF_LANDSCAPES if is_landscape else field in ONLY_LANDSCAPES
+        ) or name not in known:
+            raise ValueError(
+                f"{prompt!r} names the {field} {name!r}, which such a scene does not have"
+            )
     return named
 
 
 def _meaning(meanings: list[Names], is_landscape: bool) -> Names:
     """Of several meanings the one that fits the kind of scene, without what names nothing."""
     for names in meanings:
-        if all(field in OF_LANDSCAPES if is_landscape else field not in ONLY_LANDSCAPES for field, _ in names):
+        if all(
+            field in OF_LANDSCAPES if is_landscape else field not in ONLY_LANDSCAPES
+            for field, _ in names
+        ):
             return names
     return meanings[0]
 
@@ -113,7 +131,9 @@ def prompt_labels(prompt: str, rng: np.random.Generator) -> np.ndarray:
 
 def _words(text: str) -> Words:
     """The words of a text in lower case, with "a" for every article."""
-    return tuple("a" if word in ("an", "the") else word for word in re.findall(r"[a-z0-9]+", text.lower()))
+    return tuple(
+        "a" if word in ("an", "the") else word for word in re.findall(r"[a-z0-9]+", text.lower())
+    )
 
 
 def _other(field: str) -> str:
@@ -192,7 +212,10 @@ def _matches(words: Words, position: int) -> Iterator[tuple[int, Names]]:
     for end in range(position, min(position + LONGEST, len(words))):
         for noun in _nouns_by_word().get(words[end], ()):
             start = position + len(noun.before)
-            if words[position:start] != noun.before or words[end : end + len(noun.after)] != noun.after:
+            if (
+                words[position:start] != noun.before
+                or words[end : end + len(noun.after)] != noun.after
+            ):
                 continue
             adjectives = _read_adjectives(words[start:end])
             if adjectives is not None:

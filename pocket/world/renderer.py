@@ -33,7 +33,9 @@ def layout() -> dict[str, int]:
     for line in (SOURCE / "layout.h").read_text().splitlines():
         words = line.split("//")[0].split(maxsplit=2)
         if len(words) == 3 and words[0] == "#define":
-            found[words[1]] = int(eval(words[2], {"__builtins__": {}}, dict(found)))  # sums of earlier names
+            found[words[1]] = int(
+                eval(words[2], {"__builtins__": {}}, dict(found))
+            )  # sums of earlier names
     return found
 
 
@@ -89,7 +91,9 @@ def render(
         NativeError: if the renderer cannot be compiled.
         RuntimeError: if a kernel fails.
     """
-    scenes = torch.as_tensor(params, dtype=torch.float32).reshape(-1, torch.as_tensor(params).shape[-1])
+    scenes = torch.as_tensor(params, dtype=torch.float32).reshape(
+        -1, torch.as_tensor(params).shape[-1]
+    )
     if scenes.shape[1] != layout()["SCENE_FLOATS"]:
         raise ValueError(f"a scene has {layout()['SCENE_FLOATS']} floats, not {scenes.shape[1]}")
     if not (height > 0 and width > 0 and 1 <= samples <= layout()["MAX_SAMPLES"]):
@@ -111,10 +115,16 @@ def render(
         with torch.cuda.device(device):
             library = _cuda_library(torch.cuda.get_device_capability(device))
             stream = ctypes.c_void_p(torch.cuda.current_stream(device).cuda_stream)
-            code = library.world_render_cuda(ctypes.c_void_p(scenes.data_ptr()), *sizes, *pointers, stream)
+            code = library.world_render_cuda(
+                ctypes.c_void_p(scenes.data_ptr()), *sizes, *pointers, stream
+            )
         if code:
-            raise RuntimeError(f"the renderer failed on {device}: {library.world_error(code).decode()}")
+            raise RuntimeError(
+                f"the renderer failed on {device}: {library.world_error(code).decode()}"
+            )
     else:
         count = threads or cores()
-        _cpu_library().world_render(ctypes.c_void_p(scenes.data_ptr()), *sizes, *pointers, ctypes.c_int(count))
+        _cpu_library().world_render(
+            ctypes.c_void_p(scenes.data_ptr()), *sizes, *pointers, ctypes.c_int(count)
+        )
     return out

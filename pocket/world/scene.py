@@ -8,7 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from pocket.world import vocabulary as v
-from pocket.world.builder import IDENTITY, RGB, Builder, Look, Matrix, Vec, apply, rotation, transpose
+from pocket.world.builder import (
+    IDENTITY,
+    RGB,
+    Builder,
+    Look,
+    Matrix,
+    Vec,
+    apply,
+    rotation,
+    transpose,
+)
 from pocket.world.labels import WITH_BACK, sample_labels
 from pocket.world.landscapes import sample_landscape
 from pocket.world.objects import RECIPES, SIZES, open_book
@@ -51,7 +61,9 @@ def _linear(color: RGB) -> np.ndarray:
 def _look(b: Builder, labels: np.ndarray, which: str) -> Look:
     """How the object ("") or the other one ("2") looks."""
     color, pattern = int(labels[f"color{which}"]), int(labels[f"pattern{which}"])
-    return Look(b.jitter(COLOR_RGB[v.COLORS[color]], 0.025) if color >= 0 else None, max(pattern, 0))
+    return Look(
+        b.jitter(COLOR_RGB[v.COLORS[color]], 0.025) if color >= 0 else None, max(pattern, 0)
+    )
 
 
 def _pose(b: Builder, labels: np.ndarray) -> str:
@@ -72,7 +84,9 @@ def _ratio(b: Builder, labels: np.ndarray, usual: float) -> float:
     return ratio
 
 
-def _reach(b: Builder, thing: int, axis: Vec, turn: Matrix = IDENTITY, scale: float = 1.0) -> tuple[float, float]:
+def _reach(
+    b: Builder, thing: int, axis: Vec, turn: Matrix = IDENTITY, scale: float = 1.0
+) -> tuple[float, float]:
     """How far an object, built at the origin, would reach along an axis if it were turned and scaled."""
     low, high = b.spans([apply(transpose(turn), axis)], thing)[0]
     return scale * float(low), scale * float(high)
@@ -126,7 +140,10 @@ def _build_beside(b: Builder, labels: np.ndarray) -> None:
     """Two objects side by side, the first one left as the camera sees them."""
     right, _ = _horizontal(labels)
     ratio = min(max(_ratio(b, labels, 1.0), 0.42), 2.4)
-    scales, turns = (min(1.0, ratio), min(1.0, 1 / ratio)), (IDENTITY, rotation(0, b.vary(-20, 20), 0))
+    scales, turns = (
+        (min(1.0, ratio), min(1.0, 1 / ratio)),
+        (IDENTITY, rotation(0, b.vary(-20, 20), 0)),
+    )
     for thing, (field, which) in enumerate((("object", ""), ("object2", "2"))):
         b.place(_look(b, labels, which), thing)
         RECIPES[v.OBJECTS[labels[field]]](b, "stand" if thing else _pose(b, labels))
@@ -153,7 +170,9 @@ def _build_in_front(b: Builder, labels: np.ndarray, relation: str) -> None:
         return
     RECIPES[v.OBJECTS[labels["object2"]]](b, "base")
     spans = b.spans(np.eye(3), 1)
-    scale = size * b.vary(0.42, 0.50) * float(np.ptp(own, axis=1).max() / np.ptp(spans, axis=1).max())
+    scale = (
+        size * b.vary(0.42, 0.50) * float(np.ptp(own, axis=1).max() / np.ptp(spans, axis=1).max())
+    )
     wide, high = (scale * float(np.ptp(spans[axis])) for axis in (0, 1))
     # in the hand, or at the side of the mouth, that the camera sees better
     side = math.copysign(1.0, math.sin(math.radians(float(labels["azimuth"]))))
@@ -164,11 +183,18 @@ def _build_in_front(b: Builder, labels: np.ndarray, relation: str) -> None:
     b.move(1, origin, rotation(0, b.vary(-10, 40) * side, 0), scale)
 
 
-def _front(b: Builder, across: tuple[float, float], up: tuple[float, float], otherwise: float) -> float:
+def _front(
+    b: Builder, across: tuple[float, float], up: tuple[float, float], otherwise: float
+) -> float:
     """How far the first object reaches to its front within a window of x and y; `otherwise` where nothing is."""
     middle, reach = b.reaches(np.eye(3), 0)
     low, high = middle - reach, middle + reach
-    inside = (low[:, 0] < across[1]) & (high[:, 0] > across[0]) & (low[:, 1] < up[1]) & (high[:, 1] > up[0])
+    inside = (
+        (low[:, 0] < across[1])
+        & (high[:, 0] > across[0])
+        & (low[:, 1] < up[1])
+        & (high[:, 1] > up[0])
+    )
     return float(high[inside, 2].max()) if inside.any() else otherwise
 
 
@@ -183,7 +209,9 @@ def _build_upon(b: Builder, labels: np.ndarray, relation: str) -> None:
     x, y, z = (riding and below.seat) or below.top
     if riding:
         turn, pose = rotation(0, b.vary(-4, 4), 0), "sit"
-        astride = below.wide / LEG_SPREAD  # the ratio at which the legs just hang down at both sides
+        astride = (
+            below.wide / LEG_SPREAD
+        )  # the ratio at which the legs just hang down at both sides
         if name in WITH_LEGS and astride < 1.3 * ratio:
             pose, ratio = "ride", max(ratio, astride)
     else:
@@ -207,7 +235,9 @@ def _build_upon(b: Builder, labels: np.ndarray, relation: str) -> None:
 def _support_radius(b: Builder, point: Vec) -> float:
     """About how wide the top of the second object is around a point on it."""
     middle, reach = b.reaches(np.eye(3), 1)
-    over = (np.abs(middle - point) <= reach + 0.04)[:, (0, 2)].all(1) & ((middle + reach)[:, 1] > point[1] - 0.1)
+    over = (np.abs(middle - point) <= reach + 0.04)[:, (0, 2)].all(1) & (
+        (middle + reach)[:, 1] > point[1] - 0.1
+    )
     return float(reach[over][:, (0, 2)].min(1).max(initial=0.08))
 
 
@@ -222,9 +252,14 @@ def _underside(b: Builder, radius: float) -> tuple[float, float]:
 
 def _saddle(b: Builder, seat: Vec, size: float) -> None:
     """A saddle under a rider: what tells riding from sitting on something, and what belongs to neither color."""
-    leather, metal = b.material(b.jitter((0.34, 0.19, 0.10)), shine=0.4), b.material((0.75, 0.66, 0.42), shine=0.7)
+    leather, metal = (
+        b.material(b.jitter((0.34, 0.19, 0.10)), shine=0.4),
+        b.material((0.75, 0.66, 0.42), shine=0.7),
+    )
     x, y, z = seat
-    pad, back = [(w * size, h * size, d * size) for w, h, d in ((0.26, 0.055, 0.30), (0.19, 0.11, 0.05))]
+    pad, back = [
+        (w * size, h * size, d * size) for w, h, d in ((0.26, 0.055, 0.30), (0.19, 0.11, 0.05))
+    ]
     front, horn = (x, y + 0.02 * size, z + 0.26 * size), (x, y + 0.13 * size, z + 0.30 * size)
     b.thing = 1
     b.group()
@@ -256,7 +291,9 @@ def _visible_ratio(b: Builder, ratio: float, support: Vec, elevation: float) -> 
     return ratio
 
 
-def _horizontal(labels: np.ndarray) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+def _horizontal(
+    labels: np.ndarray,
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """The horizontal unit vectors to the camera's right and towards it."""
     a = math.radians(float(labels["azimuth"]))
     return (math.cos(a), 0.0, -math.sin(a)), (math.sin(a), 0.0, math.cos(a))
@@ -290,25 +327,60 @@ def _ground(params: np.ndarray, b: Builder, ground: str) -> None:
     params[L["H_GROUND_SCALE"]] = scale
 
 
-def _light(params: np.ndarray, b: Builder, ground: str, lighting: str, azimuth: float, style: str) -> None:
+def _light(
+    params: np.ndarray, b: Builder, ground: str, lighting: str, azimuth: float, style: str
+) -> None:
     """The light, the sky and what they add to every surface."""
     indoor = ground in ("wooden table", "checkered floor")
     turn = math.radians(azimuth + b.vary(25, 95) * (1 if b.rng.random() < 0.5 else -1))
-    height = {"day": b.vary(38, 66), "sunset": b.vary(14, 26), "night": b.vary(38, 60)}.get(lighting)
+    height = {"day": b.vary(38, 66), "sunset": b.vary(14, 26), "night": b.vary(38, 60)}.get(
+        lighting
+    )
     if height is None:  # dawn
         height = b.vary(12, 22)
     up, flat = math.sin(math.radians(height)), math.cos(math.radians(height))
     params[L["H_LIGHT"] : L["H_LIGHT"] + 3] = (flat * math.sin(turn), up, flat * math.cos(turn))
     # light, its power, ambient light, its power, zenith, horizon
     colors: dict[str, tuple[RGB, float, RGB, float, RGB, RGB]] = {
-        "day": ((1.0, 0.97, 0.90), 0.95, (0.80, 0.87, 1.0), 0.42, (0.30, 0.54, 0.87), (0.78, 0.88, 0.96)),
-        "sunset": ((1.0, 0.60, 0.30), 1.10, (0.72, 0.62, 0.78), 0.34, (0.36, 0.34, 0.60), (0.99, 0.66, 0.38)),
-        "night": ((0.70, 0.80, 1.0), 0.34, (0.50, 0.62, 0.95), 0.17, (0.03, 0.05, 0.14), (0.11, 0.16, 0.34)),
-        "dawn": ((1.0, 0.76, 0.74), 0.88, (0.80, 0.76, 0.94), 0.40, (0.46, 0.58, 0.86), (1.0, 0.78, 0.80)),
+        "day": (
+            (1.0, 0.97, 0.90),
+            0.95,
+            (0.80, 0.87, 1.0),
+            0.42,
+            (0.30, 0.54, 0.87),
+            (0.78, 0.88, 0.96),
+        ),
+        "sunset": (
+            (1.0, 0.60, 0.30),
+            1.10,
+            (0.72, 0.62, 0.78),
+            0.34,
+            (0.36, 0.34, 0.60),
+            (0.99, 0.66, 0.38),
+        ),
+        "night": (
+            (0.70, 0.80, 1.0),
+            0.34,
+            (0.50, 0.62, 0.95),
+            0.17,
+            (0.03, 0.05, 0.14),
+            (0.11, 0.16, 0.34),
+        ),
+        "dawn": (
+            (1.0, 0.76, 0.74),
+            0.88,
+            (0.80, 0.76, 0.94),
+            0.40,
+            (0.46, 0.58, 0.86),
+            (1.0, 0.78, 0.80),
+        ),
     }
     light, power, ambient, ambient_power, zenith, horizon = colors[lighting]
     if indoor:
-        wall = b.jitter(((0.86, 0.82, 0.74), (0.70, 0.76, 0.80), (0.80, 0.72, 0.66))[int(b.rng.integers(3))], 0.04)
+        wall = b.jitter(
+            ((0.86, 0.82, 0.74), (0.70, 0.76, 0.80), (0.80, 0.72, 0.66))[int(b.rng.integers(3))],
+            0.04,
+        )
         dim = {"day": 1.0, "sunset": 0.85, "night": 0.28, "dawn": 0.9}[lighting]
         tint = {
             "day": (1, 1, 1),
@@ -335,15 +407,22 @@ def _light(params: np.ndarray, b: Builder, ground: str, lighting: str, azimuth: 
     warm = b.vary(0.9, 1.1)
     params[L["H_LIGHT_COLOR"] : L["H_LIGHT_COLOR"] + 3] = np.asarray(light) ** 1.6 * power * warm
     params[L["H_AMBIENT"] : L["H_AMBIENT"] + 3] = np.asarray(ambient) ** 1.6 * ambient_power
-    ground_mean = (params[L["H_GROUND_A"] : L["H_GROUND_A"] + 3] + params[L["H_GROUND_B"] : L["H_GROUND_B"] + 3]) / 2
-    params[L["H_BOUNCE"] : L["H_BOUNCE"] + 3] = ambient_power * (0.25 + 0.75 * ground_mean) * np.asarray(light) ** 0.8
+    ground_mean = (
+        params[L["H_GROUND_A"] : L["H_GROUND_A"] + 3]
+        + params[L["H_GROUND_B"] : L["H_GROUND_B"] + 3]
+    ) / 2
+    params[L["H_BOUNCE"] : L["H_BOUNCE"] + 3] = (
+        ambient_power * (0.25 + 0.75 * ground_mean) * np.asarray(light) ** 0.8
+    )
     params[L["H_ZENITH"] : L["H_ZENITH"] + 3] = _linear(zenith)
     params[L["H_HORIZON"] : L["H_HORIZON"] + 3] = _linear(horizon)
     outdoor = not indoor and ground not in ("white", "plain")
     params[L["H_STARS"]] = 0.7 if outdoor and (lighting == "night" or ground == "moon") else 0.0
     params[L["H_HAZE"]] = 0.0 if ground == "moon" else 0.07 if indoor else 0.06
     params[L["H_SOFTNESS"]] = b.vary(9, 18)
-    params[L["H_SUN_GLOW"]] = {"sunset": 0.35, "dawn": 0.25}.get(lighting, 0.1) if outdoor and ground != "moon" else 0.0
+    params[L["H_SUN_GLOW"]] = (
+        {"sunset": 0.35, "dawn": 0.25}.get(lighting, 0.1) if outdoor and ground != "moon" else 0.0
+    )
     params[L["H_GLOSS"]] = 1.7 if style == "3d render" else 0.8
     if style == "3d render":  # a studio: more even light
         params[L["H_AMBIENT"] : L["H_AMBIENT"] + 3] *= 1.25
@@ -364,7 +443,9 @@ def _camera(params: np.ndarray, b: Builder, labels: np.ndarray) -> None:
     middle, reach = b.reaches(axes)
     target = axes @ center  # in the camera's axes
     distance = 10.0 * radius
-    for _ in range(3):  # what is near looks larger, so the middle of the image depends on the distance
+    for _ in range(
+        3
+    ):  # what is near looks larger, so the middle of the image depends on the distance
         depth = distance + target[2] - middle[:, 2:] - 0.5 * reach[:, 2:]
         low = ((middle - reach - target)[:, :2] / depth).min(0)
         high = ((middle + reach - target)[:, :2] / depth).max(0)
@@ -414,9 +495,13 @@ def build_scene(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         ground = v.GROUNDS[labels["ground"]]
         params[L["H_GROUND"]] = labels["ground"]
         # half of the plain backgrounds show an object that floats: no ground, no shadow, seen from below too
-        params[L["H_PLANE"]] = 0.0 if ground == "plain" and (elevation < 3 or rng.random() < 0.5) else 1.0
+        params[L["H_PLANE"]] = (
+            0.0 if ground == "plain" and (elevation < 3 or rng.random() < 0.5) else 1.0
+        )
         _ground(params, b, ground)
-        _light(params, b, ground, v.LIGHTINGS[labels["lighting"]], azimuth, v.STYLES[labels["style"]])
+        _light(
+            params, b, ground, v.LIGHTINGS[labels["lighting"]], azimuth, v.STYLES[labels["style"]]
+        )
         _camera(params, b, labels)
     params[L["H_STYLE"]] = labels["style"]
     params[L["H_SEED"]] = rng.integers(1 << 23)

@@ -33,7 +33,9 @@ HOLDABLE = frozenset(
 # The poses of those that do not know both; what has no legs knows none.
 POSES_OF: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("squirrel", "bunny", "cat", "frog"), ("sitting",)),
-    **dict.fromkeys(("snowman", "duck", "penguin", "elephant", "turtle", "horse", "bird", "owl"), ("standing",)),
+    **dict.fromkeys(
+        ("snowman", "duck", "penguin", "elephant", "turtle", "horse", "bird", "owl"), ("standing",)
+    ),
     **dict.fromkeys(("fish", "butterfly"), ()),
 }
 COLORS = (
@@ -45,7 +47,14 @@ GROUNDS = (
 )  # "white" and "plain" are studio backgrounds, "plain" in any soft colour  # fmt: skip
 LIGHTINGS = ("day", "sunset", "night", "dawn")
 STYLES = ("photo", "3d render", "pencil sketch", "cartoon")
-RELATIONS = ("none", "on", "reading", "riding", "next to", "holding")  # "on": stands or sits on top of
+RELATIONS = (
+    "none",
+    "on",
+    "reading",
+    "riding",
+    "next to",
+    "holding",
+)  # "on": stands or sits on top of
 COUNTS = ("one", "two", "three")  # of the object, where it has no relation
 SIZES = ("small", "big")  # of the image for one object, of the other object for one of a pair
 POSES = ("standing", "sitting")  # of people and animals

@@ -55,8 +55,12 @@ class FreqEncoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., input_dim) to (..., output_dim); raises ValueError for another last axis."""
         if x.shape[-1] != self.input_dim:
-            raise ValueError(f"positions have {x.shape[-1]} coordinates, this encoder takes {self.input_dim}")
-        return freq_encode(x.reshape(-1, self.input_dim), self.levels).view(*x.shape[:-1], self.output_dim)
+            raise ValueError(
+                f"positions have {x.shape[-1]} coordinates, this encoder takes {self.input_dim}"
+            )
+        return freq_encode(x.reshape(-1, self.input_dim), self.levels).view(
+            *x.shape[:-1], self.output_dim
+        )
 
     def extra_repr(self) -> str:
         return f"input_dim={self.input_dim}, levels={self.levels}"
@@ -68,14 +72,27 @@ class FreqEncoder(nn.Module):
 def _encode(x: Tensor, levels: int, v: Tensor | None) -> Tensor:
     y = x.new_empty(len(x), 2 * levels * x.shape[1])
     x, v = x.contiguous(), None if v is None else v.contiguous()
-    kernels.call("freqencoder", "freq_encode", x.device, kernels.TYPES[x.dtype], x, v, y, *x.shape, levels)
+    kernels.call(
+        "freqencoder", "freq_encode", x.device, kernels.TYPES[x.dtype], x, v, y, *x.shape, levels
+    )
     return y
 
 
 def _input_grad(x: Tensor, dy: Tensor, levels: int, v: Tensor | None) -> Tensor:
     dx = x.new_empty(x.shape)
     x, dy, v = x.contiguous(), dy.contiguous(), None if v is None else v.contiguous()
-    kernels.call("freqencoder", "freq_input_grad", x.device, kernels.TYPES[x.dtype], x, dy, v, dx, *x.shape, levels)
+    kernels.call(
+        "freqencoder",
+        "freq_input_grad",
+        x.device,
+        kernels.TYPES[x.dtype],
+        x,
+        dy,
+        v,
+        dx,
+        *x.shape,
+        levels,
+    )
     return dx
 
 

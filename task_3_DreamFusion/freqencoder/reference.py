@@ -15,5 +15,7 @@ def freq_encode(x: Tensor, levels: int) -> Tensor:
     """
     frequencies = torch.exp2(torch.arange(levels, device=x.device, dtype=x.dtype))
     p = frequencies[:, None] * x[:, None, :]  # (N, L, D)
-    turns = torch.pi * (p - 2 * (p / 2).round().detach())  # exact: without it high frequencies lose their digits
+    turns = torch.pi * (
+        p - 2 * (p / 2).round().detach()
+    )  # exact: without it high frequencies lose their digits
     return torch.stack([turns.sin(), turns.cos()], 2).flatten(1)

@@ -24,7 +24,11 @@ from torch import Tensor, nn
 from task_3_DreamFusion import kernels
 from task_3_DreamFusion.gridencoder import reference
 
-MOST_LEVELS, MOST_FEATURES, FINEST = 32, 8, 2**20  # the arrays of src/grid.h; float32 still tells the cells apart
+MOST_LEVELS, MOST_FEATURES, FINEST = (
+    32,
+    8,
+    2**20,
+)  # the arrays of src/grid.h; float32 still tells the cells apart
 
 
 @dataclass(frozen=True)
@@ -52,13 +56,24 @@ class GridLayout:
         if not 1 <= len(self.resolutions) <= MOST_LEVELS:
             raise ValueError(f"there are {len(self.resolutions)} levels: choose 1 to {MOST_LEVELS}")
         if not all(1 <= r <= FINEST for r in self.resolutions):
-            raise ValueError(f"resolutions are {self.resolutions}: choose 1 to {FINEST} cells along an axis")
-        if len(self.offsets) != len(self.resolutions) + 1 or any(n < 8 for n in map(self.size, range(self.levels))):
-            raise ValueError(f"offsets are {self.offsets}: give one more than levels, at least 8 entries apart")
+            raise ValueError(
+                f"resolutions are {self.resolutions}: choose 1 to {FINEST} cells along an axis"
+            )
+        if len(self.offsets) != len(self.resolutions) + 1 or any(
+            n < 8 for n in map(self.size, range(self.levels))
+        ):
+            raise ValueError(
+                f"offsets are {self.offsets}: give one more than levels, at least 8 entries apart"
+            )
         if self.offsets[0] != 0 or self.offsets[-1] >= 2**32:
             raise ValueError(f"offsets are {self.offsets}: begin with 0, end below 2^32")
-        if any(self.side(level) == -1 and self.size(level).bit_count() != 1 for level in range(self.levels)):
-            raise ValueError(f"offsets are {self.offsets}: a hashed level needs a power of two as its size")
+        if any(
+            self.side(level) == -1 and self.size(level).bit_count() != 1
+            for level in range(self.levels)
+        ):
+            raise ValueError(
+                f"offsets are {self.offsets}: a hashed level needs a power of two as its size"
+            )
 
     @classmethod
     def make(
@@ -85,15 +100,26 @@ class GridLayout:
         if not 3 <= log2_table_size <= 24:
             raise ValueError(f"log2_table_size is {log2_table_size}: choose 3 to 24")
         if not 1 <= coarsest <= finest:
-            raise ValueError(f"coarsest is {coarsest} and finest {finest}: choose 1 <= coarsest <= finest")
+            raise ValueError(
+                f"coarsest is {coarsest} and finest {finest}: choose 1 <= coarsest <= finest"
+            )
         growth = math.exp(math.log(finest / coarsest) / max(levels - 1, 1))
         # the small term keeps the last level at `finest` where the power is a hair below it
         resolutions = tuple(math.floor(coarsest * growth**level + 1e-6) for level in range(levels))
         offsets = [0]
         for resolution in resolutions:
-            vertices = -(-((resolution + 1) ** dims) // 8) * 8  # in eights: every level begins on a cache sector
+            vertices = (
+                -(-((resolution + 1) ** dims) // 8) * 8
+            )  # in eights: every level begins on a cache sector
             offsets.append(offsets[-1] + min(vertices, 2**log2_table_size))
-        return cls(dims, features, resolutions, tuple(offsets), kind == "hash", interpolation == "smoothstep")
+        return cls(
+            dims,
+            features,
+            resolutions,
+            tuple(offsets),
+            kind == "hash",
+            interpolation == "smoothstep",
+        )
 
     @property
     def levels(self) -> int:
@@ -168,7 +194,9 @@ def total_variation(table: Tensor, layout: GridLayout, x: Tensor | None = None) 
 def _whole_variation(table: Tensor, layout: GridLayout, level: int) -> Tensor:
     """Over the lowest corners of all cells of a level, as samples everywhere would give."""
     n, d = layout.resolutions[level] + 1, layout.dims
-    values = table[layout.offsets[level] : layout.offsets[level] + n**d].view(*[n] * d, layout.features)
+    values = table[layout.offsets[level] : layout.offsets[level] + n**d].view(
+        *[n] * d, layout.features
+    )
     values = values.to(torch.promote_types(values.dtype, torch.float32))
     inner = [slice(0, n - 1)] * d
     here, total = values[tuple(inner)], torch.zeros((), dtype=values.dtype, device=values.device)
@@ -208,7 +236,9 @@ class GridEncoder(nn.Module):
         dtype: of the table.
     """
 
-    def __init__(self, layout: GridLayout, bound: float = 1.0, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, layout: GridLayout, bound: float = 1.0, dtype: torch.dtype = torch.float32
+    ) -> None:
         super().__init__()
         if not bound > 0:
             raise ValueError(f"bound is {bound}: choose a positive number")
@@ -234,9 +264,15 @@ class GridEncoder(nn.Module):
 def _check(x: Tensor, table: Tensor, layout: GridLayout) -> None:
     kernels.check_floats("x", x, f"(N, {layout.dims})", layout.dims)
     if table.shape != (layout.entries, layout.features):
-        raise ValueError(f"table has shape {tuple(table.shape)}, not {(layout.entries, layout.features)}")
-    if table.dtype not in kernels.TYPES or (x.dtype == torch.float64) != (table.dtype == torch.float64):
-        raise TypeError(f"x is {x.dtype} and table {table.dtype}: float32 with float16 or float32, or both float64")
+        raise ValueError(
+            f"table has shape {tuple(table.shape)}, not {(layout.entries, layout.features)}"
+        )
+    if table.dtype not in kernels.TYPES or (x.dtype == torch.float64) != (
+        table.dtype == torch.float64
+    ):
+        raise TypeError(
+            f"x is {x.dtype} and table {table.dtype}: float32 with float16 or float32, or both float64"
+        )
     if table.device != x.device:
         raise ValueError(f"x is on {x.device} and table on {table.device}: move one to the other")
 
@@ -261,7 +297,9 @@ def _by_feature(dy: Tensor) -> Tensor:
     if dy.t().is_contiguous():
         return dy.t()
     dy, turned = dy.contiguous(), dy.new_empty(dy.shape[1], dy.shape[0])
-    kernels.call("gridencoder", "grid_transpose", dy.device, kernels.TYPES[dy.dtype], dy, turned, *dy.shape)
+    kernels.call(
+        "gridencoder", "grid_transpose", dy.device, kernels.TYPES[dy.dtype], dy, turned, *dy.shape
+    )
     return turned
 
 
@@ -270,7 +308,9 @@ def _encode(x: Tensor, table: Tensor, v: Tensor | None, *settings: Any) -> Tenso
     y = table.new_empty(len(settings[0]) * features, len(x))
     x, table, v = x.contiguous(), _aligned(table), None if v is None else v.contiguous()
     kind = kernels.TYPES[table.dtype]
-    kernels.call("gridencoder", "grid_encode", x.device, kind, x, table, v, y, *_sizes(x, features, settings))
+    kernels.call(
+        "gridencoder", "grid_encode", x.device, kind, x, table, v, y, *_sizes(x, features, settings)
+    )
     return y.t()
 
 
@@ -287,7 +327,9 @@ def _table_grad(x: Tensor, dy: Tensor, v: Tensor | None, *settings: Any) -> Tens
     resolutions, offsets, _, smooth = settings
     features = dy.shape[1] // len(resolutions)
     reach = 1.0
-    if v is not None:  # the largest sum of the weights' derivatives along v over the corners of a cell
+    if (
+        v is not None
+    ):  # the largest sum of the weights' derivatives along v over the corners of a cell
         reach = 2 * x.shape[1] * max(resolutions) * (1.5 if smooth else 1) * v.abs().amax().double()
     sizes_of_levels = [end - begin for begin, end in itertools.pairwise(offsets)]
     copies = [_copies(size, len(x)) if x.is_cuda else 1 for size in sizes_of_levels]
@@ -297,7 +339,9 @@ def _table_grad(x: Tensor, dy: Tensor, v: Tensor | None, *settings: Any) -> Tens
     x, dy, v = x.contiguous(), _by_feature(dy), None if v is None else v.contiguous()
     sizes = _sizes(x, features, settings)
     function, kind = "grid_table_grad", kernels.TYPES[dtype]
-    kernels.call("gridencoder", function, x.device, kind, x, dy, v, sum_.out, sum_.scale, copies, *sizes)
+    kernels.call(
+        "gridencoder", function, x.device, kind, x, dy, v, sum_.out, sum_.scale, copies, *sizes
+    )
     return sum_.value(dtype)[: offsets[-1]]
 
 
@@ -318,10 +362,32 @@ def _penalty(x: Tensor, table: Tensor, variation: bool, *settings: Any) -> Tenso
 
 def _penalty_grad(x: Tensor, table: Tensor, dy: Tensor, variation: bool, *settings: Any) -> Tensor:
     entries, features = table.shape
-    sum_ = _Sum(x, entries, features, len(x), lambda: 8 * x.shape[1] * dy.abs().amax().double() * table.abs().amax())
+    sum_ = _Sum(
+        x,
+        entries,
+        features,
+        len(x),
+        lambda: 8 * x.shape[1] * dy.abs().amax().double() * table.abs().amax(),
+    )
     x, table, dy = x.contiguous(), table.contiguous(), dy.t().contiguous()  # (L, N)
-    function, kind, sizes = "grid_penalty_grad", kernels.TYPES[table.dtype], _sizes(x, features, settings)
-    kernels.call("gridencoder", function, x.device, kind, x, table, dy, sum_.out, sum_.scale, variation, *sizes)
+    function, kind, sizes = (
+        "grid_penalty_grad",
+        kernels.TYPES[table.dtype],
+        _sizes(x, features, settings),
+    )
+    kernels.call(
+        "gridencoder",
+        function,
+        x.device,
+        kind,
+        x,
+        table,
+        dy,
+        sum_.out,
+        sum_.scale,
+        variation,
+        *sizes,
+    )
     return sum_.value(table.dtype)
 
 
@@ -342,11 +408,15 @@ def integer_scale(largest: Tensor, terms: int) -> Tensor:
 class _Sum:
     """What the kernels add up into: floats; or on a GPU that is to repeat itself, integers in units of 1 / scale."""
 
-    def __init__(self, x: Tensor, entries: int, features: int, terms: int, bound: Callable[[], Tensor]) -> None:
+    def __init__(
+        self, x: Tensor, entries: int, features: int, terms: int, bound: Callable[[], Tensor]
+    ) -> None:
         """bound() gives the largest absolute value that one position adds to an entry, a float64 scalar."""
         repeats = x.is_cuda and terms > 0 and torch.are_deterministic_algorithms_enabled()
         self.scale = integer_scale(bound(), terms) if repeats else None
-        self.out = torch.zeros(entries, features, dtype=torch.int64 if repeats else x.dtype, device=x.device)
+        self.out = torch.zeros(
+            entries, features, dtype=torch.int64 if repeats else x.dtype, device=x.device
+        )
 
     def value(self, dtype: torch.dtype) -> Tensor:
         return (self.out if self.scale is None else self.out / self.scale).to(dtype)
@@ -398,25 +468,37 @@ def _save_penalty(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, outpu
 
 
 def _penalty_backward(ctx: torch.autograd.function.FunctionCtx, dy: Tensor) -> tuple:
-    dtable = torch.ops.dreamfusion.grid_penalty_grad(*ctx.saved_tensors, dy, ctx.variation, *ctx.settings)
+    dtable = torch.ops.dreamfusion.grid_penalty_grad(
+        *ctx.saved_tensors, dy, ctx.variation, *ctx.settings
+    )
     return None, dtable, None, *[None] * len(ctx.settings)
 
 
-def _fake_table(x: Tensor, dy: Tensor, v: Tensor | None, resolutions: list, offsets: list, *_: object) -> Tensor:
+def _fake_table(
+    x: Tensor, dy: Tensor, v: Tensor | None, resolutions: list, offsets: list, *_: object
+) -> Tensor:
     return dy.new_empty(offsets[-1], dy.shape[1] // len(resolutions))
 
 
-def _fake_values(x: Tensor, table: Tensor, v: Tensor | None, resolutions: list, *_: object) -> Tensor:
+def _fake_values(
+    x: Tensor, table: Tensor, v: Tensor | None, resolutions: list, *_: object
+) -> Tensor:
     return table.new_empty(len(resolutions) * table.shape[1], x.shape[0]).t()
 
 
-def _fake_penalty(x: Tensor, table: Tensor, variation: bool, resolutions: list, *_: object) -> Tensor:
+def _fake_penalty(
+    x: Tensor, table: Tensor, variation: bool, resolutions: list, *_: object
+) -> Tensor:
     return x.new_empty(len(resolutions), x.shape[0]).t()
 
 
 _SETTINGS = "int[] resolutions, int[] offsets, bool hashed, bool smooth) -> Tensor"
 kernels.register(
-    f"grid_encode(Tensor x, Tensor table, Tensor? v, {_SETTINGS}", _encode, _fake_values, _encode_backward, _save
+    f"grid_encode(Tensor x, Tensor table, Tensor? v, {_SETTINGS}",
+    _encode,
+    _fake_values,
+    _encode_backward,
+    _save,
 )
 kernels.register(
     f"grid_input_grad(Tensor x, Tensor table, Tensor dy, Tensor? v, {_SETTINGS}",

@@ -52,7 +52,9 @@ def grid_encode(x: Tensor, table: Tensor, layout: GridLayout) -> Tensor:
     for level, resolution in enumerate(layout.resolutions):
         corner, t = cells(x, resolution)
         upper = t * t * (3 - 2 * t) if layout.smoothstep else t
-        weights = torch.where(corners.bool(), upper[:, None], 1 - upper[:, None]).prod(-1)  # (N, 2^D)
+        weights = torch.where(corners.bool(), upper[:, None], 1 - upper[:, None]).prod(
+            -1
+        )  # (N, 2^D)
         found = values[entries(corner[:, None] + corners, layout, level)]  # (N, 2^D, F)
         levels.append((weights[..., None] * found).sum(1))
     return torch.cat(levels, 1).to(table.dtype)

@@ -42,7 +42,9 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
     """
     tensors: dict[str, Tensor] = {}
     content = {"step": step, "state": _encode(state, tensors)}
-    binary = save_tensors({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()})
+    binary = save_tensors(
+        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    )
     content["tensors_sha256"] = hashlib.sha256(binary).hexdigest()
     place = folder / f"{step:06d}"
     try:
@@ -53,15 +55,24 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
             new = Path(private) / place.name
             new.mkdir()
             _write(new / TENSORS, binary)
-            _write(new / STATE, json.dumps({"content": content, "sha256": _digest(content)}).encode())
+            _write(
+                new / STATE, json.dumps({"content": content, "sha256": _digest(content)}).encode()
+            )
             if place.exists():
                 place.rename(Path(private) / "old")
             new.rename(place)
     except OSError as error:
-        raise CheckpointError(f"the checkpoint {place} cannot be written: {error.strerror or error}") from error
+        raise CheckpointError(
+            f"the checkpoint {place} cannot be written: {error.strerror or error}"
+        ) from error
     for old in _all(folder)[:-keep]:
-        with contextlib.suppress(OSError), tempfile.TemporaryDirectory(prefix="partial-", dir=folder) as private:
-            old.rename(Path(private) / old.name)  # first, so that a process killed here leaves no half of it
+        with (
+            contextlib.suppress(OSError),
+            tempfile.TemporaryDirectory(prefix="partial-", dir=folder) as private,
+        ):
+            old.rename(
+                Path(private) / old.name
+            )  # first, so that a process killed here leaves no half of it
     return place
 
 
@@ -117,7 +128,9 @@ def foreign(path: Path, error: object) -> CheckpointError:
 
 def _all(folder: Path) -> list[Path]:
     """The checkpoints in a folder, by their steps."""
-    found = [path for path in folder.glob("*") if re.fullmatch(r"\d{6,}", path.name) and path.is_dir()]
+    found = [
+        path for path in folder.glob("*") if re.fullmatch(r"\d{6,}", path.name) and path.is_dir()
+    ]
     return sorted(found, key=lambda path: int(path.name))
 
 
@@ -125,7 +138,9 @@ def _write(path: Path, data: bytes) -> None:
     with path.open("wb") as file:
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())  # or else the name could be there before the contents, after a power cut
+        os.fsync(
+            file.fileno()
+        )  # or else the name could be there before the contents, after a power cut
 
 
 def _digest(content: Any) -> str:
@@ -144,7 +159,9 @@ def _encode(value: Any, tensors: dict[str, Tensor]) -> Any:
         return {type(value).__name__: [_encode(item, tensors) for item in value]}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise TypeError(f"a checkpoint holds tensors, numbers, texts and containers, not {type(value).__name__}")
+    raise TypeError(
+        f"a checkpoint holds tensors, numbers, texts and containers, not {type(value).__name__}"
+    )
 
 
 def _key(key: Any) -> Any:

@@ -28,7 +28,10 @@ from task_3_DreamFusion.nerf.utils import Trainer
 
 HOST = "127.0.0.1"  # this machine alone; from another one through a tunnel
 LEAST, MOST = 24, 512  # height of a picture in pixels
-MOVING, STILL = 0.1, 0.4  # seconds that a picture may take while the camera moves, and while it rests
+MOVING, STILL = (
+    0.1,
+    0.4,
+)  # seconds that a picture may take while the camera moves, and while it rests
 REST = 4  # a resting camera gets a new picture after so many times what the last one took: a fifth of the time at most
 TEXTS = 0.2  # seconds between new figures in the panel
 
@@ -109,7 +112,11 @@ class LiveView:
         camera = self.server.initial_camera
         camera.fov = math.radians(40)
         radius = distance(torch.tensor(40.0), torch.tensor(0.6)).item()
-        camera.position = (0.0, radius * math.sin(math.radians(15)), radius * math.cos(math.radians(15)))
+        camera.position = (
+            0.0,
+            radius * math.sin(math.radians(15)),
+            radius * math.cos(math.radians(15)),
+        )
         camera.look_at = (0.0, 0.0, 0.0)
         self.paused, self.stopped = threading.Event(), threading.Event()
         self.visitors: dict[int, Visitor] = {}
@@ -211,7 +218,11 @@ class LiveView:
         one = camera_at(camera.position, camera.look_at, camera.fov)
         width = round(min(max(height * camera.aspect, 1), 2 * MOST))
         look = self.look.value
-        shading = Shading(look, one.poses()[:, :3, 3]) if look in ("lambertian", "textureless") else Shading(look)
+        shading = (
+            Shading(look, one.poses()[:, :3, 3])
+            if look in ("lambertian", "textureless")
+            else Shading(look)
+        )
         with trainer.averaged():
             [seen] = trainer.renderer.finished(one, height, width, shading)
         return as_bytes(seen[:3])
@@ -220,14 +231,20 @@ class LiveView:
 def _check_port(port: int) -> None:
     """Raises GuiError if the port cannot be had: viser would take the next one, and say so in passing."""
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # not to be stopped by connections that have ended
+        probe.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # not to be stopped by connections that have ended
         try:
             probe.bind((HOST, port))
         except PermissionError as error:
-            raise GuiError(f"--gui_port {port} is not allowed here: choose one above 1024") from error
+            raise GuiError(
+                f"--gui_port {port} is not allowed here: choose one above 1024"
+            ) from error
         except OSError as error:
             raise GuiError(_taken(port)) from error
 
 
 def _taken(port: int) -> str:
-    return f"--gui_port {port} is taken by another program: choose another number, such as {port + 1}"
+    return (
+        f"--gui_port {port} is taken by another program: choose another number, such as {port + 1}"
+    )

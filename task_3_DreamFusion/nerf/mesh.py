@@ -24,7 +24,10 @@ from course.errors import CourseError
 from task_3_DreamFusion.nerf.files import replacing, write_text
 
 CHUNK = 2**18  # points asked of the field at a time
-LAYERS, LAYER = 8, 0.015  # what is seen at the surface: so many samples inwards, so far apart, in units of `bound`
+LAYERS, LAYER = (
+    8,
+    0.015,
+)  # what is seen at the surface: so many samples inwards, so far apart, in units of `bound`
 SPECKLE = 0.02  # parts with less than this share of the largest one's surface are dropped
 
 
@@ -62,7 +65,9 @@ class Mesh:
         with replacing(paths[0]) as new:
             whole.export(new, include_normals=True)
         write_text(paths[1], self._obj(name))
-        write_text(paths[2], f"newmtl {name}\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {name}.png\n")
+        write_text(
+            paths[2], f"newmtl {name}\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {name}.png\n"
+        )
         with replacing(paths[3]) as new:
             image.save(new)
         return paths
@@ -141,7 +146,9 @@ def march(
     points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
     values = ask(density, points, device).reshape(resolution, resolution, resolution)
     if not np.isfinite(values).all():
-        raise MeshError("the field has densities that are no numbers: train it again with a smaller --lr")
+        raise MeshError(
+            "the field has densities that are no numbers: train it again with a smaller --lr"
+        )
     if values.max() <= level or values.min() > level:
         what = "nowhere as dense as" if values.max() <= level else "everywhere denser than"
         raise MeshError(
@@ -159,9 +166,13 @@ def march(
 def largest_parts(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Without the specks that float around a form: parts with less than SPECKLE of the largest one's surface."""
     mesh = trimesh.Trimesh(vertices, faces, process=False)
-    groups = trimesh.graph.connected_components(mesh.face_adjacency, nodes=np.arange(len(faces)), min_len=1)
+    groups = trimesh.graph.connected_components(
+        mesh.face_adjacency, nodes=np.arange(len(faces)), min_len=1
+    )
     areas = [mesh.area_faces[group].sum() for group in groups]
-    kept = np.concatenate([group for group, area in zip(groups, areas, strict=True) if area >= SPECKLE * max(areas)])
+    kept = np.concatenate(
+        [group for group, area in zip(groups, areas, strict=True) if area >= SPECKLE * max(areas)]
+    )
     used, faces = np.unique(faces[np.sort(kept)], return_inverse=True)
     return vertices[used], faces.reshape(-1, 3)
 
@@ -178,7 +189,9 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return np.where(lengths > 1e-12, normals / np.maximum(lengths, 1e-12), up).astype(np.float32)
 
 
-def unwrap(vertices: np.ndarray, faces: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def unwrap(
+    vertices: np.ndarray, faces: np.ndarray, side: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A UV atlas for a texture of so many pixels a side: which vertex (V',) each new one was, for one on a seam is
     several now, the faces (F, 3) between the new ones, and their places (V', 2)."""
     atlas, charts, packing = xatlas.Atlas(), xatlas.ChartOptions(), xatlas.PackOptions()
@@ -191,7 +204,12 @@ def unwrap(vertices: np.ndarray, faces: np.ndarray, side: int) -> tuple[np.ndarr
 
 
 def bake(
-    attributes: np.ndarray, faces: np.ndarray, uv: np.ndarray, colour: Field, side: int, device: torch.device | str
+    attributes: np.ndarray,
+    faces: np.ndarray,
+    uv: np.ndarray,
+    colour: Field,
+    side: int,
+    device: torch.device | str,
 ) -> np.ndarray:
     """The texture (side, side, 3) uint8: what `colour` says of the attributes, (V, D) at the vertices, at the point of
     the surface that each texel shows.
@@ -215,7 +233,9 @@ def texels(
 
     Every face looks at the texels of its bounding box: all boxes are laid end to end in one array.
     """
-    corners = np.stack([uv[..., 0] * side, (1 - uv[..., 1]) * side], -1)[faces].astype(np.float64)  # (F, 3, 2): x, y
+    corners = np.stack([uv[..., 0] * side, (1 - uv[..., 1]) * side], -1)[faces].astype(
+        np.float64
+    )  # (F, 3, 2): x, y
     first = np.floor(corners.min(1) - 0.5).astype(np.int64).clip(0, side - 1)
     last = np.ceil(corners.max(1) - 0.5).astype(np.int64).clip(0, side - 1)
     wide, high = (last - first + 1).T
@@ -231,7 +251,9 @@ def texels(
 
     whole = double_area(a, b, c)
     whole = np.where(np.abs(whole) < 1e-12, np.inf, whole)  # a face without area holds no texel
-    weights = np.stack([double_area(centre, b, c), double_area(a, centre, c), double_area(a, b, centre)], -1)
+    weights = np.stack(
+        [double_area(centre, b, c), double_area(a, centre, c), double_area(a, b, centre)], -1
+    )
     weights /= whole[:, None]
     inside = (weights >= -1e-9).all(-1) & np.isfinite(whole)
     places = np.einsum("nk,nkd->nd", weights[inside], attributes[faces[face[inside]]])

@@ -19,12 +19,16 @@ class MLP(nn.Module):
     The result is float32, in mixed precision too: what follows are exponentials and sums.
     """
 
-    def __init__(self, inputs: int, outputs: int, width: int, layers: int, skip: bool = False) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, width: int, layers: int, skip: bool = False
+    ) -> None:
         super().__init__()
         self.skip = layers // 2 if skip else None
         sizes = [inputs, *[width] * (layers - 1), outputs]
         extra = [inputs if i == self.skip else 0 for i in range(layers)]
-        self.layers = nn.ModuleList(nn.Linear(sizes[i] + extra[i], sizes[i + 1]) for i in range(layers))
+        self.layers = nn.ModuleList(
+            nn.Linear(sizes[i] + extra[i], sizes[i + 1]) for i in range(layers)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         y = x
@@ -96,13 +100,17 @@ class Field(nn.Module):
         """
         if step is not None:
             offsets = step * torch.cat([torch.eye(3), -torch.eye(3)]).to(x)  # (6, 3)
-            around = self.density((x[:, None] + offsets).clamp(-self.bound, self.bound).flatten(0, 1)).view(-1, 6)
+            around = self.density(
+                (x[:, None] + offsets).clamp(-self.bound, self.bound).flatten(0, 1)
+            ).view(-1, 6)
             slope = (around[:, :3] - around[:, 3:]) / (2 * step)
         else:
             training = torch.is_grad_enabled()
             with torch.enable_grad():
                 places = x.detach().requires_grad_()
-                [slope] = torch.autograd.grad(self.density(places).sum(), places, create_graph=training)
+                [slope] = torch.autograd.grad(
+                    self.density(places).sum(), places, create_graph=training
+                )
         # Not F.normalize: its gradient at 0 is not finite, and in empty space the slope is 0.
         return -slope / (slope.square().sum(-1, keepdim=True) + 1e-8).sqrt()
 
@@ -110,7 +118,9 @@ class Field(nn.Module):
 class FrequencyField(Field):
     """The plain network of NeRF: a frequency encoding and a multilayer perceptron with a skip."""
 
-    def __init__(self, bound: float = 1.0, levels: int = 6, width: int = 96, layers: int = 5) -> None:
+    def __init__(
+        self, bound: float = 1.0, levels: int = 6, width: int = 96, layers: int = 5
+    ) -> None:
         super().__init__(bound)
         self.levels = levels
         self.encoder, size = get_encoder("frequency", 3, levels=levels)

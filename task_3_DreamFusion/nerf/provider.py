@@ -35,7 +35,10 @@ class Cameras:
         return len(self.azimuth)
 
     def to(self, device: torch.device | str) -> "Cameras":
-        return replace(self, **{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
+        return replace(
+            self,
+            **{name: value.to(device, non_blocking=True) for name, value in vars(self).items()},
+        )
 
     def __getitem__(self, rows: Any) -> "Cameras":
         """The cameras of a slice or of a list of rows."""
@@ -61,8 +64,12 @@ class Cameras:
             raise ValueError(f"a picture has at least one pixel, not {height} x {width}")
         poses = self.poses()
         like = {"device": poses.device, "dtype": poses.dtype}
-        scale = torch.tan(torch.deg2rad(self.fov) / 2)[:, None, None] * 2 / height  # of a pixel at distance 1
-        y = (height / 2 - 0.5 - torch.arange(height, **like))[None, :, None] * scale  # (B, height, 1)
+        scale = (
+            torch.tan(torch.deg2rad(self.fov) / 2)[:, None, None] * 2 / height
+        )  # of a pixel at distance 1
+        y = (height / 2 - 0.5 - torch.arange(height, **like))[
+            None, :, None
+        ] * scale  # (B, height, 1)
         x = (torch.arange(width, **like) + 0.5 - width / 2)[None, None, :] * scale  # (B, 1, width)
         x, y = torch.broadcast_tensors(x, y)
         local = torch.stack([x, y, -torch.ones_like(x)], -1)  # (B, height, width, 3)
@@ -87,7 +94,12 @@ class ViewRange:
     jitter: float = 0.05
 
     def __post_init__(self) -> None:
-        limits = {"azimuth": (-360, 360), "elevation": (-90, 90), "fov": (1, 170), "fill": (0.01, 10)}
+        limits = {
+            "azimuth": (-360, 360),
+            "elevation": (-90, 90),
+            "fov": (1, 170),
+            "fill": (0.01, 10),
+        }
         for name, (least, most) in limits.items():
             low, high = getattr(self, name)
             if not least <= low <= high <= most:
@@ -116,10 +128,16 @@ class ViewRange:
             return low + (high - low) * torch.rand(count, generator=generator)
 
         low, high = self.azimuth
-        within = torch.rand(count, generator=generator) if turn is None else torch.tensor(turn * GOLDEN % 1)
+        within = (
+            torch.rand(count, generator=generator)
+            if turn is None
+            else torch.tensor(turn * GOLDEN % 1)
+        )
         sector = (torch.arange(count) + within) / count
         azimuth = low + (high - low) * sector
-        heights = [math.sin(math.radians(angle)) for angle in self.elevation]  # even in these is even over the sphere
+        heights = [
+            math.sin(math.radians(angle)) for angle in self.elevation
+        ]  # even in these is even over the sphere
         elevation = torch.rad2deg(torch.asin(draw(heights[0], heights[1])))
         fov = draw(*self.fov)
         target = self.jitter * (2 * torch.rand(count, 3, generator=generator) - 1)
@@ -141,7 +159,9 @@ def wrap(azimuth: Tensor) -> Tensor:
     return (azimuth + 180) % 360 - 180
 
 
-def orbit(count: int, elevation: float = 15.0, fov: float = 40.0, fill: float = 0.8, start: float = 0.0) -> Cameras:
+def orbit(
+    count: int, elevation: float = 15.0, fov: float = 40.0, fill: float = 0.8, start: float = 0.0
+) -> Cameras:
     """`count` views once around, from azimuth `start`, all at one elevation."""
     if count < 1:
         raise ValueError(f"at least one view, not {count}")

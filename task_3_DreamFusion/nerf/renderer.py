@@ -25,7 +25,10 @@ from task_3_DreamFusion.raymarching import (
 
 LOOKS = ("albedo", "lambertian", "textureless", "normals")
 OPAQUE = 0.01  # a cell is occupied if a step through it is at least so opaque
-ROUND, LONGEST = 16, 64  # samples a ray takes in a round of a finished picture: at first, and when few are left
+ROUND, LONGEST = (
+    16,
+    64,
+)  # samples a ray takes in a round of a finished picture: at first, and when few are left
 # Behind a field without a background: a plain wall in a soft colour, as pocket draws it, which stands out from white as
 # well as from dark things.
 PLAIN = (0.60, 0.68, 0.76)
@@ -66,7 +69,9 @@ class Shading:
             return 0.5 + 0.5 * normals
         assert self.lights is not None
         to_light = torch.nn.functional.normalize(self.lights.to(x)[cameras] - x, dim=-1)
-        light = self.ambient + (1 - self.ambient) * (normals * to_light).sum(-1, keepdim=True).clamp(min=0)
+        light = self.ambient + (1 - self.ambient) * (normals * to_light).sum(
+            -1, keepdim=True
+        ).clamp(min=0)
         return light * albedo if self.look == "lambertian" else light.expand_as(albedo)
 
 
@@ -115,8 +120,12 @@ class Renderer(nn.Module):
         self.step = 2 * math.sqrt(3) * field.bound / steps
         self.normal_step = None if normal_step is None else normal_step * field.bound
         self.register_buffer("density_grid", torch.zeros(cells**3))  # in Morton order
-        self.register_buffer("plain", torch.tensor(PLAIN), persistent=False)  # there already: nobody waits for its way
-        self.register_buffer("bits", torch.full((cells**3 // 8,), 255, dtype=torch.uint8))  # at first all
+        self.register_buffer(
+            "plain", torch.tensor(PLAIN), persistent=False
+        )  # there already: nobody waits for its way
+        self.register_buffer(
+            "bits", torch.full((cells**3 // 8,), 255, dtype=torch.uint8)
+        )  # at first all
 
     @property
     def device(self) -> torch.device:
@@ -136,7 +145,9 @@ class Renderer(nn.Module):
     # --- The occupancy grid
 
     @torch.no_grad()
-    def update_occupancy(self, generator: torch.Generator, share: float = 1.0, decay: float = 0.95) -> None:
+    def update_occupancy(
+        self, generator: torch.Generator, share: float = 1.0, decay: float = 0.95
+    ) -> None:
         """Asks the field for its density in some of the cells, at a random place in each (Instant-NGP, appendix E).
 
         share: of the cells; half of these are drawn from all, half from those that are occupied. What was found
@@ -147,7 +158,9 @@ class Renderer(nn.Module):
             chosen = torch.arange(count, device=self.device)
         else:
             half = int(count * share / 2)
-            chosen = torch.randint(count, (half,), generator=generator).to(self.device, non_blocking=True)
+            chosen = torch.randint(count, (half,), generator=generator).to(
+                self.device, non_blocking=True
+            )
             occupied = (self.density_grid > self._threshold()).nonzero()[:, 0]
             if len(occupied):
                 drawn = torch.rand(half, generator=generator).to(self.device, non_blocking=True)
@@ -181,19 +194,30 @@ class Renderer(nn.Module):
         generator: on the CPU; each ray begins at a random place of its first step. behind: (B, 3) background colours
         in place of the network's.
         """
-        origins, directions = (part.reshape(-1, 3) for part in cameras.to(self.device).rays(height, width))
+        origins, directions = (
+            part.reshape(-1, 3) for part in cameras.to(self.device).rays(height, width)
+        )
         owners = torch.arange(len(cameras), device=self.device).repeat_interleave(height * width)
-        seen = self.render(self.march(origins, directions, generator), directions, owners, shading, behind)
+        seen = self.render(
+            self.march(origins, directions, generator), directions, owners, shading, behind
+        )
 
         def picture(values: Tensor) -> Tensor:  # (B * H * W, C) to (B, C, H, W)
             return values.view(len(cameras), height, width, -1).permute(0, 3, 1, 2)
 
-        return replace(seen, image=picture(seen.image), opacity=picture(seen.opacity), depth=picture(seen.depth))
+        return replace(
+            seen,
+            image=picture(seen.image),
+            opacity=picture(seen.opacity),
+            depth=picture(seen.depth),
+        )
 
     def march(self, origins: Tensor, directions: Tensor, generator: torch.Generator) -> Samples:
         """Where to ask the field along rays (N, 3). generator: as `forward` has it."""
         nears, fars = near_far(origins, directions, self.occupancy.box, least=0.05)
-        starts = nears + self.step * torch.rand(len(nears), generator=generator).to(self.device, non_blocking=True)
+        starts = nears + self.step * torch.rand(len(nears), generator=generator).to(
+            self.device, non_blocking=True
+        )
         return march_rays(origins, directions, starts, fars, self.occupancy, self.step)
 
     def render(
@@ -214,7 +238,9 @@ class Renderer(nn.Module):
         sums = composite_rays(sigmas, colours, torch.full_like(sigmas, self.step), samples)
         far = self._behind(directions) if behind is None else behind.to(directions)[owners]
         image = sums.image + (1 - sums.opacities)[:, None] * far
-        return Rendered(image, sums.opacities[:, None], sums.depths[:, None], x, sums.weights, d, normals)
+        return Rendered(
+            image, sums.opacities[:, None], sums.depths[:, None], x, sums.weights, d, normals
+        )
 
     def _behind(self, directions: Tensor) -> Tensor:
         """Colours (N, 3) of the background."""
@@ -223,7 +249,9 @@ class Renderer(nn.Module):
         return self.background(directions)
 
     @torch.no_grad()
-    def finished(self, cameras: Cameras, height: int, width: int, shading: Shading | None = None) -> Iterator[Tensor]:
+    def finished(
+        self, cameras: Cameras, height: int, width: int, shading: Shading | None = None
+    ) -> Iterator[Tensor]:
         """Pictures (5, height, width) of one camera after the other: colour in [0, 1], opacity, depth.
 
         Depth is the mean over what is seen; 0 where nothing is.
@@ -231,14 +259,24 @@ class Renderer(nn.Module):
         shading = shading or Shading()
         for i in range(len(cameras)):
             one = cameras[i : i + 1]
-            origins, directions = (part.reshape(-1, 3) for part in one.to(self.device).rays(height, width))
+            origins, directions = (
+                part.reshape(-1, 3) for part in one.to(self.device).rays(height, width)
+            )
             nears, fars = near_far(origins, directions, self.occupancy.box, least=0.05)
-            rays = LivingRays(origins, directions, nears + self.step / 2, fars, self.occupancy, self.step)
+            rays = LivingRays(
+                origins, directions, nears + self.step / 2, fars, self.occupancy, self.step
+            )
             lit = (
-                shading if shading.lights is None else Shading(shading.look, shading.lights[i : i + 1], shading.ambient)
+                shading
+                if shading.lights is None
+                else Shading(shading.look, shading.lights[i : i + 1], shading.ambient)
             )
             # As many samples a round as in the first: each waits for the GPU to count the living.
-            while (samples := rays.march(min(ROUND * len(origins) // max(len(rays.living), 1), LONGEST))) is not None:
+            while (
+                samples := rays.march(
+                    min(ROUND * len(origins) // max(len(rays.living), 1), LONGEST)
+                )
+            ) is not None:
                 x = samples.positions
                 sigmas, albedo = self.field(x)
                 normals = self.field.normals(x, self.normal_step) if lit.needs_normals else None

@@ -44,7 +44,9 @@ def frames(trainer: Trainer, count: int, size: int, elevation: float) -> Iterato
         pictures = trainer.renderer.finished(cameras, size, size)
         for i, colour in enumerate(tqdm(pictures, total=count, desc="video", unit="frame")):
             normals = normal_map(cameras[i : i + 1], colour)
-            yield np.concatenate([as_bytes(colour[:3]), depth_map(colour, radius), as_bytes(normals)], axis=1)
+            yield np.concatenate(
+                [as_bytes(colour[:3]), depth_map(colour, radius), as_bytes(normals)], axis=1
+            )
 
 
 def normal_map(camera: Cameras, picture: Tensor) -> Tensor:
@@ -55,12 +57,16 @@ def normal_map(camera: Cameras, picture: Tensor) -> Tensor:
     neighbour that lies nearer to it in space, so that outlines bend no surface.
     """
     opacity = picture[3]
-    origins, directions = (part[0] for part in camera.to(picture.device).rays(*opacity.shape))  # (H, W, 3)
+    origins, directions = (
+        part[0] for part in camera.to(picture.device).rays(*opacity.shape)
+    )  # (H, W, 3)
     seen = opacity > SEEN
     places = origins + softened(picture[4], opacity * seen)[..., None] * directions
 
     def along(axis: int) -> Tensor:
-        steps = torch.stack([places.roll(-1, axis) - places, places - places.roll(1, axis)])  # (2, H, W, 3)
+        steps = torch.stack(
+            [places.roll(-1, axis) - places, places - places.roll(1, axis)]
+        )  # (2, H, W, 3)
         beside = torch.stack([seen.roll(-1, axis), seen.roll(1, axis)])
         lengths = torch.where(beside, steps.norm(dim=-1), torch.inf)
         return torch.where((lengths[0] <= lengths[1])[..., None], *steps)
@@ -92,7 +98,9 @@ def depth_map(picture: Tensor, radius: float) -> np.ndarray:
     """The depth of a finished picture (5, H, W) in false colours, near is bright, over the range of the box; white
     where nothing is."""
     near = ((radius + 1 - picture[4]) / 2).clamp(0, 1)
-    ends = torch.cat([near, near.new_tensor([0.0, 1.0]).expand(len(near), 2)], 1)  # the scale is that of all frames
+    ends = torch.cat(
+        [near, near.new_tensor([0.0, 1.0]).expand(len(near), 2)], 1
+    )  # the scale is that of all frames
     coloured = np.asarray(heat(ends, side=ends.shape[1]))[:, :-2].astype(np.float32)
     seen = picture[3, ..., None].cpu().numpy()
     return (seen * coloured + (1 - seen) * 255).round().astype(np.uint8)
@@ -100,7 +108,9 @@ def depth_map(picture: Tensor, radius: float) -> np.ndarray:
 
 def save_video(trainer: Trainer, count: int = 90, size: int = 256, elevation: float = 15.0) -> Path:
     """Writes WORKSPACE/video.mp4, once around in `count` frames."""
-    return write_video(trainer.workspace / VIDEO, frames(trainer, count, size, elevation), fps=FPS, hold=0)
+    return write_video(
+        trainer.workspace / VIDEO, frames(trainer, count, size, elevation), fps=FPS, hold=0
+    )
 
 
 def save_mesh(trainer: Trainer, resolution: int = 128, texture: int = 1024) -> list[Path]:
@@ -127,7 +137,11 @@ def remove_stale_mesh(workspace: Path) -> None:
     """Remove a mesh that is older than the last checkpoint, and so of an earlier state of the run."""
     last = checkpoint.latest(workspace / "checkpoints")
     mesh = workspace / f"{MESH}.glb"
-    if last and mesh.exists() and mesh.stat().st_mtime_ns < (last / checkpoint.STATE).stat().st_mtime_ns:
+    if (
+        last
+        and mesh.exists()
+        and mesh.stat().st_mtime_ns < (last / checkpoint.STATE).stat().st_mtime_ns
+    ):
         for name in MESH_FILES:
             (workspace / name).unlink(missing_ok=True)
 
@@ -138,10 +152,16 @@ def save_index(folder: Path) -> Path:
     A settings.json that this program has not written counts for nothing. Raises OSError.
     """
     index = folder / INDEX
-    with files.lock(folder, f".{INDEX}.lock", seconds=60):  # runs in folders of their own share this page
+    with files.lock(
+        folder, f".{INDEX}.lock", seconds=60
+    ):  # runs in folders of their own share this page
         for left in folder.glob(f"{files.PARTIAL}{INDEX}-*"):
             shutil.rmtree(left, ignore_errors=True)
-        runs = {run: settings for run in workspaces(folder) if (settings := read_settings(run / SETTINGS))}
+        runs = {
+            run: settings
+            for run in workspaces(folder)
+            if (settings := read_settings(run / SETTINGS))
+        }
         sections = "\n".join(_section(run, settings, folder) for run, settings in runs.items())
         files.write_text(
             index,
@@ -156,7 +176,9 @@ def save_index(folder: Path) -> Path:
 def workspaces(folder: Path) -> list[Path]:
     """Return the folders at and below `folder` that have a settings.json, but hidden ones, in order."""
     places = []
-    for place, names, contents in os.walk(folder):  # which skips what it may not read, and follows no link
+    for place, names, contents in os.walk(
+        folder
+    ):  # which skips what it may not read, and follows no link
         names[:] = [name for name in names if not name.startswith(".")]
         if SETTINGS in contents:
             places.append(Path(place))
@@ -179,7 +201,11 @@ def read_settings(path: Path) -> Settings | None:
 def _section(run: Path, settings: Settings, folder: Path) -> str:
     links = [
         f'<a href="{_address(run / name, folder)}">{said}</a>'
-        for name, said in ((f"{MESH}.html", "turn the mesh"), (f"{MESH}.glb", "GLB"), (f"{MESH}.obj", "OBJ"))
+        for name, said in (
+            (f"{MESH}.html", "turn the mesh"),
+            (f"{MESH}.glb", "GLB"),
+            (f"{MESH}.obj", "OBJ"),
+        )
         if (run / name).exists()
     ]
     clip = ""

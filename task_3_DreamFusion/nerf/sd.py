@@ -75,11 +75,15 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.weighting not in tuple(WEIGHTINGS):
-            raise GuidanceError(f"weighting must be one of {', '.join(WEIGHTINGS)}, got {self.weighting!r}.")
+            raise GuidanceError(
+                f"weighting must be one of {', '.join(WEIGHTINGS)}, got {self.weighting!r}."
+            )
         try:
             low, high = self.t_range
         except (TypeError, ValueError):
-            raise GuidanceError(f"t_range must be two numbers from 0 to 1, got {self.t_range!r}.") from None
+            raise GuidanceError(
+                f"t_range must be two numbers from 0 to 1, got {self.t_range!r}."
+            ) from None
         low, high = (check_number("t_range", value, 0, 1, GuidanceError) for value in (low, high))
         object.__setattr__(self, "t_range", (low, high))
         for name, (least, most) in OPTION_RANGES.items():
@@ -148,7 +152,9 @@ def rival_views(azimuth: Tensor, blend: float = 15.0) -> tuple[Tensor, Tensor]:
     azimuth: (B,) degrees. 1 is quite wrong, 0 a view that shows as much as any. Overhead is never among them: no object
     has its face there.
     """
-    shown, rivals = view_weights(azimuth, torch.zeros_like(azimuth), blend)[:, :3].sort(dim=1, stable=True)
+    shown, rivals = view_weights(azimuth, torch.zeros_like(azimuth), blend)[:, :3].sort(
+        dim=1, stable=True
+    )
     return rivals[:, :2], (1 - 2 * shown[:, :2]).clamp(min=0)
 
 
@@ -192,7 +198,9 @@ def guide(uncond: Tensor, cond: Tensor, guidance_scale: float) -> Tensor:
     return uncond + guidance_scale * (cond - uncond)
 
 
-def perp_neg(uncond: Tensor, cond: Tensor, others: Tensor, weights: Tensor, guidance_scale: float) -> Tensor:
+def perp_neg(
+    uncond: Tensor, cond: Tensor, others: Tensor, weights: Tensor, guidance_scale: float
+) -> Tensor:
     """Guidance away from what other prompts want, as far as it is not what this one wants too (Perp-Neg, Armandpour
     et al. 2023, arXiv:2304.04968, equation 6).
 
@@ -207,7 +215,9 @@ def perp_neg(uncond: Tensor, cond: Tensor, others: Tensor, weights: Tensor, guid
     return uncond + guidance_scale * (wanted - away)
 
 
-def predicted_noise(output: Tensor, noisy: Tensor, alpha_bar: Tensor, prediction_type: str) -> Tensor:
+def predicted_noise(
+    output: Tensor, noisy: Tensor, alpha_bar: Tensor, prediction_type: str
+) -> Tensor:
     """The noise that a denoiser's output stands for. alpha_bar broadcasts against (B, C, h, w).
 
     v-prediction: Salimans and Ho 2022, arXiv:2202.00512, appendix D.
@@ -216,7 +226,9 @@ def predicted_noise(output: Tensor, noisy: Tensor, alpha_bar: Tensor, prediction
         return output
     if prediction_type == "v_prediction":
         return alpha_bar.sqrt() * output + (1 - alpha_bar).sqrt() * noisy
-    raise GuidanceError(f"the model predicts {prediction_type!r}; the guidance knows epsilon and v_prediction")
+    raise GuidanceError(
+        f"the model predicts {prediction_type!r}; the guidance knows epsilon and v_prediction"
+    )
 
 
 def predicted_x_0(noise_pred: Tensor, noisy: Tensor, alpha_bar: Tensor) -> Tensor:
@@ -272,7 +284,10 @@ class StableDiffusion:
         self.model, self.options = model, options or Options()
         self.device, self.dtype = model.device, model.dtype
         vae, self.text_encoder = lighten(pipe.vae.requires_grad_(False)), pipe.text_encoder
-        self.encoder, self.decoder = fast(LatentEncoder(vae), gradients=True), fast(LatentDecoder(vae))
+        self.encoder, self.decoder = (
+            fast(LatentEncoder(vae), gradients=True),
+            fast(LatentDecoder(vae)),
+        )
         self.unet = fast(pipe.unet.requires_grad_(False), compile=compile)
         self.scale: float = pipe.vae.config.scaling_factor
         self.alphas_cumprod = pipe.scheduler.alphas_cumprod.to(self.device, torch.float32)
@@ -289,7 +304,9 @@ class StableDiffusion:
         # return_tensors="pt"; hand its .input_ids to self.text_encoder, on self.device, and take [0] of the result,
         # the vectors (1, L, D). Leave out their first dimension.
         ### BEGIN SOLUTION
-        tokens = tokenizer(text, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        tokens = tokenizer(
+            text, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        )
         embedding = self.text_encoder(tokens.input_ids.to(self.device))[0][0]
         ### END SOLUTION
         return embedding
@@ -309,7 +326,9 @@ class StableDiffusion:
         """The embeddings of "<text>, <word> view" for each of VIEWS. Raises GuidanceError for an empty text."""
         check_text(text)
         endings = [f", {view} view" for view in VIEWS]
-        room = max(len(self.model.tokenizer(ending).input_ids) for ending in endings) - 2  # all begin and end
+        room = (
+            max(len(self.model.tokenizer(ending).input_ids) for ending in endings) - 2
+        )  # all begin and end
         text = self.model.check_prompt(text.strip(), room)
         views = self.get_text_embeds([text + ending for ending in endings])
         return ViewPrompts(text, views, self.get_text_embeds([self.model.check_prompt(negative)]))
@@ -321,7 +340,9 @@ class StableDiffusion:
         text = self.model.check_prompt(text.strip())
         view = self.get_text_embeds([text])
         return ViewPrompts(
-            text, view.expand(len(VIEWS), -1, -1), self.get_text_embeds([self.model.check_prompt(negative)])
+            text,
+            view.expand(len(VIEWS), -1, -1),
+            self.get_text_embeds([self.model.check_prompt(negative)]),
         )
 
     def forget_text_encoder(self) -> None:
@@ -371,8 +392,15 @@ class StableDiffusion:
         lows = (highs - self.options.band).clamp(min=low)
         last = len(self.alphas_cumprod) - 1
         part = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-        part = part[torch.randperm(count, generator=generator)]  # else a view would keep its share of the range
-        return (last * (lows + (highs - lows) * part)).round().long().to(self.device, non_blocking=True)
+        part = part[
+            torch.randperm(count, generator=generator)
+        ]  # else a view would keep its share of the range
+        return (
+            (last * (lows + (highs - lows) * part))
+            .round()
+            .long()
+            .to(self.device, non_blocking=True)
+        )
 
     def alpha_bar(self, t: Tensor) -> Tensor:
         """alphas_cumprod at levels (B,), as (B, 1, 1, 1)."""
@@ -399,15 +427,20 @@ class StableDiffusion:
             states += [prompts.views[view] for view in rivals.T]
         count = len(states)
         output = self.unet(
-            noisy.to(self.dtype).repeat(count, 1, 1, 1), t.repeat(count), encoder_hidden_states=torch.cat(states)
+            noisy.to(self.dtype).repeat(count, 1, 1, 1),
+            t.repeat(count),
+            encoder_hidden_states=torch.cat(states),
         ).sample.float()
         alpha_bar = self.alpha_bar(t)
         uncond, cond, *others = (
-            predicted_noise(part, noisy, alpha_bar, self.model.prediction_type) for part in output.chunk(count)
+            predicted_noise(part, noisy, alpha_bar, self.model.prediction_type)
+            for part in output.chunk(count)
         )
         if not others:
             return guide(uncond, cond, options.guidance_scale)
-        return perp_neg(uncond, cond, torch.stack(others), push * weights.T.to(noisy), options.guidance_scale)
+        return perp_neg(
+            uncond, cond, torch.stack(others), push * weights.T.to(noisy), options.guidance_scale
+        )
 
     # --- The step
 
@@ -442,14 +475,22 @@ class StableDiffusion:
     ) -> Step:
         """Adds noise to latents (B, 4, h, w) and asks the denoiser for it."""
         t = self.levels(self.pace(progress, azimuth), generator)
-        noise = torch.randn(latents.shape, generator=generator).to(latents.device, non_blocking=True)
+        noise = torch.randn(latents.shape, generator=generator).to(
+            latents.device, non_blocking=True
+        )
         alpha_bar = self.alpha_bar(t)
         noisy = alpha_bar.sqrt() * latents.detach() + (1 - alpha_bar).sqrt() * noise
-        azimuth, elevation = (angle.to(t.device, non_blocking=True) for angle in (azimuth, elevation))
+        azimuth, elevation = (
+            angle.to(t.device, non_blocking=True) for angle in (azimuth, elevation)
+        )
         noise_pred = self.predict_noise(noisy, t, prompts, azimuth, elevation, progress)
         gradient = sds_gradient(noise_pred, noise, weighting(alpha_bar))
-        error = (noise_pred - noise).square().mean().sqrt()  # not .item(): nobody waits for the GPU yet
-        return Step(loss_of(latents, gradient), gradient, error, t, latents.detach(), noisy, noise_pred)
+        error = (
+            (noise_pred - noise).square().mean().sqrt()
+        )  # not .item(): nobody waits for the GPU yet
+        return Step(
+            loss_of(latents, gradient), gradient, error, t, latents.detach(), noisy, noise_pred
+        )
 
     @torch.no_grad()
     def targets(
@@ -468,7 +509,9 @@ class StableDiffusion:
         the encoder's Jacobian is not needed (as in HiFA, Zhu et al. 2023, arXiv:2305.18766). Arguments as `train_step`
         has them.
         """
-        step = self._ask(self.encode_imgs(rgb), torch.ones_like, prompts, azimuth, elevation, generator, progress)
+        step = self._ask(
+            self.encode_imgs(rgb), torch.ones_like, prompts, azimuth, elevation, generator, progress
+        )
         wanted = step.latents - (1 / self.alpha_bar(step.t) - 1).sqrt() * step.gradient
         return F.interpolate(self.decode_latents(wanted), rgb.shape[2:], mode="area"), step
 

@@ -39,13 +39,19 @@ SPACES = ("pixels", "latents")
 BACKGROUNDS = ("plain", "network", "random")
 BACKBONES = ("grid", "vanilla")
 OPTIMIZERS = ("adan", "adam")
-OPTIMIZER_STATE = {"adam": {"step", "exp_avg", "exp_avg_sq"}, "adan": {"step", "mean", "change", "square", "before"}}
+OPTIMIZER_STATE = {
+    "adam": {"step", "exp_avg", "exp_avg_sq"},
+    "adan": {"step", "mean", "change", "square", "before"},
+}
 CELLS = (8, 16, 32, 64, 128, 256)  # along a side of the occupancy grid
 SETTINGS = "settings.json"
 RENDER_REMEDY = "lower --batch_size or --max_steps, or start again with a smaller --size"
 RECENT = 50  # steps over which a field that is empty or full, or gradients that are no numbers, are put up with
 GAIN = 1000.0  # of the squared difference to a target, so that the weights of the regularisers suit both spaces
-EMPTY, FULL = 0.01, 0.97  # mean opacity of pictures; the corners of one may see past a box that is full
+EMPTY, FULL = (
+    0.01,
+    0.97,
+)  # mean opacity of pictures; the corners of one may see past a box that is full
 
 
 class TrainingError(CourseError):
@@ -60,11 +66,19 @@ class SettingError(TrainingError):
 WHOLE_NUMBERS: dict[str, tuple[int, int, str]] = {
     "iters": (1, 10_000_000, "At a tenth of a second each, so many steps take eleven days."),
     "batch": (1, 1024, "The denoiser sees all views of a step at once."),
-    "size": (1, 2048, "The model sees images at its own size, which is 64 pixels for pocket and 512 for sd-1.5."),
+    "size": (
+        1,
+        2048,
+        "The model sees images at its own size, which is 64 pixels for pocket and 512 for sd-1.5.",
+    ),
     "reuse": (1, 10_000, "The targets stay as they are within a step."),
     "rays": (1, 1_000_000, "So many are all pixels of almost four images of 512 x 512."),
     "keep": (1, 100_000, "A run of the default length makes 1,600 targets."),
-    "levels": (1, 16, "Each has 1.46 times the cells of the one before: the last would be finer than any image."),
+    "levels": (
+        1,
+        16,
+        "Each has 1.46 times the cells of the one before: the last would be finer than any image.",
+    ),
     "steps": (1, 10_000, "So many are more than 20 in each cell of the finest grid."),
     "seed": (0, 2**63 - 1, "The generator takes no larger one."),
 }
@@ -73,7 +87,9 @@ NUMBERS: dict[str, tuple[float, float]] = {
     "lr": (1e-8, 10),
     "bound": (0.01, 100),
     **dict.fromkeys(("albedo", "shaded", "textureless", "fade_in", "widen", "ema"), (0, 1)),
-    **dict.fromkeys(("entropy", "sparsity", "orientation", "variation", "smoothness"), (0, 1_000_000)),
+    **dict.fromkeys(
+        ("entropy", "sparsity", "orientation", "variation", "smoothness"), (0, 1_000_000)
+    ),
 }
 CHOICES: dict[str, tuple[str | int, ...]] = {
     "space": SPACES,
@@ -84,7 +100,9 @@ CHOICES: dict[str, tuple[str | int, ...]] = {
 }
 
 
-def check_whole_number(name: str, value: Any, limits: tuple[int, int, str], error: type[CourseError]) -> int:
+def check_whole_number(
+    name: str, value: Any, limits: tuple[int, int, str], error: type[CourseError]
+) -> int:
     """Return `value` as an int if it is one within limits: the smallest, the largest, and why nothing larger makes
     sense. Raises `error`, whose message starts with `name`."""
     least, most, reason = limits
@@ -153,8 +171,12 @@ class Settings:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 listed = ", ".join(map(str, choices))
-                raise SettingError(f"{name} must be one of {listed}, got {getattr(self, name)!r:.60}.")
-            object.__setattr__(self, name, choices[choices.index(getattr(self, name))])  # not NumPy's
+                raise SettingError(
+                    f"{name} must be one of {listed}, got {getattr(self, name)!r:.60}."
+                )
+            object.__setattr__(
+                self, name, choices[choices.index(getattr(self, name))]
+            )  # not NumPy's
         for name, limits in WHOLE_NUMBERS.items():
             integer = check_whole_number(name, getattr(self, name), limits, SettingError)
             object.__setattr__(self, name, integer)
@@ -189,7 +211,11 @@ def build_optimizer(settings: Settings, renderer: Renderer) -> torch.optim.Optim
 
 
 def regularise(
-    rendered: Rendered, renderer: Renderer, settings: Settings, generator: torch.Generator, progress: float
+    rendered: Rendered,
+    renderer: Renderer,
+    settings: Settings,
+    generator: torch.Generator,
+    progress: float,
 ) -> dict[str, Tensor]:
     """The weighted terms that keep a field tidy, each a scalar. progress: how much of the run is done, of 1.
 
@@ -210,17 +236,25 @@ def regularise(
     rays = rendered.opacity.numel()
     if settings.orientation and rendered.normals is not None:
         away = (rendered.normals * rendered.directions).sum(-1).clamp(min=0).square()
-        terms["orientation"] = settings.orientation * (rendered.weights.detach() * away).sum() / rays
+        terms["orientation"] = (
+            settings.orientation * (rendered.weights.detach() * away).sum() / rays
+        )
     if settings.smoothness and rendered.normals is not None:
-        offsets = torch.randn(rendered.positions.shape, generator=generator).to(rendered.positions, non_blocking=True)
+        offsets = torch.randn(rendered.positions.shape, generator=generator).to(
+            rendered.positions, non_blocking=True
+        )
         near = rendered.positions + 1e-2 * settings.bound * offsets
-        others = renderer.field.normals(near.clamp(-settings.bound, settings.bound), renderer.normal_step)
+        others = renderer.field.normals(
+            near.clamp(-settings.bound, settings.bound), renderer.normal_step
+        )
         apart = (others - rendered.normals).abs().sum(-1)
         terms["smoothness"] = settings.smoothness * (rendered.weights.detach() * apart).sum() / rays
     if settings.variation and isinstance(renderer.field, GridField):
         encoder = renderer.field.encoder
         places = encoder.unit(rendered.positions.detach())
-        terms["variation"] = settings.variation * total_variation(encoder.table, encoder.layout, places)
+        terms["variation"] = settings.variation * total_variation(
+            encoder.table, encoder.layout, places
+        )
     return terms
 
 
@@ -231,7 +265,9 @@ def description(path: Path, state: dict[str, Any]) -> dict[str, Any]:
     """
     try:
         kinds = {"settings": Settings, "guidance": Options}
-        described: dict[str, Any] = {name: known_fields(kind, state[name]) for name, kind in kinds.items()}
+        described: dict[str, Any] = {
+            name: known_fields(kind, state[name]) for name, kind in kinds.items()
+        }
         for name, kind in kinds.items():
             kind(**described[name])
         check_unicode("model", state["model"], SettingError)
@@ -347,7 +383,9 @@ class Trainer:
         self.optimizer = build_optimizer(settings, self.renderer)
         # From a scale that hardly ever overflows, so that no step is lost in search of it; it grows by itself.
         scale = 2.0**10 if settings.space == "pixels" else 2.0**4
-        self.scaler = torch.amp.GradScaler(guidance.device.type, init_scale=scale, enabled=self.half)
+        self.scaler = torch.amp.GradScaler(
+            guidance.device.type, init_scale=scale, enabled=self.half
+        )
         self.average = [p.detach().clone() for p in self.renderer.parameters()]
         self.prompts = guidance.view_prompts(settings.prompt, settings.negative)
         self.targets: deque[Target] = deque(maxlen=settings.keep)
@@ -368,7 +406,9 @@ class Trainer:
         chance = torch.rand(2, generator=self.generator).tolist()
         # Lights stand near the camera: their centre is its direction, as in DreamFusion, appendix A.2.
         eyes = cameras.poses()[:, :3, 3]
-        around = eyes + 0.8 * cameras.radius[:, None] * torch.randn(len(cameras), 3, generator=self.generator)
+        around = eyes + 0.8 * cameras.radius[:, None] * torch.randn(
+            len(cameras), 3, generator=self.generator
+        )
         if self.progress < s.albedo or chance[0] >= s.shaded:
             return Shading()
         look = "textureless" if chance[1] < s.textureless else "lambertian"
@@ -381,12 +421,23 @@ class Trainer:
         if self.step % 16 == 0:
             self.renderer.update_occupancy(self.generator, 1.0 if self.step < 64 else 0.25)
         share = 1.0 if not s.widen else min(1.0, 0.5 + 0.5 * self.progress / s.widen)
-        cameras = self.cameras = self.views.narrowed(share).sample(s.batch, self.generator, self.step)
+        cameras = self.cameras = self.views.narrowed(share).sample(
+            s.batch, self.generator, self.step
+        )
         shading = self.shading(cameras)
-        behind = torch.rand(s.batch, 3, generator=self.generator) if s.background == "random" else None
+        behind = (
+            torch.rand(s.batch, 3, generator=self.generator) if s.background == "random" else None
+        )
         with self._precision(), torch.set_grad_enabled(s.space == "latents"):
             rendered = self.renderer(cameras, s.size, s.size, self.generator, shading, behind)
-        asked = (rendered.image, self.prompts, cameras.azimuth, cameras.elevation, self.generator, self.progress)
+        asked = (
+            rendered.image,
+            self.prompts,
+            cameras.azimuth,
+            cameras.elevation,
+            self.generator,
+            self.progress,
+        )
         if s.space == "latents":
             self.seen = self.guidance.train_step(*asked)
             terms = self._learn(self.seen.loss, rendered)
@@ -404,7 +455,9 @@ class Trainer:
                 )
             terms = self._learn_targets()
         terms = {"opacity": rendered.opacity.mean(), "error": self.seen.error} | terms
-        values = torch.stack([term.detach().float() for term in terms.values()]).tolist()  # one wait for all of them
+        values = torch.stack(
+            [term.detach().float() for term in terms.values()]
+        ).tolist()  # one wait for all of them
         told = dict(zip(terms, values, strict=True))
         self.opacities.append(told["opacity"])
         self.step += 1
@@ -433,7 +486,9 @@ class Trainer:
         looks: dict[str, TargetRays] = {}
         times: list[tuple[TargetRays, Tensor]] = []
         for _ in range(s.reuse):
-            drawn = self.targets[int(torch.randint(len(self.targets), (), generator=self.generator))].shading
+            drawn = self.targets[
+                int(torch.randint(len(self.targets), (), generator=self.generator))
+            ].shading
             if drawn.look not in looks:
                 group = [target for target in self.targets if target.shading.look == drawn.look]
                 looks[drawn.look] = TargetRays.of(group, s.size, device)
@@ -441,13 +496,18 @@ class Trainer:
             chosen = torch.randint(len(look.pixels), (s.rays,), generator=self.generator)
             times.append((look, chosen.to(device, non_blocking=True)))
         origins, directions = (
-            torch.cat([getattr(look, name)[chosen] for look, chosen in times]) for name in ("origins", "directions")
+            torch.cat([getattr(look, name)[chosen] for look, chosen in times])
+            for name in ("origins", "directions")
         )
         parts = self.renderer.march(origins, directions, self.generator).parts(s.rays)
         terms: dict[str, Tensor] = {}
-        for samples, rays, (look, chosen) in zip(parts, directions.split(s.rays), times, strict=True):
+        for samples, rays, (look, chosen) in zip(
+            parts, directions.split(s.rays), times, strict=True
+        ):
             with self._precision():
-                rendered = self.renderer.render(samples, rays, chosen // s.size**2, look.shading, look.behind)
+                rendered = self.renderer.render(
+                    samples, rays, chosen // s.size**2, look.shading, look.behind
+                )
             difference = (rendered.image - look.pixels[chosen]).square().mean()
             terms = {"difference": difference.sqrt()} | self._learn(GAIN * difference, rendered)
         return terms
@@ -460,7 +520,9 @@ class Trainer:
         if not torch.isfinite(norm):
             self.skipped += 1
             if self.skipped >= RECENT:
-                raise TrainingError(f"{RECENT} gradients in a row were no numbers: train with a smaller --lr")
+                raise TrainingError(
+                    f"{RECENT} gradients in a row were no numbers: train with a smaller --lr"
+                )
             done = "the step is left out"
             if self.half:
                 self.scaler.update(self.scaler.get_scale() / 2)
@@ -471,7 +533,9 @@ class Trainer:
         self.optimizer.step()  # not the scaler's, which would look once more whether the gradient is finite
         self.scaler.update()
         with torch.no_grad():
-            torch._foreach_lerp_(self.average, list(self.renderer.parameters()), 1 - self.settings.ema)
+            torch._foreach_lerp_(
+                self.average, list(self.renderer.parameters()), 1 - self.settings.ema
+            )
 
     def _watch(self) -> None:
         """Raises TrainingError for a field with nothing to be seen, or nothing but fog."""
@@ -539,7 +603,16 @@ class Trainer:
         step, state = checkpoint.load(path, self.guidance.device)
         before = description(path, state)
         earlier, own = Settings(**before["settings"]), self.settings
-        for name in ("backbone", "levels", "bound", "cells", "background", "optimizer", "space", "size"):
+        for name in (
+            "backbone",
+            "levels",
+            "bound",
+            "cells",
+            "background",
+            "optimizer",
+            "space",
+            "size",
+        ):
             if getattr(earlier, name) != getattr(own, name):
                 raise checkpoint.CheckpointError(
                     f"{path} was made with {name} {getattr(earlier, name)!r}, this run has {getattr(own, name)!r}"
@@ -552,7 +625,14 @@ class Trainer:
                 for name, value in state["scaler"].items():
                     check_number(name, value)
                 self.scaler.load_state_dict(state["scaler"])
-        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        except (
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
             if memory.is_out_of_memory(error):
                 raise
             raise checkpoint.foreign(path, error) from error
@@ -563,10 +643,13 @@ class Trainer:
         parameters = list(self.renderer.parameters())
         self.renderer.load_state_dict(state["renderer"])
         self.average = [
-            check_shape("average", value, p.shape).to(p) for value, p in zip(state["average"], parameters, strict=True)
+            check_shape("average", value, p.shape).to(p)
+            for value, p in zip(state["average"], parameters, strict=True)
         ]
         groups = self.optimizer.state_dict()["param_groups"]  # this run's, with its learning rate
-        self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
+        self.optimizer.load_state_dict(
+            {"state": state["optimizer"]["state"], "param_groups": groups}
+        )
         for parameter, values in self.optimizer.state.items():
             if set(values) != OPTIMIZER_STATE[self.settings.optimizer]:
                 raise ValueError(f"the optimizer has {', '.join(map(str, values))}")
@@ -576,7 +659,9 @@ class Trainer:
                 else:
                     check_shape(name, value, parameter.shape)
         self.opacities = deque(map(float, state["opacities"]), maxlen=RECENT)
-        targets = [Target.of(target, self.settings, self.guidance.device) for target in state["targets"]]
+        targets = [
+            Target.of(target, self.settings, self.guidance.device) for target in state["targets"]
+        ]
         self.targets = deque(targets, maxlen=self.settings.keep)
 
     def preview(self) -> Path:
@@ -585,8 +670,20 @@ class Trainer:
         rows = [to_pil(2 * picture[:3] - 1) for picture in sides]
         angles = self.cameras.azimuth, self.cameras.elevation
         wanted = self.guidance.preview(self.seen, self.prompts, *angles, self.progress)
-        rows += [to_pil(2 * pictures[0] - 1) for pictures in [self.guidance.decode_latents(self.seen.latents), *wanted]]
-        titles = ["front", "right", "back", "left", "picture", "x_t", "x_0 in one step", "x_0 in ten"]
+        rows += [
+            to_pil(2 * pictures[0] - 1)
+            for pictures in [self.guidance.decode_latents(self.seen.latents), *wanted]
+        ]
+        titles = [
+            "front",
+            "right",
+            "back",
+            "left",
+            "picture",
+            "x_t",
+            "x_0 in one step",
+            "x_0 in ten",
+        ]
         path = self.workspace / "previews" / f"{self.step:06d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.replacing(path) as new:
@@ -614,13 +711,19 @@ class Trainer:
         files.write_text(self.workspace / SETTINGS, json.dumps(described, indent=1) + "\n")
         saved: Path | None = None
         bar = tqdm(total=s.iters, initial=self.step, desc=s.text[:40], unit="step", smoothing=0.05)
-        with SummaryWriter(self.workspace / "logs", purge_step=self.step) as writer, self.interrupt, bar:
+        with (
+            SummaryWriter(self.workspace / "logs", purge_step=self.step) as writer,
+            self.interrupt,
+            bar,
+        ):
             while self.step < s.iters and not self.interrupt.asked:
                 with memory.reported("training", RENDER_REMEDY):
                     terms = self.train_step()
                 bar.update()
                 if self.step % 10 == 0:
-                    bar.set_postfix({name: f"{value:.3g}" for name, value in terms.items()}, refresh=False)
+                    bar.set_postfix(
+                        {name: f"{value:.3g}" for name, value in terms.items()}, refresh=False
+                    )
                     for name, value in terms.items():
                         writer.add_scalar(name, value, self.step)
                 # Before the checkpoint: a run that is killed in between goes on before this step, and makes it again.
@@ -664,9 +767,15 @@ class Interrupt:
 
     def __enter__(self) -> "Interrupt":
         self.terminals = [stream for stream in (1, 2) if os.isatty(stream)]
-        numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        numbers = [
+            getattr(signal, name)
+            for name in ("SIGINT", "SIGTERM", "SIGHUP")
+            if hasattr(signal, name)
+        ]
         handlers = {number: signal.getsignal(number) for number in numbers}
-        self.before = {n: handler for n, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
+        self.before = {
+            n: handler for n, handler in handlers.items() if handler not in (signal.SIG_IGN, None)
+        }
         for number in self.before:
             signal.signal(number, self._handle)
         return self
@@ -677,7 +786,9 @@ class Interrupt:
         if number == getattr(signal, "SIGHUP", None):
             signal.signal(number, signal.SIG_IGN)  # a shell that ends sends another one
         for stream in self.terminals:
-            if not os.isatty(stream):  # the terminal has gone: a line written to it would be an error
+            if not os.isatty(
+                stream
+            ):  # the terminal has gone: a line written to it would be an error
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
         tqdm.write("stopping after this step ...")
 

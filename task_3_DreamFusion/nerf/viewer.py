@@ -30,7 +30,9 @@ def page(mesh: Mesh, title: str, azimuth: float = 0.0, turning: bool = True) -> 
         "title": html.escape(title),
         "azimuth": json.dumps(float(azimuth)),
         "turning": json.dumps(bool(turning)),
-        "data": json.dumps({name: base64.b64encode(data).decode("ascii") for name, data in parts.items()}),
+        "data": json.dumps(
+            {name: base64.b64encode(data).decode("ascii") for name, data in parts.items()}
+        ),
     }
     template = TEMPLATE.read_text(encoding="utf-8")
     # All at once: what is filled in is not searched, so a title may hold "{{data}}".

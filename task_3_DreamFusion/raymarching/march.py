@@ -42,7 +42,9 @@ class Occupancy:
             raise TypeError(f"bits are {self.bits.dtype}: pack them to uint8 by packbits")
         side = self.resolution
         if self.bits.shape != (side**3 // 8,) or not 4 <= side <= 1024 or side.bit_count() != 1:
-            raise ValueError(f"bits have shape {tuple(self.bits.shape)}: give n^3 / 8 bytes for n = 4, 8, ..., 1024")
+            raise ValueError(
+                f"bits have shape {tuple(self.bits.shape)}: give n^3 / 8 bytes for n = 4, 8, ..., 1024"
+            )
         _check_box(self.box)
 
     @property
@@ -66,13 +68,19 @@ class Samples(NamedTuple):
     def parts(self, count: int) -> list[Samples]:
         """What `march_rays` found along `count` rays at a time (of the last part fewer), each as if marched alone."""
         total = len(self.spans)
-        last = torch.arange(count - 1, total + count - 1, count, device=self.spans.device).clamp_max(total - 1)
+        last = torch.arange(
+            count - 1, total + count - 1, count, device=self.spans.device
+        ).clamp_max(total - 1)
         found = []
-        for k, (begin, end) in enumerate(itertools.pairwise([0, *self.spans[last].sum(1).tolist()])):
+        for k, (begin, end) in enumerate(
+            itertools.pairwise([0, *self.spans[last].sum(1).tolist()])
+        ):
             spans = self.spans[k * count : (k + 1) * count]
             spans = torch.stack([spans[:, 0] - begin, spans[:, 1]], 1)
             rows = slice(begin, end)
-            found.append(Samples(self.positions[rows], self.ts[rows], self.rays[rows] - k * count, spans))
+            found.append(
+                Samples(self.positions[rows], self.ts[rows], self.rays[rows] - k * count, spans)
+            )
         return found
 
 
@@ -118,7 +126,9 @@ def packbits(density: Tensor, threshold: float) -> Tensor:
 # --- Rays
 
 
-def near_far(origins: Tensor, directions: Tensor, box: tuple[float, ...], least: float = 0.0) -> tuple[Tensor, Tensor]:
+def near_far(
+    origins: Tensor, directions: Tensor, box: tuple[float, ...], least: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Where rays enter and leave a box.
 
     Args:
@@ -130,7 +140,9 @@ def near_far(origins: Tensor, directions: Tensor, box: tuple[float, ...], least:
     """
     _check_rays(origins, directions)
     _check_box(box)
-    return _operations(origins).near_far(origins.detach(), directions.detach(), _numbers(box), float(least))
+    return _operations(origins).near_far(
+        origins.detach(), directions.detach(), _numbers(box), float(least)
+    )
 
 
 def march_rays(
@@ -157,7 +169,9 @@ def march_rays(
     """
     _check_march(origins, directions, starts, fars, step, limit)
     if capacity is not None and capacity < 0:
-        raise ValueError(f"capacity is {capacity}: give a number of samples, or None for as many as there are")
+        raise ValueError(
+            f"capacity is {capacity}: give a number of samples, or None for as many as there are"
+        )
     rays = [t.detach() for t in (origins, directions, starts, fars)]
     where = occupancy.bits, _numbers(occupancy.box), float(step)
     return Samples(*_operations(origins).march_rays(*rays, *where, limit, capacity))
@@ -184,7 +198,9 @@ def composite_rays(
     m = len(samples.ts)
     if sigmas.shape != (m,) or deltas.shape != (m,) or features.ndim != 2 or len(features) != m:
         shapes = [tuple(t.shape) for t in (sigmas, features, deltas)]
-        raise ValueError(f"sigmas, features and deltas have shapes {shapes}: give ({m},), ({m}, C) and ({m},)")
+        raise ValueError(
+            f"sigmas, features and deltas have shapes {shapes}: give ({m},), ({m}, C) and ({m},)"
+        )
     dtype = torch.float64 if sigmas.dtype == torch.float64 else torch.float32
     values = [sigmas.to(dtype), features.to(dtype), deltas.to(dtype), samples.ts.to(dtype)]
     opaque = -math.log(threshold) if threshold else math.inf
@@ -254,11 +270,15 @@ class LivingRays:
         if sigmas.shape != samples.ts.shape or features.shape != (len(sigmas), self.image.shape[1]):
             shapes = [tuple(t.shape) for t in (sigmas, features)]
             m = len(samples.ts)
-            raise ValueError(f"sigmas and features have shapes {shapes}: give ({m},) and ({m}, {self.image.shape[1]})")
+            raise ValueError(
+                f"sigmas and features have shapes {shapes}: give ({m},) and ({m}, {self.image.shape[1]})"
+            )
         dtype, deltas = self.image.dtype, torch.full_like(samples.ts, self.step)
         values = sigmas.to(dtype), features.to(dtype), deltas, samples.ts
         state = self.depths, self.image, self._spent, self._steps
-        _operations(self.image).accumulate(*values, self.living, samples.spans, *state, self._opaque)
+        _operations(self.image).accumulate(
+            *values, self.living, samples.spans, *state, self._opaque
+        )
 
 
 # --- What comes in
@@ -281,7 +301,9 @@ def _check_ints(name: str, value: Tensor, shape: str, fits: bool) -> None:
 
 
 def _check_box(box: tuple[float, ...]) -> None:
-    if len(box) != 6 or not all(0 < high - low < math.inf for low, high in zip(box[:3], box[3:], strict=True)):
+    if len(box) != 6 or not all(
+        0 < high - low < math.inf for low, high in zip(box[:3], box[3:], strict=True)
+    ):
         raise ValueError(f"box is {box}: give x, y, z of the lowest, then of the highest corner")
 
 
@@ -321,7 +343,9 @@ def _morton3d(cells: Tensor) -> Tensor:
 
 def _morton3d_invert(codes: Tensor) -> Tensor:
     cells = codes.new_empty(len(codes), 3)
-    kernels.call("raymarching", "morton3d_invert", codes.device, codes.contiguous(), cells, len(codes))
+    kernels.call(
+        "raymarching", "morton3d_invert", codes.device, codes.contiguous(), cells, len(codes)
+    )
     return cells
 
 
@@ -331,7 +355,9 @@ def _packbits(density: Tensor, threshold: float) -> Tensor:
     return bits
 
 
-def _near_far(origins: Tensor, directions: Tensor, box: list[float], least: float) -> tuple[Tensor, Tensor]:
+def _near_far(
+    origins: Tensor, directions: Tensor, box: list[float], least: float
+) -> tuple[Tensor, Tensor]:
     nears, fars = origins.new_empty(len(origins)), origins.new_empty(len(origins))
     rays = origins.contiguous(), directions.contiguous()
     _call("near_far", origins, *rays, nears, fars, least, *box, len(origins))
@@ -353,7 +379,9 @@ def _write(scene: tuple, spans: Tensor, total: int) -> tuple[Tensor, Tensor, Ten
     return positions, ts, owners
 
 
-def _scene(rays: tuple[Tensor, ...], bits: Tensor, box: list[float], step: float, *which: Tensor | None) -> tuple:
+def _scene(
+    rays: tuple[Tensor, ...], bits: Tensor, box: list[float], step: float, *which: Tensor | None
+) -> tuple:
     """The first arguments of march_count and march_write."""
     bits = bits.contiguous()
     bits = bits if bits.data_ptr() % 8 == 0 else bits.clone()  # eight bytes are read at once
@@ -378,7 +406,9 @@ def _march_living(
     scene = _scene((origins, directions, starts, fars), bits, box, step, living, steps)
     counts, following = _count(scene, limit, len(living))
     ends, slots = torch.stack([counts.long(), (counts > 0).long()]).cumsum(1)  # (2, A)
-    total, alive = torch.stack([ends[-1], slots[-1]]).tolist() if len(living) else (0, 0)  # the only wait
+    total, alive = (
+        torch.stack([ends[-1], slots[-1]]).tolist() if len(living) else (0, 0)
+    )  # the only wait
     spans = torch.stack([ends - counts, counts.long()], 1)
     found = _write(scene, spans, total)
     new_living, new_spans = living.new_empty(alive), living.new_empty(alive, 2)
@@ -403,7 +433,11 @@ def _composite(
     sigmas: Tensor, features: Tensor, deltas: Tensor, ts: Tensor, spans: Tensor, opaque: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     n, channels = len(spans), features.shape[1]
-    image, depths, opacities = sigmas.new_empty(n, channels), sigmas.new_empty(n), sigmas.new_empty(n)
+    image, depths, opacities = (
+        sigmas.new_empty(n, channels),
+        sigmas.new_empty(n),
+        sigmas.new_empty(n),
+    )
     weights = torch.zeros_like(sigmas, memory_format=torch.contiguous_format)
     values = [t.contiguous() for t in (sigmas, features, deltas, ts, spans)]
     _call("composite_rays", sigmas, *values, channels, opaque, image, depths, opacities, weights, n)
@@ -424,13 +458,17 @@ def _composite_grad(
     return d_sigmas, d_features
 
 
-def _save(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: tuple[Tensor, ...]) -> None:
+def _save(
+    ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: tuple[Tensor, ...]
+) -> None:
     *tensors, ctx.opaque = inputs
     ctx.save_for_backward(*tensors, output[3])
 
 
 def _composite_backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor) -> tuple:
-    d_sigmas, d_features = torch.ops.dreamfusion.composite_rays_grad(*ctx.saved_tensors, *grads, ctx.opaque)
+    d_sigmas, d_features = torch.ops.dreamfusion.composite_rays_grad(
+        *ctx.saved_tensors, *grads, ctx.opaque
+    )
     return d_sigmas, d_features, None, None, None, None
 
 
@@ -439,7 +477,12 @@ def _fake_march(origins: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     m = torch.library.get_ctx().new_dynamic_size() if capacity is None else capacity
     long = dict(dtype=torch.int64, device=origins.device)
     n = origins.shape[0]
-    return origins.new_empty(m, 3), origins.new_empty(m), torch.empty(m, **long), torch.empty(n, 2, **long)
+    return (
+        origins.new_empty(m, 3),
+        origins.new_empty(m),
+        torch.empty(m, **long),
+        torch.empty(n, 2, **long),
+    )
 
 
 def _fake_living(origins: Tensor, *rest: Any) -> tuple[Tensor, ...]:
@@ -454,14 +497,23 @@ def _fake_composite(
 ) -> tuple:
     n = spans.shape[0]
     one = sigmas.new_empty(n)
-    return sigmas.new_empty(n, features.shape[1]), one, torch.empty_like(one), sigmas.new_empty(sigmas.shape)
+    return (
+        sigmas.new_empty(n, features.shape[1]),
+        one,
+        torch.empty_like(one),
+        sigmas.new_empty(sigmas.shape),
+    )
 
 
 _RAYS = "Tensor origins, Tensor directions, Tensor starts, Tensor fars, Tensor bits, float[] box, float step, int limit"
 _VALUES = "Tensor sigmas, Tensor features, Tensor deltas, Tensor ts"
-kernels.register("morton3d(Tensor cells) -> Tensor", _morton3d, lambda cells: cells.new_empty(cells.shape[0]))
 kernels.register(
-    "morton3d_invert(Tensor codes) -> Tensor", _morton3d_invert, lambda codes: codes.new_empty(codes.shape[0], 3)
+    "morton3d(Tensor cells) -> Tensor", _morton3d, lambda cells: cells.new_empty(cells.shape[0])
+)
+kernels.register(
+    "morton3d_invert(Tensor codes) -> Tensor",
+    _morton3d_invert,
+    lambda codes: codes.new_empty(codes.shape[0], 3),
 )
 kernels.register(
     "packbits(Tensor density, float threshold) -> Tensor",
@@ -473,7 +525,11 @@ kernels.register(
     _near_far,
     lambda origins, *_: (origins.new_empty(origins.shape[0]), origins.new_empty(origins.shape[0])),
 )
-kernels.register(f"march_rays({_RAYS}, SymInt? capacity) -> (Tensor, Tensor, Tensor, Tensor)", _march_rays, _fake_march)
+kernels.register(
+    f"march_rays({_RAYS}, SymInt? capacity) -> (Tensor, Tensor, Tensor, Tensor)",
+    _march_rays,
+    _fake_march,
+)
 kernels.register(
     f"march_living({_RAYS}, Tensor living, Tensor steps) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _march_living,
@@ -496,7 +552,10 @@ kernels.register(
     f"composite_rays_grad({_VALUES}, Tensor spans, Tensor weights, Tensor d_image, Tensor d_depths, "
     "Tensor d_opacities, Tensor d_weights, float opaque) -> (Tensor, Tensor)",
     _composite_grad,
-    lambda sigmas, features, *_: (sigmas.new_empty(sigmas.shape), features.new_empty(features.shape)),
+    lambda sigmas, features, *_: (
+        sigmas.new_empty(sigmas.shape),
+        features.new_empty(features.shape),
+    ),
     # a picture is differentiated once
     lambda ctx, *grads: kernels.third_order(),
     lambda ctx, inputs, output: None,

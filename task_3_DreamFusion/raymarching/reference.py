@@ -24,7 +24,10 @@ def morton3d(cells: Tensor) -> Tensor:
 
 def morton3d_invert(codes: Tensor) -> Tensor:
     """(N,) int32 to (N, 3) int32."""
-    axes = [sum((((codes >> (3 * b + d)) & 1) << b for b in range(10)), torch.zeros_like(codes)) for d in range(3)]
+    axes = [
+        sum((((codes >> (3 * b + d)) & 1) << b for b in range(10)), torch.zeros_like(codes))
+        for d in range(3)
+    ]
     return torch.stack(axes, 1)
 
 
@@ -34,7 +37,9 @@ def packbits(density: Tensor, threshold: float) -> Tensor:
     return ((density > threshold).view(-1, 8) * powers).sum(1, dtype=torch.uint8)
 
 
-def near_far(origins: Tensor, directions: Tensor, box: list[float], least: float) -> tuple[Tensor, Tensor]:
+def near_far(
+    origins: Tensor, directions: Tensor, box: list[float], least: float
+) -> tuple[Tensor, Tensor]:
     """Where rays enter and leave a box, (N,) each; both `least` for a ray that misses it."""
     low, high = origins.new_tensor(box[:3]), origins.new_tensor(box[3:])
     a, b = (low - origins) / directions, (high - origins) / directions
@@ -53,7 +58,11 @@ def resolution_of(bits: Tensor) -> int:
 
 def occupied(positions: Tensor, bits: Tensor, box: list[float]) -> Tensor:
     """Whether the cells of positions (..., 3) are occupied, (...,) bool; outside counts as the nearest cell."""
-    low, high, resolution = positions.new_tensor(box[:3]), positions.new_tensor(box[3:]), resolution_of(bits)
+    low, high, resolution = (
+        positions.new_tensor(box[:3]),
+        positions.new_tensor(box[3:]),
+        resolution_of(bits),
+    )
     cells = ((positions - low) * (resolution / (high - low))).clamp(0, resolution - 1).int()
     codes = morton3d(cells.reshape(-1, 3)).view(cells.shape[:-1]).long()
     return (bits[codes >> 3].int() >> (codes & 7)) & 1 == 1
@@ -77,7 +86,11 @@ def march(
 
     Returns positions (M, 3), ts (M,), the ray of each (M,) int64, counts (N,) and the next steps (N,), int32.
     """
-    longest = ((fars - starts) / step).amax().nan_to_num(0).clamp(0, LAST - 1).item() if len(starts) else 0
+    longest = (
+        ((fars - starts) / step).amax().nan_to_num(0).clamp(0, LAST - 1).item()
+        if len(starts)
+        else 0
+    )
     k = torch.arange(int(longest) + 2, device=origins.device, dtype=torch.int32)  # (K,)
     ts = starts[:, None] + k.to(starts.dtype) * step  # (N, K)
     positions = origins[:, None] + ts[..., None] * directions[:, None]  # (N, K, 3)
@@ -94,10 +107,14 @@ def march_rays(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Positions, ts, rays and spans, as march.Samples has them."""
     none = torch.zeros(len(origins), dtype=torch.int32, device=origins.device)
-    positions, ts, rays, counts, _ = march(origins, directions, starts, fars, bits, box, step, limit, none)
+    positions, ts, rays, counts, _ = march(
+        origins, directions, starts, fars, bits, box, step, limit, none
+    )
     if capacity is not None:
         cut = [t[:capacity] for t in (positions, ts, rays)]
-        positions, ts, rays = (torch.cat([t, t.new_zeros(capacity - len(t), *t.shape[1:])]) for t in cut)
+        positions, ts, rays = (
+            torch.cat([t, t.new_zeros(capacity - len(t), *t.shape[1:])]) for t in cut
+        )
     return positions, ts, rays, spans_of(counts, capacity)
 
 
@@ -106,10 +123,27 @@ def march_living(
     limit: int, living: Tensor, steps: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Some samples further: those of the rays in `living`, then which of these found any, and their next steps."""
-    found = march(origins[living], directions[living], starts[living], fars[living], bits, box, step, limit, steps)
+    found = march(
+        origins[living],
+        directions[living],
+        starts[living],
+        fars[living],
+        bits,
+        box,
+        step,
+        limit,
+        steps,
+    )
     positions, ts, owners, counts, following = found
     alive = counts > 0
-    return positions, ts, living[owners], spans_of(counts, None)[alive], living[alive], following[alive]
+    return (
+        positions,
+        ts,
+        living[owners],
+        spans_of(counts, None)[alive],
+        living[alive],
+        following[alive],
+    )
 
 
 def side_by_side(values: Tensor, spans: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -44,8 +44,13 @@ def test_f1_within_two_pixels(found, wanted, f1):
 
 def test_the_reach_is_round():
     """(2, 2) is farther than two pixels, (0, 2) is not."""
-    dot = lambda row, column: np.eye(32, dtype=np.uint8)[row][:, None] * np.eye(32, dtype=np.uint8)[column]
-    assert control.edge_f1(dot(12, 12), dot(10, 10)) == 0 and control.edge_f1(dot(10, 12), dot(10, 10)) == 1
+    dot = lambda row, column: (
+        np.eye(32, dtype=np.uint8)[row][:, None] * np.eye(32, dtype=np.uint8)[column]
+    )
+    assert (
+        control.edge_f1(dot(12, 12), dot(10, 10)) == 0
+        and control.edge_f1(dot(10, 12), dot(10, 10)) == 1
+    )
 
 
 def test_spearman_asks_for_the_order_inside_the_mask_alone():
@@ -58,7 +63,9 @@ def test_spearman_asks_for_the_order_inside_the_mask_alone():
     assert control.spearman(noisy, wanted, mask) == pytest.approx(1)
     swapped = wanted.copy()
     swapped[1, 0], swapped[1, 1] = wanted[1, 1], wanted[1, 0]
-    assert control.spearman(swapped, wanted, mask) == pytest.approx(1 - 6 * 2 / (8 * 63))  # 1 - 6 sum d^2 / n(n^2 - 1)
+    assert control.spearman(swapped, wanted, mask) == pytest.approx(
+        1 - 6 * 2 / (8 * 63)
+    )  # 1 - 6 sum d^2 / n(n^2 - 1)
 
 
 def test_a_flat_guess_earns_nothing_and_a_flat_truth_asks_nothing():
@@ -82,7 +89,9 @@ def test_mean_angle_in_degrees():
 
 def test_exact_conditions_are_a_perfect_answer(monkeypatch):
     """What `extract` would find in pictures that keep to the condition exactly, scored against the truth."""
-    b = control.Benchmark(weights=control.Path("pocket/weights"), device=torch.device("cpu"), pictures=2)
+    b = control.Benchmark(
+        weights=control.Path("pocket/weights"), device=torch.device("cpu"), pictures=2
+    )
     for kind, best in {"canny": 1, "scribble": 1, "depth": 1, "normals": 0}.items():
         monkeypatch.setattr(b, "extract", lambda kind, images: b.truth(kind), raising=False)
         assert b.fit(kind, b.drawn.color) == pytest.approx(best, abs=0.05)
@@ -113,12 +122,16 @@ def test_options_that_cannot_be_are_refused(options, said, monkeypatch, capsys):
     assert f"argument {said}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("module", ["task1", "task2", "task3", "fast", "kernels", "control", "training"])
+@pytest.mark.parametrize(
+    "module", ["task1", "task2", "task3", "fast", "kernels", "control", "training"]
+)
 @pytest.mark.parametrize("group", ["", "nothing", "--pictures=x", "--device=tpu"])
 def test_groups_and_options_that_are_none_are_refused(module, group, capsys):
     with pytest.raises(SystemExit, match="2"):
         importlib.import_module(f"benchmarks.{module}").main([group])
-    assert re.search("error: (no group|no variant|unrecognized arguments|argument )", capsys.readouterr().err)
+    assert re.search(
+        "error: (no group|no variant|unrecognized arguments|argument )", capsys.readouterr().err
+    )
 
 
 def test_missing_parts_are_named(tmp_path, capsys):
@@ -132,7 +145,9 @@ def test_missing_parts_are_named(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_the_benchmark_runs_and_a_reduced_one_stores_only_what_does_not_count_pictures(tmp_path, monkeypatch):
+def test_the_benchmark_runs_and_a_reduced_one_stores_only_what_does_not_count_pictures(
+    tmp_path, monkeypatch
+):
     """On the embedded model with ControlNets and estimators that learnt nothing: control is as good as none."""
     shipped = control.Path("pocket/weights").resolve()
     for part in ("stable-diffusion", "judge", "vocabulary.json"):
@@ -144,9 +159,13 @@ def test_the_benchmark_runs_and_a_reduced_one_stores_only_what_does_not_count_pi
         estimators.build(kind, smoke=True).save_pretrained(tmp_path / "estimators" / kind)
         write_processor(tmp_path / "estimators" / kind, 256)
     run = {"seconds": 120.0, "processes": 1, "device": "a GPU"}
-    (tmp_path / "training.json").write_text(json.dumps({"denoiser": [run], "controlnet-canny": [run, run]}))
+    (tmp_path / "training.json").write_text(
+        json.dumps({"denoiser": [run], "controlnet-canny": [run, run]})
+    )
     monkeypatch.setattr(control, "STEPS", 1)
-    rows = control.main(["--pictures", "2", "--weights", str(tmp_path), "--results", str(tmp_path / "task1.json")])
+    rows = control.main(
+        ["--pictures", "2", "--weights", str(tmp_path), "--results", str(tmp_path / "task1.json")]
+    )
     named = {row.figure: row for row in rows}
     for name, unit, sense in control.FIGURE.values():
         steered, free = named[f"{name}: with control"], named[f"{name}: no control"]
@@ -154,7 +173,10 @@ def test_the_benchmark_runs_and_a_reduced_one_stores_only_what_does_not_count_pi
     assert named["edges, F1 within 2 pixels: with control against none"].value == pytest.approx(1)
     assert named["edges, F1 within 2 pixels: with control against none"].holds is False
     assert named["depth, Spearman inside the mask: gained by control"].holds is False
-    assert named["training of controlnet-canny"].value == 4 and named["training of controlnet-canny"].bar == 8
+    assert (
+        named["training of controlnet-canny"].value == 4
+        and named["training of controlnet-canny"].bar == 8
+    )
     assert "training of denoiser" not in named
     stored = json.loads((tmp_path / "task1.json").read_text())["rows"]
     assert {row["command"] for row in stored} == {"python -m benchmarks.control cost"}
@@ -170,9 +192,13 @@ def test_a_network_that_several_train_is_measured(tmp_path, monkeypatch):
     b = control.Benchmark(control.Path("pocket/weights"), torch.device("cpu"), pictures=2)
     assert control.two_rows(b, tmp_path) == []  # wants two GPUs
     (tmp_path / "scenes-00000000").mkdir()
-    (tmp_path / "source.json").write_text(json.dumps({"autoencoder": "another", "tokenizer": "one", "scenes": 16}))
+    (tmp_path / "source.json").write_text(
+        json.dumps({"autoencoder": "another", "tokenizer": "one", "scenes": 16})
+    )
     rows = control.two_rows(b, tmp_path, toy=True)
-    assert [(row.bar, row.machine) for row in rows] == [(bar, "1 x cpu") for bar in (5.0, 0.6, 3.0, 90.0)]
+    assert [(row.bar, row.machine) for row in rows] == [
+        (bar, "1 x cpu") for bar in (5.0, 0.6, 3.0, 90.0)
+    ]
     assert 0 < rows[0].value < 5 and (tmp_path / "scenes-00000000").is_dir()
 
 

@@ -14,12 +14,19 @@ def test_rehearsal_stores_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(fast.GROUPS, "graph", lambda: fast.compare(fast.denoiser(), "small", None))
     rows = fast.main(["graph"])
     assert {row.command for row in rows} == {"python -m benchmarks.fast graph"}
-    assert next(row for row in rows if "norm" in row.figure).value == 0  # the same network, without a GPU
+    assert (
+        next(row for row in rows if "norm" in row.figure).value == 0
+    )  # the same network, without a GPU
     assert "not stored" in capsys.readouterr().out and not list(tmp_path.iterdir())
 
 
 def test_networks_have_the_size_of_stable_diffusion():
     with torch.device("meta"):
-        counts = [sum(p.numel() for p in network.parameters()) for network in (sd21_unet(), sd21_vae())]
-        toys = [sum(p.numel() for p in network.parameters()) for network in (sd21_unet(toy=True), sd21_vae(toy=True))]
+        counts = [
+            sum(p.numel() for p in network.parameters()) for network in (sd21_unet(), sd21_vae())
+        ]
+        toys = [
+            sum(p.numel() for p in network.parameters())
+            for network in (sd21_unet(toy=True), sd21_vae(toy=True))
+        ]
     assert counts == [865_910_724, 83_653_863] and max(toys) < 2e6

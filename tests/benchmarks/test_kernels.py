@@ -30,7 +30,11 @@ def test_a_kernel_that_is_a_little_wrong_does_not_pass(monkeypatch, function):
 
     def wrong(*arguments):
         found = right(*arguments)
-        return found._replace(weights=found.weights * 1.0001) if isinstance(found, tuple) else found * 1.0001
+        return (
+            found._replace(weights=found.weights * 1.0001)
+            if isinstance(found, tuple)
+            else found * 1.0001
+        )
 
     monkeypatch.setattr(benchmark, function, wrong)
     assert measure() > 1e-5
@@ -57,7 +61,9 @@ def test_what_the_tools_print_is_read():
     clean = "....\n75 passed, 1 skipped in 9.00s\n========= ERROR SUMMARY: 0 errors\n"
     assert benchmark.errors_found(clean) == 0
     assert benchmark.errors_found(clean.replace(": 0", ": 3")) == 3
-    races = "2 passed in 9.00s\n========= RACECHECK SUMMARY: 2 hazards displayed (1 error, 1 warning)\n"
+    races = (
+        "2 passed in 9.00s\n========= RACECHECK SUMMARY: 2 hazards displayed (1 error, 1 warning)\n"
+    )
     assert benchmark.errors_found(races) == 2
     for broken in ("", "75 passed in 9.00s\n", clean.replace("75 passed", "1 failed, 74 passed")):
         with pytest.raises(RuntimeError):
@@ -68,7 +74,11 @@ def test_rows_of_a_cpu(tmp_path, monkeypatch, capsys):
     """Accuracy is stored under a command of its own; times are printed and not stored."""
     monkeypatch.setattr(benchmark, "RESULTS", tmp_path / "results")
     monkeypatch.setitem(benchmark.POINTS, "cpu", 2**8)
-    monkeypatch.setitem(benchmark.GROUPS, "accuracy", lambda device: [benchmark.row(device, "a", 2e-6, "", "<=", 1e-5)])
+    monkeypatch.setitem(
+        benchmark.GROUPS,
+        "accuracy",
+        lambda device: [benchmark.row(device, "a", 2e-6, "", "<=", 1e-5)],
+    )
     benchmark.main(["accuracy", "grid", "--device", "cpu"])
     [row] = json.loads((benchmark.RESULTS / "task3.json").read_text())["rows"]
     assert row["command"] == "python -m benchmarks.kernels accuracy --device cpu" and row["holds"]

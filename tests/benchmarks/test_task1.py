@@ -19,9 +19,17 @@ def test_the_lessons_loop_passes(tiny_folder):
 @pytest.mark.parametrize(
     ("right", "wrong", "row"),
     [
-        ("return uncond + guidance_scale *", "return cond + guidance_scale *", 0),  # guidance on the wrong term
+        (
+            "return uncond + guidance_scale *",
+            "return cond + guidance_scale *",
+            0,
+        ),  # guidance on the wrong term
         ("alpha_bar_prev.sqrt() * x_0 + direction", "alpha_bar.sqrt() * x_0 + direction", 0),
-        ("x_0 = (x_t - (1 - alpha_bar).sqrt() * noise)", "x_0 = (x_t - (1 - alpha_bar) * noise)", 1),
+        (
+            "x_0 = (x_t - (1 - alpha_bar).sqrt() * noise)",
+            "x_0 = (x_t - (1 - alpha_bar) * noise)",
+            1,
+        ),
         ("+ sigma * fresh", "+ 0.99 * sigma * fresh", 2),
     ],
 )
@@ -49,7 +57,10 @@ def test_frames(tiny_folder):
 
 def test_times_of_the_lessons(tmp_path, monkeypatch):
     for name, cell in (("quick", "import time; time.sleep(3)"), ("broken", "1 / 0")):
-        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)]), tmp_path / f"{name}.ipynb")
+        nbformat.write(
+            nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)]),
+            tmp_path / f"{name}.ipynb",
+        )
     monkeypatch.setattr(task1, "MINUTES", {"quick": 2.0})
     monkeypatch.setattr(notebooks, "ROOT", tmp_path)
     [row] = task1.time_rows()

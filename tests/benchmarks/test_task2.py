@@ -35,7 +35,9 @@ def test_the_average_of_the_lesson_passes():
     assert row.holds and 0 < row.value <= 1e-6
 
 
-@pytest.mark.parametrize("wrong", ["return (value / (total + 1e-5))", "return (value / total.round(decimals=3))"])
+@pytest.mark.parametrize(
+    "wrong", ["return (value / (total + 1e-5))", "return (value / total.round(decimals=3))"]
+)
 def test_an_average_that_is_slightly_off_does_not(monkeypatch, wrong):
     with_change(monkeypatch, "return (value / total)", wrong)
     [row] = task2.averaging_rows(reduced=True)
@@ -48,14 +50,20 @@ def test_windows_that_leave_gaps_are_counted(monkeypatch):
     with_change(monkeypatch, "else [*starts, size - window]  # the last", "else starts  # the last")
     [row] = task2.coverage_rows(reduced=True)
     assert row.holds is False and row.value > 100
-    with_change(monkeypatch, "return starts if starts[-1] + window > size else", "return starts if True else")
+    with_change(
+        monkeypatch,
+        "return starts if starts[-1] + window > size else",
+        "return starts if True else",
+    )
     [row] = task2.coverage_rows(reduced=True)
     assert row.holds is False
 
 
 def test_landscapes_are_those_that_the_model_knows():
     asked = task2.landscapes(40)
-    assert len({prompt for prompt, _, _ in asked}) == 40 and len({seed for _, _, seed in asked}) == 40
+    assert (
+        len({prompt for prompt, _, _ in asked}) == 40 and len({seed for _, _, seed in asked}) == 40
+    )
     model = find_model("pocket")
     for prompt, _, _ in asked:
         assert set(prompt.split()) <= model.vocabulary
@@ -68,7 +76,10 @@ def test_panoramas_of_different_places_are_told_from_one_place(tiny):
     networks, judge = task2.metrics.find_networks(), task2.Judge()
     generator = torch.Generator().manual_seed(0)
     piece = torch.rand((3, 64, 64), generator=generator) * 2 - 1
-    same, other = torch.cat([piece] * 3, dim=2), torch.cat([piece, -piece, piece.mean() + 0 * piece], dim=2)
+    same, other = (
+        torch.cat([piece] * 3, dim=2),
+        torch.cat([piece, -piece, piece.mean() + 0 * piece], dim=2),
+    )
     asked = [("a beach", "beach", 1)]
     one, many = (task2.judged([picture], asked, networks, judge) for picture in (same, other))
     assert one["Intra-LPIPS"] == pytest.approx(0, abs=1e-6) and many["Intra-LPIPS"] > 0.1
@@ -77,7 +88,9 @@ def test_panoramas_of_different_places_are_told_from_one_place(tiny):
 
 def test_a_wrap_that_shows_is_counted(tiny, monkeypatch):
     rows = task2.closure_rows(reduced=True)
-    assert [row.unit for row in rows] == ["of 3", "x", *["of 1"] * 3] and "strides 1, 2, 4" in rows[0].figure
+    assert [row.unit for row in rows] == ["of 3", "x", *["of 1"] * 3] and "strides 1, 2, 4" in rows[
+        0
+    ].figure
     assert rows[0].value == sum(row.value for row in rows[2:])
     ramp = torch.linspace(-1, 1, 192).expand(3, 64, 192)
     monkeypatch.setattr(tiny, "sample", lambda *a, **k: ramp)
@@ -121,11 +134,17 @@ def test_groups_for_a_gpu_rehearse_without_one(group, tmp_path, monkeypatch, cap
 
 def test_rows_are_stored_unless_reduced(tmp_path, monkeypatch):
     monkeypatch.setattr(task2, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(task2, "GROUPS", {"one": lambda reduced: [task2.Row("a", 0.123456, "", "<=", 1e-5)]})
+    monkeypatch.setattr(
+        task2, "GROUPS", {"one": lambda reduced: [task2.Row("a", 0.123456, "", "<=", 1e-5)]}
+    )
     task2.main(["one", "--reduced"])
     assert not task2.RESULTS.exists()
     task2.main(["one"])
     [row] = json.loads((task2.RESULTS / "task2.json").read_text())["rows"]
-    assert row["command"] == "python -m benchmarks.task2 one" and row["holds"] is False and row["value"] == 0.123456
+    assert (
+        row["command"] == "python -m benchmarks.task2 one"
+        and row["holds"] is False
+        and row["value"] == 0.123456
+    )
     with pytest.raises(SystemExit):
         task2.main(["two"])

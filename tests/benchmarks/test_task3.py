@@ -25,8 +25,15 @@ def test_the_texts_are_known_and_six_are_new_to_the_model():
     for text, thing in task3.TEXTS.items():
         assert set(text.split()) <= model.vocabulary
         assert thing in text or thing == "pancakes"
-    held_things = {text for text in task3.TEXTS if text not in task3.HELD_OUT and text.split()[1] in ("red", "blue")}
-    assert not {(text.split()[2], "color", text.split()[1]) for text in held_things} & heldout_compositions()
+    held_things = {
+        text
+        for text in task3.TEXTS
+        if text not in task3.HELD_OUT and text.split()[1] in ("red", "blue")
+    }
+    assert (
+        not {(text.split()[2], "color", text.split()[1]) for text in held_things}
+        & heldout_compositions()
+    )
 
 
 def test_what_the_judge_sees_is_counted():
@@ -39,8 +46,16 @@ def test_what_the_judge_sees_is_counted():
     objects, views = task3.read(Judge(), [picture] * task3.SIDES, "car")
     assert objects == [True] * 8
     word = view_word(float(scene.labels["azimuth"]), float(scene.labels["elevation"]))
-    words = [view_word(azimuth, 15.0) for azimuth in task3.orbit(task3.SIDES, start=task3.FIRST).azimuth.tolist()]
-    assert {word: words.count(word) for word in VIEWS} == {"front": 2, "side": 4, "back": 2, "overhead": 0}
+    words = [
+        view_word(azimuth, 15.0)
+        for azimuth in task3.orbit(task3.SIDES, start=task3.FIRST).azimuth.tolist()
+    ]
+    assert {word: words.count(word) for word in VIEWS} == {
+        "front": 2,
+        "side": 4,
+        "back": 2,
+        "overhead": 0,
+    }
     assert views == [found == reading["view"] for found in words] and reading["view"] == word
     assert task3.read(Judge(), [picture] * task3.SIDES, "house")[0] == [False] * 8
 
@@ -69,7 +84,10 @@ def test_a_run_that_gives_up_has_nothing_right(tiny_folder, monkeypatch):
 
 def test_options_are_tried_on_some_texts(tiny_folder, monkeypatch, tmp_path, capsys):
     """And their rows are not stored, nor taken for those of the defaults."""
-    guidance, given = StableDiffusion(find_model(tiny_folder)), ("--widen", "0.4", "--lambda_opacity", "4")
+    guidance, given = (
+        StableDiffusion(find_model(tiny_folder)),
+        ("--widen", "0.4", "--lambda_opacity", "4"),
+    )
     settings = task3.trained("a duck", guidance, tmp_path / "run", given, iters=7).settings
     assert (settings.widen, settings.sparsity, settings.iters) == (0.4, 4.0, 7)
     seen = []
@@ -78,7 +96,11 @@ def test_options_are_tried_on_some_texts(tiny_folder, monkeypatch, tmp_path, cap
     monkeypatch.setattr(task3, "RESULTS", tmp_path / "results")
     task3.main(["objects", "--only", "a duck", "--given", "--widen 0.4 --lambda_opacity 4"])
     assert seen == [(False, ["a duck"], given)] and not (tmp_path / "results").exists()
-    for wrong in (["objects", "--only", "a whale"], ["objects", "--given", "--weight 3"], ["soak", "--only", "a duck"]):
+    for wrong in (
+        ["objects", "--only", "a whale"],
+        ["objects", "--given", "--weight 3"],
+        ["soak", "--only", "a duck"],
+    ):
         with pytest.raises(SystemExit):
             task3.main(wrong)
     said = capsys.readouterr().err
@@ -93,7 +115,9 @@ def test_a_rehearsal_stores_nothing(group, tiny_folder, tmp_path, monkeypatch, c
     monkeypatch.setattr(task3, "PICTURES", tmp_path)
     rows = task3.main([group, "--reduced"])
     assert rows and all(row.value == row.value for row in rows) and rows[0].bar is not None
-    assert "reduced, not stored" in capsys.readouterr().out and not (tmp_path / "task3.json").exists()
+    assert (
+        "reduced, not stored" in capsys.readouterr().out and not (tmp_path / "task3.json").exists()
+    )
 
 
 @pytest.mark.slow
@@ -117,7 +141,9 @@ def test_one_and_two_processes_do_the_same_work(reduced, texts, steps, monkeypat
     calls = []
 
     def run(command, **_):
-        launch = launch_command_parser().parse_args(command[command.index("accelerate.commands.launch") + 1 :])
+        launch = launch_command_parser().parse_args(
+            command[command.index("accelerate.commands.launch") + 1 :]
+        )
         args = program.parser().parse_args(launch.training_script_args)
         program.check(args)
         assert Path(launch.training_script) == task3.PROGRAM and args.half
@@ -128,5 +154,8 @@ def test_one_and_two_processes_do_the_same_work(reduced, texts, steps, monkeypat
     monkeypatch.setattr(task3, "commanded", lambda *_, **__: calls.append("built"))
     monkeypatch.setattr(task3.subprocess, "run", run)
     one, two, row = task3.scaling_rows(reduced)
-    assert calls == ["built", (1, texts, steps), (2, texts, steps)] and f"{texts} texts, {steps} steps" in row.figure
+    assert (
+        calls == ["built", (1, texts, steps), (2, texts, steps)]
+        and f"{texts} texts, {steps} steps" in row.figure
+    )
     assert row.value == one.value / two.value

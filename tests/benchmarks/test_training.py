@@ -11,7 +11,10 @@ from benchmarks.training import VARIANTS, Variant
 from course.models import WEIGHTS
 from pocket.train import denoiser
 
-TOY = {name: denoiser.SMOKE[name] for name in ("block_out_channels", "attention_head_dim", "layers_per_block")}
+TOY = {
+    name: denoiser.SMOKE[name]
+    for name in ("block_out_channels", "attention_head_dim", "layers_per_block")
+}
 
 
 @pytest.fixture
@@ -57,7 +60,10 @@ def test_an_unknown_variant_is_refused(capsys):
     [
         (["--samples", "0"], "argument --samples: must be a whole number of at least 1, got '0'"),
         (["--samples", "-8"], "argument --samples: must be"),
-        (["--images", "1"], "argument --images: must be a whole number from 2 to 1,000,000, got '1'"),
+        (
+            ["--images", "1"],
+            "argument --images: must be a whole number from 2 to 1,000,000, got '1'",
+        ),
         (["--images", "nan"], "argument --images: must be"),
         (["--work", ""], "argument --work: must name a folder"),
         (["--out", __file__], "argument --out: must name a folder"),

@@ -11,7 +11,12 @@ import nbformat
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, PNDMScheduler, StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
+from diffusers import (
+    DDIMScheduler,
+    PNDMScheduler,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionPipeline,
+)
 from PIL import Image
 
 from course import checks, notebooks
@@ -54,7 +59,9 @@ def test_pipeline(pipe, model, capsys):
 def test_pipeline_mistakes(pipe, model):
     own = pipe.scheduler
     other = StableDiffusionPipeline.from_pretrained(model.folder)
-    half = StableDiffusionPipeline.from_pretrained(model.folder, scheduler=own, dtype=torch.bfloat16)
+    half = StableDiffusionPipeline.from_pretrained(
+        model.folder, scheduler=own, dtype=torch.bfloat16
+    )
     elsewhere = StableDiffusionPipeline.from_pretrained(model.folder, scheduler=own).to("meta")
     other_kind = StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False)
     for p, s, advice in [
@@ -75,7 +82,9 @@ def test_pipeline_mistakes(pipe, model):
 
 def right_noise(model):
     def starting_noise(seed):
-        return torch.randn((1, 4, 8, 8), generator=torch.Generator("cpu").manual_seed(seed)).to(model.device)
+        return torch.randn((1, 4, 8, 8), generator=torch.Generator("cpu").manual_seed(seed)).to(
+            model.device
+        )
 
     return starting_noise
 
@@ -85,14 +94,19 @@ def test_noise_and_its_mistakes(model):
     shared = torch.Generator("cpu").manual_seed(0)
 
     def double(seed):
-        wide = torch.randn((1, 4, 8, 8), generator=torch.Generator("cpu").manual_seed(seed), dtype=torch.float64)
+        wide = torch.randn(
+            (1, 4, 8, 8), generator=torch.Generator("cpu").manual_seed(seed), dtype=torch.float64
+        )
         return wide.float().to(model.device)
 
     for wrong, advice in [
         (lambda seed: None, "returns None: is a `return` missing"),
         (lambda seed: [0.0], "is a list"),
         (lambda seed: torch.randn(1, 3, 64, 64), r"shape \(1, 3, 64, 64\).*\(1, 4, 8, 8\)"),
-        (lambda seed: torch.randn((1, 4, 8, 8), generator=shared), "same seed gave different noise"),
+        (
+            lambda seed: torch.randn((1, 4, 8, 8), generator=shared),
+            "same seed gave different noise",
+        ),
         (lambda seed: torch.zeros(1, 4, 8, 8), "Two seeds gave the same"),
         (lambda seed: right_noise(model)(seed).half(), r"end with \.to"),
         (double, "draw first"),
@@ -121,7 +135,9 @@ def forgetting(generate, **kept):
 
     def forgetful(prompt, negative_prompt="", seed=0, steps=2, guidance_scale=5.0):
         arguments = locals() | kept
-        return generate(**{name: arguments[name] for name in inspect.signature(generate).parameters})
+        return generate(
+            **{name: arguments[name] for name in inspect.signature(generate).parameters}
+        )
 
     return forgetful
 
@@ -140,9 +156,18 @@ def test_generate_mistakes(pipe, model):
 
     for wrong, advice in [
         (lambda prompt, **_: None, "lost its argument"),
-        (lambda prompt, negative_prompt, seed, steps, guidance_scale: None, "returns None: is a `return` missing"),
-        (lambda prompt, negative_prompt, seed, steps, guidance_scale: [black], r"result\.images\[0\]"),
-        (lambda prompt, negative_prompt, seed, steps, guidance_scale: black.resize((8, 8)), "draws"),
+        (
+            lambda prompt, negative_prompt, seed, steps, guidance_scale: None,
+            "returns None: is a `return` missing",
+        ),
+        (
+            lambda prompt, negative_prompt, seed, steps, guidance_scale: [black],
+            r"result\.images\[0\]",
+        ),
+        (
+            lambda prompt, negative_prompt, seed, steps, guidance_scale: black.resize((8, 8)),
+            "draws",
+        ),
         (lambda prompt, negative_prompt, seed, steps, guidance_scale: black, "all black"),
         (unseeded, r"latents=starting_noise\(seed\)"),
         (forgetting(right, seed=1), "change with seed"),
@@ -211,7 +236,9 @@ def told(advice, check, *arguments):
 def changed(sd, **parts):
     """A copy of `sd` in which some parts or methods are others."""
     other = object.__new__(type(sd))
-    other.__dict__.update(sd.__dict__ | {n: MethodType(p, other) if isfunction(p) else p for n, p in parts.items()})
+    other.__dict__.update(
+        sd.__dict__ | {n: MethodType(p, other) if isfunction(p) else p for n, p in parts.items()}
+    )
     return other
 
 
@@ -235,18 +262,31 @@ def test_text_embeddings_and_their_mistakes(sd, model):
     checks.text_embeddings(sd, model)
 
     def encode(self, texts, entry=0, **settings):
-        settings = {"padding": "max_length", "max_length": 77, "truncation": True, "return_tensors": "pt"} | settings
+        settings = {
+            "padding": "max_length",
+            "max_length": 77,
+            "truncation": True,
+            "return_tensors": "pt",
+        } | settings
         with torch.no_grad():
-            return self.text_encoder(self.tokenizer(texts, **settings).input_ids.to(model.device))[entry]
+            return self.text_encoder(self.tokenizer(texts, **settings).input_ids.to(model.device))[
+                entry
+            ]
 
     for wrong, advice in [
         (lambda self, p, n: None, "returns None: is a `return` missing"),
-        (lambda self, p, n: self.text_encoder(torch.zeros(1, 77, dtype=torch.long)), r"first entry.*\[0\]"),
+        (
+            lambda self, p, n: self.text_encoder(torch.zeros(1, 77, dtype=torch.long)),
+            r"first entry.*\[0\]",
+        ),
         (lambda self, p, n: encode(self, n + p, entry=1), "one vector a text"),
         (lambda self, p, n: encode(self, n + p, padding=True), 'padding="max_length"'),
         (lambda self, p, n: encode(self, p), "all four in one batch"),
         (lambda self, p, n: encode(self, p + n), "prompts come first"),
-        (lambda self, p, n: encode(self, n + p[::-1]), "not those of the text encoder for these texts"),
+        (
+            lambda self, p, n: encode(self, n + p[::-1]),
+            "not those of the text encoder for these texts",
+        ),
         (lambda self, p, n: encode(self, n + p, truncation=False), "truncation=True"),
     ]:
         told(advice, checks.text_embeddings, changed(sd, get_text_embeddings=wrong), model)
@@ -272,7 +312,9 @@ def test_prediction_and_its_mistakes(lesson):
 
     def of_epsilon(x_0):
         """Right for v; for epsilon `x_0` of x_t, the noise and alpha_bar."""
-        return lambda x, o, a, kind: (x_0(x, o, a), o) if kind == "epsilon" else right(x, o, a, kind)
+        return lambda x, o, a, kind: (
+            (x_0(x, o, a), o) if kind == "epsilon" else right(x, o, a, kind)
+        )
 
     def of_v(x_0, noise=None):
         def predict(x, o, a, kind):
@@ -293,7 +335,10 @@ def test_prediction_and_its_mistakes(lesson):
         (lambda x, o, a, kind: right(x, o, a, "epsilon"), "v was taken for the noise"),
         (of_v(lambda x, o, a: a.sqrt() * x + (1 - a).sqrt() * o), "signs are off"),
         (of_v(lambda x, o, a: right(x, o, a, "v_prediction")[0]), "but the noise is not"),
-        (lambda x, o, a, k: right(x, o, a, "epsilon" if k == "epsilon" else "v_prediction"), "raise ValueError"),
+        (
+            lambda x, o, a, k: right(x, o, a, "epsilon" if k == "epsilon" else "v_prediction"),
+            "raise ValueError",
+        ),
     ]:
         told(advice, checks.prediction, wrong)
 
@@ -306,7 +351,11 @@ def test_ddim_step_and_its_mistakes(lesson):
 
     def step(s=sigma, room=lambda b, s: 1 - b - s**2, new=lambda s: s):
         def ddim_step(x_0, noise, a, b, eta, fresh):
-            return b.sqrt() * x_0 + room(b, s(a, b, eta)).clamp_min(0).sqrt() * noise + new(s(a, b, eta)) * fresh
+            return (
+                b.sqrt() * x_0
+                + room(b, s(a, b, eta)).clamp_min(0).sqrt() * noise
+                + new(s(a, b, eta)) * fresh
+            )
 
         return ddim_step
 
@@ -318,16 +367,28 @@ def test_ddim_step_and_its_mistakes(lesson):
         (lambda x, n, a, b, e, f: a.sqrt() * x + (1 - b).sqrt() * n, "share of x_0 is"),
         (lambda x, n, a, b, e, f: b * x + (1 - b) * n, "square roots are missing"),
         (lambda x, n, a, b, e, f: b.sqrt() * x, "noise term is missing"),
-        (lambda x, n, a, b, e, f: b.sqrt() * x + (1 - b).sqrt() * n + 0.1 * f, "With eta = 0 there is fresh noise"),
+        (
+            lambda x, n, a, b, e, f: b.sqrt() * x + (1 - b).sqrt() * n + 0.1 * f,
+            "With eta = 0 there is fresh noise",
+        ),
         (lambda x, n, a, b, e, f: x, "With eta = 0 that is not"),
         (lambda x, n, a, b, e, f: b.sqrt() * x + (1 - b).sqrt() * n, "`eta` makes no difference"),
         (step(room=lambda b, s: 1 - b), "Make room for the fresh noise"),
         (step(room=lambda b, s: 1 - b - s), "sigma is squared"),
         (step(new=lambda s: 0), "fresh noise was not added"),
         (step(new=lambda s: s**2), "not by its square"),
-        (step(s=lambda a, b, e: e * (1 - b) / (1 - a) * (1 - a / b)), "sigma is not that of the formula"),
-        (step(s=lambda a, b, e: e * ((1 - a) / (1 - b) * (1 - a / b)).sqrt()), "sigma is not that of the formula"),
-        (step(s=lambda a, b, e: sigma(a, b, 1) if e else 0 * a), "sigma is not that of the formula"),
+        (
+            step(s=lambda a, b, e: e * (1 - b) / (1 - a) * (1 - a / b)),
+            "sigma is not that of the formula",
+        ),
+        (
+            step(s=lambda a, b, e: e * ((1 - a) / (1 - b) * (1 - a / b)).sqrt()),
+            "sigma is not that of the formula",
+        ),
+        (
+            step(s=lambda a, b, e: sigma(a, b, 1) if e else 0 * a),
+            "sigma is not that of the formula",
+        ),
         (step(s=lambda a, b, e: e * (1 - b).sqrt() / 2), "With eta = 1 the step is not right"),
     ]:
         told(advice, checks.ddim, wrong)
@@ -353,13 +414,22 @@ def test_the_loop_and_its_mistakes(lesson, sd, model):
         (lambda self, x, e, n, w, *a: right(self, x, e, n, 1.0, *a), "unguided"),
         (lambda self, x, e, n, w, *a: right(self, x, e, n, 0.0, *a), "Only the negative prompt"),
         (lambda self, x, e, n, w, *a: right(self, x, e, n, w + 2, *a), "not those of diffusers"),
-        (lambda self, x, e, n, w, eta, g: right(self, x, e, n, w, 0.0, g), "`eta` makes no difference"),
-        (lambda self, x, e, n, w, eta, g: right(self, x, e, n, w, eta / 2, g), "With eta = 1 the latents"),
+        (
+            lambda self, x, e, n, w, eta, g: right(self, x, e, n, w, 0.0, g),
+            "`eta` makes no difference",
+        ),
+        (
+            lambda self, x, e, n, w, eta, g: right(self, x, e, n, w, eta / 2, g),
+            "With eta = 1 the latents",
+        ),
     ]:
         told(advice, checks.loop, changed(sd, denoise=wrong), model)
     wrong_functions = {
         "guide": (lambda u, c, w: c + w * (c - u), "not those of diffusers"),
-        "predict": (lambda x, o, a, k: lesson.predict(x, o, a, "v_prediction"), "not those of diffusers"),
+        "predict": (
+            lambda x, o, a, k: lesson.predict(x, o, a, "v_prediction"),
+            "not those of diffusers",
+        ),
         "draw_noise": (lambda g, shape, device: torch.ones(1, *shape), "With eta = 1 the latents"),
     }
     for name, (function, advice) in wrong_functions.items():
@@ -410,13 +480,19 @@ def test_attention_and_its_mistakes(lesson):
     checks.attention(lesson.attention)
 
     def weighted(weights):
-        return lambda q, k, v: (weights(q @ k.transpose(-1, -2)) @ v, weights(q @ k.transpose(-1, -2)))
+        return lambda q, k, v: (
+            weights(q @ k.transpose(-1, -2)) @ v,
+            weights(q @ k.transpose(-1, -2)),
+        )
 
     right = weighted(lambda s: (s / 4).softmax(-1))
     for wrong, advice in [
         (lambda q, k, v: None, "returns None: is a `return` missing"),
         (lambda q, k, v: right(q, k, v)[0], "returns two tensors"),
-        (lambda q, k, v: (right(q, k, v)[0], right(q, k, v)[1].transpose(-1, -2)), "The weights have the shape"),
+        (
+            lambda q, k, v: (right(q, k, v)[0], right(q, k, v)[1].transpose(-1, -2)),
+            "The weights have the shape",
+        ),
         (weighted(lambda s: s.softmax(-1)), "not scaled"),
         (weighted(lambda s: (s / 16).softmax(-1)), "not by the width"),
         (weighted(lambda s: (s / 4).softmax(-2)), "runs over the pixels"),
@@ -430,7 +506,9 @@ def test_attention_and_its_mistakes(lesson):
 def test_strengths_and_their_mistakes(lesson):
     tensors = torch.randn(4, 2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     steps = [lesson.Step(0, u, u, c, u, u) for u, c in tensors]
-    pushes, plain = ([x.norm().item() for x in xs] for xs in zip(*[(c - u, u) for u, c in tensors], strict=True))
+    pushes, plain = (
+        [x.norm().item() for x in xs] for xs in zip(*[(c - u, u) for u, c in tensors], strict=True)
+    )
     right = [p / n for p, n in zip(pushes, plain, strict=True)]
     checks.strengths(right, steps)
     for wrong, advice in [
@@ -466,7 +544,9 @@ def photograph():
 @pytest.fixture(scope="module")
 def by_edges(control_lesson, photograph):
     network = load_controlnet("canny", control_lesson.model)
-    return control_lesson.Control(network, control_lesson.to_condition(control_lesson.canny_edges(photograph)))
+    return control_lesson.Control(
+        network, control_lesson.to_condition(control_lesson.canny_edges(photograph))
+    )
 
 
 def rewritten(lesson, name, *changes):
@@ -479,7 +559,11 @@ def rewritten(lesson, name, *changes):
 def rewrite(path, name, *changes):
     """Return what the lesson at `path` defines, with those changes in the text of its function `name`."""
     notebook = notebooks.read(path)
-    [cell] = [cell for cell in notebook.cells if cell.cell_type == "code" and f"def {name}(" in cell.source]
+    [cell] = [
+        cell
+        for cell in notebook.cells
+        if cell.cell_type == "code" and f"def {name}(" in cell.source
+    ]
     for old, new in zip(changes[::2], changes[1::2], strict=True):
         assert old in cell.source
         cell.source = cell.source.replace(old, new)
@@ -500,7 +584,10 @@ def test_edges_and_their_mistakes(control_lesson, photograph, capsys):
         (("axis=2", "axis=0"), "channels are the last axis"),
         ((" / 255", ""), "divide by 255"),
         (("cv2.Canny(smooth, ", "cv2.Canny(array, "), "not smoothed"),
-        (("np.stack([edges] * 3, axis=2) / 255", "1 - np.stack([edges] * 3, axis=2) / 255"), "Black edges on white"),
+        (
+            ("np.stack([edges] * 3, axis=2) / 255", "1 - np.stack([edges] * 3, axis=2) / 255"),
+            "Black edges on white",
+        ),
         (("1.4", "3"), "not Canny's edges"),
         (("low, high)  #", "100, 200)  #"), "hand `low` and `high` on"),
         (("low, high)  #", "low, 200)  #"), "hand `low` and `high` on"),
@@ -516,7 +603,10 @@ def test_condition_and_its_mistakes(control_lesson):
     for changes, advice in [
         (("return ", ""), "returns None"),
         (
-            ("return torch.from_numpy(image).permute(2, 0, 1)[None].to(model.device, model.dtype)", "return image"),
+            (
+                "return torch.from_numpy(image).permute(2, 0, 1)[None].to(model.device, model.dtype)",
+                "return image",
+            ),
             "ndarray",
         ),
         (("[None]", ""), "batch is missing"),
@@ -555,23 +645,32 @@ def test_residuals_and_their_mistakes(control_lesson, by_edges):
         (("each.scale * part", "each.scale**2 * part"), "not the sum of scale times residual"),
         (("return None, None", "return [], 0"), "return None, None"),
     ]:  # fmt: skip
-        told(advice, checks.residuals, mistaken(control_lesson, "control_residuals", *changes), *given)
+        told(
+            advice,
+            checks.residuals,
+            mistaken(control_lesson, "control_residuals", *changes),
+            *given,
+        )
 
 
 def test_the_controlled_answer_and_its_mistakes(control_lesson, by_edges):
     given = (by_edges, control_lesson.pipe, control_lesson.model)
     checks.controlled(control_lesson.guided_output, *given)
     w = "uncond + guidance_scale * (cond - uncond)"
-    muted = (
-        "heard = torch.tensor({}).view(2, 1, 1, 1)\n    down, mid = [heard * part for part in down], heard * mid\n    "
-    )
+    muted = "heard = torch.tensor({}).view(2, 1, 1, 1)\n    down, mid = [heard * part for part in down], heard * mid\n    "
     for changes, advice in [
         ((f"return {w}", w), "still empty"),
         (("output = unet", "return unet", ".sample.float()", ""), "take the denoiser's .sample"),
         ((w, "output"), "cut the answer in two"),
         ((", **residuals", ""), "does not reach the denoiser"),
-        (("residuals = {", muted.format([0.0, 1.0]) + "residuals = {"), "Only the question with the prompt"),
-        (("residuals = {", muted.format([1.0, 0.0]) + "residuals = {"), "Only the question without the prompt"),
+        (
+            ("residuals = {", muted.format([0.0, 1.0]) + "residuals = {"),
+            "Only the question with the prompt",
+        ),
+        (
+            ("residuals = {", muted.format([1.0, 0.0]) + "residuals = {"),
+            "Only the question without the prompt",
+        ),
         (("uncond, cond = output", "cond, uncond = output"), "two halves are exchanged"),
         ((w, "cond"), "unguided"),
         ((w, "cond + guidance_scale * (cond - uncond)"), "starts from `uncond`"),
@@ -585,7 +684,12 @@ def test_active_controls_and_their_mistakes(control_lesson, by_edges):
     for changes, advice in [
         (("return ", ""), "returns None"),
         (
-            ("return [each for each in controls", "return tuple(each for each in controls", "each.end]", "each.end)"),
+            (
+                "return [each for each in controls",
+                "return tuple(each for each in controls",
+                "each.end]",
+                "each.end)",
+            ),
             "a tuple",
         ),
         (("(i + 1) / count", "i / count"), "In step 5 of 10.*0 to 1, 0 to 0.55 are active"),
@@ -602,7 +706,12 @@ def test_the_controlled_loop_and_what_breaks_it(control_lesson, by_edges, capsys
     checks.control_loop(control_lesson.sample, *given)
     assert "with one and with two" in capsys.readouterr().out
     for name, old, new, advice in [
-        ("denoise", "active_controls(controls, i, count)", "controls", "With 2 ControlNets the latents"),
+        (
+            "denoise",
+            "active_controls(controls, i, count)",
+            "controls",
+            "With 2 ControlNets the latents",
+        ),
         ("denoise", "active_controls(controls, i, count)", "[]", "With 1 ControlNet the latents"),
         ("control_residuals", "each.scale * part", "part", "With 2 ControlNets the latents"),
         ("embed", "[uncond, cond]", "[cond, uncond]", "With 1 ControlNet the latents"),
@@ -619,10 +728,15 @@ def test_zero_convolution_and_its_mistakes(control_lesson):
         (("channels, channels, kernel", "channels, 1, kernel"), "makes 1 channels of 6"),
         (("nn.init.zeros_(layer.weight)", ""), "weights are not zero"),
         (("nn.init.zeros_(layer.bias)", ""), "bias is not zero"),
-        (("kernel_size=1)", "kernel_size=1, bias=False)", "nn.init.zeros_(layer.bias)", ""), "bias is missing"),
+        (
+            ("kernel_size=1)", "kernel_size=1, bias=False)", "nn.init.zeros_(layer.bias)", ""),
+            "bias is missing",
+        ),
         (("return layer", "return layer.requires_grad_(False)"), "cannot learn"),
     ]:
-        told(advice, checks.zero_convolution, mistaken(control_lesson, "zero_convolution", *changes))
+        told(
+            advice, checks.zero_convolution, mistaken(control_lesson, "zero_convolution", *changes)
+        )
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
@@ -636,11 +750,17 @@ def test_the_loss_of_training_and_its_mistakes(control_lesson, by_edges, kind, m
         (("return F.mse_loss", "F.mse_loss"), "returns None"),
         (("F.mse_loss(output.float(), target)", "(output.float() - target) ** 2"), "one number"),
         (
-            ("return F.mse_loss(output.float(), target)", "return F.mse_loss(output.float(), target).detach()"),
+            (
+                "return F.mse_loss(output.float(), target)",
+                "return F.mse_loss(output.float(), target).detach()",
+            ),
             "No gradient",
         ),
         (
-            (", **residuals", ", **{k: v * 0 if k[0] == 'm' else [p * 0 for p in v] for k, v in residuals.items()}"),
+            (
+                ", **residuals",
+                ", **{k: v * 0 if k[0] == 'm' else [p * 0 for p in v] for k, v in residuals.items()}",
+            ),
             "has no say",
         ),
         ((f"x_t = {mixed}", "x_t = latents"), "clean latents"),
@@ -648,7 +768,9 @@ def test_the_loss_of_training_and_its_mistakes(control_lesson, by_edges, kind, m
         (("output.float(), target", f"output.float(), {other}"), f"predicts {kind}"),
         (("F.mse_loss(output", "F.l1_loss(output"), "not the mean square"),
     ]:
-        told(advice, checks.control_loss, mistaken(control_lesson, "control_loss", *changes), *given)
+        told(
+            advice, checks.control_loss, mistaken(control_lesson, "control_loss", *changes), *given
+        )
 
 
 # --- Task 2
@@ -724,7 +846,10 @@ def test_the_average_and_its_mistakes(joint):
     for wrong, advice in [
         (lambda windows, views, weights, total: None, "returns None: is a `return` missing"),
         (lambda windows, views, weights, total: windows, "the panorama is a tensor"),
-        (lambda windows, views, weights, total: fuse()(0 * windows, views, weights, total), "Nothing has been added"),
+        (
+            lambda windows, views, weights, total: fuse()(0 * windows, views, weights, total),
+            "Nothing has been added",
+        ),
         (fuse(divide=lambda total, counts: 1), "not averaged"),
         (fuse(weigh=False), "not weighted"),
         (fuse(weigh=False, divide=lambda total, counts: counts), "same say"),
@@ -768,20 +893,39 @@ def test_the_descent_and_its_mistakes(joint, joint_sd):
         (lambda self, x, look, anchor, w: x[:1], "The shape is"),
         (lambda self, x, look, anchor, w: x, "as they were"),
         (lambda self, x, look, anchor, w: x + move(self, x, look, anchor, w), "Uphill"),
-        (lambda self, x, look, anchor, w: x - move(self, x, look, anchor, 1024 * w), "still enlarged"),
-        (lambda self, x, look, anchor, w: x - move(self, x, look, anchor, w / 1024), "was not multiplied"),
+        (
+            lambda self, x, look, anchor, w: x - move(self, x, look, anchor, 1024 * w),
+            "still enlarged",
+        ),
+        (
+            lambda self, x, look, anchor, w: x - move(self, x, look, anchor, w / 1024),
+            "was not multiplied",
+        ),
         (lambda self, x, look, anchor, w: x - move(self, x, look, anchor, w / 2), "not their mean"),
         (lambda self, x, look, anchor, w: -move(self, x, look, anchor, w), "gradient alone"),
-        (lambda self, x, look, anchor, w: x - move(self, x, look, anchor, w).flip(-1), "do not move along"),
-        (lambda self, x, look, anchor, w: right(self, x, look, anchor, 1.0), "`weight` makes no difference"),
-        (lambda self, x, look, anchor, w: right(self, x, look, anchor, w).requires_grad_(), "graph of gradients"),
+        (
+            lambda self, x, look, anchor, w: x - move(self, x, look, anchor, w).flip(-1),
+            "do not move along",
+        ),
+        (
+            lambda self, x, look, anchor, w: right(self, x, look, anchor, 1.0),
+            "`weight` makes no difference",
+        ),
+        (
+            lambda self, x, look, anchor, w: right(self, x, look, anchor, w).requires_grad_(),
+            "graph of gradients",
+        ),
     ]:
         told(advice, checks.descent, changed(joint_sd, descend=wrong))
 
 
 def test_the_text_embedding_of_task_3_and_its_mistakes(model, pipe, capsys):
     def embed(batch=0, encode=True, **options):
-        settings = {"padding": "max_length", "max_length": model.text_length, "truncation": True} | options
+        settings = {
+            "padding": "max_length",
+            "max_length": model.text_length,
+            "truncation": True,
+        } | options
 
         @torch.no_grad()
         def function(text):
@@ -860,7 +1004,10 @@ def test_frame_order(capsys):
     for wrong, advice in [
         (lambda names: None, "returns None: is a `return` missing"),
         (sorted, "Compare numbers, not text"),
-        (lambda names: sorted(names, key=lambda name: (len(name), name)), "Compare numbers, not text"),
+        (
+            lambda names: sorted(names, key=lambda name: (len(name), name)),
+            "Compare numbers, not text",
+        ),
         (lambda names: in_order(names)[::-1], "by their numbers they are"),
         (lambda names: sorted(video.frame_numbers(names).values()), "return the same names"),
         (lambda names: in_order(names)[1:], "return the same names"),
@@ -877,8 +1024,14 @@ def test_frame_pairs(capsys):
     for wrong, advice in [
         (lambda left, right: None, "returns None: is a `return` missing"),
         (lambda left, right: list(zip(left, right, strict=True)), "Put both sides in order first"),
-        (lambda left, right: list(zip(in_order(left), in_order(right), strict=False)), "have no partner"),
-        (lambda left, right: list(zip(in_order(left), in_order(right), strict=True)), "compare the steps"),
+        (
+            lambda left, right: list(zip(in_order(left), in_order(right), strict=False)),
+            "have no partner",
+        ),
+        (
+            lambda left, right: list(zip(in_order(left), in_order(right), strict=True)),
+            "compare the steps",
+        ),
     ]:
         with pytest.raises(CheckFailed, match=advice):
             checks.frame_pairs(wrong)
@@ -893,9 +1046,18 @@ def test_hold(capsys):
         (lambda frames, fps, hold: frames * 3, "only the last frame"),
         (lambda frames, fps, hold: [frames[-1]] * round(hold * fps), "all frames come first"),
         (lambda frames, fps, hold: frames + [frames[-1]] * round(hold), "that takes 16"),
-        (lambda frames, fps, hold: frames + [frames[-1]] * (round(hold * fps) - 1), "that takes 16"),
-        (lambda frames, fps, hold: frames + [frames[-1]] * int(hold * fps), "0.9 seconds.* takes 3.*nearest whole"),
-        (lambda frames, fps, hold: frames + [frames[-1]] * math.ceil(hold * fps), "0.3 seconds.* takes 2"),
+        (
+            lambda frames, fps, hold: frames + [frames[-1]] * (round(hold * fps) - 1),
+            "that takes 16",
+        ),
+        (
+            lambda frames, fps, hold: frames + [frames[-1]] * int(hold * fps),
+            "0.9 seconds.* takes 3.*nearest whole",
+        ),
+        (
+            lambda frames, fps, hold: frames + [frames[-1]] * math.ceil(hold * fps),
+            "0.3 seconds.* takes 2",
+        ),
     ]:
         with pytest.raises(CheckFailed, match=advice):
             checks.hold(wrong)
@@ -1008,7 +1170,9 @@ def test_a_result_that_cannot_be_right_is_named_first(value, said):
         call(lambda: value)
 
 
-@pytest.mark.parametrize("value", [0, "", [], torch.zeros(2).bool(), np.zeros(2, int), torch.zeros(2, device="meta")])
+@pytest.mark.parametrize(
+    "value", [0, "", [], torch.zeros(2).bool(), np.zeros(2, int), torch.zeros(2, device="meta")]
+)
 def test_other_results_are_handed_on(value):
     assert call(lambda *a, **o: value, 1, option=2) is value
 
@@ -1079,14 +1243,21 @@ def test_attempts_that_ended_in_a_bare_error(attempt):
         "overlaps": lambda function: checks.overlapping(function, lesson.window_views),
         "fuse": lambda function: checks.fusion(function, lesson.window_views),
     }[name]
-    told(rf"^Your code raised \w+Error: (.|\n)*in line \d+ of `{name}`", check, getattr(lesson, name))
+    told(
+        rf"^Your code raised \w+Error: (.|\n)*in line \d+ of `{name}`", check, getattr(lesson, name)
+    )
 
 
 def test_prediction_on_both_halves(lesson, sd, model):
     """`predict` is given the output for both halves, and the latents of one."""
     source = "guided = guide(uncond, cond, guidance_scale)"
     other = rewrite(DETAILED, "denoise", source, "guided = output[:, :3]")
-    told("Your code raised RuntimeError: The size of tensor", checks.loop, changed(sd, denoise=other.denoise), model)
+    told(
+        "Your code raised RuntimeError: The size of tensor",
+        checks.loop,
+        changed(sd, denoise=other.denoise),
+        model,
+    )
 
 
 @pytest.mark.parametrize(
@@ -1102,7 +1273,12 @@ def test_prediction_on_both_halves(lesson, sd, model):
 def test_controlled_answers_that_ended_in_a_bare_error(control_lesson, by_edges, changes):
     wrong = mistaken(control_lesson, "guided_output", *changes)
     given = (by_edges, control_lesson.pipe, control_lesson.model)
-    told(r"^Your code raised \w+: (.|\n)*in line \d+ of `guided_output`", checks.controlled, wrong, *given)
+    told(
+        r"^Your code raised \w+: (.|\n)*in line \d+ of `guided_output`",
+        checks.controlled,
+        wrong,
+        *given,
+    )
 
 
 @pytest.mark.parametrize(
@@ -1112,8 +1288,14 @@ def test_controlled_answers_that_ended_in_a_bare_error(control_lesson, by_edges,
             ("anchor.expand_as(images)", "anchor"),
             "raised ValueError: two batches .* of one shape, not .*in line 8 of `descend`",
         ),
-        (("with torch.enable_grad():", "if True:"), r"does not require grad.*torch\.enable_grad\(\)"),
-        (("windows.detach().requires_grad_()", "windows.detach()"), r"does not require grad.*requires_grad_"),
+        (
+            ("with torch.enable_grad():", "if True:"),
+            r"does not require grad.*torch\.enable_grad\(\)",
+        ),
+        (
+            ("windows.detach().requires_grad_()", "windows.detach()"),
+            r"does not require grad.*requires_grad_",
+        ),
         (("look(own)", "look(windows)"), "does not require grad.*No gradient was recorded"),
         (("look(own)", "look"), "raised .*in line"),
     ],
@@ -1123,7 +1305,9 @@ def test_descents_that_ended_in_a_bare_error(joint_sd, changes, advice):
     told(f"(?s){advice}", checks.descent, changed(joint_sd, descend=other.descend))
 
 
-@pytest.mark.parametrize("error", [ValueError("no partner"), TypeError("not a list"), KeyError(3), StopIteration()])
+@pytest.mark.parametrize(
+    "error", [ValueError("no partner"), TypeError("not a list"), KeyError(3), StopIteration()]
+)
 def test_pairs_whose_own_error_is_raised_for_names_that_fit(error):
     told("Your code raised .*Error|Iteration", checks.frame_pairs, raises(error))
 
@@ -1148,7 +1332,9 @@ def test_tensors_beside_nothing():
 def test_lists_of_tensors_are_close_if_each_is():
     parts = [torch.ones(3), torch.zeros(2)]
     assert common.all_close(parts, [torch.ones(3) * 1.009, torch.zeros(2)])
-    assert not common.all_close(parts, parts[:1]) and not common.all_close(parts, [parts[0], torch.ones(2)])
+    assert not common.all_close(parts, parts[:1]) and not common.all_close(
+        parts, [parts[0], torch.ones(2)]
+    )
 
 
 def test_pictures_are_the_same_up_to_a_rounding_here_and_there():
@@ -1164,7 +1350,9 @@ def test_pictures_are_the_same_up_to_a_rounding_here_and_there():
 
 
 def test_half_precision_is_given_more_room():
-    assert [common.tolerance_of(SimpleNamespace(dtype=d)) for d in (torch.float32, torch.float16)] == [1e-3, 3e-2]
+    assert [
+        common.tolerance_of(SimpleNamespace(dtype=d)) for d in (torch.float32, torch.float16)
+    ] == [1e-3, 3e-2]
 
 
 # --- Odd results: no check ends in another error than advice
@@ -1206,11 +1394,17 @@ ODD = {
 def each_tensor(value, change):
     if isinstance(value, torch.Tensor):
         return change(value)
-    return type(value)(each_tensor(v, change) for v in value) if type(value) in (list, tuple) else value
+    return (
+        type(value)(each_tensor(v, change) for v in value)
+        if type(value) in (list, tuple)
+        else value
+    )
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_odd_results_end_in_advice(odd, lesson, sd, pipe, model, control_lesson, by_edges, photograph, joint, joint_sd):
+def test_odd_results_end_in_advice(
+    odd, lesson, sd, pipe, model, control_lesson, by_edges, photograph, joint, joint_sd
+):
     def strange(function):
         return lambda *arguments, **options: ODD[odd](function(*arguments, **options))
 

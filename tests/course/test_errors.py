@@ -12,7 +12,9 @@ ROOT = __file__.rsplit("tests", 1)[0]
 
 def stderr_of(code: str) -> list[str]:
     """Return the lines that a program of its own writes to stderr: pytest has its own filters of warnings."""
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stderr.splitlines()
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    ).stderr.splitlines()
 
 
 def test_an_error_is_shown_as_its_message():

@@ -73,7 +73,9 @@ def test_solutions_are_fenced_numbered_and_checked(path):
         assert source.index(BEGIN) < source.index(END)
         before = source + cells[i - 1].source
         assert re.search(r"TODO \d", before), f"no number: {source}"
-        assert cells[i + 1].cell_type == "code" and "checks." in cells[i + 1].source, f"no check after: {source}"
+        assert cells[i + 1].cell_type == "code" and "checks." in cells[i + 1].source, (
+            f"no check after: {source}"
+        )
 
 
 @each_lesson
@@ -85,7 +87,10 @@ def test_student_cells_are_valid_python(path):
 @each_lesson
 def test_cells_are_short_and_most_of_it_is_prose(path):
     notebook = notebooks.read(path)
-    code, prose = ([cell.source for cell in notebook.cells if cell.cell_type == kind] for kind in ("code", "markdown"))
+    code, prose = (
+        [cell.source for cell in notebook.cells if cell.cell_type == kind]
+        for kind in ("code", "markdown")
+    )
     assert max(len(source.splitlines()) for source in code) <= 25
     words = [sum(len(source.split()) for source in sources) for sources in (code, prose)]
     assert words[1] >= 1.5 * words[0]
@@ -94,7 +99,9 @@ def test_cells_are_short_and_most_of_it_is_prose(path):
 @each_lesson
 def test_is_stored_as_executed(path):
     cells = [cell for cell in code_cells(notebooks.read(path)) if cell.source.strip()]
-    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1)), "run: python -m course.notebooks"
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1)), (
+        "run: python -m course.notebooks"
+    )
     outputs = [output for cell in cells for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error"]
     assert any("image/png" in output.get("data", {}) for output in outputs)
@@ -114,7 +121,9 @@ def test_runs_from_top_to_bottom(path, quick):
 def test_a_student_who_did_nothing_is_told_so(path, quick, steered_folder: Path):
     """The first exercise whose result is missing stops the notebook with advice, not with a NameError."""
     with pytest.raises(LessonError, match=r"CheckFailed: .*TODO"):
-        notebooks.execute(without_solutions(notebooks.read(path)), quick, {"COURSE_MODEL": str(steered_folder)})
+        notebooks.execute(
+            without_solutions(notebooks.read(path)), quick, {"COURSE_MODEL": str(steered_folder)}
+        )
 
 
 @pytest.mark.slow
@@ -127,7 +136,9 @@ def test_each_missing_solution_is_told_by_its_own_check(path, quick, steered_fol
         if BEGIN in cell.source:
             exercises.append(cell.source)
             check = "\n".join(f"    {line}" for line in notebook.cells[i + 1].source.splitlines())
-            attempt = f"try:\n{check}\nexcept checks.CheckFailed as error:\n    print('TOLD', error)"
+            attempt = (
+                f"try:\n{check}\nexcept checks.CheckFailed as error:\n    print('TOLD', error)"
+            )
             cells += [blank.cells[i], nbformat.v4.new_code_cell(attempt)]
         cells.append(cell)
     notebook.cells = cells
@@ -152,7 +163,9 @@ def test_1_1_runs_on_a_model_from_a_folder(tiny_folder: Path):
 def test_lessons_come_in_order():
     names = [path.stem for path in LESSONS]
     assert names.index("make_video") > names.index("task_1_1_Stable_Diffusion_intro")
-    assert not any(name.startswith("task_1_3") or name[5:] > "2" for name in names[: names.index("make_video")])
+    assert not any(
+        name.startswith("task_1_3") or name[5:] > "2" for name in names[: names.index("make_video")]
+    )
 
 
 def test_make_video_takes_the_frames_that_are_there(tmp_path: Path):
@@ -160,9 +173,17 @@ def test_make_video_takes_the_frames_that_are_there(tmp_path: Path):
     for side, size in (("x_t", (33, 21)), ("x_0", (50, 35))):
         (tmp_path / side).mkdir()
         for step in range(12):
-            Image.new("RGB", size, (20 * step, 0, 0)).save(tmp_path / side / f"{step}_t{990 - step}.png")
+            Image.new("RGB", size, (20 * step, 0, 0)).save(
+                tmp_path / side / f"{step}_t{990 - step}.png"
+            )
     path = notebooks.ROOT / "make_video.ipynb"
-    settings = {"FRAMES": str(tmp_path), "OUTPUTS": str(tmp_path / "out"), "HEIGHT": None, "FPS": 4, "HOLD": 0.5}
+    settings = {
+        "FRAMES": str(tmp_path),
+        "OUTPUTS": str(tmp_path / "out"),
+        "HEIGHT": None,
+        "FPS": 4,
+        "HOLD": 0.5,
+    }
     done = notebooks.execute(notebooks.read(path), settings, {"COURSE_MODEL": "there is none"})
     text = "".join(o.get("text", "") for cell in code_cells(done) for o in cell.outputs)
     assert text.count("✓") == 3 and "These are the frames of lesson 1.2" in text
@@ -180,15 +201,22 @@ def test_make_video_works_out_the_prediction_of_ddim(kind, steps):
     cells = code_cells(notebooks.read(notebooks.ROOT / "make_video.ipynb"))
     lesson: dict[str, Any] = {}
     exec(next(cell.source for cell in cells if cell.source.startswith("def predicted_x_0")), lesson)
-    scheduler = DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False, prediction_type=kind)
+    scheduler = DDIMScheduler(
+        beta_schedule="scaled_linear", clip_sample=False, prediction_type=kind
+    )
     scheduler.set_timesteps(steps)
     generator = torch.Generator().manual_seed(0)
     x_t = torch.randn(1, 4, 8, 8, generator=generator)
-    alphas = [*scheduler.alphas_cumprod[scheduler.timesteps].tolist(), scheduler.final_alpha_cumprod.item()]
+    alphas = [
+        *scheduler.alphas_cumprod[scheduler.timesteps].tolist(),
+        scheduler.final_alpha_cumprod.item(),
+    ]
     for i, t in enumerate(scheduler.timesteps):
         step = scheduler.step(torch.randn(x_t.shape, generator=generator), t, x_t)
         found = lesson["predicted_x_0"](x_t, step.prev_sample, *alphas[i : i + 2])
-        largest = step.pred_original_sample.abs().max()  # divided by a small alpha at first: tens, for random noise
+        largest = (
+            step.pred_original_sample.abs().max()
+        )  # divided by a small alpha at first: tens, for random noise
         assert (found - step.pred_original_sample).abs().max() <= 1e-4 * largest
         x_t = step.prev_sample
 
@@ -197,7 +225,9 @@ def test_make_video_works_out_the_prediction_of_ddim(kind, steps):
 
 
 def small(*sources: str, tagged: bool = True) -> nbformat.NotebookNode:
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(source) for source in sources]
+    )
     if tagged:
         notebook.cells[0].metadata["tags"] = ["parameters"]
     return notebook
@@ -238,12 +268,16 @@ def test_execute_refuses_parameters_without_a_cell_for_them():
 
 
 def test_execute_names_the_cell_that_failed():
-    with pytest.raises(LessonError, match=r"ZeroDivisionError: division by zero\nin the cell\n1 / 0"):
+    with pytest.raises(
+        LessonError, match=r"ZeroDivisionError: division by zero\nin the cell\n1 / 0"
+    ):
         notebooks.execute(small("1", "1 / 0", "2"))
 
 
 def test_finished_progress_bars_are_not_stored():
-    done = notebooks.execute(small("from tqdm.auto import tqdm\nfor _ in tqdm(range(2), leave=False): pass\n'done'"))
+    done = notebooks.execute(
+        small("from tqdm.auto import tqdm\nfor _ in tqdm(range(2), leave=False): pass\n'done'")
+    )
     assert [output.output_type for output in done.cells[0].outputs] == ["execute_result"]
     assert "widgets" not in done.metadata
 
@@ -270,11 +304,23 @@ def test_lessons_come_in_the_order_of_the_course(tmp_path, monkeypatch):
 # --- The kernel
 
 FOREIGN = {
-    "missing program": {"argv": ["/nowhere/python", "-m", "ipykernel_launcher", "-f", "{connection_file}"]},
+    "missing program": {
+        "argv": ["/nowhere/python", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    },
     "program that ends": {"argv": ["true"]},
-    "other Python": {"argv": ["/usr/bin/python3", "-c", "1", "{connection_file}"], "language": "python"},
-    "other language": {"argv": ["sh", "-c", "sleep 9"], "language": "bash", "display_name": "Shell"},
-    "unknown provisioner": {"argv": ["true"], "metadata": {"kernel_provisioner": {"provisioner_name": "ssh"}}},
+    "other Python": {
+        "argv": ["/usr/bin/python3", "-c", "1", "{connection_file}"],
+        "language": "python",
+    },
+    "other language": {
+        "argv": ["sh", "-c", "sleep 9"],
+        "language": "bash",
+        "display_name": "Shell",
+    },
+    "unknown provisioner": {
+        "argv": ["true"],
+        "metadata": {"kernel_provisioner": {"provisioner_name": "ssh"}},
+    },
     "no argv": {},
     "no JSON": "{",
     "a list": [],
@@ -316,7 +362,8 @@ def test_other_kernels_stay_as_they_are(tmp_path, monkeypatch):
 
 def test_jupyterlab_is_started_with_these_kernels():
     options = re.findall(
-        r"-m jupyterlab --ServerApp.kernel_spec_manager_class=(\S+)", (notebooks.ROOT / "Makefile").read_text()
+        r"-m jupyterlab --ServerApp.kernel_spec_manager_class=(\S+)",
+        (notebooks.ROOT / "Makefile").read_text(),
     )
     assert [pkgutil.resolve_name(option) for option in options] == [notebooks.CourseKernels]
 
@@ -328,21 +375,36 @@ def test_a_kernel_that_does_not_start_is_named(monkeypatch):
     for argv in (["/nowhere/python"], ["false"]):
         spec = {"argv": argv, "display_name": "", "language": "python"}
         monkeypatch.setattr(notebooks, "get_kernel_dict", lambda spec=spec: spec)
-        with pytest.raises(LessonError, match=r"^The kernel .* -m ipykernel_launcher does not run: "):
+        with pytest.raises(
+            LessonError, match=r"^The kernel .* -m ipykernel_launcher does not run: "
+        ):
             notebooks.execute(small("1"))
-    clients = [hook for hook in at_exit if isinstance(getattr(hook, "__self__", None), notebooks.NotebookClient)]
+    clients = [
+        hook
+        for hook in at_exit
+        if isinstance(getattr(hook, "__self__", None), notebooks.NotebookClient)
+    ]
     assert clients == []  # nothing is left that fails when the program ends
 
 
 def test_a_kernel_that_dies_names_its_cell():
     """As by the system, for the memory it takes."""
-    with pytest.raises(LessonError, match=r"(?s)^The kernel died .*in the cell\nimport os; os\._exit\(9\)$"):
+    with pytest.raises(
+        LessonError, match=r"(?s)^The kernel died .*in the cell\nimport os; os\._exit\(9\)$"
+    ):
         notebooks.execute(small("1", "import os; os._exit(9)", "2"))
 
 
 # --- Files that are no notebooks
 
-CELL = {"cell_type": "code", "id": "a", "metadata": {}, "outputs": [], "source": "1", "execution_count": None}
+CELL = {
+    "cell_type": "code",
+    "id": "a",
+    "metadata": {},
+    "outputs": [],
+    "source": "1",
+    "execution_count": None,
+}
 HEAD = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [CELL]}
 BAD = {
     "nothing": "",
@@ -378,7 +440,9 @@ def test_a_file_that_is_no_notebook_ends_in_one_line(kind, tmp_path, monkeypatch
         path.symlink_to(path)
     good = tmp_path / "good.ipynb"
     nbformat.write(small("1"), good)
-    monkeypatch.setattr(notebooks, "execute", lambda *_, **__: pytest.fail("run before all could be read"))
+    monkeypatch.setattr(
+        notebooks, "execute", lambda *_, **__: pytest.fail("run before all could be read")
+    )
     assert notebooks.main([str(good), str(path)]) == 1
     [line] = capsys.readouterr().err.strip().splitlines()
     said = "is not a valid Jupyter notebook: ." if kind in BAD else "is not a file"
@@ -414,7 +478,9 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
         notebooks.read(path)
 
 
-@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(28, "No space left on device")])
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), OSError(28, "No space left on device")]
+)
 def test_a_lesson_that_cannot_be_stored(error, tmp_path, monkeypatch, capsys):
     path = tmp_path / "lesson.ipynb"
     nbformat.write(small("1"), path)
@@ -425,7 +491,10 @@ def test_a_lesson_that_cannot_be_stored(error, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(nbformat, "write", fail)
     assert notebooks.main([str(path)]) == 1
-    assert capsys.readouterr().err == f"lesson.ipynb: it cannot be stored in {path}: {error.strerror}.\n"
+    assert (
+        capsys.readouterr().err
+        == f"lesson.ipynb: it cannot be stored in {path}: {error.strerror}.\n"
+    )
 
 
 def test_without_a_home_folder_the_remedy_is_named(monkeypatch):

@@ -29,7 +29,10 @@ def install_torchvision(packages: Path, code: str) -> None:
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: torchvision\nVersion: 0.99\n")
     (info / "INSTALLER").write_text("pip\n")
-    names = ["torchvision/__init__.py", *(f"{info.name}/{name}" for name in ("METADATA", "INSTALLER", "RECORD"))]
+    names = [
+        "torchvision/__init__.py",
+        *(f"{info.name}/{name}" for name in ("METADATA", "INSTALLER", "RECORD")),
+    ]
     (info / "RECORD").write_text("".join(f"{name},,\n" for name in names))
 
 
@@ -45,7 +48,9 @@ def environment(tmp_path: Path) -> SimpleNamespace:
     folder = tmp_path / "environment"
     venv.create(folder)
     python = setup.python_of(folder)
-    packages = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
+    packages = Path(
+        sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)})
+    )
     (packages / "outer.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return SimpleNamespace(folder=folder, python=python, packages=packages)
 
@@ -67,13 +72,18 @@ def test_a_torchvision_that_does_not_fit_is_named_in_one_line_and_removed(enviro
     assert result.returncode == 0, result.stderr
     assert len(result.stdout.splitlines()) == 1
     assert "torchvision 0.99 does not fit torch" in result.stdout
-    assert "operator torchvision::nms does not exist" in result.stdout and "removed it" in result.stdout
+    assert (
+        "operator torchvision::nms does not exist" in result.stdout
+        and "removed it" in result.stdout
+    )
     assert not (environment.packages / "torchvision").exists()
 
 
 def test_packages_that_do_not_import_end_in_an_error(environment):
     (environment.packages / "diffusers").mkdir()
-    (environment.packages / "diffusers" / "__init__.py").write_text("raise ImportError('half a package')\n")
+    (environment.packages / "diffusers" / "__init__.py").write_text(
+        "raise ImportError('half a package')\n"
+    )
     result = run_mend(environment)
     assert result.returncode == 1
     assert "half a package" in result.stderr and "constraints.txt" in result.stderr
@@ -96,7 +106,9 @@ def test_a_notebook_names_the_cure(tmp_path, monkeypatch):
 
 def test_a_notebook_on_another_python_is_told_so(monkeypatch):
     monkeypatch.setattr(setup, "SHOWN", ("platform", "no_such_package", "nor_this_one"))
-    with pytest.raises(SetupError, match=r"has no no_such_package, nor_this_one\. Start it by `make lab`") as caught:
+    with pytest.raises(
+        SetupError, match=r"has no no_such_package, nor_this_one\. Start it by `make lab`"
+    ) as caught:
         setup.show_versions()
     assert sys.executable in str(caught.value)
 
@@ -118,7 +130,9 @@ def project(tmp_path, monkeypatch) -> SimpleNamespace:
     root.mkdir()
     for name in setup.LISTS:
         (root / name).write_text("torch\n")
-    state = SimpleNamespace(root=root, folder=root / ".venv", ran=[], fail=None, environments=[], pip=True)
+    state = SimpleNamespace(
+        root=root, folder=root / ".venv", ran=[], fail=None, environments=[], pip=True
+    )
     create = venv.create
 
     def create_without_pip(folder: str, clear: bool, with_pip: bool) -> None:
@@ -156,13 +170,17 @@ def test_build_makes_installs_and_checks_once(project):
     assert project.ran == ["venv", "pip", "course.setup"]
 
 
-@pytest.mark.parametrize("change", ["requirements.txt", "constraints.txt", "torchvision", "interrupted"])
+@pytest.mark.parametrize(
+    "change", ["requirements.txt", "constraints.txt", "torchvision", "interrupted"]
+)
 def test_build_starts_again_when_something_changed(project, change):
     setup.build(project.root)
     if change.endswith(".txt"):
         (project.root / change).write_text("torch\nlpips\n")
     elif change == "torchvision":  # somebody installed it by hand
-        (project.root / ".venv/lib/python3.11/site-packages/torchvision-0.99.dist-info").mkdir(parents=True)
+        (project.root / ".venv/lib/python3.11/site-packages/torchvision-0.99.dist-info").mkdir(
+            parents=True
+        )
     else:
         (project.root / ".venv" / "ready").unlink()
     setup.build(project.root)
@@ -170,7 +188,8 @@ def test_build_starts_again_when_something_changed(project, change):
 
 
 @pytest.mark.parametrize(
-    ("fail", "said"), [("pip", "network and the free disk space"), ("course.setup", "do not work together")]
+    ("fail", "said"),
+    [("pip", "network and the free disk space"), ("course.setup", "do not work together")],
 )
 def test_a_failed_installation_is_not_taken_for_a_finished_one(project, fail, said):
     project.fail = fail
@@ -193,7 +212,9 @@ def test_a_terminal_shows_what_pip_is_at_and_a_log_does_not(project, monkeypatch
 
 def test_a_failed_installation_says_how_much_room_there_is(project, monkeypatch):
     project.fail = "pip"
-    monkeypatch.setattr(setup.shutil, "disk_usage", lambda folder: SimpleNamespace(free=7_260_000_000))
+    monkeypatch.setattr(
+        setup.shutil, "disk_usage", lambda folder: SimpleNamespace(free=7_260_000_000)
+    )
     with pytest.raises(SetupError, match=r"\(7\.3 GB here; about 6 GB are needed\)"):
         setup.build(project.root)
 
@@ -299,7 +320,9 @@ def test_an_environment_that_cannot_be_used_is_made_again(project, capsys, spoil
     assert project.ran == ["venv", "pip", "course.setup"]
     assert setup.interpreter_fault(project.folder) is None
     out = capsys.readouterr().out
-    assert re.search(rf"^\.venv cannot be used \({UNUSABLE[spoil]}.*\); it is made again\.$", out, re.MULTILINE)
+    assert re.search(
+        rf"^\.venv cannot be used \({UNUSABLE[spoil]}.*\); it is made again\.$", out, re.MULTILINE
+    )
 
 
 @posix
@@ -347,12 +370,19 @@ def test_what_cannot_be_replaced_is_named(project, monkeypatch, obstacle):
             raise PermissionError(13, "Permission denied", str(project.folder))
 
         monkeypatch.setattr(setup.venv, "create", refused)
-    with pytest.raises(SetupError, match=r"could not make a virtual environment in .*\.venv \(.*\)\. Delete it"):
+    with pytest.raises(
+        SetupError, match=r"could not make a virtual environment in .*\.venv \(.*\)\. Delete it"
+    ):
         setup.build(project.root)
     assert project.ran == []
 
 
-VARIABLES = {"PIP_USER": "1", "PIP_TARGET": "/elsewhere", "PIP_PREFIX": "/elsewhere", "PIP_ROOT": "/elsewhere"}
+VARIABLES = {
+    "PIP_USER": "1",
+    "PIP_TARGET": "/elsewhere",
+    "PIP_PREFIX": "/elsewhere",
+    "PIP_ROOT": "/elsewhere",
+}
 
 
 @pytest.mark.parametrize("name", VARIABLES)
@@ -360,19 +390,28 @@ def test_variables_that_send_packages_elsewhere_do_not_reach_pip(project, monkey
     monkeypatch.setenv(name, VARIABLES[name])
     monkeypatch.setenv("PIP_INDEX_URL", "https://example.org/simple")
     setup.build(project.root)
-    [environment] = [each for each in project.environments if each is not None and "--mend" not in each][-1:]
+    [environment] = [
+        each for each in project.environments if each is not None and "--mend" not in each
+    ][-1:]
     assert environment["PIP_USER"] == "0" and not set(VARIABLES) - {"PIP_USER"} & set(environment)
     assert environment["PIP_INDEX_URL"] == "https://example.org/simple"  # a mirror stays
     assert os.environ[name] == VARIABLES[name]
 
 
-def test_pip_installs_into_the_environment_whatever_its_configuration_says(environment, tmp_path, monkeypatch):
+def test_pip_installs_into_the_environment_whatever_its_configuration_says(
+    environment, tmp_path, monkeypatch
+):
     """By pip itself, with a package that is no more than its metadata."""
     package = tmp_path / "nothing-1.0-py3-none-any.whl"
     with zipfile.ZipFile(package, "w") as file:
         file.writestr("nothing.py", "")
-        file.writestr("nothing-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: nothing\nVersion: 1.0\n")
-        file.writestr("nothing-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        file.writestr(
+            "nothing-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: nothing\nVersion: 1.0\n"
+        )
+        file.writestr(
+            "nothing-1.0.dist-info/WHEEL",
+            "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        )
         file.writestr("nothing-1.0.dist-info/RECORD", "nothing.py,,\n")
     for name in setup.LISTS:
         (tmp_path / name).write_text("" if name.startswith("constraints") else f"{package}\n")
@@ -410,7 +449,11 @@ def imported_modules() -> list[Path]:
         path = queue.pop()
         found.append(path)
         for node in ast.walk(ast.parse((setup.ROOT / path).read_text())):
-            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("course."):
+            if (
+                isinstance(node, ast.ImportFrom)
+                and node.module
+                and node.module.startswith("course.")
+            ):
                 queue.append(Path(*node.module.split(".")).with_suffix(".py"))
     return found
 
@@ -418,18 +461,29 @@ def imported_modules() -> list[Path]:
 @pytest.mark.parametrize("path", imported_modules(), ids=str)
 def test_what_the_set_up_imports_is_syntax_of_python_3_5(path):
     tree = ast.parse((setup.ROOT / path).read_text(), feature_version=(3, 5))
-    annotations = [node.annotation for node in ast.walk(tree) if isinstance(node, ast.arg | ast.AnnAssign)]
+    annotations = [
+        node.annotation for node in ast.walk(tree) if isinstance(node, ast.arg | ast.AnnAssign)
+    ]
     annotations += [node.returns for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     parts = [part for annotation in annotations if annotation for part in ast.walk(annotation)]
     assert not [part for part in parts if isinstance(part, ast.BinOp)], "X | Y needs 3.10"
-    generic = [part.value.id for part in parts if isinstance(part, ast.Subscript) and isinstance(part.value, ast.Name)]
+    generic = [
+        part.value.id
+        for part in parts
+        if isinstance(part, ast.Subscript) and isinstance(part.value, ast.Name)
+    ]
     assert not set(generic) & set(dir(builtins)), "list[X] needs 3.9"
-    assert not [node for node in ast.walk(tree) if isinstance(node, ast.AnnAssign)], "x: X = ... needs 3.6"
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.AnnAssign)], (
+        "x: X = ... needs 3.6"
+    )
 
 
 def interpreter(version: str) -> str:
     """A Python of that version on this machine, or the test is skipped."""
-    places = [shutil.which(f"python{version}"), *Path.home().glob(f".pyenv/versions/{version}.*/bin/python")]
+    places = [
+        shutil.which(f"python{version}"),
+        *Path.home().glob(f".pyenv/versions/{version}.*/bin/python"),
+    ]
     for python in filter(None, places):
         if subprocess.run([python, "--version"], capture_output=True).returncode == 0:
             return str(python)
@@ -448,7 +502,9 @@ def copy_of_the_set_up(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("version", ["3.5", "3.6", "3.7", "3.8", "3.9", "3.10"])
 def test_an_old_python_is_told_which_one_is_needed(copy_of_the_set_up, version):
     command = [interpreter(version), "-m", "course.setup"]
-    result = subprocess.run(command, cwd=copy_of_the_set_up, env=clean(), capture_output=True, text=True)
+    result = subprocess.run(
+        command, cwd=copy_of_the_set_up, env=clean(), capture_output=True, text=True
+    )
     assert result.returncode == 1 and result.stdout == ""
     assert re.fullmatch(
         rf"set-up: the course needs Python 3\.11 or newer, this is {version}\.\d+\. Name another one, for example: "
@@ -465,7 +521,9 @@ def test_an_old_python_uses_an_environment_that_is_ready(copy_of_the_set_up, ver
     venv.create(folder, symlinks=os.name != "nt")
     (folder / "ready").write_text(setup.fingerprint(folder, copy_of_the_set_up))
     command = [interpreter(version), "-m", "course.setup"]
-    result = subprocess.run(command, cwd=copy_of_the_set_up, env=clean(), capture_output=True, text=True)
+    result = subprocess.run(
+        command, cwd=copy_of_the_set_up, env=clean(), capture_output=True, text=True
+    )
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
@@ -520,7 +578,9 @@ def test_requirements_are_all_pinned():
     from packaging.utils import canonicalize_name
 
     def requirements(name: str) -> list[Requirement]:
-        lines = (line.split("#")[0].strip() for line in (setup.ROOT / name).read_text().splitlines())
+        lines = (
+            line.split("#")[0].strip() for line in (setup.ROOT / name).read_text().splitlines()
+        )
         return [Requirement(line) for line in lines if line]
 
     pins = {canonicalize_name(r.name): r for r in requirements("constraints.txt")}

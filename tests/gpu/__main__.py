@@ -17,11 +17,14 @@ def main(arguments: list[str]) -> int:
     if not torch.cuda.is_available():
         build = f"torch {torch.__version__}"
         print(
-            f"test-gpu: there is no CUDA device here, or {build} does not see it. Nothing was tested.", file=sys.stderr
+            f"test-gpu: there is no CUDA device here, or {build} does not see it. Nothing was tested.",
+            file=sys.stderr,
         )
         return 1
     print(f"on {torch.cuda.get_device_name()}, {torch.cuda.device_count()} of them", flush=True)
-    return subprocess.run([sys.executable, "-m", "pytest", str(HERE), *arguments], cwd=HERE.parent.parent).returncode
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", str(HERE), *arguments], cwd=HERE.parent.parent
+    ).returncode
 
 
 if __name__ == "__main__":

@@ -16,13 +16,20 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 @pytest.fixture(scope="module")
 def unet() -> UNet2DConditionModel:
     torch.manual_seed(0)
-    sizes = {"block_out_channels": (32, 64, 64, 64), "cross_attention_dim": 32, "attention_head_dim": 8}
+    sizes = {
+        "block_out_channels": (32, 64, 64, 64),
+        "cross_attention_dim": 32,
+        "attention_head_dim": 8,
+    }
     return UNet2DConditionModel(sample_size=16, **sizes).to("cuda", torch.float16).eval()
 
 
 def inputs(batch: int = 2, side: int = 16, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    x, states = torch.randn(batch, 4, side, side, generator=generator), torch.randn(batch, 9, 32, generator=generator)
+    x, states = (
+        torch.randn(batch, 4, side, side, generator=generator),
+        torch.randn(batch, 9, 32, generator=generator),
+    )
     return x.to("cuda", torch.float16), states.to("cuda", torch.float16)
 
 
@@ -36,7 +43,10 @@ def test_results_are_those_of_the_plain_path(unet, compile):
     quick = fast(unet, compile=compile)
     for seed, t in enumerate([999, 500, 1]):
         x, states = inputs(seed=seed)
-        assert_same(quick(x, t, encoder_hidden_states=states).sample, unet(x, t, encoder_hidden_states=states).sample)
+        assert_same(
+            quick(x, t, encoder_hidden_states=states).sample,
+            unet(x, t, encoder_hidden_states=states).sample,
+        )
     assert len(quick._graphs) == 1
 
 
@@ -132,10 +142,20 @@ def test_what_cannot_be_recorded_runs_as_it_is():
 
 def test_a_light_autoencoder_says_the_same():
     torch.manual_seed(0)
-    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
-    vae = AutoencoderKL(block_out_channels=(64, 64), layers_per_block=1, **blocks).to("cuda", torch.float16).eval()
+    blocks = {
+        "down_block_types": ["DownEncoderBlock2D"] * 2,
+        "up_block_types": ["UpDecoderBlock2D"] * 2,
+    }
+    vae = (
+        AutoencoderKL(block_out_channels=(64, 64), layers_per_block=1, **blocks)
+        .to("cuda", torch.float16)
+        .eval()
+    )
     vae.requires_grad_(False)
-    x, sent = torch.rand(1, 3, 128, 128, device="cuda").half(), torch.randn(1, 4, 64, 64, device="cuda").half()
+    x, sent = (
+        torch.rand(1, 3, 128, 128, device="cuda").half(),
+        torch.randn(1, 4, 64, 64, device="cuda").half(),
+    )
 
     def both_ways() -> list[torch.Tensor]:
         own = x.clone().requires_grad_()

@@ -37,13 +37,17 @@ def seeded():
 
 
 def apart(found, expected):
-    error = ((found.cpu().double() - expected.cpu().double()).norm() / expected.cpu().double().norm()).item()
+    error = (
+        (found.cpu().double() - expected.cpu().double()).norm() / expected.cpu().double().norm()
+    ).item()
     return error if error == error else math.inf
 
 
 def test_all_packages_are_compiled():
     for package in kernels.PACKAGES:
-        assert kernels.ready(package, CUDA), kernels.load(package, "cuda", torch.cuda.get_device_capability())
+        assert kernels.ready(package, CUDA), kernels.load(
+            package, "cuda", torch.cuda.get_device_capability()
+        )
 
 
 # --- Frequency encoding
@@ -55,7 +59,10 @@ def test_freq(dtype):
     exact = x.detach().double().cpu().requires_grad_()
     y, expected = freq_encode(x, 8), freq_reference.freq_encode(exact, 8)
     dy = torch.randn_like(y)
-    [dx], [d_exact] = torch.autograd.grad(y, x, dy), torch.autograd.grad(expected, exact, dy.cpu().double())
+    [dx], [d_exact] = (
+        torch.autograd.grad(y, x, dy),
+        torch.autograd.grad(expected, exact, dy.cpu().double()),
+    )
     assert apart(y, expected) <= BARS[dtype] and apart(dx, d_exact) <= BARS[dtype]
 
 
@@ -114,9 +121,17 @@ def test_grid(dims, features, kind, interpolation, dtype, deterministic):
     exact = [t.detach().cpu().double() for t in (x, table, dy, v)]
     exact[0].requires_grad_(), exact[1].requires_grad_()
     expected = grid_results(
-        exact[0], exact[1], layout, exact[2], exact[3], grid_reference.grid_encode, grid_reference.penalties
+        exact[0],
+        exact[1],
+        layout,
+        exact[2],
+        exact[3],
+        grid_reference.grid_encode,
+        grid_reference.penalties,
     )
-    for name, a, b in zip(("y", "dx", "dtable", "dx2", "dtable2", "terms", "dterms"), found, expected, strict=True):
+    for name, a, b in zip(
+        ("y", "dx", "dtable", "dx2", "dtable2", "terms", "dterms"), found, expected, strict=True
+    ):
         assert apart(a, b) <= max(BARS[dtype], 1e-10), name
 
 
@@ -183,7 +198,9 @@ def test_cells_and_box():
     assert torch.equal(codes.cpu(), march_reference.morton3d(cells))
     assert torch.equal(morton3d_invert(codes).cpu(), cells)
     density = torch.rand(8 * 999)
-    assert torch.equal(packbits(density.to(CUDA), 0.3).cpu(), march_reference.packbits(density, 0.3))
+    assert torch.equal(
+        packbits(density.to(CUDA), 0.3).cpu(), march_reference.packbits(density, 0.3)
+    )
     rays = scene()
     found = near_far(rays[0].to(CUDA), rays[1].to(CUDA), BOX, 0.05)
     expected = march_reference.near_far(rays[0], rays[1], list(BOX), 0.05)
@@ -283,7 +300,9 @@ def test_runs_on_the_device_of_its_tensors():
     assert all(t.device.index == 1 for t in found)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a.cpu(), b.cpu())
-    samples = march_rays(*(t.to("cuda:1") for t in scene()[:4]), Occupancy(scene()[4].bits.to("cuda:1"), BOX), STEP)
+    samples = march_rays(
+        *(t.to("cuda:1") for t in scene()[:4]), Occupancy(scene()[4].bits.to("cuda:1"), BOX), STEP
+    )
     assert samples.ts.device.index == 1
 
 
@@ -296,9 +315,14 @@ def test_a_step_is_captured_in_a_graph():
     def step():
         samples = march_rays(*rays, occupancy, STEP, 256, 30_000)
         h = grid_encode((samples.positions + 1) / 2, table, layout).view(-1, 4, 4).sum(1)
-        found = composite_rays(h[:, 0].exp(), h[:, 1:].sigmoid(), torch.full_like(samples.ts, STEP), samples)
+        found = composite_rays(
+            h[:, 0].exp(), h[:, 1:].sigmoid(), torch.full_like(samples.ts, STEP), samples
+        )
         [grad] = torch.autograd.grad(found.image.square().mean(), table)
-        return found.image.detach(), grad  # a graph kept alive would tie the table to the stream of its first use
+        return (
+            found.image.detach(),
+            grad,
+        )  # a graph kept alive would tie the table to the stream of its first use
 
     expected = step()
     stream = torch.cuda.Stream()
@@ -319,7 +343,9 @@ def test_a_step_is_captured_in_a_graph():
 def test_is_traced():
     layout = GridLayout.make(3, 4, 2, 4, 32, 12)
     x, table = grid_inputs(layout, torch.float32, 500)
-    loss = lambda x, table: grid_encode(x, table, layout).square().sum() + total_variation(table, layout, x)
+    loss = lambda x, table: (
+        grid_encode(x, table, layout).square().sum() + total_variation(table, layout, x)
+    )
     traced = torch.compile(loss, backend="aot_eager", fullgraph=True)
     found, expected = (torch.autograd.grad(f(x, table), (x, table)) for f in (traced, loss))
     torch.testing.assert_close(found, expected)

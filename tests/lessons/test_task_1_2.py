@@ -46,7 +46,11 @@ def with_settings(folder: Path, target: Path, **settings: object) -> Path:
 def v_folder(tiny_folder, tmp_path_factory) -> Path:
     """The tiny model taken for one that predicts v, with timesteps as pocket has them."""
     target = tmp_path_factory.mktemp("v") / "model"
-    settings = {"prediction_type": "v_prediction", "timestep_spacing": "trailing", "set_alpha_to_one": True}
+    settings = {
+        "prediction_type": "v_prediction",
+        "timestep_spacing": "trailing",
+        "set_alpha_to_one": True,
+    }
     return with_settings(tiny_folder, target, **settings)
 
 
@@ -55,7 +59,9 @@ def sds(lesson, tiny_folder, v_folder):
     """The lesson's class on a model that predicts the noise, and on one that predicts v."""
     folders = {"epsilon": tiny_folder, "v_prediction": v_folder}
     made = {kind: lesson.StableDiffusion(find_model(folder)) for kind, folder in folders.items()}
-    assert {kind: sd.model.prediction_type for kind, sd in made.items()} == {kind: kind for kind in made}
+    assert {kind: sd.model.prediction_type for kind, sd in made.items()} == {
+        kind: kind for kind in made
+    }
     return made
 
 
@@ -92,12 +98,16 @@ def test_timesteps_fall_strictly_at_every_count(lesson, settings):
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
-@pytest.mark.parametrize(("kind", "count"), [("epsilon", 2), ("epsilon", 3), ("v_prediction", 2), ("v_prediction", 4)])
+@pytest.mark.parametrize(
+    ("kind", "count"), [("epsilon", 2), ("epsilon", 3), ("v_prediction", 2), ("v_prediction", 4)]
+)
 def test_the_loop_is_that_of_the_pipeline(sds, kind, count, eta):
     """Where both have to agree: any count with leading timesteps, a divisor of 1,000 with trailing ones."""
     sd, seeds = sds[kind], [3, 4]
     scheduler = DDIMScheduler.from_pretrained(sd.model.folder, subfolder="scheduler")
-    pipe = StableDiffusionPipeline.from_pretrained(sd.model.folder, scheduler=scheduler).to(sd.model.device)
+    pipe = StableDiffusionPipeline.from_pretrained(sd.model.folder, scheduler=scheduler).to(
+        sd.model.device
+    )
     pipe.set_progress_bar_config(disable=True)
     expected = pipe(
         PROMPTS, negative_prompt=NEGATIVES, num_inference_steps=count, guidance_scale=GUIDANCE, eta=eta,
@@ -120,7 +130,9 @@ class Gaussian:
         self.config = SimpleNamespace(in_channels=4)
 
     def __call__(self, x, t, **_):
-        a = torch.tensor(np.interp(float(t), range(-1, len(self.alphas) - 1), np.roll(self.alphas, 1)))
+        a = torch.tensor(
+            np.interp(float(t), range(-1, len(self.alphas) - 1), np.roll(self.alphas, 1))
+        )
         noise = (1 - a).sqrt() * (x - a.sqrt() * self.mean) / (a * self.std**2 + 1 - a)
         v = (noise - (1 - a).sqrt() * x) / a.sqrt()
         return SimpleNamespace(sample=(noise if self.prediction_type == "epsilon" else v).float())
@@ -141,7 +153,9 @@ def by_euler(scheduler, levels, latents, network):
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_each_step_goes_to_the_next_timestep_at_any_count(lesson, sds, spacing, kind):
     """Where the constant stride of diffusers' DDIM would miss it, beside diffusers' Euler on the same timesteps."""
-    scheduler = DDIMScheduler.from_config(sds[kind].scheduler.config, timestep_spacing=spacing, set_alpha_to_one=True)
+    scheduler = DDIMScheduler.from_config(
+        sds[kind].scheduler.config, timestep_spacing=spacing, set_alpha_to_one=True
+    )
     sd = changed(sds[kind], scheduler=scheduler, unet=Gaussian(scheduler))
     latents = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(0))
     for count in ODD_COUNTS:
@@ -154,7 +168,9 @@ def test_each_step_goes_to_the_next_timestep_at_any_count(lesson, sds, spacing, 
 @pytest.mark.parametrize("to_one", [False, True])
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_the_last_step_goes_to_the_final_alpha(sd, spacing, to_one):
-    scheduler = DDIMScheduler.from_config(sd.scheduler.config, timestep_spacing=spacing, set_alpha_to_one=to_one)
+    scheduler = DDIMScheduler.from_config(
+        sd.scheduler.config, timestep_spacing=spacing, set_alpha_to_one=to_one
+    )
     other = changed(sd, scheduler=scheduler, unet=Gaussian(scheduler))
     latents = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(0))
     for count in (1, 13, 60, 61, 999):
@@ -162,13 +178,17 @@ def test_the_last_step_goes_to_the_final_alpha(sd, spacing, to_one):
         a, final = scheduler.alphas_cumprod[last.t], scheduler.final_alpha_cumprod
         assert final == (1 if to_one else scheduler.alphas_cumprod[0])
         noise = (last.x_t - a.sqrt() * last.x_0) / (1 - a).sqrt()
-        assert torch.allclose(last.x_prev, final.sqrt() * last.x_0 + (1 - final).sqrt() * noise, atol=1e-4)
+        assert torch.allclose(
+            last.x_prev, final.sqrt() * last.x_0 + (1 - final).sqrt() * noise, atol=1e-4
+        )
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_the_lesson_says_where_diffusers_agrees(lesson, sd, spacing):
     """Its list of counts beside the latents that diffusers' DDIM reaches at each of them."""
-    scheduler = DDIMScheduler.from_config(sd.scheduler.config, timestep_spacing=spacing, set_alpha_to_one=True)
+    scheduler = DDIMScheduler.from_config(
+        sd.scheduler.config, timestep_spacing=spacing, set_alpha_to_one=True
+    )
     other = changed(sd, scheduler=scheduler, unet=Gaussian(scheduler))
     start = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(0))
     agreeing = []
@@ -179,8 +199,14 @@ def test_the_lesson_says_where_diffusers_agrees(lesson, sd, spacing):
         for t in scheduler.timesteps:
             latents = scheduler.step(other.unet(latents, int(t)).sample, t, latents).prev_sample
         agreeing += [count] if (latents - last.x_prev).abs().max() < 1e-5 else []
-    assert agreeing == [count for count in range(1, 51) if lesson.agrees_with_diffusers(scheduler.config, count)]
-    expected = {"trailing": [1, 2, 4, 5, 8, 10, 20, 25, 40, 50], "leading": [*range(1, 51)], "linspace": [1]}
+    assert agreeing == [
+        count for count in range(1, 51) if lesson.agrees_with_diffusers(scheduler.config, count)
+    ]
+    expected = {
+        "trailing": [1, 2, 4, 5, 8, 10, 20, 25, 40, 50],
+        "leading": [*range(1, 51)],
+        "linspace": [1],
+    }
     assert agreeing == expected[spacing]
 
 
@@ -224,7 +250,8 @@ def test_the_solution_takes_its_steps_itself(lesson):
         for cell in notebooks.read(PATH).cells
         if cell.cell_type == "code"
         for node in ast.parse(cell.source).body
-        if isinstance(node, ast.FunctionDef) and re.search(r"\.step\(|set_timesteps", ast.unparse(node))
+        if isinstance(node, ast.FunctionDef)
+        and re.search(r"\.step\(|set_timesteps", ast.unparse(node))
     }
     assert users == {"load_scheduler", "sample_with"}
 
@@ -283,7 +310,9 @@ def test_other_samplers_find_the_distribution(sds, kind):
     "FlowMatchHeunDiscreteScheduler", "IPNDMScheduler", "CMStochasticIterativeScheduler", "ScoreSdeVeScheduler",
 ])  # fmt: skip
 def test_samplers_of_other_models_are_refused(sd, kind):
-    with pytest.raises(RequestError, match=f"{kind} cannot take over the noise levels .* UniPCMultistepScheduler"):
+    with pytest.raises(
+        RequestError, match=f"{kind} cannot take over the noise levels .* UniPCMultistepScheduler"
+    ):
         sd.sample_with(getattr(diffusers, kind), "a duck", 3)
 
 
@@ -295,8 +324,16 @@ def test_samplers_that_cannot_take_the_settings_are_refused(sd):
 
     for kind, count, message in [
         (Absent, 3, "Absent cannot sample in 3 steps: install torchsde"),
-        (diffusers.UnCLIPScheduler, 3, "UnCLIPScheduler cannot sample in 3 steps: .* only supports `beta_schedule`"),
-        (diffusers.TCDScheduler, 61, "TCDScheduler cannot sample in 61 steps: .* smaller than `num_inference_steps`"),
+        (
+            diffusers.UnCLIPScheduler,
+            3,
+            "UnCLIPScheduler cannot sample in 3 steps: .* only supports `beta_schedule`",
+        ),
+        (
+            diffusers.TCDScheduler,
+            61,
+            "TCDScheduler cannot sample in 61 steps: .* smaller than `num_inference_steps`",
+        ),
         (diffusers.LCMScheduler, 61, "LCMScheduler cannot sample in 61 steps"),
         (diffusers.DDPMScheduler, 0, "from 1 to 999, got 0"),
         (diffusers.DDPMScheduler, 2.5, "from 1 to 999, got 2.5"),
@@ -316,7 +353,9 @@ def test_sampling_with_diffusers_own_ddim_in_their_place_is_the_loop(sd, lesson)
 
 
 def test_frames_of_every_step(sd, tmp_path):
-    [picture] = sd.sample("a duck", num_sampling_steps=7, save_dir=tmp_path, save_x_t=True, save_x_0=True)
+    [picture] = sd.sample(
+        "a duck", num_sampling_steps=7, save_dir=tmp_path, save_x_t=True, save_x_0=True
+    )
     names = [f"{i:03d}_t{t:04d}.png" for i, t in enumerate([*(step.t for step in sd.steps), 0])]
     for series in ("x_t", "x_0"):
         assert sorted(path.name for path in (tmp_path / series).iterdir()) == names
@@ -324,7 +363,12 @@ def test_frames_of_every_step(sd, tmp_path):
         assert np.abs(np.int16(last) - np.int16(picture)).max() <= 1
     first = Image.open(tmp_path / "x_t" / names[0])
     decoded = sd.decode_latents(sd.steps[0].x_t)
-    assert np.abs(np.asarray(first) / 127.5 - 1 - decoded[0].clamp(-1, 1).permute(1, 2, 0).cpu().numpy()).max() < 0.01
+    assert (
+        np.abs(
+            np.asarray(first) / 127.5 - 1 - decoded[0].clamp(-1, 1).permute(1, 2, 0).cpu().numpy()
+        ).max()
+        < 0.01
+    )
 
     sd.sample("a duck", num_sampling_steps=2, save_dir=tmp_path, save_x_t=True)
     assert len(video.read_frames(tmp_path / "x_t")) == 3  # those of the longer run are gone
@@ -332,7 +376,9 @@ def test_frames_of_every_step(sd, tmp_path):
 
 
 def test_frames_of_a_batch_stand_side_by_side(sd, tmp_path):
-    pictures = sd.sample(PROMPTS, seed=[1, 2], num_sampling_steps=2, save_dir=tmp_path, save_x_0=True, width=96)
+    pictures = sd.sample(
+        PROMPTS, seed=[1, 2], num_sampling_steps=2, save_dir=tmp_path, save_x_0=True, width=96
+    )
     [*_, last] = video.read_frames(tmp_path / "x_0")
     assert last.picture.height == 64 and last.picture.width >= 2 * 96
     assert np.abs(np.int16(last.picture)[:, :96] - np.int16(pictures[0])).max() <= 1
@@ -372,7 +418,9 @@ def test_frames_between_the_keys_are_close_to_the_decoder(lesson):
     sd = lesson.StableDiffusion(find_model("pocket"))
     sd.sample("a hamburger", num_sampling_steps=10)
     for name in ("x_t", "x_0"):
-        series = torch.stack([*(getattr(step, name)[0] for step in sd.steps), sd.steps[-1].x_prev[0]])
+        series = torch.stack(
+            [*(getattr(step, name)[0] for step in sd.steps), sd.steps[-1].x_prev[0]]
+        )
         keys = lesson.key_steps(name, 10)
         exact = torch.cat([sd.decode_latents(latents[None]) for latents in series]).clamp(-1, 1)
         filled = torch.stack(list(sd.decode_series(series, keys, exact[-1]))).clamp(-1, 1)
@@ -390,7 +438,9 @@ def test_the_listener_changes_nothing_and_hears_all(lesson, sd):
     sd.sample("a duck", height=64, width=96)
     expected = sd.steps[-1].x_prev
     calls = sum("attn2" in name for name in usual) * len(sd.steps)
-    sd.unet.set_attn_processor({name: listener if "attn2" in name else own for name, own in usual.items()})
+    sd.unet.set_attn_processor(
+        {name: listener if "attn2" in name else own for name, own in usual.items()}
+    )
     try:
         sd.sample("a duck", height=64, width=96)
     finally:
@@ -416,7 +466,11 @@ def test_maps_of_all_layers_find_their_shape(lesson, height, width):
 
 
 def test_words_know_the_places_of_their_tokens(lesson, sd):
-    assert lesson.places_of_words(sd, "a red duck") == [("a", [1]), ("red", [2, 3, 4]), ("duck", [5, 6, 7, 8])]
+    assert lesson.places_of_words(sd, "a red duck") == [
+        ("a", [1]),
+        ("red", [2, 3, 4]),
+        ("duck", [5, 6, 7, 8]),
+    ]
     assert lesson.places_of_words(sd, "") == []
     long = lesson.places_of_words(sd, "duck " * 40)
     assert long[-1][1][-1] == sd.model.text_length - 2
@@ -449,13 +503,17 @@ def test_requests_that_cannot_be(sd):
 NAN, INFINITY = float("nan"), float("inf")
 
 
-@pytest.mark.parametrize("eta", [1.5, 2, NAN, -1, INFINITY, -0.001, "1", None, True, np.float32(1.1), [0.5]])
+@pytest.mark.parametrize(
+    "eta", [1.5, 2, NAN, -1, INFINITY, -0.001, "1", None, True, np.float32(1.1), [0.5]]
+)
 def test_eta_outside_its_range_is_refused(sd, eta):
     with pytest.raises(RequestError, match="^eta must be a (finite )?number from 0 to 1, got"):
         sd.sample("a duck", eta=eta)
 
 
-@pytest.mark.parametrize("eta", [0, 1, 0.5, np.float32(0.5), np.float64(1), torch.tensor(0.25), np.array(0.5)])
+@pytest.mark.parametrize(
+    "eta", [0, 1, 0.5, np.float32(0.5), np.float64(1), torch.tensor(0.25), np.array(0.5)]
+)
 def test_any_number_in_its_range_is_an_eta(sd, eta):
     sd.sample("a duck", eta=eta)
     found = sd.steps[-1].x_prev
@@ -479,14 +537,18 @@ def test_whatever_behaves_like_an_integer_is_one(sd, number):
 
 
 @pytest.mark.parametrize(
-    "seeds", [(7, 8), range(7, 9), np.array([7, 8]), torch.tensor([7, 8]), [np.int64(7), torch.tensor(8)]], ids=repr
+    "seeds",
+    [(7, 8), range(7, 9), np.array([7, 8]), torch.tensor([7, 8]), [np.int64(7), torch.tensor(8)]],
+    ids=repr,
 )
 def test_seeds_come_in_any_sequence(sd, seeds):
     plain, pictures = sd.sample(PROMPTS, seed=[7, 8]), sd.sample(PROMPTS, seed=seeds)
     assert np.array_equal(plain, pictures)
 
 
-@pytest.mark.parametrize("seed", [True, 1.5, "1", None, -1, 2**63, np.float64(1), [1.5], [None], ["1"]])
+@pytest.mark.parametrize(
+    "seed", [True, 1.5, "1", None, -1, 2**63, np.float64(1), [1.5], [None], ["1"]]
+)
 def test_seeds_that_cannot_be(sd, seed):
     with pytest.raises(RequestError, match="^seed must be a whole number from 0 to .*, got"):
         sd.sample("a duck", seed=seed)
@@ -505,11 +567,17 @@ def test_frames_are_saved_by_a_numpy_boolean(sd, tmp_path):
 def test_weights_that_are_not_finite_are_an_error(sd, part, value):
     """In the denoiser and the text encoder after the first step, in the decoder when it decodes."""
     network = copy.deepcopy(getattr(sd, part))
-    weights = [weight for name, weight in network.named_parameters() if "encoder." not in name or part != "vae"]
+    weights = [
+        weight
+        for name, weight in network.named_parameters()
+        if "encoder." not in name or part != "vae"
+    ]
     with torch.no_grad():
         weights[-1].view(-1)[0] = value
     message = {"vae": "The decoded images"}.get(part, r"The latents after step 1 of 3 \(t = 667\)")
-    with pytest.raises(SamplingError, match=f"^{message} must be finite, but .* download or save it again"):
+    with pytest.raises(
+        SamplingError, match=f"^{message} must be finite, but .* download or save it again"
+    ):
         changed(sd, **{part: network}).sample("a duck")
 
 
@@ -526,7 +594,9 @@ def test_the_step_that_is_not_finite_is_named(sd, place, value):
         return SimpleNamespace(sample=output)
 
     broken.dtype, broken.config = network.dtype, network.config
-    with pytest.raises(SamplingError, match=rf"after step {place} of 5 \(t = .*but 1 of 256 values"):
+    with pytest.raises(
+        SamplingError, match=rf"after step {place} of 5 \(t = .*but 1 of 256 values"
+    ):
         changed(sd, unet=broken).sample("a duck", num_sampling_steps=5)
     assert len(seen) == place
     seen.clear()
@@ -535,7 +605,9 @@ def test_the_step_that_is_not_finite_is_named(sd, place, value):
 
 
 def test_a_guidance_scale_that_overflows_is_an_error(sd):
-    with pytest.raises(SamplingError, match="after step 1 of 3 .* lower settings such as guidance_scale"):
+    with pytest.raises(
+        SamplingError, match="after step 1 of 3 .* lower settings such as guidance_scale"
+    ):
         sd.sample("a duck", guidance_scale=1e38)
 
 

@@ -34,14 +34,20 @@ def v_folder(steered_folder, tmp_path_factory) -> Path:
     weights = tmp_path_factory.mktemp("v") / "weights"
     shutil.copytree(steered_folder.parent, weights)
     file = weights / "stable-diffusion" / "scheduler" / "scheduler_config.json"
-    settings = {"prediction_type": "v_prediction", "timestep_spacing": "trailing", "set_alpha_to_one": True}
+    settings = {
+        "prediction_type": "v_prediction",
+        "timestep_spacing": "trailing",
+        "set_alpha_to_one": True,
+    }
     file.write_text(json.dumps(json.loads(file.read_text()) | settings))
     return weights / "stable-diffusion"
 
 
 def on_model(folder: Path):
     """The lesson's own functions and classes, on a model."""
-    lesson = notebooks.definitions(notebooks.read(PATH), {"STEPS": 2, "SEED": 2, "GUIDANCE_SCALE": GUIDANCE})
+    lesson = notebooks.definitions(
+        notebooks.read(PATH), {"STEPS": 2, "SEED": 2, "GUIDANCE_SCALE": GUIDANCE}
+    )
     lesson.model = find_model(folder)
     lesson.pipe = load_pipeline(lesson.model)
     return lesson
@@ -50,7 +56,9 @@ def on_model(folder: Path):
 @pytest.fixture(scope="module")
 def lessons(steered_folder, v_folder):
     found = {"epsilon": on_model(steered_folder), "v_prediction": on_model(v_folder)}
-    assert {kind: lesson.model.prediction_type for kind, lesson in found.items()} == {kind: kind for kind in found}
+    assert {kind: lesson.model.prediction_type for kind, lesson in found.items()} == {
+        kind: kind for kind in found
+    }
     return found
 
 
@@ -74,7 +82,9 @@ def make_control(lesson, kind: str = "canny", name: str = "house.png", **setting
     [{"scale": 0.7, "end": 0.5}],
     [{"scale": 0.5, "start": 0.25}, {"scale": 1.3, "end": 0.75}],
 ], ids=["one", "one-for-a-time", "two"])  # fmt: skip
-@pytest.mark.parametrize(("kind", "count"), [("epsilon", 3), ("epsilon", 4), ("v_prediction", 4), ("v_prediction", 5)])
+@pytest.mark.parametrize(
+    ("kind", "count"), [("epsilon", 3), ("epsilon", 4), ("v_prediction", 4), ("v_prediction", 5)]
+)
 def test_the_loop_is_that_of_the_pipeline(lessons, kind, count, settings):
     """Where both have to agree: any count with leading timesteps, a divisor of 1,000 with trailing ones."""
     lesson = lessons[kind]
@@ -84,7 +94,9 @@ def test_the_loop_is_that_of_the_pipeline(lessons, kind, count, settings):
     ]
     networks = [each.network for each in controls]
     pipe = load_control_pipeline(lesson.model, networks if len(networks) > 1 else networks[0])
-    assert isinstance(pipe, StableDiffusionControlNetPipeline) and isinstance(pipe.scheduler, DDIMScheduler)
+    assert isinstance(pipe, StableDiffusionControlNetPipeline) and isinstance(
+        pipe.scheduler, DDIMScheduler
+    )
     given = {
         "image": [each.condition for each in controls],
         "controlnet_conditioning_scale": [each.scale for each in controls],
@@ -100,7 +112,9 @@ def test_the_loop_is_that_of_the_pipeline(lessons, kind, count, settings):
     ask = {"seed": 3, "steps": count, "negative_prompt": NEGATIVE}
     found = lesson.sample(PROMPT, *controls, **ask)
     assert (found - expected).abs().max() <= 1e-4
-    assert (found - lesson.sample(PROMPT, **ask)).abs().max() > 1e-2  # and control makes a difference
+    assert (
+        found - lesson.sample(PROMPT, **ask)
+    ).abs().max() > 1e-2  # and control makes a difference
 
 
 def test_without_control_it_is_the_loop_of_1_2(lessons):
@@ -118,10 +132,14 @@ def test_without_control_it_is_the_loop_of_1_2(lessons):
 def test_each_step_goes_to_the_next_timestep_at_any_count(lessons, monkeypatch, spacing, kind):
     """Beside diffusers' Euler on the same timesteps, with a denoiser that knows the answer."""
     lesson = lessons[kind]
-    scheduler = DDIMScheduler.from_config(lesson.pipe.scheduler.config, timestep_spacing=spacing, set_alpha_to_one=True)
+    scheduler = DDIMScheduler.from_config(
+        lesson.pipe.scheduler.config, timestep_spacing=spacing, set_alpha_to_one=True
+    )
     network, levels = Gaussian(scheduler), []
     monkeypatch.setattr(lesson, "pipe", SimpleNamespace(scheduler=scheduler, unet=network))
-    monkeypatch.setattr(lesson, "guided_output", lambda unet, x, t, *_: levels.append(t) or unet(x, t).sample)
+    monkeypatch.setattr(
+        lesson, "guided_output", lambda unet, x, t, *_: levels.append(t) or unet(x, t).sample
+    )
     start = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(0))
     for count in ODD_COUNTS:
         levels.clear()
@@ -167,8 +185,13 @@ def test_whatever_behaves_like_an_integer_is_one(lesson, number):
 def test_the_numbers_of_a_control_are_of_any_kind(lesson, number):
     control = make_control(lesson, scale=0.5, end=0.5)
     other = control._replace(scale=number(0.5), start=number(0.0), end=number(0.5))
-    assert torch.equal(lesson.sample(PROMPT, control), lesson.sample(PROMPT, other, guidance_scale=number(GUIDANCE)))
-    whole = lesson.check_control(control._replace(scale=np.int64(2), start=np.int64(0), end=np.int64(1)))
+    assert torch.equal(
+        lesson.sample(PROMPT, control),
+        lesson.sample(PROMPT, other, guidance_scale=number(GUIDANCE)),
+    )
+    whole = lesson.check_control(
+        control._replace(scale=np.int64(2), start=np.int64(0), end=np.int64(1))
+    )
     assert [type(value) for value in whole[2:]] == [float] * 3
 
 
@@ -205,11 +228,17 @@ def huge(path):
     path.with_suffix(".jpg").rename(path)
 
 
-@pytest.mark.parametrize("make", [gray, transparent, deep, turned, tiny, huge], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make", [gray, transparent, deep, turned, tiny, huge], ids=lambda make: make.__name__
+)
 def test_any_picture_file_steers(lesson, tmp_path, make):
     make(tmp_path / "mine.png")
     source = load_picture(tmp_path / "mine.png", lesson.model.image_size)
-    pages = [lesson.canny_edges(source, 20, 40), lesson.depth_image(source), lesson.normals_image(source)]
+    pages = [
+        lesson.canny_edges(source, 20, 40),
+        lesson.depth_image(source),
+        lesson.normals_image(source),
+    ]
     for kind, page in zip(("canny", "depth", "normals"), pages, strict=True):
         assert page.shape == (64, 64, 3) and 0 <= page.min() and page.max() <= 1
         control = make_control(lesson, kind)._replace(condition=lesson.to_condition(page))
@@ -232,7 +261,11 @@ def test_what_cannot_be_is_refused_before_the_work_begins(lesson, tmp_path, monk
         ([control], {"steps": 2.5}, "from 1 to 999, got 2.5"),
         ([control], {"seed": 1.5}, "seed must be a whole number .* got 1.5"),
         ([control], {"seed": None}, "seed must be a whole number .* got None"),
-        ([control], {"guidance_scale": float("nan")}, "guidance_scale must be a finite number, got nan"),
+        (
+            [control],
+            {"guidance_scale": float("nan")},
+            "guidance_scale must be a finite number, got nan",
+        ),
         ([control], {"guidance_scale": "7"}, "guidance_scale must be a number, got '7'"),
         ([control._replace(scale=float("nan"))], {}, "scale must be a finite number, got nan"),
         ([control._replace(scale="loud")], {}, "scale must be a number, got 'loud'"),
@@ -259,7 +292,11 @@ def test_what_cannot_be_is_refused_before_the_work_begins(lesson, tmp_path, monk
 def test_weights_that_are_not_finite_are_an_error(lesson, monkeypatch, part, value):
     control = make_control(lesson)
     network = copy.deepcopy(control.network if part == "controlnet" else getattr(lesson.pipe, part))
-    weights = [weight for name, weight in network.named_parameters() if "encoder." not in name or part != "vae"]
+    weights = [
+        weight
+        for name, weight in network.named_parameters()
+        if "encoder." not in name or part != "vae"
+    ]
     with torch.no_grad():
         weights[-1].view(-1)[0] = value
     if part == "controlnet":
@@ -267,7 +304,9 @@ def test_weights_that_are_not_finite_are_an_error(lesson, monkeypatch, part, val
     else:
         monkeypatch.setattr(lesson.pipe, part, network)
     message = {"vae": "The decoded image"}.get(part, r"The latents after step 1 of 2 \(t = 501\)")
-    with pytest.raises(SamplingError, match=f"^{message} must be finite, but .* download or save it again"):
+    with pytest.raises(
+        SamplingError, match=f"^{message} must be finite, but .* download or save it again"
+    ):
         lesson.generate(PROMPT, control)
 
 
@@ -280,7 +319,9 @@ def test_the_step_that_is_not_finite_is_named(lesson, monkeypatch, place):
         return guided_output(unet, x, t, *others) * (float("nan") if len(seen) == place else 1.0)
 
     monkeypatch.setattr(lesson, "guided_output", broken)
-    with pytest.raises(SamplingError, match=rf"after step {place} of 5 \(t = .*but 256 of 256 values"):
+    with pytest.raises(
+        SamplingError, match=rf"after step {place} of 5 \(t = .*but 256 of 256 values"
+    ):
         lesson.generate(PROMPT, steps=5)
     assert len(seen) == place
 
@@ -299,7 +340,9 @@ def test_training_begins_at_the_denoiser_and_reaches_the_copy_in_the_second_step
     lesson = lessons[kind]
     captions = json.loads((SAMPLES / "captions.json").read_text())
     lesson.captions = captions
-    lesson.samples = {name: load_picture(SAMPLES / name, lesson.model.image_size) for name in captions}
+    lesson.samples = {
+        name: load_picture(SAMPLES / name, lesson.model.image_size) for name in captions
+    }
     torch.manual_seed(0)
     own = ControlNetModel.from_unet(lesson.pipe.unet)
     before = {name: value.clone() for name, value in lesson.pipe.unet.state_dict().items()}
@@ -308,7 +351,9 @@ def test_training_begins_at_the_denoiser_and_reaches_the_copy_in_the_second_step
     assert np.isfinite(losses).all() and (losses > 0).all()
     assert inner[0] == 0 and (inner[1:] > 0).all() and (outer > 0).all()
     assert size[0] == 0 and (np.diff(size) > 0).all()
-    assert all(torch.equal(value, before[name]) for name, value in lesson.pipe.unet.state_dict().items())
+    assert all(
+        torch.equal(value, before[name]) for name, value in lesson.pipe.unet.state_dict().items()
+    )
 
 
 def test_a_silent_controlnets_loss_is_the_denoisers(lesson):
@@ -327,7 +372,11 @@ def test_training_learns_where_control_is_easy(lesson):
     """A hundred steps towards one picture with its own condition: the loss falls, by the ControlNet alone."""
     generator = torch.Generator().manual_seed(0)
     latents, noise = torch.randn(2, 2, 4, 8, 8, generator=generator)
-    condition, texts, t = torch.rand(2, 3, 64, 64, generator=generator), lesson.embed("", ""), torch.tensor([300, 700])
+    condition, texts, t = (
+        torch.rand(2, 3, 64, 64, generator=generator),
+        lesson.embed("", ""),
+        torch.tensor([300, 700]),
+    )
     torch.manual_seed(0)
     own = ControlNetModel.from_unet(lesson.pipe.unet)
     optimizer = torch.optim.AdamW(own.parameters(), lr=1e-3)
@@ -348,7 +397,9 @@ def test_in_half_precision_as_large_models_run_on_a_gpu(steered_folder, monkeypa
     monkeypatch.setattr(Model, "dtype", property(lambda model: torch.bfloat16))
     lesson = on_model(steered_folder)
     control = make_control(lesson)
-    assert lesson.pipe.unet.dtype == control.network.dtype == control.condition.dtype == torch.bfloat16
+    assert (
+        lesson.pipe.unet.dtype == control.network.dtype == control.condition.dtype == torch.bfloat16
+    )
     assert lesson.sample(PROMPT, control).isfinite().all()
     assert lesson.generate(PROMPT, control).size == (64, 64)
     checks.residuals(lesson.control_residuals, control, lesson.pipe, lesson.model)
@@ -362,14 +413,25 @@ def test_in_half_precision_as_large_models_run_on_a_gpu(steered_folder, monkeypa
 def test_the_model_knows_every_word_of_the_prompts():
     vocabulary = find_model("pocket").vocabulary
     cells = [cell.source for cell in notebooks.read(PATH).cells if cell.cell_type == "code"]
-    texts = [node.value for source in cells for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)]
-    prompts = [text for text in texts if isinstance(text, str) and text.startswith(("a ", "an ")) and "." not in text]
+    texts = [
+        node.value
+        for source in cells
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Constant)
+    ]
+    prompts = [
+        text
+        for text in texts
+        if isinstance(text, str) and text.startswith(("a ", "an ")) and "." not in text
+    ]
     assert len(prompts) >= 7
     assert [word for prompt in prompts for word in unknown_words(prompt, vocabulary)] == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kinds", [["canny", "depth", "normals", "scribble"], ["canny", "depth"]], ids=len)
+@pytest.mark.parametrize(
+    "kinds", [["canny", "depth", "normals", "scribble"], ["canny", "depth"]], ids=len
+)
 def test_runs_on_a_model_from_a_folder(kinds, steered_folder, tmp_path):
     """With all kinds, and with those that Stable Diffusion 2.1 has."""
     shutil.copytree(steered_folder.parent, tmp_path / "weights")
@@ -384,4 +446,7 @@ def test_runs_on_a_model_from_a_folder(kinds, steered_folder, tmp_path):
     assert f"ControlNets for {', '.join(kinds)}" in text
     assert "In the first step the copy's gradient is 0." in text
     assert (tmp_path / "outputs" / "mine.png").exists()
-    assert sum("image/png" in o.get("data", {}) or "image/jpeg" in o.get("data", {}) for o in outputs) == 13
+    assert (
+        sum("image/png" in o.get("data", {}) or "image/jpeg" in o.get("data", {}) for o in outputs)
+        == 13
+    )

@@ -18,7 +18,14 @@ from course.diffusion.sampling import SamplingError, timesteps
 from course.errors import CourseWarning
 from course.metrics import scores as metrics
 from course.models import RequestError, find_model
-from tests.lessons.test_task_1_2 import ODD_COUNTS, SPACINGS, Gaussian, by_euler, changed, with_settings
+from tests.lessons.test_task_1_2 import (
+    ODD_COUNTS,
+    SPACINGS,
+    Gaussian,
+    by_euler,
+    changed,
+    with_settings,
+)
 
 PATH = notebooks.ROOT / "task_2_Joint_Diffusion.ipynb"
 
@@ -26,7 +33,9 @@ PATH = notebooks.ROOT / "task_2_Joint_Diffusion.ipynb"
 @pytest.fixture(scope="module")
 def lesson():
     """The lesson's own functions and classes."""
-    return notebooks.definitions(notebooks.read(PATH), {"STEPS": 3, "SEED": 2, "PROMPT": "a duck", "WIDE": 3})
+    return notebooks.definitions(
+        notebooks.read(PATH), {"STEPS": 3, "SEED": 2, "PROMPT": "a duck", "WIDE": 3}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +47,9 @@ def sd(lesson, tiny_folder):
 def sd_v(lesson, tiny_folder, tmp_path_factory):
     """On the tiny model taken for one that predicts v."""
     target = tmp_path_factory.mktemp("v") / "model"
-    return lesson.JointDiffusion(find_model(with_settings(tiny_folder, target, prediction_type="v_prediction")))
+    return lesson.JointDiffusion(
+        find_model(with_settings(tiny_folder, target, prediction_type="v_prediction"))
+    )
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -56,7 +67,9 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     stride=st.integers(-1, 20),
     closed=st.booleans(),
 )
-def test_every_latent_is_covered_or_an_error_says_what_to_change(height, width, window, stride, closed):
+def test_every_latent_is_covered_or_an_error_says_what_to_change(
+    height, width, window, stride, closed
+):
     """Also across the wrap: in some window the first column follows the last."""
     lesson = _lesson_of_windows()
     if height < window or width < window or not 1 <= stride <= window:
@@ -100,7 +113,12 @@ def test_the_wrap_is_covered_as_often_as_elsewhere(lesson, stride):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.integers(3, 14), st.integers(3, 30), st.integers(1, 8), st.integers(1, 8), st.booleans(), st.integers(0, 10**6)
+    st.integers(3, 14),
+    st.integers(3, 30),
+    st.integers(1, 8),
+    st.integers(1, 8),
+    st.booleans(),
+    st.integers(0, 10**6),
 )
 def test_the_average_is_the_least_squares_solution(height, width, window, stride, closed, seed):
     """Against the normal equations of formula (1) in float64, with random weights."""
@@ -108,9 +126,13 @@ def test_the_average_is_the_least_squares_solution(height, width, window, stride
     window = min(window, height, width)
     views = lesson.window_views(height, width, window, min(stride, window), closed)
     windows = noise(len(views), 2, window, window, seed=seed)
-    weights = 0.01 + torch.rand((len(views), 1, window, window), generator=torch.Generator().manual_seed(seed))
+    weights = 0.01 + torch.rand(
+        (len(views), 1, window, window), generator=torch.Generator().manual_seed(seed)
+    )
     found = lesson.fuse(windows, views, weights, lesson.overlaps(views, weights, height, width))
-    assert (found.double() - least_squares(windows, views, weights, height, width)).abs().max() <= 1e-6
+    assert (
+        found.double() - least_squares(windows, views, weights, height, width)
+    ).abs().max() <= 1e-6
 
 
 def least_squares(windows, views, weights, height, width):
@@ -130,7 +152,9 @@ def least_squares(windows, views, weights, height, width):
 def test_weights_fall_to_the_rim_but_not_to_zero(lesson):
     smooth = lesson.window_weights(2, 8)
     assert smooth.shape == (2, 1, 8, 8) and smooth.min() > 0
-    assert torch.allclose(smooth, smooth.flip(-1)) and torch.allclose(smooth, smooth.transpose(-1, -2))
+    assert torch.allclose(smooth, smooth.flip(-1)) and torch.allclose(
+        smooth, smooth.transpose(-1, -2)
+    )
     assert smooth[0, 0, 3, 3] == smooth.max() > 20 * smooth[0, 0, 0, 0]
     assert (lesson.window_weights(2, 8, smooth=False) == 1).all()
 
@@ -144,10 +168,14 @@ def test_one_window_is_the_pipeline(lesson, tiny_folder):
 
     model = find_model(tiny_folder)
     scheduler = DDIMScheduler.from_pretrained(model.folder, subfolder="scheduler")
-    pipe = StableDiffusionPipeline.from_pretrained(model.folder, scheduler=scheduler).to(model.device)
+    pipe = StableDiffusionPipeline.from_pretrained(model.folder, scheduler=scheduler).to(
+        model.device
+    )
     pipe.set_progress_bar_config(disable=True)
     latents = noise(1, 4, 8, 8, seed=2).to(model.device)
-    expected = pipe("a duck", num_inference_steps=3, guidance_scale=7.5, latents=latents, output_type="latent").images
+    expected = pipe(
+        "a duck", num_inference_steps=3, guidance_scale=7.5, latents=latents, output_type="latent"
+    ).images
     found = lesson.JointDiffusion(model).sample_latents("a duck", width=64, guidance_scale=7.5)
     assert (found - expected).abs().max() <= 1e-4
 
@@ -157,7 +185,9 @@ def test_one_window_is_the_pipeline(lesson, tiny_folder):
 def test_each_step_goes_to_the_next_timestep_at_any_count(lesson, sd, sd_v, spacing, kind):
     """Beside diffusers' Euler on the same timesteps. Where all windows agree, the panorama is one picture."""
     own = {"epsilon": sd, "v_prediction": sd_v}[kind]
-    scheduler = DDIMScheduler.from_config(own.scheduler.config, timestep_spacing=spacing, set_alpha_to_one=True)
+    scheduler = DDIMScheduler.from_config(
+        own.scheduler.config, timestep_spacing=spacing, set_alpha_to_one=True
+    )
     other = changed(own, scheduler=scheduler, unet=Gaussian(scheduler))
     views = lesson.window_views(8, 12, 8, 4)
     weights, embeddings = lesson.window_weights(len(views), 8), torch.zeros(2, len(views), 1, 1)
@@ -174,12 +204,20 @@ def test_each_step_goes_to_the_next_timestep_at_any_count(lesson, sd, sd_v, spac
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_the_last_step_goes_to_the_final_alpha(lesson, sd, spacing, to_one):
     """With a denoiser that finds no noise at all, a step scales the latents by a ratio of two alphas."""
-    scheduler = DDIMScheduler.from_config(sd.scheduler.config, timestep_spacing=spacing, set_alpha_to_one=to_one)
-    other = changed(sd, scheduler=scheduler, predict_noise=lambda windows, *_: torch.zeros_like(windows))
+    scheduler = DDIMScheduler.from_config(
+        sd.scheduler.config, timestep_spacing=spacing, set_alpha_to_one=to_one
+    )
+    other = changed(
+        sd, scheduler=scheduler, predict_noise=lambda windows, *_: torch.zeros_like(windows)
+    )
     views = lesson.window_views(8, 8, 8, 8)
     for count in (1, 13, 60, 61, 91):
-        *_, last = other.denoise(noise(1, 4, 8, 8), views, lesson.window_weights(1, 8), None, count, 7.5)
-        assert torch.allclose(last.x_prev, scheduler.final_alpha_cumprod.sqrt() * last.x_0, rtol=1e-4)
+        *_, last = other.denoise(
+            noise(1, 4, 8, 8), views, lesson.window_weights(1, 8), None, count, 7.5
+        )
+        assert torch.allclose(
+            last.x_prev, scheduler.final_alpha_cumprod.sqrt() * last.x_0, rtol=1e-4
+        )
 
 
 @pytest.mark.parametrize("number", [np.int64, np.int32, np.uint8, np.array, torch.tensor])
@@ -190,14 +228,18 @@ def test_whatever_behaves_like_an_integer_is_one(sd, number):
     other = changed(sd, window_batch=number(3), gradient_batch=number(2))
     settings = {name: number(value) for name, value in settings.items()}
     sync = other.recommended()._replace(every=number(4))
-    found = other.sample_latents(**settings, use_syncdiffusion=True, sync=sync, guidance_scale=np.float32(7.5))
+    found = other.sample_latents(
+        **settings, use_syncdiffusion=True, sync=sync, guidance_scale=np.float32(7.5)
+    )
     assert torch.allclose(found, plain, atol=1e-4)
 
 
 @pytest.mark.parametrize("batch", [-1, 1.5, True, "2", np.float64(2)])
 def test_a_batch_of_windows_that_cannot_be(lesson, sd, batch):
     for name in ("window_batch", "gradient_batch"):
-        with pytest.raises(RequestError, match="number of windows in a batch must be a whole number of at least 1"):
+        with pytest.raises(
+            RequestError, match="number of windows in a batch must be a whole number of at least 1"
+        ):
             changed(sd, **{name: batch}).sample(width=72, stride=8, use_syncdiffusion=True)
 
 
@@ -215,12 +257,18 @@ def test_a_batch_of_windows_that_cannot_be(lesson, sd, batch):
 def test_weights_that_are_not_finite_are_an_error(sd, part, value, settings, recwarn):
     """And no warning of skipped gradients comes before it."""
     network = copy.deepcopy(getattr(sd, part))
-    [*_, last] = [weight for name, weight in network.named_parameters() if part != "vae" or "encoder." not in name]
+    [*_, last] = [
+        weight
+        for name, weight in network.named_parameters()
+        if part != "vae" or "encoder." not in name
+    ]
     last.view(-1)[0] = value
     message = {"vae": "The decoded images"}.get(part, r"The latents after step 1 of 2 \(t = 501\)")
     other = changed(sd, **{part: network})
     sample = other.sample_regions if "regions" in settings else other.sample
-    with pytest.raises(SamplingError, match=f"^{message} must be finite, but .* download or save it again"):
+    with pytest.raises(
+        SamplingError, match=f"^{message} must be finite, but .* download or save it again"
+    ):
         sample("a duck", **settings, width=72, stride=8, num_sampling_steps=2)
     assert not [warning for warning in recwarn if "gradient" in str(warning.message)]
 
@@ -233,7 +281,9 @@ def test_the_step_that_is_not_finite_is_named(sd, place):
         calls.append(t)
         return windows * (float("nan") if len(calls) == place else 1.0)
 
-    with pytest.raises(SamplingError, match=rf"after step {place} of 5 \(t = .*but 768 of 768 values"):
+    with pytest.raises(
+        SamplingError, match=rf"after step {place} of 5 \(t = .*but 768 of 768 values"
+    ):
         changed(sd, predict_noise=broken).sample(num_sampling_steps=5)
 
 
@@ -244,7 +294,9 @@ def test_batches_change_nothing_and_have_one_shape(lesson, tiny_folder, batch, c
     one = lesson.JointDiffusion(find_model(tiny_folder), window_batch=1)
     some = lesson.JointDiffusion(find_model(tiny_folder), window_batch=batch)
     forward = some.unet.forward
-    monkeypatch.setattr(some.unet, "forward", lambda x, *a, **k: shapes.add(x.shape) or forward(x, *a, **k))
+    monkeypatch.setattr(
+        some.unet, "forward", lambda x, *a, **k: shapes.add(x.shape) or forward(x, *a, **k)
+    )
     request = dict(height=72, width=208, closed=closed)
     assert torch.allclose(one.sample_latents(**request), some.sample_latents(**request), atol=1e-4)
     assert len(shapes) == 1
@@ -258,14 +310,20 @@ def test_a_model_that_predicts_v(lesson, sd_v):
     sd_v.scheduler.set_timesteps(3)
     for t in sd_v.scheduler.timesteps:
         both = torch.cat([latents, latents])
-        u, c = sd_v.unet(both, t, encoder_hidden_states=embeddings.flatten(0, 1)).sample.detach().chunk(2)
+        u, c = (
+            sd_v.unet(both, t, encoder_hidden_states=embeddings.flatten(0, 1))
+            .sample.detach()
+            .chunk(2)
+        )
         latents = sd_v.scheduler.step(u + 7.5 * (c - u), t, latents).prev_sample
     assert (found - latents).abs().max() <= 1e-4
 
 
 def test_a_seed_gives_one_panorama(sd):
     first, again, other = sd.sample(), sd.sample(), sd.sample(seed=3)
-    assert first.shape == (3, 64, 192) and torch.equal(first, again) and not torch.equal(first, other)
+    assert (
+        first.shape == (3, 64, 192) and torch.equal(first, again) and not torch.equal(first, other)
+    )
     assert len(sd.foreseen) == 3
 
 
@@ -295,14 +353,18 @@ def test_synchronization_brings_windows_closer(sd, through):
     steps = moved - windows
     moves = steps.flatten(1).norm(dim=1) > 0
     assert not moves[len(views) // 2] and moves.sum() == len(views) - 1  # all but the anchor
-    assert apart(sd, windows + 1e-2 * steps / steps.abs().max(), t, embeddings) < apart(sd, windows, t, embeddings)
+    assert apart(sd, windows + 1e-2 * steps / steps.abs().max(), t, embeddings) < apart(
+        sd, windows, t, embeddings
+    )
 
 
 @torch.no_grad()
 def apart(sd, windows, t, embeddings) -> float:
     """The mean distance to the anchor, in double precision where it counts."""
     alpha_bar = sd.alpha_bar_at(t)
-    x_0 = (windows - (1 - alpha_bar).sqrt() * sd.predict_noise(windows, t, embeddings, 7.5)) / alpha_bar.sqrt()
+    x_0 = (
+        windows - (1 - alpha_bar).sqrt() * sd.predict_noise(windows, t, embeddings, 7.5)
+    ) / alpha_bar.sqrt()
     images = sd.decode_latents(x_0)
     middle = len(windows) // 2
     return float(sd.distance(images, images[middle : middle + 1].expand_as(images)).double().mean())
@@ -333,7 +395,10 @@ def test_the_short_cut_moves_x_0_down_its_gradient(sd, lesson):
     step = x_0 - sd.descend_all(x_0, lambda own, part: sd.decode_small(own, 1.0), anchor, 1.0)
     along = step[2] / step[2].norm()
     with torch.no_grad():
-        values = [sd.distance(sd.decode_small(x_0[2:] + s * along, 1.0), anchor).item() for s in (-0.5, 0.5)]
+        values = [
+            sd.distance(sd.decode_small(x_0[2:] + s * along, 1.0), anchor).item()
+            for s in (-0.5, 0.5)
+        ]
     assert values[1] - values[0] == pytest.approx(step[2].norm().item(), rel=0.1)
 
 
@@ -345,7 +410,9 @@ def test_on_the_short_cut_the_weight_is_the_length_of_the_step(sd, lesson):
     sync = sd.recommended()._replace(weight=0.25)
     moved, its_noise = sd.synchronize(windows, 500, 0, 10, sync, embeddings, 7.5)
     alpha_bar = sd.alpha_bar_at(500)
-    change = lesson.foresee(moved, its_noise, alpha_bar) - lesson.foresee(windows, its_noise, alpha_bar)
+    change = lesson.foresee(moved, its_noise, alpha_bar) - lesson.foresee(
+        windows, its_noise, alpha_bar
+    )
     wanted = [0.0 if i == len(views) // 2 else 0.25 for i in range(len(views))]
     assert change.square().mean((1, 2, 3)).sqrt().tolist() == pytest.approx(wanted, abs=1e-4)
 
@@ -368,7 +435,9 @@ def test_one_bad_window_does_not_spread(sd, monkeypatch):
 
     monkeypatch.setattr(sd, "distance", once_bad)
     with pytest.warns(CourseWarning, match="In 1 of 3 steps a gradient was not finite") as caught:
-        found = sd.sample_latents(use_syncdiffusion=True, sync=sd.recommended()._replace(until=1.0, every=1))
+        found = sd.sample_latents(
+            use_syncdiffusion=True, sync=sd.recommended()._replace(until=1.0, every=1)
+        )
     assert found.isfinite().all() and len(caught) == 1 and len(calls) > 4
 
 
@@ -382,7 +451,9 @@ def test_nothing_keeps_a_gradient(sd):
     found = sd.sample_latents(use_syncdiffusion=True, sync=sd.paper())
     assert not found.requires_grad and found.grad_fn is None
     networks = (sd.unet, sd.vae, sd.text_encoder)
-    assert all(p.grad is None and not p.requires_grad for network in networks for p in network.parameters())
+    assert all(
+        p.grad is None and not p.requires_grad for network in networks for p in network.parameters()
+    )
 
 
 # --- Once around
@@ -408,7 +479,9 @@ def in_tiles(sd, tile):
     return changed(sd, vae=vae)
 
 
-@pytest.mark.parametrize(("tile", "width"), [(4, 8), (4, 12), (8, 12), (8, 20), (8, 33), (16, 20), (16, 33)])
+@pytest.mark.parametrize(
+    ("tile", "width"), [(4, 8), (4, 12), (8, 12), (8, 20), (8, 33), (16, 20), (16, 33)]
+)
 def test_a_closed_decoder_has_no_seam_where_it_works_in_tiles(sd, lesson, tile, width):
     """Smooth latents whose ends meet: the step across the wrap is like any other. Tiles that wrap around by
     themselves leave one that is larger."""
@@ -456,19 +529,28 @@ def test_windows_of_a_ring_begin_somewhere_else_at_each_step(sd, lesson, monkeyp
     """And what is foreseen stays where it is: with a network that sees nothing, the noise is only scaled."""
     began: list[torch.Tensor] = []
     cut = lesson.cut
-    monkeypatch.setattr(lesson, "cut", lambda latents, views: began.append(latents) or cut(latents, views))
+    monkeypatch.setattr(
+        lesson, "cut", lambda latents, views: began.append(latents) or cut(latents, views)
+    )
     monkeypatch.setattr(sd, "predict_noise", lambda windows, *_: windows)
-    made = {closed: sd.sample_latents(stride=stride, closed=closed, num_sampling_steps=9) for closed in (True, False)}
+    made = {
+        closed: sd.sample_latents(stride=stride, closed=closed, num_sampling_steps=9)
+        for closed in (True, False)
+    }
     noise_ = sd.draw_noise(*made[True].shape[-2:], lesson.SEED)
 
     def offset(latents: torch.Tensor) -> int:
         flat = lambda t: torch.nn.functional.normalize(t.flatten(), dim=0)
-        turns = [float(flat(latents) @ flat(noise_.roll(-k, dims=-1))) for k in range(noise_.shape[-1])]
+        turns = [
+            float(flat(latents) @ flat(noise_.roll(-k, dims=-1))) for k in range(noise_.shape[-1])
+        ]
         assert max(turns) > 0.999
         return turns.index(max(turns))
 
     turned = [offset(latents) for latents in began[:9]]
-    assert all(0 <= k < stride for k in turned) and len(set(turned)) == min(stride, 9 - (stride == 8))
+    assert all(0 <= k < stride for k in turned) and len(set(turned)) == min(
+        stride, 9 - (stride == 8)
+    )
     assert [offset(latents) for latents in began[9:]] == [0] * 9
     assert offset(made[True]) == 0
 
@@ -498,7 +580,9 @@ def test_the_wrap_looks_like_any_other_place(sd, stride):
 
 def test_regions_hear_their_own_prompt(sd, monkeypatch):
     """After one step another prompt has changed the latents inside its mask, and nowhere else."""
-    monkeypatch.setattr(sd, "decode_latents", lambda latents: latents / 100)  # within what is clamped
+    monkeypatch.setattr(
+        sd, "decode_latents", lambda latents: latents / 100
+    )  # within what is clamped
     right = (torch.arange(24).expand(8, -1) >= 12).float()
     alike, other = (
         sd.sample_regions("a duck", [(prompt, right)], num_sampling_steps=1, stride=4)
@@ -523,19 +607,25 @@ def test_the_wall_stands_at_first_and_beyond_the_mask_alone(sd):
     assert 0.7 < noisy.std() < 1.3
 
 
-@pytest.mark.parametrize("kind", [np.array, np.float64, torch.tensor, list, lambda mask: np.array(mask) > 0])
+@pytest.mark.parametrize(
+    "kind", [np.array, np.float64, torch.tensor, list, lambda mask: np.array(mask) > 0]
+)
 def test_masks_are_arrays_of_any_kind(sd, kind):
     left = np.array([[1.0] * 12 + [0.0] * 12] * 8)
     request = dict(num_sampling_steps=1, stride=4)
     plain = sd.sample_regions("a tree", [("a car on mars", torch.tensor(left))], **request)
-    assert torch.equal(plain, sd.sample_regions("a tree", [("a car on mars", kind(left))], **request))
+    assert torch.equal(
+        plain, sd.sample_regions("a tree", [("a car on mars", kind(left))], **request)
+    )
 
 
 def test_regions_that_fill_the_picture_need_no_background(sd):
     left = (torch.arange(24).expand(8, -1) < 12).float()
     request = dict(num_sampling_steps=1, stride=4)
     regions = [("a duck", left), ("a car on mars", 1 - left)]
-    pictures = [sd.sample_regions(background, regions, **request) for background in ("a beach", "a tree")]
+    pictures = [
+        sd.sample_regions(background, regions, **request) for background in ("a beach", "a tree")
+    ]
     assert torch.equal(*pictures)
 
 
@@ -615,7 +705,9 @@ def test_long_prompts_are_cut_with_a_warning(sd):
 @pytest.mark.slow
 def test_runs_on_a_model_from_a_folder(tiny_folder, tmp_path):
     done = notebooks.execute(
-        notebooks.read(PATH), {"STEPS": 2, "OUTPUTS": str(tmp_path)}, {"COURSE_MODEL": str(tiny_folder)}
+        notebooks.read(PATH),
+        {"STEPS": 2, "OUTPUTS": str(tmp_path)},
+        {"COURSE_MODEL": str(tiny_folder)},
     )
     text = "".join(o.get("text", "") for cell in done.cells for o in cell.get("outputs", []))
     assert text.count("✓") == 5

@@ -18,7 +18,11 @@ def refused(parse, text: str, said: str) -> None:
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "", "x", "nan", "1e3", "101", "9" * 5000])
 def test_whole_numbers_out_of_range_are_refused(text):
-    refused(arguments.integer(1, 100), text, f"must be a whole number from 1 to 100, got {re.escape(repr(text))}")
+    refused(
+        arguments.integer(1, 100),
+        text,
+        f"must be a whole number from 1 to 100, got {re.escape(repr(text))}",
+    )
 
 
 def test_whole_numbers_at_the_ends_of_the_range():
@@ -49,12 +53,16 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("text", ["", " ", "file", "file/x", "file/x/y", "dangling", "loop", "loop/x", "/dev/null"])
+@pytest.mark.parametrize(
+    "text", ["", " ", "file", "file/x", "file/x/y", "dangling", "loop", "loop/x", "/dev/null"]
+)
 def test_what_is_no_folder_is_refused(here, text):
     refused(arguments.folder, text, "must name a folder, got ")
 
 
-@pytest.mark.parametrize("text", [".", "folder", "link", "link/new", "new/deep", "../elsewhere", "\udcff"])
+@pytest.mark.parametrize(
+    "text", [".", "folder", "link", "link/new", "new/deep", "../elsewhere", "\udcff"]
+)
 def test_folders_that_are_there_or_can_be_created(here, text):
     assert arguments.folder(text) == Path(text)
     assert not (here / "new").exists()
@@ -67,7 +75,9 @@ def test_files_that_hold_no_results_are_refused(here, text):
     contents = {"null": "null", "list": "[]", "braces": "{}", "deep": "[" * 100_000}
     for name, content in contents.items():
         (here / f"{name}.json").write_text(content)
-    refused(arguments.results_file, text, "must name a file of results or one that is not there, got ")
+    refused(
+        arguments.results_file, text, "must name a file of results or one that is not there, got "
+    )
 
 
 def test_files_of_results(here):

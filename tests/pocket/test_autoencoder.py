@@ -68,7 +68,10 @@ def test_without_its_share_the_critic_neither_learns_nor_persuades(vae, pictures
     losses = trainee(pictures, torch.zeros(()))
     losses["loss"].backward()
     assert all(p.grad.abs().sum() == 0 for p in trainee.critic.parameters())
-    parts = sum(losses[name] for name in ("l1", "pyramid", "edges", "color")) + a.KL_WEIGHT * losses["kl"]
+    parts = (
+        sum(losses[name] for name in ("l1", "pyramid", "edges", "color"))
+        + a.KL_WEIGHT * losses["kl"]
+    )
     torch.testing.assert_close(losses["loss"], parts)
 
 
@@ -92,14 +95,20 @@ def test_standardised_latents_are_alike_and_pictures_stay(vae, pictures):
         before = vae.decode(vae.encode(pictures).latent_dist.mode()).sample
         ready = a.standardised(vae, pictures)
         posterior = ready.encode(pictures).latent_dist
-        torch.testing.assert_close(ready.decode(posterior.mode()).sample, before, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            ready.decode(posterior.mode()).sample, before, atol=1e-4, rtol=1e-4
+        )
         deviation = (posterior.mean.var((0, 2, 3)) + posterior.var.mean((0, 2, 3))).sqrt()
     torch.testing.assert_close(posterior.mean.mean((0, 2, 3)), torch.zeros(4), atol=1e-4, rtol=0)
-    torch.testing.assert_close(deviation * ready.config.scaling_factor, torch.ones(4), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        deviation * ready.config.scaling_factor, torch.ones(4), atol=1e-3, rtol=0
+    )
 
 
 def test_psnr_is_that_of_the_definition(vae, pictures):
     with torch.no_grad():
         y = vae.decode(vae.encode(pictures).latent_dist.mode()).sample.clamp(-1, 1)
-    wanted = torch.stack([-10 * ((y[i] - pictures[i]) / 2).square().mean().log10() for i in range(4)]).mean()
+    wanted = torch.stack(
+        [-10 * ((y[i] - pictures[i]) / 2).square().mean().log10() for i in range(4)]
+    ).mean()
     assert a.psnr(vae, pictures) == pytest.approx(float(wanted), abs=1e-3)

@@ -17,7 +17,13 @@ def labels_of(azimuth: float = 0.0, elevation: float = 20.0, **names: str) -> np
     """A record from class names; what is not named is -1, or one plain object with no relation."""
     record = vocabulary.empty_labels()
     if "object" in names:
-        names = {"pattern": "plain", "relation": "none", "lighting": "day", "style": "photo", "count": "one"} | names
+        names = {
+            "pattern": "plain",
+            "relation": "none",
+            "lighting": "day",
+            "style": "photo",
+            "count": "one",
+        } | names
     for field, name in names.items():
         record[field] = vocabulary.CLASSES[field].index(name)
     record["azimuth"], record["elevation"] = azimuth, elevation
@@ -121,7 +127,12 @@ LANDSCAPES = {
     "a waterfall in the morning": {"landscape": "waterfall", "time": "dawn"},
     "outer space": {"landscape": "space"},
 }
-VIEWS = {"front": (30.0, 10.0), "side": (-90.0, 10.0), "back": (170.0, 10.0), "overhead": (0.0, 70.0)}
+VIEWS = {
+    "front": (30.0, 10.0),
+    "side": (-90.0, 10.0),
+    "back": (170.0, 10.0),
+    "overhead": (0.0, 70.0),
+}
 
 
 @pytest.mark.parametrize("prompt", [*PROMPTS, *LANDSCAPES])
@@ -137,7 +148,11 @@ def test_first_prompts_name_what_they_always_did(prompt: str) -> None:
 @pytest.mark.parametrize("view", [None, "side"])
 def test_first_prompts_are_said(prompt: str, view: str | None) -> None:
     azimuth, elevation = VIEWS[view or "front"]
-    names = {"ground": "grass"} | ({"pattern2": "plain"} if "object2" in PROMPTS[prompt] else {}) | PROMPTS[prompt]
+    names = (
+        {"ground": "grass"}
+        | ({"pattern2": "plain"} if "object2" in PROMPTS[prompt] else {})
+        | PROMPTS[prompt]
+    )
     said = {text for text, _ in draws(labels_of(azimuth, elevation, **names), 6000)}
     assert (f"{prompt}, {view} view" if view else prompt) in said
 
@@ -152,7 +167,9 @@ def test_landscape_prompts_are_in_the_language() -> None:
 def test_published_words_are_exactly_the_words_said() -> None:
     rng = np.random.default_rng(1)
     said = {
-        word for _ in range(12000) for word in re.findall(r"[a-z0-9]+", caption(random_labels(rng), rng)[0].lower())
+        word
+        for _ in range(12000)
+        for word in re.findall(r"[a-z0-9]+", caption(random_labels(rng), rng)[0].lower())
     }
     assert sorted(said) == words()
 
@@ -161,12 +178,22 @@ def test_every_class_has_its_phrases() -> None:
     assert set(captions.OBJECT_PHRASES) == set(vocabulary.OBJECTS)
     assert set(captions.GROUND_PHRASES) == set(vocabulary.GROUNDS)
     assert set(captions.LANDSCAPE_PHRASES) == set(vocabulary.LANDSCAPES)
-    assert set(captions.PATTERN_ADJECTIVES) == set(captions.PATTERN_SUFFIXES) == set(vocabulary.PATTERNS) - {"plain"}
+    assert (
+        set(captions.PATTERN_ADJECTIVES)
+        == set(captions.PATTERN_SUFFIXES)
+        == set(vocabulary.PATTERNS) - {"plain"}
+    )
     assert set(captions.TIME_PHRASES) == set(vocabulary.TIMES) | set(vocabulary.LIGHTINGS)
 
 
 def test_no_two_objects_share_a_phrase() -> None:
-    names = ("OBJECT_PHRASES", "PLURAL_PHRASES", "GROUND_PHRASES", "LANDSCAPE_PHRASES", "COLOR_WORDS")
+    names = (
+        "OBJECT_PHRASES",
+        "PLURAL_PHRASES",
+        "GROUND_PHRASES",
+        "LANDSCAPE_PHRASES",
+        "COLOR_WORDS",
+    )
     for table in (getattr(captions, name) for name in names):
         phrases = [phrase for options in table.values() for phrase in options]
         assert len(phrases) == len(set(phrases))
@@ -202,7 +229,9 @@ def test_captions_are_read_back_as_what_they_name() -> None:
         view = vocabulary.view_word(float(labels["azimuth"]), float(labels["elevation"]))
         named = {f: view if f == "view" else vocabulary.CLASSES[f][labels[f]] for f in mentions}
         found = parse(text)
-        if "view" not in mentions:  # said of what looks alike from all sides, where no image can be wrong
+        if (
+            "view" not in mentions
+        ):  # said of what looks alike from all sides, where no image can be wrong
             found.pop("view", None)
         assert found == named, text
 
@@ -227,7 +256,9 @@ def test_every_word_is_said_often_enough_to_be_learned() -> None:
     rng, count = np.random.default_rng(3), 40_000
     said: Counter[str] = Counter()
     for seed in range(count):
-        said.update(set(re.findall(r"[a-z0-9]+", caption(sample_labels(rng, seed)[()], rng)[0].lower())))
+        said.update(
+            set(re.findall(r"[a-z0-9]+", caption(sample_labels(rng, seed)[()], rng)[0].lower()))
+        )
     assert len(words()) >= 350
     rare = {word: said[word] for word in words() if said[word] < 0.5 * count / 2000}
     assert not rare
@@ -253,14 +284,26 @@ def test_only_nouns_with_an_article_have_a_plural() -> None:
 @pytest.mark.parametrize("count,word", [("two", "two|2|pair"), ("three", "three|3")])
 def test_more_than_one_is_always_counted(count: str, word: str) -> None:
     for text, mentions in draws(labels_of(object="bear", color="red", count=count), 200):
-        assert "count" in mentions and re.search(word, text.lower()) and re.search("bears|teddies", text.lower())
+        assert (
+            "count" in mentions
+            and re.search(word, text.lower())
+            and re.search("bears|teddies", text.lower())
+        )
 
 
 def test_how_often_parts_are_left_out() -> None:
     cat = labels_of(object="cat", color="red", ground="mars", lighting="night", style="cartoon")
     count = 4000
-    rate = {field: sum(field in m for _, m in draws(cat, count)) / count for field in (*FIELDS, "view")}
-    for field, chance in {"color": 0.97, "lighting": 0.97, "style": 0.97, "ground": 0.75, "view": 0.4}.items():
+    rate = {
+        field: sum(field in m for _, m in draws(cat, count)) / count for field in (*FIELDS, "view")
+    }
+    for field, chance in {
+        "color": 0.97,
+        "lighting": 0.97,
+        "style": 0.97,
+        "ground": 0.75,
+        "view": 0.4,
+    }.items():
         assert rate[field] == pytest.approx(chance, abs=0.03), field
     day = labels_of(object="cat", ground="mars")
     assert sum("lighting" in m for _, m in draws(day, count)) / count < 0.2
@@ -268,8 +311,17 @@ def test_how_often_parts_are_left_out() -> None:
 
 
 def test_view_words_follow_the_convention() -> None:
-    for (azimuth, elevation), word in {(-40, 5): "front", (90, 5): "side", (-140, 5): "back", (3, 65): "above"}.items():
-        named = [text for text, m in draws(labels_of(azimuth, elevation, object="horse"), 300) if "view" in m]
+    for (azimuth, elevation), word in {
+        (-40, 5): "front",
+        (90, 5): "side",
+        (-140, 5): "back",
+        (3, 65): "above",
+    }.items():
+        named = [
+            text
+            for text, m in draws(labels_of(azimuth, elevation, object="horse"), 300)
+            if "view" in m
+        ]
         assert len(named) > 60
         wanted = {"back": "back|behind|rear", "above": "above|overhead|top", "side": "side|profile"}
         wanted_word = wanted.get(word, f"{word}|camera")
@@ -287,10 +339,17 @@ def test_articles_and_spacing() -> None:
 
 
 def test_animals_sit_and_things_do_not() -> None:
-    cake = [text for text, _ in draws(labels_of(object="cake", relation="on", object2="chair"), 300)]
+    cake = [
+        text for text, _ in draws(labels_of(object="cake", relation="on", object2="chair"), 300)
+    ]
     assert not any(re.search("sitting|standing", text) for text in cake)
     for pose, other in (("sitting", "stand"), ("standing", "sit")):
-        dog = [text for text, _ in draws(labels_of(object="dog", relation="on", object2="chair", pose=pose), 300)]
+        dog = [
+            text
+            for text, _ in draws(
+                labels_of(object="dog", relation="on", object2="chair", pose=pose), 300
+            )
+        ]
         assert any(f"{pose} on" in text for text in dog) and not any(other in text for text in dog)
 
 
@@ -298,7 +357,10 @@ def test_captions_with_a_style_are_no_sentences() -> None:
     """ "a photo of a cat sits on a chair" is not English."""
     rng = np.random.default_rng(6)
     finite = r"\b(sits|stands|reads|rides|holds|carries|is)\b"
-    texts = [caption(sample_labels(rng, seed, "all", "object")[()], rng)[0].lower() for seed in range(3000)]
+    texts = [
+        caption(sample_labels(rng, seed, "all", "object")[()], rng)[0].lower()
+        for seed in range(3000)
+    ]
     sentences = [text for text in texts if re.search(finite, text)]
     assert len(sentences) > 100
     prefix = re.compile(r"(a|an) [\w ]*(photo|photograph|view|render|cartoon|sketch|drawing) of")

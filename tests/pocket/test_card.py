@@ -14,8 +14,17 @@ STORED = ROOT / "pocket" / "weights"
 
 
 def run_of(steps: int, **more) -> dict:
-    rows = [{"step": i, "seconds": float(i), "loss": 1 / i, "mse": 2 / i} for i in range(1, steps + 1)]
-    return {"steps": steps, "seconds": 60.0, "processes": 2, "device": "a GPU", "rows": rows, **more}
+    rows = [
+        {"step": i, "seconds": float(i), "loss": 1 / i, "mse": 2 / i} for i in range(1, steps + 1)
+    ]
+    return {
+        "steps": steps,
+        "seconds": 60.0,
+        "processes": 2,
+        "device": "a GPU",
+        "rows": rows,
+        **more,
+    }
 
 
 @pytest.fixture
@@ -36,7 +45,9 @@ def test_card_names_what_falls_short_before_the_table(weights):
     assert text.index("- missed goal: 12.5 %") < text.index("| kept goal | 97 % |")
     assert "- kept goal" not in text
     assert "2 x 1.0 + 2 x 1.0" in text and "8 + 4" in text
-    assert "astronaut" in text and "samples/prompts.jpg" not in text  # no link to a picture that is not there
+    assert (
+        "astronaut" in text and "samples/prompts.jpg" not in text
+    )  # no link to a picture that is not there
 
 
 @pytest.mark.parametrize("variant", ["fp16", "bf16", "fp32", "ema", "non_ema"])
@@ -82,7 +93,9 @@ def test_thinned_keeps_the_last_row():
 def test_training_record_adds_continued_runs_and_replaces_restarted_ones(tmp_path):
     def leave(**more):
         (tmp_path / "denoiser").mkdir(exist_ok=True)
-        (tmp_path / "denoiser" / "curve.json").write_text(json.dumps({"stage": "denoiser", **run_of(3, **more)}))
+        (tmp_path / "denoiser" / "curve.json").write_text(
+            json.dumps({"stage": "denoiser", **run_of(3, **more)})
+        )
 
     leave(continued=False)
     first = training_record(tmp_path, {"judge": [run_of(2)]})

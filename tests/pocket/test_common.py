@@ -105,7 +105,10 @@ def test_averaged_gives_the_own_weights_back():
 def test_the_average_with_the_lowest_loss_is_kept(tmp_path, target):
     model = nn.Linear(4, 1, bias=False)
     nn.init.zeros_(model.weight)
-    decays = (0.0, 0.999)  # the last weights, which reach 1, and an average that is still close to 0
+    decays = (
+        0.0,
+        0.999,
+    )  # the last weights, which reach 1, and an average that is still close to 0
 
     def validate() -> float:
         return float((model.weight.detach() - target).abs().mean())
@@ -115,7 +118,12 @@ def test_the_average_with_the_lowest_loss_is_kept(tmp_path, target):
 
     settings = {"steps": 12, "minutes": 5, "warmup": 1, "ema_decays": decays, "validate": validate}
     common.train(
-        make_run(tmp_path), model, torch.optim.SGD(model.parameters(), 4.0), loss_fn, lambda f: None, **settings
+        make_run(tmp_path),
+        model,
+        torch.optim.SGD(model.parameters(), 4.0),
+        loss_fn,
+        lambda f: None,
+        **settings,
     )
     curve = json.loads((tmp_path / "toy" / "curve.json").read_text())
     best = min(curve["ema"], key=curve["ema"].get)
@@ -140,7 +148,9 @@ def test_minutes_end_a_run(tmp_path):
 
 def stop(tmp_path, number: signal.Signals) -> int:
     """Starts the toy, stops it by a signal once it has saved, and returns the step it had reached."""
-    process = subprocess.Popen(toy(tmp_path, "--pause", "0.05"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        toy(tmp_path, "--pause", "0.05"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 60
     while not (tmp_path / "toy" / "state.pt").exists():
         assert time.monotonic() < deadline and process.poll() is None
@@ -174,7 +184,9 @@ def test_two_processes_train_one_model(tmp_path):
 
 def test_an_interrupted_run_remembers_that_it_continued(tmp_path):
     (tmp_path / "toy").mkdir()
-    process = subprocess.Popen(toy(tmp_path, "--init", "--pause", "0.05"), stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        toy(tmp_path, "--init", "--pause", "0.05"), stderr=subprocess.DEVNULL
+    )
     while not (tmp_path / "toy" / "state.pt").exists():
         assert process.poll() is None
         time.sleep(0.05)
@@ -216,7 +228,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
         return {"loss": net(torch.ones(1, 1)).sum() * float("nan")}
 
     with pytest.raises(FloatingPointError, match="step 1"):
-        common.train(run, model, common.adamw(model, 0.1), loss_fn, lambda folder: None, steps=3, minutes=1)
+        common.train(
+            run, model, common.adamw(model, 0.1), loss_fn, lambda folder: None, steps=3, minutes=1
+        )
 
 
 @pytest.mark.parametrize(
@@ -239,7 +253,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
         (["--weights", f"{__file__}/x"], "--weights: must name a folder"),
     ],
 )
-def test_options_that_cannot_be_are_refused_before_anything_is_done(options, said, monkeypatch, capsys):
+def test_options_that_cannot_be_are_refused_before_anything_is_done(
+    options, said, monkeypatch, capsys
+):
     monkeypatch.setattr(common, "start", lambda *_: pytest.fail("began"))
     with pytest.raises(SystemExit, match="2"):
         train_main(["judge", *options])
@@ -247,7 +263,9 @@ def test_options_that_cannot_be_are_refused_before_anything_is_done(options, sai
 
 
 def test_options_at_the_ends_of_what_is_allowed(tmp_path):
-    options = "--steps 1 --batch 65536 --minutes 0.001 --seed 4294967295 --scenes 1 --extra 0".split()
+    options = (
+        "--steps 1 --batch 65536 --minutes 0.001 --seed 4294967295 --scenes 1 --extra 0".split()
+    )
     run = make_run(tmp_path, *options)
     assert (run.steps, run.batch, run.minutes, run.scenes, run.extra) == (1, 65536, 0.001, 1, 0)
     assert run.seed == 2**32 - 1
@@ -256,11 +274,17 @@ def test_options_at_the_ends_of_what_is_allowed(tmp_path):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (FileNotFoundError("no weights of 'judge': run `python -m pocket.train judge` first"), "export: no weights of"),
+        (
+            FileNotFoundError("no weights of 'judge': run `python -m pocket.train judge` first"),
+            "export: no weights of",
+        ),
         (OSError(28, "No space left on device"), "No space left on device"),
         (FloatingPointError("export: loss not finite at step 3"), "not finite at step 3"),
         (torch.OutOfMemoryError("CUDA out of memory"), "try --batch with half of it"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "try --batch with half of it"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+            "try --batch with half of it",
+        ),
         (MemoryError(), "try --batch with half of it"),
     ],
 )

@@ -15,7 +15,10 @@ from pocket.world import render, sample_scene
 from pocket.world.landscapes import slots
 from pocket.world.renderer import layout
 
-SCENES = [sample_scene(2**40 + i, "all", kind).params for i, kind in enumerate(["object", "object", "landscape"])]
+SCENES = [
+    sample_scene(2**40 + i, "all", kind).params
+    for i, kind in enumerate(["object", "object", "landscape"])
+]
 
 
 @pytest.fixture(scope="module")
@@ -35,20 +38,28 @@ def test_both_sides_make_the_same_conditions(drawn):
     normals = conditions.camera_normals(drawn.normal, np.stack(SCENES))
     for i, image in enumerate(drawn.color.numpy()):
         assert np.array_equal(conditions.canny(image), lessons.canny(image)[..., 0] * 255)
-        assert np.array_equal(conditions.canny(image, 30, 60), lessons.canny(image, 30, 60)[..., 0] * 255)
+        assert np.array_equal(
+            conditions.canny(image, 30, 60), lessons.canny(image, 30, 60)[..., 0] * 255
+        )
         assert np.array_equal(conditions.scribble(image), lessons.scribble(image)[..., 0] * 255)
         inverse = np.where(drawn.depth[i] > 0, 1 / np.maximum(drawn.depth[i], 1e-6), 0)
         own = conditions.inverse_depth(drawn.depth[i : i + 1])[0].numpy()
         np.testing.assert_allclose(own, lessons.depth_to_image(inverse)[..., 1], atol=1e-5)
         colors = conditions.normals_to_image(normals[i])
-        np.testing.assert_allclose(colors.numpy() / 255, lessons.normals_to_image(normals[i].numpy()), atol=0.51 / 255)
+        np.testing.assert_allclose(
+            colors.numpy() / 255, lessons.normals_to_image(normals[i].numpy()), atol=0.51 / 255
+        )
         back = conditions.image_to_normals(colors).numpy()
         np.testing.assert_allclose(back, lessons.image_to_normals(colors.numpy() / 255), atol=1e-5)
 
 
 def test_canny_finds_the_square_and_thresholds_matter():
     edges = lessons.canny(square())
-    assert edges.shape == (256, 256, 3) and edges.dtype == np.float32 and set(np.unique(edges)) == {0, 1}
+    assert (
+        edges.shape == (256, 256, 3)
+        and edges.dtype == np.float32
+        and set(np.unique(edges)) == {0, 1}
+    )
     rows, columns = np.nonzero(edges[..., 0])
     assert 62 <= rows.min() <= 65 and 190 <= columns.max() <= 193 and 450 < len(rows) < 560
     faint = np.full((64, 64, 3), 100, np.uint8)
@@ -105,10 +116,14 @@ def test_camera_normals_look_from_the_camera():
     own = [scene[at[name] : at[name] + 3] for name in ("H_RIGHT", "H_UP", "H_FORWARD")]
     world = torch.stack([own[0], own[1], -own[2], torch.zeros(3)]).view(1, 1, 4, 3)
     expected = [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]]
-    np.testing.assert_allclose(conditions.camera_normals(world, SCENES[0][None])[0, 0], expected, atol=1e-5)
+    np.testing.assert_allclose(
+        conditions.camera_normals(world, SCENES[0][None])[0, 0], expected, atol=1e-5
+    )
 
     landscape = SCENES[2].copy()
-    landscape[slots()["HEADING"]] = 0.0  # looks along +z in the middle, and 30 degrees to the right at the right edge
+    landscape[slots()["HEADING"]] = (
+        0.0  # looks along +z in the middle, and 30 degrees to the right at the right edge
+    )
     towards = torch.zeros(1, 200, 200, 3)
     towards[..., 2] = -1
     seen = conditions.camera_normals(towards, landscape[None])[0, 0]
@@ -125,7 +140,9 @@ def test_what_is_seen_faces_the_viewer(drawn):
 
 
 def test_bits_come_back():
-    pages = [np.random.default_rng(i).integers(0, 2, (16, 24)).astype(np.uint8) * 255 for i in range(3)]
+    pages = [
+        np.random.default_rng(i).integers(0, 2, (16, 24)).astype(np.uint8) * 255 for i in range(3)
+    ]
     packed = conditions.pack(pages)
     assert packed.shape == (3, 16, 3) and packed.dtype == np.uint8
     assert np.array_equal(conditions.unpack(torch.from_numpy(packed)).numpy(), np.stack(pages))
@@ -135,7 +152,9 @@ def test_stages_with_kinds_have_a_run_each():
     assert names("denoiser") == ["denoiser"]
     assert names("controlnet") == [f"controlnet-{kind}" for kind in common.CONDITIONS]
     assert names("controlnet", "depth") == ["controlnet-depth"]
-    assert {"data", "conditions", "controlnet-scribble", "estimators-normals", "export"} <= set(names("all"))
+    assert {"data", "conditions", "controlnet-scribble", "estimators-normals", "export"} <= set(
+        names("all")
+    )
     with pytest.raises(SystemExit):
         train_main(["estimators", "--condition", "canny"])
 
@@ -149,7 +168,9 @@ def work(tmp_path_factory):
     folder = tmp_path_factory.mktemp("conditions")
     torch.manual_seed(0)
     autoencoder.build(autoencoder.SMOKE).save_pretrained(folder / "autoencoder" / "weights")
-    train_tokenizer(["a red cat on the grass", "a hamburger"] * 5).save_pretrained(folder / "tokenizer")
+    train_tokenizer(["a red cat on the grass", "a hamburger"] * 5).save_pretrained(
+        folder / "tokenizer"
+    )
     train_main(["conditions", "--smoke", "--scenes", "5", "--work", str(folder)])
     return folder
 
@@ -157,7 +178,12 @@ def work(tmp_path_factory):
 def test_a_shard_holds_what_the_renderer_knows(work):
     [shard] = (work / "conditions").glob("scenes-*")
     load = lambda name: np.load(shard / f"{name}.npy")
-    shapes = {"moments": (5, 8, 32, 32), "canny": (5, 256, 32), "scribble": (5, 256, 32), "objects": (5, 32, 32)}
+    shapes = {
+        "moments": (5, 8, 32, 32),
+        "canny": (5, 256, 32),
+        "scribble": (5, 256, 32),
+        "objects": (5, 32, 32),
+    }
     assert {name: load(name).shape for name in shapes} == shapes
     assert load("moments").dtype == np.float16 and load("tokens").shape[:2] == (5, 4)
     again = render(load("params"), samples=1)  # the parameters draw the same scenes
@@ -182,7 +208,9 @@ def test_shards_stay_grow_and_go_with_their_autoencoder(work):
     assert len(np.load(shard / "tokens.npy")) == 6
     parser = argparse.ArgumentParser()
     common.add_arguments(parser)
-    conditions.ensure(common.start("controlnet-canny", parser.parse_args(["--smoke", "--work", str(work)])))
+    conditions.ensure(
+        common.start("controlnet-canny", parser.parse_args(["--smoke", "--work", str(work)]))
+    )
     assert len(np.load(shard / "tokens.npy")) == 6  # another stage takes what was asked for last
     (work / "autoencoder" / "weights" / "note.txt").write_text("another")
     train_main(["conditions", "--smoke", "--scenes", "4", "--work", str(work)])

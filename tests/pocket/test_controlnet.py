@@ -39,11 +39,17 @@ def unet() -> UNet2DConditionModel:
 
 @pytest.fixture
 def trainee(unet) -> controlnet.Trainee:
-    return controlnet.Trainee(unet, controlnet.build(unet, smoke=True), Text(), 0.5, torch.zeros(6, dtype=torch.long))
+    return controlnet.Trainee(
+        unet, controlnet.build(unet, smoke=True), Text(), 0.5, torch.zeros(6, dtype=torch.long)
+    )
 
 
 def batch(count: int = 2) -> tuple[torch.Tensor, ...]:
-    return torch.randn(count, 8, 32, 32).half(), torch.ones(count, 6, dtype=torch.long), torch.rand(count, 3, 256, 256)
+    return (
+        torch.randn(count, 8, 32, 32).half(),
+        torch.ones(count, 6, dtype=torch.long),
+        torch.rand(count, 3, 256, 256),
+    )
 
 
 def test_an_untrained_controlnet_changes_nothing(trainee):
@@ -53,7 +59,9 @@ def test_an_untrained_controlnet_changes_nothing(trainee):
         without = trainee.unet(noisy, t, states, return_dict=False)[0]
         assert torch.equal(trainee.predict(noisy, t, states, torch.rand(2, 3, 256, 256)), without)
         nn.init.ones_(trainee.controlnet.controlnet_mid_block.bias)
-        assert not torch.equal(trainee.predict(noisy, t, states, torch.rand(2, 3, 256, 256)), without)
+        assert not torch.equal(
+            trainee.predict(noisy, t, states, torch.rand(2, 3, 256, 256)), without
+        )
 
 
 def test_it_starts_from_the_denoisers_encoder(unet, trainee):
@@ -63,18 +71,37 @@ def test_it_starts_from_the_denoisers_encoder(unet, trainee):
 
 def test_the_network_that_ships_fits_its_budget():
     network = controlnet.build(denoiser.build(denoiser.CONFIG, 256))
-    assert sum(p.numel() for p in network.parameters()) * 2 + 2**19 <= export.BUDGETS["controlnet/canny"]
+    assert (
+        sum(p.numel() for p in network.parameters()) * 2 + 2**19
+        <= export.BUDGETS["controlnet/canny"]
+    )
     for kind in common.ESTIMATED:
         estimator = estimators.build(kind)
-        assert sum(p.numel() for p in estimator.parameters()) * 2 <= export.BUDGETS["estimators"] / 2
-        found = estimators.estimate(kind, estimator, torch.zeros(2, 3, estimators.SIDE, estimators.SIDE))
-        assert found.shape == (2, *([3] if kind == "normals" else []), estimators.SIDE, estimators.SIDE)
+        assert (
+            sum(p.numel() for p in estimator.parameters()) * 2 <= export.BUDGETS["estimators"] / 2
+        )
+        found = estimators.estimate(
+            kind, estimator, torch.zeros(2, 3, estimators.SIDE, estimators.SIDE)
+        )
+        assert found.shape == (
+            2,
+            *([3] if kind == "normals" else []),
+            estimators.SIDE,
+            estimators.SIDE,
+        )
 
 
 def test_only_the_controlnet_trains_and_the_condition_reaches_it(trainee):
     trainee(*batch())["loss"].backward()
-    assert all(p.grad is None for p in trainee.unet.parameters()) and trainee.text.table.weight.grad is None
-    zeros = [p for name, p in trainee.controlnet.named_parameters() if name.startswith("controlnet_down_blocks")]
+    assert (
+        all(p.grad is None for p in trainee.unet.parameters())
+        and trainee.text.table.weight.grad is None
+    )
+    zeros = [
+        p
+        for name, p in trainee.controlnet.named_parameters()
+        if name.startswith("controlnet_down_blocks")
+    ]
     assert zeros and all(p.grad is not None and p.grad.abs().sum() > 0 for p in zeros)
     assert common.trainable(trainee) == common.trainable(trainee.controlnet)
     # A step later the zeros have grown, and what reads the condition learns too.
@@ -89,13 +116,17 @@ def test_an_error_on_an_object_counts_more(trainee, monkeypatch):
     objects[..., :2] = 1
     weight = controlnet.emphasis(objects)
     assert weight.mean() == pytest.approx(1) and weight[..., 0] == pytest.approx(3 * weight[..., 3])
-    assert torch.equal(controlnet.emphasis(torch.zeros(2, 1, 4, 4)), torch.ones(2, 1, 4, 4))  # a landscape
+    assert torch.equal(
+        controlnet.emphasis(torch.zeros(2, 1, 4, 4)), torch.ones(2, 1, 4, 4)
+    )  # a landscape
     moments, tokens = torch.zeros(1, 8, 4, 4), torch.zeros(1, 6, dtype=torch.long)
     found = {}
     for name, half in {"on it": (..., slice(0, 2)), "beside it": (..., slice(2, 4))}.items():
 
         def predict(noisy, t, states, half=half):
-            guess = noisy.clone()  # the noise and more than that in one half, and exactly the noise in the other
+            guess = (
+                noisy.clone()
+            )  # the noise and more than that in one half, and exactly the noise in the other
             guess[half] += 1
             return guess
 
@@ -115,7 +146,11 @@ def test_half_of_the_captions_are_left_out(trainee, monkeypatch):
 
     monkeypatch.setattr(trainee, "predict", look)
     torch.manual_seed(0)
-    trainee(torch.zeros(1000, 8, 1, 1), torch.ones(1000, 6, dtype=torch.long), torch.zeros(1000, 3, 1, 1))
+    trainee(
+        torch.zeros(1000, 8, 1, 1),
+        torch.ones(1000, 6, dtype=torch.long),
+        torch.zeros(1000, 3, 1, 1),
+    )
     empty = trainee.text(torch.zeros(1, 6, dtype=torch.long))[0]
     assert (seen[0] == empty).all((1, 2)).float().mean() == pytest.approx(0.5, abs=0.05)
 
@@ -132,12 +167,18 @@ def ramp() -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_an_objects_shape_counts_and_not_where_it_is():
     target, mask = ramp()
-    off = lambda guess, target=target, mask=mask: estimators.relief(guess, target, mask).abs().sum() / mask.sum()
+    off = lambda guess, target=target, mask=mask: (
+        estimators.relief(guess, target, mask).abs().sum() / mask.sum()
+    )
     assert off(target + 0.2) == pytest.approx(0, abs=1e-5)
     assert off(torch.where(mask > 0, target, 9.0)) == pytest.approx(0, abs=1e-5)
-    assert off(torch.full_like(target, 0.5)) == pytest.approx(1, abs=1e-3)  # a flat object is off by its deviation
+    assert off(torch.full_like(target, 0.5)) == pytest.approx(
+        1, abs=1e-3
+    )  # a flat object is off by its deviation
     assert off(-target) == pytest.approx(2, abs=1e-3)
-    assert off(3 * target, target=3 * target) == 0 and off(6 * target, target=3 * target) == pytest.approx(1, abs=1e-3)
+    assert off(3 * target, target=3 * target) == 0 and off(
+        6 * target, target=3 * target
+    ) == pytest.approx(1, abs=1e-3)
     assert not estimators.relief(target + mask, target, torch.zeros_like(mask)).any()
 
 
@@ -158,7 +199,9 @@ def test_normals_are_judged_by_their_angle_on_objects():
     mask = torch.zeros(1, 8, 8)
     mask[:, 5:7] = 1
     perfect = estimators.normal_losses(target, target, mask)
-    assert perfect["loss"] == pytest.approx(0, abs=1e-5) and perfect["angle"] == pytest.approx(0, abs=0.1)
+    assert perfect["loss"] == pytest.approx(0, abs=1e-5) and perfect["angle"] == pytest.approx(
+        0, abs=0.1
+    )
     tilted = target.clone()
     tilted[:, 0] = target[:, 2]
     assert estimators.normal_losses(tilted, target, mask)["angle"] == pytest.approx(45, abs=0.1)
@@ -187,7 +230,9 @@ def folder(tmp_path_factory, write_untrained):
 
 
 def train(folder, *arguments: str) -> None:
-    train_main([*arguments, "--smoke", "--work", str(folder), "--weights", str(folder.parent / "weights")])
+    train_main(
+        [*arguments, "--smoke", "--work", str(folder), "--weights", str(folder.parent / "weights")]
+    )
 
 
 def test_export_without_and_with_what_follows(folder):
@@ -200,7 +245,10 @@ def test_export_without_and_with_what_follows(folder):
     train(folder, "export")
 
     listed = json.loads((weights / "manifest.json").read_text())["files"]
-    assert "controlnet/canny/config.json" in listed and "estimators/normals/preprocessor_config.json" in listed
+    assert (
+        "controlnet/canny/config.json" in listed
+        and "estimators/normals/preprocessor_config.json" in listed
+    )
     assert not any(name.startswith("controlnet/depth") for name in listed)
     shipped = ControlNetModel.from_pretrained(weights / "controlnet" / "canny")
     trained = ControlNetModel.from_pretrained(folder / "controlnet-canny" / "weights")
@@ -210,17 +258,32 @@ def test_export_without_and_with_what_follows(folder):
         torch.testing.assert_close(shipped.state_dict()[name], value, atol=1e-3, rtol=1e-3)
     pixels = torch.zeros(1, 3, 256, 256)
     depth = AutoModelForDepthEstimation.from_pretrained(weights / "estimators" / "depth").eval()
-    assert depth.dtype == torch.float32 and depth(pixel_values=pixels).predicted_depth.shape == (1, 256, 256)
+    assert depth.dtype == torch.float32 and depth(pixel_values=pixels).predicted_depth.shape == (
+        1,
+        256,
+        256,
+    )
     reader = pipeline("depth-estimation", str(weights / "estimators" / "depth"))
     assert reader(Image.new("RGB", (90, 60)))["depth"].size == (90, 60)
     processor = AutoImageProcessor.from_pretrained(weights / "estimators" / "normals")
-    assert processor(Image.new("RGB", (90, 60)), return_tensors="pt").pixel_values.shape == (1, 3, 256, 256)
-    assert processor(Image.new("RGB", (90, 60)), return_tensors="pt").pixel_values.unique().tolist() == [-1]
-    normals = AutoModelForSemanticSegmentation.from_pretrained(weights / "estimators" / "normals").eval()
+    assert processor(Image.new("RGB", (90, 60)), return_tensors="pt").pixel_values.shape == (
+        1,
+        3,
+        256,
+        256,
+    )
+    assert processor(
+        Image.new("RGB", (90, 60)), return_tensors="pt"
+    ).pixel_values.unique().tolist() == [-1]
+    normals = AutoModelForSemanticSegmentation.from_pretrained(
+        weights / "estimators" / "normals"
+    ).eval()
     assert normals(pixel_values=pixels).logits.shape == (1, 3, 256, 256)
     assert list(normals.config.id2label.values()) == list(estimators.AXES)
     record = json.loads((weights / "training.json").read_text())
-    assert {"conditions", "controlnet-canny", "estimators-depth", "estimators-normals"} <= set(record)
+    assert {"conditions", "controlnet-canny", "estimators-depth", "estimators-normals"} <= set(
+        record
+    )
 
 
 def test_the_strip_shows_the_steps(folder):
@@ -233,7 +296,11 @@ def test_the_strip_shows_the_steps(folder):
     page = np.asarray(Image.open(strip / "strip.jpg").convert("RGB"), np.float32)
     assert page.shape == (24 + 96, 3 * 98 - 2, 3)  # condition, step 0, step 2
     for i, name in enumerate(("condition", *names)):
-        row = Image.open((strip / name).with_suffix(".png")).convert("RGB").resize((96, 96), Image.Resampling.LANCZOS)
+        row = (
+            Image.open((strip / name).with_suffix(".png"))
+            .convert("RGB")
+            .resize((96, 96), Image.Resampling.LANCZOS)
+        )
         assert np.abs(page[24:, 98 * i : 98 * i + 96] - np.asarray(row, np.float32)).mean() < 12
 
 
@@ -251,7 +318,9 @@ def test_the_strip_ships_with_the_weights(folder, tmp_path):
     if not (folder / "controlnet-canny" / "curve.json").exists():
         train(folder, "controlnet", "--condition", "canny", "--scenes", "5")
     made = (folder / "controlnet-canny" / "strip" / "strip.jpg").read_bytes()
-    export.save_following("controlnet-canny", folder / "controlnet-canny" / "weights", tmp_path / "first")
+    export.save_following(
+        "controlnet-canny", folder / "controlnet-canny" / "weights", tmp_path / "first"
+    )
     export.save_following("controlnet-canny", tmp_path / "first", tmp_path / "again")
     assert (tmp_path / "again" / "strip.jpg").read_bytes() == made
 
@@ -261,20 +330,30 @@ def test_it_goes_on_where_it_was(folder, capsys):
     train(folder, "controlnet", "--condition", "scribble", "--scenes", "5")
     train(folder, "controlnet", "--condition", "scribble", "--scenes", "5")
     assert "controlnet-scribble: done in" in capsys.readouterr().out
-    train(folder, "controlnet", "--condition", "scribble", "--scenes", "5", "--init", "--steps", "2")
+    train(
+        folder, "controlnet", "--condition", "scribble", "--scenes", "5", "--init", "--steps", "2"
+    )
     curve = json.loads((folder / "controlnet-scribble" / "curve.json").read_text())
     assert curve["steps"] == 2 and curve["continued"]
 
 
 def test_budgets_are_kept_apart(tmp_path, monkeypatch):
-    for name, size in {"unet": 50, "controlnet/canny": 40, "estimators/depth": 20, "estimators/normals": 20}.items():
+    for name, size in {
+        "unet": 50,
+        "controlnet/canny": 40,
+        "estimators/depth": 20,
+        "estimators/normals": 20,
+    }.items():
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "a").write_bytes(bytes(size))
     monkeypatch.setattr(export, "BUDGET", 50)
     monkeypatch.setattr(export, "BUDGETS", {"controlnet/canny": 40, "estimators": 40})
     monkeypatch.setattr(export, "EVERYTHING", 130)
     assert export.check_sizes(tmp_path) == 130
-    for name, value, said in (("BUDGET", 49, "without controlnet and estimators"), ("EVERYTHING", 129, "in all")):
+    for name, value, said in (
+        ("BUDGET", 49, "without controlnet and estimators"),
+        ("EVERYTHING", 129, "in all"),
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(export, name, value)
             with pytest.raises(ValueError, match=said):

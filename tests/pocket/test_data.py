@@ -82,7 +82,9 @@ def test_opposite_views_are_other_views() -> None:
         labels = sample_labels(rng, seed, kind="object")[()]
         if v.OBJECTS[labels["object"]] in v.WITH_FRONT:
             other, field = data.opposite(labels, frozenset({"view"}), rng)
-            words = [v.view_word(float(r["azimuth"]), float(r["elevation"])) for r in (labels, other)]
+            words = [
+                v.view_word(float(r["azimuth"]), float(r["elevation"])) for r in (labels, other)
+            ]
             assert (words[0] != words[1]) == (field == "view")
 
 
@@ -95,8 +97,12 @@ def test_workers_sample_the_same_scenes_in_order() -> None:
         assert np.array_equal(a.labels, b.labels) and np.array_equal(a.params, b.params)
         assert a.captions == b.captions and a.opposites == b.opposites
         assert all(len(texts) == data.CAPTIONS for texts in a.captions)
-        assert a.labels.tolist() == [sample_scene(int(seed)).labels.tolist() for seed in a.labels["seed"]]
-    assert [int(s) for part in alone for s in part.labels["seed"]] == [s for batch in batches for s in batch]
+        assert a.labels.tolist() == [
+            sample_scene(int(seed)).labels.tolist() for seed in a.labels["seed"]
+        ]
+    assert [int(s) for part in alone for s in part.labels["seed"]] == [
+        s for batch in batches for s in batch
+    ]
 
 
 def test_splits_keep_their_promise() -> None:
@@ -105,7 +111,9 @@ def test_splits_keep_their_promise() -> None:
     assert (data.scenes_to_arrays(range(10), kind="landscape").labels["landscape"] >= 0).all()
 
 
-def test_data_stage_writes_shards_and_does_not_draw_them_twice(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_stage_writes_shards_and_does_not_draw_them_twice(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shard = work / "data" / "train" / "000"
     images = np.load(shard / "images.npy")
     assert images.shape == (10, 256, 256, 3) and images.dtype == np.uint8
@@ -122,14 +130,18 @@ def test_data_stage_writes_shards_and_does_not_draw_them_twice(work: Path, monke
     train_main(["data", "--smoke", "--scenes", "10", "--work", str(work)])
 
 
-def test_a_disk_too_small_is_named_before_anything_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_too_small_is_named_before_anything_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(data.shutil, "disk_usage", lambda _: argparse.Namespace(free=2**20))
     with pytest.raises(SystemExit, match=r"take 0\.0 GiB in .*--scenes"):
         train_main(["data", "--smoke", "--scenes", "10", "--work", str(tmp_path)])
     assert not list((tmp_path / "data").glob("train/*"))
 
 
-def test_workers_are_shared_among_processes_and_forked_on_linux_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_are_shared_among_processes_and_forked_on_linux_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(data, "cores", lambda: 16)
     monkeypatch.setattr(data.sys, "platform", "linux")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
@@ -152,7 +164,10 @@ def test_pool_holds_what_was_drawn(work: Path) -> None:
     assert tokens.shape == opposites.shape == (32, LENGTH) and tokens.dtype == torch.int64
     assert (tokens != opposites).any(dim=1).all()
     known = np.load(work / "data" / "train" / "000" / "tokens.npy")
-    assert all((known[i] == row).all(axis=1).any() for i, row in zip(indices.tolist(), tokens.numpy(), strict=True))
+    assert all(
+        (known[i] == row).all(axis=1).any()
+        for i, row in zip(indices.tolist(), tokens.numpy(), strict=True)
+    )
 
 
 def test_processes_share_the_pool_out(work: Path) -> None:
@@ -196,8 +211,12 @@ def test_augmented_pictures_stay_themselves() -> None:
     images[:, 0, :, :32] = 0.9  # red on the left
     changed = data.augment(images, generator)
     assert changed.shape == images.shape and changed.min() >= 0 and changed.max() <= 1
-    assert (changed[:, 0, :, :20].mean((1, 2)) > changed[:, 0, :, -20:].mean((1, 2)) + 0.4).all()  # never flipped
-    assert (changed[:, 0, :, :20].mean((1, 2)) > changed[:, 1, :, :20].mean((1, 2)) + 0.4).all()  # still red
+    assert (
+        changed[:, 0, :, :20].mean((1, 2)) > changed[:, 0, :, -20:].mean((1, 2)) + 0.4
+    ).all()  # never flipped
+    assert (
+        changed[:, 0, :, :20].mean((1, 2)) > changed[:, 1, :, :20].mean((1, 2)) + 0.4
+    ).all()  # still red
     assert changed.flatten(1).std(dim=0).max() > 0.1
 
 
@@ -214,13 +233,17 @@ def test_processor_prepares_as_training_does(tmp_path: Path) -> None:
 
     data.write_processor(tmp_path, 128)
     picture = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
-    theirs = AutoImageProcessor.from_pretrained(tmp_path)(Image.fromarray(picture), return_tensors="pt")["pixel_values"]
+    theirs = AutoImageProcessor.from_pretrained(tmp_path)(
+        Image.fromarray(picture), return_tensors="pt"
+    )["pixel_values"]
     ours = data.to_input(data.resize(data.to_float(torch.from_numpy(picture)[None]), 128))
     assert (theirs - ours).abs().max() < 0.02
 
 
 def test_tokenizer_of_the_stage_repeats() -> None:
-    found = [data.make_tokenizer(50).get_vocab() for _ in range(8)]  # equal counts were settled by chance once
+    found = [
+        data.make_tokenizer(50).get_vocab() for _ in range(8)
+    ]  # equal counts were settled by chance once
     assert all(vocab == found[0] for vocab in found)
 
 

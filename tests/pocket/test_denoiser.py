@@ -42,7 +42,9 @@ def test_timesteps_cover_the_schedule_evenly():
 
 def test_min_snr_weight_is_one_where_noise_rules_and_falls_as_the_signal_grows():
     alphas_cumprod = torch.tensor([0.1, 0.5, 5 / 6, 0.99])  # SNR 1/9, 1, 5, 99
-    torch.testing.assert_close(d.min_snr_weight(alphas_cumprod, 5.0), torch.tensor([1.0, 1.0, 1.0, 5 / 99]))
+    torch.testing.assert_close(
+        d.min_snr_weight(alphas_cumprod, 5.0), torch.tensor([1.0, 1.0, 1.0, 5 / 99])
+    )
 
 
 def test_the_schedule_is_stable_diffusions(trainee):
@@ -54,7 +56,9 @@ def test_the_schedule_is_stable_diffusions(trainee):
 def test_a_perfect_guess_has_no_loss(trainee, monkeypatch):
     """The denoiser sees sqrt(a) z + sqrt(1 - a) noise and is asked for the noise."""
     mean = torch.randn(3, 4, 32, 32)
-    moments = torch.cat([mean, torch.full_like(mean, -30.0)], dim=1)  # no spread: the latents are the means
+    moments = torch.cat(
+        [mean, torch.full_like(mean, -30.0)], dim=1
+    )  # no spread: the latents are the means
 
     def perfect(noisy, t, states, return_dict):
         a = trainee.alphas_cumprod[t][:, None, None, None]
@@ -89,8 +93,14 @@ def test_only_the_denoiser_trains(trainee):
 def write_shard(folder, first: int, count: int) -> None:
     folder.mkdir(parents=True)
     values = np.arange(first, first + count)
-    np.save(folder / "moments.npy", np.broadcast_to(values[:, None, None, None], (count, 8, 2, 2)).astype(np.float16))
-    np.save(folder / "tokens.npy", np.broadcast_to(values[:, None, None], (count, 4, 6)).astype(np.int16))
+    np.save(
+        folder / "moments.npy",
+        np.broadcast_to(values[:, None, None, None], (count, 8, 2, 2)).astype(np.float16),
+    )
+    np.save(
+        folder / "tokens.npy",
+        np.broadcast_to(values[:, None, None], (count, 4, 6)).astype(np.int16),
+    )
 
 
 def test_latents_keep_their_captions_and_are_shared_out(tmp_path):
@@ -101,7 +111,9 @@ def test_latents_keep_their_captions_and_are_shared_out(tmp_path):
     everything = d.Latents(tmp_path, torch.device("cpu"))
     moments, tokens = everything.sample(200, torch.Generator().manual_seed(0))
     assert moments.dtype == torch.float16 and tokens.dtype == torch.int64
-    assert (moments[:, 0, 0, 0] == tokens[:, 0]).all() and set(tokens[:, 0].tolist()) == set(range(15))
+    assert (moments[:, 0, 0, 0] == tokens[:, 0]).all() and set(tokens[:, 0].tolist()) == set(
+        range(15)
+    )
 
 
 def test_missing_latents_name_the_command_that_makes_them(tmp_path):

@@ -20,7 +20,13 @@ def scene(**labels: str | float) -> np.ndarray:
     """A record with the named classes; what is left out is the plainest scene."""
     record = v.empty_labels()
     if "landscape" not in labels:
-        usual = {"pattern": "plain", "relation": "none", "ground": "grass", "lighting": "day", "count": "one"}
+        usual = {
+            "pattern": "plain",
+            "relation": "none",
+            "ground": "grass",
+            "lighting": "day",
+            "count": "one",
+        }
         labels = usual | labels
     for name, value in {"style": "photo", **labels}.items():
         record[name] = v.CLASSES[name].index(value) if isinstance(value, str) else value
@@ -62,11 +68,23 @@ def test_a_colour_counts_only_where_it_shows_and_a_view_only_of_a_front():
 
 
 def test_only_what_the_caption_names_counts():
-    mentions = [frozenset({"object"}), frozenset({"object", "view"}), frozenset(), frozenset({"relation"}), frozenset()]
+    mentions = [
+        frozenset({"object"}),
+        frozenset({"object", "view"}),
+        frozenset(),
+        frozenset({"relation"}),
+        frozenset(),
+    ]
     rows = e.scored(SCENES, mentions)
     assert rows["object"].tolist() == [True, True, False, False, False]
     assert rows["view"].tolist() == [False, True, False, False, False]
-    assert not rows["color"].any() and rows["relation"].tolist() == [False, False, False, True, False]
+    assert not rows["color"].any() and rows["relation"].tolist() == [
+        False,
+        False,
+        False,
+        True,
+        False,
+    ]
 
 
 def test_a_perfect_judge_is_right_everywhere_and_a_wrong_one_where_it_errs():
@@ -85,7 +103,9 @@ def test_a_perfect_judge_is_right_everywhere_and_a_wrong_one_where_it_errs():
 
 @pytest.mark.parametrize(("azimuth", "right"), [(59, True), (-59, True), (61, False), (180, False)])
 def test_a_view_may_be_15_degrees_beyond_its_word(azimuth, right):
-    seen = seen_as(SCENES[:1]) | {"azimuth": np.array([azimuth], np.float32)}  # the scene's view is "front"
+    seen = seen_as(SCENES[:1]) | {
+        "azimuth": np.array([azimuth], np.float32)
+    }  # the scene's view is "front"
     assert e.right(SCENES[:1], seen)["view"].tolist() == [right]
 
 
@@ -101,16 +121,32 @@ def test_mean_colors_look_at_the_object_alone():
     images[0, :2, :, 0] = 255
     mask = torch.zeros(1, 4, 4, dtype=torch.uint8)
     mask[0, 1:3] = 1
-    torch.testing.assert_close(e.mean_colors(images, mask), torch.tensor([[0.5, 0, 0]], dtype=torch.float64))
+    torch.testing.assert_close(
+        e.mean_colors(images, mask), torch.tensor([[0.5, 0, 0]], dtype=torch.float64)
+    )
 
 
 def test_rows_replace_only_their_own(tmp_path):
     path = tmp_path / "evaluation.json"
-    e.store(path, [e.Row("a", 1.0, "%", bar=2, command="one"), e.Row("b", 1.0, "s", "<=", 2, command="two")])
+    e.store(
+        path,
+        [e.Row("a", 1.0, "%", bar=2, command="one"), e.Row("b", 1.0, "s", "<=", 2, command="two")],
+    )
     e.store(path, [e.Row("a", 3.0, "%", bar=2, command="one")])
     rows = {row["figure"]: row for row in json.loads(path.read_text())["rows"]}
     assert rows["a"]["value"] == 3 and rows["a"]["holds"] is True and rows["b"]["holds"] is True
-    fields = {"figure", "value", "unit", "sense", "bar", "holds", "date", "machine", "versions", "command"}
+    fields = {
+        "figure",
+        "value",
+        "unit",
+        "sense",
+        "bar",
+        "holds",
+        "date",
+        "machine",
+        "versions",
+        "command",
+    }
     assert all(set(row) == fields for row in rows.values())
     assert "NO" in e.table([e.Row("late", 7.0, "s", "<=", 6)])
 
@@ -132,7 +168,10 @@ def test_what_an_earlier_judge_does_not_read_gives_no_row():
     assert {"judge: count", "judge: size"} <= {row.figure for row in every}
     fewer = {name: value for name, value in seen.items() if name not in ("count", "size")}
     rows = e.percent_rows("judge", e.scored(scenes), e.right(scenes, fewer), {})
-    assert {row.figure for row in every} - {row.figure for row in rows} == {"judge: count", "judge: size"}
+    assert {row.figure for row in every} - {row.figure for row in rows} == {
+        "judge: count",
+        "judge: size",
+    }
 
 
 def test_the_judge_sees_what_the_prompts_ask_for(tmp_path):
@@ -170,7 +209,9 @@ def test_options_that_cannot_be_are_refused(options, said, capsys):
 
 
 @pytest.mark.parametrize("results", ["{}", "[]", "null", "", '{"rows": 3}'])
-def test_results_that_are_none_are_named_before_anything_is_measured(results, tmp_path, monkeypatch, capsys):
+def test_results_that_are_none_are_named_before_anything_is_measured(
+    results, tmp_path, monkeypatch, capsys
+):
     (tmp_path / "manifest.json").write_text("{}")
     (tmp_path / "evaluation.json").write_text(results)
     monkeypatch.setattr(e, "Evaluation", lambda *_: pytest.fail("began"))
@@ -206,10 +247,16 @@ def test_few_pictures_may_hold_no_composition_that_counts(tmp_path, monkeypatch)
     answers = iter([nothing, asked])
     monkeypatch.setattr(e, "ask_known", lambda *_: next(answers, asked))
     monkeypatch.setattr(e, "Judge", lambda *_: argparse.Namespace(read=lambda images: {}))
-    blank = lambda pipe, prompts, *_, **__: torch.cat([torch.zeros(1, 8, 8, 3).byte() for _ in prompts])
+    blank = lambda pipe, prompts, *_, **__: torch.cat(
+        [torch.zeros(1, 8, 8, 3).byte() for _ in prompts]
+    )
     monkeypatch.setattr(e, "generate", blank)
     monkeypatch.setattr(e.Evaluation, "pipe", None)
-    monkeypatch.setattr(e, "right", lambda labels, seen: {k: np.ones(len(labels), bool) for k in ("object", "color")})
+    monkeypatch.setattr(
+        e,
+        "right",
+        lambda labels, seen: {k: np.ones(len(labels), bool) for k in ("object", "color")},
+    )
     rows = e.composition_rows(e.Evaluation(tmp_path, torch.device("cpu"), pictures=4))
     assert [row.value for row in rows] == [100, 100]
 
@@ -235,7 +282,12 @@ def test_rows_of_a_command_take_the_place_of_its_old_ones(tmp_path):
     """What a command no longer measures goes; what others measured stays, and so does the order."""
     path = tmp_path / "results.json"
     e.store(
-        path, [e.Row("a", 1, "", command="one"), e.Row("gone", 2, "", command="one"), e.Row("b", 3, "", command="two")]
+        path,
+        [
+            e.Row("a", 1, "", command="one"),
+            e.Row("gone", 2, "", command="one"),
+            e.Row("b", 3, "", command="two"),
+        ],
     )
     e.store(path, [e.Row("a", 4, "", command="one"), e.Row("new", 5, "", command="one")])
     rows = json.loads(path.read_text())["rows"]

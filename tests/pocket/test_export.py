@@ -57,7 +57,9 @@ def test_the_weights_are_those_of_the_stages(run):
         torch.testing.assert_close(shipped.state_dict()[name], value, atol=1e-3, rtol=1e-3)
     assert (
         CLIPTokenizer.from_pretrained(run.weights / "clip")("a red cat").input_ids
-        == CLIPTokenizer.from_pretrained(run.weights / "stable-diffusion" / "tokenizer")("a red cat").input_ids
+        == CLIPTokenizer.from_pretrained(run.weights / "stable-diffusion" / "tokenizer")(
+            "a red cat"
+        ).input_ids
     )
     judged = AutoModelForImageClassification.from_pretrained(run.weights / "judge")
     assert {p.dtype for p in judged.parameters()} == {torch.float32}
@@ -82,7 +84,11 @@ def test_exporting_again_takes_what_ships_where_a_stage_did_not_run(run, tmp_pat
     parser = argparse.ArgumentParser()
     common.add_arguments(parser)
     options = ["--smoke", "--work", str(tmp_path), "--weights", str(run.weights)]
-    before = {name: entry for name, entry in export.manifest(run.weights)["files"].items() if "model" not in name}
+    before = {
+        name: entry
+        for name, entry in export.manifest(run.weights)["files"].items()
+        if "model" not in name
+    }
     export.main(common.start("export", parser.parse_args(options)))
     after = export.manifest(run.weights)["files"]
     assert before and {name: after[name] for name in before} == before

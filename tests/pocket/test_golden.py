@@ -59,7 +59,12 @@ def landscape_digest(index: int) -> str:
 def object_scene(index: int) -> np.ndarray:
     """An object under a camera and a light of this test's own, on a ground that changes from one to the next."""
     params = np.zeros(SCENE_FLOATS, np.float32)
-    b = build(OBJECTS[index], "stand", index, Look(None if index % 2 else (0.75, 0.15, 0.12), index % len(v.PATTERNS)))
+    b = build(
+        OBJECTS[index],
+        "stand",
+        index,
+        Look(None if index % 2 else (0.75, 0.15, 0.12), index % len(v.PATTERNS)),
+    )
     b.pack(params)
     turn = 0.7 + 0.4 * index
     back = np.array((np.sin(turn) * 0.95, 0.312, np.cos(turn) * 0.95))

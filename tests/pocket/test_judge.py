@@ -31,7 +31,9 @@ def perfect_logits(labels: np.ndarray) -> torch.Tensor:
 
 
 def test_a_perfect_judge_is_right_about_everything(labels: np.ndarray) -> None:
-    found = judge.accuracy(labels, judge.read(perfect_logits(labels), judge.build(smoke=True).config.id2label))
+    found = judge.accuracy(
+        labels, judge.read(perfect_logits(labels), judge.build(smoke=True).config.id2label)
+    )
     assert set(found) == set(judge.GROUPS) - {"azimuth", "overhead"} | {"view"}
     assert set(found.values()) == {1.0}
 
@@ -48,7 +50,9 @@ def test_a_natural_color_is_read_as_the_one_it_looks_like(labels: np.ndarray) ->
     record = labels[(labels["color"] >= 0) & judge.color_shows(labels)][:1].copy()
     logits = torch.zeros(1, perfect_logits(labels).shape[1], requires_grad=True)
     record["color"] = -1
-    judge.losses(logits, {group: torch.from_numpy(x) for group, x in judge.targets(record).items()})["loss"].backward()
+    judge.losses(
+        logits, {group: torch.from_numpy(x) for group, x in judge.targets(record).items()}
+    )["loss"].backward()
     names = judge.build(smoke=True).config.id2label
     color = [i for i, name in names.items() if name.startswith("color:")]
     assert logits.grad is not None
@@ -61,7 +65,9 @@ def test_loss_of_right_and_wrong(labels: np.ndarray) -> None:
     right, wrong = judge.losses(logits, wanted), judge.losses(logits.roll(1, dims=0), wanted)
     assert all(right[group] < 1e-3 for group in judge.GROUPS if group != "azimuth")
     assert all(wrong[group] > right[group] + 0.1 for group in judge.GROUPS)
-    assert right["loss"] == pytest.approx(sum(float(right[group]) for group in judge.GROUPS), rel=1e-5)
+    assert right["loss"] == pytest.approx(
+        sum(float(right[group]) for group in judge.GROUPS), rel=1e-5
+    )
 
 
 def test_losses_without_anything_that_counts_are_finite(labels: np.ndarray) -> None:
@@ -77,7 +83,10 @@ def test_where_colors_show(labels: np.ndarray) -> None:
         if record["object"] < 0:
             assert not shows
             continue
-        hidden = v.STYLES[record["style"]] == "pencil sketch" or v.LIGHTINGS[record["lighting"]] == "night"
+        hidden = (
+            v.STYLES[record["style"]] == "pencil sketch"
+            or v.LIGHTINGS[record["lighting"]] == "night"
+        )
         assert shows == (not hidden and v.PATTERNS[record["pattern"]] not in ("wooden", "metallic"))
     wanted = judge.targets(labels)
     objects = labels["object"] >= 0
@@ -121,7 +130,9 @@ def test_network_fits_its_budget_and_keeps_its_names(tmp_path) -> None:
     assert loaded.config.image_size == judge.SIZE
     pictures = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     assert torch.equal(judge.judge(model, pictures, 64), judge.judge(loaded, pictures, 64))
-    assert list(judge.read(torch.zeros(1, len(loaded.config.id2label)), loaded.config.id2label)) == list(judge.GROUPS)
+    assert list(
+        judge.read(torch.zeros(1, len(loaded.config.id2label)), loaded.config.id2label)
+    ) == list(judge.GROUPS)
 
 
 def test_judge_learns(labels: np.ndarray) -> None:

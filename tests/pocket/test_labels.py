@@ -27,7 +27,9 @@ from pocket.world.labels import (
 FIRST_HELD_OUT = "ed5563ffc0a088ad4513ba5148a620d364d5ba37d6bd4aada5e19af5045d2b79"
 
 
-def records(count: int, split: str = "all", kind: str | None = "object", seed: int = 0) -> np.ndarray:
+def records(
+    count: int, split: str = "all", kind: str | None = "object", seed: int = 0
+) -> np.ndarray:
     rng = np.random.default_rng(seed)
     return np.array([sample_labels(rng, i, split, kind) for i in range(count)], v.LABELS)
 
@@ -68,7 +70,9 @@ def test_held_out_share_of_each_kind(kind):
 def test_exceptions_are_never_held_out():
     assert not heldout_compositions() & NEVER_HELD_OUT
     assert ("squirrel", "riding", "cactus") not in heldout_compositions()
-    assert {c for family in familiar_triples().values() for c in family} <= {c for f in triples().values() for c in f}
+    assert {c for family in familiar_triples().values() for c in family} <= {
+        c for f in triples().values() for c in f
+    }
 
 
 @pytest.mark.parametrize(
@@ -115,9 +119,14 @@ def test_fields_go_together():
 
 @pytest.mark.parametrize("name", ["cat", "duck", "bear", "fish", "mug"])
 def test_poses_are_those_that_an_object_knows(name):
-    poses = {int(labels_from({"object": name}, np.random.default_rng(seed))["pose"]) for seed in range(30)}
+    poses = {
+        int(labels_from({"object": name}, np.random.default_rng(seed))["pose"])
+        for seed in range(30)
+    }
     standing, sitting = map(v.POSES.index, ("standing", "sitting"))
-    assert poses == {"cat": {sitting}, "duck": {standing}, "bear": {standing, sitting}}.get(name, {-1})
+    assert poses == {"cat": {sitting}, "duck": {standing}, "bear": {standing, sitting}}.get(
+        name, {-1}
+    )
 
 
 def earlier(**values: float) -> np.ndarray:
@@ -134,7 +143,10 @@ def earlier(**values: float) -> np.ndarray:
 def test_records_of_the_first_edition_are_read():
     single = upgrade(earlier(object=3, pattern=0, relation=0, ground=2, seed=7, azimuth=30))[0]
     assert single["seed"] == 7 and single["azimuth"] == 30 and single["object"] == 3
-    assert single["count"] == 0 and single["pattern2"] == single["size"] == single["size2"] == single["pose"] == -1
+    assert (
+        single["count"] == 0
+        and single["pattern2"] == single["size"] == single["size2"] == single["pose"] == -1
+    )
     pair = upgrade(earlier(object=3, pattern=0, relation=1, object2=4))[0]
     assert pair["count"] == 0 and pair["pattern2"] == 0
     landscape = upgrade(earlier(landscape=2, time=0, weather=0, style=0))[0]

@@ -13,7 +13,9 @@ CLEAR, FOGGY = WEATHERS.index("clear"), WEATHERS.index("foggy")
 RAIN, SNOW = WEATHERS.index("rain"), WEATHERS.index("snow")
 every_landscape = pytest.mark.parametrize("landscape", range(len(LANDSCAPES)), ids=LANDSCAPES)
 WITH_WEATHER = [i for i, name in enumerate(LANDSCAPES) if name not in NO_WEATHER]
-every_weathered = pytest.mark.parametrize("landscape", WITH_WEATHER, ids=[LANDSCAPES[i] for i in WITH_WEATHER])
+every_weathered = pytest.mark.parametrize(
+    "landscape", WITH_WEATHER, ids=[LANDSCAPES[i] for i in WITH_WEATHER]
+)
 
 
 def header(landscape: int, time: int = DAY, weather: int = CLEAR, seed: int = 0) -> np.ndarray:
@@ -24,7 +26,9 @@ def draw(*headers: np.ndarray, height: int = 24, width: int = 24, samples: int =
     params = np.zeros((len(headers), SCENE_FLOATS), np.float32)
     params[:, :HEADER_FLOATS] = headers
     params[:, layout()["H_KIND"]] = 1
-    params[:, layout()["H_STYLE"]] = STYLES.index("3d render")  # as drawn: a photo's corners are darker
+    params[:, layout()["H_STYLE"]] = STYLES.index(
+        "3d render"
+    )  # as drawn: a photo's corners are darker
     return render(params, height, width, samples)
 
 
@@ -59,7 +63,9 @@ def test_no_number_overwrites_another(landscape, monkeypatch):
     assert max(taken) < HEADER_FLOATS and min(taken) >= 16
 
 
-@pytest.mark.parametrize("classes", [(-1, 0, 0), (len(LANDSCAPES), 0, 0), (0, len(TIMES), 0), (0, 0, -1)])
+@pytest.mark.parametrize(
+    "classes", [(-1, 0, 0), (len(LANDSCAPES), 0, 0), (0, len(TIMES), 0), (0, 0, -1)]
+)
 def test_unknown_classes_are_named(classes):
     with pytest.raises(ValueError, match="does not exist"):
         sample_landscape(np.random.default_rng(0), *classes)
@@ -77,7 +83,9 @@ def test_a_panorama_closes_and_every_picture_is_a_part_of_it(landscape):
         draw(here, height=size, width=size),
     )
 
-    def alike(a, b) -> float:  # share of equal pixels; rays that graze an edge may round to its other side
+    def alike(
+        a, b
+    ) -> float:  # share of equal pixels; rays that graze an edge may round to its other side
         return ((a.int() - b.int()).abs().amax(-1) <= 2).float().mean().item()
 
     assert alike(around.color.roll(-size, dims=2), after.color) > 0.97
@@ -98,8 +106,13 @@ def test_depth_and_normals_tell_ground_from_sky(landscape):
 @every_landscape
 def test_night_is_darker_than_day(landscape):
     seeds = range(4)
-    day, night = (brightness(*(header(landscape, time, CLEAR, seed) for seed in seeds)) for time in (DAY, NIGHT))
-    assert night < (0.70 if LANDSCAPES[landscape] == "space" else 0.55) * day  # the sky of space is dark by day too
+    day, night = (
+        brightness(*(header(landscape, time, CLEAR, seed) for seed in seeds))
+        for time in (DAY, NIGHT)
+    )
+    assert (
+        night < (0.70 if LANDSCAPES[landscape] == "space" else 0.55) * day
+    )  # the sky of space is dark by day too
 
 
 @every_weathered
@@ -114,7 +127,9 @@ def test_fog_takes_the_color_out(landscape):
 @pytest.mark.parametrize("landscape", sorted(NO_WEATHER))
 @pytest.mark.parametrize("weather", WEATHERS[1:])
 def test_weather_where_there_is_none_is_refused(landscape, weather):
-    with pytest.raises(ValueError, match=f"{landscape} has no weather: it must be clear, not {weather}"):
+    with pytest.raises(
+        ValueError, match=f"{landscape} has no weather: it must be clear, not {weather}"
+    ):
         header(LANDSCAPES.index(landscape), weather=WEATHERS.index(weather))
 
 
@@ -126,17 +141,23 @@ def sharpness(*headers: np.ndarray) -> float:
 
 @every_weathered
 def test_rain_is_gray_and_its_streaks_show(landscape):
-    clear, rain = ([header(landscape, DAY, weather, seed) for seed in range(3)] for weather in (CLEAR, RAIN))
+    clear, rain = (
+        [header(landscape, DAY, weather, seed) for seed in range(3)] for weather in (CLEAR, RAIN)
+    )
     dry = [h.copy() for h in rain]
     for h in dry:
         h[slots()["RAIN"]] = 0
     assert sharpness(*rain) > sharpness(*dry) + 1.5
-    assert brightness(*rain) < brightness(*clear) or LANDSCAPES[landscape] == "volcano"  # its ground is black
+    assert (
+        brightness(*rain) < brightness(*clear) or LANDSCAPES[landscape] == "volcano"
+    )  # its ground is black
 
 
 @every_weathered
 def test_snow_whitens_the_ground_and_its_flakes_show(landscape):
-    clear, snow = ([header(landscape, DAY, weather, seed) for seed in range(3)] for weather in (CLEAR, SNOW))
+    clear, snow = (
+        [header(landscape, DAY, weather, seed) for seed in range(3)] for weather in (CLEAR, SNOW)
+    )
     still = [h.copy() for h in snow]
     for h in still:
         h[slots()["FLAKES"]] = 0

@@ -41,7 +41,11 @@ def test_a_kernel_becomes_a_matrix_without_a_copy_and_back(channels_last):
 
 def network() -> nn.Module:
     torch.manual_seed(0)
-    layers = {"conv_in": nn.Conv2d(3, 8, 3), "hidden": nn.Conv2d(8, 8, 3), "norm": nn.GroupNorm(2, 8)}
+    layers = {
+        "conv_in": nn.Conv2d(3, 8, 3),
+        "hidden": nn.Conv2d(8, 8, 3),
+        "norm": nn.GroupNorm(2, 8),
+    }
     return nn.ModuleDict(layers)
 
 
@@ -54,7 +58,9 @@ def test_the_first_layer_norms_and_biases_take_the_steps_of_adamw():
     model, other = network(), network()
     optimizer = Muon(model, lr=1e-2)
     names = {name for name, _ in other.named_parameters()} - {"hidden.weight"}
-    adam = torch.optim.AdamW([p for n, p in other.named_parameters() if n in names], 1e-2, (0.9, 0.99), weight_decay=0)
+    adam = torch.optim.AdamW(
+        [p for n, p in other.named_parameters() if n in names], 1e-2, (0.9, 0.99), weight_decay=0
+    )
     for m, o in ((model, optimizer), (other, adam)):
         gradients(m)
         o.step()

@@ -16,7 +16,12 @@ from pocket.train.perceptual import DISTORTIONS, PerceptualDistance
 def distance() -> PerceptualDistance:
     torch.manual_seed(0)
     config = CLIPVisionConfig(
-        hidden_size=24, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, image_size=64, patch_size=8
+        hidden_size=24,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=64,
+        patch_size=8,
     )
     return PerceptualDistance(CLIPVisionModel(config), [0, 1, 2]).eval()
 
@@ -29,7 +34,9 @@ def images() -> torch.Tensor:
     return torch.nn.functional.interpolate(coarse, (64, 64), mode="bicubic").clamp(-1, 1)
 
 
-def test_distance_of_a_picture_to_itself_and_others(distance: PerceptualDistance, images: torch.Tensor) -> None:
+def test_distance_of_a_picture_to_itself_and_others(
+    distance: PerceptualDistance, images: torch.Tensor
+) -> None:
     other = images.roll(1, dims=0)
     assert distance(images, images).abs().max() == 0
     assert distance(images, other).shape == (4, 1, 1, 1) and distance(images, other).min() > 0
@@ -38,10 +45,15 @@ def test_distance_of_a_picture_to_itself_and_others(distance: PerceptualDistance
 
 def test_formula(distance: PerceptualDistance, images: torch.Tensor) -> None:
     x, y = images[:1], images[1:2]
-    states = [distance.tower(pixel_values=part, output_hidden_states=True).hidden_states for part in (x, y)]
+    states = [
+        distance.tower(pixel_values=part, output_hidden_states=True).hidden_states
+        for part in (x, y)
+    ]
     wanted = 0.0
     for layer, weight in zip(distance.layers, distance.weights(), strict=True):
-        f, g = (part[layer][0, 1:] / part[layer][0, 1:].norm(dim=1, keepdim=True) for part in states)  # (64, 24)
+        f, g = (
+            part[layer][0, 1:] / part[layer][0, 1:].norm(dim=1, keepdim=True) for part in states
+        )  # (64, 24)
         wanted += ((f - g) ** 2 * weight).sum(dim=1).mean().item()
     assert distance(x, y).item() == pytest.approx(wanted, rel=1e-4)
 
@@ -84,9 +96,13 @@ def test_hue_turns_red_to_green(images: torch.Tensor) -> None:
 def test_triplets_are_ordered_and_share_their_noise(images: torch.Tensor) -> None:
     for name in DISTORTIONS:
         weak, strong = perceptual.triplets(images, name, torch.Generator().manual_seed(1))
-        nearer = (weak - images).square().mean((1, 2, 3)) < (strong - images).square().mean((1, 2, 3))
+        nearer = (weak - images).square().mean((1, 2, 3)) < (strong - images).square().mean(
+            (1, 2, 3)
+        )
         assert nearer.all(), name
-    weak, strong = perceptual.triplets(torch.zeros(1, 3, 32, 32), "noise", torch.Generator().manual_seed(1))
+    weak, strong = perceptual.triplets(
+        torch.zeros(1, 3, 32, 32), "noise", torch.Generator().manual_seed(1)
+    )
     inside = strong.abs() < 1
     ratio = (weak / strong)[inside]
     assert ratio.std() < 1e-3
@@ -95,13 +111,18 @@ def test_triplets_are_ordered_and_share_their_noise(images: torch.Tensor) -> Non
 def test_ranking_loss_asks_for_the_order() -> None:
     near, far = torch.tensor([0.1, 0.2]), torch.tensor([0.3, 0.5])
     assert perceptual.ranking_loss(near, far) < 0.3 < perceptual.ranking_loss(far, near)
-    assert perceptual.ranking_loss(10 * near, 10 * far) == pytest.approx(perceptual.ranking_loss(near, far).item())
+    assert perceptual.ranking_loss(10 * near, 10 * far) == pytest.approx(
+        perceptual.ranking_loss(near, far).item()
+    )
 
 
 def test_weights_learn_to_rank(distance: PerceptualDistance, images: torch.Tensor) -> None:
     """A hue turn is made nearer than a fade: the weights alone can move the order."""
     model = PerceptualDistance(distance.tower, [0, 1, 2])
-    near, far = perceptual.hue(images, torch.ones(4)), perceptual.shift(images, torch.full((4,), 0.3))
+    near, far = (
+        perceptual.hue(images, torch.ones(4)),
+        perceptual.shift(images, torch.full((4,), 0.3)),
+    )
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.1)
     history = []
     for _ in range(30):
@@ -133,7 +154,9 @@ def test_saved_distance_comes_back(tmp_path: Path, images: torch.Tensor) -> None
     (tmp_path / "heads").mkdir()
     heads = {f"layer_{k}": w.detach() for k, w in zip(own.layers, own.weights(), strict=True)}
     save_file(heads, tmp_path / "heads" / "heads.safetensors")
-    (tmp_path / "heads" / "config.json").write_text(json.dumps({"layers": own.layers, "image_size": own.image_size}))
+    (tmp_path / "heads" / "config.json").write_text(
+        json.dumps({"layers": own.layers, "image_size": own.image_size})
+    )
     loaded = PerceptualDistance.load(tmp_path / "clip", tmp_path / "heads")
     other = images.roll(1, dims=0)
     assert torch.allclose(loaded(images, other), own(images, other), rtol=1e-4)

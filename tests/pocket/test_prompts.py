@@ -27,7 +27,9 @@ def test_what_is_not_in_the_language_is_named(prompt: str, message: str) -> None
         parse(prompt)
 
 
-@pytest.mark.parametrize("prompt", ["A  Red CAT.", "the red cat", "red cat", "a red cat!", "a picture of a red cat"])
+@pytest.mark.parametrize(
+    "prompt", ["A  Red CAT.", "the red cat", "red cat", "a red cat!", "a picture of a red cat"]
+)
 def test_case_articles_and_marks_do_not_matter(prompt: str) -> None:
     assert parse(prompt) == {"object": "cat", "color": "red"}
 
@@ -47,7 +49,10 @@ def test_labels_of_a_prompt_show_it(prompt: str) -> None:
     for seed in range(10):
         labels = prompt_labels(prompt, np.random.default_rng(seed))
         view = named.get("view")
-        assert view is None or v.view_word(float(labels["azimuth"]), float(labels["elevation"])) == view
+        assert (
+            view is None
+            or v.view_word(float(labels["azimuth"]), float(labels["elevation"])) == view
+        )
         for field, name in named.items():
             assert field == "view" or v.CLASSES[field][labels[field]] == name
         if "object" in named:

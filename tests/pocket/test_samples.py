@@ -23,11 +23,18 @@ def test_what_is_stored_is_what_is_described():
 
 def test_the_captions_are_in_words_that_the_model_knows():
     vocabulary = find_model("pocket").vocabulary
-    assert [word for sample in samples.SAMPLES.values() for word in unknown_words(sample.caption, vocabulary)] == []
+    assert [
+        word
+        for sample in samples.SAMPLES.values()
+        for word in unknown_words(sample.caption, vocabulary)
+    ] == []
 
 
 def test_scenes_are_unlike_each_other():
-    small = [np.asarray(Image.open(p).convert("RGB").resize((16, 16)), np.float32) for p in FOLDER.glob("*.png")]
+    small = [
+        np.asarray(Image.open(p).convert("RGB").resize((16, 16)), np.float32)
+        for p in FOLDER.glob("*.png")
+    ]
     assert len(small) >= 5
     assert min(np.abs(a - b).mean() for i, a in enumerate(small) for b in small[:i]) > 25
 
@@ -39,7 +46,9 @@ def test_the_command_draws_them_again(name, monkeypatch, tmp_path):
     monkeypatch.setattr(samples, "SAMPLES", {name: samples.SAMPLES[name]})
     samples.main(["--folder", str(tmp_path)])
     drawn, stored = Image.open(tmp_path / f"{name}.png"), Image.open(FOLDER / f"{name}.png")
-    assert min(drawn.size) == 64 and drawn.width / drawn.height == pytest.approx(stored.width / stored.height, rel=0.01)
+    assert min(drawn.size) == 64 and drawn.width / drawn.height == pytest.approx(
+        stored.width / stored.height, rel=0.01
+    )
     shrunk = stored.resize(drawn.size, Image.Resampling.BOX)
     assert np.abs(np.asarray(drawn, np.float32) - np.asarray(shrunk, np.float32)).mean() < 3
     assert list(json.loads((tmp_path / "captions.json").read_text())) == [f"{name}.png"]

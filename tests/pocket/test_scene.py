@@ -20,7 +20,9 @@ PAIRS = (
 )  # fmt: skip
 
 
-def scene(seed: int = 0, azimuth: float = 40.0, elevation: float = 12.0, **names: str) -> np.ndarray:
+def scene(
+    seed: int = 0, azimuth: float = 40.0, elevation: float = 12.0, **names: str
+) -> np.ndarray:
     """Parameters of a scene with these classes, of plain things on white."""
     labels = labels_from({"ground": "white", "style": "photo"} | names, np.random.default_rng(seed))
     labels["azimuth"], labels["elevation"] = azimuth, elevation
@@ -115,7 +117,9 @@ def test_sizes_show_as_a_share_of_the_frame(name: str) -> None:
         shares = {}
         for size in (None, *v.SIZES):
             given = {} if size is None else {"size": size}
-            shares[size] = extent(render(scene(seed, object=name, **given), 128, 128, samples=1).mask[0].numpy())
+            shares[size] = extent(
+                render(scene(seed, object=name, **given), 128, 128, samples=1).mask[0].numpy()
+            )
         assert 0.22 < shares["small"] < 0.40 < shares[None] < shares["big"]
         assert shares[None] < 0.83 and shares["big"] > 0.75
 
@@ -126,7 +130,9 @@ def test_sizes_of_a_pair_are_relative(relation: str) -> None:
         found = []
         for seed in range(5):
             params = scene(seed, object="bear", relation=relation, object2="cake", **sizes)
-            first, second = (render(only(params, k), 96, 96, samples=1).mask[0].numpy() for k in (0, 1))
+            first, second = (
+                render(only(params, k), 96, 96, samples=1).mask[0].numpy() for k in (0, 1)
+            )
             found.append(extent(first) / extent(second))
         return float(np.mean(found))
 
@@ -137,12 +143,17 @@ def test_sizes_of_a_pair_are_relative(relation: str) -> None:
 
 @pytest.mark.parametrize("name", ["bear", "astronaut", "robot", "dog", "cow", "pig", "dinosaur"])
 def test_poses_show(name: str) -> None:
-    images = [render(scene(1, object=name, pose=pose), 96, 96, samples=1).color.float() for pose in v.POSES]
+    images = [
+        render(scene(1, object=name, pose=pose), 96, 96, samples=1).color.float()
+        for pose in v.POSES
+    ]
     assert (images[0] - images[1]).abs().mean() > 2
 
 
 def test_a_rider_has_a_saddle_and_one_that_sits_has_none() -> None:
-    riding, sitting = (scene(object="cat", relation=relation, object2="car") for relation in ("riding", "on"))
+    riding, sitting = (
+        scene(object="cat", relation=relation, object2="car") for relation in ("riding", "on")
+    )
     assert riding[L["H_PRIMS"]] > sitting[L["H_PRIMS"]]
 
 
@@ -165,8 +176,12 @@ def test_moving_and_copying_keep_a_shape() -> None:
     assert len(b.prims) == 2 * count
     groups = np.array([prim[L["P_GROUP"]] for prim in b.prims])
     assert groups[count:].min() > groups[:count].max()
-    copied = Builder(np.random.default_rng(0), b.prims[count:], b.materials, b.frames, b.extents[count:])
+    copied = Builder(
+        np.random.default_rng(0), b.prims[count:], b.materials, b.frames, b.extents[count:]
+    )
     after = copied.spans(np.eye(3))
-    assert after[0] == pytest.approx(3.0 - 2 * before[0, ::-1]) and after[1] == pytest.approx(2 * before[1])
+    assert after[0] == pytest.approx(3.0 - 2 * before[0, ::-1]) and after[1] == pytest.approx(
+        2 * before[1]
+    )
     b.move(0, (0.0, 1.0, 0.0), rotation(0, 90, 0), 0.5)
     assert b.frames[0][:3] == [0.0, 1.0, 0.0] and b.frames[0][12] == 2.0

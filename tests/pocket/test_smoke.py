@@ -37,7 +37,10 @@ def test_all_stages_leave_a_pipeline_that_draws(folder):
 
 @pytest.mark.slow
 def test_two_controlnets_steer_that_pipeline_together(folder):
-    parts = [ControlNetModel.from_pretrained(folder / "weights" / "controlnet" / kind) for kind in ("canny", "depth")]
+    parts = [
+        ControlNetModel.from_pretrained(folder / "weights" / "controlnet" / kind)
+        for kind in ("canny", "depth")
+    ]
     pipe = StableDiffusionControlNetPipeline.from_pretrained(
         folder / "weights" / "stable-diffusion", controlnet=parts, requires_safety_checker=False
     )
@@ -62,7 +65,9 @@ def test_no_held_out_composition_is_in_what_the_denoiser_sees(folder):
     held = list((folder / "work" / "data" / "heldout").glob("*/labels.npy"))
     assert held and all(np.load(path)["heldout"].all() for path in held)
     counts = [len(np.load(path)) for path in (folder / "work" / "latents").glob("*/moments.npy")]
-    assert sum(counts) == sum(len(np.load(path)) for path in shards) + 16  # the pool and 16 fresh scenes
+    assert (
+        sum(counts) == sum(len(np.load(path)) for path in shards) + 16
+    )  # the pool and 16 fresh scenes
 
 
 @pytest.mark.slow
@@ -86,8 +91,22 @@ def test_latents_of_another_pool_are_made_anew(folder):
 @pytest.mark.slow
 def test_the_evaluation_runs_and_a_reduced_one_stores_no_row(folder):
     weights = folder / "weights"
-    done = pocket("pocket.evaluate", "sizes", "autoencoder", "judge", "--pictures", "2", "--weights", str(weights))
+    done = pocket(
+        "pocket.evaluate",
+        "sizes",
+        "autoencoder",
+        "judge",
+        "--pictures",
+        "2",
+        "--weights",
+        str(weights),
+    )
     assert "autoencoder: PSNR" in done.stdout and "judge on renders: " in done.stdout
     rows = json.loads((weights / "evaluation.json").read_text())["rows"]
-    figures = ["weights in all", "weights without ControlNets and estimators", "largest file", "denoiser"]
+    figures = [
+        "weights in all",
+        "weights without ControlNets and estimators",
+        "largest file",
+        "denoiser",
+    ]
     assert [row["figure"] for row in rows] == figures

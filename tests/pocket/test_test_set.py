@@ -20,7 +20,9 @@ def test_the_stored_scenes_still_build(split):
     asked = ask_first(2000, split)
     assert len(asked) == len(set(asked.scenes.labels["seed"].tolist())) == 2000
     assert np.isfinite(asked.scenes.params).all()
-    assert asked.scenes.labels["heldout"].tolist() == [is_heldout(record) for record in asked.scenes.labels]
+    assert asked.scenes.labels["heldout"].tolist() == [
+        is_heldout(record) for record in asked.scenes.labels
+    ]
     if split == "heldout":
         assert asked.scenes.labels["heldout"].all()
 
@@ -28,8 +30,15 @@ def test_the_stored_scenes_still_build(split):
 def test_the_stored_captions_are_in_the_words_of_the_shipped_model_that_they_were_made_for():
     asked = ask_first(2000, "all")
     assert asked.prompts[:2] == ["a duck next to a chair", "snowy hills at sundown"]
-    assert asked.mentions[:2] == [frozenset({"object", "object2", "relation"}), frozenset({"landscape", "time"})]
-    said = {word for prompt in asked.prompts for word in prompt.lower().replace(",", " ").replace(".", " ").split()}
+    assert asked.mentions[:2] == [
+        frozenset({"object", "object2", "relation"}),
+        frozenset({"landscape", "time"}),
+    ]
+    said = {
+        word
+        for prompt in asked.prompts
+        for word in prompt.lower().replace(",", " ").replace(".", " ").split()
+    }
     assert 165 <= len(said) <= 171
     assert said <= set(words())  # and still in the language
     assert FIRST.stat().st_size < 200_000
@@ -39,7 +48,9 @@ def test_the_stored_captions_are_in_the_words_of_the_shipped_model_that_they_wer
 def test_old_captions_keep_their_meaning(split):
     """Today's grammar reads each of them as the labels that it was said to name."""
     asked = ask_first(2000, split)
-    for record, prompt, mentions in zip(asked.scenes.labels, asked.prompts, asked.mentions, strict=True):
+    for record, prompt, mentions in zip(
+        asked.scenes.labels, asked.prompts, asked.mentions, strict=True
+    ):
         view = v.view_word(float(record["azimuth"]), float(record["elevation"]))
         wanted = {f: view if f == "view" else v.CLASSES[f][record[f]] for f in mentions}
         found = parse(prompt)
@@ -74,7 +85,13 @@ def test_weights_are_asked_in_words_that_they_know(tmp_path):
     assert fresh.prompts == wanted.prompts and fresh.scenes.labels["seed"].min() >= 2**40
     (tmp_path / "vocabulary.json").write_text(json.dumps({"words": words()[1:]}))
     assert ask_known(tmp_path, 4, "heldout", 3).prompts == ask_first(4, "heldout", 3).prompts
-    shipped = set(json.loads((ROOT / "pocket" / "weights" / "vocabulary.json").read_text())["words"])
+    shipped = set(
+        json.loads((ROOT / "pocket" / "weights" / "vocabulary.json").read_text())["words"]
+    )
     asked = ask_known(ROOT / "pocket" / "weights", 50, "all")
-    said = {word for prompt in asked.prompts for word in prompt.lower().replace(",", " ").replace(".", " ").split()}
+    said = {
+        word
+        for prompt in asked.prompts
+        for word in prompt.lower().replace(",", " ").replace(".", " ").split()
+    }
     assert said <= shipped

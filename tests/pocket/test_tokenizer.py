@@ -22,7 +22,9 @@ def tokenizer() -> CLIPTokenizer:
 
 
 def test_grammar_words_are_one_token(tokenizer: CLIPTokenizer) -> None:
-    split = {word: tokenizer.tokenize(word) for word in words() if len(tokenizer.tokenize(word)) > 1}
+    split = {
+        word: tokenizer.tokenize(word) for word in words() if len(tokenizer.tokenize(word)) > 1
+    }
     assert split == {"3d": ["3</w>", "d</w>"]}  # CLIP splits digits off
     assert len(tokenizer) <= 2048
 
@@ -47,7 +49,9 @@ def test_survives_saving(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
     assert loaded.model_max_length == LENGTH and loaded.pad_token == "<|endoftext|>"
 
 
-def test_a_model_with_another_tokenizer_is_refused(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
+def test_a_model_with_another_tokenizer_is_refused(
+    tokenizer: CLIPTokenizer, tmp_path: Path
+) -> None:
     tokenizer.save_pretrained(tmp_path / "own")
     train_tokenizer(["another world", "another world"]).save_pretrained(tmp_path / "other")
     assert load(tmp_path / "own", tmp_path / "own").get_vocab() == tokenizer.get_vocab()
@@ -57,7 +61,9 @@ def test_a_model_with_another_tokenizer_is_refused(tokenizer: CLIPTokenizer, tmp
 
 def test_bulk_encoding_is_the_pipelines(tokenizer: CLIPTokenizer) -> None:
     texts = ["a cat", LONGEST, "mug " * 60, ""]
-    wanted = tokenizer(texts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="np")
+    wanted = tokenizer(
+        texts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="np"
+    )
     ids = encode(tokenizer, texts)
     assert ids.dtype == np.int16 and ids.shape == (4, LENGTH)
     assert np.array_equal(ids, wanted["input_ids"])
@@ -70,7 +76,9 @@ def test_texts_are_cut_to_the_length_of_their_tokenizer() -> None:
     shipped = load(Path("pocket/weights/clip"))
     ids = encode(shipped, ["a cat", LONGEST])
     assert ids.shape == (2, shipped.model_max_length)
-    wanted = shipped(["a cat", LONGEST], padding="max_length", truncation=True, return_tensors="np")["input_ids"]
+    wanted = shipped(
+        ["a cat", LONGEST], padding="max_length", truncation=True, return_tensors="np"
+    )["input_ids"]
     assert np.array_equal(ids, wanted)
 
 
@@ -83,10 +91,14 @@ def test_the_longest_caption_fits(tokenizer: CLIPTokenizer) -> None:
 
     noun, suffix = longest(c.OBJECT_PHRASES), longest(c.PATTERN_SUFFIXES)
     adjectives = longest(c.SIZE_ADJECTIVES) + longest(c.COLOR_WORDS)
-    upon = longest(c.POSE_VERBS, c.FINITE) + max(len(phrase.split()) for phrase in c.ON_PREPOSITIONS)
+    upon = longest(c.POSE_VERBS, c.FINITE) + max(
+        len(phrase.split()) for phrase in c.ON_PREPOSITIONS
+    )
     relation = max(upon, longest(c.RELATION_PHRASES, c.REVERSED_PHRASES))
     around = longest(c.GROUND_PHRASES) + longest(c.TIME_PHRASES)
     view = 1 + longest(c.VIEW_SUFFIXES)  # and a comma
     things = 2 * (noun + adjectives + suffix)
-    most = 2 + longest(c.STYLE_PREFIXES) + things + relation + around + view + 1  # start, end and a full stop
+    most = (
+        2 + longest(c.STYLE_PREFIXES) + things + relation + around + view + 1
+    )  # start, end and a full stop
     assert len(tokenizer(LONGEST)["input_ids"]) <= most <= LENGTH

@@ -18,7 +18,9 @@ def tokenizer() -> CLIPTokenizer:
     return train_tokenizer([*words(), *words()])
 
 
-def batch_of(rows: int = 8, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def batch_of(
+    rows: int = 8, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Random image, text and wrong features (rows, 16), and token ids of which the first two rows are equal."""
     generator = torch.Generator().manual_seed(seed)
     features = [F.normalize(torch.randn(rows, 16, generator=generator), dim=1) for _ in range(3)]
@@ -53,10 +55,14 @@ def test_loss_is_clips_with_one_more_caption() -> None:
     tokens[1, 0] += 1
     found = towers.contrastive_loss(image, text, wrong, tokens, torch.tensor(5.0))
     own = torch.arange(8)
-    by_image = torch.stack([5 * torch.stack([*(image[i] @ t for t in text), image[i] @ wrong[i]]) for i in range(8)])
+    by_image = torch.stack(
+        [5 * torch.stack([*(image[i] @ t for t in text), image[i] @ wrong[i]]) for i in range(8)]
+    )
     wanted = (F.cross_entropy(by_image, own) + F.cross_entropy(5 * text @ image.T, own)) / 2
     assert found["loss"] == pytest.approx(wanted.item(), rel=1e-5)
-    assert found["pair"] == pytest.approx(((image * text).sum(1) > (image * wrong).sum(1)).float().mean().item())
+    assert found["pair"] == pytest.approx(
+        ((image * text).sum(1) > (image * wrong).sum(1)).float().mean().item()
+    )
     assert towers.contrastive_loss(text, text, wrong, tokens, torch.tensor(5.0))["top1"] == 1.0
 
 
@@ -77,7 +83,9 @@ def test_two_processes_give_the_gradient_of_one(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    torch.multiprocessing.start_processes(_gradients, (port, str(tmp_path)), nprocs=2, start_method="fork")
+    torch.multiprocessing.start_processes(
+        _gradients, (port, str(tmp_path)), nprocs=2, start_method="fork"
+    )
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     image, text, wrong, tokens = batch_of()
     image.requires_grad_(), text.requires_grad_()
@@ -109,8 +117,13 @@ def test_text_tower_loads_alone(tokenizer: CLIPTokenizer, tmp_path: Path) -> Non
 def test_towers_learn(tokenizer: CLIPTokenizer) -> None:
     torch.manual_seed(1)  # from some weights it takes longer
     model: CLIPModel = towers.build(tokenizer, smoke=True)
-    texts, opposites = ["a red cat", "a blue cat", "a mug on mars", "snow"], ["a cat", "a mug", "snow", "a red cat"]
-    ids, wrong_ids = (torch.from_numpy(encode(tokenizer, part)).long() for part in (texts, opposites))
+    texts, opposites = (
+        ["a red cat", "a blue cat", "a mug on mars", "snow"],
+        ["a cat", "a mug", "snow", "a red cat"],
+    )
+    ids, wrong_ids = (
+        torch.from_numpy(encode(tokenizer, part)).long() for part in (texts, opposites)
+    )
     pictures = torch.randn(4, 3, towers.SIZE, towers.SIZE)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for _ in range(25):

@@ -77,7 +77,9 @@ def test_three_of_a_kind_and_any_two_fit_a_scene(name):
 @pytest.mark.parametrize("name", ["ball", "pizza", "donut", "apple", "mug", "pumpkin", "cake"])
 def test_round_things_are_not_cut_off(name):
     """The sphere in which rays look for objects holds all of them: a larger one changes nothing."""
-    params = build_scene(labels_of(object=v.OBJECTS.index(name), azimuth=20, elevation=12), np.random.default_rng(1))
+    params = build_scene(
+        labels_of(object=v.OBJECTS.index(name), azimuth=20, elevation=12), np.random.default_rng(1)
+    )
     loose = params.copy()
     loose[L["H_REACH"]] *= 3
     assert torch.equal(render(params, 96, 96, 1).color, render(loose, 96, 96, 1).color)
@@ -86,7 +88,9 @@ def test_round_things_are_not_cut_off(name):
 def test_dawn_is_pink_and_between_night_and_day():
     means = {}
     for lighting, name in enumerate(v.LIGHTINGS):
-        labels = labels_of(object=v.OBJECTS.index("castle"), ground=v.GROUNDS.index("snow"), lighting=lighting)
+        labels = labels_of(
+            object=v.OBJECTS.index("castle"), ground=v.GROUNDS.index("snow"), lighting=lighting
+        )
         means[name] = picture(labels).color[0].float().mean((0, 1))
     assert means["night"].mean() < 0.7 * means["dawn"].mean() < means["day"].mean()
     red, green, blue = means["dawn"]
@@ -94,7 +98,9 @@ def test_dawn_is_pink_and_between_night_and_day():
     assert means["sunset"][2] < means["sunset"][1]
 
 
-@pytest.mark.parametrize("bad", [{"split": "test"}, {"kind": "portrait"}, {"split": "heldout", "kind": "landscape"}])
+@pytest.mark.parametrize(
+    "bad", [{"split": "test"}, {"kind": "portrait"}, {"split": "heldout", "kind": "landscape"}]
+)
 def test_wrong_split_or_kind_is_named(bad):
     with pytest.raises(ValueError, match="must be|held-out"):
         sample_scene(0, **bad)
@@ -122,7 +128,9 @@ def test_bounding_spheres_hold_their_primitives(name):
     labels = labels_of(object=v.OBJECTS.index(name), azimuth=35, elevation=20)
     params = build_scene(labels, np.random.default_rng(3))
     loose = params.copy()
-    prims = loose[L["PRIMS"] : L["PRIMS"] + L["PRIM"] * int(params[L["H_PRIMS"]])].reshape(-1, L["PRIM"])
+    prims = loose[L["PRIMS"] : L["PRIMS"] + L["PRIM"] * int(params[L["H_PRIMS"]])].reshape(
+        -1, L["PRIM"]
+    )
     prims[:, L["P_BOUND"] + 3] *= 10
     a, b = render(params, 96, 96, samples=1), render(loose, 96, 96, samples=1)
     share = a.mask.float().mean().item()
@@ -143,7 +151,9 @@ def test_fronts_differ_from_backs(name):
 def test_azimuth_grows_counter_clockwise_seen_from_above():
     """At azimuth 90 the camera stands on +x, at 0 on +z: design decision 8."""
     for azimuth, axis in ((0, (0, 0, 1)), (90, (1, 0, 0)), (180, (0, 0, -1)), (-90, (-1, 0, 0))):
-        params = build_scene(labels_of(object=0, azimuth=azimuth, elevation=10), np.random.default_rng(0))
+        params = build_scene(
+            labels_of(object=0, azimuth=azimuth, elevation=10), np.random.default_rng(0)
+        )
         forward = params[L["H_FORWARD"] : L["H_FORWARD"] + 3]
         assert np.dot(-forward, axis) == pytest.approx(np.cos(np.radians(10)), abs=1e-5)
         assert -forward[1] == pytest.approx(np.sin(np.radians(10)), abs=1e-5)
@@ -156,7 +166,9 @@ def test_rotations_are_orthonormal(angles):
     assert np.allclose(r @ r.T, np.eye(3), atol=1e-9) and np.linalg.det(r) == pytest.approx(1)
     d = r @ np.array([0, 1, 0])
     t = np.array(towards(d))
-    assert np.allclose(apply(towards(d), (0, 1, 0)), d, atol=1e-9) and np.linalg.det(t) == pytest.approx(1)
+    assert np.allclose(apply(towards(d), (0, 1, 0)), d, atol=1e-9) and np.linalg.det(
+        t
+    ) == pytest.approx(1)
 
 
 def test_next_to_puts_the_first_object_left():
@@ -178,7 +190,9 @@ def test_named_colors_show():
     from pocket.world.scene import COLOR_RGB
 
     for name in ("red", "yellow", "green", "blue", "purple"):
-        out = picture(labels_of(object=v.OBJECTS.index("pumpkin"), color=v.COLORS.index(name), elevation=20))
+        out = picture(
+            labels_of(object=v.OBJECTS.index("pumpkin"), color=v.COLORS.index(name), elevation=20)
+        )
         mean = out.color[0][out.mask[0].bool()].float().mean(0) / 255
         hue = colorsys.rgb_to_hsv(*mean.tolist())[0]
         wanted = colorsys.rgb_to_hsv(*COLOR_RGB[name])[0]
@@ -186,7 +200,10 @@ def test_named_colors_show():
 
 
 def test_depth_normals_and_mask_agree():
-    out = picture(labels_of(object=v.OBJECTS.index("snowman"), ground=v.GROUNDS.index("grass"), elevation=15), 96)
+    out = picture(
+        labels_of(object=v.OBJECTS.index("snowman"), ground=v.GROUNDS.index("grass"), elevation=15),
+        96,
+    )
     mask, depth, normal = out.mask[0].bool(), out.depth[0], out.normal[0]
     assert depth[mask].min() > 0 and depth[mask].max() < depth[~mask].max()
     sky = depth == 0
@@ -196,7 +213,9 @@ def test_depth_normals_and_mask_agree():
 
 
 def test_styles_change_the_picture_as_they_should():
-    labels = labels_of(object=v.OBJECTS.index("car"), ground=v.GROUNDS.index("grass"), azimuth=30, elevation=20)
+    labels = labels_of(
+        object=v.OBJECTS.index("car"), ground=v.GROUNDS.index("grass"), azimuth=30, elevation=20
+    )
     colors = {}
     for style, name in enumerate(v.STYLES):
         labels["style"] = style

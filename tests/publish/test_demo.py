@@ -27,9 +27,14 @@ def tiny_pocket(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def lesson(path: Path, *sources: str) -> Path:
-    cells = [nbformat.v4.new_markdown_cell("# 9.9 A lesson <b>"), nbformat.v4.new_markdown_cell("text\n## A & B\n")]
+    cells = [
+        nbformat.v4.new_markdown_cell("# 9.9 A lesson <b>"),
+        nbformat.v4.new_markdown_cell("text\n## A & B\n"),
+    ]
     cells += [nbformat.v4.new_code_cell(source) for source in sources]
-    cells.append(nbformat.v4.new_markdown_cell("**What to see.** It is *red* at $w=1$,\nall of it.\n\nMore."))
+    cells.append(
+        nbformat.v4.new_markdown_cell("**What to see.** It is *red* at $w=1$,\nall of it.\n\nMore.")
+    )
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
     return path
 
@@ -50,7 +55,11 @@ def test_demo_end_to_end(tiny_pocket, tmp_path, monkeypatch, capsys):
     for prompt in demo.PROMPTS:
         assert f"<figcaption>{prompt}</figcaption>" in text
     assert '<a href="lessons/a.ipynb">' in text
-    assert "9.9 A lesson &lt;b&gt;" in text and "A &amp; B" in text and "<pre>ZeroDivisionError" in text
+    assert (
+        "9.9 A lesson &lt;b&gt;" in text
+        and "A &amp; B" in text
+        and "<pre>ZeroDivisionError" in text
+    )
     assert text.count("<span>It is red at w=1, all of it.</span>") == 2
     assert not re.search(r"https?://", text)  # made and read without a network
     sheet, smallest = Image.open(outputs / "prompts.png"), io.BytesIO()
@@ -64,7 +73,9 @@ def test_demo_passes_when_every_lesson_does(tiny_pocket, tmp_path, monkeypatch):
     monkeypatch.setattr(notebooks, "lessons", lambda: [good])
     monkeypatch.setattr(demo, "PROMPTS", ("a duck",))
     monkeypatch.setattr(demo, "STEPS", 1)
-    monkeypatch.setenv("COURSE_MODEL", "sd-2.1")  # the demo shows the embedded model whatever is chosen
+    monkeypatch.setenv(
+        "COURSE_MODEL", "sd-2.1"
+    )  # the demo shows the embedded model whatever is chosen
     for _ in range(2):  # again, over what is there
         assert demo.main(["--outputs", str(tmp_path / "new" / "outputs"), "--no-objects"]) == 0
     assert not (tmp_path / "new" / "outputs" / demo.OBJECTS).exists()
@@ -78,8 +89,12 @@ def test_missing_weights_end_the_demo_with_one_line(tmp_path, monkeypatch, capsy
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("obstacle", ["file", "below a file", "no name", "blanks", "link loop", "dangling link"])
-def test_outputs_that_are_no_folder_end_the_demo_with_one_line(obstacle, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "obstacle", ["file", "below a file", "no name", "blanks", "link loop", "dangling link"]
+)
+def test_outputs_that_are_no_folder_end_the_demo_with_one_line(
+    obstacle, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(demo, "draw_prompts", lambda *_: pytest.fail("began"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("mine")
@@ -94,7 +109,9 @@ def test_outputs_that_are_no_folder_end_the_demo_with_one_line(obstacle, tmp_pat
     except SystemExit as error:
         status = error.code
     said = capsys.readouterr().err
-    assert status and re.search(r"must name a folder, got|file/x cannot be used: Not a directory\.", said)
+    assert status and re.search(
+        r"must name a folder, got|file/x cannot be used: Not a directory\.", said
+    )
     assert "Traceback" not in said and not (tmp_path / "index.html").exists()
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -102,8 +119,14 @@ def test_outputs_that_are_no_folder_end_the_demo_with_one_line(obstacle, tmp_pat
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (OSError(28, "No space left on device", "a.png"), "a.png cannot be used: No space left on device."),
-        (PermissionError(13, "Permission denied", "outputs"), "outputs cannot be used: Permission denied."),
+        (
+            OSError(28, "No space left on device", "a.png"),
+            "a.png cannot be used: No space left on device.",
+        ),
+        (
+            PermissionError(13, "Permission denied", "outputs"),
+            "outputs cannot be used: Permission denied.",
+        ),
         (OSError(30, "Read-only file system"), "Read-only file system."),
         (OSError("cannot write\nmode F"), "cannot write."),
         (models.ModelError("no such model"), "no such model"),
@@ -117,7 +140,9 @@ def test_a_demo_that_cannot_go_on_says_why(error, said, tmp_path, monkeypatch, c
     assert demo.main(["--outputs", str(tmp_path)]) == 1
     first, *others = capsys.readouterr().err.splitlines()
     assert first == f"demo: {said}"
-    assert ["--outputs names another folder" in line for line in others] == [True] * isinstance(error, OSError)
+    assert ["--outputs names another folder" in line for line in others] == [True] * isinstance(
+        error, OSError
+    )
 
 
 def test_the_prompts_that_people_try_first():
@@ -134,7 +159,9 @@ def test_the_prompts_that_people_try_first():
 
 def test_the_model_knows_every_word_of_the_prompts():
     vocabulary = models.find_model("pocket").vocabulary
-    assert [word for prompt in demo.PROMPTS for word in models.unknown_words(prompt, vocabulary)] == []
+    assert [
+        word for prompt in demo.PROMPTS for word in models.unknown_words(prompt, vocabulary)
+    ] == []
 
 
 def test_neighbours_get_one_height_and_nothing_is_blown_up(tmp_path):
@@ -142,7 +169,9 @@ def test_neighbours_get_one_height_and_nothing_is_blown_up(tmp_path):
     text = demo.figure(demo.Shown(tmp_path / "a b.png", "x < y"), tmp_path, justified=True)
     assert 'src="a%20b.png"' in text and "x &lt; y" in text
     assert "flex: 4.00 1 1000px; max-width: max(300px, 1040px)" in text
-    assert "flex" not in demo.figure(demo.Shown(tmp_path / "a b.png", ""), tmp_path, justified=False)
+    assert "flex" not in demo.figure(
+        demo.Shown(tmp_path / "a b.png", ""), tmp_path, justified=False
+    )
 
 
 def test_a_page_that_a_lesson_leaves_is_linked(tmp_path):
@@ -151,7 +180,9 @@ def test_a_page_that_a_lesson_leaves_is_linked(tmp_path):
     (tmp_path / "task_2").mkdir()
     (tmp_path / "task_2" / "turn.html").write_text("")
     section = demo.Section("Joint", links=demo.lesson_links(executed, tmp_path))
-    assert '<a href="task_2/turn.html">Turn the closed panorama</a>' in demo.page([demo.Section(""), section], tmp_path)
+    assert '<a href="task_2/turn.html">Turn the closed panorama</a>' in demo.page(
+        [demo.Section(""), section], tmp_path
+    )
 
 
 @pytest.mark.slow
@@ -171,7 +202,9 @@ def test_an_object_turns_on_the_page(tmp_path, capfd, monkeypatch):
 
 def test_an_object_that_failed_is_told_on_the_page(tmp_path, monkeypatch, capsys):
     section = demo.make_object(tmp_path, "a duck", ["--iters", "0"])
-    assert section.error == "error: --iters must be from 1 to 10,000,000, got 0." and not section.shown
+    assert (
+        section.error == "error: --iters must be from 1 to 10,000,000, got 0." and not section.shown
+    )
     monkeypatch.setattr(notebooks, "lessons", lambda: [])
     monkeypatch.setattr(demo, "draw_prompts", lambda *_: demo.Section("First"))
     monkeypatch.setattr(demo, "make_object", lambda *_: section)
@@ -191,7 +224,9 @@ def test_what_is_at_work_is_said_before_it_begins(tiny_pocket, tmp_path, monkeyp
     """Also where the output goes through a pipe."""
     shown, said, load = io.BytesIO(), [], demo.load_pipeline
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(shown), encoding="utf-8"))
-    monkeypatch.setattr(demo, "load_pipeline", lambda model: said.append(shown.getvalue()) or load(model))
+    monkeypatch.setattr(
+        demo, "load_pipeline", lambda model: said.append(shown.getvalue()) or load(model)
+    )
     monkeypatch.setattr(demo, "slug", lambda prompt: said.append(shown.getvalue()) or prompt)
     monkeypatch.setattr(notebooks, "lessons", lambda: [Path("a.ipynb")])
     monkeypatch.setattr(demo, "run_lesson", lambda *_: shown.getvalue().decode())
@@ -218,7 +253,10 @@ def test_a_bar_without_end_of_line_is_shown_at_once(monkeypatch):
     [
         ("\r 1/2\r 2/2\nerror: the text is empty\n", "error: the text is empty"),
         ("bar\nerror: a check failed:\n\n  look there\n", "error: a check failed:\n\n  look there"),
-        ("bar\nTraceback (most recent):\n  File\nValueError: x\n", "Traceback (most recent):\n  File\nValueError: x"),
+        (
+            "bar\nTraceback (most recent):\n  File\nValueError: x\n",
+            "Traceback (most recent):\n  File\nValueError: x",
+        ),
         ("bar\nKilled\n", "Killed"),
         ("", ""),
     ],

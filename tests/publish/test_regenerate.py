@@ -35,7 +35,10 @@ IPython.display.Image(file.getvalue(), format="gif")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with one lesson, and outputs/ as a demo leaves them."""
     root = tmp_path_factory.mktemp("repository")
-    cells = [nbformat.v4.new_markdown_cell("# 9.9\n\n## A heading"), nbformat.v4.new_code_cell(DRAW)]
+    cells = [
+        nbformat.v4.new_markdown_cell("# 9.9\n\n## A heading"),
+        nbformat.v4.new_code_cell(DRAW),
+    ]
     cells += [nbformat.v4.new_markdown_cell("### A clip"), nbformat.v4.new_code_cell(CLIP)]
     lesson = nbformat.v4.new_notebook(cells=cells)
     nbformat.write(lesson, root / f"{LESSON}.ipynb")
@@ -47,7 +50,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def root(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    assets = {"a.png": Path("prompts.png"), "b.png": (LESSON, "A heading"), "c.gif": (LESSON, "A clip")}
+    assets = {
+        "a.png": Path("prompts.png"),
+        "b.png": (LESSON, "A heading"),
+        "c.gif": (LESSON, "A clip"),
+    }
     monkeypatch.setattr(regenerate, "ASSETS", assets)
     for name in ("sds", "objects"):  # have tests of their own
         monkeypatch.setitem(regenerate.STAGES, name, lambda outputs, root: None)
@@ -70,7 +77,9 @@ def test_a_stage_is_named_before_it_begins(root, monkeypatch):
     """Also where the output goes through a pipe."""
     shown, said = BytesIO(), []
     monkeypatch.setattr(sys, "stdout", TextIOWrapper(BufferedWriter(shown), encoding="utf-8"))
-    monkeypatch.setitem(regenerate.STAGES, "assets", lambda outputs, root: said.append(shown.getvalue()))
+    monkeypatch.setitem(
+        regenerate.STAGES, "assets", lambda outputs, root: said.append(shown.getvalue())
+    )
     assert regenerate.main(["--from", "assets"]) == 0
     assert said == [b"assets:\n"]
 
@@ -84,7 +93,9 @@ def test_all_begins_with_the_demo(root, monkeypatch, capsys):
 
 def test_the_picture_of_task_3_is_drawn_by_its_own_program(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(regenerate.subprocess, "run", lambda command, **_: calls.append(command) or Failed)
+    monkeypatch.setattr(
+        regenerate.subprocess, "run", lambda command, **_: calls.append(command) or Failed
+    )
     with pytest.raises(RegenerateError, match="the example of task 3 failed"):
         regenerate.draw_sds(tmp_path, notebooks.ROOT)
     [[_, _, module, *options]] = calls
@@ -105,14 +116,20 @@ def test_the_objects_are_made_by_the_program_of_task_3(tmp_path, monkeypatch):
         [_, _, module, *options] = command
         args = main.parser().parse_args(options)
         main.check(args)
-        [folder] = prompts.read(args.prompts, lambda text: args.workspace / main.slug(text)).values()
+        [folder] = prompts.read(
+            args.prompts, lambda text: args.workspace / main.slug(text)
+        ).values()
         clips.append(folder / results.VIDEO)
         assert (module, args.model, cwd) == (main.__name__, "pocket", notebooks.ROOT)
-        return SimpleNamespace(returncode=len(clips) == len(regenerate.OBJECTS))  # the last one fails
+        return SimpleNamespace(
+            returncode=len(clips) == len(regenerate.OBJECTS)
+        )  # the last one fails
 
     monkeypatch.setattr(regenerate.subprocess, "run", run)
     tmp_path /= "outputs"  # is not there yet
-    with pytest.raises(RegenerateError, match="pancakes' was not made to its end: go on with the stage objects"):
+    with pytest.raises(
+        RegenerateError, match="pancakes' was not made to its end: go on with the stage objects"
+    ):
         regenerate.make_objects(tmp_path, notebooks.ROOT)
     regenerate.make_objects(tmp_path, notebooks.ROOT)  # goes on over what is there
     clips = clips[: len(regenerate.OBJECTS)]
@@ -124,7 +141,10 @@ def test_an_object_turns_in_its_colours(root, monkeypatch):
     """A clip of three squares side by side becomes a GIF of the first, with half the frames, as long as before."""
     monkeypatch.setattr(regenerate, "ASSETS", {"thing.gif": Path("objects/thing/video.mp4")})
     shades = range(0, 240, 20)
-    frames = [np.repeat([[shade] * 16 + [90] * 16 + [250] * 16], 16, 0).astype(np.uint8) for shade in shades]
+    frames = [
+        np.repeat([[shade] * 16 + [90] * 16 + [250] * 16], 16, 0).astype(np.uint8)
+        for shade in shades
+    ]
     clip = root / "outputs" / "objects" / "thing" / "video.mp4"
     video.write_video(clip, [Image.fromarray(frame) for frame in frames], fps=30, hold=0)
     regenerate.refresh_assets(root / "outputs", root)
@@ -180,14 +200,23 @@ def test_pictures_that_readme_cannot_show(root, monkeypatch):
     ("spoil", "said"),
     [
         (lambda root: (root / "assets").write_text(""), "assets cannot be used: File exists"),
-        (lambda root: (root / "outputs" / "prompts.png").write_text("x"), "cannot identify image file"),
+        (
+            lambda root: (root / "outputs" / "prompts.png").write_text("x"),
+            "cannot identify image file",
+        ),
         (
             lambda root: (root / "outputs" / "lessons" / f"{LESSON}.ipynb").write_text("{"),
             "not a valid Jupyter notebook",
         ),
         (lambda root: (root / f"{LESSON}.ipynb").write_text(""), "not a valid Jupyter notebook"),
-        (lambda root: (root / "assets" / "a.png").mkdir(parents=True), "a.png cannot be used: Is a directory"),
-        (lambda root: (root / "outputs" / "lessons" / LESSON).write_text(""), f"{LESSON} cannot be used: File exists"),
+        (
+            lambda root: (root / "assets" / "a.png").mkdir(parents=True),
+            "a.png cannot be used: Is a directory",
+        ),
+        (
+            lambda root: (root / "outputs" / "lessons" / LESSON).write_text(""),
+            f"{LESSON} cannot be used: File exists",
+        ),
     ],
 )
 def test_what_cannot_be_read_or_written_ends_in_one_line(root, capsys, spoil, said):
@@ -207,9 +236,13 @@ def test_a_clip_that_is_none_is_named(root, monkeypatch):
 def test_what_readme_shows_is_what_is_made_again():
     """With the executed lessons as they are stored: a heading that was renamed is found here."""
     root = Path(regenerate.__file__).parent.parent
-    assert {path.name for path in (root / "assets").iterdir() if path.is_file()} == set(regenerate.ASSETS)
+    assert {path.name for path in (root / "assets").iterdir() if path.is_file()} == set(
+        regenerate.ASSETS
+    )
     for place in regenerate.ASSETS.values():
         if not isinstance(place, Path):
             lesson, heading = place
             cells = notebooks.read(root / f"{lesson}.ipynb").cells
-            assert any(cell.cell_type == "markdown" and f"# {heading}\n" in cell.source for cell in cells)
+            assert any(
+                cell.cell_type == "markdown" and f"# {heading}\n" in cell.source for cell in cells
+            )

@@ -30,9 +30,18 @@ def test_a_package_imports_course_and_itself_alone(package):
 
 def test_only_what_draws_conditions_needs_opencv():
     """Training, export and evaluation of the text-to-image model run without it."""
-    users = {p.relative_to(ROOT).as_posix() for p in (ROOT / "pocket").rglob("*.py") if "cv2" in imported(p)}
+    users = {
+        p.relative_to(ROOT).as_posix()
+        for p in (ROOT / "pocket").rglob("*.py")
+        if "cv2" in imported(p)
+    }
     assert users == {"pocket/train/conditions.py"}
     for name in ("export", "denoiser", "latents", "common"):
         source = ast.parse((ROOT / "pocket" / "train" / f"{name}.py").read_text())
-        names = {alias.name for node in ast.walk(source) if isinstance(node, ast.ImportFrom) for alias in node.names}
+        names = {
+            alias.name
+            for node in ast.walk(source)
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        }
         assert not names & {"conditions", "controlnet", "estimators"}

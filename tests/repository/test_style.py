@@ -11,6 +11,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.parametrize("check", ["ruff check", "ruff format --check", "mypy"])
 def test_style(check):
-    result = subprocess.run([sys.executable, "-m", *check.split()], cwd=ROOT, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-m", *check.split()], cwd=ROOT, capture_output=True, text=True
+    )
     if result.returncode:
         pytest.fail(f"{check}:\n{result.stdout}{result.stderr}", pytrace=False)

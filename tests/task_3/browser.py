@@ -15,8 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-OPTIONS = "--headless --no-sandbox --use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader"
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),
+    None,
+)
+OPTIONS = (
+    "--headless --no-sandbox --use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader"
+)
 PATIENCE = 90  # seconds
 
 
@@ -30,9 +35,19 @@ class Browser:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        options = f"--window-size=900,600 --remote-allow-origins=* --remote-debugging-port={self.port}"
-        command = [CHROMIUM, *OPTIONS.split(), *options.split(), f"--user-data-dir={profile}", "about:blank"]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        options = (
+            f"--window-size=900,600 --remote-allow-origins=* --remote-debugging-port={self.port}"
+        )
+        command = [
+            CHROMIUM,
+            *OPTIONS.split(),
+            *options.split(),
+            f"--user-data-dir={profile}",
+            "about:blank",
+        ]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         self.count = 0
 
     def open(self, address: str) -> None:
@@ -41,7 +56,9 @@ class Browser:
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
-                tabs = json.load(urllib.request.urlopen(f"http://localhost:{self.port}/json", timeout=5))
+                tabs = json.load(
+                    urllib.request.urlopen(f"http://localhost:{self.port}/json", timeout=5)
+                )
                 page = next(tab for tab in tabs if tab["type"] == "page")
                 break
             except (OSError, ValueError, StopIteration):
@@ -63,7 +80,9 @@ class Browser:
                 return answer["result"]
 
     def evaluate(self, code: str) -> object:
-        return self.call("Runtime.evaluate", expression=code, returnByValue=True)["result"].get("value")
+        return self.call("Runtime.evaluate", expression=code, returnByValue=True)["result"].get(
+            "value"
+        )
 
     def until(self, code: str) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -79,7 +98,15 @@ class Browser:
     def drag(self, begin: tuple[int, int], end: tuple[int, int], moves: int = 15) -> None:
         def mouse(kind: str, share: float) -> None:
             x, y = (a + share * (b - a) for a, b in zip(begin, end, strict=True))
-            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
+            self.call(
+                "Input.dispatchMouseEvent",
+                type=kind,
+                x=x,
+                y=y,
+                button="left",
+                buttons=1,
+                clickCount=1,
+            )
 
         mouse("mousePressed", 0)
         for i in range(1, moves + 1):

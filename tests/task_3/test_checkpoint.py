@@ -26,7 +26,12 @@ from task_3_DreamFusion.optimizer import Adan
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 STATES = st.recursive(
-    LEAVES, lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text() | st.integers(), inner)
+    LEAVES,
+    lambda inner: (
+        st.lists(inner)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text() | st.integers(), inner)
+    ),
 )
 
 
@@ -36,13 +41,21 @@ def test_any_state_comes_back(tmp_path_factory, state):
     assert load(save(folder, 3, {"all": state})) == (3, {"all": state})
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.uint8, torch.bool])
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.uint8, torch.bool]
+)
 def test_tensors_of_any_kind_come_back(tmp_path, dtype):
     shared = torch.arange(24).reshape(4, 6).to(dtype)
-    state = {"a": shared, "b": shared.T, "c": [shared[1], torch.tensor(5).to(dtype), torch.zeros(0, 3).to(dtype)]}
+    state = {
+        "a": shared,
+        "b": shared.T,
+        "c": [shared[1], torch.tensor(5).to(dtype), torch.zeros(0, 3).to(dtype)],
+    }
     _, back = load(save(tmp_path, 1, state))
     assert torch.equal(back["a"], shared) and torch.equal(back["b"], shared.T)
-    assert all(torch.equal(x, y) and x.dtype == dtype for x, y in zip(back["c"], state["c"], strict=True))
+    assert all(
+        torch.equal(x, y) and x.dtype == dtype for x, y in zip(back["c"], state["c"], strict=True)
+    )
 
 
 def test_a_run_goes_on_as_if_it_had_not_stopped(tmp_path):
@@ -61,7 +74,11 @@ def test_a_run_goes_on_as_if_it_had_not_stopped(tmp_path):
     go(*whole, 20)
     field, optimizer, generator = begin()
     go(field, optimizer, generator, 9)
-    state = {"field": field.state_dict(), "optimizer": optimizer.state_dict(), "generator": generator.get_state()}
+    state = {
+        "field": field.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "generator": generator.get_state(),
+    }
     save(tmp_path, 9, state)
 
     step, state = load(latest(tmp_path))
@@ -70,7 +87,9 @@ def test_a_run_goes_on_as_if_it_had_not_stopped(tmp_path):
     optimizer.load_state_dict(state["optimizer"])
     generator.set_state(state["generator"])
     go(field, optimizer, generator, 20 - step)
-    assert all(torch.equal(a, b) for a, b in zip(field.parameters(), whole[0].parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(field.parameters(), whole[0].parameters(), strict=True)
+    )
 
 
 def test_the_last_ones_stay(tmp_path):
@@ -91,7 +110,9 @@ def test_what_is_not_whole_is_refused_by_name(tmp_path, name, harm):
     if harm == "missing":
         file.unlink()
     elif harm == "edited":
-        changed = data.replace(b"0.125", b"0.625") if name == checkpoint.STATE else data[:-3] + b"abc"
+        changed = (
+            data.replace(b"0.125", b"0.625") if name == checkpoint.STATE else data[:-3] + b"abc"
+        )
         assert changed != data
         file.write_bytes(changed)
     else:
@@ -130,7 +151,10 @@ def test_the_contents_reach_the_disk_before_the_name(tmp_path, monkeypatch):
     for step in range(3):
         events.clear()
         path = save(tmp_path, step, {"x": torch.ones(3)})
-        contents = [("fsync", (path / name).stat().st_ino) for name in (checkpoint.TENSORS, checkpoint.STATE)]
+        contents = [
+            ("fsync", (path / name).stat().st_ino)
+            for name in (checkpoint.TENSORS, checkpoint.STATE)
+        ]
         assert events[:3] == [*contents, ("rename", path.name)]
     assert events[3:] == [("rename", "000000")]  # moved away as a whole before it is removed
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000001", "000002"]
@@ -167,11 +191,15 @@ for _ in range(400):
 ], ids=lambda content: str(content)[:70])  # fmt: skip
 def test_what_another_program_wrote_is_refused(tmp_path, content):
     """With right checksums; also where the tensors are of another kind."""
-    with pytest.raises(CheckpointError, match="something else than a run of Task 3|cut off or was changed"):
+    with pytest.raises(
+        CheckpointError, match="something else than a run of Task 3|cut off or was changed"
+    ):
         load(write(tmp_path, content))
 
 
-@pytest.mark.parametrize("tensors", [b"", b"x" * 100, b"\x80\x04.", b"\xff" * 8, (2**40).to_bytes(8, "little") + b"{}"])
+@pytest.mark.parametrize(
+    "tensors", [b"", b"x" * 100, b"\x80\x04.", b"\xff" * 8, (2**40).to_bytes(8, "little") + b"{}"]
+)
 def test_tensors_in_another_format_are_refused(tmp_path, tensors):
     content = {"step": 1, "state": {"dict": []}, "tensors_sha256": None}
     with pytest.raises(CheckpointError, match="000001 holds something else than a run of Task 3"):

@@ -70,14 +70,18 @@ def test_silhouette_depth_and_colour_are_the_balls(renderer):
         colour, opacity, depth = picture[:3], picture[3], picture[4]
         distance = cameras.radius[i].item()
         # The outline of a ball: a cone of rays that touch it.
-        edge = math.tan(math.asin(RADIUS / distance)) / math.tan(math.radians(cameras.fov[i].item() / 2))
+        edge = math.tan(math.asin(RADIUS / distance)) / math.tan(
+            math.radians(cameras.fov[i].item() / 2)
+        )
         assert opacity.mean().item() == pytest.approx(math.pi * edge**2 / 4, rel=0.03)
         assert depth[side // 2, side // 2].item() == pytest.approx(distance - RADIUS, abs=0.03)
         assert colour[:, 0, 0].tolist() == pytest.approx(PLAIN) and depth[0, 0] == 0
         azimuth = cameras.azimuth[i].item()
         left, right = colour[:, side // 2, side // 2 - 8], colour[:, side // 2, side // 2 + 8]
         red, blue = torch.tensor([1.0, 0, 0]), torch.tensor([0, 0, 1.0])
-        expected = {0: (blue, red), 90: (red, red), -180: (red, blue), -90: (blue, blue)}[round(azimuth)]
+        expected = {0: (blue, red), 90: (red, red), -180: (red, blue), -90: (blue, blue)}[
+            round(azimuth)
+        ]
         for found, wanted in zip((left, right), expected, strict=True):
             torch.testing.assert_close(found, wanted, atol=0.02, rtol=0)
 
@@ -100,7 +104,11 @@ def test_rays_of_several_cameras_see_what_their_pictures_show(renderer):
     behind = torch.tensor([[0.1, 0.2, 0.3], [0.9, 0.8, 0.7]])
     samples = renderer.march(origins[chosen], directions[chosen], generator())
     seen = renderer.render(samples, directions[chosen], chosen // 256, lights, behind)
-    whole = renderer(cameras, 16, 16, generator(), lights, behind).image.permute(0, 2, 3, 1).reshape(-1, 3)
+    whole = (
+        renderer(cameras, 16, 16, generator(), lights, behind)
+        .image.permute(0, 2, 3, 1)
+        .reshape(-1, 3)
+    )
     assert seen.image.shape == (100, 3) and seen.opacity.shape == seen.depth.shape == (100, 1)
     assert (seen.image - whole[chosen]).abs().mean() < 0.03
 
@@ -116,7 +124,9 @@ def test_gradients_reach_field_and_background():
     renderer.update_occupancy(generator())
     renderer(orbit(1), 16, 16, generator()).image.sum().backward()
     assert renderer.field.density_of_inside.grad.abs() > 0
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in renderer.background.parameters())
+    assert all(
+        p.grad is not None and p.grad.abs().sum() > 0 for p in renderer.background.parameters()
+    )
 
 
 def test_colours_behind_can_be_given(renderer):
@@ -131,12 +141,18 @@ def test_normals_and_light(step):
     renderer.update_occupancy(generator())
     cameras, side = orbit(1, elevation=0), 33
     [normals] = renderer.finished(cameras, side, side, Shading("normals"))
-    torch.testing.assert_close(normals[:3, 16, 16], torch.tensor([0.5, 0.5, 1.0]), atol=0.06, rtol=0)  # to the camera
+    torch.testing.assert_close(
+        normals[:3, 16, 16], torch.tensor([0.5, 0.5, 1.0]), atol=0.06, rtol=0
+    )  # to the camera
     assert normals[0, 16, 23] > 0.7 and normals[0, 16, 9] < 0.3 and normals[1, 9, 16] > 0.7
     above = Shading("textureless", torch.tensor([[0.0, 5.0, 0.0]]), ambient=0.2)
     [lit] = renderer.finished(cameras, side, side, above)
-    assert lit[0, 9, 16] > lit[0, 16, 16] + 0.2 and lit[0, 23, 16].item() == pytest.approx(0.2, abs=0.05)
-    coloured = renderer(cameras, side, side, generator(), Shading("lambertian", torch.tensor([[0.0, 5.0, 0.0]])))
+    assert lit[0, 9, 16] > lit[0, 16, 16] + 0.2 and lit[0, 23, 16].item() == pytest.approx(
+        0.2, abs=0.05
+    )
+    coloured = renderer(
+        cameras, side, side, generator(), Shading("lambertian", torch.tensor([[0.0, 5.0, 0.0]]))
+    )
     assert coloured.image[0, 1, 16, 16] < 0.05  # red and blue have no green
     assert coloured.normals.shape == coloured.positions.shape
 

@@ -58,12 +58,18 @@ def test_normals_point_outward_and_can_be_trained(kind):
         analytic, difference = field.normals(x), field.normals(x, 1e-3)
     assert not analytic.requires_grad
     outward = torch.nn.functional.normalize(x, dim=-1)
-    assert ((analytic * outward).sum(-1) > 0.8).all() and ((analytic * difference).sum(-1) > 0.99).all()
+    assert ((analytic * outward).sum(-1) > 0.8).all() and (
+        (analytic * difference).sum(-1) > 0.99
+    ).all()
     for step in (None, 1e-2):
         field.zero_grad()
         (field.normals(x, step) * torch.tensor([0.0, 1.0, 0.0])).sum().backward()
         gradients = [p.grad for p in field.mlp.parameters() if p.grad is not None]
-        assert gradients and all(g.isfinite().all() for g in gradients) and max(g.abs().max() for g in gradients) > 0
+        assert (
+            gradients
+            and all(g.isfinite().all() for g in gradients)
+            and max(g.abs().max() for g in gradients) > 0
+        )
 
 
 def test_normals_where_nothing_is_are_finite():
@@ -87,13 +93,20 @@ def test_perceptron_with_and_without_skip():
     assert [layer.in_features for layer in plain.layers] == [5, 8, 8, 8]
     assert mlp(torch.randn(7, 5)).shape == (7, 2)
     x = torch.randn(7, 5)
-    expected = plain.layers[3](plain.layers[2](plain.layers[1](plain.layers[0](x).relu()).relu()).relu())
+    expected = plain.layers[3](
+        plain.layers[2](plain.layers[1](plain.layers[0](x).relu()).relu()).relu()
+    )
     torch.testing.assert_close(plain(x), expected)
 
 
 def test_background_is_a_colour_for_every_direction():
     colours = Background()(torch.nn.functional.normalize(points(), dim=-1))
-    assert colours.shape == (50, 3) and 0 <= colours.min() and colours.max() <= 1 and colours.requires_grad
+    assert (
+        colours.shape == (50, 3)
+        and 0 <= colours.min()
+        and colours.max() <= 1
+        and colours.requires_grad
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -13,13 +13,17 @@ from task_3_DreamFusion.nerf import files
 from task_3_DreamFusion.nerf.files import FolderInUse, lock, remove_leftovers, replacing, write_text
 
 
-@pytest.mark.parametrize("content", ["", "a hamburger\n", "a crêpe 🍔", "x" * 100_000, "two\r\nlines"])
+@pytest.mark.parametrize(
+    "content", ["", "a hamburger\n", "a crêpe 🍔", "x" * 100_000, "two\r\nlines"]
+)
 def test_a_file_is_the_old_one_until_it_is_whole(tmp_path, content):
     path = tmp_path / "settings.json"
     path.write_text("before")
     with replacing(path) as new:
         new.write_bytes(content.encode())
-        assert path.read_text() == "before" and new.name == path.name and new.parent.parent == tmp_path
+        assert (
+            path.read_text() == "before" and new.name == path.name and new.parent.parent == tmp_path
+        )
     assert path.read_bytes() == content.encode() and list(tmp_path.iterdir()) == [path]
     write_text(path, content + "!")
     assert path.read_bytes() == (content + "!").encode()
@@ -35,7 +39,9 @@ def test_an_error_leaves_the_old_file(tmp_path, error):
     assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("name", ["settings.json", "finished.json", "index.html", "mesh.obj", "a b.txt"])
+@pytest.mark.parametrize(
+    "name", ["settings.json", "finished.json", "index.html", "mesh.obj", "a b.txt"]
+)
 def test_the_contents_reach_the_disk_before_the_name(tmp_path, monkeypatch, name):
     events: list[tuple[str, object]] = []
     fsync, replace = os.fsync, Path.replace

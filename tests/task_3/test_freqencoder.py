@@ -11,7 +11,12 @@ from task_3_DreamFusion.freqencoder import FreqEncoder, freq_encode, reference
 
 def test_equation_4_written_out(path):
     x = torch.tensor([[0.3, -0.7]], dtype=torch.float64)
-    expected = [f(2**level * math.pi * p) for level in range(3) for f in (math.sin, math.cos) for p in (0.3, -0.7)]
+    expected = [
+        f(2**level * math.pi * p)
+        for level in range(3)
+        for f in (math.sin, math.cos)
+        for p in (0.3, -0.7)
+    ]
     assert freq_encode(x, 3)[0].tolist() == pytest.approx(expected, abs=1e-12)
 
 
@@ -42,7 +47,9 @@ def test_any_number_of_threads(compiled):
 
 
 def test_is_traced(path):
-    encode = torch.compile(lambda x: freq_encode(x, 4).square().sin(), backend="aot_eager", fullgraph=True)
+    encode = torch.compile(
+        lambda x: freq_encode(x, 4).square().sin(), backend="aot_eager", fullgraph=True
+    )
     x = torch.rand(10, 3, requires_grad=True)
     y = encode(x)
     [dx] = torch.autograd.grad(y.sum(), x)

@@ -37,7 +37,11 @@ SMALL = LAYOUTS[1]
 
 def inputs(layout, n=6, dtype=torch.float64, table_dtype=None):
     x = torch.rand(n, layout.dims, dtype=dtype, requires_grad=True)
-    table = torch.randn(layout.entries, layout.features, dtype=dtype).to(table_dtype or dtype).requires_grad_()
+    table = (
+        torch.randn(layout.entries, layout.features, dtype=dtype)
+        .to(table_dtype or dtype)
+        .requires_grad_()
+    )
     return x, table
 
 
@@ -56,14 +60,19 @@ def test_layout_is_that_of_the_paper():
     """Table 1 and equations 2, 3: 16 levels from 16 to 2048, at most 2^19 entries."""
     layout = GridLayout.make()
     assert layout.resolutions[:3] == (16, 22, 30) and layout.resolutions[-1] == 2048
-    assert [layout.side(level) for level in range(16)] == [0] * 5 + [-1] * 11  # 81^3 is more than 2^19
+    assert [layout.side(level) for level in range(16)] == [0] * 5 + [
+        -1
+    ] * 11  # 81^3 is more than 2^19
     assert layout.size(0) == 4920 and layout.size(15) == 2**19
     assert all(offset % 8 == 0 for offset in layout.offsets)
 
 
 def test_interpolates_what_the_vertices_hold(path):
     """A table that holds a linear function gives that function; smoothstep gives it at vertices and centres."""
-    for interpolation, xs in (("linear", torch.rand(50, 3)), ("smoothstep", torch.randint(0, 9, (50, 3)) / 8)):
+    for interpolation, xs in (
+        ("linear", torch.rand(50, 3)),
+        ("smoothstep", torch.randint(0, 9, (50, 3)) / 8),
+    ):
         layout = GridLayout.make(3, 1, 1, 4, 4, 19, "hash", interpolation)
         i = torch.arange(layout.entries)
         table = (i % 5 + 2.0 * (i // 5 % 5) - 3.0 * (i // 25))[:, None] / 4
@@ -84,7 +93,9 @@ def test_hash_and_tiles_by_hand():
 @each_layout
 def test_agrees_with_the_reference(compiled, layout):
     x, table = inputs(layout, 200)
-    torch.testing.assert_close(grid_encode(x, table, layout), reference.grid_encode(x, table, layout))
+    torch.testing.assert_close(
+        grid_encode(x, table, layout), reference.grid_encode(x, table, layout)
+    )
 
 
 @pytest.mark.parametrize(("dtype", "bar"), [(torch.float32, 1e-5), (torch.float16, 5e-3)])
@@ -130,7 +141,9 @@ def test_half_is_rounded_as_torch_rounds(compiled):
     at_vertex = torch.zeros(1, 2)
     for value in halves[::97]:
         table = torch.full((layout.entries, 1), value.item()).half()
-        torch.testing.assert_close(grid_encode(at_vertex, table, layout)[0, 0], value, equal_nan=True, rtol=0, atol=0)
+        torch.testing.assert_close(
+            grid_encode(at_vertex, table, layout)[0, 0], value, equal_nan=True, rtol=0, atol=0
+        )
     x = torch.rand(4000, 2)
     for scale in (1e-7, 1e-5, 1.0, 6e4):
         table = (scale * torch.randn(layout.entries, 1).clamp(-1, 1)).half()
@@ -205,8 +218,17 @@ def test_any_number_of_threads(compiled):
     for threads in (1, 2, 5):
         torch.set_num_threads(threads)
         y = grid_encode(x, table, layout)
-        found.append([y, *torch.autograd.grad(y.square().sum() + total_variation(table, layout, x), (x, table))])
-    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+        found.append(
+            [
+                y,
+                *torch.autograd.grad(
+                    y.square().sum() + total_variation(table, layout, x), (x, table)
+                ),
+            ]
+        )
+    assert all(
+        torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True)
+    )
 
 
 @pytest.mark.parametrize("largest", [0.0, 1e-300, 1e-12, 0.37, 1.0, 65504.0, 1e30])
@@ -278,7 +300,9 @@ def test_samples_everywhere_give_the_whole_variation(path):
 def test_weight_decay_of_the_whole_table():
     layout = GridLayout.make(2, 2, 2, 2, 4, 19)
     table = torch.randn(layout.entries, 2)
-    expected = (table[:16].square().sum() / 16 + table[16:].square().sum() / (layout.entries - 16)) / 2
+    expected = (
+        table[:16].square().sum() / 16 + table[16:].square().sum() / (layout.entries - 16)
+    ) / 2
     torch.testing.assert_close(weight_decay(table, layout), expected)
     ones = torch.ones(layout.entries, 2)
     assert weight_decay(ones, layout) == weight_decay(ones, layout, torch.rand(9, 2)) == 2
@@ -310,7 +334,9 @@ def test_is_traced(path):
     """The first thing that is done with a layout, too."""
     layout = GridLayout.make(3, 2, 2, 2, 4, 5)
     x, table = inputs(layout, 20)
-    loss = lambda x, table: grid_encode(x, table, layout).square().sum() + total_variation(table, layout, x)
+    loss = lambda x, table: (
+        grid_encode(x, table, layout).square().sum() + total_variation(table, layout, x)
+    )
     traced = torch.compile(loss, backend="aot_eager", fullgraph=True)
     found, expected = (torch.autograd.grad(f(x, table), (x, table)) for f in (traced, loss))
     torch.testing.assert_close(found, expected)
@@ -332,7 +358,9 @@ def test_module():
     x = 4 * torch.rand(3, 5, 3) - 2
     y = encoder(x)
     assert y.shape == (3, 5, encoder.output_dim) == (3, 5, 8)
-    assert torch.equal(y[1, 2], grid_encode((x[1, 2] / 4 + 0.5)[None], encoder.table, encoder.layout)[0])
+    assert torch.equal(
+        y[1, 2], grid_encode((x[1, 2] / 4 + 0.5)[None], encoder.table, encoder.layout)[0]
+    )
     with pytest.raises(ValueError, match="bound is 0"):
         GridEncoder(encoder.layout, bound=0)
 

@@ -486,7 +486,9 @@ def test_an_error_of_the_view_never_reaches_the_training(port, trainer, monkeypa
                 view.stopped.set()
             view.after_step(trainer, terms)
 
-        expected = rf"live view is off after an error, the training goes on \({type(error).__name__}"
+        expected = (
+            rf"live view is off after an error, the training goes on \({type(error).__name__}"
+        )
         with pytest.warns(CourseWarning, match=expected) as warned:
             assert trainer.train(preview_every=0, after_step=after) is False  # by the stop button
         assert trainer.step == 3 and calls == [1]
@@ -505,7 +507,9 @@ def test_ctrl_c_in_the_view_ends_the_run(port, trainer, monkeypatch):
 
 # --- The panel
 
-INJECTION = 'x <iframe srcdoc="<script>parent.hacked = 1</script>">'  # tests/publish/test_pages.py has more
+INJECTION = (
+    'x <iframe srcdoc="<script>parent.hacked = 1</script>">'  # tests/publish/test_pages.py has more
+)
 
 
 def test_the_view_shows_the_text_in_its_panel_alone(port, trainer):
@@ -526,7 +530,9 @@ def test_its_camera_is_ours(elevation):
     for start in (0.0, 100.0, -170.0):
         ours = orbit(1, elevation, start=start)
         shifted = torch.tensor([0.1, -0.2, 0.3])
-        found = camera_at((ours.poses()[0, :3, 3] + shifted).numpy(), shifted.numpy(), math.radians(40))
+        found = camera_at(
+            (ours.poses()[0, :3, 3] + shifted).numpy(), shifted.numpy(), math.radians(40)
+        )
         pose = ours.poses()
         pose[0, :3, 3] += shifted
         torch.testing.assert_close(found.poses(), pose, atol=1e-5, rtol=1e-5)
@@ -593,7 +599,11 @@ def test_an_image_may_take_longer_while_the_camera_rests():
 
 def test_pictures_are_as_large_as_time_allows():
     assert (gui.LEAST, gui.MOST) == (24, 512)
-    assert next_height(100, 0.1, 0.1) == 100 and next_height(100, 0.4, 0.1) == 50 and next_height(100, 0.05, 0.1) == 141
+    assert (
+        next_height(100, 0.1, 0.1) == 100
+        and next_height(100, 0.4, 0.1) == 50
+        and next_height(100, 0.05, 0.1) == 141
+    )
     assert next_height(100, 1e-9, 0.1) == 200 and next_height(30, 9.0, 0.1) == gui.LEAST
     assert next_height(500, 1e-9, 0.1) == gui.MOST
 
@@ -610,16 +620,24 @@ def test_training_keeps_most_of_the_time(monkeypatch):
             drawing += 0.2
             visitor.shown(0.2, 1.0, fine=True)
     assert 0.15 < drawing / (now[0] - 100) <= 0.2 + 0.01
-    assert not visitor.is_due(moved=False, changed=True) and visitor.is_due(moved=True, changed=False)
+    assert not visitor.is_due(moved=False, changed=True) and visitor.is_due(
+        moved=True, changed=False
+    )
     now[0] += 10
     assert not visitor.is_due(moved=False, changed=False)  # nothing new to see
 
 
 def test_stop_ends_the_run_with_a_checkpoint(port, trainer):
     with LiveView(port, "a car") as view:
-        after = lambda terms: (view.stopped.set() if trainer.step == 3 else None, view.after_step(trainer, terms))
+        after = lambda terms: (
+            view.stopped.set() if trainer.step == 3 else None,
+            view.after_step(trainer, terms),
+        )
         assert trainer.train(preview_every=0, after_step=after) is False
-        assert re.search(r"step [1-3] of 1000000", view.text.content) and "opacity" in view.text.content
+        assert (
+            re.search(r"step [1-3] of 1000000", view.text.content)
+            and "opacity" in view.text.content
+        )
     assert (trainer.checkpoints / "000003").exists()
 
 
@@ -645,10 +663,14 @@ def test_a_browser_sees_the_training_and_its_mouse_moves_the_camera(port, traine
             browser.open(f"http://localhost:{port}/")
             for text in (INJECTION, "opacity"):
                 browser.until(f"document.body.innerText.includes({json.dumps(text)})")
-            assert browser.evaluate("window.hacked === undefined && !document.querySelector('iframe')")
+            assert browser.evaluate(
+                "window.hacked === undefined && !document.querySelector('iframe')"
+            )
             wait_until(lambda: any(visitor.fine for visitor in list(view.visitors.values())))
             [client] = view.server.get_clients().values()
-            start = view.server.initial_camera.position  # a page has a camera of its own until it hears of ours
+            start = (
+                view.server.initial_camera.position
+            )  # a page has a camera of its own until it hears of ours
             wait_until(lambda: math.dist(client.camera.position, start) < 0.01)
             positions.append(tuple(client.camera.position))
             browser.drag((200, 300), (350, 300))
@@ -677,5 +699,7 @@ def test_a_browser_sees_the_training_and_its_mouse_moves_the_camera(port, traine
         browser.close()
     if failed:
         raise failed[0]
-    assert np.linalg.norm(positions[0]) == pytest.approx(np.linalg.norm(positions[1]), rel=1e-3)  # round the middle
+    assert np.linalg.norm(positions[0]) == pytest.approx(
+        np.linalg.norm(positions[1]), rel=1e-3
+    )  # round the middle
     assert steps[0] == steps[1] > 3

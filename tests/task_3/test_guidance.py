@@ -31,10 +31,14 @@ def test_weights_of_views_sum_to_one_and_favour_the_right_word(azimuth, elevatio
     [weights] = view_weights(torch.tensor([azimuth]), torch.tensor([elevation]), blend)
     assert weights.sum().item() == pytest.approx(1, abs=1e-5) and weights.min() >= -1e-6
     turn = abs((azimuth + 180) % 360 - 180)
-    if all(abs(angle - border) > 0.01 for angle, border in ((turn, 45), (turn, 135), (elevation, 60))):
+    if all(
+        abs(angle - border) > 0.01 for angle, border in ((turn, 45), (turn, 135), (elevation, 60))
+    ):
         top = weights.topk(2)
         if top.values[0] - top.values[1] > 1e-3:
-            assert sd.VIEWS[top.indices[0]] == view_word(azimuth, elevation) or elevation > 60 - blend
+            assert (
+                sd.VIEWS[top.indices[0]] == view_word(azimuth, elevation) or elevation > 60 - blend
+            )
 
 
 def test_views_cross_at_their_borders():
@@ -49,7 +53,15 @@ def test_without_blending_a_view_begins_at_its_border():
     azimuth = torch.tensor([44.9, 45.0, 134.9, 135.0, -45.0, 0.0, 0.0])
     elevation = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 59.9, 60.0])
     weights = view_weights(azimuth, elevation, 0.0)
-    assert [sd.VIEWS[k] for k in weights.argmax(1)] == ["front", "side", "side", "back", "side", "front", "overhead"]
+    assert [sd.VIEWS[k] for k in weights.argmax(1)] == [
+        "front",
+        "side",
+        "side",
+        "back",
+        "side",
+        "front",
+        "overhead",
+    ]
     assert weights.max(1).values.tolist() == [1] * 7 and weights.sum(1).tolist() == [1] * 7
     [narrow] = view_weights(torch.tensor([45.5]), torch.zeros(1), 1.0)
     torch.testing.assert_close(narrow, torch.tensor([0.25, 0.75, 0.0, 0.0]))
@@ -57,9 +69,14 @@ def test_without_blending_a_view_begins_at_its_border():
 
 def test_each_view_has_words_of_its_own(guidance):
     prompts = guidance.view_prompts(" a car ")
-    assert prompts.views.shape[0] == 4 and len({tuple(view.flatten().tolist()) for view in prompts.views}) == 4
+    assert (
+        prompts.views.shape[0] == 4
+        and len({tuple(view.flatten().tolist()) for view in prompts.views}) == 4
+    )
     expected = guidance.get_text_embeds(["a car, front view", "a car, overhead view"])
-    torch.testing.assert_close(prompts.at(torch.zeros(2), torch.tensor([0.0, 85.0]), 15.0), expected)
+    torch.testing.assert_close(
+        prompts.at(torch.zeros(2), torch.tensor([0.0, 85.0]), 15.0), expected
+    )
 
 
 def test_a_long_text_keeps_its_view(guidance):
@@ -93,9 +110,13 @@ def test_an_embedding_has_as_many_tokens_as_the_model_reads(guidance):
 def test_gradient_is_the_papers_and_passes_no_jacobian(guidance):
     latents = torch.randn(2, 4, 8, 8, generator=generator()).requires_grad_()
     prompts = guidance.view_prompts("a car")
-    step = guidance.train_step(latents, prompts, *CAMERA, generator(), sd.FACED, as_latents=True)  # no view is pushed
+    step = guidance.train_step(
+        latents, prompts, *CAMERA, generator(), sd.FACED, as_latents=True
+    )  # no view is pushed
     step.loss.backward()
-    noise = (step.noisy - guidance.alpha_bar(step.t).sqrt() * step.latents) / (1 - guidance.alpha_bar(step.t)).sqrt()
+    noise = (step.noisy - guidance.alpha_bar(step.t).sqrt() * step.latents) / (
+        1 - guidance.alpha_bar(step.t)
+    ).sqrt()
     uncond, cond = (
         guidance.unet(step.noisy, step.t, encoder_hidden_states=states).sample
         for states in (prompts.negative.expand(2, -1, -1), prompts.views[:1].expand(2, -1, -1))
@@ -104,7 +125,9 @@ def test_gradient_is_the_papers_and_passes_no_jacobian(guidance):
     expected = (1 - guidance.alpha_bar(step.t)) * (uncond + scale * (cond - uncond) - noise)
     torch.testing.assert_close(step.gradient, expected, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(latents.grad, step.gradient / 2)
-    assert not step.noise_pred.requires_grad and all(p.grad is None for p in guidance.unet.parameters())
+    assert not step.noise_pred.requires_grad and all(
+        p.grad is None for p in guidance.unet.parameters()
+    )
 
 
 def test_a_picture_of_any_size_gets_a_gradient(guidance):
@@ -123,23 +146,31 @@ def test_one_seed_one_step(guidance):
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("sigma2", [0.9, 0.5, 0.0]), ("uniform", [1, 1, 1]), ("middle", [0.28460499, 0.35355339, 0])]
+    ("name", "expected"),
+    [("sigma2", [0.9, 0.5, 0.0]), ("uniform", [1, 1, 1]), ("middle", [0.28460499, 0.35355339, 0])],
 )
 def test_weightings_are_functions_of_alpha_bar(guidance, name, expected):
     weights = sd.WEIGHTINGS[name](torch.tensor([0.1, 0.5, 1.0]))
     torch.testing.assert_close(weights, torch.tensor(expected, dtype=torch.float32))
     other = StableDiffusion(guidance.model, Options(weighting=name, perp_neg=0.0))
     latents = torch.randn(2, 4, 8, 8, generator=generator())
-    step = other.train_step(latents, other.view_prompts("a car"), *CAMERA, generator(), as_latents=True)
+    step = other.train_step(
+        latents, other.view_prompts("a car"), *CAMERA, generator(), as_latents=True
+    )
     alpha_bar = other.alpha_bar(step.t)
     noise = (step.noisy - alpha_bar.sqrt() * step.latents) / (1 - alpha_bar).sqrt()
     unweighted = step.noise_pred - noise
-    torch.testing.assert_close(step.gradient, sd.WEIGHTINGS[name](alpha_bar) * unweighted, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(
+        step.gradient, sd.WEIGHTINGS[name](alpha_bar) * unweighted, atol=1e-4, rtol=1e-3
+    )
     torch.testing.assert_close(step.error, unweighted.square().mean().sqrt(), atol=1e-4, rtol=1e-3)
 
 
 def test_a_step_is_one_of_the_beginning_unless_it_is_told(guidance):
-    latents, prompts = torch.randn(2, 4, 8, 8, generator=generator()), guidance.view_prompts("a car")
+    latents, prompts = (
+        torch.randn(2, 4, 8, 8, generator=generator()),
+        guidance.view_prompts("a car"),
+    )
     at_first, at_last = (
         guidance.train_step(latents, prompts, *CAMERA, generator(), progress, as_latents=True)
         for progress in (0.0, 1.0)
@@ -148,7 +179,10 @@ def test_a_step_is_one_of_the_beginning_unless_it_is_told(guidance):
     assert torch.equal(step.t, at_first.t) and torch.equal(step.gradient, at_first.gradient)
     assert (at_last.t < at_first.t).all()
     rgb = torch.rand(2, 3, 16, 16, generator=generator())
-    found = [guidance.targets(rgb, prompts, *CAMERA, generator(), *more)[0] for more in ((), (0.0,), (1.0,))]
+    found = [
+        guidance.targets(rgb, prompts, *CAMERA, generator(), *more)[0]
+        for more in ((), (0.0,), (1.0,))
+    ]
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
     asked = step.noisy, step.t, prompts, *CAMERA
     assert torch.equal(guidance.predict_noise(*asked), guidance.predict_noise(*asked, 0.0))
@@ -161,7 +195,9 @@ def test_pictures_and_latents_are_those_of_the_autoencoder(guidance):
     with torch.no_grad():
         latents = pipe.vae.encode(2 * rgb - 1).latent_dist.mean * pipe.vae.config.scaling_factor
         torch.testing.assert_close(guidance.encode_imgs(rgb), latents, atol=1e-4, rtol=1e-4)
-        pictures = (pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1)
+        pictures = (
+            pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample / 2 + 0.5
+        ).clamp(0, 1)
     torch.testing.assert_close(guidance.decode_latents(latents), pictures, atol=1e-4, rtol=1e-4)
 
 
@@ -197,7 +233,10 @@ def test_rivals_are_the_views_around_that_show_least():
     ]
     side = {"front": 1, "back": 1}
     assert named[:4] == [{"side": 1, "back": 1}, side, {"front": 1, "side": 1}, side]
-    assert named[4]["back"] == 1 and sorted(named[4].values()) == [0, 1]  # at a border its two views are no rivals
+    assert named[4]["back"] == 1 and sorted(named[4].values()) == [
+        0,
+        1,
+    ]  # at a border its two views are no rivals
     assert named[5] == {"front": pytest.approx(0.6), "back": 1}
 
 
@@ -205,7 +244,9 @@ def test_perp_neg_pushes_away_from_the_other_views(tiny_folder):
     latents, (azimuth, elevation) = torch.randn(2, 4, 8, 8, generator=generator()), CAMERA
     guidance = StableDiffusion(find_model(tiny_folder), Options(perp_neg=1.0))
     asked = latents, torch.tensor([100, 500]), guidance.view_prompts("a car"), azimuth, elevation
-    full, half, none = (guidance.predict_noise(*asked, progress) for progress in (0.0, sd.FACED / 2, sd.FACED))
+    full, half, none = (
+        guidance.predict_noise(*asked, progress) for progress in (0.0, sd.FACED / 2, sd.FACED)
+    )
     guidance = StableDiffusion(find_model(tiny_folder), Options(perp_neg=0.0))
     torch.testing.assert_close(guidance.predict_noise(*asked), none)
     assert (full - none).abs().max() > 1e-3
@@ -215,7 +256,9 @@ def test_perp_neg_pushes_away_from_the_other_views(tiny_folder):
 @pytest.mark.parametrize("progress", [sd.FACED, 0.95, 1.0, 1.5, 3.0])
 def test_perp_neg_stays_away_after_its_end(tiny_folder, progress):
     """Neither the front, which is ahead, nor a run that is continued comes to push other views again."""
-    pushing, plain = (StableDiffusion(find_model(tiny_folder), Options(perp_neg=value)) for value in (1.0, 0.0))
+    pushing, plain = (
+        StableDiffusion(find_model(tiny_folder), Options(perp_neg=value)) for value in (1.0, 0.0)
+    )
     asked = (
         torch.randn(2, 4, 8, 8, generator=generator()),
         torch.tensor([100, 500]),
@@ -225,7 +268,9 @@ def test_perp_neg_stays_away_after_its_end(tiny_folder, progress):
     calls = []
     unet = pushing.unet
     pushing.unet = lambda *args, **more: calls.append(len(args[0])) or unet(*args, **more)
-    assert torch.equal(pushing.predict_noise(*asked, progress), plain.predict_noise(*asked, progress))
+    assert torch.equal(
+        pushing.predict_noise(*asked, progress), plain.predict_noise(*asked, progress)
+    )
     assert calls == [2 * 2]  # and asks for no other view
 
 
@@ -236,7 +281,9 @@ def test_levels_differ_stay_in_range_and_sink(tiny_folder, band):
     for progress, high in ((0.0, 0.98), (0.5, 0.74), (1.0, 0.5)):
         low = max(0.02, high - band)
         drawn = (torch.Generator().manual_seed(seed) for seed in range(200))
-        levels = torch.stack([guidance.levels(torch.full((8,), progress), generator) for generator in drawn])
+        levels = torch.stack(
+            [guidance.levels(torch.full((8,), progress), generator) for generator in drawn]
+        )
         assert levels.min() >= round(low * last) and levels.max() <= round(high * last)
         assert levels.min() < (low + 0.02) * last and levels.max() > (high - 0.02) * last
         assert ((levels.sort(1).values.diff() > 0).float().mean()) > 0.99
@@ -247,25 +294,39 @@ def test_the_front_is_ahead(tiny_folder):
     guidance = StableDiffusion(find_model(tiny_folder), Options(t_end=0.5, band=0.0, lead=0.2))
     pace = guidance.pace(0.9, torch.tensor([0.0, 45.0, -45.0, 90.0, -180.0, 360.0]))
     torch.testing.assert_close(pace, torch.tensor([1.1, 1.0, 1.0, 0.9, 0.9, 1.1]))
-    levels = guidance.levels(pace, generator()) / (len(guidance.alphas_cumprod) - 1)  # without a band the highest
-    torch.testing.assert_close(levels, torch.tensor([0.5, 0.5, 0.5, 0.548, 0.548, 0.5]), atol=1e-3, rtol=0)
+    levels = guidance.levels(pace, generator()) / (
+        len(guidance.alphas_cumprod) - 1
+    )  # without a band the highest
+    torch.testing.assert_close(
+        levels, torch.tensor([0.5, 0.5, 0.5, 0.548, 0.548, 0.5]), atol=1e-3, rtol=0
+    )
     rgb, prompts = torch.rand(2, 3, 16, 16), guidance.view_prompts("a car")
-    step = guidance.train_step(rgb, prompts, torch.tensor([0.0, 180.0]), torch.zeros(2), generator(), 0.3)
-    assert step.t.tolist() == [round(level * 999) for level in (0.98 - 0.5 * 0.48, 0.98 - 0.3 * 0.48)]
+    step = guidance.train_step(
+        rgb, prompts, torch.tensor([0.0, 180.0]), torch.zeros(2), generator(), 0.3
+    )
+    assert step.t.tolist() == [
+        round(level * 999) for level in (0.98 - 0.5 * 0.48, 0.98 - 0.3 * 0.48)
+    ]
 
 
 def test_targets_are_the_foreseen_pictures(guidance, monkeypatch):
     """One step against the SDS gradient lands on x_0, whatever the weighting, and gives pictures of the size given."""
     prompts, rgb = guidance.view_prompts("a car"), torch.rand(2, 3, 48, 48, requires_grad=True)
     pictures, step = guidance.targets(rgb, prompts, *CAMERA, generator())
-    assert pictures.shape == rgb.shape and not pictures.requires_grad and not step.loss.requires_grad
+    assert (
+        pictures.shape == rgb.shape and not pictures.requires_grad and not step.loss.requires_grad
+    )
     x_0 = sd.predicted_x_0(step.noise_pred, step.noisy, guidance.alpha_bar(step.t))
     expected = torch.nn.functional.interpolate(guidance.decode_latents(x_0), (48, 48), mode="area")
     torch.testing.assert_close(pictures, expected, atol=1e-4, rtol=0)
     # What the student wrote is what leads: with a gradient of nothing the pictures are to stay as they are.
-    monkeypatch.setattr(sd, "sds_gradient", lambda noise_pred, noise, weight: torch.zeros_like(noise))
+    monkeypatch.setattr(
+        sd, "sds_gradient", lambda noise_pred, noise, weight: torch.zeros_like(noise)
+    )
     pictures, step = guidance.targets(rgb, prompts, *CAMERA, generator())
-    kept = torch.nn.functional.interpolate(guidance.decode_latents(step.latents), (48, 48), mode="area")
+    kept = torch.nn.functional.interpolate(
+        guidance.decode_latents(step.latents), (48, 48), mode="area"
+    )
     torch.testing.assert_close(pictures, kept)
 
 
@@ -292,7 +353,9 @@ def test_preview(guidance):
 
 def test_one_step_of_ddim_previews_the_one_step_x_0(guidance):
     prompts = guidance.view_prompts("a car")
-    step = guidance.train_step(torch.rand(2, 3, 16, 16, generator=generator()), prompts, *CAMERA, generator())
+    step = guidance.train_step(
+        torch.rand(2, 3, 16, 16, generator=generator()), prompts, *CAMERA, generator()
+    )
     _, one, also = guidance.preview(step, prompts, *CAMERA, steps=1)
     torch.testing.assert_close(one, also)
 
@@ -346,7 +409,18 @@ def test_limits_of_options(name):
     within = {"t_range": (0.0, 0.98)} if name == "t_end" else {}
     for value in (least, most, torch.tensor(most), np.float32(most)):
         assert getattr(Options(**within, **{name: value}), name) == float(value)
-    for value in (least - 1e-3, most + 1e-3, float("nan"), float("inf"), -float("inf"), 1e400, None, "1", True, [1]):
+    for value in (
+        least - 1e-3,
+        most + 1e-3,
+        float("nan"),
+        float("inf"),
+        -float("inf"),
+        1e400,
+        None,
+        "1",
+        True,
+        [1],
+    ):
         with pytest.raises(GuidanceError, match=f"^{name} must be a "):
             Options(**within, **{name: value})
 
@@ -356,7 +430,10 @@ def test_limits_of_options(name):
     [
         ({"weighting": "none"}, "weighting must be one of sigma2, uniform, middle, got 'none'"),
         ({"weighting": ["sigma2"]}, "weighting must be one of"),
-        ({"t_range": (0.5, 0.2)}, "t_range must begin with its lower end, .*got t_range 0.5 0.2 and t_end 0.45"),
+        (
+            {"t_range": (0.5, 0.2)},
+            "t_range must begin with its lower end, .*got t_range 0.5 0.2 and t_end 0.45",
+        ),
         ({"t_range": (0.6, 0.9)}, "t_end must not fall below, got t_range 0.6 0.9 and t_end 0.45"),
         ({"t_range": (float("nan"), 0.9)}, "t_range must be a finite number"),
         ({"t_range": (0.1, 2.0)}, "t_range must be a number from 0 to 1, got 2"),

@@ -21,7 +21,11 @@ from tests.task_3.conftest import CPU, apart, need
 PACKAGE = "freqencoder"  # compiles in a second
 # Whatever the sources export, on both sides: the CUDA library of a package must have it too.
 FUNCTIONS = {
-    package: set(re.findall(r"EXPORT int (\w+)\(", "".join(path.read_text() for path in sources.glob("src/*.[ch]*"))))
+    package: set(
+        re.findall(
+            r"EXPORT int (\w+)\(", "".join(path.read_text() for path in sources.glob("src/*.[ch]*"))
+        )
+    )
     for package, sources in ((package, kernels.HERE / package) for package in kernels.PACKAGES)
 }
 
@@ -126,7 +130,10 @@ def test_a_launcher_and_arguments_are_no_reason_for_pytorch(
 @pytest.mark.parametrize(
     ("prepare", "said"),
     [
-        (lambda patch: patch.setenv("PATH", "/nowhere"), "no C++ compiler (g++ or clang++): install one"),
+        (
+            lambda patch: patch.setenv("PATH", "/nowhere"),
+            "no C++ compiler (g++ or clang++): install one",
+        ),
         (lambda patch: patch.setenv("CXX", "/nowhere/c++"), "CXX=/nowhere/c++ names no program"),
         (lambda patch: patch.setenv("CXX", "'g++"), "No closing quotation"),
         (lambda patch: patch.setenv("CXX", "/bin/false"), "--version fails"),
@@ -135,7 +142,9 @@ def test_a_launcher_and_arguments_are_no_reason_for_pytorch(
         (lambda patch: patch.setattr(kernels, "BUILD", Path("/dev/null")), "no folder to compile"),
     ],
 )
-def test_without_a_compiler_pytorch_runs_and_one_line_says_why(fresh, monkeypatch, capfd, prepare, said):
+def test_without_a_compiler_pytorch_runs_and_one_line_says_why(
+    fresh, monkeypatch, capfd, prepare, said
+):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(native, "fallback_folder", lambda: Path("/dev/null"))
     prepare(monkeypatch)
@@ -143,7 +152,10 @@ def test_without_a_compiler_pytorch_runs_and_one_line_says_why(fresh, monkeypatc
     lines = capfd.readouterr().err.strip().splitlines()
     lines = [line for line in lines if "Compiling" not in line]
     assert len(lines) == 1
-    assert lines[0].startswith(f"{PACKAGE} runs on PyTorch for cpu, which is slower: ") and said in lines[0]
+    assert (
+        lines[0].startswith(f"{PACKAGE} runs on PyTorch for cpu, which is slower: ")
+        and said in lines[0]
+    )
 
 
 def test_without_nvcc(fresh, monkeypatch):
@@ -161,7 +173,9 @@ def test_another_kind_of_device(fresh):
 def test_a_library_that_does_not_run_here(prebuilt, fresh, monkeypatch):
     """As one whose compiler is too new for the driver: its probe fails, and PyTorch runs."""
     source = fresh.parent / "broken.cpp"
-    source.write_text('extern "C" int probe() { return 35; } extern "C" const char *explain(int) { return "too old"; }')
+    source.write_text(
+        'extern "C" int probe() { return 35; } extern "C" const char *explain(int) { return "too old"; }'
+    )
     library = fresh.parent / "broken.so"
     cxx = native.cpp_compiler().command[0]
     subprocess.run([cxx, "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
@@ -190,7 +204,9 @@ def test_cuda_sources_compile(fresh, monkeypatch, package):
         compiler = kernels._compiler("cuda", (9, 0))
     except NativeError as reason:
         pytest.skip(f"CUDA SOURCES NOT COMPILED: {reason}")
-    quickly = dataclasses.replace(compiler, command=(*compiler.command, "-Xcicc", "-O0", "-Xptxas", "-O0"))
+    quickly = dataclasses.replace(
+        compiler, command=(*compiler.command, "-Xcicc", "-O0", "-Xptxas", "-O0")
+    )
     monkeypatch.setattr(kernels, "_compiler", lambda *_: quickly)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     libraries = []
@@ -223,7 +239,9 @@ def test_a_kernel_is_not_handed_what_it_cannot_read():
 def test_a_type_without_a_kernel_is_an_error():
     need(PACKAGE)
     x = torch.rand(4, 3)
-    with pytest.raises(RuntimeError, match="freq_encode of freqencoder failed on cpu: no kernel for this type"):
+    with pytest.raises(
+        RuntimeError, match="freq_encode of freqencoder failed on cpu: no kernel for this type"
+    ):
         kernels.call(PACKAGE, "freq_encode", CPU, 0, x, None, x, 4, 3, 1)
 
 
@@ -246,7 +264,11 @@ def test_report(monkeypatch, capsys):
     need(PACKAGE)
     reason = NativeError("no compiler")
     load = kernels.load
-    monkeypatch.setattr(kernels, "load", lambda package, *rest: load(package, *rest) if package == PACKAGE else reason)
+    monkeypatch.setattr(
+        kernels,
+        "load",
+        lambda package, *rest: load(package, *rest) if package == PACKAGE else reason,
+    )
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert kernels.main() == 1
     lines = capsys.readouterr().out.splitlines()

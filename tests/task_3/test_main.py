@@ -34,14 +34,24 @@ HERE = notebooks.ROOT / "task_3_DreamFusion"
 @pytest.fixture
 def options(tiny_folder, tmp_path) -> list[str]:
     small = "--iters 3 --size 8 --rays 64 --max_steps 24 --frames 3 --video_size 32 --save_every 2 --preview_every 0"
-    return ["--text", "a car", "--model", str(tiny_folder), "--workspace", str(tmp_path / "run"), *small.split()]
+    return [
+        "--text",
+        "a car",
+        "--model",
+        str(tiny_folder),
+        "--workspace",
+        str(tmp_path / "run"),
+        *small.split(),
+    ]
 
 
 @pytest.fixture
 def small_mesh(monkeypatch):
     whole = mesh.extract
     monkeypatch.setattr(
-        mesh, "extract", lambda *args, texture, **more: whole(*args[:3], 24, faces=500, texture=64, **more)
+        mesh,
+        "extract",
+        lambda *args, texture, **more: whole(*args[:3], 24, faces=500, texture=64, **more),
     )
 
 
@@ -81,17 +91,26 @@ def test_from_text_to_files(options, tmp_path, capsys, small_mesh):
         (["--resume"], "there is no checkpoint in"),
         (["--test"], "train first"),
         (["--ckpt", "nowhere"], "nowhere is no checkpoint"),
-        (["--workspace", "/dev/null/run"], "--workspace /dev/null/run cannot be written: Not a directory"),
+        (
+            ["--workspace", "/dev/null/run"],
+            "--workspace /dev/null/run cannot be written: Not a directory",
+        ),
         (["--workspace", __file__], "test_main.py cannot be written: File exists"),
         (["--max_steps", "0"], "--max_steps must be from 1 to 10,000, got 0."),
         (["--batch_size", "-1"], "--batch_size must be from 1 to 1,024, got -1."),
         (["--save_every", "0"], "--save_every must be from 1 to 1,000,000,000, got 0."),
         (["--video_size", "-4"], "--video_size must be from 1 to 5,460, got -4."),
-        (["--lambda_opacity", "-1"], "--lambda_opacity must be a number from 0 to 1,000,000, got -1."),
+        (
+            ["--lambda_opacity", "-1"],
+            "--lambda_opacity must be a number from 0 to 1,000,000, got -1.",
+        ),
         (["--lr", "nan"], "--lr must be a finite number from 1e-08 to 10, got nan."),
         (["--bound", "nan"], "--bound must be a finite number from 0.01 to 100, got nan."),
         (["--fade_in", "2"], "--fade_in must be a number from 0 to 1, got 2."),
-        (["--guidance_scale", "nan"], "--guidance_scale must be a finite number from -1,000 to 1,000, got nan."),
+        (
+            ["--guidance_scale", "nan"],
+            "--guidance_scale must be a finite number from -1,000 to 1,000, got nan.",
+        ),
         (["--gui", "--gui_port", "0"], "--gui_port must be from 1 to 65,535, got 0."),
         (["--gui", "--test"], "--gui does not go with --test"),
         (["--prompts", "list.txt"], "--prompts does not go with --text"),
@@ -125,11 +144,17 @@ NUMERIC = {
 
 
 @pytest.mark.parametrize("flag", NUMERIC)
-def test_every_number_out_of_range_is_refused_by_the_name_of_its_option(options, tmp_path, answer, flag):
+def test_every_number_out_of_range_is_refused_by_the_name_of_its_option(
+    options, tmp_path, answer, flag
+):
     values = ["nan", "inf", "-inf", "1e400", "-1e400", "-1e30", "1e30", "x", "", "1" + "0" * 5000]
     values += [] if NUMERIC[flag].type is float else ["1.5", "-1", "1" + "0" * 40]
     for value in values:
-        given = [f"{flag}={value}"] if NUMERIC[flag].nargs is None else [flag, value.replace("-", "\uff0d"), value]
+        given = (
+            [f"{flag}={value}"]
+            if NUMERIC[flag].nargs is None
+            else [flag, value.replace("-", "\uff0d"), value]
+        )
         status, line = answer([*options, *given])
         assert status in (1, 2) and line.startswith("error: ") and flag in line, (value, line)
     assert not (tmp_path / "run").exists()
@@ -138,18 +163,41 @@ def test_every_number_out_of_range_is_refused_by_the_name_of_its_option(options,
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("--rays 2000000000", "--rays must be from 1 to 1,000,000, got 2,000,000,000. So many are all pixels of"),
-        ("--size 20000", "--size must be from 1 to 2,048, got 20,000. The model sees images at its own size"),
-        ("--video_size 100000", "--video_size must be from 1 to 5,460, got 100,000. Three images stand side by side"),
-        ("--batch_size 1000000000", "--batch_size must be from 1 to 1,024, got 1,000,000,000. The denoiser sees all"),
-        ("--frames 1000000000", "--frames must be from 1 to 10,000, got 1,000,000,000. At 30 frames a second"),
-        ("--reuse 1000000000", "--reuse must be from 1 to 10,000, got 1,000,000,000. The targets stay as they are"),
+        (
+            "--rays 2000000000",
+            "--rays must be from 1 to 1,000,000, got 2,000,000,000. So many are all pixels of",
+        ),
+        (
+            "--size 20000",
+            "--size must be from 1 to 2,048, got 20,000. The model sees images at its own size",
+        ),
+        (
+            "--video_size 100000",
+            "--video_size must be from 1 to 5,460, got 100,000. Three images stand side by side",
+        ),
+        (
+            "--batch_size 1000000000",
+            "--batch_size must be from 1 to 1,024, got 1,000,000,000. The denoiser sees all",
+        ),
+        (
+            "--frames 1000000000",
+            "--frames must be from 1 to 10,000, got 1,000,000,000. At 30 frames a second",
+        ),
+        (
+            "--reuse 1000000000",
+            "--reuse must be from 1 to 10,000, got 1,000,000,000. The targets stay as they are",
+        ),
         (f"--keep {10**30}", "--keep must be from 1 to 100,000"),
         ("--max_steps 1000000000", "--max_steps must be from 1 to 10,000"),
-        ("--iters 1000000000", "--iters must be from 1 to 10,000,000, got 1,000,000,000. At a tenth of a second"),
+        (
+            "--iters 1000000000",
+            "--iters must be from 1 to 10,000,000, got 1,000,000,000. At a tenth of a second",
+        ),
     ],
 )
-def test_what_no_machine_can_do_is_refused_with_the_reason(options, tmp_path, answer, given, message):
+def test_what_no_machine_can_do_is_refused_with_the_reason(
+    options, tmp_path, answer, given, message
+):
     status, line = answer([*options, *given.split()])
     assert status == 1 and f"error: {message}" in line and not (tmp_path / "run").exists()
 
@@ -158,7 +206,10 @@ def test_what_no_machine_can_do_is_refused_with_the_reason(options, tmp_path, an
     ("given", "message"),
     [
         ("--rays 1000000 --max_steps 4000 --reuse 100", "the rays of a step would take about"),
-        ("--size 2048 --batch_size 64", "lower --batch_size (64), --size (2,048) or --max_steps (24)"),
+        (
+            "--size 2048 --batch_size 64",
+            "lower --batch_size (64), --size (2,048) or --max_steps (24)",
+        ),
         ("--video_size 4096", "a frame of the clip would take about"),
         ("--frames 10000 --video_size 400", "lower --frames (10,000) or --video_size (400)"),
         ("--keep 100000 --size 256", "lower --keep (100,000) or --size (256)"),
@@ -177,7 +228,11 @@ def test_what_this_machine_cannot_do_is_refused_before_the_model_is_loaded(
     ("module", "name", "message"),
     [
         (program, "StableDiffusion", "loading the model: name a smaller --model"),
-        (Trainer, "train_step", "training: lower --batch_size or --max_steps, or start again with a smaller --size"),
+        (
+            Trainer,
+            "train_step",
+            "training: lower --batch_size or --max_steps, or start again with a smaller --size",
+        ),
         (TargetRays, "of", "learning from the targets: lower --rays, --reuse or --max_steps"),
         (Trainer, "preview", "making a preview: take --preview_every 0"),
         (results, "save_video", "making the clip: lower --video_size or --frames"),
@@ -185,7 +240,9 @@ def test_what_this_machine_cannot_do_is_refused_before_the_model_is_loaded(
         (program, "find_model", "working: lower --batch_size, --size or --max_steps"),
     ],
 )
-def test_out_of_memory_ends_in_a_line_that_names_the_option(options, answer, monkeypatch, module, name, message):
+def test_out_of_memory_ends_in_a_line_that_names_the_option(
+    options, answer, monkeypatch, module, name, message
+):
     monkeypatch.setattr(module, name, lambda *_, **__: torch.empty(2**48))  # as much as no CPU has
     status, line = answer([*options, *(["--preview_every", "2"] if name == "preview" else [])])
     assert status == 1 and line.startswith(f"error: out of memory while {message}")
@@ -195,21 +252,35 @@ def test_out_of_memory_ends_in_a_line_that_names_the_option(options, answer, mon
     ("given", "message"),
     [
         ("-O2", "-O2 is an option of stable-dreamfusion; here use --backbone vanilla"),
-        ("--w 64 --h 64", "--w is an option of stable-dreamfusion; here the training images are square: use --size"),
-        ("--h=64", "--h is an option of stable-dreamfusion; here the training images are square: use --size"),
-        ("--dmtet", "--dmtet is an option of stable-dreamfusion; here there is no second stage that refines a mesh"),
+        (
+            "--w 64 --h 64",
+            "--w is an option of stable-dreamfusion; here the training images are square: use --size",
+        ),
+        (
+            "--h=64",
+            "--h is an option of stable-dreamfusion; here the training images are square: use --size",
+        ),
+        (
+            "--dmtet",
+            "--dmtet is an option of stable-dreamfusion; here there is no second stage that refines a mesh",
+        ),
         ("-O --sd_version 2.1", "here use --model"),
         ("--hf_key stabilityai/stable-diffusion-2-1-base", "here use --model"),
         ("--perpneg", "here use --perp_neg"),
         ("--image a.png", "an object comes from text alone"),
-        ("--guidance IF", "use --model for the model, and --guidance_scale for how strongly it guides"),
+        (
+            "--guidance IF",
+            "use --model for the model, and --guidance_scale for how strongly it guides",
+        ),
         ("--cuda_ray --fp16", "compiled kernels run without an option"),
         ("--tree", "unrecognized arguments: --tree"),
         ("--iters", "argument --iters: expected one argument"),
         ("--optim adamw", "argument --optim: invalid choice: 'adamw'"),
     ],
 )
-def test_options_of_stable_dreamfusion_are_answered_in_one_line(options, answer, capsys, given, message):
+def test_options_of_stable_dreamfusion_are_answered_in_one_line(
+    options, answer, capsys, given, message
+):
     status, line = answer([*options, *given.split()])
     assert status == 2 and line.startswith("error: ") and message in line
     with contextlib.suppress(SystemExit):
@@ -225,7 +296,9 @@ def test_no_option_of_this_program_is_answered_as_another_ones():
 
 
 @pytest.mark.parametrize("byte", [b"\xff", b"\x80", b"\xc3", b"\xed\xa0\x80", b"\xf0\x9f"])
-@pytest.mark.parametrize("flag", ["--text", "--negative", "--scene", "--workspace", "--model", "--ckpt", "--prompts"])
+@pytest.mark.parametrize(
+    "flag", ["--text", "--negative", "--scene", "--workspace", "--model", "--ckpt", "--prompts"]
+)
 def test_a_lone_byte_on_the_command_line(options, answer, flag, byte):
     status, line = answer([*options, flag, os.fsdecode(b"a " + byte + b" car")])
     assert status in (1, 2) and flag in line and "must be UTF-8, and character 3 of" in line
@@ -240,7 +313,9 @@ def test_a_name_that_is_empty(options, answer, monkeypatch, tmp_path, flag, valu
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["loop", "loop/run", "self", "file/run", "x" * 300, "y/" * 3000, "y/" * 2030])
+@pytest.mark.parametrize(
+    "name", ["loop", "loop/run", "self", "file/run", "x" * 300, "y/" * 3000, "y/" * 2030]
+)
 def test_a_workspace_that_leads_nowhere(options, answer, monkeypatch, tmp_path, name):
     """Links in a circle, a file in the way, and names that are too long."""
     monkeypatch.chdir(tmp_path)
@@ -258,7 +333,9 @@ def test_without_a_surface_there_is_still_a_clip(options, tmp_path, capsys, monk
     monkeypatch.setattr(results, "LEVEL", 1e6)
     assert program.main(options) == 0
     assert "no mesh: no surface" in capsys.readouterr().err
-    assert (tmp_path / "run" / "video.mp4").exists() and not (tmp_path / "run" / "mesh.glb").exists()
+    assert (tmp_path / "run" / "video.mp4").exists() and not (
+        tmp_path / "run" / "mesh.glb"
+    ).exists()
 
 
 def test_a_cpu_has_defaults_of_its_own():
@@ -268,12 +345,19 @@ def test_a_cpu_has_defaults_of_its_own():
     assert program.OUTPUTS.parts[-2:] == ("outputs", "task_3")
     assert program.slug("A Hamburger, please!") == "a_hamburger_please"
     long = "a very " * 20 + "red car"
-    assert len(program.slug(long)) == 60 and program.slug(long) != program.slug(long + "t") and program.slug("?") != ""
+    assert (
+        len(program.slug(long)) == 60
+        and program.slug(long) != program.slug(long + "t")
+        and program.slug("?") != ""
+    )
 
 
 def test_every_setting_has_an_option():
     """But the text, which has --text or --prompts, and the blending of view words."""
-    fields = {f.name for kind in (Settings, Options) for f in dataclasses.fields(kind)} - {"text", "blend"}
+    fields = {f.name for kind in (Settings, Options) for f in dataclasses.fields(kind)} - {
+        "text",
+        "blend",
+    }
     assert set(program.parser().options) == fields
     issue = "--text --negative -O --iters --lr --seed --workspace --ckpt --test --save_mesh --backbone --frames"
     issue += " --video_size --elevation --t_range --fade_in --widen --prompts --gui --resume --deterministic --model"
@@ -285,13 +369,20 @@ def test_every_setting_has_an_option():
 
 
 def written(run: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(run)): path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(run)): path.read_bytes()
+        for path in sorted(run.rglob("*"))
+        if path.is_file()
+    }
 
 
 @pytest.fixture
 def trained(options, tmp_path, monkeypatch) -> Path:
     """A workspace with a run of 3 steps."""
-    assert program.main([*options, "--no-save_mesh", "--lambda_tv", "0.5", "--guidance_scale", "9"]) == 0
+    assert (
+        program.main([*options, "--no-save_mesh", "--lambda_tv", "0.5", "--guidance_scale", "9"])
+        == 0
+    )
     return tmp_path / "run"
 
 
@@ -315,8 +406,12 @@ def test_a_run_that_goes_on_keeps_its_settings(trained, capsys):
 def test_nothing_is_overwritten(options, trained, tmp_path, capsys):
     before, last = written(trained), str(trained / "checkpoints" / "000003")
     assert "came to step 3" in refused(capsys, options)
-    assert "'a car', not for 'a bunny'" in refused(capsys, [*options, "--resume", "--text", "a bunny"])
-    assert "backbone 'grid', this run has 'vanilla'" in refused(capsys, [*options, "--resume", "--backbone", "vanilla"])
+    assert "'a car', not for 'a bunny'" in refused(
+        capsys, [*options, "--resume", "--text", "a bunny"]
+    )
+    assert "backbone 'grid', this run has 'vanilla'" in refused(
+        capsys, [*options, "--resume", "--backbone", "vanilla"]
+    )
     earlier = ["--ckpt", str(trained / "checkpoints" / "000002")]
     assert "came to step 3" in refused(capsys, [*options, *earlier])
     assert "say what to make" in refused(capsys, ["--workspace", str(trained)])
@@ -332,9 +427,15 @@ def test_nothing_is_overwritten(options, trained, tmp_path, capsys):
 def test_a_checkpoint_that_is_not_whole(options, trained, name, harm, capsys):
     file = trained / "checkpoints" / "000003" / name
     data = file.read_bytes()
-    file.write_bytes(data[: len(data) // 2] if harm == "cut off" else data.replace(data[500:502], b"77"))
+    file.write_bytes(
+        data[: len(data) // 2] if harm == "cut off" else data.replace(data[500:502], b"77")
+    )
     before = written(trained)
-    for more in (["--resume"], ["--test"], ["--ckpt", str(file.parent), "--workspace", str(trained.parent / "new")]):
+    for more in (
+        ["--resume"],
+        ["--test"],
+        ["--ckpt", str(file.parent), "--workspace", str(trained.parent / "new")],
+    ):
         said = refused(capsys, [*options, *more])
         assert f"000003/{name} is cut off or was changed" in said
     assert written(trained) == before and not (trained.parent / "new").exists()
@@ -354,18 +455,36 @@ def test_a_checkpoint_of_something_else(options, tmp_path, capsys):
 def test_settings_that_are_given_anew_are_used_and_written_down(trained, monkeypatch):
     trainers = []
     resume = Trainer.resume
-    monkeypatch.setattr(Trainer, "resume", lambda self, path: trainers.append(self) or resume(self, path))
-    settings = {"iters": 4, "lr": 0.02, "seed": 7, "ema": 0.5, "keep": 2, "entropy": 3.0, "batch": 2, "negative": "red"}
+    monkeypatch.setattr(
+        Trainer, "resume", lambda self, path: trainers.append(self) or resume(self, path)
+    )
+    settings = {
+        "iters": 4,
+        "lr": 0.02,
+        "seed": 7,
+        "ema": 0.5,
+        "keep": 2,
+        "entropy": 3.0,
+        "batch": 2,
+        "negative": "red",
+    }
     guidance = {"guidance_scale": 3.0, "perp_neg": 0.25, "t_end": 0.3, "band": 0.5}
     flags = program.parser().options
-    given = [word for name, value in (settings | guidance).items() for word in (flags[name], str(value))]
+    given = [
+        word for name, value in (settings | guidance).items() for word in (flags[name], str(value))
+    ]
     here = ["--workspace", str(trained), "--no-save_mesh", "--frames", "2", "--video_size", "16"]
     assert program.main([*here, "--resume", *given]) == 0
     [trainer] = trainers
     recorded = json.loads((trained / "settings.json").read_text())
     described = program.told(trained / "checkpoints" / "000004")
     for name, value in settings.items():
-        assert getattr(trainer.settings, name) == recorded[name] == described["settings"][name] == value
+        assert (
+            getattr(trainer.settings, name)
+            == recorded[name]
+            == described["settings"][name]
+            == value
+        )
     for name, value in guidance.items():
         assert (
             getattr(trainer.guidance.options, name)
@@ -377,10 +496,14 @@ def test_settings_that_are_given_anew_are_used_and_written_down(trained, monkeyp
     assert trainer.targets.maxlen == 2 and trainer.generator.initial_seed() == 7
 
 
-def test_a_model_that_was_named_by_a_relative_path_is_known_from_elsewhere(options, tiny_folder, tmp_path, monkeypatch):
+def test_a_model_that_was_named_by_a_relative_path_is_known_from_elsewhere(
+    options, tiny_folder, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tiny_folder.parent)
     assert program.main([*options, "--no-save_mesh", "--model", tiny_folder.name]) == 0
-    assert json.loads((tmp_path / "run" / "settings.json").read_text())["model"] == str(tiny_folder.resolve())
+    assert json.loads((tmp_path / "run" / "settings.json").read_text())["model"] == str(
+        tiny_folder.resolve()
+    )
     monkeypatch.chdir(tmp_path)
     assert program.main(["--workspace", "run", "--resume", "--no-save_mesh", "--frames", "1"]) == 0
 
@@ -388,7 +511,9 @@ def test_a_model_that_was_named_by_a_relative_path_is_known_from_elsewhere(optio
 # --- What belongs together
 
 
-def test_a_mesh_of_an_earlier_step_is_neither_kept_nor_linked(options, tmp_path, small_mesh, monkeypatch):
+def test_a_mesh_of_an_earlier_step_is_neither_kept_nor_linked(
+    options, tmp_path, small_mesh, monkeypatch
+):
     run = tmp_path / "run"
     assert program.main(options) == 0
     assert program.main([*options, "--test", "--no-save_mesh"]) == 0  # of the same step: it stays
@@ -409,13 +534,18 @@ def test_a_second_run_in_a_folder_is_refused(options, tmp_path, trained, capsys)
                        (tmp_path / "new",), (tmp_path / "new", "--gui")):  # fmt: skip
         with files.lock(run):
             line = refused(capsys, [*options, "--workspace", str(run), *more])
-            assert f"--workspace {run} is in use by another run: wait until it ends, or name another" in line
+            assert (
+                f"--workspace {run} is in use by another run: wait until it ends, or name another"
+                in line
+            )
         assert not (run / ".lock").exists()
     assert written(trained) == before and list((tmp_path / "new").iterdir()) == []
     assert program.main([*options, "--resume", "--no-save_mesh"]) == 0
 
 
-def test_what_another_process_trained_meanwhile_is_not_overwritten(options, tmp_path, capsys, monkeypatch):
+def test_what_another_process_trained_meanwhile_is_not_overwritten(
+    options, tmp_path, capsys, monkeypatch
+):
     """Between the look at the folder and its lock."""
     run = tmp_path / "run"
     prepare = program.prepare
@@ -431,7 +561,21 @@ def test_what_another_process_trained_meanwhile_is_not_overwritten(options, tmp_
 
 def test_texts_of_other_signs_have_folders_of_their_own():
     """Emoji, signs and accents in two forms; what is written in letters keeps its plain name."""
-    signs = ["🍔", "🍕", "🍔🍔", "?", "!", "—", "a car 🚗", "a car 🚕", "a car", "a “car”", "٪", "के", "का"]
+    signs = [
+        "🍔",
+        "🍕",
+        "🍔🍔",
+        "?",
+        "!",
+        "—",
+        "a car 🚗",
+        "a car 🚕",
+        "a car",
+        "a “car”",
+        "٪",
+        "के",
+        "का",
+    ]
     folders = [program.slug(text) for text in signs]
     assert len(set(folders)) == len(signs)
     assert all(re.fullmatch(r"\w+", folder) and len(folder) <= 60 for folder in folders)
@@ -447,16 +591,31 @@ def restored_threads():
     torch.set_num_threads(1)
 
 
-def test_deterministic_does_not_depend_on_the_number_of_threads(options, tmp_path, restored_threads):
+def test_deterministic_does_not_depend_on_the_number_of_threads(
+    options, tmp_path, restored_threads
+):
     states = []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         run = tmp_path / str(threads)
-        given = ["--workspace", str(run), "--deterministic", "--no-save_mesh", "--size", "32", "--rays", "2048"]
+        given = [
+            "--workspace",
+            str(run),
+            "--deterministic",
+            "--no-save_mesh",
+            "--size",
+            "32",
+            "--rays",
+            "2048",
+        ]
         assert program.main([*options, *given]) == 0
-        states.append([path.read_bytes() for path in sorted((run / "checkpoints" / "000003").iterdir())])
+        states.append(
+            [path.read_bytes() for path in sorted((run / "checkpoints" / "000003").iterdir())]
+        )
     assert states[0] == states[1] == states[2]
-    assert "the CPU works on one thread" in program.parser().format_help().replace("\n" + " " * 24, " ")
+    assert "the CPU works on one thread" in program.parser().format_help().replace(
+        "\n" + " " * 24, " "
+    )
 
 
 # --- Killed at any moment
@@ -473,7 +632,9 @@ def run_in_child(arguments: list[str], folder: Path, last: int | None = None) ->
     def watch(event: str, args: tuple) -> None:
         nonlocal changes
         writes = event == "open" and args[2] & os.O_CREAT
-        if (writes or event in ("os.rename", "os.mkdir", "os.rmdir", "os.remove")) and str(folder) in str(args[0]):
+        if (writes or event in ("os.rename", "os.mkdir", "os.rmdir", "os.remove")) and str(
+            folder
+        ) in str(args[0]):
             changes += 1
             if changes == last:
                 os._exit(77)
@@ -493,13 +654,34 @@ def results_of(run: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_killed_anywhere_and_resumed_it_leaves_the_files_of_a_whole_run(options, tmp_path, small_mesh):
+def test_killed_anywhere_and_resumed_it_leaves_the_files_of_a_whole_run(
+    options, tmp_path, small_mesh
+):
     importlib.import_module("torch.utils.tensorboard")  # once here, and not in each child
-    given = [*options, "--deterministic", "--iters", "5", "--preview_every", "2", "--save_every", "2"]
+    given = [
+        *options,
+        "--deterministic",
+        "--iters",
+        "5",
+        "--preview_every",
+        "2",
+        "--save_every",
+        "2",
+    ]
     assert run_in_child([*given, "--workspace", str(tmp_path / "whole")], tmp_path / "whole") == 0
     expected = results_of(tmp_path / "whole")
-    assert {"video.mp4", "mesh.glb", "mesh.html", "index.html", "settings.json", "previews/000004.png"} <= set(expected)
-    assert {Path(name).parent.name for name in expected if "checkpoints" in name} == {"000004", "000005"}
+    assert {
+        "video.mp4",
+        "mesh.glb",
+        "mesh.html",
+        "index.html",
+        "settings.json",
+        "previews/000004.png",
+    } <= set(expected)
+    assert {Path(name).parent.name for name in expected if "checkpoints" in name} == {
+        "000004",
+        "000005",
+    }
     changes = int((tmp_path / "changes").read_text())
     assert changes > 40
     for last in range(3, changes, changes // 6):
@@ -526,7 +708,9 @@ def test_a_full_disk_is_told_before_anything_is_written(options, tmp_path, monke
 
 def start(arguments: list[str], **more: object) -> subprocess.Popen:
     command = [sys.executable, str(HERE / "main.py"), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more
+    )
 
 
 def wait_for(path: Path, process: subprocess.Popen) -> None:
@@ -585,7 +769,10 @@ def test_a_run_whose_terminal_is_closed_saves_and_leaves_a_clip(options, tmp_pat
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
     saved = checkpoint.latest(tmp_path / "run" / "checkpoints")
     assert int(saved.name) > 2 and checkpoint.load(saved)[0] == int(saved.name)
-    assert len(iio.imread(tmp_path / "run" / "video.mp4")) == 3 and (tmp_path / "run" / "index.html").exists()
+    assert (
+        len(iio.imread(tmp_path / "run" / "video.mp4")) == 3
+        and (tmp_path / "run" / "index.html").exists()
+    )
 
 
 def test_started_from_its_folder_it_hides_no_package():
@@ -594,16 +781,24 @@ def test_started_from_its_folder_it_hides_no_package():
     code += "try: runpy.run_path('main.py', run_name='__main__')\nexcept SystemExit: pass\n"
     code += "found = u.find_spec('kernels')\nprint('FOUND', found and found.origin)"
     outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=HERE, env=outside, capture_output=True, text=True)
-    assert "FOUND" in done.stdout and "task_3_DreamFusion" not in done.stdout.split("FOUND")[1], done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=HERE, env=outside, capture_output=True, text=True
+    )
+    assert "FOUND" in done.stdout and "task_3_DreamFusion" not in done.stdout.split("FOUND")[1], (
+        done.stderr
+    )
 
 
 @pytest.mark.parametrize("folder", [HERE, HERE.parent])
 def test_help_from_either_folder(folder):
     script = os.path.relpath(HERE / "main.py", folder)
     outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run([sys.executable, script, "--help"], cwd=folder, env=outside, capture_output=True, text=True)
-    assert done.returncode == 0 and "the guidance:" in done.stdout and "--lambda_orient" in done.stdout
+    done = subprocess.run(
+        [sys.executable, script, "--help"], cwd=folder, env=outside, capture_output=True, text=True
+    )
+    assert (
+        done.returncode == 0 and "the guidance:" in done.stdout and "--lambda_orient" in done.stdout
+    )
 
 
 # --- The page over all runs
@@ -612,7 +807,11 @@ def test_help_from_either_folder(folder):
 def write_settings(run: Path, **changes: object) -> None:
     """A settings.json as a run writes it, with changes."""
     run.mkdir(parents=True, exist_ok=True)
-    settings = dataclasses.asdict(Settings("a car")) | {"guidance": {}, "model": "pocket", "half": False} | changes
+    settings = (
+        dataclasses.asdict(Settings("a car"))
+        | {"guidance": {}, "model": "pocket", "half": False}
+        | changes
+    )
     (run / "settings.json").write_text(json.dumps(settings))
 
 
@@ -620,7 +819,12 @@ def test_page_of_many_runs(tmp_path):
     for name in ("one", "two"):
         write_settings(tmp_path / name, text=f"a <{name}>", negative="a cat & a dog")
     page = save_index(tmp_path).read_text()
-    assert "2 runs" in page and "a &lt;one&gt;" in page and "a cat &amp; a dog" in page and "<video" not in page
+    assert (
+        "2 runs" in page
+        and "a &lt;one&gt;" in page
+        and "a cat &amp; a dog" in page
+        and "<video" not in page
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["index.html", "one", "two"]
 
 
@@ -698,7 +902,10 @@ def test_the_page_is_written_by_one_process_at_a_time(tmp_path, monkeypatch):
     (tmp_path / ".partial-index.html-dead").mkdir()
     (tmp_path / ".partial-settings.json-alive").mkdir()
     save_index(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".partial-settings.json-alive", "index.html"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".partial-settings.json-alive",
+        "index.html",
+    ]
     lock = files.lock
     monkeypatch.setattr(files, "lock", lambda folder, name, seconds: lock(folder, name, 0.01))
     with lock(tmp_path, ".index.html.lock"), pytest.raises(files.FolderInUse):
@@ -707,7 +914,9 @@ def test_the_page_is_written_by_one_process_at_a_time(tmp_path, monkeypatch):
 
 def test_normals_of_a_ball_look_outward(monkeypatch):
     renderer = Renderer(GridField(), None, steps=400, cells=32)
-    monkeypatch.setattr(renderer.field, "_activate", lambda raw, x: (1000 * (0.5 - x.norm(dim=-1))).clamp(min=0))
+    monkeypatch.setattr(
+        renderer.field, "_activate", lambda raw, x: (1000 * (0.5 - x.norm(dim=-1))).clamp(min=0)
+    )
     camera = orbit(1, elevation=20.0, start=70.0)
     [picture] = renderer.finished(camera, 64, 64)
     normals = results.normal_map(camera, picture)

@@ -59,7 +59,9 @@ def test_runs_that_fit_are_let_through(total, settings):
         ({}, 10_000, 512, r"the frames of the clip .* --frames \(10,000\) or --video_size \(512\)"),
     ],
 )
-def test_what_cannot_fit_is_refused_and_names_the_options(total, changes, frames, video_size, message):
+def test_what_cannot_fit_is_refused_and_names_the_options(
+    total, changes, frames, video_size, message
+):
     with pytest.raises(OutOfMemory, match=message):
         check(dataclasses.replace(RUN, **changes), frames, video_size, CPU)
 
@@ -67,11 +69,15 @@ def test_what_cannot_fit_is_refused_and_names_the_options(total, changes, frames
 def test_the_estimate_is_what_was_measured():
     """On a CPU, in MB: four images of 512 x 512, 100,000 rays, and a frame of 1024 x 1024."""
     sizes = {
-        need.purpose: need.size / 2**20 for need in estimate(dataclasses.replace(RUN, batch=4, size=512), 90, 1024)
+        need.purpose: need.size / 2**20
+        for need in estimate(dataclasses.replace(RUN, batch=4, size=512), 90, 1024)
     }
     assert sizes["the images of a step"] == pytest.approx(2650, rel=0.2)
     assert sizes["a frame of the clip"] == pytest.approx(6376, rel=0.2)
-    sizes = {need.purpose: need.size / 2**20 for need in estimate(dataclasses.replace(RUN, rays=100_000), 90, 256)}
+    sizes = {
+        need.purpose: need.size / 2**20
+        for need in estimate(dataclasses.replace(RUN, rays=100_000), 90, 256)
+    }
     assert sizes["the rays of a step"] == pytest.approx(750, rel=0.2)
     assert sizes["the frames of the clip"] == 90 * 256**2 * 3 * 3 * 4 / 2**20
     [images, *_] = estimate(dataclasses.replace(RUN, steps=1), 90, 256)
@@ -101,7 +107,9 @@ def test_a_container_has_less_than_its_machine(tmp_path, monkeypatch):
 
 ALLOCATORS = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"
+    ),
     RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     RuntimeError("std::bad_alloc"),
@@ -112,7 +120,9 @@ ALLOCATORS = [
 ]
 
 
-@pytest.mark.parametrize("error", ALLOCATORS, ids=[f"{type(error).__name__} {error}"[:40] for error in ALLOCATORS])
+@pytest.mark.parametrize(
+    "error", ALLOCATORS, ids=[f"{type(error).__name__} {error}"[:40] for error in ALLOCATORS]
+)
 def test_errors_of_allocators_say_what_to_lower(error):
     with pytest.raises(OutOfMemory) as raised, reported("training", "lower --batch_size"):
         raise error

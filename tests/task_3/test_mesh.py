@@ -26,7 +26,9 @@ from tests.task_3.browser import Browser
 LEVEL = 10.0
 
 
-def ball(points: torch.Tensor, radius: float = 0.6, centre: tuple[float, float, float] = (0, 0, 0)) -> torch.Tensor:
+def ball(
+    points: torch.Tensor, radius: float = 0.6, centre: tuple[float, float, float] = (0, 0, 0)
+) -> torch.Tensor:
     """A density that is LEVEL at the ball's surface."""
     return LEVEL + 100 * (radius - (points - torch.tensor(centre)).norm(dim=-1))
 
@@ -46,7 +48,9 @@ def test_surface_lies_at_the_level_and_looks_outward(solid):
     radii = np.linalg.norm(solid.vertices, axis=-1)
     assert abs(radii - 0.6).max() < 0.02 and len(solid.faces) <= 1500
     assert (solid.normals * solid.vertices).sum(-1).min() > 0.95 * 0.6
-    volume = trimesh.Trimesh(solid.vertices, solid.faces).volume  # positive where faces turn counter-clockwise
+    volume = trimesh.Trimesh(
+        solid.vertices, solid.faces
+    ).volume  # positive where faces turn counter-clockwise
     assert volume == pytest.approx(4 / 3 * np.pi * 0.6**3, rel=0.03)
 
 
@@ -74,7 +78,9 @@ def test_texture_shows_the_field(solid):
 
 def test_no_hole_shows_at_a_seam(solid):
     """Half a texel outside of every face there is a colour of the field too."""
-    white = extract(ball, lambda points: torch.ones_like(points), LEVEL, resolution=24, faces=500, texture=64)
+    white = extract(
+        ball, lambda points: torch.ones_like(points), LEVEL, resolution=24, faces=500, texture=64
+    )
     assert (white.texture == 255).all()
 
 
@@ -95,7 +101,9 @@ def test_files_are_read_by_others(solid, tmp_path):
     for path in paths[:2]:
         other = trimesh.load(path, force="mesh", process=False)
         assert len(other.faces) == len(solid.faces) and other.volume == pytest.approx(0.9, abs=0.03)
-        assert np.array_equal(np.asarray(other.visual.to_color().vertex_colors).shape, (len(other.vertices), 4))
+        assert np.array_equal(
+            np.asarray(other.visual.to_color().vertex_colors).shape, (len(other.vertices), 4)
+        )
         found = np.asarray(other.visual.to_color().vertex_colors)[:, :3] / 255
         expected = rainbow(torch.from_numpy(np.asarray(other.vertices, np.float32))).numpy()
         assert np.median(abs(found - expected)) < 0.02
@@ -131,12 +139,18 @@ def validated(glb: Path) -> tuple[int, int]:
     node, npm = shutil.which("node"), shutil.which("npm")
     found = None
     if node and npm:
-        installed = subprocess.run([npm, "root", "--global"], capture_output=True, text=True).stdout.strip()
+        installed = subprocess.run(
+            [npm, "root", "--global"], capture_output=True, text=True
+        ).stdout.strip()
         places = os.pathsep.join(filter(None, [os.environ.get("NODE_PATH"), installed]))
         command = [node, "-e", VALIDATE, str(glb)]
-        found = subprocess.run(command, env=os.environ | {"NODE_PATH": places}, capture_output=True, text=True)
+        found = subprocess.run(
+            command, env=os.environ | {"NODE_PATH": places}, capture_output=True, text=True
+        )
     if found is None or "Cannot find module 'gltf-validator'" in found.stderr:
-        warnings.warn("NO GLTF-VALIDATOR: GLB files were tested by their schema alone", stacklevel=2)
+        warnings.warn(
+            "NO GLTF-VALIDATOR: GLB files were tested by their schema alone", stacklevel=2
+        )
         pytest.skip("NO GLTF-VALIDATOR: npm install --global gltf-validator")
     issues = json.loads(found.stdout)
     return issues["numErrors"], issues["numWarnings"]
@@ -172,7 +186,9 @@ def test_a_browser_turns_the_page(solid, tmp_path):
         browser.evaluate("state.elevation = 0")
         time.sleep(1)
         assert abs(middle() - expected(0, 0, 0.6)).max() < 8
-        browser.drag((450, 300), (225, 300))  # 90 degrees: the right side of the picture comes to the front
+        browser.drag(
+            (450, 300), (225, 300)
+        )  # 90 degrees: the right side of the picture comes to the front
         time.sleep(1)
         assert abs(middle() - expected(0.6, 0, 0)).max() < 8
         browser.press("normals")
@@ -194,7 +210,9 @@ def test_specks_are_dropped_and_parts_kept():
         return torch.stack(parts).amax(0)
 
     vertices, _ = meshes.largest_parts(*meshes.march(two_and_a_speck, LEVEL, 64, 1.0, "cpu"))
-    assert vertices[:, 1].max() < 0.5 and vertices[:, 0].min() < -0.85 and vertices[:, 0].max() > 0.75
+    assert (
+        vertices[:, 1].max() < 0.5 and vertices[:, 0].min() < -0.85 and vertices[:, 0].max() > 0.75
+    )
 
 
 @pytest.mark.parametrize("share", [0.001, 0.015, 0.019, 0.021, 0.03, 0.1, 0.2, 0.5])
@@ -204,7 +222,9 @@ def test_specks_have_less_than_a_fiftieth_of_the_largest_surface(share):
     small.apply_translation((5, 0, 0))
     both = trimesh.util.concatenate([large, small])
     vertices, faces = meshes.largest_parts(np.asarray(both.vertices), np.asarray(both.faces))
-    assert len(faces) == (24 if share >= 0.02 else 12) and (vertices[:, 0].max() > 4) == (share >= 0.02)
+    assert len(faces) == (24 if share >= 0.02 else 12) and (vertices[:, 0].max() > 4) == (
+        share >= 0.02
+    )
     assert len(vertices) == (16 if share >= 0.02 else 8)
 
 
@@ -220,7 +240,9 @@ def test_a_mesh_does_not_depend_on_the_size_of_the_box(solid, bound, tmp_path):
         texture=256,
         bound=bound,
     )
-    np.testing.assert_allclose(scaled.vertices, bound * solid.vertices, rtol=1e-4, atol=1e-4 * bound)
+    np.testing.assert_allclose(
+        scaled.vertices, bound * solid.vertices, rtol=1e-4, atol=1e-4 * bound
+    )
     np.testing.assert_array_equal(scaled.faces, solid.faces)
     np.testing.assert_allclose(scaled.uv, solid.uv, atol=1e-4)
     np.testing.assert_allclose(scaled.normals, solid.normals, atol=1e-3)
@@ -231,7 +253,9 @@ def test_a_mesh_does_not_depend_on_the_size_of_the_box(solid, bound, tmp_path):
 
 
 @pytest.mark.parametrize("failing", range(4))
-def test_files_of_a_mesh_are_the_old_ones_until_they_are_whole(solid, tmp_path, monkeypatch, failing):
+def test_files_of_a_mesh_are_the_old_ones_until_they_are_whole(
+    solid, tmp_path, monkeypatch, failing
+):
     paths = solid.save(tmp_path)
     before = [path.read_bytes() for path in paths]
     calls = []
@@ -268,7 +292,9 @@ def test_no_surface(field, said):
 @given(st.lists(st.floats(0.01, 0.99), min_size=6, max_size=6), st.integers(4, 40))
 def test_texels_of_a_face_are_those_whose_centre_it_holds(numbers, side):
     uv = np.array(numbers, np.float32).reshape(3, 2)
-    vertices = np.concatenate([uv, np.ones((3, 1), np.float32)], 1)  # the surface point is the place itself
+    vertices = np.concatenate(
+        [uv, np.ones((3, 1), np.float32)], 1
+    )  # the surface point is the place itself
     rows, columns, points = meshes.texels(vertices, np.array([[0, 1, 2]]), uv, side)
     centres = np.stack([(columns + 0.5) / side, 1 - (rows + 0.5) / side], -1)
     np.testing.assert_allclose(points[:, :2], centres, atol=1e-4)
@@ -285,10 +311,18 @@ def test_texels_of_a_face_are_those_whose_centre_it_holds(numbers, side):
 
 def test_page_holds_all_and_asks_for_nothing(solid):
     text = page(solid, "a <b>bold</b> & 'plain' ball", azimuth=90, turning=False)
-    assert "{{" not in text and not re.search(r"(src|href)\s*=\s*[\"']?(http|//)|https?://|@import", text)
-    assert "<title>a &lt;b&gt;bold&lt;/b&gt; &amp;" in text and "azimuth: 90.0" in text and "turning: false" in text
+    assert "{{" not in text and not re.search(
+        r"(src|href)\s*=\s*[\"']?(http|//)|https?://|@import", text
+    )
+    assert (
+        "<title>a &lt;b&gt;bold&lt;/b&gt; &amp;" in text
+        and "azimuth: 90.0" in text
+        and "turning: false" in text
+    )
     data = json.loads(re.search(r"const data = (\{.*\});", text)[1])
     faces = np.frombuffer(base64.b64decode(data["faces"]), "<u4").reshape(-1, 3)
     assert np.array_equal(faces, solid.faces)
-    assert np.array_equal(np.frombuffer(base64.b64decode(data["place"]), "<f4").reshape(-1, 3), solid.vertices)
+    assert np.array_equal(
+        np.frombuffer(base64.b64decode(data["place"]), "<f4").reshape(-1, 3), solid.vertices
+    )
     assert base64.b64decode(data["texture"]).startswith(b"\x89PNG")

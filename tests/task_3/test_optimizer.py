@@ -11,7 +11,9 @@ from task_3_DreamFusion.optimizer import Adan
 BETAS, LR, EPS = (0.98, 0.92, 0.99), 0.02, 1e-8
 
 
-def written_out(theta: torch.Tensor, gradients: list[torch.Tensor], weight_decay: float) -> torch.Tensor:
+def written_out(
+    theta: torch.Tensor, gradients: list[torch.Tensor], weight_decay: float
+) -> torch.Tensor:
     """Algorithm 1 of the paper, in its own betas, with bias correction."""
     b1, b2, b3 = (1 - beta for beta in BETAS)
     m = v = n = torch.zeros_like(theta)
@@ -21,8 +23,14 @@ def written_out(theta: torch.Tensor, gradients: list[torch.Tensor], weight_decay
         v = (1 - b2) * v + b2 * (g - before)
         n = (1 - b3) * n + b3 * (g + (1 - b2) * (g - before)) ** 2
         before = g
-        m_hat, v_hat, n_hat = m / (1 - (1 - b1) ** k), v / (1 - (1 - b2) ** k), n / (1 - (1 - b3) ** k)
-        theta = (theta - LR * (m_hat + (1 - b2) * v_hat) / (n_hat.sqrt() + EPS)) / (1 + weight_decay * LR)
+        m_hat, v_hat, n_hat = (
+            m / (1 - (1 - b1) ** k),
+            v / (1 - (1 - b2) ** k),
+            n / (1 - (1 - b3) ** k),
+        )
+        theta = (theta - LR * (m_hat + (1 - b2) * v_hat) / (n_hat.sqrt() + EPS)) / (
+            1 + weight_decay * LR
+        )
     return theta
 
 
@@ -38,7 +46,9 @@ def test_steps_are_those_of_the_paper(weight_decay):
             p.grad = own[k].clone()
         optimizer.step()
     for p, start, own in zip(params, starts, gradients, strict=True):
-        torch.testing.assert_close(p.detach(), written_out(start, own, weight_decay), rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(
+            p.detach(), written_out(start, own, weight_decay), rtol=1e-10, atol=1e-12
+        )
 
 
 def test_a_parameter_that_joins_late_has_a_count_of_its_own():

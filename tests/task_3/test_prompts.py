@@ -101,11 +101,15 @@ def test_a_dead_process_of_this_machine_is_known_at_once(tmp_path):
     gone.wait()
     here = {"whereabouts": prompts.whereabouts()}
     put_claim(tmp_path / "dead", here | {"pid": gone.pid, "started": 0.0})
-    put_claim(tmp_path / "again", here | {"pid": os.getpid(), "started": 12.0})  # the number is used by another one
+    put_claim(
+        tmp_path / "again", here | {"pid": os.getpid(), "started": 12.0}
+    )  # the number is used by another one
     assert Watch().take(tmp_path / "dead") and Watch().take(tmp_path / "again")
 
 
-@pytest.mark.parametrize("owner", [{"whereabouts": "elsewhere", "pid": os.getpid(), "started": 0.0}, "", "{cut"])
+@pytest.mark.parametrize(
+    "owner", [{"whereabouts": "elsewhere", "pid": os.getpid(), "started": 0.0}, "", "{cut"]
+)
 def test_a_silent_process_elsewhere_is_taken_for_dead(tmp_path, owner):
     """By whether its time changes while one looks: clocks of two machines differ."""
     path = put_claim(tmp_path, owner)
@@ -143,14 +147,22 @@ def test_each_is_made_once_by_workers_side_by_side(tmp_path):
 
     outcomes = []
     threads = [
-        threading.Thread(target=lambda: outcomes.append(share(jobs, work, beat=0.01, pause=0.01, say=lambda _: None)))
+        threading.Thread(
+            target=lambda: outcomes.append(
+                share(jobs, work, beat=0.01, pause=0.01, say=lambda _: None)
+            )
+        )
         for _ in range(4)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(done) == sorted(jobs) == sorted(text for outcome in outcomes for text in outcome.made)
+    assert (
+        sorted(done)
+        == sorted(jobs)
+        == sorted(text for outcome in outcomes for text in outcome.made)
+    )
     again = share(jobs, work)
     assert again.made == [] and again.skipped == list(jobs) and len(done) == 12
 
@@ -169,13 +181,21 @@ def test_one_that_fails_does_not_stop_the_others_and_is_tried_at_the_next_start(
     assert outcome.made == ["a", "c"] and outcome.failed == {"b": "the field has become empty"}
     assert (tmp_path / "b" / FAILED).read_text() == "the field has become empty"
     outcome = share(jobs, work)
-    assert outcome.made == ["b"] and outcome.skipped == ["a", "c"] and not (tmp_path / "b" / FAILED).exists()
+    assert (
+        outcome.made == ["b"]
+        and outcome.skipped == ["a", "c"]
+        and not (tmp_path / "b" / FAILED).exists()
+    )
 
 
 def test_an_interruption_ends_the_round_and_frees_the_claim(tmp_path):
     jobs = {name: tmp_path / name for name in ("a", "b")}
     outcome = share(jobs, lambda *_: False)
-    assert outcome.interrupted and not (tmp_path / "a" / FINISHED).exists() and not (tmp_path / "b").exists()
+    assert (
+        outcome.interrupted
+        and not (tmp_path / "a" / FINISHED).exists()
+        and not (tmp_path / "b").exists()
+    )
     assert share(jobs, lambda *_: True).made == ["a", "b"]
 
 
@@ -192,7 +212,13 @@ FOREIGN = ["", "{cut", "[]", "7", "null", '{"done": true}', "[" * 100_000, "\ud8
 def test_a_foreign_file_in_the_folder_does_not_end_the_round(tmp_path, content):
     data = content.encode("utf-8", "surrogatepass")
     (tmp_path / CLAIMS).mkdir()
-    for name in (FINISHED, FAILED, f"{CLAIMS}/notes.json", f"{CLAIMS}/1x.json", f"{CLAIMS}/12.json"):
+    for name in (
+        FINISHED,
+        FAILED,
+        f"{CLAIMS}/notes.json",
+        f"{CLAIMS}/1x.json",
+        f"{CLAIMS}/12.json",
+    ):
         (tmp_path / name).write_bytes(data)
     outcome = share({"a car": tmp_path}, lambda *_: True)
     assert outcome.made == ["a car"] and outcome.failed == {}
@@ -212,7 +238,10 @@ def test_an_owner_that_cannot_be_is_taken_for_dead(tmp_path, pid, started):
 @pytest.mark.parametrize("content", [b"[]", b"7", b"null", b"\xff\xfe", b"[" * 100_000])
 def test_a_claim_that_is_no_claim_is_silent_and_then_free(tmp_path, content):
     put_claim(tmp_path, "").write_bytes(content)
-    assert Watch(stale=60).take(tmp_path) is None and Watch(stale=0).take(tmp_path).path.name == "000002.json"
+    assert (
+        Watch(stale=60).take(tmp_path) is None
+        and Watch(stale=0).take(tmp_path).path.name == "000002.json"
+    )
 
 
 def test_emoji_alone_have_folders_of_their_own(tmp_path):
@@ -249,7 +278,12 @@ def test_who_lost_the_claim_waits_for_the_other(tmp_path):
         return True
 
     outcome = share({"a": tmp_path}, lose, pause=0.01, say=told.append)
-    assert outcome.skipped == ["a"] and outcome.made == [] and outcome.failed == {} and "has taken over" in told[0]
+    assert (
+        outcome.skipped == ["a"]
+        and outcome.made == []
+        and outcome.failed == {}
+        and "has taken over" in told[0]
+    )
 
 
 def put_other(folder: Path) -> Path:
@@ -266,13 +300,19 @@ def put_other(folder: Path) -> Path:
 def test_two_processes_and_one_is_killed(tiny_folder, tmp_path):
     texts = ["a car", "a bunny", "a tree", "a duck"]
     (tmp_path / "list.txt").write_text("\n".join(texts))
-    small = (
-        "--iters 40 --size 8 --max_steps 24 --frames 2 --video_size 16 --save_every 5 --preview_every 0 --no-save_mesh"
-    )
-    command = [sys.executable, str(MAIN), "--prompts", str(tmp_path / "list.txt"), "--model", str(tiny_folder)]
+    small = "--iters 40 --size 8 --max_steps 24 --frames 2 --video_size 16 --save_every 5 --preview_every 0 --no-save_mesh"
+    command = [
+        sys.executable,
+        str(MAIN),
+        "--prompts",
+        str(tmp_path / "list.txt"),
+        "--model",
+        str(tiny_folder),
+    ]
     command += ["--workspace", str(tmp_path / "all"), *small.split()]
     killed, other = (
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
     )
     begun: Path | None = None
     deadline = time.monotonic() + 120
@@ -280,7 +320,9 @@ def test_two_processes_and_one_is_killed(tiny_folder, tmp_path):
         assert time.monotonic() < deadline and killed.poll() is None, killed.communicate()[1]
         for claim in (tmp_path / "all").glob(f"*/{CLAIMS}/000001.json"):
             folder = claim.parent.parent
-            if f'"pid": {killed.pid}' in claim.read_text() and checkpoint.latest(folder / "checkpoints"):
+            if f'"pid": {killed.pid}' in claim.read_text() and checkpoint.latest(
+                folder / "checkpoints"
+            ):
                 begun = folder
         time.sleep(0.01)
     killed.kill()

@@ -29,18 +29,30 @@ def test_poses_are_rotations_that_look_at_the_target(azimuth, elevation):
 
 @pytest.mark.parametrize(
     ("azimuth", "elevation", "eye"),
-    [(0, 0, (0, 0, 3)), (90, 0, (3, 0, 0)), (180, 0, (0, 0, -3)), (-90, 0, (-3, 0, 0)), (0, 90, (0, 3, 0))],
+    [
+        (0, 0, (0, 0, 3)),
+        (90, 0, (3, 0, 0)),
+        (180, 0, (0, 0, -3)),
+        (-90, 0, (-3, 0, 0)),
+        (0, 90, (0, 3, 0)),
+    ],
 )
 def test_front_is_z_and_azimuth_grows_counter_clockwise_from_above(azimuth, elevation, eye):
     pose = camera(azimuth, elevation).poses()[0]
-    torch.testing.assert_close(pose[:3, 3], torch.tensor(eye, dtype=torch.float64), atol=1e-9, rtol=0)
+    torch.testing.assert_close(
+        pose[:3, 3], torch.tensor(eye, dtype=torch.float64), atol=1e-9, rtol=0
+    )
 
 
 @pytest.mark.parametrize("seed", range(0, 40, 5))
 def test_angles_are_those_of_the_pocket_world(seed):
     scene = sample_scene(seed, kind="object")
     pose = camera(float(scene.labels["azimuth"]), float(scene.labels["elevation"])).poses()[0]
-    for name, column in (("H_RIGHT", pose[:3, 0]), ("H_UP", pose[:3, 1]), ("H_FORWARD", -pose[:3, 2])):
+    for name, column in (
+        ("H_RIGHT", pose[:3, 0]),
+        ("H_UP", pose[:3, 1]),
+        ("H_FORWARD", -pose[:3, 2]),
+    ):
         place = layout()[name]
         own = torch.tensor(scene.params[place : place + 3], dtype=torch.float64)
         torch.testing.assert_close(column, own, atol=1e-5, rtol=0)
@@ -51,14 +63,19 @@ def test_rays_are_unit_and_their_middle_hits_the_target(azimuth, elevation, heig
     one = camera(azimuth, elevation)
     origins, directions = one.rays(height, width)
     assert origins.shape == directions.shape == (1, height, width, 3)
-    torch.testing.assert_close(directions.norm(dim=-1), torch.ones(1, height, width, dtype=torch.float64))
+    torch.testing.assert_close(
+        directions.norm(dim=-1), torch.ones(1, height, width, dtype=torch.float64)
+    )
     middle = torch.nn.functional.normalize(directions.sum((1, 2))[0], dim=0)
     torch.testing.assert_close(middle, -one.poses()[0, :3, 2], atol=1e-9, rtol=0)
 
 
 def test_rows_go_down_columns_to_the_right_and_the_edge_is_half_the_field_of_view():
     _, directions = camera(0, 0, fov=60.0).rays(100, 50)
-    assert directions[0, 0, 0, 1] > 0 > directions[0, -1, 0, 1] and directions[0, 0, 0, 0] < 0 < directions[0, 0, -1, 0]
+    assert (
+        directions[0, 0, 0, 1] > 0 > directions[0, -1, 0, 1]
+        and directions[0, 0, 0, 0] < 0 < directions[0, 0, -1, 0]
+    )
     slopes = directions[0, :, 25, 1] / -directions[0, :, 25, 2]
     half = torch.tan(torch.deg2rad(torch.tensor(30.0))).item()
     torch.testing.assert_close(slopes[0].item(), half * 0.99)  # the centre of the first of 100 rows
@@ -70,12 +87,17 @@ def test_rows_go_down_columns_to_the_right_and_the_edge_is_half_the_field_of_vie
 def test_steps_that_are_numbered_soon_have_seen_all_sides(count, first):
     """Eight views in a row leave no gap of a quarter turn, whichever they are; those of one step are even."""
     views = ViewRange()
-    steps = [views.sample(count, torch.Generator().manual_seed(0), first + i).azimuth for i in range(-(-8 // count))]
+    steps = [
+        views.sample(count, torch.Generator().manual_seed(0), first + i).azimuth
+        for i in range(-(-8 // count))
+    ]
     angles = torch.cat(steps).sort().values
     gaps = torch.diff(angles, append=angles[:1] + 360)
     assert gaps.max() < 90 and angles.min() >= -180 and angles.max() < 180
     even = steps[0].sort().values
-    torch.testing.assert_close(torch.diff(even, append=even[:1] + 360), torch.full((count,), 360 / count))
+    torch.testing.assert_close(
+        torch.diff(even, append=even[:1] + 360), torch.full((count,), 360 / count)
+    )
 
 
 def test_joined_cameras_are_those_in_their_order():
@@ -86,7 +108,9 @@ def test_joined_cameras_are_those_in_their_order():
 
 def test_a_turn_is_even_and_of_one_height():
     cameras = orbit(8, elevation=20, start=45)
-    torch.testing.assert_close(wrap(cameras.azimuth - cameras.azimuth.roll(1)), torch.full((8,), 45.0))
+    torch.testing.assert_close(
+        wrap(cameras.azimuth - cameras.azimuth.roll(1)), torch.full((8,), 45.0)
+    )
     assert cameras.azimuth[0] == 45 and (cameras.elevation == 20).all() and len(cameras[2:5]) == 3
     assert len({tuple(pose.flatten().tolist()) for pose in cameras.to("cpu").poses()}) == 8
 
@@ -99,7 +123,10 @@ def test_views_stay_in_their_range_one_in_each_sector(count, seed, share):
     assert len(cameras) == count and cameras.target.abs().max() <= full.jitter
     for name in ("azimuth", "elevation", "fov"):
         low, high = getattr(views, name)
-        assert low - 1e-3 <= getattr(cameras, name).min() and getattr(cameras, name).max() <= high + 1e-3
+        assert (
+            low - 1e-3 <= getattr(cameras, name).min()
+            and getattr(cameras, name).max() <= high + 1e-3
+        )
     if share == 1:
         sectors = ((cameras.azimuth + 180) / 360 * count).floor().clamp(0, count - 1)
         assert sorted(sectors.tolist()) == list(range(count))
@@ -119,8 +146,12 @@ def test_views_of_training_reach_the_ends_of_their_ranges():
 
 
 def test_views_are_even_over_the_sphere():
-    elevation = ViewRange(elevation=(-90, 90)).sample(20_000, torch.Generator().manual_seed(0)).elevation
-    assert (elevation.abs() < 30).float().mean().item() == pytest.approx(0.5, abs=0.02)  # half of a sphere's area
+    elevation = (
+        ViewRange(elevation=(-90, 90)).sample(20_000, torch.Generator().manual_seed(0)).elevation
+    )
+    assert (elevation.abs() < 30).float().mean().item() == pytest.approx(
+        0.5, abs=0.02
+    )  # half of a sphere's area
     overhead = ViewRange().sample(20_000, torch.Generator().manual_seed(0)).elevation >= 60
     assert 0.05 < overhead.float().mean() < 0.2 and vocabulary.view_word(0, 60) == "overhead"
 

@@ -55,7 +55,8 @@ def numbers(occupancy):
 @settings(deadline=None)
 def test_morton_codes_interleave_bits(cells):
     expected = [
-        int("".join(f"{z:010b}"[i] + f"{y:010b}"[i] + f"{x:010b}"[i] for i in range(10)), 2) for x, y, z in cells
+        int("".join(f"{z:010b}"[i] + f"{y:010b}"[i] + f"{x:010b}"[i] for i in range(10)), 2)
+        for x, y, z in cells
     ]
     tensor = torch.tensor(cells, dtype=torch.int32)
     for operations in both():
@@ -84,7 +85,8 @@ def test_codes_cover_the_grid_once(path):
     cells = torch.cartesian_prod(*[torch.arange(8, dtype=torch.int32)] * 3)
     assert morton3d(cells).sort().values.tolist() == list(range(512))
     assert torch.equal(
-        morton3d(morton3d_invert(torch.arange(512, dtype=torch.int32))), torch.arange(512, dtype=torch.int32)
+        morton3d(morton3d_invert(torch.arange(512, dtype=torch.int32))),
+        torch.arange(512, dtype=torch.int32),
     )
 
 
@@ -112,7 +114,9 @@ def test_a_box_may_be_small_and_off_center(path):
 
 
 def test_near_and_far_by_hand(path):
-    origins = torch.tensor([[0.0, 0, -3], [0, 0, 0], [5, 0, -3], [0, 0, 3], [0, 0, -3], [1, 0.5, 0]])
+    origins = torch.tensor(
+        [[0.0, 0, -3], [0, 0, 0], [5, 0, -3], [0, 0, 3], [0, 0, -3], [1, 0.5, 0]]
+    )
     directions = torch.tensor([[0.0, 0, 1], [0, 0, 1], [0, 0, 1], [0, 0, 1], [0, 0, 2], [0, 1, 0]])
     nears, fars = near_far(origins, directions, (-1, -1, -1, 1, 1, 1), 0.25)
     assert nears.tolist() == [2, 0.25, 0.25, 0.25, 1, 0.25]
@@ -122,7 +126,10 @@ def test_near_and_far_by_hand(path):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_near_and_far_agree_with_the_reference(compiled, dtype):
     origins, directions, *_ = scene(1000, dtype=dtype)
-    found, expected = near_far(origins, directions, BOX, 0.1), reference.near_far(origins, directions, list(BOX), 0.1)
+    found, expected = (
+        near_far(origins, directions, BOX, 0.1),
+        reference.near_far(origins, directions, list(BOX), 0.1),
+    )
     assert torch.equal(torch.stack(found), torch.stack(expected))
     exact = reference.near_far(origins.double(), directions.double(), list(BOX), 0.1)
     assert apart(found[0], exact[0]) < 1e-5
@@ -185,7 +192,9 @@ def test_parts_are_marches_of_their_rays(path, count):
     parts = march_rays(*rays, occupancy, STEP).parts(count)
     assert len(parts) == -(-50 // count)
     for k, part in enumerate(parts):
-        alone = march_rays(*(of_all[k * count : (k + 1) * count] for of_all in rays), occupancy, STEP)
+        alone = march_rays(
+            *(of_all[k * count : (k + 1) * count] for of_all in rays), occupancy, STEP
+        )
         assert all(torch.equal(a, b) for a, b in zip(part, alone, strict=True))
 
 
@@ -195,11 +204,17 @@ def test_nothing_to_find(path):
     samples = march_rays(origins, directions, starts, fars, empty, STEP)
     assert len(samples.ts) == 0 and (samples.spans == 0).all()
     composited = composite_rays(torch.zeros(0), torch.zeros(0, 3), torch.zeros(0), samples)
-    assert composited.image.shape == (20, 3) and (composited.image == 0).all() and (composited.opacities == 0).all()
+    assert (
+        composited.image.shape == (20, 3)
+        and (composited.image == 0).all()
+        and (composited.opacities == 0).all()
+    )
     none = march_rays(origins[:0], directions[:0], starts[:0], fars[:0], empty, STEP)
     assert none.spans.shape == (0, 2)
     assert LivingRays(origins, directions, starts, fars, empty, STEP).march(4) is None
-    assert LivingRays(origins[:0], directions[:0], starts[:0], fars[:0], empty, STEP).march(4) is None
+    assert (
+        LivingRays(origins[:0], directions[:0], starts[:0], fars[:0], empty, STEP).march(4) is None
+    )
 
 
 @pytest.mark.parametrize("path_of", ["compiled", "reference"])
@@ -216,7 +231,10 @@ def test_strange_rays_end(path):
     origins, directions, starts, fars, occupancy = scene(4)
     origins[0], directions[1], starts[2] = math.nan, math.nan, math.nan
     fars[3] = math.nan
-    assert len(march_rays(*(t[2:] for t in (origins, directions, starts, fars)), occupancy, STEP).ts) == 0
+    assert (
+        len(march_rays(*(t[2:] for t in (origins, directions, starts, fars)), occupancy, STEP).ts)
+        == 0
+    )
     nears, fars = near_far(origins[:2], directions[:2], BOX)
     assert torch.equal(nears, fars)
 
@@ -236,14 +254,18 @@ def composited_inputs(dtype=torch.float64, n=20, channels=4):
 
 def test_two_samples_by_hand(path):
     """NeRF, equation 3, with the numbers written out."""
-    samples = Samples(torch.zeros(2, 3), torch.tensor([1.0, 3.0]), torch.zeros(2).long(), torch.tensor([[0, 2]]))
+    samples = Samples(
+        torch.zeros(2, 3), torch.tensor([1.0, 3.0]), torch.zeros(2).long(), torch.tensor([[0, 2]])
+    )
     halves = torch.full((2,), math.log(2) / 0.1)  # each lets half of the light through
     found = composite_rays(halves, torch.tensor([[1.0], [10.0]]), torch.full((2,), 0.1), samples)
     assert found.weights.tolist() == pytest.approx([0.5, 0.25])
     assert found.image.item() == pytest.approx(0.5 + 2.5)
     assert found.depths.item() == pytest.approx(0.5 + 0.75)
     assert found.opacities.item() == pytest.approx(0.75)
-    stopped = composite_rays(halves, torch.ones(2, 1), torch.full((2,), 0.1), samples, threshold=0.6)
+    stopped = composite_rays(
+        halves, torch.ones(2, 1), torch.full((2,), 0.1), samples, threshold=0.6
+    )
     assert stopped.weights.tolist() == pytest.approx([0.5, 0])
 
 
@@ -259,13 +281,18 @@ def test_compositing_agrees_with_the_reference(compiled, threshold):
         assert (found.weights == 0).any()  # rays did stop
     grads = [torch.randn_like(t) for t in expected]
     torch.testing.assert_close(
-        torch.autograd.grad(found, (sigmas, features), grads), torch.autograd.grad(expected, (sigmas, features), grads)
+        torch.autograd.grad(found, (sigmas, features), grads),
+        torch.autograd.grad(expected, (sigmas, features), grads),
     )
 
 
 def test_derivatives(path):
     sigmas, features, deltas, samples = composited_inputs(n=4, channels=2)
-    assert gradcheck(lambda s, f: tuple(composite_rays(s, f, deltas, samples, 0)), (sigmas, features), fast_mode=True)
+    assert gradcheck(
+        lambda s, f: tuple(composite_rays(s, f, deltas, samples, 0)),
+        (sigmas, features),
+        fast_mode=True,
+    )
 
 
 def test_precision_against_float64(compiled):
@@ -273,7 +300,9 @@ def test_precision_against_float64(compiled):
     sigmas, features, deltas, samples = inputs
     found = composite_rays(*inputs, threshold=0)
     doubles = [t.detach().double().requires_grad_() for t in (sigmas, features)]
-    exact = reference.composite_rays(*doubles, deltas.double(), samples.ts.double(), samples.spans, math.inf)
+    exact = reference.composite_rays(
+        *doubles, deltas.double(), samples.ts.double(), samples.spans, math.inf
+    )
     assert max(apart(*pair) for pair in zip(found, exact, strict=True)) <= 1e-5
     grads = [torch.randn_like(t) for t in found]
     found = torch.autograd.grad(found, (sigmas, features), grads)
@@ -294,7 +323,8 @@ def test_half_is_computed_in_float(path):
     found = composite_rays(sigmas.half(), features.half(), deltas, samples)
     assert found.image.dtype == torch.float32
     assert torch.equal(
-        found.image, composite_rays(sigmas.half().float(), features.half().float(), deltas, samples).image
+        found.image,
+        composite_rays(sigmas.half().float(), features.half().float(), deltas, samples).image,
     )
 
 
@@ -310,7 +340,11 @@ def test_rows_beyond_the_samples_count_for_nothing(path):
         results.append((found.image, found.weights, grad))
     (image, weights, grad), (other, other_weights, other_grad) = results
     m = len(weights)
-    assert torch.equal(image, other) and torch.equal(weights, other_weights[:m]) and (other_weights[m:] == 0).all()
+    assert (
+        torch.equal(image, other)
+        and torch.equal(weights, other_weights[:m])
+        and (other_weights[m:] == 0).all()
+    )
     torch.testing.assert_close(grad, other_grad[:m])
     assert (other_grad[m:] == 0).all()
 
@@ -324,7 +358,9 @@ def test_broken_density_shows(path):
 
 
 def test_an_infinite_density_is_a_wall(path):
-    samples = Samples(torch.zeros(3, 3), torch.arange(3.0), torch.zeros(3).long(), torch.tensor([[0, 3]]))
+    samples = Samples(
+        torch.zeros(3, 3), torch.arange(3.0), torch.zeros(3).long(), torch.tensor([[0, 3]])
+    )
     sigmas = torch.tensor([math.log(2), math.inf, 1.0], requires_grad=True)
     found = composite_rays(sigmas, torch.ones(3, 1), torch.ones(3), samples, threshold=0)
     assert found.weights.tolist() == pytest.approx([0.5, 0.5, 0])
@@ -377,7 +413,9 @@ def test_is_traced(compiled):
     def render(origins, directions, starts, fars, brightness):
         samples = march_rays(origins, directions, starts, fars, occupancy, STEP, 64, 2000)
         sigmas, colors = field(samples.positions)
-        return composite_rays(sigmas, brightness * colors, torch.full_like(samples.ts, STEP), samples).image.sum()
+        return composite_rays(
+            sigmas, brightness * colors, torch.full_like(samples.ts, STEP), samples
+        ).image.sum()
 
     brightness = torch.tensor(0.5, requires_grad=True)
     traced = torch.compile(render, backend="aot_eager", fullgraph=True)
@@ -404,7 +442,9 @@ def test_registered_as_torch_expects(compiled):
     torch.library.opcheck(ops.march_rays.default, (*rays, 64, None))
     living, steps = torch.arange(20), torch.zeros(20, dtype=torch.int32)
     torch.library.opcheck(ops.march_living.default, (*rays, 4, living, steps))
-    torch.library.opcheck(ops.composite_rays.default, (sigmas, features, deltas, samples.ts, samples.spans, 9.0))
+    torch.library.opcheck(
+        ops.composite_rays.default, (sigmas, features, deltas, samples.ts, samples.spans, 9.0)
+    )
     torch.library.opcheck(ops.near_far.default, (origins, directions, list(BOX), 0.0))
     torch.library.opcheck(ops.packbits.default, (torch.rand(64), 0.5))
     cells = torch.randint(0, 1024, (9, 3), dtype=torch.int32)
@@ -421,24 +461,60 @@ def test_bad_input():
     sigmas, features, deltas, samples = composited_inputs(torch.float32)
     for wrong, error, said in [
         (lambda: morton3d(torch.zeros(3, 3)), TypeError, "cells are torch.float32: give int32"),
-        (lambda: morton3d_invert(torch.zeros(3, 3).int()), ValueError, r"codes have shape \(3, 3\), not \(N,\)"),
+        (
+            lambda: morton3d_invert(torch.zeros(3, 3).int()),
+            ValueError,
+            r"codes have shape \(3, 3\), not \(N,\)",
+        ),
         (lambda: packbits(torch.zeros(9), 0), ValueError, r"density has shape \(9,\)"),
         (lambda: packbits(torch.zeros(8).half(), 0), TypeError, "density is torch.float16"),
         (lambda: Occupancy(torch.zeros(64)), TypeError, "pack them to uint8"),
-        (lambda: Occupancy(torch.zeros(65, dtype=torch.uint8)), ValueError, r"bits have shape \(65,\)"),
+        (
+            lambda: Occupancy(torch.zeros(65, dtype=torch.uint8)),
+            ValueError,
+            r"bits have shape \(65,\)",
+        ),
         (lambda: Occupancy(occupancy.bits, (0, 0, 0, 1, 1, 0)), ValueError, "box is"),
         (lambda: Occupancy(occupancy.bits, (0, 0, 0, 1, 1)), ValueError, "box is"),
         (lambda: Occupancy(occupancy.bits, (0, 0, 0, 1, 1, math.inf)), ValueError, "box is"),
         (lambda: Occupancy(occupancy.bits, (0, 0, 0, 1, math.nan, 1)), ValueError, "box is"),
         (lambda: near_far(origins, directions[:4], BOX), ValueError, "directions are"),
         (lambda: near_far(origins.half(), directions, BOX), TypeError, "origins is torch.float16"),
-        (lambda: march_rays(origins, directions, starts[:4], fars, occupancy, STEP), ValueError, "starts are"),
-        (lambda: march_rays(origins, directions, starts, fars, occupancy, 0), ValueError, "step is 0"),
-        (lambda: march_rays(origins, directions, starts, fars, occupancy, STEP, 0), ValueError, "limit is 0"),
-        (lambda: march_rays(origins, directions, starts, fars, occupancy, STEP, 9, -1), ValueError, "capacity is -1"),
-        (lambda: composite_rays(sigmas[1:], features, deltas, samples), ValueError, "sigmas, features and deltas"),
-        (lambda: composite_rays(sigmas, features, deltas, samples, 1), ValueError, "threshold is 1"),
-        (lambda: LivingRays(origins, directions, starts, fars, occupancy, STEP).march(0), ValueError, "limit is 0"),
+        (
+            lambda: march_rays(origins, directions, starts[:4], fars, occupancy, STEP),
+            ValueError,
+            "starts are",
+        ),
+        (
+            lambda: march_rays(origins, directions, starts, fars, occupancy, 0),
+            ValueError,
+            "step is 0",
+        ),
+        (
+            lambda: march_rays(origins, directions, starts, fars, occupancy, STEP, 0),
+            ValueError,
+            "limit is 0",
+        ),
+        (
+            lambda: march_rays(origins, directions, starts, fars, occupancy, STEP, 9, -1),
+            ValueError,
+            "capacity is -1",
+        ),
+        (
+            lambda: composite_rays(sigmas[1:], features, deltas, samples),
+            ValueError,
+            "sigmas, features and deltas",
+        ),
+        (
+            lambda: composite_rays(sigmas, features, deltas, samples, 1),
+            ValueError,
+            "threshold is 1",
+        ),
+        (
+            lambda: LivingRays(origins, directions, starts, fars, occupancy, STEP).march(0),
+            ValueError,
+            "limit is 0",
+        ),
     ]:
         with pytest.raises(error, match=said):
             wrong()

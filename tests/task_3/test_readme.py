@@ -22,7 +22,9 @@ def rows(group: argparse._ArgumentGroup) -> list[str]:
             continue
         value = ""
         if action.nargs != 0:
-            metavar = action.metavar or ("|".join(map(str, action.choices)) if action.choices else "")
+            metavar = action.metavar or (
+                "|".join(map(str, action.choices)) if action.choices else ""
+            )
             value = " " + (" ".join(metavar) if isinstance(metavar, tuple) else metavar)
         names = ", ".join(f"`{flag}`" for flag in action.option_strings)
         written = names if not value.strip() else f"`{', '.join(action.option_strings)}{value}`"
@@ -36,7 +38,10 @@ def main_table() -> str:
     for group in main.parser()._action_groups:
         if lines := rows(group):
             title = group.title or ""
-            parts.append(f"**{title[0].upper()}{title[1:]}**\n\n| option | |\n| --- | --- |\n" + "\n".join(lines))
+            parts.append(
+                f"**{title[0].upper()}{title[1:]}**\n\n| option | |\n| --- | --- |\n"
+                + "\n".join(lines)
+            )
     return "\n\n".join(parts)
 
 
@@ -47,7 +52,10 @@ def sds_table() -> str:
 
 PLACES = {
     "main": (r"(?<=shows the same in the terminal\.\n\n).*?(?=\n\n## )", main_table),
-    "sds_2d": (r"(?<=\| option of `sds_2d` \| what it does \|\n\| --- \| --- \|\n).*?(?=\n\n## )", sds_table),
+    "sds_2d": (
+        r"(?<=\| option of `sds_2d` \| what it does \|\n\| --- \| --- \|\n).*?(?=\n\n## )",
+        sds_table,
+    ),
 }
 
 
@@ -55,7 +63,9 @@ PLACES = {
 def test_options_are_those_of_the_programs(name):
     pattern, table = PLACES[name]
     written = re.search(pattern, README.read_text(), flags=re.DOTALL)
-    assert written and written[0] == table(), "python -m tests.task_3.test_readme writes the tables anew"
+    assert written and written[0] == table(), (
+        "python -m tests.task_3.test_readme writes the tables anew"
+    )
 
 
 def test_every_option_that_the_text_names_exists():

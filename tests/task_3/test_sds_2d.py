@@ -23,7 +23,18 @@ def test_leaves_a_sheet_and_repeats_itself(tiny_folder, tmp_path, capsys):
     sheets = []
     for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
         path = tmp_path / "new" / f"{name}.png"
-        options = ["--text", "a car", "--model", str(tiny_folder), "--iters", "6", "--seed", seed, "--out", str(path)]
+        options = [
+            "--text",
+            "a car",
+            "--model",
+            str(tiny_folder),
+            "--iters",
+            "6",
+            "--seed",
+            seed,
+            "--out",
+            str(path),
+        ]
         assert sds_2d.main(options) == 0
         out = capsys.readouterr().out
         assert out.count("✓") == 3 and out.splitlines()[-1] == str(path)
@@ -73,8 +84,13 @@ def test_x_0_in_several_steps_goes_from_each_level_to_the_next(tiny_folder, monk
         return 0.5 * x
 
     monkeypatch.setattr(guidance, "predict_noise", predict_noise)
-    monkeypatch.setattr(guidance, "decode_latents", lambda latents: images.append(latents) or latents)
-    noisy, level = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(0)), torch.tensor([t])
+    monkeypatch.setattr(
+        guidance, "decode_latents", lambda latents: images.append(latents) or latents
+    )
+    noisy, level = (
+        torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(0)),
+        torch.tensor([t]),
+    )
     step = sd.Step(torch.zeros(()), noisy, torch.zeros(()), level, noisy, noisy, 0.5 * noisy)
     guidance.preview(step, prompts, *camera, steps=steps)
     calls = [(noisy, level), *calls]
@@ -101,19 +117,30 @@ def test_x_0_in_several_steps_goes_from_each_level_to_the_next(tiny_folder, monk
         ("vae", math.inf, "The decoded images"),
     ],
 )
-def test_weights_that_are_not_finite_are_an_error(tiny_folder, tmp_path, monkeypatch, capsys, part, value, message):
+def test_weights_that_are_not_finite_are_an_error(
+    tiny_folder, tmp_path, monkeypatch, capsys, part, value, message
+):
     load = sd.load_pipeline
 
     def load_damaged(model):
         pipe = load(model)
-        names = [name for name, _ in getattr(pipe, part).named_parameters() if not name.startswith("encoder")]
+        names = [
+            name
+            for name, _ in getattr(pipe, part).named_parameters()
+            if not name.startswith("encoder")
+        ]
         getattr(pipe, part).get_parameter(names[-1]).data.view(-1)[0] = value
         return pipe
 
     monkeypatch.setattr(sd, "load_pipeline", load_damaged)
     monkeypatch.setattr(sds_2d, "check_exercise", lambda guidance: None)
     path = tmp_path / "sheet.png"
-    assert sds_2d.main(["--text", "a car", "--model", str(tiny_folder), "--iters", "2", "--out", str(path)]) == 1
+    assert (
+        sds_2d.main(
+            ["--text", "a car", "--model", str(tiny_folder), "--iters", "2", "--out", str(path)]
+        )
+        == 1
+    )
     [*_, error] = capsys.readouterr().err.strip().splitlines()
     assert f"error: {message} must be finite, but" in error and "download or save it again" in error
     assert not path.exists()
@@ -149,12 +176,21 @@ def test_the_exercise_has_the_number_and_the_text_of_the_assignment():
     source = Path(sd.__file__).read_text()
     assert source.count("### BEGIN SOLUTION") == source.count("### END SOLUTION") == 3
     assert re.findall(r"TODO 3 \((\w)\)", source) == ["b", "c", "a"]  # in the order of the file
-    assert "TODO 3: fill in a function to compute the SDS loss, and generate 3D objects from text" in source
+    assert (
+        "TODO 3: fill in a function to compute the SDS loss, and generate 3D objects from text"
+        in source
+    )
 
 
 @pytest.mark.parametrize(
     ("parts", "missing"),
-    [((), "embed_text"), ((2,), "sds_gradient"), ((0, 2), "loss_of"), ((0, 1), "embed_text"), ((0, 1, 2), None)],
+    [
+        ((), "embed_text"),
+        ((2,), "sds_gradient"),
+        ((0, 2), "loss_of"),
+        ((0, 1), "embed_text"),
+        ((0, 1, 2), None),
+    ],
 )
 def test_a_student_is_told_which_part_is_missing(tiny_folder, parts, missing, capsys):
     student = solved(*parts)
@@ -163,7 +199,9 @@ def test_a_student_is_told_which_part_is_missing(tiny_folder, parts, missing, ca
         student.check_exercise(guidance)
         assert capsys.readouterr().out.count("✓") == 3
         return
-    with pytest.raises(CheckFailed, match=f"`{missing}` returns is still empty: write the lines of the TODO"):
+    with pytest.raises(
+        CheckFailed, match=f"`{missing}` returns is still empty: write the lines of the TODO"
+    ):
         student.check_exercise(guidance)
 
 

@@ -109,7 +109,9 @@ def test_a_run_that_stopped_goes_on_as_if_it_had_not(begin, changes):
     assert json.loads((whole.workspace / "settings.json").read_text())["text"] == "a car"
 
 
-SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 
 
 @pytest.fixture
@@ -117,7 +119,9 @@ def signals() -> Iterator[None]:
     """The usual handlers: a process in the background may have begun with SIGINT ignored."""
     before = [signal.getsignal(number) for number in SIGNALS]
     for number in SIGNALS:
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        signal.signal(
+            number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        )
     yield
     for number, handler in zip(SIGNALS, before, strict=True):
         signal.signal(number, handler)
@@ -226,14 +230,18 @@ def test_a_gradient_that_is_no_number_is_left_out(begin, monkeypatch, capsys):
     assert torch.equal(parameters(trainer), before) and "not finite" in capsys.readouterr().out
     monkeypatch.setattr(trainer.guidance, "train_step", right)
     trainer.train_step()
-    assert not torch.equal(parameters(trainer), before) and torch.isfinite(parameters(trainer)).all()
+    assert (
+        not torch.equal(parameters(trainer), before) and torch.isfinite(parameters(trainer)).all()
+    )
     monkeypatch.setattr(trainer.guidance, "train_step", spoilt)
     trainer.skipped = RECENT - 1
     with pytest.raises(TrainingError, match="--lr"):
         trainer.train_step()
 
 
-@pytest.mark.parametrize(("opacity", "said"), [(0.001, "empty.*--lambda_opacity"), (0.999, "filled its box")])
+@pytest.mark.parametrize(
+    ("opacity", "said"), [(0.001, "empty.*--lambda_opacity"), (0.999, "filled its box")]
+)
 def test_a_field_that_is_lost_is_noticed(begin, opacity, said):
     trainer = begin()
     trainer.opacities.extend([opacity] * (RECENT - 1))
@@ -243,13 +251,21 @@ def test_a_field_that_is_lost_is_noticed(begin, opacity, said):
         trainer._watch()
 
 
-@pytest.mark.parametrize(("density", "said"), [(-30.0, "has become empty"), (30.0, "has filled its box")])
-def test_a_field_that_is_empty_or_full_to_the_rim_is_seen_as_that(begin, density, said, monkeypatch):
+@pytest.mark.parametrize(
+    ("density", "said"), [(-30.0, "has become empty"), (30.0, "has filled its box")]
+)
+def test_a_field_that_is_empty_or_full_to_the_rim_is_seen_as_that(
+    begin, density, said, monkeypatch
+):
     """The pictures of such a field are beyond the limits, wherever the cameras stand; those of a new one are not."""
     trainer = begin(widen=0, batch=4)
     trainer.train_step()
     assert EMPTY < trainer.opacities[-1] < FULL
-    monkeypatch.setattr(trainer.renderer.field, "_activate", lambda raw, x: torch.nn.functional.softplus(raw + density))
+    monkeypatch.setattr(
+        trainer.renderer.field,
+        "_activate",
+        lambda raw, x: torch.nn.functional.softplus(raw + density),
+    )
     trainer.renderer.density_grid.fill_(100.0)
     trainer.renderer.bits.fill_(255)
     trainer.opacities.clear()
@@ -269,9 +285,14 @@ def test_half_precision_lowers_its_scale_until_nothing_overflows(begin, capsys):
         steps += 1
         assert steps < RECENT
     assert steps > 1 and trainer.scaler.get_scale() == 2.0 ** (40 - steps + 1)
-    assert capsys.readouterr().out.count("the step is left out, and the gradient's scale lowered to") == steps - 1
+    assert (
+        capsys.readouterr().out.count("the step is left out, and the gradient's scale lowered to")
+        == steps - 1
+    )
     terms = trainer.train_step()
-    assert torch.isfinite(parameters(trainer)).all() and all(value == value for value in terms.values())
+    assert torch.isfinite(parameters(trainer)).all() and all(
+        value == value for value in terms.values()
+    )
 
 
 def test_tensorboard_reads_the_terms(begin):
@@ -305,7 +326,9 @@ def test_preview_is_a_picture(begin, monkeypatch):
     before = path.read_bytes()
     trainer.train_step()
     trainer.step = 1
-    monkeypatch.setattr(Image.Image, "save", lambda self, path: Path(path).write_bytes(b"half") and 1 / 0)
+    monkeypatch.setattr(
+        Image.Image, "save", lambda self, path: Path(path).write_bytes(b"half") and 1 / 0
+    )
     with pytest.raises(ZeroDivisionError):
         trainer.preview()
     assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
@@ -316,14 +339,18 @@ def test_preview_shows_the_field_from_four_sides_and_what_the_guidance_wants(beg
     trainer.train_step()
     sheets: list[tuple[list, dict]] = []
     whole = utils.grid
-    monkeypatch.setattr(utils, "grid", lambda images, **more: sheets.append((images, more)) or whole(images, **more))
+    monkeypatch.setattr(
+        utils, "grid", lambda images, **more: sheets.append((images, more)) or whole(images, **more)
+    )
     trainer.preview()
     [(images, more)] = sheets
     assert more["columns"] == 4 and len(more["titles"]) == len(images) == 8
     angles = trainer.cameras.azimuth, trainer.cameras.elevation
     wanted = trainer.guidance.preview(trainer.seen, trainer.prompts, *angles, trainer.progress)
     expected = [picture[:3] for picture in trainer.pictures(orbit(4), 128)]
-    expected += [batch[0] for batch in (trainer.guidance.decode_latents(trainer.seen.latents), *wanted)]
+    expected += [
+        batch[0] for batch in (trainer.guidance.decode_latents(trainer.seen.latents), *wanted)
+    ]
     for image, picture in zip(images, expected, strict=True):
         difference = np.asarray(image, float) / 255 - picture.permute(1, 2, 0).numpy()
         assert abs(difference).max() < 0.003  # half a level of 255
@@ -336,7 +363,9 @@ def test_the_average_keeps_its_share(begin, ema):
         before = torch.cat([p.flatten() for p in trainer.average]).clone()
         trainer.train_step()
         after = torch.cat([p.flatten() for p in trainer.average])
-        torch.testing.assert_close(after, ema * before + (1 - ema) * parameters(trainer), atol=1e-7, rtol=1e-5)
+        torch.testing.assert_close(
+            after, ema * before + (1 - ema) * parameters(trainer), atol=1e-7, rtol=1e-5
+        )
 
 
 def test_weights_of_the_regularisers_change_with_the_run(begin):
@@ -348,7 +377,9 @@ def test_weights_of_the_regularisers_change_with_the_run(begin):
         regularise(rendered, trainer.renderer, trainer.settings, trainer.generator, progress)
         for progress in (0.0, 0.25, 0.5, 0.75, 1.0)
     ]
-    entropy, sparsity = (torch.stack([term[name] for term in terms]).detach() for name in ("entropy", "sparsity"))
+    entropy, sparsity = (
+        torch.stack([term[name] for term in terms]).detach() for name in ("entropy", "sparsity")
+    )
     assert entropy[0] == 0 < entropy[-1]
     torch.testing.assert_close(entropy / entropy[-1], torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0]))
     torch.testing.assert_close(sparsity / sparsity[0], torch.tensor([1.0, 0.6, 0.2, 0.2, 0.2]))
@@ -356,7 +387,10 @@ def test_weights_of_the_regularisers_change_with_the_run(begin):
     bits = -(opacity * opacity.log2() + (1 - opacity) * (1 - opacity).log2()).mean()
     torch.testing.assert_close(entropy[-1], trainer.settings.entropy * bits)
     torch.testing.assert_close(
-        sparsity[0], trainer.settings.sparsity * (opacity**2 + 0.01).sqrt().mean(), rtol=1e-3, atol=0
+        sparsity[0],
+        trainer.settings.sparsity * (opacity**2 + 0.01).sqrt().mean(),
+        rtol=1e-3,
+        atol=0,
     )
 
 
@@ -372,17 +406,26 @@ def test_the_field_learns_what_the_targets_show(begin, monkeypatch):
     monkeypatch.setattr(trainer.guidance, "targets", targets)
     for _ in range(6):
         trainer.train_step()
-    assert len(trainer.targets) == 5 and {target.shading.look for target in trainer.targets} == {"albedo", "lambertian"}
+    assert len(trainer.targets) == 5 and {target.shading.look for target in trainer.targets} == {
+        "albedo",
+        "lambertian",
+    }
     marched: list[tuple[torch.Tensor, ...]] = []
     asked: list[tuple[torch.Tensor, ...]] = []
     march, render = trainer.renderer.march, trainer.renderer.render
-    monkeypatch.setattr(trainer.renderer, "march", lambda *args: marched.append(args) or march(*args))
-    monkeypatch.setattr(trainer.renderer, "render", lambda *args: asked.append(args) or render(*args))
+    monkeypatch.setattr(
+        trainer.renderer, "march", lambda *args: marched.append(args) or march(*args)
+    )
+    monkeypatch.setattr(
+        trainer.renderer, "render", lambda *args: asked.append(args) or render(*args)
+    )
     trainer._learn_targets()
     [(all_origins, all_directions, _)] = marched
     assert len(asked) == trainer.settings.reuse
     parts = (rays.split(trainer.settings.rays) for rays in (all_origins, all_directions))
-    for origins, directions, (_, its_directions, owners, shading, _) in zip(*parts, asked, strict=True):
+    for origins, directions, (_, its_directions, owners, shading, _) in zip(
+        *parts, asked, strict=True
+    ):
         assert torch.equal(directions, its_directions)
         group = [target for target in trainer.targets if target.shading.look == shading.look]
         assert owners.max() < len(group)
@@ -418,7 +461,9 @@ def test_normals_that_look_away_and_rough_normals_cost_something(begin):
     """Both by how much each sample is seen, per ray; their weights in the picture are constants in it."""
     trainer = begin(orientation=3.0, smoothness=7.0, bound=2.0)
     rendered = lit(trainer)
-    terms = regularise(rendered, trainer.renderer, trainer.settings, torch.Generator().manual_seed(5), 0.5)
+    terms = regularise(
+        rendered, trainer.renderer, trainer.settings, torch.Generator().manual_seed(5), 0.5
+    )
     rays, seen = 2 * 8 * 8, rendered.weights.detach()
     away = (rendered.normals * rendered.directions).sum(-1).clamp(min=0)
     assert 0 < (away > 0).float().mean() < 1
@@ -436,7 +481,9 @@ def test_the_gradient_is_that_of_the_loss_and_of_all_terms(begin, monkeypatch):
     trainer = begin(variation=1.0)
     rendered = lit(trainer)
     loss, state = rendered.image.square().mean(), trainer.generator.get_state()
-    terms = regularise(rendered, trainer.renderer, trainer.settings, trainer.generator, trainer.progress)
+    terms = regularise(
+        rendered, trainer.renderer, trainer.settings, trainer.generator, trainer.progress
+    )
     parameters = list(trainer.renderer.parameters())
     expected = torch.autograd.grad(loss + sum(terms.values()), parameters, retain_graph=True)
     trainer.generator.set_state(state)
@@ -454,7 +501,9 @@ def test_neighbours_in_the_grid_that_differ_cost_something(begin):
     terms = regularise(rendered, trainer.renderer, trainer.settings, trainer.generator, 0.5)
     torch.testing.assert_close(terms["variation"], expected)
     plain = begin(variation=2.0, backbone="vanilla")
-    assert "variation" not in regularise(lit(plain), plain.renderer, plain.settings, plain.generator, 0.5)
+    assert "variation" not in regularise(
+        lit(plain), plain.renderer, plain.settings, plain.generator, 0.5
+    )
 
 
 @pytest.mark.parametrize("name", ["entropy", "sparsity", "orientation", "variation", "smoothness"])
@@ -465,14 +514,17 @@ def test_a_weight_of_nothing_leaves_a_term_out(begin, name):
     whole = regularise(rendered, trainer.renderer, trainer.settings, trainer.generator, 0.5)
     assert set(whole) == set(names)
     without = dataclasses.replace(trainer.settings, **{name: 0.0})
-    assert set(regularise(rendered, trainer.renderer, without, trainer.generator, 0.5)) == set(names) - {name}
+    assert set(regularise(rendered, trainer.renderer, without, trainer.generator, 0.5)) == set(
+        names
+    ) - {name}
     unlit = trainer.renderer(trainer.views.sample(2, trainer.generator), 8, 8, trainer.generator)
     terms = regularise(unlit, trainer.renderer, trainer.settings, trainer.generator, 0.5)
     assert set(terms) == {"entropy", "sparsity", "variation"}
 
 
 @pytest.mark.parametrize(
-    ("step", "occupancy"), [(0, 1.0), (1, None), (16, 1.0), (40, None), (48, 1.0), (63, None), (64, 0.25), (96, 0.25)]
+    ("step", "occupancy"),
+    [(0, 1.0), (1, None), (16, 1.0), (40, None), (48, 1.0), (63, None), (64, 0.25), (96, 0.25)],
 )
 def test_schedules_of_a_run(begin, monkeypatch, step, occupancy):
     """Levels of the encoding fade in over fade_in; views widen over widen; the grid is renewed every 16 steps, at first
@@ -480,9 +532,15 @@ def test_schedules_of_a_run(begin, monkeypatch, step, occupancy):
     trainer = begin(iters=100, fade_in=1.0, widen=0.4, space="latents")
     calls: dict[str, list] = {"levels": [], "share": [], "occupancy": []}
     fade_in, narrowed = trainer.renderer.field.fade_in, trainer.views.narrowed
-    monkeypatch.setattr(trainer.renderer.field, "fade_in", lambda x: calls["levels"].append(x) or fade_in(x))
-    monkeypatch.setattr(trainer.renderer, "update_occupancy", lambda _, x: calls["occupancy"].append(x))
-    monkeypatch.setattr(ViewRange, "narrowed", lambda self, x: calls["share"].append(x) or narrowed(x))
+    monkeypatch.setattr(
+        trainer.renderer.field, "fade_in", lambda x: calls["levels"].append(x) or fade_in(x)
+    )
+    monkeypatch.setattr(
+        trainer.renderer, "update_occupancy", lambda _, x: calls["occupancy"].append(x)
+    )
+    monkeypatch.setattr(
+        ViewRange, "narrowed", lambda self, x: calls["share"].append(x) or narrowed(x)
+    )
     trainer.step = step
     trainer.train_step()
     assert calls["levels"] == [pytest.approx(0.4 + 0.006 * step)]
@@ -500,7 +558,8 @@ def test_light_comes_after_its_share_of_the_run_from_near_the_camera(begin):
     trainer.step = 30
     shadings = [trainer.shading(cameras) for _ in range(2000)]
     shares = {
-        look: sum(s.look == look for s in shadings) / len(shadings) for look in ("albedo", "lambertian", "textureless")
+        look: sum(s.look == look for s in shadings) / len(shadings)
+        for look in ("albedo", "lambertian", "textureless")
     }
     assert shares["albedo"] == pytest.approx(0.3, abs=0.03)
     assert shares["textureless"] == pytest.approx(0.7 * 0.25, abs=0.03)
@@ -546,10 +605,14 @@ def test_defaults_are_those_of_the_command_line():
 
 
 @pytest.mark.parametrize(("space", "scale"), [("pixels", 1024), ("latents", 16)])
-def test_the_scale_of_half_precision_begins_where_little_overflows(begin, monkeypatch, space, scale):
+def test_the_scale_of_half_precision_begins_where_little_overflows(
+    begin, monkeypatch, space, scale
+):
     made = []
     scaler = torch.amp.GradScaler
-    monkeypatch.setattr(torch.amp, "GradScaler", lambda *args, **more: made.append(more) or scaler(*args, **more))
+    monkeypatch.setattr(
+        torch.amp, "GradScaler", lambda *args, **more: made.append(more) or scaler(*args, **more)
+    )
     begin(space=space)
     assert made == [{"init_scale": scale, "enabled": False}]  # on a CPU
 
@@ -559,7 +622,9 @@ def test_optimizers_have_their_settings(begin):
     assert isinstance(adam, torch.optim.Adam) and isinstance(adan, Adan)
     for optimizer in (adam, adan):
         sizes = [sum(p.numel() for p in group["params"]) for group in optimizer.param_groups]
-        assert [group["lr"] for group in optimizer.param_groups] == [0.01, 0.1] and sizes[1] > 10 * sizes[0]
+        assert [group["lr"] for group in optimizer.param_groups] == [0.01, 0.1] and sizes[
+            1
+        ] > 10 * sizes[0]
     assert (adam.defaults["betas"], adam.defaults["eps"]) == ((0.9, 0.99), 1e-15)
     assert (adan.defaults["eps"], adan.defaults["weight_decay"]) == (1e-8, 2e-5)
     [plain] = begin(lr=0.01, backbone="vanilla").optimizer.param_groups
@@ -573,7 +638,9 @@ def test_another_runs_checkpoint_is_refused(begin):
     other = {"backbone": "vanilla", "levels": 5, "bound": 2.0, "cells": 32, "background": "random", "optimizer": "adan",
              "space": "latents", "size": 16}  # fmt: skip
     for name, value in other.items():
-        with pytest.raises(CheckpointError, match=f"{name} {getattr(SMALL, name)!r}, this run has {value!r}"):
+        with pytest.raises(
+            CheckpointError, match=f"{name} {getattr(SMALL, name)!r}, this run has {value!r}"
+        ):
             begin(**{name: value}).resume(path)
 
 
@@ -585,12 +652,16 @@ def test_the_learning_rate_of_a_resumed_run_is_its_own(begin, optimizer):
     for lr in (0.5, 1e-4, SMALL.lr):
         resumed = begin(optimizer=optimizer, lr=lr)
         resumed.resume(path)
-        assert [group["lr"] for group in resumed.optimizer.param_groups] == pytest.approx([lr, 10 * lr])
+        assert [group["lr"] for group in resumed.optimizer.param_groups] == pytest.approx(
+            [lr, 10 * lr]
+        )
         before = parameters(resumed)
         resumed.train_step()
         assert (parameters(resumed) - before).abs().max() > 0.1 * lr
         state = resumed.optimizer.state_dict()["state"]
-        assert {int(values["step"]) for values in state.values()} == {2 * SMALL.reuse}  # the averages went on
+        assert {int(values["step"]) for values in state.values()} == {
+            2 * SMALL.reuse
+        }  # the averages went on
 
 
 def test_a_new_seed_starts_new_random_numbers_and_the_old_one_goes_on(begin):
@@ -602,7 +673,9 @@ def test_a_new_seed_starts_new_random_numbers_and_the_old_one_goes_on(begin):
         resumed = begin(seed=seed)
         resumed.resume(path)
         drawn.append(torch.rand(4, generator=resumed.generator))
-    assert torch.equal(drawn[0], drawn[1]) and torch.equal(drawn[0], torch.rand(4, generator=trainer.generator))
+    assert torch.equal(drawn[0], drawn[1]) and torch.equal(
+        drawn[0], torch.rand(4, generator=trainer.generator)
+    )
     assert torch.equal(drawn[2], torch.rand(4, generator=torch.Generator().manual_seed(5)))
     assert torch.equal(drawn[2], drawn[3]) and not torch.equal(drawn[2], drawn[4])
 
@@ -750,7 +823,22 @@ def test_whatever_a_checkpoint_holds_it_is_refused_or_goes_on(begin, trained_sta
         if not isinstance(place[key], dict | list) or not place[key] or random.random() < 0.2:
             break
         place = place[key]
-    wrong = [None, 7, -1, 0.5, float("inf"), "x", [], {}, [1, "x"], {"a": 1}, ONES, torch.zeros(1), True, 10**30]
+    wrong = [
+        None,
+        7,
+        -1,
+        0.5,
+        float("inf"),
+        "x",
+        [],
+        {},
+        [1, "x"],
+        {"a": 1},
+        ONES,
+        torch.zeros(1),
+        True,
+        10**30,
+    ]
     place[key] = random.choice(wrong)
     trainer = begin()
     try:
@@ -760,7 +848,9 @@ def test_whatever_a_checkpoint_holds_it_is_refused_or_goes_on(begin, trained_sta
         pass
 
 
-def test_full_memory_is_not_taken_for_a_wrong_checkpoint(begin, trained_state, tmp_path, monkeypatch):
+def test_full_memory_is_not_taken_for_a_wrong_checkpoint(
+    begin, trained_state, tmp_path, monkeypatch
+):
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -810,7 +900,10 @@ def test_only_a_value_that_is_too_large_is_told_why():
     for name, (least, most, reason) in WHOLE_NUMBERS.items():
         with pytest.raises(TrainingError) as raised:
             dataclasses.replace(SMALL, **{name: most + 1})
-        assert str(raised.value) == f"{name} must be from {least:,} to {most:,}, got {most + 1:,}. {reason}"
+        assert (
+            str(raised.value)
+            == f"{name} must be from {least:,} to {most:,}, got {most + 1:,}. {reason}"
+        )
         with pytest.raises(TrainingError) as raised:
             dataclasses.replace(SMALL, **{name: least - 1})
         assert str(raised.value) == f"{name} must be from {least:,} to {most:,}, got {least - 1:,}."
@@ -830,12 +923,16 @@ def test_choices_are_allowed_and_nothing_else_is(name, choices):
     for choice in choices:
         assert getattr(dataclasses.replace(SMALL, **{name: choice}), name) == choice
     for wrong in ("", None, [], {}, 257, 512, 4, "Grid", "pixel"):
-        with pytest.raises(TrainingError, match=f"^{name} must be one of {', '.join(map(str, choices))}, got "):
+        with pytest.raises(
+            TrainingError, match=f"^{name} must be one of {', '.join(map(str, choices))}, got "
+        ):
             dataclasses.replace(SMALL, **{name: wrong})
 
 
 def test_numbers_of_numpy_and_pytorch_are_numbers():
-    made = dataclasses.replace(SMALL, iters=np.int64(9), size=torch.tensor(8), lr=np.float32(0.5), cells=np.int32(16))
+    made = dataclasses.replace(
+        SMALL, iters=np.int64(9), size=torch.tensor(8), lr=np.float32(0.5), cells=np.int32(16)
+    )
     assert (made.iters, made.size, made.lr, made.cells) == (9, 8, 0.5, 16)
     assert json.loads(json.dumps(dataclasses.asdict(made))) == dataclasses.asdict(made)
 

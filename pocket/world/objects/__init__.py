@@ -23,11 +23,35 @@ RECIPES: dict[str, Recipe] = {name: FUNCTIONS[name.replace(" ", "_")] for name i
 
 # How large a thing is beside others: a small one can be held, a large one is larger than a person.
 SMALL = (
-    *("hamburger", "book", "pancakes", "mushroom", "teapot", "cake", "mug", "bird", "fish", "butterfly"),
+    *(
+        "hamburger",
+        "book",
+        "pancakes",
+        "mushroom",
+        "teapot",
+        "cake",
+        "mug",
+        "bird",
+        "fish",
+        "butterfly",
+    ),
     *("frog", "flower", "apple", "banana", "donut", "ice cream", "cupcake", "pizza", "hat", "ball"),
 )
 LARGE = (
-    *("horse", "car", "rocket", "house", "tree", "elephant", "sailboat", "airplane", "dinosaur", "cow"),
+    *(
+        "horse",
+        "car",
+        "rocket",
+        "house",
+        "tree",
+        "elephant",
+        "sailboat",
+        "airplane",
+        "dinosaur",
+        "cow",
+    ),
     *("castle", "lighthouse", "truck", "train", "bed", "sofa"),
 )
-SIZES = dict.fromkeys(OBJECTS, "medium") | dict.fromkeys(SMALL, "small") | dict.fromkeys(LARGE, "large")
+SIZES = (
+    dict.fromkeys(OBJECTS, "medium") | dict.fromkeys(SMALL, "small") | dict.fromkeys(LARGE, "large")
+)

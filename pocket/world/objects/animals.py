@@ -13,7 +13,11 @@ def squirrel(b: Builder, pose: str) -> Anchors:
     b.capsule((0, 0.5, 0.03), (0, 0.72, 0.06), 0.13, 0.15, fur, 0.06)
     for s in (-1, 1):
         b.ellipsoid((s * 0.15 * plump, 0.17, 0.03), (0.10, 0.16, 0.17), fur, k=0.04)
-        b.limb([(s * 0.13, 0.50, 0.08), (s * 0.14, 0.38, 0.20), (s * 0.06, 0.42, 0.28)], (0.06, 0.05, 0.045), fur)
+        b.limb(
+            [(s * 0.13, 0.50, 0.08), (s * 0.14, 0.38, 0.20), (s * 0.06, 0.42, 0.28)],
+            (0.06, 0.05, 0.045),
+            fur,
+        )
         b.ellipsoid((s * 0.12, 0.04, 0.17), (0.06, 0.04, 0.13), fur, k=0.03)
         b.cone((s * 0.10, 0.90, 0.04), 0.055, 0.01, 0.085, fur, 0.008, (0, 0, -s * 12), 0.03)
     b.ellipsoid((0, 0.69, 0.19), (0.085, 0.075, 0.09), fur, k=0.05)
@@ -44,11 +48,22 @@ def bunny(b: Builder, pose: str) -> Anchors:
         b.ellipsoid((s * 0.16 * plump, 0.16, -0.10), (0.10, 0.15, 0.17), fur, k=0.04)
         b.ellipsoid((s * 0.13, 0.04, 0.12), (0.065, 0.045, 0.15), fur, k=0.03)
         b.capsule((s * 0.09, 0.34, 0.13), (s * 0.07, 0.10, 0.20), 0.055, 0.045, fur, 0.03)
-        b.ellipsoid((s * 0.085, 0.62 + 0.21 * ear, 0.04), (0.055, 0.21 * ear, 0.035), fur, (-6, 0, -s * lean), 0.03)
+        b.ellipsoid(
+            (s * 0.085, 0.62 + 0.21 * ear, 0.04),
+            (0.055, 0.21 * ear, 0.035),
+            fur,
+            (-6, 0, -s * lean),
+            0.03,
+        )
     b.ball((0, 0.22, -0.33 * plump), 0.085, fur, 0.02)
     b.group()
     for s in (-1, 1):
-        b.ellipsoid((s * 0.085, 0.62 + 0.21 * ear, 0.068), (0.03, 0.15 * ear, 0.018), pink, (-6, 0, -s * lean))
+        b.ellipsoid(
+            (s * 0.085, 0.62 + 0.21 * ear, 0.068),
+            (0.03, 0.15 * ear, 0.018),
+            pink,
+            (-6, 0, -s * lean),
+        )
     b.ellipsoid((0, 0.515, 0.298), (0.026, 0.02, 0.018), pink)
     b.eyes(0.585, 0.215, 0.095, 0.032)
     return Anchors((0, 0.68, 0), 0.32, seat=(0, 0.46, -0.16), lap=(0, 0.32, 0.36), wide=0.2)
@@ -71,8 +86,18 @@ def horse(b: Builder, pose: str) -> Anchors:
         b.cone((s * 0.11, 0.035, z + s * step), 0.062, 0.048, 0.035, hoof)
         b.cone((s * 0.11, 0.035, -z - s * step), 0.062, 0.048, 0.035, hoof)
     b.group()
-    b.limb([(0, 1.09, z + 0.17), (0, 0.98, z + 0.05), (0, 0.78, z - 0.09)], (0.05, 0.065, 0.05), mane, 0.04)
-    b.limb([(0, 0.68, -z - 0.17), (0, 0.55, -z - 0.30), (0, 0.24, -z - 0.30)], (0.05, 0.07, 0.035), mane, 0.04)
+    b.limb(
+        [(0, 1.09, z + 0.17), (0, 0.98, z + 0.05), (0, 0.78, z - 0.09)],
+        (0.05, 0.065, 0.05),
+        mane,
+        0.04,
+    )
+    b.limb(
+        [(0, 0.68, -z - 0.17), (0, 0.55, -z - 0.30), (0, 0.24, -z - 0.30)],
+        (0.05, 0.07, 0.035),
+        mane,
+        0.04,
+    )
     b.eyes(1.01, z + 0.27, 0.082, 0.024)
     eye_whites(b, 1.01, z + 0.27, 0.082, 0.024)
     muzzle = b.main((0.50, 0.28, 0.14), tint=0.4)
@@ -90,7 +115,9 @@ def duck(b: Builder, pose: str) -> Anchors:
     b.ball((0, 0.66 + neck, 0.22), 0.165, down, 0.04)
     b.cone((0, 0.44, -0.37), 0.12, 0.02, 0.11, down, 0.015, (-52, 0, 0), 0.08)
     for s in (-1, 1):
-        b.ellipsoid((s * 0.235 * fat, 0.33, -0.06), (0.055, 0.13, 0.22), down, (-10, s * 6, 0), 0.02)
+        b.ellipsoid(
+            (s * 0.235 * fat, 0.33, -0.06), (0.055, 0.13, 0.22), down, (-10, s * 6, 0), 0.02
+        )
     b.group()
     b.ellipsoid((0, 0.635 + neck, 0.40), (0.085, 0.028, 0.105), bill, (-4, 0, 0), 0.02)
     b.ellipsoid((0, 0.60 + neck, 0.385), (0.07, 0.022, 0.08), bill, (8, 0, 0), 0.01)
@@ -125,7 +152,10 @@ def cat(b: Builder, pose: str) -> Anchors:
     b.ellipsoid((0, 0.635, 0.19), (0.085, 0.06, 0.055), light)
     b.ellipsoid((0, 0.36, 0.105), (0.095, 0.16, 0.07), light)
     b.ellipsoid((0, 0.665, 0.245), (0.024, 0.017, 0.014), pink)
-    iris, pupil = b.material((0.45, 0.72, 0.25), shine=0.8, gloss=60), b.material(BLACK, shine=0.8, gloss=60)
+    iris, pupil = (
+        b.material((0.45, 0.72, 0.25), shine=0.8, gloss=60),
+        b.material(BLACK, shine=0.8, gloss=60),
+    )
     for s in (-1, 1):
         b.ellipsoid((s * 0.08, 0.725, 0.195), (0.038, 0.038, 0.022), iris)
         b.ellipsoid((s * 0.08, 0.725, 0.212), (0.013, 0.031, 0.010), pupil)
@@ -166,7 +196,9 @@ def penguin(b: Builder, pose: str) -> Anchors:
     b.ellipsoid((0, 0.38, 0), (0.24 * fat, 0.35, 0.22 * fat), coat, k=0.06)
     b.ellipsoid((0, 0.78, 0.02), (0.165, 0.155, 0.16), coat, k=0.08)
     for s in (-1, 1):
-        b.ellipsoid((s * 0.26 * fat, 0.42, 0.0), (0.045, 0.20, 0.09), coat, (0, 0, s * b.vary(10, 26)), 0.03)
+        b.ellipsoid(
+            (s * 0.26 * fat, 0.42, 0.0), (0.045, 0.20, 0.09), coat, (0, 0, s * b.vary(10, 26)), 0.03
+        )
     b.cone((0, 0.12, -0.22 * fat), 0.08, 0.02, 0.08, coat, 0.015, (-65, 0, 0), 0.04)
     b.group()
     b.ellipsoid((0, 0.36, 0.075 * fat), (0.18 * fat, 0.29, 0.165 * fat), belly)
@@ -221,7 +253,14 @@ def turtle(b: Builder, pose: str) -> Anchors:
     b.ellipsoid((0, 0.34, wide + 0.20), (0.115, 0.10, 0.13), skin, k=0.05)
     for s in (-1, 1):
         for z in (wide * 0.72, -wide * 0.80):
-            b.capsule((s * wide * 0.62, 0.14, z * 0.9), (s * wide * 0.86, 0.06, z * 1.12), 0.10, 0.075, skin, 0.03)
+            b.capsule(
+                (s * wide * 0.62, 0.14, z * 0.9),
+                (s * wide * 0.86, 0.06, z * 1.12),
+                0.10,
+                0.075,
+                skin,
+                0.03,
+            )
     b.cone((0, 0.11, -wide * 1.28), 0.05, 0.01, 0.07, skin, 0.008, (-80, 0, 0))
     b.group()
     if b.look.pattern == 0:  # plates of the shell

@@ -7,7 +7,9 @@ from pocket.world.objects.parts import legs
 def astronaut(b: Builder, pose: str) -> Anchors:
     suit, gray = b.main((0.90, 0.90, 0.91)), b.material((0.45, 0.47, 0.51), shine=0.3)
     visor = b.material(b.jitter((0.12, 0.14, 0.24), 0.02), shine=1.0, gloss=60, metal=0.35)
-    accent = b.material(((0.82, 0.22, 0.14), (0.16, 0.35, 0.75), (0.93, 0.55, 0.10))[int(b.rng.integers(3))])
+    accent = b.material(
+        ((0.82, 0.22, 0.14), (0.16, 0.35, 0.75), (0.93, 0.55, 0.10))[int(b.rng.integers(3))]
+    )
     wide = b.vary(0.9, 1.1)
     hips = legs(b, pose, suit, gray, 0.105 * wide, 0.078, 0.30)
     y = hips + 0.19
@@ -40,7 +42,9 @@ def snowman(b: Builder, pose: str) -> Anchors:
     snow, coal = b.main((0.93, 0.94, 0.97)), b.material(BLACK)
     carrot, wood = b.material((0.95, 0.47, 0.10)), b.material((0.36, 0.22, 0.12))
     felt = b.material((0.10, 0.10, 0.12))
-    scarf = b.material(((0.80, 0.13, 0.13), (0.12, 0.45, 0.20), (0.15, 0.27, 0.68))[int(b.rng.integers(3))])
+    scarf = b.material(
+        ((0.80, 0.13, 0.13), (0.12, 0.45, 0.20), (0.15, 0.27, 0.68))[int(b.rng.integers(3))]
+    )
     fat = b.vary(0.92, 1.1)
     b.ball((0, 0.26 * fat, 0), 0.28 * fat, snow, 0.02)
     b.ball((0, 0.60 * fat, 0), 0.205 * fat, snow, 0.02)
@@ -72,7 +76,10 @@ def snowman(b: Builder, pose: str) -> Anchors:
 
 def robot(b: Builder, pose: str) -> Anchors:
     shell = b.main((0.62, 0.66, 0.71), shine=0.5, gloss=30)
-    joint, dark = b.material((0.30, 0.32, 0.35), shine=0.4), b.material((0.10, 0.12, 0.15), shine=0.4)
+    joint, dark = (
+        b.material((0.30, 0.32, 0.35), shine=0.4),
+        b.material((0.10, 0.12, 0.15), shine=0.4),
+    )
     light = b.material((0.30, 0.90, 0.98), glow=0.7)
     red = b.material((0.90, 0.16, 0.12), glow=0.2)
     wide = b.vary(0.9, 1.12)

@@ -16,7 +16,13 @@ def hamburger(b: Builder, pose: str) -> Anchors:
     b.group()
     b.cylinder((0, y + 0.15 * tall, 0), wide * 1.0, 0.07 * tall, patty, 0.05)
     b.group()
-    b.box((0, y + 0.235 * tall, 0), (wide * 0.74, 0.016, wide * 0.74), cheese, 0.012, (0, b.vary(30, 60), 0))
+    b.box(
+        (0, y + 0.235 * tall, 0),
+        (wide * 0.74, 0.016, wide * 0.74),
+        cheese,
+        0.012,
+        (0, b.vary(30, 60), 0),
+    )
     b.group()
     b.cylinder((0, y + 0.28 * tall, 0), wide * 0.93, 0.03, tomato, 0.02)
     b.group()
@@ -49,7 +55,10 @@ def pancakes(b: Builder, pose: str) -> Anchors:
         b.cylinder((x, y + half, z), r, half, cake if i % 2 else edge, 0.045)
         b.group()
         y += 1.88 * half
-    syrup, butter = b.material((0.45, 0.19, 0.05), shine=0.7, gloss=50), b.material((0.99, 0.87, 0.42))
+    syrup, butter = (
+        b.material((0.45, 0.19, 0.05), shine=0.7, gloss=50),
+        b.material((0.99, 0.87, 0.42)),
+    )
     b.ellipsoid((0, y, 0), (wide * 0.78, 0.03, wide * 0.78), syrup, k=0.03)
     for i in range(4):
         a = i * 1.57 + b.vary(0, 0.9)
@@ -62,9 +71,15 @@ def pancakes(b: Builder, pose: str) -> Anchors:
 
 
 def cake(b: Builder, pose: str) -> Anchors:
-    icing = b.main(((0.96, 0.70, 0.78), (0.42, 0.24, 0.14), (0.95, 0.92, 0.86))[int(b.rng.integers(3))], shine=0.25)
+    icing = b.main(
+        ((0.96, 0.70, 0.78), (0.42, 0.24, 0.14), (0.95, 0.92, 0.86))[int(b.rng.integers(3))],
+        shine=0.25,
+    )
     cream, plate = b.material((0.98, 0.96, 0.92)), b.material((0.88, 0.89, 0.92), shine=0.6)
-    cherry, flame = b.material((0.80, 0.08, 0.12), shine=0.8, gloss=50), b.material((1.0, 0.72, 0.20), glow=1.0)
+    cherry, flame = (
+        b.material((0.80, 0.08, 0.12), shine=0.8, gloss=50),
+        b.material((1.0, 0.72, 0.20), glow=1.0),
+    )
     wide, tall = b.vary(0.38, 0.46), b.vary(0.14, 0.20)
     b.cylinder((0, 0.02, 0), wide * 1.22, 0.02, plate, 0.012)
     b.group()
@@ -86,7 +101,9 @@ def cake(b: Builder, pose: str) -> Anchors:
         b.ball((x, y + 0.02, z), 0.055, cream)
         b.ball((x, y + 0.07, z), 0.036, cherry)
     if pose == "stand" and b.rng.random() < 0.7:
-        wax = b.material(((0.35, 0.62, 0.92), (0.95, 0.85, 0.35), (0.55, 0.80, 0.45))[int(b.rng.integers(3))])
+        wax = b.material(
+            ((0.35, 0.62, 0.92), (0.95, 0.85, 0.35), (0.55, 0.80, 0.45))[int(b.rng.integers(3))]
+        )
         count = int(b.rng.integers(1, 4))
         for i in range(count):
             a = i * 6.283 / count

@@ -12,7 +12,10 @@ def legs(b: Builder, pose: str, suit: int, boot: int, apart: float, r: float, hi
         elif pose == "sit":
             knee, foot = (s * apart * 1.2, hips + 0.03, 0.20), (s * apart * 1.35, r, 0.36)
         else:  # astride
-            knee, foot = (s * (apart + 0.15), hips - 0.07, 0.13), (s * (apart + 0.20), hips - 0.30, 0.06)
+            knee, foot = (
+                (s * (apart + 0.15), hips - 0.07, 0.13),
+                (s * (apart + 0.20), hips - 0.30, 0.06),
+            )
         b.limb([(s * apart, hips, 0.0), knee, foot], (r * 1.1, r, r * 0.9), suit, 0.03)
         toe = (0.0, 0.05, 0.02) if pose == "sit" else (0.0, -0.03, 0.05)
         b.ellipsoid((foot[0], foot[1] + toe[1], foot[2] + toe[2]), (r * 0.95, r * 0.8, r * 1.35), boot,

@@ -24,7 +24,12 @@ def tree(b: Builder, pose: str) -> Anchors:
     b.ball((0, 0.78, 0), b.vary(0.27, 0.32), leaf, 0.1)
     for i in range(5):
         a = i * 1.257 + b.vary(0, 0.6)
-        b.ball((0.23 * math.cos(a), 0.68 + b.vary(-0.06, 0.12), 0.23 * math.sin(a)), b.vary(0.15, 0.20), leaf, 0.1)
+        b.ball(
+            (0.23 * math.cos(a), 0.68 + b.vary(-0.06, 0.12), 0.23 * math.sin(a)),
+            b.vary(0.15, 0.20),
+            leaf,
+            0.1,
+        )
     b.ball((b.vary(-0.06, 0.06), 1.00, b.vary(-0.06, 0.06)), 0.17, leaf, 0.1)
     return Anchors((0, 1.15, 0), 0.4, seat=(0, 1.12, 0), wide=0.2)
 
@@ -41,7 +46,10 @@ def cactus(b: Builder, pose: str) -> Anchors:
         b.group()
         base = 0.22
     b.capsule((0, base, 0), (0, base + tall, 0), 0.125, 0.12, skin, 0.03)
-    for s, high, up in ((1, b.vary(0.32, 0.45), b.vary(0.22, 0.32)), (-1, b.vary(0.22, 0.36), b.vary(0.20, 0.30))):
+    for s, high, up in (
+        (1, b.vary(0.32, 0.45), b.vary(0.22, 0.32)),
+        (-1, b.vary(0.22, 0.36), b.vary(0.20, 0.30)),
+    ):
         b.limb([(0, base + high, 0), (s * 0.27, base + high, 0), (s * 0.29, base + high + up, 0)], (0.07, 0.075, 0.07), skin, 0.05)  # fmt: skip
     b.group()
     b.ellipsoid((0, base + tall + 0.12, 0), (0.065, 0.05, 0.065), flower)

@@ -11,7 +11,13 @@ def open_book(b: Builder, width: float) -> None:
     cover, paper = b.main((0.60, 0.14, 0.14)), b.material((0.95, 0.93, 0.86), shine=0.02)
     tall = width * 0.62
     for s in (-1, 1):
-        b.box((s * width * 0.5, 0, -0.07 * width), (width * 0.52, tall, 0.022), cover, 0.01, (0, s * 14, 0))
+        b.box(
+            (s * width * 0.5, 0, -0.07 * width),
+            (width * 0.52, tall, 0.022),
+            cover,
+            0.01,
+            (0, s * 14, 0),
+        )
         b.box((s * width * 0.48, 0, -0.07 * width - 0.035), (width * 0.46, tall * 0.92, 0.026), paper, 0.012, (0, s * 14, 0))  # fmt: skip
         b.group()
 
@@ -25,7 +31,9 @@ def book(b: Builder, pose: str) -> Anchors:
         for s in (-1, 1):
             b.box((s * 0.10, deep, 0), (0.025, deep, wide), cover, 0.012, (0, s * 13, 0))
             b.group()
-            b.box((s * 0.055, deep, 0), (0.05, deep * 0.94, wide * 0.93), paper, 0.01, (0, s * 13, 0))
+            b.box(
+                (s * 0.055, deep, 0), (0.05, deep * 0.94, wide * 0.93), paper, 0.01, (0, s * 13, 0)
+            )
             b.group()
         b.box((0.0, deep, -wide * 0.98), (0.085, deep, 0.03), cover, 0.02)
         b.box((0.125, deep * 1.3, 0.0), (0.012, deep * 0.22, wide * 0.55), label, 0.006, (0, 13, 0))
@@ -41,18 +49,33 @@ def book(b: Builder, pose: str) -> Anchors:
 
 def chair(b: Builder, pose: str) -> Anchors:
     wood = b.main((0.55, 0.35, 0.19))
-    wide, deep, seat, back = b.vary(0.27, 0.33), b.vary(0.26, 0.32), b.vary(0.38, 0.46), b.vary(0.50, 0.62)
+    wide, deep, seat, back = (
+        b.vary(0.27, 0.33),
+        b.vary(0.26, 0.32),
+        b.vary(0.38, 0.46),
+        b.vary(0.50, 0.62),
+    )
     b.box((0, seat, 0), (wide, 0.035, deep), wood, 0.02)
     b.group()
     for s in (-1, 1):
         b.box((s * (wide - 0.035), seat / 2, deep - 0.04), (0.032, seat / 2, 0.032), wood, 0.012)
-        b.box((s * (wide - 0.035), (seat + back) / 2, -deep + 0.035), (0.032, (seat + back) / 2, 0.032), wood, 0.012)
+        b.box(
+            (s * (wide - 0.035), (seat + back) / 2, -deep + 0.035),
+            (0.032, (seat + back) / 2, 0.032),
+            wood,
+            0.012,
+        )
     b.group()
     if b.rng.random() < 0.5:
         b.box((0, seat + back * 0.66, -deep + 0.035), (wide - 0.04, back * 0.30, 0.02), wood, 0.015)
     else:
         for i in range(3):
-            b.box((0, seat + back * (0.30 + 0.27 * i), -deep + 0.035), (wide - 0.04, 0.045, 0.02), wood, 0.012)
+            b.box(
+                (0, seat + back * (0.30 + 0.27 * i), -deep + 0.035),
+                (wide - 0.04, 0.045, 0.02),
+                wood,
+                0.012,
+            )
     return Anchors((0, seat + 0.035, 0.0), 0.4, seat=(0, seat + 0.035, -0.04), wide=wide)
 
 

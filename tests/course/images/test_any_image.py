@@ -18,7 +18,9 @@ COLOR = np.stack([GRAY, 255 - GRAY, GRAY // 2], axis=2)
 def test_gray_pictures(tmp_path):
     Image.fromarray(GRAY).save(tmp_path / "gray.png")
     picture = load_picture(tmp_path / "gray.png")
-    assert picture.mode == "RGB" and np.array_equal(np.asarray(picture), np.repeat(GRAY[..., None], 3, 2))
+    assert picture.mode == "RGB" and np.array_equal(
+        np.asarray(picture), np.repeat(GRAY[..., None], 3, 2)
+    )
 
 
 def test_16_bits_are_scaled_and_not_cut_off(tmp_path):
@@ -38,7 +40,9 @@ def test_transparent_is_white(tmp_path):
     image = Image.fromarray(np.dstack([COLOR, np.tile(alpha, (40, 1))]))
     image.save(tmp_path / "alpha.png")
     image.convert("LA").save(tmp_path / "gray-alpha.png")
-    image.convert("P").save(tmp_path / "palette.png", transparency=image.convert("P").getpixel((59, 39)))
+    image.convert("P").save(
+        tmp_path / "palette.png", transparency=image.convert("P").getpixel((59, 39))
+    )
     picture = np.asarray(load_picture(tmp_path / "alpha.png"))
     assert np.array_equal(picture[:, :30], COLOR[:, :30]) and (picture[:, 30:] == 255).all()
     assert (np.asarray(load_picture(tmp_path / "gray-alpha.png"))[:, 30:] == 255).all()
@@ -63,7 +67,9 @@ def test_other_kinds(tmp_path):
     for name in ("cmyk.jpg", "bits.png", "moving.gif", "picture.webp"):
         picture = load_picture(tmp_path / name)
         assert picture.mode == "RGB" and picture.size == (60, 40)
-    assert np.abs(np.asarray(load_picture(tmp_path / "moving.gif")).astype(int) - COLOR).mean() < 8  # the first frame
+    assert (
+        np.abs(np.asarray(load_picture(tmp_path / "moving.gif")).astype(int) - COLOR).mean() < 8
+    )  # the first frame
     assert np.array_equal(np.asarray(load_picture(tmp_path / "picture.webp")), COLOR)
 
 
@@ -72,7 +78,9 @@ def test_other_kinds(tmp_path):
 def test_upright_in_every_format(tmp_path, ending, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    settings = {"jpg": {"quality": 95, "subsampling": 0}, "webp": {"lossless": True}}.get(ending, {})
+    settings = {"jpg": {"quality": 95, "subsampling": 0}, "webp": {"lossless": True}}.get(
+        ending, {}
+    )
     quarters = np.zeros((32, 64, 3), np.uint8)
     quarters[:16, :32, 0] = quarters[16:, :32, 1] = quarters[:16, 32:, 2] = 255
     Image.fromarray(quarters).save(tmp_path / f"a.{ending}", exif=exif, **settings)
@@ -106,7 +114,9 @@ def test_a_huge_photograph_is_read_without_a_word(tmp_path, recwarn):
 @pytest.mark.parametrize("mode", ["I;16", "L", "RGB", "RGBA", "F"])
 def test_a_large_picture_is_decoded_no_finer_than_needed(tmp_path, mode):
     """NumPy's memory is measured; 16 bits took 24 bytes a pixel. PIL holds the file's own pixels besides."""
-    Image.linear_gradient("L").resize((2000, 1500)).convert("L" if mode == "I;16" else mode).save(tmp_path / "a.tiff")
+    Image.linear_gradient("L").resize((2000, 1500)).convert("L" if mode == "I;16" else mode).save(
+        tmp_path / "a.tiff"
+    )
     if mode == "I;16":
         wide = np.asarray(Image.open(tmp_path / "a.tiff"), np.uint16) * 257
         Image.fromarray(wide).save(tmp_path / "a.tiff")
@@ -154,7 +164,9 @@ def test_how_much_detail_is_left_out(tmp_path, monkeypatch, ending, size, wanted
 @pytest.mark.parametrize("size", [(500, 700), (701, 399), (64, 64), (1000, 31)])
 def test_decoding_coarsely_looks_like_decoding_finely(tmp_path, size):
     rng = np.random.default_rng(0)
-    blobs = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    blobs = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)).resize(
+        size, Image.Resampling.BICUBIC
+    )
     blobs.save(tmp_path / "a.png")
     expected = ImageOps.fit(blobs, (40, 30), Image.Resampling.LANCZOS)
     coarse = np.asarray(load_picture(tmp_path / "a.png", (40, 30)), np.int16)
@@ -200,7 +212,9 @@ def test_the_largest_picture(tmp_path, monkeypatch):
 @pytest.mark.parametrize("path", ["~no-such-user/a.png", "~no-such-user", "~no.such.user/b/c.jpg"])
 @pytest.mark.parametrize("kind", [str, Path])
 def test_the_home_of_nobody(path, kind):
-    with pytest.raises(PictureError, match=r"~no.such.user.* does not know\. Write the whole path, or \./~no"):
+    with pytest.raises(
+        PictureError, match=r"~no.such.user.* does not know\. Write the whole path, or \./~no"
+    ):
         load_picture(kind(path))
 
 
@@ -238,14 +252,21 @@ def test_a_pipe_or_a_device_is_not_waited_for(tmp_path, name):
         load_picture(tmp_path / name)
 
 
-@pytest.mark.parametrize("kind", ["EPS", "PPM", "TGA", "ICO", "PCX", "SGI", "IM", "DDS", "JPEG2000", "PDF"])
+@pytest.mark.parametrize(
+    "kind", ["EPS", "PPM", "TGA", "ICO", "PCX", "SGI", "IM", "DDS", "JPEG2000", "PDF"]
+)
 @pytest.mark.parametrize("ending", [None, "png"])
 def test_only_the_listed_formats_are_read(tmp_path, monkeypatch, kind, ending):
     """By their content, whatever the name; EPS would start another program."""
-    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *words, **settings: pytest.fail("Ghostscript"))
+    monkeypatch.setattr(
+        EpsImagePlugin, "Ghostscript", lambda *words, **settings: pytest.fail("Ghostscript")
+    )
     path = tmp_path / f"a.{ending or kind.lower()}"
     Image.fromarray(COLOR).save(path, kind)
-    with pytest.raises(PictureError, match="not a picture that can be read here. PNG, JPEG, WebP, GIF, BMP and TIFF"):
+    with pytest.raises(
+        PictureError,
+        match="not a picture that can be read here. PNG, JPEG, WebP, GIF, BMP and TIFF",
+    ):
         load_picture(path)
 
 

@@ -36,7 +36,9 @@ def test_the_lessons_and_the_training_make_the_same_lines(size):
         assert (page == page[..., :1]).all()
 
 
-@pytest.mark.parametrize("name", sorted(name for name in vars(conditions) if name.isupper() and name != "SIGNS"))
+@pytest.mark.parametrize(
+    "name", sorted(name for name in vars(conditions) if name.isupper() and name != "SIGNS")
+)
 def test_the_lessons_and_the_training_have_the_same_settings(name):
     assert getattr(conditions, name) == getattr(trained, name)
 
@@ -53,7 +55,9 @@ def test_short_outlines_are_left_out_and_the_pen_grows_with_the_image(side, unit
     sketch = conditions.scribble(disk(round(100 * unit), side))[..., 0]
     middle = np.flatnonzero(sketch[side // 2])
     left = middle[middle < side // 2]
-    assert 3 * unit - 1 <= left.max() - left.min() + 1 <= 5 * unit  # a pen of 3 pixels on an edge of 1
+    assert (
+        3 * unit - 1 <= left.max() - left.min() + 1 <= 5 * unit
+    )  # a pen of 3 pixels on an edge of 1
 
 
 def test_canny_smooths_before_it_looks():
@@ -69,7 +73,9 @@ def test_thresholds_that_can_be(low, high):
     assert np.array_equal(conditions.canny(image, low, high)[..., 1], expected.astype(np.float32))
 
 
-@pytest.mark.parametrize(("low", "high"), [(-1, 5), (6, 5), (-3, -2), (float("nan"), 5), (1, float("nan"))])
+@pytest.mark.parametrize(
+    ("low", "high"), [(-1, 5), (6, 5), (-3, -2), (float("nan"), 5), (1, float("nan"))]
+)
 def test_thresholds_that_cannot_be(low, high):
     with pytest.raises(ValueError, match=f"low {low} and high {high}"):
         conditions.canny(blobs(16, 16), low, high)
@@ -93,7 +99,9 @@ def test_depth_as_gray(depth, gray):
     np.testing.assert_allclose(conditions.image_to_depth(image), gray, atol=1e-6)
 
 
-@pytest.mark.parametrize("depth", [np.ones(4), np.ones((4, 4, 1)), np.array([[1, np.inf]]), np.array([[np.nan, 1]])])
+@pytest.mark.parametrize(
+    "depth", [np.ones(4), np.ones((4, 4, 1)), np.array([[1, np.inf]]), np.array([[np.nan, 1]])]
+)
 def test_depth_that_cannot_be(depth):
     with pytest.raises(ValueError, match=r"\(H, W\) of finite numbers"):
         conditions.depth_to_image(depth)
@@ -118,10 +126,16 @@ def test_normals_as_colors_and_back(normal, color):
 
 def test_normals_are_clipped_and_made_of_length_1():
     assert conditions.normals_to_image(np.array([[[3.0, -3, 1.2]]])).tolist() == [[[0, 0, 1]]]
-    np.testing.assert_allclose(conditions.image_to_normals(np.array([[[0.5, 0.5, 0.85]]])), [[[0, 0, 1]]], atol=1e-6)
-    assert not conditions.image_to_normals(np.array([[[0.5, 0.5, 0.74]]])).any()  # shorter than a half
+    np.testing.assert_allclose(
+        conditions.image_to_normals(np.array([[[0.5, 0.5, 0.85]]])), [[[0, 0, 1]]], atol=1e-6
+    )
+    assert not conditions.image_to_normals(
+        np.array([[[0.5, 0.5, 0.74]]])
+    ).any()  # shorter than a half
     colors = np.array([[[0.1, 0.2, 0.9], [0.5, 0.5, 1.0]]])
-    np.testing.assert_allclose(np.linalg.norm(conditions.image_to_normals(colors), axis=2), 1, rtol=1e-6)
+    np.testing.assert_allclose(
+        np.linalg.norm(conditions.image_to_normals(colors), axis=2), 1, rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("size", [(None, None), (6, 4), (12, 8), (3, 2), (6, None), (None, 8)])

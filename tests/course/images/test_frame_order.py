@@ -40,7 +40,11 @@ COUNTED = {
     "every fifth": [(f"{5 * i:05d}-{seed}.png", 5 * i) for i, seed in enumerate(seeds(6))],
     "one missing": [(f"{i}-{seed}.png", i) for i, seed in zip((1, 2, 4, 5), seeds(4), strict=True)],
     "counter, point, ID": [(f"{i:06d}.{seed}.png", i) for i, seed in enumerate(seeds(9), 12)],
-    "an ID with letters": [("000012.8fa3b2.png", 12), ("000013.b77.png", 13), ("000014.0a.png", 14)],
+    "an ID with letters": [
+        ("000012.8fa3b2.png", 12),
+        ("000013.b77.png", 13),
+        ("000014.0a.png", 14),
+    ],
     "words around": [("00001-a red car.png", 1), ("00002-7 bears.png", 2), ("00003-x.png", 3)],
     "words before": [("a red car 0012.png", 12), ("7 bears 0013.png", 13), ("0014.png", 14)],
     "epoch and step": [("epoch3_step1200.png", 3), ("epoch10_step2800.png", 10)],
@@ -74,7 +78,11 @@ def test_the_number_that_counts_up(kind):
 
 
 DATED = {
-    "Google": ["PXL_20240131_235959123.jpg", "PXL_20240201_000001001.jpg", "PXL_20240201_000001002.jpg"],
+    "Google": [
+        "PXL_20240131_235959123.jpg",
+        "PXL_20240201_000001001.jpg",
+        "PXL_20240201_000001002.jpg",
+    ],
     "Android": ["IMG_20240131_235959.jpg", "IMG_20240201_000001.jpg"],
     "Android, the app behind": [
         "Screenshot_20240131-235958_Maps.png",
@@ -127,19 +135,37 @@ def test_a_counter_is_no_time_of_day():
 
 
 UNCERTAIN = {
-    "one part in another": (["e1_s1.png", "e1_s2.png", "e2_s1.png", "e2_s2.png"], "no number in their names counts up"),
-    "hours without a day": (["23.59.58.png", "23.59.59.png", "22.00.00.png"], "no number in their names counts up"),
+    "one part in another": (
+        ["e1_s1.png", "e1_s2.png", "e2_s1.png", "e2_s2.png"],
+        "no number in their names counts up",
+    ),
+    "hours without a day": (
+        ["23.59.58.png", "23.59.59.png", "22.00.00.png"],
+        "no number in their names counts up",
+    ),
     "hashes": (["8fa3.png", "91bc2.png", "0c4.png"], "no number in their names counts up"),
     "seeds alone, other words": (["a9_4.png", "b700_x.png"], "no number in their names counts up"),
     "letters right behind": (["7a-1x.png", "8b-22y.png"], "no number in their names counts up"),
     "a stranger": (["1.png", "2.png", "take 3 of 900.png"], "no number in their names counts up"),
-    "a copy": (["frame_1.png", "frame_1 (1).png", "frame_2.png"], "no number in their names counts up"),
-    "two counters": (["1-9.png", "2-8.png", "3-7.png"], "several numbers in their names count up, in different"),
-    "two seeds apart": (["00010-55.png", "00020-1.png"], "several numbers in their names count up, in different"),
+    "a copy": (
+        ["frame_1.png", "frame_1 (1).png", "frame_2.png"],
+        "no number in their names counts up",
+    ),
+    "two counters": (
+        ["1-9.png", "2-8.png", "3-7.png"],
+        "several numbers in their names count up, in different",
+    ),
+    "two seeds apart": (
+        ["00010-55.png", "00020-1.png"],
+        "several numbers in their names count up, in different",
+    ),
     "less than half of two": (["1-900.png", "5-5.png"], "several numbers"),
     "less than half of three": (["1-900.png", "2-5.png", "7-77.png"], "several numbers"),
     "more than nine tenths missing": (["0000.png", "9001.png"], "seems to have begun again"),
-    "a camera that went on": (["DSC_9998.JPG", "DSC_9999.JPG", "DSC_0001.JPG"], "seems to have begun again"),
+    "a camera that went on": (
+        ["DSC_9998.JPG", "DSC_9999.JPG", "DSC_0001.JPG"],
+        "seems to have begun again",
+    ),
     "five digits that went on": (["F99999.JPG", "F00001.JPG"], "seems to have begun again"),
     "decimals": (["w_0.5.png", "w_0.25.png", "w_0.75.png"], "may be decimals"),
     "versions": (["v1.9.png", "v1.10.png"], "may be decimals"),
@@ -160,11 +186,15 @@ def test_an_order_that_is_not_certain_shows_the_names(kind):
 
 def test_of_many_names_the_first_four_are_shown():
     names = [f"{i % 2}_{i // 2 % 2}_{i // 4}.png" for i in range(8)]
-    with pytest.raises(VideoError, match=r"of 0_0_0.png, 1_0_0.png, 0_1_0.png, 1_1_0.png and 4 more is not certain"):
+    with pytest.raises(
+        VideoError, match=r"of 0_0_0.png, 1_0_0.png, 0_1_0.png, 1_1_0.png and 4 more is not certain"
+    ):
         frame_numbers(names)
     with pytest.raises(VideoError, match=r"^a.png, b.png, c.png, d.png has no number in its name"):
         frame_numbers(["1.png", "a.png", "b.png", "c.png", "d.png"])
-    with pytest.raises(VideoError, match=r"a.png, b.png, c.png, d.png and 1 more has no number in its name"):
+    with pytest.raises(
+        VideoError, match=r"a.png, b.png, c.png, d.png and 1 more has no number in its name"
+    ):
         frame_numbers(["1.png", "a.png", "b.png", "c.png", "d.png", "e.png"])
 
 
@@ -187,7 +217,9 @@ def test_names_without_a_place_of_their_own(names, message):
 
 
 @given(
-    st.sets(st.integers(0, 99_999), min_size=1, max_size=12).filter(lambda steps: max(steps) - min(steps) < 90_000),
+    st.sets(st.integers(0, 99_999), min_size=1, max_size=12).filter(
+        lambda steps: max(steps) - min(steps) < 90_000
+    ),
     st.sampled_from(["", "x_t_", "sd2 frame", "x_0_", "2024 "]),
     st.randoms(use_true_random=False),
 )
@@ -196,7 +228,9 @@ def test_one_number_orders_whatever_its_padding(steps, prefix, rng):
     assert frame_numbers(rng.sample(list(names), len(names))) == names
 
 
-@given(st.integers(3, 30), st.integers(0, 500), st.integers(1, 10), st.randoms(use_true_random=False))
+@given(
+    st.integers(3, 30), st.integers(0, 500), st.integers(1, 10), st.randoms(use_true_random=False)
+)
 def test_a_counter_with_random_seeds(count, first, stride, rng):
     """Whatever the seeds are: this order, or an error, never another order."""
     numbers = [first + stride * i for i in range(count)]

@@ -30,7 +30,16 @@ def flat(color: tuple[int, int, int], width: int = 32, height: int = 32) -> Imag
         torch.tensor([2.5, -1.5, -1]).view(3, 1, 1).expand(3, 32, 32),
         torch.tensor([1.0, -1, -1], dtype=torch.bfloat16).view(1, 3, 1, 1).expand(1, 3, 32, 32),
     ],
-    ids=["PIL", "RGBA", "uint8", "float", "rounded", "tensor", "beyond the range of a decoder", "bfloat16 batch"],
+    ids=[
+        "PIL",
+        "RGBA",
+        "uint8",
+        "float",
+        "rounded",
+        "tensor",
+        "beyond the range of a decoder",
+        "bfloat16 batch",
+    ],
 )
 def test_every_kind_of_picture_becomes_the_same(picture):
     assert np.array_equal(pictures.to_pil(picture), flat(RED))
@@ -155,13 +164,29 @@ def test_values_that_are_no_picture(values, message):
 
 FILES = {
     "16 bits": ("png", lambda: Image.fromarray(np.full((20, 20), 32_896, np.uint16)), 128),
-    "16 bits in a TIFF": ("tiff", lambda: Image.fromarray(np.full((20, 20), 32_896, np.uint16)), 128),
-    "16 bits, big-endian": ("tiff", lambda: Image.frombytes("I;16B", (20, 20), bytes([128, 128] * 400)), 128),
+    "16 bits in a TIFF": (
+        "tiff",
+        lambda: Image.fromarray(np.full((20, 20), 32_896, np.uint16)),
+        128,
+    ),
+    "16 bits, big-endian": (
+        "tiff",
+        lambda: Image.frombytes("I;16B", (20, 20), bytes([128, 128] * 400)),
+        128,
+    ),
     "32 bits up to 255": ("tiff", lambda: Image.fromarray(np.full((20, 20), 90, np.int32)), 90),
-    "32 bits up to 65535": ("tiff", lambda: Image.fromarray(np.full((20, 20), 32_896, np.int32)), 128),
+    "32 bits up to 65535": (
+        "tiff",
+        lambda: Image.fromarray(np.full((20, 20), 32_896, np.int32)),
+        128,
+    ),
     "floats up to 1": ("tiff", lambda: Image.fromarray(np.full((20, 20), 0.4, np.float32)), 102),
     "floats up to 255": ("tiff", lambda: Image.fromarray(np.full((20, 20), 102, np.float32)), 102),
-    "floats up to 65535": ("tiff", lambda: Image.fromarray(np.full((20, 20), 25_700, np.float32)), 100),
+    "floats up to 65535": (
+        "tiff",
+        lambda: Image.fromarray(np.full((20, 20), 25_700, np.float32)),
+        100,
+    ),
     "hidden by alpha": ("png", lambda: Image.new("RGBA", (20, 20), (9, 9, 9, 0)), 255),
     "half hidden": ("webp", lambda: Image.new("RGBA", (20, 20), (0, 0, 0, 102)), 153),
     "gray hidden by alpha": ("png", lambda: Image.new("LA", (20, 20), (9, 0)), 255),
@@ -180,7 +205,9 @@ def test_memory_and_file_read_the_same(tmp_path, kind):
     assert gray(pictures.load_picture(tmp_path / f"a.{ending}")) == expected
 
 
-@pytest.mark.parametrize("mode", ["La", "RGBa", "PA", "CMYK", "YCbCr", "LAB", "HSV", "I;16B", "RGBX"])
+@pytest.mark.parametrize(
+    "mode", ["La", "RGBa", "PA", "CMYK", "YCbCr", "LAB", "HSV", "I;16B", "RGBX"]
+)
 def test_every_mode_of_pil(mode):
     assert pictures.to_pil(Image.new(mode, (4, 4))).mode == "RGB"
 
@@ -197,7 +224,10 @@ def test_a_float_file_that_is_no_picture_is_refused_with_its_name(tmp_path, valu
 def test_bands_join_without_a_seam(monkeypatch):
     """A large picture is converted a band of rows at a time; here, a band is one row, or a few."""
     rng = np.random.default_rng(0)
-    for values in (rng.integers(0, 65_536, (37, 20)).astype(np.uint16), rng.random((37, 20)).astype(np.float32)):
+    for values in (
+        rng.integers(0, 65_536, (37, 20)).astype(np.uint16),
+        rng.random((37, 20)).astype(np.float32),
+    ):
         whole = np.asarray(pictures.to_pil(values))
         for band in (1, 45, 200):
             monkeypatch.setattr(pictures, "BAND_PIXELS", band)
@@ -207,7 +237,12 @@ def test_bands_join_without_a_seam(monkeypatch):
 def test_grid_goes_left_to_right_then_down():
     sheet = pictures.grid([flat(RED), flat(BLUE), flat(BLUE), flat(RED)], columns=2)
     assert sheet.size == (68, 68)
-    assert [sheet.getpixel(xy) for xy in ((16, 16), (52, 16), (16, 52), (52, 52))] == [RED, BLUE, BLUE, RED]
+    assert [sheet.getpixel(xy) for xy in ((16, 16), (52, 16), (16, 52), (52, 52))] == [
+        RED,
+        BLUE,
+        BLUE,
+        RED,
+    ]
 
 
 def test_labels_stand_outside_the_pictures():
@@ -311,7 +346,10 @@ def test_heat_is_brightest_where_the_map_is_greatest():
         light = np.asarray(found.convert("L"), np.int16)
         assert light[0, -1] > light[16, 32] > light[-1, 0]
     assert pictures.heat(torch.zeros(3, 3)).size == (3, 3)  # no greatest place, and no error
-    through = [np.asarray(pictures.heat(values, over=flat(color, 64, 32)), np.int16) for color in (RED, BLUE)]
+    through = [
+        np.asarray(pictures.heat(values, over=flat(color, 64, 32)), np.int16)
+        for color in (RED, BLUE)
+    ]
     assert (through[0][..., 0] > through[1][..., 0]).all()  # the picture below is seen
     with pytest.raises(ValueError, match=r"\(h, w\)"):
         pictures.heat(torch.zeros(1, 3, 3))

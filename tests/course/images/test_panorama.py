@@ -11,7 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from course.images.panorama import PanoramaError, check_masks, check_sync, check_windows, pan, write_page
+from course.images.panorama import (
+    PanoramaError,
+    check_masks,
+    check_sync,
+    check_windows,
+    pan,
+    write_page,
+)
 from course.models import RequestError
 
 RAMP = np.broadcast_to(np.arange(40, dtype=np.uint8)[None, :, None], (8, 40, 3)).copy()
@@ -106,7 +113,9 @@ def mask(*values: float) -> torch.Tensor:
     return torch.tensor(values).expand(2, -1)
 
 
-@pytest.mark.parametrize("values", [(0, 1), (0.0, 1.0), (0.25, 0.75), (1, 1), (0, 1e-6), (False, True)])
+@pytest.mark.parametrize(
+    "values", [(0, 1), (0.0, 1.0), (0.25, 0.75), (1, 1), (0, 1e-6), (False, True)]
+)
 def test_masks_from_0_to_1(values):
     stacked = check_masks([("a car", mask(*values)), ("a tree", mask(1, 0))], 2, 2)
     assert stacked.shape == (2, 2, 2) and stacked.dtype == torch.float32
@@ -116,7 +125,17 @@ def test_masks_from_0_to_1(values):
 
 @pytest.mark.parametrize(
     "values",
-    [(-1e-6, 1.0), (-1, 1), (-0.5, 0.5), (-2, -1), (0.0, 1.0001), (0, 2), (0, 0), (math.nan, 1.0), (0, math.inf)],
+    [
+        (-1e-6, 1.0),
+        (-1, 1),
+        (-0.5, 0.5),
+        (-2, -1),
+        (0.0, 1.0001),
+        (0, 2),
+        (0, 0),
+        (math.nan, 1.0),
+        (0, math.inf),
+    ],
 )
 def test_masks_beyond_0_and_1_are_refused(values):
     """The second region, so that a check of the first one alone does not pass."""
@@ -126,7 +145,9 @@ def test_masks_beyond_0_and_1_are_refused(values):
 
 @pytest.mark.parametrize("shape", [(2, 3), (3, 2), (1, 2, 2), (4,), ()])
 def test_masks_of_another_size_are_refused(shape):
-    with pytest.raises(RequestError, match=rf"mask of \"a car\".*{re.escape(str(shape))}.*\(2, 2\)"):
+    with pytest.raises(
+        RequestError, match=rf"mask of \"a car\".*{re.escape(str(shape))}.*\(2, 2\)"
+    ):
         check_masks([("a car", torch.ones(shape))], 2, 2)
 
 
@@ -201,7 +222,9 @@ def test_whatever_behaves_like_an_integer_is_one(number):
 
 @pytest.mark.parametrize("stride", [0, -1, 9, 2.5, True, "4", None, np.float64(4)])
 def test_strides_that_leave_gaps_or_are_no_integers_are_refused(stride):
-    with pytest.raises(RequestError, match="stride between windows of 8 must be a whole number from 1 to 8, got"):
+    with pytest.raises(
+        RequestError, match="stride between windows of 8 must be a whole number from 1 to 8, got"
+    ):
         check_windows(16, 24, 8, stride)
 
 

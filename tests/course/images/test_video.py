@@ -56,7 +56,11 @@ def of_color(area: np.ndarray, color: tuple[int, int, int], tolerance: int = 0) 
         (["00000-77.png", "00001-4.png", "00002-1234567.png"], [0, 1, 2], [None] * 3),
         (["000012.2851726327.png", "000013.99.png", "000014.7.png"], [12, 13, 14], [None] * 3),
         (["IMG_20231231_235959.jpg", "IMG_20240101_000000.jpg"], [0, 1], [None] * 2),
-        (["Screenshot 2024-01-31 at 9.05.12 AM.png", "Screenshot 2024-01-31 at 1.00.00 PM.png"], [0, 1], [None] * 2),
+        (
+            ["Screenshot 2024-01-31 at 9.05.12 AM.png", "Screenshot 2024-01-31 at 1.00.00 PM.png"],
+            [0, 1],
+            [None] * 2,
+        ),
     ],
 )
 def test_frames_come_in_the_order_of_their_names(tmp_path, names, steps, timesteps):
@@ -123,7 +127,9 @@ def test_folders_that_cannot_be_read(tmp_path):
 @pytest.mark.parametrize("inside", ["", "/", "/x_t", "/x_t/1.png"])
 def test_a_file_is_no_folder(tmp_path, inside):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(VideoError, match=r"There is no folder .*file/x_t|file is a file, not a folder of frames"):
+    with pytest.raises(
+        VideoError, match=r"There is no folder .*file/x_t|file is a file, not a folder of frames"
+    ):
         video.read_frames(f"{tmp_path}/file{inside}")
 
 
@@ -146,7 +152,11 @@ def test_a_pipe_among_the_frames_is_not_waited_for(tmp_path):
 # --- Side by side
 
 
-@given(st.lists(SIZES, min_size=1, max_size=3), st.lists(SIZES, min_size=3, max_size=3), st.none() | SIDES)
+@given(
+    st.lists(SIZES, min_size=1, max_size=3),
+    st.lists(SIZES, min_size=3, max_size=3),
+    st.none() | SIDES,
+)
 @settings(max_examples=60, deadline=None)
 def test_any_sizes_become_one_and_nothing_is_covered(left, right, height):
     right = right[: len(left)]
@@ -190,7 +200,9 @@ def test_headings_and_captions_stand_where_they_should():
         draw.text((start, 21), "x", ink, font, anchor="ls")
         draw.text((start + font.getlength("x"), 25), "t", ink, small, anchor="ls")
         draw.text((565, 16), "guided", ink, font, anchor="mm")
-        draw.multiline_text(((805 - widest) / 2, 352 + 29), caption, ink, font, anchor="lm", spacing=6)
+        draw.multiline_text(
+            ((805 - widest) / 2, 352 + 29), caption, ink, font, anchor="lm", spacing=6
+        )
         assert sheets[i] == page
 
 
@@ -203,7 +215,9 @@ def test_an_index_is_smaller_by_three_tenths():
     expected.paste(flat(BLUE, 272, 272), (276, 27))
     start = 136 - (font.getlength("x") + small.getlength("0")) / 2
     draw.text((start, 13.5 + 17 * 0.25), "x", (40, 40, 40), font, anchor="ls")
-    draw.text((start + font.getlength("x"), 13.5 + 17 * 0.45), "0", (40, 40, 40), small, anchor="ls")
+    draw.text(
+        (start + font.getlength("x"), 13.5 + 17 * 0.45), "0", (40, 40, 40), small, anchor="ls"
+    )
     assert page == expected
 
 
@@ -226,7 +240,9 @@ def test_words_wider_than_the_images_make_room():
 
 def test_headings_wider_than_the_images_make_room():
     font = ImageFont.load_default(12)
-    [page] = video.side_by_side([flat(RED, 8, 8)], [flat(BLUE, 8, 8)], [], ("before it", "after it"))
+    [page] = video.side_by_side(
+        [flat(RED, 8, 8)], [flat(BLUE, 8, 8)], [], ("before it", "after it")
+    )
     widths = [math.ceil(font.getlength(text)) + 4 for text in ("before it", "after it")]
     expected, draw = compose(sum(widths) + 4, 19 + 8)
     expected.paste(flat(RED, 8, 8), ((widths[0] - 8) // 2, 19))
@@ -251,7 +267,9 @@ def test_letters_are_a_sixteenth_of_the_smaller_side(heights, height, size):
 
 @pytest.mark.parametrize("side", [256, 1024])
 def test_captions_grow_with_the_picture(side):
-    [sheet] = video.side_by_side([flat(RED, side, side)], [flat(RED, side, side)], ["step 12, t = 481"])
+    [sheet] = video.side_by_side(
+        [flat(RED, side, side)], [flat(RED, side, side)], ["step 12, t = 481"]
+    )
     ink = np.nonzero((np.asarray(sheet)[side:] < 128).all(-1))
     assert np.ptp(ink[0]) + 1 >= side // 20  # the height of the letters
     assert np.ptp(ink[1]) < sheet.width
@@ -287,13 +305,17 @@ def test_frames_without_a_partner_are_named(tmp_path):
     with pytest.raises(VideoError, match=r"many/11\.png and 19 more"):
         video.side_by_side(a, many)
     nine = video.read_frames(fill(tmp_path / "nine", *(f"{i}.png" for i in range(1, 10))))
-    with pytest.raises(VideoError, match=r"side: nine/2\.png, .*, nine/9\.png\. Make both"):  # all eight
+    with pytest.raises(
+        VideoError, match=r"side: nine/2\.png, .*, nine/9\.png\. Make both"
+    ):  # all eight
         video.side_by_side(a[:1], nine)
     other = video.read_frames(fill(tmp_path / "other", "1_t981.png"))
     same = video.read_frames(fill(tmp_path / "same", "1_t961.png"))
     with pytest.raises(VideoError, match="of different timesteps"):
         video.side_by_side(other, same)
-    assert len(video.side_by_side(other, a[:1])) == 1  # a name without a timestep says nothing against it
+    assert (
+        len(video.side_by_side(other, a[:1])) == 1
+    )  # a name without a timestep says nothing against it
 
 
 @pytest.mark.parametrize(
@@ -311,7 +333,9 @@ def test_captions_of_frames_among_other_images(left, right, caption):
     pair = []
     for place in (left, right):
         picture = flat(RED)
-        pair.append([picture if place is None else video.Frame(Path("1.png"), picture, *place), flat(BLUE)])
+        pair.append(
+            [picture if place is None else video.Frame(Path("1.png"), picture, *place), flat(BLUE)]
+        )
     plain = [flat(RED), flat(BLUE)]
     assert video.side_by_side(*pair) == video.side_by_side(plain, plain, [caption, ""])
 
@@ -323,7 +347,10 @@ def test_captions_of_frames_among_other_images(left, right, caption):
         (([], [flat(RED)]), "at least one frame"),
         (([flat(RED)], []), "at least one frame"),
         (([flat(RED)], [flat(RED)], ["a", "b"]), "2 captions do not fit 1 frames"),
-        (([flat(RED)], [flat(RED)], None, None, 0), "height must be a whole number from 1 to 65,535, got 0"),
+        (
+            ([flat(RED)], [flat(RED)], None, None, 0),
+            "height must be a whole number from 1 to 65,535, got 0",
+        ),
         (([flat(RED)], [flat(RED)], None, None, 2.5), "height must be a whole number.*got 2.5"),
         (([flat(RED)], [flat(RED)], None, None, "64"), "height must be a whole number.*got '64'"),
     ],
@@ -338,23 +365,38 @@ def test_series_that_do_not_fit(arguments, message):
 
 def noise(count: int, width: int, height: int) -> list[Image.Image]:
     rng = np.random.default_rng(0)
-    return [Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)) for _ in range(count)]
+    return [
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        for _ in range(count)
+    ]
 
 
-@given(st.tuples(SIDES, SIDES), st.integers(1, 4), st.sampled_from([1, 2.5, 8, 12, 23.976, 60]), st.floats(0, 2))
+@given(
+    st.tuples(SIDES, SIDES),
+    st.integers(1, 4),
+    st.sampled_from([1, 2.5, 8, 12, 23.976, 60]),
+    st.floats(0, 2),
+)
 @settings(max_examples=12, deadline=None)
 def test_an_mp4_reads_back_with_its_size_rate_and_hold(size, count, fps, hold):
     with tempfile.TemporaryDirectory() as folder:
         path = video.write_video(Path(folder, "new", "a.mp4"), noise(count, *size), fps, hold)
         assert [file.name for file in path.parent.iterdir()] == ["a.mp4"]
         read, meta = iio.imread(path), iio.immeta(path)
-    assert read.shape == (count + round(hold * fps), size[1] + size[1] % 2, size[0] + size[0] % 2, 3)
+    assert read.shape == (
+        count + round(hold * fps),
+        size[1] + size[1] % 2,
+        size[0] + size[0] % 2,
+        3,
+    )
     assert meta["fps"] == pytest.approx(fps, abs=0.01)
     assert meta["codec"] == "h264" and meta["pix_fmt"].startswith("yuv420p(tv, bt709")
 
 
 def test_an_mp4_keeps_order_colors_and_the_odd_edge(tmp_path):
-    read = iio.imread(video.write_video(tmp_path / "A.MP4", [flat(c, 49, 33) for c in (RED, GREEN, BLUE)], 3, 0))
+    read = iio.imread(
+        video.write_video(tmp_path / "A.MP4", [flat(c, 49, 33) for c in (RED, GREEN, BLUE)], 3, 0)
+    )
     for frame, color in zip(read, (RED, GREEN, BLUE), strict=True):
         assert of_color(frame, color, tolerance=6)  # to the doubled edge
 
@@ -367,15 +409,21 @@ def test_a_gif_reads_back_with_its_size_and_times(size, count, fps, hold):
         with Image.open(path) as gif:
             times = [frame.info.get("duration", 0) for frame in ImageSequence.Iterator(gif)]
             assert gif.size == size
-    if min(size) > 8:  # smaller ones may be alike in 256 colours, and then are one frame that stays longer
+    if (
+        min(size) > 8
+    ):  # smaller ones may be alike in 256 colours, and then are one frame that stays longer
         assert len(times) == count
-    assert sum(times) == pytest.approx(1000 * (count / fps + hold), abs=11)  # rounding does not add up
+    assert sum(times) == pytest.approx(
+        1000 * (count / fps + hold), abs=11
+    )  # rounding does not add up
     assert times[-1] >= 1000 * hold
 
 
 def test_a_gif_loops_and_does_not_crawl(tmp_path):
     """A sky that stays while something moves below: no pixel of it changes, and none is dotted."""
-    sky = np.repeat(np.linspace(90, 200, 64, dtype=np.uint8)[:, None, None], 96, axis=1).repeat(3, axis=2)
+    sky = np.repeat(np.linspace(90, 200, 64, dtype=np.uint8)[:, None, None], 96, axis=1).repeat(
+        3, axis=2
+    )
     frames = []
     for i in range(6):
         frame = np.concatenate([sky, np.asarray(noise(1, 96, 32)[0])])
@@ -383,7 +431,9 @@ def test_a_gif_loops_and_does_not_crawl(tmp_path):
         frames.append(frame)
     with Image.open(video.write_video(tmp_path / "a.gif", frames, fps=10)) as gif:
         assert gif.info["loop"] == 0
-        read = [np.asarray(frame.convert("RGB")).astype(int) for frame in ImageSequence.Iterator(gif)]
+        read = [
+            np.asarray(frame.convert("RGB")).astype(int) for frame in ImageSequence.Iterator(gif)
+        ]
     skies = [frame[:64] for frame in read]
     assert all(np.array_equal(a, b) for a, b in itertools.pairwise(skies))
     assert (skies[0] == skies[0][:, :1]).all()
@@ -412,14 +462,26 @@ def test_paper_stays_white_in_a_gif(tmp_path):
         ("a.mp4", [flat(RED)], float("inf"), 0, "^fps must be a finite number .*got inf"),
         ("a.mp4", [flat(RED)], 0.019, 0, "got 0.019"),
         ("a.mp4", [flat(RED)], 1001, 0, "got 1001"),
-        ("a.gif", [flat(RED)], -3, 0, "^fps of a GIF .an MP4 takes more. must be a number from 0.02 to 50, got -3"),
+        (
+            "a.gif",
+            [flat(RED)],
+            -3,
+            0,
+            "^fps of a GIF .an MP4 takes more. must be a number from 0.02 to 50, got -3",
+        ),
         ("a.gif", [flat(RED)], 51, 0, "from 0.02 to 50, got 51"),
         ("a.GIF", [flat(RED)], 0.001, 0, "from 0.02 to 50, got 0.001"),
         ("a.mp4", [flat(RED)], 8, -1, "^hold must be a number from 0 to 600, got -1"),
         ("a.gif", [flat(RED)], 8, "2", "^hold must be a number from 0 to 600, got '2'"),
         ("a.gif", [flat(RED)], 8, None, "^hold must be a number from 0 to 600, got None"),
         ("a.mp4", [flat(RED)], 8, [], r"^hold must be a number from 0 to 600, got \[\]"),
-        ("a.mp4", [flat(RED)], 8, float("nan"), "^hold must be a finite number from 0 to 600, got nan"),
+        (
+            "a.mp4",
+            [flat(RED)],
+            8,
+            float("nan"),
+            "^hold must be a finite number from 0 to 600, got nan",
+        ),
         ("a.mp4", [flat(RED)], 8, 601, "^hold must be a number from 0 to 600, got 601"),
         (
             "a.mp4",
@@ -436,7 +498,13 @@ def test_paper_stays_white_in_a_gif(tmp_path):
             "MP4 allows at most 16,384 pixels on a side; these frames have 2 x 16,385",
         ),
         ("a.mp4", [flat(RED, 70_000, 1)], 8, 0, "these frames have 70,000 x 1"),
-        ("a.gif", [flat(RED, 65_536, 1)], 8, 0, "GIF allows at most 65,535 .*65,536 x 1. Make them smaller[.]$"),
+        (
+            "a.gif",
+            [flat(RED, 65_536, 1)],
+            8,
+            0,
+            "GIF allows at most 65,535 .*65,536 x 1. Make them smaller[.]$",
+        ),
         (
             "a.gif",
             [flat(RED, 1, 65_536)],
@@ -476,7 +544,9 @@ def test_the_widest_mp4(tmp_path, size):
 
 @pytest.mark.parametrize("fps", [0.02, 50])
 def test_the_slowest_and_the_fastest_gif(tmp_path, fps):
-    with Image.open(video.write_video(tmp_path / "a.gif", [flat(RED), flat(BLUE)], fps, 600)) as gif:
+    with Image.open(
+        video.write_video(tmp_path / "a.gif", [flat(RED), flat(BLUE)], fps, 600)
+    ) as gif:
         times = [frame.info["duration"] for frame in ImageSequence.Iterator(gif)]
     assert times == [1000 / fps, 1000 / fps + 600_000]
 
@@ -484,10 +554,15 @@ def test_the_slowest_and_the_fastest_gif(tmp_path, fps):
 @pytest.mark.parametrize("name", ["a.mp4", "a.gif", "sub/a.gif", "sub/sub/a.mp4", "a.MP4"])
 def test_places_that_cannot_be_written(tmp_path, name):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(VideoError, match=r"no folder .*file.*: .*file is a file\. Name another place"):
+    with pytest.raises(
+        VideoError, match=r"no folder .*file.*: .*file is a file\. Name another place"
+    ):
         video.write_video(tmp_path / "file" / name, [flat(RED)])
     (tmp_path / "taken" / name).mkdir(parents=True)
-    with pytest.raises(VideoError, match=rf"{name} is a folder\. Name a file in it, such as .*{name}/clip\.(mp4|gif)"):
+    with pytest.raises(
+        VideoError,
+        match=rf"{name} is a folder\. Name a file in it, such as .*{name}/clip\.(mp4|gif)",
+    ):
         video.write_video(tmp_path / "taken" / name, [flat(RED)])
     assert not list((tmp_path / "taken").rglob(".clip-*"))
 
@@ -509,10 +584,14 @@ def test_a_full_disk_has_a_reason(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(video, "_write_gif", full)
-    with pytest.raises(VideoError, match=r"a\.gif cannot be written: No space left on device\. Name another"):
+    with pytest.raises(
+        VideoError, match=r"a\.gif cannot be written: No space left on device\. Name another"
+    ):
         video.write_video(tmp_path / "a.gif", [flat(RED)])
     monkeypatch.setattr(Path, "mkdir", full)
-    with pytest.raises(VideoError, match=r"no folder .*new: No space left on device\. Name another"):
+    with pytest.raises(
+        VideoError, match=r"no folder .*new: No space left on device\. Name another"
+    ):
         video.make_folder(tmp_path / "new")
 
 
@@ -534,7 +613,9 @@ def test_without_ffmpeg_there_is_a_way_out(tmp_path, monkeypatch, kind):
         path.write_bytes(b"\x7fELF")
         path.chmod(0o755)
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(path))
-    with pytest.raises(VideoError, match=r"No ffmpeg to write a\.mp4 .*pip install imageio-ffmpeg.*\.gif"):
+    with pytest.raises(
+        VideoError, match=r"No ffmpeg to write a\.mp4 .*pip install imageio-ffmpeg.*\.gif"
+    ):
         video.write_video(tmp_path / "new" / "a.mp4", [flat(RED)])
     assert list((tmp_path / "new").iterdir()) == []
     assert video.write_video(tmp_path / "a.gif", [flat(RED)]).exists()
@@ -543,8 +624,12 @@ def test_without_ffmpeg_there_is_a_way_out(tmp_path, monkeypatch, kind):
 def test_an_ffmpeg_that_fails_leaves_the_old_clip(tmp_path, monkeypatch):
     path = video.write_video(tmp_path / "a.mp4", [flat(RED)])
     before = path.read_bytes()
-    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", sys.executable)  # a program that knows none of these arguments
-    with pytest.raises(VideoError, match=r"could not write a\.mp4: it ended with status 2 and says: \w"):
+    monkeypatch.setenv(
+        "IMAGEIO_FFMPEG_EXE", sys.executable
+    )  # a program that knows none of these arguments
+    with pytest.raises(
+        VideoError, match=r"could not write a\.mp4: it ended with status 2 and says: \w"
+    ):
         video.write_video(path, [flat(BLUE)])
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
@@ -583,7 +668,9 @@ def test_what_ffmpeg_complains_of_is_one_line_with_a_way_out(tmp_path, monkeypat
     message = str(caught.value)
     assert reason in message and "\n" not in message
     assert "ffmpeg could not write a.mp4" in message
-    assert "`pip install imageio-ffmpeg`" in message and "or write a .gif, which needs none" in message
+    assert (
+        "`pip install imageio-ffmpeg`" in message and "or write a .gif, which needs none" in message
+    )
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
@@ -594,7 +681,9 @@ def test_an_interrupted_clip_leaves_nothing(tmp_path):
         "print('begin', flush=True); video.write_video(sys.argv[1], frames)"
     )
     command = [sys.executable, "-c", source, str(tmp_path / "a.mp4")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
         assert process.stdout is not None and process.stdout.readline() == "begin\n"
         while not list(tmp_path.iterdir()):
             assert process.poll() is None
@@ -623,9 +712,15 @@ def test_two_folders_become_a_clip(tmp_path):
     random.Random(0).shuffle(steps)
     fill(tmp_path / "x_t", *(f"{step}_t{1000 - step}.png" for step in steps))
     fill(tmp_path / "x_0", *(f"{step:03d}.png" for step in steps), color=BLUE)
-    path = video.join_folders(tmp_path / "x_t", tmp_path / "x_0", tmp_path / "a.mp4", height=65, fps=4, hold=0.5)
+    path = video.join_folders(
+        tmp_path / "x_t", tmp_path / "x_0", tmp_path / "a.mp4", height=65, fps=4, hold=0.5
+    )
     frames = video.side_by_side(
-        video.read_frames(tmp_path / "x_t"), video.read_frames(tmp_path / "x_0"), None, ("x_t", "x_0"), 65
+        video.read_frames(tmp_path / "x_t"),
+        video.read_frames(tmp_path / "x_0"),
+        None,
+        ("x_t", "x_0"),
+        65,
     )
     read = iio.imread(path)
     assert len(read) == 4 + 2 and Fraction(iio.immeta(path)["fps"]) == 4

@@ -19,12 +19,21 @@ from tests.conftest import write_manifest
 AZIMUTHS = range(-180, 180, 15)
 NAMES = dict(
     enumerate(
-        ["object:none", "object:cat", "object:duck", "overhead:no", "overhead:yes", *(f"azimuth:{a}" for a in AZIMUTHS)]
+        [
+            "object:none",
+            "object:cat",
+            "object:duck",
+            "overhead:no",
+            "overhead:yes",
+            *(f"azimuth:{a}" for a in AZIMUTHS),
+        ]
     )
 )
 
 
-def logits_of(object_: str = "cat", overhead: str = "no", bins: tuple[int, ...] = (0,)) -> torch.Tensor:
+def logits_of(
+    object_: str = "cat", overhead: str = "no", bins: tuple[int, ...] = (0,)
+) -> torch.Tensor:
     """Outputs that say `object_` and put equal weight on the azimuth `bins`."""
     wanted = {f"object:{object_}", f"overhead:{overhead}", *(f"azimuth:{a}" for a in bins)}
     return torch.tensor([8.0 if NAMES[i] in wanted else 0.0 for i in range(len(NAMES))])
@@ -36,12 +45,27 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     from transformers import CLIPConfig, CLIPModel, ResNetConfig, ResNetForImageClassification
 
     torch.manual_seed(0)
-    settings = {"size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-    vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    settings = {
+        "size": {"height": 32, "width": 32},
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }
+    vision = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     clip = CLIPModel(
         CLIPConfig(
             vision_config={**vision, "image_size": 32, "patch_size": 8},
-            text_config={**vision, "vocab_size": 30, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2},
+            text_config={
+                **vision,
+                "vocab_size": 30,
+                "bos_token_id": 1,
+                "eos_token_id": 2,
+                "pad_token_id": 2,
+            },
             projection_dim=8,
         )
     )
@@ -55,7 +79,9 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         network.save_pretrained(tmp_path / name)
         (tmp_path / name / "preprocessor_config.json").write_text(json.dumps(settings))
     (tmp_path / "perceptual").mkdir()
-    (tmp_path / "perceptual" / "config.json").write_text(json.dumps({"layers": [1, 2], "image_size": 32}))
+    (tmp_path / "perceptual" / "config.json").write_text(
+        json.dumps({"layers": [1, 2], "image_size": 32})
+    )
     heads = {f"layer_{i}": torch.rand(16) for i in (1, 2)}
     save_file(heads, tmp_path / "perceptual" / "heads.safetensors")
     write_manifest(tmp_path)
@@ -108,7 +134,10 @@ def test_distance_is_the_formula(weights):
     x, y = torch.rand(2, 3, 32, 32) * 2 - 1, torch.rand(2, 3, 32, 32) * 2 - 1
     expected = torch.zeros(2)
     for layer in (1, 2):
-        states = [distance.tower(pixel_values=p, output_hidden_states=True).hidden_states[layer][:, 1:] for p in (x, y)]
+        states = [
+            distance.tower(pixel_values=p, output_hidden_states=True).hidden_states[layer][:, 1:]
+            for p in (x, y)
+        ]
         f, g = (state / state.norm(dim=-1, keepdim=True) for state in states)
         expected += ((f - g) ** 2 * distance.get_buffer(f"layer_{layer}")).sum(-1).mean(1)
     assert torch.allclose(distance(x, y).flatten(), expected, atol=1e-6)

@@ -107,7 +107,9 @@ def test_coherence_of_images_beyond_their_range(measure):
 def test_alike_pieces_cost_nothing_and_unlike_ones_do(networks):
     piece = noise(3, 64, 64)
     alike = torch.cat([piece, piece, piece], dim=2)
-    unlike = torch.cat([piece, piece.mean(dim=(1, 2), keepdim=True).expand_as(piece), -piece], dim=2)
+    unlike = torch.cat(
+        [piece, piece.mean(dim=(1, 2), keepdim=True).expand_as(piece), -piece], dim=2
+    )
     for measure, network in (
         (metrics.intra_lpips, networks.distance),
         (metrics.intra_style_loss, networks.features),
@@ -131,8 +133,14 @@ def test_what_judges_does_not_guide(networks):
     """Design decision 13: no weights in common with the distance that guides."""
     guide = {p.data_ptr() for p in PerceptualDistance().parameters()}
     shapes = {tuple(p.shape) for p in networks.features.judge.network.parameters()}
-    assert guide and shapes and type(networks.features.judge.network).__name__ == "ResNetForImageClassification"
-    assert all("vision" not in name for name, _ in networks.features.judge.network.named_parameters())
+    assert (
+        guide
+        and shapes
+        and type(networks.features.judge.network).__name__ == "ResNetForImageClassification"
+    )
+    assert all(
+        "vision" not in name for name, _ in networks.features.judge.network.named_parameters()
+    )
 
 
 def test_the_step_across_the_wrap_comes_last():
@@ -151,7 +159,9 @@ def test_clip_score_prefers_the_right_words(networks):
     picture = torch.from_numpy(sheet).permute(2, 0, 1)
     score = metrics.clip_score(picture[None], ["a beach"], networks.clip)
     assert 0 <= score <= 100
-    both = metrics.clip_score(torch.stack([picture, picture]), ["a beach", "a forest at night"], networks.clip)
+    both = metrics.clip_score(
+        torch.stack([picture, picture]), ["a beach", "a forest at night"], networks.clip
+    )
     other = metrics.clip_score(picture[None], ["a forest at night"], networks.clip)
     assert both == pytest.approx((score + other) / 2, abs=1e-3)
     with pytest.raises(MetricError, match="1 pictures and 2 texts"):
@@ -200,7 +210,11 @@ def test_clip_sees_images_clipped_to_their_range():
 
 @pytest.mark.parametrize(
     ("count", "texts", "message"),
-    [(0, [], "0 pictures and 0 texts"), (1, [], "1 pictures and 0 texts"), (2, ["a"], "2 pictures and 1 texts")],
+    [
+        (0, [], "0 pictures and 0 texts"),
+        (1, [], "1 pictures and 0 texts"),
+        (2, ["a"], "2 pictures and 1 texts"),
+    ],
 )
 def test_a_clip_score_takes_one_text_for_each_image(count, texts, message):
     with pytest.raises(MetricError, match=message):
@@ -243,7 +257,9 @@ def test_frechet_distance_by_eigenvalues():
     roots = np.sqrt(np.linalg.eigvals(covariances[0] @ covariances[1]).real.clip(0)).sum()
     mean = np.square(a.mean(axis=0) - b.mean(axis=0)).sum()
     expected = mean + np.trace(covariances[0]) + np.trace(covariances[1]) - 2 * roots
-    assert metrics.frechet_distance(torch.tensor(a), torch.tensor(b)) == pytest.approx(expected, rel=1e-6)
+    assert metrics.frechet_distance(torch.tensor(a), torch.tensor(b)) == pytest.approx(
+        expected, rel=1e-6
+    )
 
 
 def test_fewer_pictures_than_dimensions_still_give_a_number():
@@ -289,10 +305,17 @@ def test_kernel_distance_is_the_sum_over_pairs():
     rng = np.random.default_rng(3)
     x, y = rng.normal(size=(6, 4)), rng.normal(size=(6, 4)) + 1
     kernel = lambda a, b: (sum(p * q for p, q in zip(a, b, strict=True)) / 4 + 1) ** 3
-    expected = sum(kernel(x[i], x[j]) + kernel(y[i], y[j]) for i in range(6) for j in range(6) if i != j) / 30
+    expected = (
+        sum(kernel(x[i], x[j]) + kernel(y[i], y[j]) for i in range(6) for j in range(6) if i != j)
+        / 30
+    )
     expected -= 2 * sum(kernel(p, q) for p in x for q in y) / 36
-    assert metrics.kernel_distance(x, y, subsets=3) == pytest.approx(expected, rel=1e-9)  # each subset is the whole
-    alike = metrics.kernel_distance(rng.normal(size=(400, 4)), rng.normal(size=(400, 4)), subsets=20, most=200)
+    assert metrics.kernel_distance(x, y, subsets=3) == pytest.approx(
+        expected, rel=1e-9
+    )  # each subset is the whole
+    alike = metrics.kernel_distance(
+        rng.normal(size=(400, 4)), rng.normal(size=(400, 4)), subsets=20, most=200
+    )
     assert abs(alike) < 0.1 < expected
 
 

@@ -52,28 +52,41 @@ def test_the_embedded_controlnet_draws_and_a_condition_steers(weights):
     model = find_model()
     controlnet = load_controlnet("canny", model)
     pipe = load_control_pipeline(model, controlnet)
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8))
+    picture = Image.fromarray(
+        np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    )
     draw = lambda image: np.asarray(
-        pipe("a duck", image=image, num_inference_steps=1, generator=torch.Generator().manual_seed(0)).images[0]
+        pipe(
+            "a duck", image=image, num_inference_steps=1, generator=torch.Generator().manual_seed(0)
+        ).images[0]
     )
     edges = to_control(canny(picture, 20, 40))
     assert edges.shape == (1, 3, 64, 64) and edges.max() == 1
-    assert np.array_equal(draw(edges), draw(torch.zeros_like(edges)))  # untrained: zero convolutions
+    assert np.array_equal(
+        draw(edges), draw(torch.zeros_like(edges))
+    )  # untrained: zero convolutions
     with torch.no_grad():
-        for network in (controlnet.controlnet_cond_embedding.conv_out, *controlnet.controlnet_down_blocks):
+        for network in (
+            controlnet.controlnet_cond_embedding.conv_out,
+            *controlnet.controlnet_down_blocks,
+        ):
             torch.nn.init.normal_(network.weight, std=0.5)
     assert not np.array_equal(draw(edges), draw(torch.zeros_like(edges)))
 
 
 def test_a_controlnet_of_ones_own_is_named_by_its_folder(weights):
     model = find_model()
-    assert find_controlnet(weights / "controlnet" / "canny", model) == weights / "controlnet" / "canny"
+    assert (
+        find_controlnet(weights / "controlnet" / "canny", model) == weights / "controlnet" / "canny"
+    )
     with pytest.raises(ModelError, match=r"config\.json is missing"):
         find_controlnet(weights, model)
 
 
 def test_an_unknown_kind_lists_the_kinds_and_the_nearest(weights):
-    with pytest.raises(ModelError, match=r'no kind of control "normal" \(did you mean normals\?\).*canny, depth'):
+    with pytest.raises(
+        ModelError, match=r'no kind of control "normal" \(did you mean normals\?\).*canny, depth'
+    ):
         find_controlnet("normal", find_model())
 
 
@@ -98,11 +111,15 @@ def test_one_that_does_not_fit_is_refused(weights, tmp_path):
         cross_attention_dim=16, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
     )  # fmt: skip
-    ControlNetModel.from_unet(other, conditioning_embedding_out_channels=(4, 4)).save_pretrained(tmp_path / "other")
+    ControlNetModel.from_unet(other, conditioning_embedding_out_channels=(4, 4)).save_pretrained(
+        tmp_path / "other"
+    )
     with pytest.raises(ModelError, match=r"not made for pocket: its block_out_channels is .*8, 16"):
         load_controlnet(tmp_path / "other", find_model())
     (tmp_path / "other" / "diffusion_pytorch_model.safetensors").write_bytes(b"nothing")
-    with pytest.raises(ModelError, match=r"diffusion_pytorch_model\.safetensors of .* is damaged or cut short"):
+    with pytest.raises(
+        ModelError, match=r"diffusion_pytorch_model\.safetensors of .* is damaged or cut short"
+    ):
         load_controlnet(tmp_path / "other", find_model())
 
 
@@ -119,14 +136,16 @@ def test_a_folder_of_another_part_is_no_controlnet(steered_folder, part, tmp_pat
         "text_encoder": "config.json of ControlNet .* is incomplete: it has no in_channels",
     }
     with pytest.raises(
-        ModelError, match=other.get(part, r"no ControlNet in diffusers' layout: config\.json is missing")
+        ModelError,
+        match=other.get(part, r"no ControlNet in diffusers' layout: config\.json is missing"),
     ):
         load_controlnet(folder, model)
     if part == "unet":  # told apart by its weights alone
         shutil.copytree(folder, tmp_path / "copy")
         change(tmp_path / "copy" / "config.json", _class_name="ControlNetModel")
         with pytest.raises(
-            ModelError, match=r"The weights in copy .* do not fit config\.json: .*controlnet.* is missing"
+            ModelError,
+            match=r"The weights in copy .* do not fit config\.json: .*controlnet.* is missing",
         ):
             load_controlnet(tmp_path / "copy", model)
 
@@ -134,12 +153,21 @@ def test_a_folder_of_another_part_is_no_controlnet(steered_folder, part, tmp_pat
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"block_out_channels": [10**9, 32]}, "block_out_channels must be a whole number from 1 to 16,384, got"),
+        (
+            {"block_out_channels": [10**9, 32]},
+            "block_out_channels must be a whole number from 1 to 16,384, got",
+        ),
         ({"block_out_channels": [16, 64]}, "do not fit config.json"),
         ({"layers_per_block": 10**9}, "layers_per_block must be a whole number from 1 to 8"),
-        ({"conditioning_embedding_out_channels": ["x"]}, "conditioning_embedding_out_channels must be a whole number"),
+        (
+            {"conditioning_embedding_out_channels": ["x"]},
+            "conditioning_embedding_out_channels must be a whole number",
+        ),
         ({"down_block_types": None}, "cannot be loaded"),
-        ({"_class_name": "FluxControlNetModel"}, "holds a FluxControlNetModel; a ControlNetModel is needed"),
+        (
+            {"_class_name": "FluxControlNetModel"},
+            "holds a FluxControlNetModel; a ControlNetModel is needed",
+        ),
         ({"in_channels": None}, "in_channels must be a whole number"),
     ],
     ids=str,
@@ -162,7 +190,9 @@ def test_a_configuration_that_is_none(steered_folder, content, tmp_path):
 def test_a_pickle_is_not_loaded(steered_folder, tmp_path):
     folder = shutil.copytree(steered_folder.parent / "controlnet" / "canny", tmp_path / "own")
     (folder / "diffusion_pytorch_model.safetensors").rename(folder / "diffusion_pytorch_model.bin")
-    with pytest.raises(ModelError, match=r"has no diffusion_pytorch_model\.safetensors, only .*\.bin\."):
+    with pytest.raises(
+        ModelError, match=r"has no diffusion_pytorch_model\.safetensors, only .*\.bin\."
+    ):
         load_controlnet(folder, find_model(steered_folder))
 
 
@@ -178,7 +208,9 @@ def test_a_model_in_a_folder_brings_its_own(steered_folder, weights):
     model = find_model(steered_folder)
     assert not model.is_embedded and kinds(model) == list(control.KINDS)
     assert find_controlnet("scribble", model) == steered_folder.parent / "controlnet" / "scribble"
-    assert find_strip("depth", model) == steered_folder.parent / "controlnet" / "depth" / "strip.jpg"
+    assert (
+        find_strip("depth", model) == steered_folder.parent / "controlnet" / "depth" / "strip.jpg"
+    )
     assert estimators.estimate_depth(np.zeros((64, 64, 3)), model).shape == (64, 64)
     assert estimators.estimate_normals(np.zeros((64, 64, 3)), model).shape == (64, 64, 3)
 
@@ -189,7 +221,8 @@ def test_kinds_are_those_that_can_be_loaded(weights, tiny_folder):
     assert kinds(real("sd-1.5", tiny_folder)) == list(control.KINDS)
     assert kinds(real("sd-2.1-base", tiny_folder)) == ["canny", "depth"]
     with pytest.raises(
-        ModelError, match=r"No ControlNet is known for somebody/something\. Models with some are pocket"
+        ModelError,
+        match=r"No ControlNet is known for somebody/something\. Models with some are pocket",
     ):
         kinds(real("somebody/something", tiny_folder))
 
@@ -204,7 +237,10 @@ def test_embedded_weights_without_any_say_what_is_missing(weights):
 
 
 def test_who_has_no_strip_sees_the_embedded_ones(weights, tiny_folder):
-    assert find_strip("canny", real("sd-1.5", tiny_folder)) == weights / "controlnet" / "canny" / "strip.jpg"
+    assert (
+        find_strip("canny", real("sd-1.5", tiny_folder))
+        == weights / "controlnet" / "canny" / "strip.jpg"
+    )
 
 
 # --- the size of what is drawn
@@ -219,7 +255,10 @@ def test_the_condition_says_how_large_the_picture_is(tiny_folder):
 @pytest.mark.parametrize(
     ("conditions", "message"),
     [
-        ([torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 72)], "different sizes, 64 x 64 and 72 x 64"),
+        (
+            [torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 72)],
+            "different sizes, 64 x 64 and 72 x 64",
+        ),
         ([torch.zeros(1, 3, 64, 61)], "width must be a multiple of 8 .* got 61. The nearest is 64"),
         ([torch.zeros(3, 64, 64)], r"tensor \(1, 3, H, W\), not \(3, 64, 64\)"),
         ([torch.zeros(1, 1, 64, 64)], r"not \(1, 1, 64, 64\)"),
@@ -248,20 +287,28 @@ def test_public_controlnets_are_fetched_by_their_id(kind, weights, tiny_folder, 
 
     monkeypatch.setattr(hub, "snapshot_download", download)
     assert find_controlnet(kind, real("sd-1.5", tiny_folder)) == weights / "controlnet" / "canny"
-    assert asked == [(models.CONTROLNETS["sd-1.5"][kind], ["config.json", "diffusion_pytorch_model.safetensors"])]
+    assert asked == [
+        (models.CONTROLNETS["sd-1.5"][kind], ["config.json", "diffusion_pytorch_model.safetensors"])
+    ]
 
 
 def test_a_kind_that_a_model_lacks_and_a_model_without_any(tiny_folder):
-    with pytest.raises(ModelError, match=r'"scribble" is known for sd-2\.1-base: it has canny, depth'):
+    with pytest.raises(
+        ModelError, match=r'"scribble" is known for sd-2\.1-base: it has canny, depth'
+    ):
         find_controlnet("scribble", real("sd-2.1-base", tiny_folder))
-    with pytest.raises(ModelError, match=r"is known for somebody/something\. Models with some are pocket, sd-1"):
+    with pytest.raises(
+        ModelError, match=r"is known for somebody/something\. Models with some are pocket, sd-1"
+    ):
         find_controlnet("canny", real("somebody/something", tiny_folder))
 
 
 def test_a_repository_without_safe_weights_is_refused(tiny_folder, tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text("{}")
     monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(tmp_path))
-    with pytest.raises(ModelError, match=r"control_v11p_sd15_canny has no diffusion_pytorch_model\.safetensors"):
+    with pytest.raises(
+        ModelError, match=r"control_v11p_sd15_canny has no diffusion_pytorch_model\.safetensors"
+    ):
         find_controlnet("canny", real("sd-1.5", tiny_folder))
 
 
@@ -275,7 +322,9 @@ def test_unreachable_hub_for_real(tiny_folder, tmp_path, monkeypatch):
         (lambda: estimators.estimate_depth(picture, model), models.ESTIMATORS["depth"]),
         (lambda: estimators.estimate_normals(picture, model), models.ESTIMATORS["normals"]),
     ):
-        with pytest.raises(ModelError, match=f'"{repo}" could not be downloaded: it is not on this disk yet'):
+        with pytest.raises(
+            ModelError, match=f'"{repo}" could not be downloaded: it is not on this disk yet'
+        ):
             ask()
 
 
@@ -293,11 +342,16 @@ def test_unreachable_hub_for_real(tiny_folder, tmp_path, monkeypatch):
         ("preprocessor_config.json", b"{}"),
         ("preprocessor_config.json", b'{"size": {"height": "64"}}'),
         ("preprocessor_config.json", b'{"size": {"height": 1000000000}}'),
-        ("preprocessor_config.json", b'{"size": {"height": 64}, "image_mean": "x", "image_std": [1]}'),
+        (
+            "preprocessor_config.json",
+            b'{"size": {"height": 64}, "image_mean": "x", "image_std": [1]}',
+        ),
     ],
 )
 @pytest.mark.parametrize("kind", ["depth", "normals"])
-def test_a_damaged_estimator_in_a_folder_is_one_error(steered_folder, tmp_path, kind, file, content):
+def test_a_damaged_estimator_in_a_folder_is_one_error(
+    steered_folder, tmp_path, kind, file, content
+):
     shutil.copytree(steered_folder.parent, tmp_path / "weights")
     path = tmp_path / "weights" / "estimators" / kind / file
     path.unlink()
@@ -316,7 +370,9 @@ def test_an_estimator_without_some_weights_is_refused(steered_folder, tmp_path):
     missing = sorted(tensors)[0]
     del tensors[missing]
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ModelError, match=rf"estimator of depth is incomplete: {missing} is missing"):
+    with pytest.raises(
+        ModelError, match=rf"estimator of depth is incomplete: {missing} is missing"
+    ):
         estimators.Estimator("depth", folder)
 
 
@@ -325,7 +381,9 @@ def test_depth_and_normals_of_any_picture(weights, size):
     model = find_model()
     picture = np.random.default_rng(0).integers(0, 255, (*size, 3)).astype(np.uint8)
     depth = estimators.estimate_depth(picture, model)
-    assert depth.shape == size and depth.dtype == np.float32 and 0 <= depth.min() <= depth.max() <= 1
+    assert (
+        depth.shape == size and depth.dtype == np.float32 and 0 <= depth.min() <= depth.max() <= 1
+    )
     normals = estimators.estimate_normals(picture, model)
     assert normals.shape == (*size, 3)
     length = np.linalg.norm(normals, axis=2)
@@ -357,10 +415,15 @@ def test_a_picture_that_is_not_square_is_fitted_into_one(weights):
     depth = estimator(picture)
     assert seen[0].shape == (1, 3, 64, 64)
     torch.testing.assert_close(depth, (picture[:, 0] - 0.5) / 0.5)
-    assert (seen[0][:, :, :16] == seen[0][:, :, 16:17]).all() and (seen[0][:, :, 48:] == seen[0][:, :, 47:48]).all()
+    assert (seen[0][:, :, :16] == seen[0][:, :, 16:17]).all() and (
+        seen[0][:, :, 48:] == seen[0][:, :, 47:48]
+    ).all()
 
 
 def test_estimators_take_many_pictures_at_once(weights):
     estimator, pictures = estimators.Estimator("depth"), torch.rand(3, 3, 64, 64)
-    together, alone = estimator(pictures), torch.cat([estimator(picture[None]) for picture in pictures])
+    together, alone = (
+        estimator(pictures),
+        torch.cat([estimator(picture[None]) for picture in pictures]),
+    )
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)

@@ -58,7 +58,9 @@ def test_hub_names_are_fetched_once_by_their_id(name, tiny_folder, monkeypatch):
     assert find_model(name).folder == tiny_folder
     assert {repo for repo, _ in asked} == {models.HUB.get(name, name)}
     assert asked[0][1] == ["model_index.json"]
-    assert "unet/*.safetensors" in asked[1][1] and not any(".bin" in p or ".ckpt" in p for p in asked[1][1])
+    assert "unet/*.safetensors" in asked[1][1] and not any(
+        ".bin" in p or ".ckpt" in p for p in asked[1][1]
+    )
 
 
 def test_facts_come_from_the_configuration(tiny_folder):
@@ -117,10 +119,14 @@ def test_unknown_name_from_the_environment_does_not_fall_back(monkeypatch):
         find_model()
 
 
-@pytest.mark.parametrize("file", ["unet/config.json", "vae/diffusion_pytorch_model.safetensors", "model_index.json"])
+@pytest.mark.parametrize(
+    "file", ["unet/config.json", "vae/diffusion_pytorch_model.safetensors", "model_index.json"]
+)
 def test_missing_file_is_named(file, tiny_weights):
     (tiny_weights / "stable-diffusion" / file).unlink()
-    with pytest.raises(ModelError, match=rf"^pocket/weights/stable-diffusion/{file} is missing.*git checkout"):
+    with pytest.raises(
+        ModelError, match=rf"^pocket/weights/stable-diffusion/{file} is missing.*git checkout"
+    ):
         find_model()
 
 
@@ -129,7 +135,9 @@ def test_damaged_file_is_named(tiny_weights):
     content = bytearray(file.read_bytes())
     content[-1] ^= 1  # the size stays
     file.write_bytes(content)
-    with pytest.raises(ModelError, match=r"unet/diffusion_pytorch_model\.safetensors is damaged.*SHA-256"):
+    with pytest.raises(
+        ModelError, match=r"unet/diffusion_pytorch_model\.safetensors is damaged.*SHA-256"
+    ):
         find_model()
 
 
@@ -186,12 +194,15 @@ def test_a_folder_in_place_of_a_file(tiny_weights):
     file.unlink()
     file.mkdir()
     with pytest.raises(
-        ModelError, match=r"^pocket/weights/stable-diffusion/unet/config\.json is missing.*git checkout"
+        ModelError,
+        match=r"^pocket/weights/stable-diffusion/unet/config\.json is missing.*git checkout",
     ):
         find_model()
     (tiny_weights / "manifest.json").unlink()
     (tiny_weights / "manifest.json").mkdir()
-    with pytest.raises(ModelError, match=r"manifest\.json of pocket is damaged: it is not a file.*git checkout"):
+    with pytest.raises(
+        ModelError, match=r"manifest\.json of pocket is damaged: it is not a file.*git checkout"
+    ):
         find_model()
 
 
@@ -211,14 +222,17 @@ def test_a_file_that_the_manifest_does_not_list_is_named(tiny_weights, file):
     path.parent.mkdir(exist_ok=True)
     path.write_text('{"duck": 5}')
     with pytest.raises(
-        ModelError, match=rf"^pocket/weights/stable-diffusion/{file} is not one of the embedded.*Move it"
+        ModelError,
+        match=rf"^pocket/weights/stable-diffusion/{file} is not one of the embedded.*Move it",
     ):
         find_model()
     path.unlink()
     assert find_model().is_embedded
 
 
-@pytest.mark.parametrize("file", [".DS_Store", "unet/._config.json", "unet/Thumbs.db", ".cache/a.json", "desktop.ini"])
+@pytest.mark.parametrize(
+    "file", [".DS_Store", "unet/._config.json", "unet/Thumbs.db", ".cache/a.json", "desktop.ini"]
+)
 def test_files_of_the_system_do_no_harm(tiny_weights, file):
     path = tiny_weights / "stable-diffusion" / file
     path.parent.mkdir(exist_ok=True)
@@ -236,9 +250,13 @@ def test_a_folder_that_is_no_model(tmp_path):
     with pytest.raises(ModelError, match=r"no model_index\.json"):
         find_model(tmp_path)
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
-    with pytest.raises(ModelError, match=r"is a FluxPipeline; the lessons need a StableDiffusionPipeline"):
+    with pytest.raises(
+        ModelError, match=r"is a FluxPipeline; the lessons need a StableDiffusionPipeline"
+    ):
         find_model(tmp_path)
-    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+    (tmp_path / "model_index.json").write_text(
+        json.dumps({"_class_name": "StableDiffusionPipeline"})
+    )
     with pytest.raises(ModelError, match=r"incomplete: .*unet is missing"):
         find_model(tmp_path)
 
@@ -249,7 +267,10 @@ def test_a_folder_that_is_no_model(tmp_path):
 def test_unknown_words_are_named_once_and_in_order(tiny_folder):
     model = find_model(tiny_folder)
     with pytest.warns(PromptWarning, match=r"has never seen: zebra, juggling\. "):
-        assert model.check_prompt("A zebra juggling a Zebra on Mars") == "A zebra juggling a Zebra on Mars"
+        assert (
+            model.check_prompt("A zebra juggling a Zebra on Mars")
+            == "A zebra juggling a Zebra on Mars"
+        )
 
 
 def test_known_words_draw_no_warning(tiny_folder):
@@ -266,7 +287,9 @@ def test_a_model_without_a_vocabulary_knows_all_words(tiny_folder, tmp_path):
         find_model(tmp_path / "model").check_prompt("a zebra")
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", "null", '{"words": 7}', '{"words": [1]}', '{"words": "duck"}', "{"])
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", "null", '{"words": 7}', '{"words": [1]}', '{"words": "duck"}', "{"]
+)
 def test_a_damaged_vocabulary_is_one_error(tiny_folder, tmp_path, content):
     shutil.copytree(tiny_folder, tmp_path / "model")
     (tmp_path / "vocabulary.json").write_text(content)
@@ -306,7 +329,10 @@ def test_diffusers_has_nothing_left_to_cut(tiny_folder, caplog):
 
 def test_errors_and_warnings_show_only_their_message():
     assert ModelError("no such model")._render_traceback_() == ["ModelError: no such model"]
-    assert warnings.formatwarning(PromptWarning("cut"), PromptWarning, "file.py", 3) == "PromptWarning: cut\n"
+    assert (
+        warnings.formatwarning(PromptWarning("cut"), PromptWarning, "file.py", 3)
+        == "PromptWarning: cut\n"
+    )
     assert "file.py:3" in warnings.formatwarning(UserWarning("other"), UserWarning, "file.py", 3)
 
 
@@ -324,7 +350,10 @@ def test_prompts_and_negative_prompts_in_pairs(tiny_folder):
     model = find_model(tiny_folder)
     assert model.pair_prompts("a duck") == [["a duck"], [""]]
     assert model.pair_prompts(["a car", ""], "a tree") == [["a car", ""], ["a tree", "a tree"]]
-    assert model.pair_prompts(("a car", "a tree"), ["", "red"]) == [["a car", "a tree"], ["", "red"]]
+    assert model.pair_prompts(("a car", "a tree"), ["", "red"]) == [
+        ["a car", "a tree"],
+        ["", "red"],
+    ]
     with pytest.warns(PromptWarning, match="Cut from its end"):
         [[kept], _] = model.pair_prompts("duck " * 100)
     assert len(model.tokenizer(kept).input_ids) <= model.text_length
@@ -332,17 +361,25 @@ def test_prompts_and_negative_prompts_in_pairs(tiny_folder):
         ([], "", "no prompt"),
         (["a duck", None], "", "must be text, got None"),
         ("a duck", [], "1 prompts and 0 negative"),
-        (["a duck"] * 3, ["a"] * 2, "3 prompts and 2 negative prompts: give as many, or one for all"),
+        (
+            ["a duck"] * 3,
+            ["a"] * 2,
+            "3 prompts and 2 negative prompts: give as many, or one for all",
+        ),
     ]:
         with pytest.raises(RequestError, match=message):
             model.pair_prompts(prompts, negatives)
 
 
 def test_numbers_of_steps(tiny_folder, tmp_path):
-    model = find_model(tiny_folder)  # leading, with an offset of 1: a step a level would begin behind the last one
+    model = find_model(
+        tiny_folder
+    )  # leading, with an offset of 1: a step a level would begin behind the last one
     assert [model.check_steps(steps) for steps in (1, 25, 999)] == [1, 25, 999]
     for steps in (0, -3, 1000, 2.0, "25", True):
-        with pytest.raises(RequestError, match=f"number of sampling steps for .* from 1 to 999, got {steps!r}"):
+        with pytest.raises(
+            RequestError, match=f"number of sampling steps for .* from 1 to 999, got {steps!r}"
+        ):
             model.check_steps(steps)
     for number in (np.int64, np.int32, np.uint8, np.array, torch.tensor):
         assert model.check_steps(number(25)) == 25 and type(model.check_steps(number(25))) is int

@@ -29,7 +29,9 @@ def check(model: Model, prompt: str) -> tuple[str, list[str]]:
     with warnings.catch_warnings(record=True) as record:
         warnings.simplefilter("always")
         kept = model.check_prompt(prompt)
-    assert {(warning.category, warning.filename) for warning in record} <= {(PromptWarning, __file__)}
+    assert {(warning.category, warning.filename) for warning in record} <= {
+        (PromptWarning, __file__)
+    }
     return kept, [str(warning.message) for warning in record]
 
 

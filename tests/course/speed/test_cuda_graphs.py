@@ -35,7 +35,12 @@ def test_attributes_are_the_networks():
 
 def test_a_pipeline_takes_it(tiny_folder):
     def draw() -> torch.Tensor:
-        return pipe("a cat", num_inference_steps=2, generator=torch.Generator().manual_seed(0), output_type="pt").images
+        return pipe(
+            "a cat",
+            num_inference_steps=2,
+            generator=torch.Generator().manual_seed(0),
+            output_type="pt",
+        ).images
 
     pipe = load_pipeline(find_model(tiny_folder))
     expected = draw()

@@ -25,9 +25,20 @@ def test_a_spread_norm_is_torchs_with_its_gradient(silu):
 def test_an_autoencoder_that_keeps_less_says_the_same():
     """Both ways, with its gradient, and though nothing but the norms' inputs is kept."""
     torch.manual_seed(0)
-    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
-    vae = AutoencoderKL(block_out_channels=(32, 32), layers_per_block=1, **blocks).double().eval().requires_grad_(False)
-    x, sent = torch.rand(1, 3, 16, 16, dtype=torch.float64), torch.randn(1, 3, 16, 16, dtype=torch.float64)
+    blocks = {
+        "down_block_types": ["DownEncoderBlock2D"] * 2,
+        "up_block_types": ["UpDecoderBlock2D"] * 2,
+    }
+    vae = (
+        AutoencoderKL(block_out_channels=(32, 32), layers_per_block=1, **blocks)
+        .double()
+        .eval()
+        .requires_grad_(False)
+    )
+    x, sent = (
+        torch.rand(1, 3, 16, 16, dtype=torch.float64),
+        torch.randn(1, 3, 16, 16, dtype=torch.float64),
+    )
 
     def both_ways() -> tuple[list[torch.Tensor], int]:
         kept: dict[int, torch.UntypedStorage] = {}
@@ -57,7 +68,9 @@ def test_an_autoencoder_that_keeps_less_says_the_same():
 def test_one_wide_head_says_what_diffusers_says(side, monkeypatch):
     """On either side of the size from which pairs of pixels are too many to be kept; and nobody is warned."""
     torch.manual_seed(0)
-    attention = Attention(8, heads=1, dim_head=8, norm_num_groups=4, residual_connection=True, bias=True).eval()
+    attention = Attention(
+        8, heads=1, dim_head=8, norm_num_groups=4, residual_connection=True, bias=True
+    ).eval()
     x = torch.randn(1, 8, side, side)
     said: list[str] = []
     monkeypatch.setattr(attention_processor.logger, "warning", said.append)
@@ -70,7 +83,12 @@ def test_one_wide_head_says_what_diffusers_says(side, monkeypatch):
 
 def test_twice_is_as_good_as_once():
     torch.manual_seed(0)
-    vae = AutoencoderKL(block_out_channels=(32,), norm_num_groups=4).double().eval().requires_grad_(False)
+    vae = (
+        AutoencoderKL(block_out_channels=(32,), norm_num_groups=4)
+        .double()
+        .eval()
+        .requires_grad_(False)
+    )
     x = torch.rand(1, 3, 8, 8, dtype=torch.float64)
     expected = vae(x).sample
     for _ in range(2):

@@ -494,7 +494,9 @@ def test_no_compiler_outlives_a_killed_run(build, source, folder, tmp_path, end,
 
 
 @pytest.mark.parametrize("left", ["partial", "lock", "both", "of another library", "nothing"])
-def test_what_a_killed_run_left_goes_even_where_the_library_is_there(build, folder, left, monkeypatch):
+def test_what_a_killed_run_left_goes_even_where_the_library_is_there(
+    build, folder, left, monkeypatch
+):
     library = build()
     if left == "nothing":  # and nothing is locked
         monkeypatch.setattr(FileLock, "acquire", lambda *_, **__: pytest.fail("a lock"))
