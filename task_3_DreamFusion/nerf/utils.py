@@ -4,9 +4,9 @@
     trainer.train()
 
 A step draws cameras, renders them, and asks the guidance what is wrong. In the space of latents it takes the answer as
-a gradient, as DreamFusion does, and moves the field once. In that of pixels it takes what the pictures should rather be
+a gradient, as DreamFusion does, and moves the field once. In that of pixels it takes what the images should rather be
 as targets, and lets the field learn from rays of the last of them a few times over: a denoiser costs far more than a
-ray, and few steps do much (Instruct-NeRF2NeRF, Haque et al. 2023, arXiv:2303.12789, renews its pictures in this way).
+ray, and few steps do much (Instruct-NeRF2NeRF, Haque et al. 2023, arXiv:2303.12789, renews its images in this way).
 Checkpoints, previews and logs go to the workspace.
 """
 
@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from course.arguments import check_integer, check_number
 from course.errors import CourseError
-from course.images.io import grid, to_pil
+from course.images import image_grid, to_pil
 from task_3_DreamFusion.gridencoder import total_variation
 from task_3_DreamFusion.nerf import checkpoint, files, memory
 from task_3_DreamFusion.nerf.network import Background, Field, FrequencyField
@@ -51,7 +51,7 @@ GAIN = 1000.0  # of the squared difference to a target, so that the weights of t
 EMPTY, FULL = (
     0.01,
     0.97,
-)  # mean opacity of pictures; the corners of one may see past a box that is full
+)  # mean opacity of images; the corners of one may see past a box that is full
 
 
 class TrainingError(CourseError):
@@ -122,7 +122,7 @@ class Settings:
 
     text, negative: what it shall be, and shall not. scene: words after the text that say where it is. seed: of
     everything that is drawn.
-    iters: steps. batch: views a step. size: pixels of a picture's side. space: one of SPACES. In that of pixels, reuse:
+    iters: steps. batch: views a step. size: pixels of an image's side. space: one of SPACES. In that of pixels, reuse:
     how often the field learns in a step; rays: from how many rays each time; keep: of the last so many targets.
     lr: of the perceptrons; the grid's is ten times that. optimizer: one of OPTIMIZERS. ema: how much of the averaged
     field stays each time that it learns.
@@ -296,11 +296,11 @@ def check_shape(name: str, value: Tensor, shape: Sequence[int]) -> Tensor:
 
 @dataclass(frozen=True)
 class Target:
-    """A picture that the field shall come to look like. camera: one. picture: (3, H, W) in [0, 1]. shading: of that
-    picture. behind: (3,), or None for the background of the field."""
+    """An image that the field shall come to look like. camera: one. image: (3, H, W) in [0, 1]. shading: of that
+    image. behind: (3,), or None for the background of the field."""
 
     camera: Cameras
-    picture: Tensor
+    image: Tensor
     shading: Shading
     behind: Tensor | None
 
@@ -308,7 +308,7 @@ class Target:
         """For a checkpoint; `Target.of` reads it."""
         camera, shading = vars(self.camera), self.shading
         return {
-            "camera": camera, "picture": self.picture, "behind": self.behind,
+            "camera": camera, "picture": self.image, "behind": self.behind,
             "look": shading.look, "lights": shading.lights, "ambient": shading.ambient,
         }  # fmt: skip
 
@@ -321,7 +321,7 @@ class Target:
                 for name, value in state["camera"].items()
             }
         )
-        picture = check_shape("picture", state["picture"], (3, settings.size, settings.size))
+        image = check_shape("picture", state["picture"], (3, settings.size, settings.size))
         lights, behind = state["lights"], state["behind"]
         if lights is not None:
             check_shape("lights", lights, (1, 3))
@@ -330,7 +330,7 @@ class Target:
         elif behind is not None:
             raise ValueError("there is a color behind a target")
         shading = Shading(state["look"], lights, check_number("ambient", state["ambient"], 0, 1))
-        return cls(camera, picture.to(device), shading, behind)
+        return cls(camera, image.to(device), shading, behind)
 
 
 @dataclass(frozen=True)
@@ -350,8 +350,8 @@ class TargetRays:
     def of(cls, targets: Sequence[Target], size: int, device: torch.device) -> "TargetRays":
         """Those of `targets`, of size x size pixels each."""
         rays = joined([target.camera for target in targets]).to(device).rays(size, size)
-        pictures = torch.stack([target.picture for target in targets]).permute(0, 2, 3, 1)
-        origins, directions, pixels = (part.reshape(-1, 3) for part in (*rays, pictures))
+        images = torch.stack([target.image for target in targets]).permute(0, 2, 3, 1)
+        origins, directions, pixels = (part.reshape(-1, 3) for part in (*rays, images))
         lights = [target.shading.lights for target in targets if target.shading.lights is not None]
         shading = replace(targets[0].shading, lights=torch.cat(lights) if lights else None)
         behind = [target.behind for target in targets if target.behind is not None]
@@ -401,7 +401,7 @@ class Trainer:
     # --- One step
 
     def shading(self, cameras: Cameras) -> Shading:
-        """How this step's pictures are lit: not at all at first, then often, now and then without colour."""
+        """How this step's images are lit: not at all at first, then often, now and then without colour."""
         s = self.settings
         chance = torch.rand(2, generator=self.generator).tolist()
         # Lights stand near the camera: their centre is its direction, as in DreamFusion, appendix A.2.
@@ -442,13 +442,13 @@ class Trainer:
             self.seen = self.guidance.train_step(*asked)
             terms = self._learn(self.seen.loss, rendered)
         else:
-            pictures, self.seen = self.guidance.targets(*asked)
-            for i, picture in enumerate(pictures):
+            images, self.seen = self.guidance.targets(*asked)
+            for i, image in enumerate(images):
                 lights = None if shading.lights is None else shading.lights[i : i + 1]
                 self.targets.append(
                     Target(
                         cameras[i : i + 1],
-                        picture,
+                        image,
                         replace(shading, lights=lights),
                         None if behind is None else behind[i],
                     )
@@ -557,8 +557,8 @@ class Trainer:
         """`with trainer.averaged():` the field holds its averaged parameters."""
         return Averaged(self)
 
-    def pictures(self, cameras: Cameras, size: int, look: str = "albedo") -> list[Tensor]:
-        """Finished pictures (5, size, size) of the averaged field."""
+    def images(self, cameras: Cameras, size: int, look: str = "albedo") -> list[Tensor]:
+        """Finished images (5, size, size) of the averaged field."""
         with self.averaged():
             return list(self.renderer.finished(cameras, size, size, Shading(look)))
 
@@ -666,13 +666,13 @@ class Trainer:
 
     def preview(self) -> Path:
         """A sheet of the averaged field from four sides, and of what the guidance saw and wants in the last step."""
-        sides = self.pictures(orbit(4), 128)
-        rows = [to_pil(2 * picture[:3] - 1) for picture in sides]
+        sides = self.images(orbit(4), 128)
+        rows = [to_pil(2 * image[:3] - 1) for image in sides]
         angles = self.cameras.azimuth, self.cameras.elevation
         wanted = self.guidance.preview(self.seen, self.prompts, *angles, self.progress)
         rows += [
-            to_pil(2 * pictures[0] - 1)
-            for pictures in [self.guidance.decode_latents(self.seen.latents), *wanted]
+            to_pil(2 * images[0] - 1)
+            for images in [self.guidance.decode_latents(self.seen.latents), *wanted]
         ]
         titles = [
             "front",
@@ -687,7 +687,7 @@ class Trainer:
         path = self.workspace / "previews" / f"{self.step:06d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.replacing(path) as new:
-            grid(rows, columns=4, titles=titles, side=128).save(new)
+            image_grid(rows, columns=4, titles=titles, side=128).save(new)
         return path
 
     # --- The whole run
