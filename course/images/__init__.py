@@ -1,0 +1,1 @@
+"""Loading, showing and writing images: grids, conditions, video clips and panoramas."""

@@ -1,0 +1,1 @@
+"""Faster on the same hardware: CUDA graphs, a frozen autoencoder, native builds."""

@@ -1,0 +1,1 @@
+"""What is published from the repository: the demo page, regenerated images, README figures."""
