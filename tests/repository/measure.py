@@ -192,7 +192,9 @@ def imported_modules(source: Source, modules: set[str]) -> Iterator[tuple[ast.st
 def module_names() -> set[str]:
     """Return all modules and packages of the repository, folders without __init__.py included."""
     modules = {module_name(source.name) for source in python_sources()}
-    parents = {".".join(name.split(".")[:n]) for name in modules for n in range(1, name.count("."))}
+    parents = {
+        ".".join(name.split(".")[:n]) for name in modules for n in range(1, name.count(".") + 1)
+    }
     return modules | parents | set(PACKAGES)
 
 
