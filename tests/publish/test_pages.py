@@ -30,7 +30,7 @@ TEXTS = [
     "| a | table |",
 ]
 ALLOWED = set(
-    "a b body br button canvas code div figure figcaption footer h1 h2 head header html img main meta"
+    "a b body br button canvas code div figure figcaption footer h1 h2 head header html img main meta nav"
     " p pre script section small span style table td title tr video".split()
 )
 
