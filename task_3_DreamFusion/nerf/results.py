@@ -18,7 +18,8 @@ from course.images.io import heat
 from course.images.video import write_video
 from task_3_DreamFusion.nerf import checkpoint, files
 from task_3_DreamFusion.nerf.provider import Cameras, orbit
-from task_3_DreamFusion.nerf.utils import SETTINGS, Settings, Trainer, known_fields
+from task_3_DreamFusion.nerf.settings import SETTINGS, Settings, known_fields
+from task_3_DreamFusion.nerf.utils import Trainer
 
 VIDEO, MESH = "video.mp4", "mesh"
 MESH_FILES = tuple(f"{MESH}.{ending}" for ending in ("glb", "obj", "mtl", "png", "html"))

@@ -15,7 +15,7 @@ from publish import demo
 from task_3_DreamFusion.nerf.gui import panel
 from task_3_DreamFusion.nerf.mesh import Mesh
 from task_3_DreamFusion.nerf.results import save_index
-from task_3_DreamFusion.nerf.utils import SETTINGS, Settings
+from task_3_DreamFusion.nerf.settings import SETTINGS, Settings
 from task_3_DreamFusion.nerf.viewer import page
 
 TEXTS = [
