@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from course.diffusion.sampling import check_finite
+from course.diffusion import check_finite
 from course.errors import CourseError
 from course.images.io import grid, to_pil
 from course.models import find_model
