@@ -45,7 +45,8 @@ from task_3_DreamFusion import main as program
 from task_3_DreamFusion.nerf import checkpoint
 from task_3_DreamFusion.nerf.provider import orbit
 from task_3_DreamFusion.nerf.sd import StableDiffusion
-from task_3_DreamFusion.nerf.utils import Settings, Trainer, TrainingError
+from task_3_DreamFusion.nerf.settings import Settings, TrainingError
+from task_3_DreamFusion.nerf.utils import Trainer
 
 PROGRAM = notebooks.ROOT / "task_3_DreamFusion" / "main.py"
 IMAGES = notebooks.ROOT / "outputs" / "benchmarks" / "task3"

@@ -14,20 +14,20 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from course.diffusion.sampling import check_finite
+from course.diffusion import check_finite
 from course.errors import CourseError
 from course.images import image_grid, to_pil
 from course.models import find_model
 from task_3_DreamFusion.main import OUTPUTS, slug
 from task_3_DreamFusion.nerf.sd import (
     WEIGHTINGS,
-    Options,
     StableDiffusion,
     Step,
     ViewPrompts,
     check_exercise,
     check_text,
 )
+from task_3_DreamFusion.nerf.settings import GuidanceOptions
 
 SHOWN = 4  # images of how it forms
 
@@ -80,9 +80,9 @@ def sheet(
     return images
 
 
-def options(guidance_scale: float, weighting: str) -> Options:
+def options(guidance_scale: float, weighting: str) -> GuidanceOptions:
     """As DreamFusion draws its noise levels: from all below the highest, which sinks."""
-    return Options(guidance_scale, weighting, t_end=0.5, band=1.0, lead=0.0, perp_neg=0.0)
+    return GuidanceOptions(guidance_scale, weighting, t_end=0.5, band=1.0, lead=0.0, perp_neg=0.0)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -107,8 +107,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--lr", type=float, default=2.0, help="learning rate (default: 2)")
     made.add_argument("--guidance_scale", type=float, default=7.5,
                       help="of classifier-free guidance: how hard the text pulls (default: 7.5)")  # fmt: skip
-    made.add_argument("--weighting", choices=tuple(WEIGHTINGS), default=Options().weighting,
-                      help=f"w(t), the weight of a noise level (default: {Options().weighting})")  # fmt: skip
+    made.add_argument("--weighting", choices=tuple(WEIGHTINGS), default=GuidanceOptions().weighting,
+                      help=f"w(t), the weight of a noise level (default: {GuidanceOptions().weighting})")  # fmt: skip
     made.add_argument("--out", type=Path, metavar="FILE",
                       help="the sheet, a PNG (default: outputs/task_3/sds_2d/TEXT.png)")  # fmt: skip
     return made

@@ -151,7 +151,7 @@ def prediction(function: Callable[..., Any]) -> None:
             isinstance(found, tuple)
             and len(found) == 2
             and all(isinstance(part, torch.Tensor) for part in found),
-            "`predict` returns two tensors: return x_0, noise.",
+            "`predict_x0_and_noise` returns two tensors: return x_0, noise.",
         )
         expect(not close(found[0], noise), "x_0 and the noise are exchanged: return x_0, noise.")
         known = (
@@ -247,7 +247,7 @@ def ddim(function: Callable[..., torch.Tensor]) -> None:
             ),
             (
                 mixed + direction * noise,
-                "sigma is right, but the fresh noise was not added: + sigma * fresh.",
+                "sigma is right, but the fresh noise was not added: + sigma * fresh_noise.",
             ),
             (
                 mixed + direction * noise + sigma**2 * fresh,

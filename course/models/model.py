@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from course.arguments import check_integer
-from course.errors import CourseError, shorten
+from course.errors import RequestError, shorten
 from course.models.files import (
     ModelError,
     check_kind,
@@ -87,10 +87,6 @@ MOST_SHOWN = 300  # characters of a prompt in a message
 logging.getLogger("transformers.utils.import_utils").addFilter(
     lambda r: "requires torchvision" not in r.getMessage()
 )
-
-
-class RequestError(CourseError, ValueError):
-    """What was asked for cannot be drawn: a number of steps, a size or a list of prompts; the message says why."""
 
 
 @dataclass(frozen=True)

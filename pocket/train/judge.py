@@ -29,7 +29,7 @@ from pocket.train.data import (
 from pocket.world import render
 from pocket.world import vocabulary as v
 
-SIZE = 160
+SIZE = 192
 BATCH = 512
 BIN = 15  # degrees of azimuth
 AZIMUTHS = tuple(range(-180, 180, BIN))  # centres of the bins
@@ -50,11 +50,11 @@ SKIP = -100  # a target that does not count, as cross_entropy has it
 
 
 def build(smoke: bool = False) -> ResNetForImageClassification:
-    """The network with random weights: 3.1 M parameters, less for a smoke test."""
+    """The network with random weights: 7 M parameters, less for a smoke test."""
     names = [f"{group}:{name}" for group, classes in GROUPS.items() for name in classes]
     config = ResNetConfig(
         embedding_size=8 if smoke else 32,
-        hidden_sizes=[8, 8, 16, 16] if smoke else [32, 64, 128, 256],
+        hidden_sizes=[8, 8, 16, 16] if smoke else [48, 96, 192, 384],
         depths=[1, 1, 1, 1] if smoke else [2, 2, 3, 2],
         layer_type="basic",
         id2label=dict(enumerate(names)),

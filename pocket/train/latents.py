@@ -98,7 +98,7 @@ def extra_shards(
     first = EXTRA_SEED + run.seed % 32 * EXTRA_SPAN
     ranges = [range(first + low, first + min(low + SHARD, count)) for low in lows]
     samples = 1 if run.smoke else 4
-    batches = scene_batches(ranges, "train", workers=workers_here())
+    batches = scene_batches(ranges, "train", workers=workers_here(), opposites=False)
 
     def write(low: int, latents: Tensor, captions: list[list[str]]) -> int:
         write_shard(run.folder / f"extra-{low:08d}", latents, encode_all(tokenizer, captions))

@@ -22,78 +22,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from course import checks
-from course.arguments import check_number
 from course.errors import CourseError
 from course.models.model import LatentDecoder, LatentEncoder, Model, load_pipeline
 from course.speed.cuda_graphs import fast
 from course.speed.frozen_vae import lighten
+from task_3_DreamFusion.nerf.settings import GuidanceOptions, check_unicode
 
 VIEWS = ("front", "side", "back", "overhead")
 FRONT, BACK, OVERHEAD = 45.0, 135.0, 60.0  # degrees: where a view word begins and ends
 FACED = 0.9  # share of a run after which no view is pushed away: the rest is for detail
-# The lowest and the highest value of each option that is a number.
-OPTION_RANGES = {
-    "guidance_scale": (-1000, 1000),  # ten times what DreamFusion takes
-    "t_end": (0, 1),
-    "band": (0, 1),
-    "lead": (0, 1),
-    "blend": (0, 45),
-    "perp_neg": (0, 1000),
-}
 
 
 class GuidanceError(CourseError, ValueError):
     """The guidance cannot work with what it was given; the message says why."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How the guidance works.
-
-    guidance_scale: of classifier-free guidance. DreamFusion takes 100 for a model of photographs; a small model of
-        few things is led by far less.
-    weighting: w(t) of the gradient, a name in WEIGHTINGS.
-    t_range: the share of the noise levels drawn from, as (lowest, highest) of 1. t_end: where the highest has gone by
-        the end of the run, linearly: coarse form first, detail last. band: how far below the highest a level may lie;
-        with a narrow band the run goes down the levels as sampling does, with 1 all below the highest are drawn.
-    lead: by which share of the run the view from the very front is ahead on that way of those of sides and back; it
-        falls linearly to 0 at 90 degrees. So the face shows where the front is while the sides can still turn either
-        way: they, silhouettes at first, would decide it by chance.
-    blend: half the width, in degrees, of the band about a border of two view words in which their prompts are mixed.
-    perp_neg: how strongly the views that are not shown are pushed away at the beginning (Perp-Neg); it falls to 0 at
-        FACED of the run. 0 leaves it out.
-    """
-
-    guidance_scale: float = 7.5
-    weighting: str = "sigma2"
-    t_range: tuple[float, float] = (0.02, 0.98)
-    t_end: float = 0.45
-    band: float = 0.15
-    lead: float = 0.25
-    blend: float = 15.0
-    perp_neg: float = 0.5
-
-    def __post_init__(self) -> None:
-        if self.weighting not in tuple(WEIGHTINGS):
-            raise GuidanceError(
-                f"weighting must be one of {', '.join(WEIGHTINGS)}, got {self.weighting!r}."
-            )
-        try:
-            low, high = self.t_range
-        except (TypeError, ValueError):
-            raise GuidanceError(
-                f"t_range must be two numbers from 0 to 1, got {self.t_range!r}."
-            ) from None
-        low, high = (check_number("t_range", value, 0, 1, GuidanceError) for value in (low, high))
-        object.__setattr__(self, "t_range", (low, high))
-        for name, (least, most) in OPTION_RANGES.items():
-            value = check_number(name, getattr(self, name), least, most, GuidanceError)
-            object.__setattr__(self, name, value)
-        if low > min(high, self.t_end):
-            raise GuidanceError(
-                f"t_range must begin with its lower end, which t_end must not fall below, got t_range {low:g} "
-                f"{high:g} and t_end {self.t_end:g}."
-            )
 
 
 # w(t) as a function of alpha_bar: DreamFusion's sigma_t squared; none; and one that is small at either end (Fantasia3D)
@@ -109,21 +50,6 @@ def check_text(text: str) -> None:
     check_unicode("text", text, GuidanceError)
     if not text.strip():
         raise GuidanceError("the text is empty: say what to make, such as 'a hamburger'")
-
-
-def check_unicode(name: str, text: object, error: type[CourseError]) -> None:
-    """Raise `error`, whose message starts with `name`, unless this is text that can be written in UTF-8.
-
-    A byte that is not UTF-8 on a command line reaches Python as a lone surrogate, which no tokenizer takes.
-    """
-    if not isinstance(text, str):
-        raise error(f"{name} must be text, got {text!r:.60}.")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as lone:
-        raise error(
-            f"{name} must be UTF-8, and character {lone.start + 1} of {text!r:.60} is not: type it again."
-        ) from None
 
 
 def view_weights(azimuth: Tensor, elevation: Tensor, blend: float = 15.0) -> Tensor:
@@ -279,9 +205,11 @@ class StableDiffusion:
     The text encoder leaves the memory after `forget_text_encoder`.
     """
 
-    def __init__(self, model: Model, options: Options | None = None, compile: bool = False) -> None:
+    def __init__(
+        self, model: Model, options: GuidanceOptions | None = None, compile: bool = False
+    ) -> None:
         pipe = load_pipeline(model)
-        self.model, self.options = model, options or Options()
+        self.model, self.options = model, options or GuidanceOptions()
         self.device, self.dtype = model.device, model.dtype
         vae, self.text_encoder = lighten(pipe.vae.requires_grad_(False)), pipe.text_encoder
         self.encoder, self.decoder = (

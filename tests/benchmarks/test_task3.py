@@ -15,7 +15,8 @@ from pocket.world import heldout_compositions, render, sample_scene
 from pocket.world.vocabulary import OBJECTS, VIEWS, view_word
 from task_3_DreamFusion import main as program
 from task_3_DreamFusion.nerf.sd import StableDiffusion
-from task_3_DreamFusion.nerf.utils import Trainer, TrainingError
+from task_3_DreamFusion.nerf.settings import TrainingError
+from task_3_DreamFusion.nerf.utils import Trainer
 
 
 def test_the_texts_are_known_and_six_are_new_to_the_model():

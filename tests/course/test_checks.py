@@ -306,8 +306,8 @@ def test_guidance_and_its_mistakes(lesson):
 
 
 def test_prediction_and_its_mistakes(lesson):
-    checks.prediction(lesson.predict)
-    right = lesson.predict
+    checks.prediction(lesson.predict_x0_and_noise)
+    right = lesson.predict_x0_and_noise
 
     def of_epsilon(x_0):
         """Right for v; for epsilon `x_0` of x_t, the noise and alpha_bar."""
@@ -425,8 +425,8 @@ def test_the_loop_and_its_mistakes(lesson, sd, model):
         told(advice, checks.loop, changed(sd, denoise=wrong), model)
     wrong_functions = {
         "guide": (lambda u, c, w: c + w * (c - u), "not those of diffusers"),
-        "predict": (
-            lambda x, o, a, k: lesson.predict(x, o, a, "v_prediction"),
+        "predict_x0_and_noise": (
+            lambda x, o, a, k: lesson.predict_x0_and_noise(x, o, a, "v_prediction"),
             "not those of diffusers",
         ),
         "draw_noise": (lambda g, shape, device: torch.ones(1, *shape), "With eta = 1 the latents"),
@@ -655,7 +655,7 @@ def test_residuals_and_their_mistakes(control_lesson, by_edges):
 def test_the_controlled_answer_and_its_mistakes(control_lesson, by_edges):
     given = (by_edges, control_lesson.pipe, control_lesson.model)
     checks.controlled(control_lesson.guided_output, *given)
-    w = "uncond + guidance_scale * (cond - uncond)"
+    w = "guide(uncond, cond, guidance_scale)"
     muted = "heard = torch.tensor({}).view(2, 1, 1, 1)\n    down, mid = [heard * part for part in down], heard * mid\n    "
     for changes, advice in [
         ((f"return {w}", w), "still empty"),
@@ -744,7 +744,7 @@ def test_the_loss_of_training_and_its_mistakes(control_lesson, by_edges, kind, m
     given = (by_edges, control_lesson.pipe, control_lesson.model)
     checks.control_loss(control_lesson.control_loss, *given)
     other = "noise" if kind == "v_prediction" else "v"
-    mixed = "alpha_bar.sqrt() * latents + (1 - alpha_bar).sqrt() * noise"
+    mixed = "add_noise(latents, noise, alpha_bar)"
     for changes, advice in [
         (("return F.mse_loss", "F.mse_loss"), "returns None"),
         (("F.mse_loss(output.float(), target)", "(output.float() - target) ** 2"), "one number"),
@@ -1220,7 +1220,7 @@ ATTEMPTS = {
     "1.2 (i)": (DETAILED, "attention", ("key.transpose(-1, -2)", "key.T")),
     "1.2 (i) no transpose": (DETAILED, "attention", ("key.transpose(-1, -2)", "key")),
     "1.2 (c) numbers": (DETAILED, "guide", ("uncond + guidance", "uncond[None] + ... * guid")),
-    "1.2 (d) swapped": (DETAILED, "predict", ("alpha_bar.sqrt() * x_t", "alpha_bar.sqrt * x_t")),
+    "1.2 (d) swapped": (DETAILED, "predict_x0_and_noise", ("alpha_bar.sqrt() * x_t", "alpha_bar.sqrt * x_t")),
     "1.2 (e) ratio": (DETAILED, "ddim_step", ("eta * (", "eta * math.sqrt(")),
     "2 (2) total": (JOINT, "overlaps", ("total[..., rows, columns] += weight", "total += weight")),
     "2 (2) axes": (JOINT, "overlaps", ("[..., rows, columns]", "[..., columns]")),
@@ -1237,7 +1237,7 @@ def test_attempts_that_ended_in_a_bare_error(attempt):
     check = {
         "attention": checks.attention,
         "guide": checks.guidance,
-        "predict": checks.prediction,
+        "predict_x0_and_noise": checks.prediction,
         "ddim_step": checks.ddim,
         "overlaps": lambda function: checks.overlapping(function, lesson.window_views),
         "fuse": lambda function: checks.fusion(function, lesson.window_views),
@@ -1248,7 +1248,7 @@ def test_attempts_that_ended_in_a_bare_error(attempt):
 
 
 def test_prediction_on_both_halves(lesson, sd, model):
-    """`predict` is given the output for both halves, and the latents of one."""
+    """`predict_x0_and_noise` is given the output for both halves, and the latents of one."""
     source = "guided = guide(uncond, cond, guidance_scale)"
     other = rewrite(DETAILED, "denoise", source, "guided = output[:, :3]")
     told(
@@ -1410,7 +1410,7 @@ def test_odd_results_end_in_advice(
     of_model = (by_edges, control_lesson.pipe, control_lesson.model)
     sources = {
         "noise": lambda: checks.noise(strange(right_noise(model)), model),
-        "prediction": lambda: checks.prediction(strange(lesson.predict)),
+        "prediction": lambda: checks.prediction(strange(lesson.predict_x0_and_noise)),
         "guidance": lambda: checks.guidance(strange(lesson.guide)),
         "ddim": lambda: checks.ddim(strange(lesson.ddim_step)),
         "attention": lambda: checks.attention(strange(lesson.attention)),

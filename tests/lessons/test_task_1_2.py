@@ -17,9 +17,8 @@ import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, StableDiffusionPipeline
 from PIL import Image
 
-from course import checks, notebooks
-from course.diffusion import sampling
-from course.diffusion.sampling import SamplingError
+from course import checks, diffusion, notebooks
+from course.diffusion import SamplingError
 from course.images import video
 from course.models import RequestError, find_model
 
@@ -94,7 +93,7 @@ def test_timesteps_fall_strictly_at_every_count(lesson, settings):
         assert 0 <= chosen[-1] and chosen[0] < levels, count
         scheduler.set_timesteps(count)
         assert chosen == scheduler.timesteps.tolist()[:count], count
-        assert chosen == sampling.timesteps(scheduler.config, count), count
+        assert chosen == diffusion.timesteps(scheduler.config, count), count
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
@@ -258,7 +257,7 @@ def test_the_solution_takes_its_steps_itself(lesson):
 
 def test_another_kind_of_prediction_is_refused(lesson):
     with pytest.raises(ValueError, match="'sample'"):
-        lesson.predict(torch.ones(1), torch.ones(1), torch.tensor(0.5), "sample")
+        lesson.predict_x0_and_noise(torch.ones(1), torch.ones(1), torch.tensor(0.5), "sample")
 
 
 def test_an_image_of_a_batch_is_the_one_made_alone(sd):
@@ -433,46 +432,46 @@ def test_frames_between_the_keys_are_close_to_the_decoder(lesson):
 # --- The look inside
 
 
-def test_the_listener_changes_nothing_and_hears_all(lesson, sd):
-    usual, listener = sd.unet.attn_processors, lesson.Listener()
+def test_the_recorder_changes_nothing_and_records_all(lesson, sd):
+    processors, recorder = sd.unet.attn_processors, lesson.AttentionRecorder()
     sd.sample("a duck", height=64, width=96)
     expected = sd.steps[-1].x_prev
-    calls = sum("attn2" in name for name in usual) * len(sd.steps)
+    calls = sum("attn2" in name for name in processors) * len(sd.steps)
     sd.unet.set_attn_processor(
-        {name: listener if "attn2" in name else own for name, own in usual.items()}
+        {name: recorder if "attn2" in name else own for name, own in processors.items()}
     )
     try:
         sd.sample("a duck", height=64, width=96)
     finally:
-        sd.unet.set_attn_processor(usual)
+        sd.unet.set_attn_processor(processors)
     assert (sd.steps[-1].x_prev - expected).abs().max() <= 1e-4
-    for pixels, seen in listener.maps.items():
+    for pixels, seen in recorder.maps.items():
         assert seen.shape == (1, pixels, 77)
-    total = sum(seen.mean(1).sum() for seen in listener.maps.values())
+    total = sum(seen.mean(1).sum() for seen in recorder.maps.values())
     assert total == pytest.approx(calls, rel=1e-4)  # each pixel shares out an attention of 1
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (5, 5), (6, 10), (1, 3)])
 def test_maps_of_all_layers_find_their_shape(lesson, height, width):
-    listener = lesson.Listener()
+    recorder = lesson.AttentionRecorder()
     sizes = [(-(-height // 2**i), -(-width // 2**i)) for i in range(3)]
     for rows, columns in sizes:
         seen = torch.zeros(2, rows, columns, 7)
         seen[:, 0, -1, 3] = 1  # one token, at the top right
-        listener.maps[rows * columns] = listener.maps.get(rows * columns, 0) + seen.flatten(1, 2)
-    maps = lesson.token_maps(listener, height, width)
+        recorder.maps[rows * columns] = recorder.maps.get(rows * columns, 0) + seen.flatten(1, 2)
+    maps = lesson.token_maps(recorder, height, width)
     assert maps.shape == (2, 7, height, width)
     assert maps[0, 3].flatten().argmax() == width - 1
 
 
-def test_words_know_the_places_of_their_tokens(lesson, sd):
-    assert lesson.places_of_words(sd, "a red duck") == [
+def test_words_come_with_the_indices_of_their_tokens(lesson, sd):
+    assert lesson.word_token_indices(sd.tokenizer, "a red duck", 77) == [
         ("a", [1]),
         ("red", [2, 3, 4]),
         ("duck", [5, 6, 7, 8]),
     ]
-    assert lesson.places_of_words(sd, "") == []
-    long = lesson.places_of_words(sd, "duck " * 40)
+    assert lesson.word_token_indices(sd.tokenizer, "", 77) == []
+    long = lesson.word_token_indices(sd.tokenizer, "duck " * 40, 77)
     assert long[-1][1][-1] == sd.model.text_length - 2
 
 

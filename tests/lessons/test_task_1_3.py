@@ -17,7 +17,7 @@ from diffusers import ControlNetModel, DDIMScheduler, StableDiffusionControlNetP
 from PIL import Image
 
 from course import checks, notebooks
-from course.diffusion.sampling import SamplingError, timesteps
+from course.diffusion import SamplingError, timesteps
 from course.images import ImageError, load_image
 from course.models.controlnet import load_control_pipeline, load_controlnet
 from course.models.model import Model, RequestError, find_model, load_pipeline, unknown_words

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from course import notebooks
-from course.diffusion.sampling import SamplingError, timesteps
+from course.diffusion import SamplingError, timesteps
 from course.errors import CourseWarning
 from course.metrics import scores as metrics
 from course.models import RequestError, find_model

@@ -33,7 +33,8 @@ from task_3_DreamFusion.nerf.provider import orbit
 from task_3_DreamFusion.nerf.renderer import LOOKS
 from task_3_DreamFusion.nerf.results import as_bytes
 from task_3_DreamFusion.nerf.sd import StableDiffusion
-from task_3_DreamFusion.nerf.utils import Settings, Trainer
+from task_3_DreamFusion.nerf.settings import Settings
+from task_3_DreamFusion.nerf.utils import Trainer
 from tests.task_3.browser import Browser
 
 

@@ -25,8 +25,9 @@ from task_3_DreamFusion.nerf.network_grid import GridField
 from task_3_DreamFusion.nerf.provider import orbit
 from task_3_DreamFusion.nerf.renderer import Renderer
 from task_3_DreamFusion.nerf.results import save_index
-from task_3_DreamFusion.nerf.sd import Options
-from task_3_DreamFusion.nerf.utils import Settings, TargetRays, Trainer
+from task_3_DreamFusion.nerf.settings import GuidanceOptions, Settings
+from task_3_DreamFusion.nerf.targets import TargetRays
+from task_3_DreamFusion.nerf.utils import Trainer
 
 HERE = notebooks.ROOT / "task_3_DreamFusion"
 
@@ -354,7 +355,7 @@ def test_a_cpu_has_defaults_of_its_own():
 
 def test_every_setting_has_an_option():
     """But the text, which has --text or --prompts, and the blending of view words."""
-    fields = {f.name for kind in (Settings, Options) for f in dataclasses.fields(kind)} - {
+    fields = {f.name for kind in (Settings, GuidanceOptions) for f in dataclasses.fields(kind)} - {
         "text",
         "blend",
     }

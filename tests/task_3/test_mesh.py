@@ -323,6 +323,6 @@ def test_page_holds_all_and_asks_for_nothing(solid):
     faces = np.frombuffer(base64.b64decode(data["faces"]), "<u4").reshape(-1, 3)
     assert np.array_equal(faces, solid.faces)
     assert np.array_equal(
-        np.frombuffer(base64.b64decode(data["place"]), "<f4").reshape(-1, 3), solid.vertices
+        np.frombuffer(base64.b64decode(data["position"]), "<f4").reshape(-1, 3), solid.vertices
     )
     assert base64.b64decode(data["texture"]).startswith(b"\x89PNG")

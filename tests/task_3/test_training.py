@@ -24,21 +24,17 @@ from task_3_DreamFusion.nerf import utils
 from task_3_DreamFusion.nerf.checkpoint import CheckpointError, latest, load, save
 from task_3_DreamFusion.nerf.network import Background
 from task_3_DreamFusion.nerf.provider import ViewRange, orbit
+from task_3_DreamFusion.nerf.regularizers import regularise
 from task_3_DreamFusion.nerf.renderer import Rendered, Shading
 from task_3_DreamFusion.nerf.sd import StableDiffusion
-from task_3_DreamFusion.nerf.utils import (
-    EMPTY,
-    FULL,
+from task_3_DreamFusion.nerf.settings import (
     NUMBERS,
-    RECENT,
     SPACES,
     WHOLE_NUMBERS,
-    Interrupt,
     Settings,
-    Trainer,
     TrainingError,
-    regularise,
 )
+from task_3_DreamFusion.nerf.utils import EMPTY, FULL, RECENT, Interrupt, Trainer
 from task_3_DreamFusion.optimizer import Adan
 
 SMALL = Settings(

@@ -291,7 +291,7 @@ def test_the_page_holds_the_image_and_needs_nothing_else(tmp_path):
     [source] = re.findall(r"url\(data:image/png;base64,([\w+/=]+)\)", text)
     assert np.array_equal(np.asarray(Image.open(BytesIO(base64.b64decode(source)))), RAMP)
     assert "http" not in text and "src=" not in text
-    assert "a &quot;beach&quot; &lt;at&gt; night" in text and "<at>" not in text
+    assert "a &#34;beach&#34; &lt;at&gt; night" in text and "<at>" not in text
     assert "min(100%, 24px)" in text  # at most three times its height
 
 

@@ -677,7 +677,7 @@ def test_what_ffmpeg_complains_of_is_one_line_with_a_way_out(tmp_path, monkeypat
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
 def test_an_interrupted_clip_leaves_nothing(tmp_path):
     source = (
-        "import sys; from PIL import Image; from course import video\n"
+        "import sys; from PIL import Image; from course.images import video\n"
         "frames = [Image.effect_noise((1200, 1200), 99).convert('RGB')] * 30\n"
         "print('begin', flush=True); video.write_video(sys.argv[1], frames)"
     )
