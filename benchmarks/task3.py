@@ -37,7 +37,7 @@ from tqdm import tqdm
 from benchmarks.common import RESULTS, command_line, parse, report, sd21_model
 from course import notebooks
 from course.images import image_grid, to_pil
-from course.metrics.judge import Judge
+from course.metrics import Judge
 from course.models import Model, find_model
 from pocket.evaluate import Row, machine
 from pocket.world.vocabulary import WITH_FRONT, view_word

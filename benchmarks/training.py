@@ -25,7 +25,7 @@ from tqdm import tqdm
 from transformers import CLIPModel, CLIPVisionModel
 
 from benchmarks.common import RESULTS
-from course.metrics.scores import JudgeFeatures, frechet_distance
+from course.metrics import JudgeFeatures, fid
 from course.models import WEIGHTS
 from pocket import evaluate
 from pocket.arguments import folder, integer
@@ -128,7 +128,7 @@ class Bench:
         self.tests = ask_first(images, "all")
         others = ask_first(images, "all", seed=1)
         self.reference = self.embed(evaluate.draw(others, device))
-        self.floor = frechet_distance(self.embed(evaluate.draw(self.tests, device)), self.reference)
+        self.floor = fid(self.embed(evaluate.draw(self.tests, device)), self.reference)
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
@@ -227,7 +227,7 @@ class Bench:
                 pipe, self.tests.prompts, seeds, guidance=guidance, batch=batch
             )
             hits = evaluate.right(labels, self.judge.read(images))["object"]
-            scores[f"fd{guidance:g}"] = frechet_distance(self.embed(images), self.reference)
+            scores[f"fd{guidance:g}"] = fid(self.embed(images), self.reference)
             scores[f"object{guidance:g}"] = (
                 100 * float(hits[counts].mean()) if counts.any() else 0.0
             )

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import task3
 from course.images import to_pil
-from course.metrics.judge import Judge
+from course.metrics import Judge
 from course.models import find_model
 from pocket.evaluate import Row
 from pocket.world import heldout_compositions, render, sample_scene

@@ -190,10 +190,10 @@ def test_an_unknown_group_is_refused(capsys):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--images", "0"], "--pictures: must be a whole number from 2 to 1,000,000, got '0'"),
-        (["--images", "1"], "--pictures: must be"),
-        (["--images", "-3"], "--pictures: must be"),
-        (["--images", "1000000000"], "--pictures: must be"),
+        (["--images", "0"], "--images: must be a whole number from 2 to 1,000,000, got '0'"),
+        (["--images", "1"], "--images: must be"),
+        (["--images", "-3"], "--images: must be"),
+        (["--images", "1000000000"], "--images: must be"),
         (["--guidance", "nan"], "--guidance: must be a number from 0 to 1,000, got 'nan'"),
         (["--guidance", "-1"], "--guidance: must be"),
         (["--guidance", "inf"], "--guidance: must be"),
