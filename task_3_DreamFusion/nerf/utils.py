@@ -26,7 +26,6 @@ from tqdm import tqdm
 from course.arguments import check_integer, check_number
 from course.errors import CourseError
 from course.images.io import grid, to_pil
-from task_3_DreamFusion.gridencoder import total_variation
 from task_3_DreamFusion.nerf import checkpoint, files, memory
 from task_3_DreamFusion.nerf.network import Background, Field, FrequencyField
 from task_3_DreamFusion.nerf.network_grid import GridField
@@ -250,11 +249,8 @@ def regularise(
         apart = (others - rendered.normals).abs().sum(-1)
         terms["smoothness"] = settings.smoothness * (rendered.weights.detach() * apart).sum() / rays
     if settings.variation and isinstance(renderer.field, GridField):
-        encoder = renderer.field.encoder
-        places = encoder.unit(rendered.positions.detach())
-        terms["variation"] = settings.variation * total_variation(
-            encoder.table, encoder.layout, places
-        )
+        variation = renderer.field.encoder.total_variation(rendered.positions)
+        terms["variation"] = settings.variation * variation
     return terms
 
 
@@ -499,7 +495,7 @@ class Trainer:
             torch.cat([getattr(look, name)[chosen] for look, chosen in times])
             for name in ("origins", "directions")
         )
-        parts = self.renderer.march(origins, directions, self.generator).parts(s.rays)
+        parts = self.renderer.march(origins, directions, self.generator).split(s.rays)
         terms: dict[str, Tensor] = {}
         for samples, rays, (look, chosen) in zip(
             parts, directions.split(s.rays), times, strict=True
