@@ -378,21 +378,21 @@ def test_an_infinite_density_is_a_wall(path):
 
 
 @pytest.mark.parametrize("limit", [1, 7, 500])
-def test_rounds_give_the_picture_of_one_march(path, limit):
+def test_rounds_give_the_image_of_one_march(path, limit):
     rays = scene(60, 0.3)
-    picture, most = AliveRays(*rays, STEP), 0
-    alive = [len(picture.indices)]
-    while (samples := picture.march(limit)) is not None:
+    image, most = AliveRays(*rays, STEP), 0
+    alive = [len(image.indices)]
+    while (samples := image.march(limit)) is not None:
         assert samples.packed_info[:, 1].min() >= 1 and samples.packed_info[:, 1].max() <= limit
-        assert len(samples.packed_info) == len(picture.indices)
-        picture.composite(samples, *field(samples.positions))
-        alive.append(len(picture.indices))
+        assert len(samples.packed_info) == len(image.indices)
+        image.composite(samples, *field(samples.positions))
+        alive.append(len(image.indices))
         most += len(samples.ts)
     samples = march_rays(*rays, STEP, MAX_STEPS - 1)
     whole = composite_rays(*field(samples.positions), torch.full_like(samples.ts, STEP), samples)
-    for found, expected in ((picture.image, whole.image), (picture.depths, whole.depths)):
+    for found, expected in ((image.image, whole.image), (image.depths, whole.depths)):
         torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
-    torch.testing.assert_close(picture.opacities, whole.opacities, atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(image.opacities, whole.opacities, atol=2e-5, rtol=1e-5)
     assert alive == sorted(alive, reverse=True)
     if limit < 10:
         assert most < len(samples.ts)  # opaque rays went no further
@@ -401,10 +401,10 @@ def test_rounds_give_the_picture_of_one_march(path, limit):
 def test_rounds_find_the_same_samples_on_both_paths(compiled, monkeypatch):
     rays, found = scene(60, 0.3), []
     for _ in range(2):
-        picture, seen = AliveRays(*rays, STEP), []
-        while (samples := picture.march(6)) is not None:
-            seen += [*samples, picture.indices]
-            picture.composite(samples, *field(samples.positions))
+        image, seen = AliveRays(*rays, STEP), []
+        while (samples := image.march(6)) is not None:
+            seen += [*samples, image.indices]
+            image.composite(samples, *field(samples.positions))
         found.append(seen)
         monkeypatch.setattr(kernels, "_is_available", lambda package, device: False)
     assert len(found[0]) == len(found[1])
