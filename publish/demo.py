@@ -16,7 +16,7 @@ from PIL import Image
 
 from course import notebooks
 from course.errors import CourseError
-from course.images.io import grid
+from course.images import image_grid
 from course.models import find_model, load_pipeline
 from publish.lessons import run_lesson
 from publish.objects import generate_object
@@ -76,7 +76,7 @@ def generate_images(outputs: Path, prompts: Sequence[str], steps: int) -> Sectio
         f"{steps} steps, guidance scale {GUIDANCE_SCALE:g}, and seed {SEED} for every image."
     )
     images = [Image.open(item.path) for item in section.media]
-    sheet = grid(images, columns=min(COLUMNS, len(images)), titles=prompts, side=160)
+    sheet = image_grid(images, columns=min(COLUMNS, len(images)), titles=prompts, side=160)
     sheet.save(outputs / "prompts.png", optimize=True)
     return section
 
