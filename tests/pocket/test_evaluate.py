@@ -163,10 +163,10 @@ def test_an_unknown_group_is_refused(capsys):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--pictures", "0"], "--pictures: must be a whole number from 2 to 1,000,000, got '0'"),
-        (["--pictures", "1"], "--pictures: must be"),
-        (["--pictures", "-3"], "--pictures: must be"),
-        (["--pictures", "1000000000"], "--pictures: must be"),
+        (["--images", "0"], "--pictures: must be a whole number from 2 to 1,000,000, got '0'"),
+        (["--images", "1"], "--pictures: must be"),
+        (["--images", "-3"], "--pictures: must be"),
+        (["--images", "1000000000"], "--pictures: must be"),
         (["--guidance", "nan"], "--guidance: must be a number from 0 to 1,000, got 'nan'"),
         (["--guidance", "-1"], "--guidance: must be"),
         (["--guidance", "inf"], "--guidance: must be"),
@@ -222,7 +222,7 @@ def test_few_pictures_may_hold_no_composition_that_counts(tmp_path, monkeypatch)
         "right",
         lambda labels, seen: {k: np.ones(len(labels), bool) for k in ("object", "color")},
     )
-    rows = e.composition_rows(e.Evaluation(tmp_path, torch.device("cpu"), pictures=4))
+    rows = e.composition_rows(e.Evaluation(tmp_path, torch.device("cpu"), images=4))
     assert [row.value for row in rows] == [100, 100]
 
 
