@@ -169,7 +169,7 @@ def generate(
     """
     size = pipe.unet.config.sample_size
     found = []
-    for i in tqdm(range(0, len(prompts), batch), desc="pictures", unit_scale=batch, leave=False):
+    for i in tqdm(range(0, len(prompts), batch), desc="images", unit_scale=batch, leave=False):
         noise = [
             torch.randn(1, 4, size, size, generator=torch.Generator().manual_seed(s))
             for s in seeds[i : i + batch]

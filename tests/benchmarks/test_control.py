@@ -105,8 +105,8 @@ def test_exact_conditions_are_a_perfect_answer(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--images", "0"], "--pictures: must be a whole number from 2 to 1,000,000, got '0'"),
-        (["--images", "many"], "--pictures: must be"),
+        (["--images", "0"], "--images: must be a whole number from 2 to 1,000,000, got '0'"),
+        (["--images", "many"], "--images: must be"),
         (["--guidance", "nan"], "--guidance: must be a number from 0 to 1,000, got 'nan'"),
         (["--guidance", "-1"], "--guidance: must be"),
         (["--weights", __file__], "--weights: must name a folder"),

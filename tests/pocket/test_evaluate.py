@@ -163,10 +163,10 @@ def test_an_unknown_group_is_refused(capsys):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--images", "0"], "--pictures: must be a whole number from 2 to 1,000,000, got '0'"),
-        (["--images", "1"], "--pictures: must be"),
-        (["--images", "-3"], "--pictures: must be"),
-        (["--images", "1000000000"], "--pictures: must be"),
+        (["--images", "0"], "--images: must be a whole number from 2 to 1,000,000, got '0'"),
+        (["--images", "1"], "--images: must be"),
+        (["--images", "-3"], "--images: must be"),
+        (["--images", "1000000000"], "--images: must be"),
         (["--guidance", "nan"], "--guidance: must be a number from 0 to 1,000, got 'nan'"),
         (["--guidance", "-1"], "--guidance: must be"),
         (["--guidance", "inf"], "--guidance: must be"),
@@ -206,7 +206,7 @@ def test_missing_weights_are_named(tmp_path, capsys):
     assert "no weights in" in capsys.readouterr().err
 
 
-def test_few_pictures_may_hold_no_composition_that_counts(tmp_path, monkeypatch):
+def test_few_images_may_hold_no_composition_that_counts(tmp_path, monkeypatch):
     asked = ask(4, "heldout")
     nothing = Asked(asked.scenes, asked.prompts, [frozenset()] * 4)
     answers = iter([nothing, asked])
