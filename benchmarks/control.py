@@ -50,10 +50,10 @@ from pocket.evaluate import STEPS, Judge, Row, generate, right, scored
 from pocket.test_set import Asked, ask_known
 from pocket.train import conditions as given
 from pocket.train.autoencoder import to_input as to_vae
-from pocket.train.common import CONDITIONS, SHIPPED
 from pocket.train.controlnet import to_input
-from pocket.train.export import BUDGETS, MIB, size_of
+from pocket.train.export import BUDGETS, MIB, folder_size
 from pocket.train.latents import fingerprint
+from pocket.train.run import CONDITIONS, Stage
 from pocket.world import Rendered, render
 
 PICTURES = 200
@@ -274,7 +274,13 @@ def kind_rows(kind: str, b: Benchmark) -> list[Row]:
 def cost_rows(b: Benchmark) -> list[Row]:
     """What the ControlNets and estimators weigh, and what training them took, compiling included."""
     rows = [
-        Row(f"size of {part}", round(size_of(b.weights / part) / MIB, 2), "MiB", "<=", budget / MIB)
+        Row(
+            f"size of {part}",
+            round(folder_size(b.weights / part) / MIB, 2),
+            "MiB",
+            "<=",
+            budget / MIB,
+        )
         for part, budget in BUDGETS.items()
         if (b.weights / part).exists()
     ]
@@ -300,7 +306,8 @@ def two_rows(b: Benchmark, conditions: Path, toy: bool = False) -> list[Row]:
         work, source = Path(folder), conditions / "source.json"
         known = json.loads(source.read_text()) if source.exists() and not toy else {}
         ours = {
-            name: fingerprint(b.weights / SHIPPED[name]) for name in ("autoencoder", "tokenizer")
+            name: fingerprint(b.weights / Stage(name).shipped_folder)
+            for name in ("autoencoder", "tokenizer")
         }
         if ours.items() <= known.items():
             (work / "conditions").symlink_to(conditions.resolve())

@@ -29,15 +29,22 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import AutoModelForImageClassification
 
+from course.files import write_text
 from pocket import arguments as options
 from pocket.test_set import Asked, ask_known
 from pocket.train import judge as judging
 from pocket.train.autoencoder import to_input
-from pocket.train.common import FOLLOWING as FOLLOWING_STAGES
-from pocket.train.common import replace_file
 from pocket.train.data import resize
-from pocket.train.export import BUDGET, EVERYTHING, FOLLOWING, LARGEST, MIB, size_of
+from pocket.train.export import (
+    CORE_BUDGET,
+    DEPENDENT_PARTS,
+    FILE_BUDGET,
+    MIB,
+    TOTAL_BUDGET,
+    folder_size,
+)
 from pocket.train.perceptual import DISTORTIONS, PerceptualDistance, order
+from pocket.train.run import DEPENDENT_STAGES
 from pocket.world import render
 from pocket.world import vocabulary as v
 from pocket.world.measure import agreement, pictures_per_second
@@ -156,7 +163,7 @@ def store(path: Path, rows: Sequence[Row]) -> None:
     place = own[0] if own else len(old)
     kept = [row for i, row in enumerate(old) if i not in own]
     text = json.dumps({"rows": [*kept[:place], *map(asdict, rows), *kept[place:]]}, indent=1) + "\n"
-    replace_file(path, lambda new: new.write_text(text))
+    write_text(path, text)
 
 
 def short(value: float) -> str:
@@ -561,18 +568,18 @@ def speed_rows(e: Evaluation) -> list[Row]:
 def size_rows(e: Evaluation) -> list[Row]:
     """Bytes and parameters of what ships."""
     sizes = [path.stat().st_size for path in e.weights.rglob("*") if path.is_file()]
-    following = sum(size_of(e.weights / part) for part in FOLLOWING)
+    following = sum(folder_size(e.weights / part) for part in DEPENDENT_PARTS)
     parameters = sum(p.numel() for p in e.pipe.unet.parameters())
     return [
-        Row("weights in all", round(sum(sizes) / MIB, 2), "MiB", "<=", EVERYTHING / MIB),
+        Row("weights in all", round(sum(sizes) / MIB, 2), "MiB", "<=", TOTAL_BUDGET / MIB),
         Row(
             "weights without ControlNets and estimators",
             round((sum(sizes) - following) / MIB, 2),
             "MiB",
             "<=",
-            BUDGET / MIB,
+            CORE_BUDGET / MIB,
         ),
-        Row("largest file", round(max(sizes) / MIB, 2), "MiB", "<=", LARGEST / MIB),
+        Row("largest file", round(max(sizes) / MIB, 2), "MiB", "<=", FILE_BUDGET / MIB),
         Row("denoiser", round(parameters / 1e6, 2), "M", "<=", 30),
     ]
 
@@ -611,7 +618,7 @@ def training_rows(e: Evaluation) -> list[Row]:
     record = {
         stage: runs
         for stage, runs in record.items()
-        if stage not in (*FOLLOWING_STAGES, "conditions")
+        if stage not in (*map(str, DEPENDENT_STAGES), "conditions")
     }
     minutes = {
         stage: sum(run["seconds"] * run["processes"] for run in runs) / 60
