@@ -38,7 +38,6 @@ from pocket.train.tokenizer import encode, load
 
 SAMPLES = 1_000_000
 IMAGES = 2000
-HELD_OUT = 8192  # latents that no variant trains on
 EMA_SHARE = 1 / 12  # length of the weights' average, as a share of the run
 LOG_STEPS = 50
 
@@ -119,7 +118,6 @@ class Bench:
     def __init__(self, device: torch.device, samples: int, images: int, work: Path) -> None:
         self.device, self.samples = device, samples
         self.data = denoiser.Latents(work / "latents", device)
-        self.train_count = len(self.data) - min(HELD_OUT, len(self.data) // 4)
         self.tokenizer = load(WEIGHTS / "stable-diffusion" / "tokenizer", WEIGHTS / "clip")
         self.text = CLIPModel.from_pretrained(WEIGHTS / "clip", dtype=torch.float32).text_model
         self.vae = AutoencoderKL.from_pretrained(
@@ -192,7 +190,6 @@ class Bench:
             for group in optimizer.param_groups:
                 group["lr"] = variant.lr * loop.lr_factor(step, step / steps, steps // 20)
             scenes, captions = self.data.draw(variant.batch, generator)
-            scenes %= self.train_count
             batch = [self.data.moments[scenes], self.data.tokens[scenes, captions].long()]
             if variant.repa:
                 batch.append(self.features[scenes])
@@ -213,29 +210,6 @@ class Bench:
         rate = (steps - start_step) * variant.batch / max(time.perf_counter() - start, 1e-9)
         average.copy_to(parameters)
         return module.eval(), {"rate": rate, "curve": curve}
-
-    @torch.no_grad()
-    def held_out_error(self, module: denoiser.Trainee) -> float:
-        """The mean squared error of the predicted noise on latents not trained on, over the whole noise schedule."""
-        generator = torch.Generator(self.device).manual_seed(1)
-        errors = []
-        for rows in torch.arange(self.train_count, len(self.data)).split(1024):
-            rows = rows.to(self.data.moments.device)
-            mean, logvar = self.data.moments[rows].to(self.device).float().chunk(2, dim=1)
-            draws = torch.randn(2, *mean.shape, generator=generator, device=self.device)
-            latents = (mean + torch.exp(0.5 * logvar) * draws[0]) * module.scaling_factor
-            states = module.text(input_ids=self.data.tokens[rows, 0].to(self.device).long())[0]
-            t = (
-                torch.arange(len(rows), device=self.device)
-                * len(module.alphas_cumprod)
-                // len(rows)
-            )
-            signal = module.alphas_cumprod[t][:, None, None, None]
-            noisy = signal.sqrt() * latents + (1 - signal).sqrt() * draws[1]
-            with self.autocast():
-                noise_pred = module.predict(noisy, t, states).float()
-            errors.append((noise_pred - draws[1]).square().mean((1, 2, 3)))
-        return float(torch.cat(errors).mean())
 
     def image_scores(self, unet: UNet2DConditionModel, sheet: Path) -> dict[str, float]:
         """Frechet distance and objects read right at two guidance scales; the first images go to `sheet`."""
@@ -333,7 +307,10 @@ def main(arguments: list[str] | None = None) -> list[Row]:
             torch.compiler.reset()
             scores = bench.image_scores(module.unet, args.out / f"{name}.png")
             stamp = Row("", 0.0, "")
-            result |= scores | {"error": bench.held_out_error(module), "floor": bench.floor}
+            result |= scores | {
+                "error": denoiser.held_out_error(module, bench.data),
+                "floor": bench.floor,
+            }
             result |= {"machine": stamp.machine, "date": stamp.date, "versions": stamp.versions}
             path.write_text(json.dumps(result))
             del module

@@ -15,6 +15,10 @@ class CourseError(Exception):
         return ["{}: {}".format(type(self).__name__, self)]
 
 
+class RequestError(CourseError, ValueError):
+    """A value that was passed in is invalid; the message names it and says what is allowed."""
+
+
 class CourseWarning(UserWarning):
     """Something the reader should know; the work goes on."""
 

@@ -40,30 +40,28 @@ from course.models import Model, find_model
 from task_3_DreamFusion import prompts
 from task_3_DreamFusion.nerf import checkpoint, files, gui, memory, results
 from task_3_DreamFusion.nerf.sd import (
-    WEIGHTINGS,
-    GuidanceError,
-    Options,
     StableDiffusion,
     check_exercise,
     check_text,
-    check_unicode,
 )
-from task_3_DreamFusion.nerf.utils import (
+from task_3_DreamFusion.nerf.settings import (
     BACKBONES,
     BACKGROUNDS,
     CELLS,
     OPTIMIZERS,
     SPACES,
+    WEIGHTINGS,
+    GuidanceOptions,
     SettingError,
     Settings,
-    Trainer,
     TrainingError,
+    check_unicode,
     check_whole_number,
-    description,
 )
+from task_3_DreamFusion.nerf.utils import Trainer, description
 
 OUTPUTS = Path(__file__).resolve().parent.parent / "outputs" / "task_3"
-# What a CPU does in a few minutes: fewer and smaller pictures, and no light, which needs the field six more times.
+# What a CPU does in a few minutes: fewer and smaller images, and no light, which needs the field six more times.
 CPU = {
     "iters": 240, "batch": 1, "size": 64, "rays": 2048, "keep": 32, "levels": 8, "steps": 96, "cells": 32, "albedo": 1.0
 }  # fmt: skip
@@ -85,7 +83,7 @@ WHOLE_NUMBERS: dict[str, tuple[int, int, str]] = {
     "preview_every": (0, 10**9, "No run has so many steps."),
     "gui_port": (1, 65535, "There is no port with a larger number."),
 }
-# Options of stable-dreamfusion, which many tutorials name, and what takes their place here.
+# GuidanceOptions of stable-dreamfusion, which many tutorials name, and what takes their place here.
 OF_STABLE_DREAMFUSION: dict[str, str] = {
     **dict.fromkeys(("--w", "--h"), "the training images are square: use --size"),
     **dict.fromkeys(("--W", "--H"), "the frames of the clip are square: use --video_size"),
@@ -196,11 +194,12 @@ def parser() -> Parser:
     )
     made.options = {}
     defaults = {
-        f.name: f.default for f in (*dataclasses.fields(Settings), *dataclasses.fields(Options))
+        f.name: f.default
+        for f in (*dataclasses.fields(Settings), *dataclasses.fields(GuidanceOptions))
     }
 
     def setting(group: Any, flag: str, name: str, text: str, **more: Any) -> None:
-        """An option of Settings or Options. It is None unless given: a resumed run has its own."""
+        """An option of Settings or GuidanceOptions. It is None unless given: a resumed run has its own."""
         made.options[name] = flag
         if "action" not in more:
             more.setdefault("type", type(defaults[name]))
@@ -441,14 +440,14 @@ def name_option(error: CourseError) -> TrainingError:
 
 def options_of(
     args: argparse.Namespace, preset: dict[str, Any], before: dict[str, Any] | None = None
-) -> Options:
+) -> GuidanceOptions:
     """As `settings_of`, of the guidance."""
-    names = {field.name for field in dataclasses.fields(Options)}
+    names = {field.name for field in dataclasses.fields(GuidanceOptions)}
     kept = {name: value for name, value in {**preset, **(before or {})}.items() if name in names}
     given = {name: value for name in names if (value := getattr(args, name, None)) is not None}
     try:
-        return Options(**{**kept, **given})
-    except GuidanceError as error:
+        return GuidanceOptions(**{**kept, **given})
+    except SettingError as error:
         raise name_option(error) from error
 
 

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from transformers import CLIPModel
 
 from . import common
+from .muon import Muon
 from .tokenizer import encode, load
 
-# Attention from 16x16 down: at 32x32 it costs a seventh of a CPU step and adds little. attention_head_dim is,
-# by an old slip of diffusers' naming, the number of heads: 48 and 32 channels each.
+# Attention from 16x16 down: at 32x32 it costs a seventh of a training step and gains little (benchmarks.training).
+# attention_head_dim is, by an old slip of diffusers' naming, the number of heads: 40 and 64 channels each.
 CONFIG: dict[str, Any] = {
-    "block_out_channels": (80, 144, 256),
-    "attention_head_dim": (2, 3, 8),
+    "block_out_channels": (64, 160, 256),
+    "attention_head_dim": (1, 4, 4),
     "layers_per_block": 2,
     "norm_num_groups": 16,
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -47,10 +48,13 @@ CAPTION_DROPOUT = 0.1
 # Deviation of a constant added to each channel of the noise (Guttenberg 2023). At the noisiest step of this schedule
 # a latent's mean still shows through plain noise, and a denoiser that trusts it draws white and black as gray.
 NOISE_OFFSET = 0.1
-# Hang et al. take 5. The last step's error is what remains of the noise in a picture, as a faint grain, and weighs too
+# Hang et al. take 5. The last step's error is what remains of the noise in an image, as a faint grain, and weighs too
 # little by that.
 SNR_LIMIT = 20.0
 MEMORY_SHARE = 0.6  # of the free device memory, at most, for the latents
+HELD_OUT = 8192  # latents of a process that measure its averages; no batch draws them
+EMA_DECAYS = (0.998, 0.999, 0.9995)
+BATCH = 1024
 
 
 def build(config: dict[str, Any], text_width: int) -> UNet2DConditionModel:
@@ -94,12 +98,20 @@ class Latents:
     def __len__(self) -> int:
         return len(self.moments)
 
+    @property
+    def held_out(self) -> Tensor:
+        """Indices of the latents that `draw` leaves out: the last ones."""
+        return torch.arange(
+            len(self) - min(HELD_OUT, len(self) // 4), len(self), device=self.moments.device
+        )
+
     def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Random scenes, with replacement, and one caption of each: two (B,) of indices."""
         among = lambda high: torch.randint(
             high, (batch,), generator=generator, device=generator.device
         )
-        return among(len(self)).to(self.moments.device), among(self.tokens.shape[1]).to(
+        count = len(self) - len(self.held_out)
+        return among(count).to(self.moments.device), among(self.tokens.shape[1]).to(
             self.moments.device
         )
 
@@ -169,6 +181,25 @@ class Trainee(nn.Module):
         return {"loss": (weights * errors).mean(), "mse": errors.mean()}
 
 
+@torch.no_grad()
+def held_out_error(trainee: Trainee, data: Latents) -> float:
+    """The mean squared error of the predicted noise on the held-out latents, over the whole noise schedule."""
+    generator = torch.Generator(data.device).manual_seed(1)
+    errors = []
+    for rows in data.held_out.split(BATCH):
+        mean, logvar = data.moments[rows].to(data.device).float().chunk(2, dim=1)
+        spread, noise = torch.randn(2, *mean.shape, generator=generator, device=data.device)
+        latents = (mean + torch.exp(0.5 * logvar) * spread) * trainee.scaling_factor
+        states = trainee.text(input_ids=data.tokens[rows, 0].to(data.device).long())[0]
+        t = torch.arange(len(rows), device=data.device) * len(trainee.alphas_cumprod) // len(rows)
+        signal = trainee.alphas_cumprod[t][:, None, None, None]
+        noisy = signal.sqrt() * latents + (1 - signal).sqrt() * noise
+        with torch.autocast(data.device.type, torch.bfloat16, enabled=data.device.type == "cuda"):
+            noise_pred = trainee.predict(noisy, t, states).float()
+        errors.append((noise_pred - noise).square().mean((1, 2, 3)))
+    return float(torch.cat(errors).mean())
+
+
 def main(run: common.Run) -> None:
     """Trains the denoiser on WORK/latents and writes WORK/denoiser/weights."""
     data = Latents(run.work / "latents", run.device, run.rank, run.processes)
@@ -184,7 +215,7 @@ def main(run: common.Run) -> None:
     empty = torch.from_numpy(encode(tokenizer, [""])[0]).long()
     trainee = Trainee(unet, text, scaling_factor, empty).to(run.device)
     unet.to(memory_format=torch.channels_last)
-    batch = run.batch or (4 if run.smoke else 256)
+    batch = run.batch or (4 if run.smoke else BATCH)
     run.say(
         f"{len(data):,} latents a process, {sum(p.numel() for p in unet.parameters()) / 1e6:.1f} M parameters"
     )
@@ -192,17 +223,14 @@ def main(run: common.Run) -> None:
     def loss_fn(net: nn.Module, step: int, fraction: float) -> dict[str, Tensor]:
         return net(*data.sample(batch, run.generator))
 
-    optimizer = common.adamw(unet, lr=5e-4)
-    steps, minutes = (12, 1.0) if run.smoke else (100_000, 24.0)
-    save = partial(common.save_plain, unet)
-    common.train(
-        run,
-        trainee,
-        optimizer,
-        loss_fn,
-        save,
-        steps=steps,
-        minutes=minutes,
-        warmup=500,
-        ema_decays=(0.9995,),
+    def validate() -> float:
+        error = torch.tensor(held_out_error(trainee, data), device=run.device)
+        return float(run.accelerator.reduce(error, reduction="mean"))
+
+    limits: dict[str, Any] = (
+        {"steps": 12, "minutes": 1.0} if run.smoke else {"steps": 100_000, "minutes": 24.0}
     )
+    common.train(
+        run, trainee, Muon(unet, lr=2e-3), loss_fn, partial(common.save_plain, unet),
+        warmup=500, ema_decays=EMA_DECAYS, validate=validate, **limits,
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The judge: reads from a picture what is in it, and never takes part in making one.
+"""The judge: reads from an image what is in it, and never takes part in making one.
 
 One residual network (He et al. 2016) with one linear layer whose outputs are named "group:class" in the
 configuration, trained on renders of all compositions. `read` turns its outputs into names and an angle.
@@ -31,7 +31,7 @@ from pocket.world import vocabulary as v
 from . import loop
 from .run import Run
 
-SIZE = 160
+SIZE = 192
 BATCH = 512
 BIN = 15  # degrees of azimuth
 AZIMUTHS = tuple(range(-180, 180, BIN))  # centres of the bins
@@ -52,11 +52,11 @@ SKIP = -100  # a target that does not count, as cross_entropy has it
 
 
 def build(smoke: bool = False) -> ResNetForImageClassification:
-    """The network with random weights: 3.1 M parameters, less for a smoke test."""
+    """The network with random weights: 7 M parameters, less for a smoke test."""
     names = [f"{group}:{name}" for group, classes in GROUPS.items() for name in classes]
     config = ResNetConfig(
         embedding_size=8 if smoke else 32,
-        hidden_sizes=[8, 8, 16, 16] if smoke else [32, 64, 128, 256],
+        hidden_sizes=[8, 8, 16, 16] if smoke else [48, 96, 192, 384],
         depths=[1, 1, 1, 1] if smoke else [2, 2, 3, 2],
         layer_type="basic",
         id2label=dict(enumerate(names)),
@@ -195,7 +195,7 @@ def accuracy(labels: np.ndarray, seen: dict[str, np.ndarray]) -> dict[str, float
 
 @torch.no_grad()
 def judge(model: nn.Module, images: Tensor, size: int = SIZE, batch: int = 256) -> Tensor:
-    """The judge's outputs (N, C) for pictures uint8 (N, H, W, 3) on its device."""
+    """The judge's outputs (N, C) for images uint8 (N, H, W, 3) on its device."""
     parts = [to_input(resize(to_float(part), size)) for part in images.split(batch)]
     # forward, not a call: a model that was compiled for training is not compiled again for this.
     return torch.cat([model.forward(pixel_values=part).logits.float() for part in parts])

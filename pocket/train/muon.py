@@ -13,7 +13,7 @@ from torch import Tensor, nn
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration, as Jordan et al. chose them
 ITERATIONS = 5
 STEP_RMS = 0.2  # root mean square of a step at learning rate 1, about that of AdamW
-OUTER_LAYERS = ("conv_in.", "conv_out.")  # left to AdamW, as Jordan et al. advise
+OUTER_LAYERS = {"conv_in", "conv_out"}  # left to AdamW, as Jordan et al. advise
 
 
 @torch.no_grad()
@@ -64,7 +64,7 @@ class Muon(torch.optim.AdamW):
         betas: tuple[float, float] = (0.9, 0.99),
     ) -> None:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        inner = [p for name, p in named if p.ndim > 1 and not name.startswith(OUTER_LAYERS)]
+        inner = [p for name, p in named if p.ndim > 1 and not OUTER_LAYERS & set(name.split("."))]
         known = set(map(id, inner))
         groups = [
             {"params": inner, "muon": True, "momentum": momentum, "weight_decay": weight_decay},

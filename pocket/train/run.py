@@ -210,7 +210,7 @@ class Run:
             f"no weights of {str(stage)!r} in {own} or {shipped}: run `{stage.command}` first"
         )
 
-    def say(self, text: str) -> None:  # TODO: remove
+    def say(self, text: str) -> None:
         self.log(text)
 
     def log(self, text: str) -> None:

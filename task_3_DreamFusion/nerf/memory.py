@@ -21,7 +21,7 @@ from course.errors import CourseError
 from task_3_DreamFusion.nerf.renderer import ROUND
 
 if TYPE_CHECKING:  # which itself imports this module
-    from task_3_DreamFusion.nerf.utils import Settings
+    from task_3_DreamFusion.nerf.settings import Settings
 
 GIB = 2**30
 # Bytes, measured with the grid field on a CPU. A lit step takes several times as much.

@@ -1,24 +1,25 @@
 """What comes out of a run: a clip that goes round it, a mesh with a page that turns it, and a page over all runs."""
 
-import html
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import quote
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from course import pages
 from course.errors import CourseError
-from course.images.io import heat
+from course.images import heat_map
 from course.images.video import write_video
 from task_3_DreamFusion.nerf import checkpoint, files
 from task_3_DreamFusion.nerf.provider import Cameras, orbit
-from task_3_DreamFusion.nerf.utils import SETTINGS, Settings, Trainer, known_fields
+from task_3_DreamFusion.nerf.settings import SETTINGS, Settings, known_fields
+from task_3_DreamFusion.nerf.utils import Trainer
 
 VIDEO, MESH = "video.mp4", "mesh"
 MESH_FILES = tuple(f"{MESH}.{ending}" for ending in ("glb", "obj", "mtl", "png", "html"))
@@ -28,40 +29,35 @@ FPS = 30
 SEEN = 0.01  # opacity from which a pixel has a normal
 JUMP = 0.1  # in units of the scene: what differs so much in depth is no one surface
 LEVEL = 5.0  # the density at which a mesh has its surface
-
-STYLE = """body { margin: 0 auto; max-width: 72rem; padding: 1.5rem; font: 16px/1.45 system-ui, sans-serif; color: #222;
-  background: #f7f7f5; }
-h1 { font-size: 1.4rem; } section { background: #fff; border: 1px solid #ddd; border-radius: 8px; padding: 1rem;
-  margin: 1rem 0; } h2 { margin: 0 0 .6rem; font-size: 1.1rem; } video { width: 100%; border-radius: 4px; }
-p { margin: .5rem 0 0; color: #555; font-size: .9rem; }"""
+PAGE = Path(__file__).parent / "templates" / "index.html"
 
 
 def frames(trainer: Trainer, count: int, size: int, elevation: float) -> Iterator[np.ndarray]:
-    """Pictures (size, 3 * size, 3) uint8 once around the averaged field: colour, depth and normals side by side."""
+    """Images (size, 3 * size, 3) uint8 once around the averaged field: colour, depth and normals side by side."""
     cameras = orbit(count, elevation)
     radius = float(cameras.radius[0])
     with trainer.averaged():
-        pictures = trainer.renderer.finished(cameras, size, size)
-        for i, colour in enumerate(tqdm(pictures, total=count, desc="video", unit="frame")):
+        images = trainer.renderer.finished(cameras, size, size)
+        for i, colour in enumerate(tqdm(images, total=count, desc="video", unit="frame")):
             normals = normal_map(cameras[i : i + 1], colour)
             yield np.concatenate(
                 [as_bytes(colour[:3]), depth_map(colour, radius), as_bytes(normals)], axis=1
             )
 
 
-def normal_map(camera: Cameras, picture: Tensor) -> Tensor:
-    """Normals (3, H, W) as colours of a finished picture (5, H, W) by one camera, white where nothing is.
+def normal_map(camera: Cameras, image: Tensor) -> Tensor:
+    """Normals (3, H, W) as colours of a finished image (5, H, W) by one camera, white where nothing is.
 
     They are those of the surface that the depth describes. The field's own slopes would not do: they are noise where
     it is dense and nothing where it is empty, and a mean depth may lie in either. Along each axis a pixel looks to the
     neighbour that lies nearer to it in space, so that outlines bend no surface.
     """
-    opacity = picture[3]
+    opacity = image[3]
     origins, directions = (
-        part[0] for part in camera.to(picture.device).rays(*opacity.shape)
+        part[0] for part in camera.to(image.device).rays(*opacity.shape)
     )  # (H, W, 3)
     seen = opacity > SEEN
-    places = origins + softened(picture[4], opacity * seen)[..., None] * directions
+    places = origins + softened(image[4], opacity * seen)[..., None] * directions
 
     def along(axis: int) -> Tensor:
         steps = torch.stack(
@@ -89,20 +85,20 @@ def softened(depth: Tensor, weight: Tensor) -> Tensor:
     return ((around * weights).sum(0) / weights.sum(0).clamp(min=1e-6)).view_as(depth)
 
 
-def as_bytes(picture: Tensor) -> np.ndarray:
+def as_bytes(image: Tensor) -> np.ndarray:
     """(3, H, W) in [0, 1] as (H, W, 3) uint8."""
-    return (picture.permute(1, 2, 0).clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    return (image.permute(1, 2, 0).clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
 
 
-def depth_map(picture: Tensor, radius: float) -> np.ndarray:
-    """The depth of a finished picture (5, H, W) in false colours, near is bright, over the range of the box; white
+def depth_map(image: Tensor, radius: float) -> np.ndarray:
+    """The depth of a finished image (5, H, W) in false colours, near is bright, over the range of the box; white
     where nothing is."""
-    near = ((radius + 1 - picture[4]) / 2).clamp(0, 1)
+    near = ((radius + 1 - image[4]) / 2).clamp(0, 1)
     ends = torch.cat(
         [near, near.new_tensor([0.0, 1.0]).expand(len(near), 2)], 1
     )  # the scale is that of all frames
-    coloured = np.asarray(heat(ends, side=ends.shape[1]))[:, :-2].astype(np.float32)
-    seen = picture[3, ..., None].cpu().numpy()
+    coloured = np.asarray(heat_map(ends, side=ends.shape[1]))[:, :-2].astype(np.float32)
+    seen = image[3, ..., None].cpu().numpy()
     return (seen * coloured + (1 - seen) * 255).round().astype(np.uint8)
 
 
@@ -162,14 +158,9 @@ def save_index(folder: Path) -> Path:
             for run in workspaces(folder)
             if (settings := read_settings(run / SETTINGS))
         }
-        sections = "\n".join(_section(run, settings, folder) for run, settings in runs.items())
-        files.write_text(
-            index,
-            f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>Text to 3D</title>'
-            f"<style>{STYLE}</style></head><body><h1>Text to 3D: {len(runs)} "
-            f"{'run' if len(runs) == 1 else 'runs'}</h1>\n{sections}\n</body></html>\n",
-        )
+        title = f"Text to 3D: {len(runs)} {'run' if len(runs) == 1 else 'runs'}"
+        entries = [_entry(run, settings, folder) for run, settings in runs.items()]
+        files.write_text(index, pages.render(PAGE, title=title, runs=entries))
     return index
 
 
@@ -198,25 +189,16 @@ def read_settings(path: Path) -> Settings | None:
         return None
 
 
-def _section(run: Path, settings: Settings, folder: Path) -> str:
-    links = [
-        f'<a href="{_address(run / name, folder)}">{said}</a>'
-        for name, said in (
-            (f"{MESH}.html", "turn the mesh"),
-            (f"{MESH}.glb", "GLB"),
-            (f"{MESH}.obj", "OBJ"),
-        )
-        if (run / name).exists()
-    ]
-    clip = ""
-    if (run / VIDEO).exists():
-        clip = f'<video src="{_address(run / VIDEO, folder)}" autoplay loop muted playsinline controls></video>'
-    told = f"{settings.iters} steps, seed {settings.seed}, {settings.backbone}"
+def _entry(run: Path, settings: Settings, folder: Path) -> dict[str, Any]:
+    """Return what the page over all runs shows of one: text, summary, clip and links."""
+    labels = {"html": "rotate the mesh", "glb": "GLB", "obj": "OBJ"}
+    paths = {run / f"{MESH}.{ending}": label for ending, label in labels.items()}
+    summary = f"{settings.iters} steps, seed {settings.seed}, {settings.backbone}"
     if settings.negative:
-        told += f", without: {settings.negative}"
-    said = " · ".join([html.escape(told), *links])
-    return f"<section><h2>{html.escape(settings.text)}</h2>{clip}<p>{said}</p></section>"
-
-
-def _address(path: Path, folder: Path) -> str:
-    return html.escape(quote(os.fsencode(path.relative_to(folder).as_posix())))
+        summary += f", negative prompt: {settings.negative}"
+    return {
+        "text": settings.text,
+        "summary": summary,
+        "video": pages.link(run / VIDEO, folder) if (run / VIDEO).exists() else "",
+        "links": [(pages.link(p, folder), label) for p, label in paths.items() if p.exists()],
+    }

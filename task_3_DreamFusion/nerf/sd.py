@@ -1,7 +1,7 @@
-"""Guidance: what a text-to-image model has to say about a picture of the 3D scene (the exercise of task 3).
+"""Guidance: what a text-to-image model has to say about an image of the 3D scene (the exercise of task 3).
 
-DreamFusion (Poole et al. 2022, arXiv:2209.14988) renders the scene, adds noise to the picture, asks the denoiser for
-the noise, and takes the difference as the gradient of the picture: score distillation sampling, SDS.
+DreamFusion (Poole et al. 2022, arXiv:2209.14988) renders the scene, adds noise to the image, asks the denoiser for
+the noise, and takes the difference as the gradient of the image: score distillation sampling, SDS.
 
     guidance = StableDiffusion(find_model())
     prompts = guidance.view_prompts("a hamburger")
@@ -22,78 +22,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from course import checks
-from course.arguments import check_number
 from course.errors import CourseError
 from course.models.model import LatentDecoder, LatentEncoder, Model, load_pipeline
 from course.speed.cuda_graphs import fast
 from course.speed.frozen_vae import lighten
+from task_3_DreamFusion.nerf.settings import GuidanceOptions, check_unicode
 
 VIEWS = ("front", "side", "back", "overhead")
 FRONT, BACK, OVERHEAD = 45.0, 135.0, 60.0  # degrees: where a view word begins and ends
 FACED = 0.9  # share of a run after which no view is pushed away: the rest is for detail
-# The lowest and the highest value of each option that is a number.
-OPTION_RANGES = {
-    "guidance_scale": (-1000, 1000),  # ten times what DreamFusion takes
-    "t_end": (0, 1),
-    "band": (0, 1),
-    "lead": (0, 1),
-    "blend": (0, 45),
-    "perp_neg": (0, 1000),
-}
 
 
 class GuidanceError(CourseError, ValueError):
     """The guidance cannot work with what it was given; the message says why."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How the guidance works.
-
-    guidance_scale: of classifier-free guidance. DreamFusion takes 100 for a model of photographs; a small model of
-        few things is led by far less.
-    weighting: w(t) of the gradient, a name in WEIGHTINGS.
-    t_range: the share of the noise levels drawn from, as (lowest, highest) of 1. t_end: where the highest has gone by
-        the end of the run, linearly: coarse form first, detail last. band: how far below the highest a level may lie;
-        with a narrow band the run goes down the levels as sampling does, with 1 all below the highest are drawn.
-    lead: by which share of the run the view from the very front is ahead on that way of those of sides and back; it
-        falls linearly to 0 at 90 degrees. So the face shows where the front is while the sides can still turn either
-        way: they, silhouettes at first, would decide it by chance.
-    blend: half the width, in degrees, of the band about a border of two view words in which their prompts are mixed.
-    perp_neg: how strongly the views that are not shown are pushed away at the beginning (Perp-Neg); it falls to 0 at
-        FACED of the run. 0 leaves it out.
-    """
-
-    guidance_scale: float = 7.5
-    weighting: str = "sigma2"
-    t_range: tuple[float, float] = (0.02, 0.98)
-    t_end: float = 0.45
-    band: float = 0.15
-    lead: float = 0.25
-    blend: float = 15.0
-    perp_neg: float = 0.5
-
-    def __post_init__(self) -> None:
-        if self.weighting not in tuple(WEIGHTINGS):
-            raise GuidanceError(
-                f"weighting must be one of {', '.join(WEIGHTINGS)}, got {self.weighting!r}."
-            )
-        try:
-            low, high = self.t_range
-        except (TypeError, ValueError):
-            raise GuidanceError(
-                f"t_range must be two numbers from 0 to 1, got {self.t_range!r}."
-            ) from None
-        low, high = (check_number("t_range", value, 0, 1, GuidanceError) for value in (low, high))
-        object.__setattr__(self, "t_range", (low, high))
-        for name, (least, most) in OPTION_RANGES.items():
-            value = check_number(name, getattr(self, name), least, most, GuidanceError)
-            object.__setattr__(self, name, value)
-        if low > min(high, self.t_end):
-            raise GuidanceError(
-                f"t_range must begin with its lower end, which t_end must not fall below, got t_range {low:g} "
-                f"{high:g} and t_end {self.t_end:g}."
-            )
 
 
 # w(t) as a function of alpha_bar: DreamFusion's sigma_t squared; none; and one that is small at either end (Fantasia3D)
@@ -109,21 +50,6 @@ def check_text(text: str) -> None:
     check_unicode("text", text, GuidanceError)
     if not text.strip():
         raise GuidanceError("the text is empty: say what to make, such as 'a hamburger'")
-
-
-def check_unicode(name: str, text: object, error: type[CourseError]) -> None:
-    """Raise `error`, whose message starts with `name`, unless this is text that can be written in UTF-8.
-
-    A byte that is not UTF-8 on a command line reaches Python as a lone surrogate, which no tokenizer takes.
-    """
-    if not isinstance(text, str):
-        raise error(f"{name} must be text, got {text!r:.60}.")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as lone:
-        raise error(
-            f"{name} must be UTF-8, and character {lone.start + 1} of {text!r:.60} is not: type it again."
-        ) from None
 
 
 def view_weights(azimuth: Tensor, elevation: Tensor, blend: float = 15.0) -> Tensor:
@@ -181,7 +107,7 @@ class Step:
 
     loss: a scalar whose gradient is that of the loss function; its value means nothing. gradient: (B, 4, h, w), with
     respect to the latents. error: how far the predicted noise is from the noise, root mean square: it falls as the
-    picture becomes what the model expects. t: (B,) noise levels. latents, noisy, noise_pred: (B, 4, h, w).
+    image becomes what the model expects. t: (B,) noise levels. latents, noisy, noise_pred: (B, 4, h, w).
     """
 
     loss: Tensor
@@ -252,7 +178,7 @@ def sds_gradient(noise_pred: Tensor, noise: Tensor, weight: Tensor) -> Tensor:
 
 
 def loss_of(latents: Tensor, gradient: Tensor) -> Tensor:
-    """A scalar whose gradient with respect to `latents` is `gradient`, averaged over the batch: each picture of the
+    """A scalar whose gradient with respect to `latents` is `gradient`, averaged over the batch: each image of the
     batch counts for 1 / B. Both (B, C, h, w).
 
     Autograd starts from a scalar, and we only have a gradient. But the derivative of `a * x` by `x` is `a`.
@@ -273,15 +199,17 @@ def check_exercise(guidance: "StableDiffusion") -> None:
 
 
 class StableDiffusion:
-    """A text-to-image model as guidance for pictures of any size.
+    """A text-to-image model as guidance for images of any size.
 
     model: any of `course.models`. options: how it guides. The denoiser runs without gradient; the encoder with one.
     The text encoder leaves the memory after `forget_text_encoder`.
     """
 
-    def __init__(self, model: Model, options: Options | None = None, compile: bool = False) -> None:
+    def __init__(
+        self, model: Model, options: GuidanceOptions | None = None, compile: bool = False
+    ) -> None:
         pipe = load_pipeline(model)
-        self.model, self.options = model, options or Options()
+        self.model, self.options = model, options or GuidanceOptions()
         self.device, self.dtype = model.device, model.dtype
         vae, self.text_encoder = lighten(pipe.vae.requires_grad_(False)), pipe.text_encoder
         self.encoder, self.decoder = (
@@ -334,7 +262,7 @@ class StableDiffusion:
         return ViewPrompts(text, views, self.get_text_embeds([self.model.check_prompt(negative)]))
 
     def plain_prompts(self, text: str, negative: str = "") -> ViewPrompts:
-        """The embeddings of `text` alone, the same from every side: for one picture, without a scene behind it.
+        """The embeddings of `text` alone, the same from every side: for one image, without a scene behind it.
         Raises GuidanceError for an empty text."""
         check_text(text)
         text = self.model.check_prompt(text.strip())
@@ -351,10 +279,10 @@ class StableDiffusion:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    # --- Pictures and latents
+    # --- Images and latents
 
     def encode_imgs(self, rgb: Tensor) -> Tensor:
-        """Latents (B, 4, h, w) in float32, with gradient, of pictures (B, 3, H, W) in [0, 1], brought to the model's
+        """Latents (B, 4, h, w) in float32, with gradient, of images (B, 3, H, W) in [0, 1], brought to the model's
         size. The mean of the encoder's distribution: its noise would only add to the gradient's.
 
         Raises GuidanceError for another shape.
@@ -364,14 +292,14 @@ class StableDiffusion:
         side = self.model.image_size
         if rgb.shape[2:] != (side, side):
             rgb = F.interpolate(rgb, (side, side), mode="bilinear", align_corners=False)
-        pictures = (2 * rgb - 1).to(self.dtype)
-        return self.encoder(pictures).float() * self.scale
+        images = (2 * rgb - 1).to(self.dtype)
+        return self.encoder(images).float() * self.scale
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [0, 1] of latents (B, 4, h, w)."""
-        pictures = self.decoder((latents / self.scale).to(self.dtype))
-        return (pictures.float() / 2 + 0.5).clamp(0, 1)
+        """Images (B, 3, H, W) in [0, 1] of latents (B, 4, h, w)."""
+        images = self.decoder((latents / self.scale).to(self.dtype))
+        return (images.float() / 2 + 0.5).clamp(0, 1)
 
     # --- Noise
 
@@ -454,7 +382,7 @@ class StableDiffusion:
         progress: float = 0.0,
         as_latents: bool = False,
     ) -> Step:
-        """Score distillation on pictures of the scene.
+        """Score distillation on images of the scene.
 
         rgb: (B, 3, H, W) in [0, 1], or latents (B, 4, h, w) if `as_latents`. azimuth, elevation: (B,) degrees, of
         the cameras. generator: on the CPU. progress: how much of the run is done, of 1.
@@ -502,7 +430,7 @@ class StableDiffusion:
         generator: torch.Generator,
         progress: float = 0.0,
     ) -> tuple[Tensor, Step]:
-        """Score distillation in pixels: what the pictures should rather be, (B, 3, H, W) as `rgb`, and the step.
+        """Score distillation in pixels: what the images should rather be, (B, 3, H, W) as `rgb`, and the step.
 
         One step of (1 / alpha_bar - 1)^0.5 against the unweighted SDS gradient takes the latents to the foreseen x_0
         (formula (4) of ../README.md). Decoded, it is a target: the field then learns from it as from a photograph, and
@@ -527,7 +455,7 @@ class StableDiffusion:
     ) -> list[Tensor]:
         """What the model saw and wants: the noisy latents, x_0 in one step and x_0 in `steps` DDIM steps, decoded;
         each (B, 3, H, W) in [0, 1]."""
-        pictures = [step.noisy, predicted_x_0(step.noise_pred, step.noisy, self.alpha_bar(step.t))]
+        images = [step.noisy, predicted_x_0(step.noise_pred, step.noisy, self.alpha_bar(step.t))]
         x, noise_pred = step.noisy, step.noise_pred
         levels = [(step.t * (steps - i) / steps).round().long() for i in range(1, steps)]
         for t, below in zip([step.t, *levels], [*levels, None], strict=True):
@@ -538,4 +466,4 @@ class StableDiffusion:
             if below is not None:
                 alpha_bar = self.alpha_bar(below)
                 x = alpha_bar.sqrt() * x_0 + (1 - alpha_bar).sqrt() * noise_pred
-        return [self.decode_latents(latents) for latents in (*pictures, x_0)]
+        return [self.decode_latents(latents) for latents in (*images, x_0)]

@@ -4,9 +4,9 @@
     trainer.train()
 
 A step draws cameras, renders them, and asks the guidance what is wrong. In the space of latents it takes the answer as
-a gradient, as DreamFusion does, and moves the field once. In that of pixels it takes what the pictures should rather be
+a gradient, as DreamFusion does, and moves the field once. In that of pixels it takes what the images should rather be
 as targets, and lets the field learn from rays of the last of them a few times over: a denoiser costs far more than a
-ray, and few steps do much (Instruct-NeRF2NeRF, Haque et al. 2023, arXiv:2303.12789, renews its pictures in this way).
+ray, and few steps do much (Instruct-NeRF2NeRF, Haque et al. 2023, arXiv:2303.12789, renews its images in this way).
 Checkpoints, previews and logs go to the workspace.
 """
 
@@ -14,8 +14,8 @@ import json
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,171 +23,39 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from course.arguments import check_integer, check_number
+from course.arguments import check_number
 from course.errors import CourseError
-from course.images.io import grid, to_pil
-from task_3_DreamFusion.gridencoder import total_variation
+from course.images import image_grid, to_pil
 from task_3_DreamFusion.nerf import checkpoint, files, memory
 from task_3_DreamFusion.nerf.network import Background, Field, FrequencyField
 from task_3_DreamFusion.nerf.network_grid import GridField
-from task_3_DreamFusion.nerf.provider import Cameras, ViewRange, joined, orbit
+from task_3_DreamFusion.nerf.provider import Cameras, ViewRange, orbit
+from task_3_DreamFusion.nerf.regularizers import regularise
 from task_3_DreamFusion.nerf.renderer import Rendered, Renderer, Shading
-from task_3_DreamFusion.nerf.sd import Options, StableDiffusion, check_unicode
+from task_3_DreamFusion.nerf.sd import StableDiffusion
+from task_3_DreamFusion.nerf.settings import (
+    SETTINGS,
+    GuidanceOptions,
+    SettingError,
+    Settings,
+    TrainingError,
+    check_unicode,
+    known_fields,
+)
+from task_3_DreamFusion.nerf.targets import Target, TargetRays, check_shape
 from task_3_DreamFusion.optimizer import Adan
 
-SPACES = ("pixels", "latents")
-BACKGROUNDS = ("plain", "network", "random")
-BACKBONES = ("grid", "vanilla")
-OPTIMIZERS = ("adan", "adam")
 OPTIMIZER_STATE = {
     "adam": {"step", "exp_avg", "exp_avg_sq"},
     "adan": {"step", "mean", "change", "square", "before"},
 }
-CELLS = (8, 16, 32, 64, 128, 256)  # along a side of the occupancy grid
-SETTINGS = "settings.json"
 RENDER_REMEDY = "lower --batch_size or --max_steps, or start again with a smaller --size"
 RECENT = 50  # steps over which a field that is empty or full, or gradients that are no numbers, are put up with
 GAIN = 1000.0  # of the squared difference to a target, so that the weights of the regularisers suit both spaces
 EMPTY, FULL = (
     0.01,
     0.97,
-)  # mean opacity of pictures; the corners of one may see past a box that is full
-
-
-class TrainingError(CourseError):
-    """A run cannot go on; the message says why and what to change."""
-
-
-class SettingError(TrainingError):
-    """A setting is out of range. The message starts with its name in Settings."""
-
-
-# Whole numbers: the smallest, the largest, and why nothing larger makes sense.
-WHOLE_NUMBERS: dict[str, tuple[int, int, str]] = {
-    "iters": (1, 10_000_000, "At a tenth of a second each, so many steps take eleven days."),
-    "batch": (1, 1024, "The denoiser sees all views of a step at once."),
-    "size": (
-        1,
-        2048,
-        "The model sees images at its own size, which is 64 pixels for pocket and 512 for sd-1.5.",
-    ),
-    "reuse": (1, 10_000, "The targets stay as they are within a step."),
-    "rays": (1, 1_000_000, "So many are all pixels of almost four images of 512 x 512."),
-    "keep": (1, 100_000, "A run of the default length makes 1,600 targets."),
-    "levels": (
-        1,
-        16,
-        "Each has 1.46 times the cells of the one before: the last would be finer than any image.",
-    ),
-    "steps": (1, 10_000, "So many are more than 20 in each cell of the finest grid."),
-    "seed": (0, 2**63 - 1, "The generator takes no larger one."),
-}
-# Numbers: the smallest and the largest.
-NUMBERS: dict[str, tuple[float, float]] = {
-    "lr": (1e-8, 10),
-    "bound": (0.01, 100),
-    **dict.fromkeys(("albedo", "shaded", "textureless", "fade_in", "widen", "ema"), (0, 1)),
-    **dict.fromkeys(
-        ("entropy", "sparsity", "orientation", "variation", "smoothness"), (0, 1_000_000)
-    ),
-}
-CHOICES: dict[str, tuple[str | int, ...]] = {
-    "space": SPACES,
-    "background": BACKGROUNDS,
-    "backbone": BACKBONES,
-    "optimizer": OPTIMIZERS,
-    "cells": CELLS,
-}
-
-
-def check_whole_number(
-    name: str, value: Any, limits: tuple[int, int, str], error: type[CourseError]
-) -> int:
-    """Return `value` as an int if it is one within limits: the smallest, the largest, and why nothing larger makes
-    sense. Raises `error`, whose message starts with `name`."""
-    least, most, reason = limits
-    number = check_integer(name, value, error=error)
-    if not least <= number <= most:
-        explanation = f" {reason}" if number > most else ""
-        raise error(f"{name} must be from {least:,} to {most:,}, got {number:,}.{explanation}")
-    return number
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is made, and how. The defaults are those of the course's model on a GPU; main.py has others for a CPU, and
-    for models of photographs.
-
-    Raises SettingError for a value out of range; NumPy's numbers count as numbers.
-
-    text, negative: what it shall be, and shall not. scene: words after the text that say where it is. seed: of
-    everything that is drawn.
-    iters: steps. batch: views a step. size: pixels of a picture's side. space: one of SPACES. In that of pixels, reuse:
-    how often the field learns in a step; rays: from how many rays each time; keep: of the last so many targets.
-    lr: of the perceptrons; the grid's is ten times that. optimizer: one of OPTIMIZERS. ema: how much of the averaged
-    field stays each time that it learns.
-    backbone: one of BACKBONES. levels: of the encoding, from coarse to fine. bound: half the side of the box. steps:
-    samples along its diagonal. cells: along a side of the occupancy grid. background: one of BACKGROUNDS.
-    albedo: the share of the run without light; shaded: of the later steps, how many are lit; textureless: of these,
-    how many have no colour. fade_in: the share of the run after which all levels count. widen: the share of the run
-    after which views come from everywhere.
-    entropy, sparsity, orientation, variation, smoothness: weights of the regularisers, see `regularise`.
-    """
-
-    text: str
-    negative: str = ""
-    scene: str = "on a plain background"
-    seed: int = 0
-    iters: int = 400
-    batch: int = 4
-    size: int = 96
-    space: str = "pixels"
-    reuse: int = 8
-    rays: int = 4096
-    keep: int = 64
-    lr: float = 3e-3
-    optimizer: str = "adam"
-    ema: float = 0.95
-    backbone: str = "grid"
-    levels: int = 9
-    bound: float = 1.0
-    steps: int = 192
-    cells: int = 64
-    background: str = "plain"
-    albedo: float = 1.0
-    shaded: float = 0.6
-    textureless: float = 0.2
-    fade_in: float = 0.3
-    widen: float = 0.4
-    entropy: float = 50.0
-    sparsity: float = 20.0
-    orientation: float = 10.0
-    variation: float = 0.0
-    smoothness: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("text", "negative", "scene"):
-            check_unicode(name, getattr(self, name), SettingError)
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                listed = ", ".join(map(str, choices))
-                raise SettingError(
-                    f"{name} must be one of {listed}, got {getattr(self, name)!r:.60}."
-                )
-            object.__setattr__(
-                self, name, choices[choices.index(getattr(self, name))]
-            )  # not NumPy's
-        for name, limits in WHOLE_NUMBERS.items():
-            integer = check_whole_number(name, getattr(self, name), limits, SettingError)
-            object.__setattr__(self, name, integer)
-        for name, (lowest, highest) in NUMBERS.items():
-            number = check_number(name, getattr(self, name), lowest, highest, SettingError)
-            object.__setattr__(self, name, number)
-
-    @property
-    def prompt(self) -> str:
-        """What the guidance is told, but for the words of the views."""
-        return f"{self.text.strip()} {self.scene}".strip()
+)  # mean opacity of images; the corners of one may see past a box that is full
 
 
 def build_field(settings: Settings) -> Field:
@@ -210,61 +78,13 @@ def build_optimizer(settings: Settings, renderer: Renderer) -> torch.optim.Optim
     return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
 
 
-def regularise(
-    rendered: Rendered,
-    renderer: Renderer,
-    settings: Settings,
-    generator: torch.Generator,
-    progress: float,
-) -> dict[str, Tensor]:
-    """The weighted terms that keep a field tidy, each a scalar. progress: how much of the run is done, of 1.
-
-    entropy: rays should see all or nothing (binary entropy of their opacity); its weight grows with the run, for at
-    first nothing is decided. sparsity: and rather nothing (DreamFusion, appendix A.2: sqrt(opacity^2 + 0.01)); its
-    weight falls to a fifth in the first half, or the object would wane as the guidance grows timid. orientation: what
-    is seen should not look away from the camera (Ref-NeRF, Verbin et al. 2021, arXiv:2112.03907, equation 11).
-    variation: neighbouring entries of the table should be alike. smoothness: normals should be like those nearby.
-    """
-    terms: dict[str, Tensor] = {}
-    opacity = rendered.opacity.clamp(1e-5, 1 - 1e-5)
-    if settings.entropy:
-        bits = -(opacity * opacity.log2() + (1 - opacity) * (1 - opacity).log2())
-        terms["entropy"] = settings.entropy * progress * bits.mean()
-    if settings.sparsity:
-        weight = settings.sparsity * max(1 - 1.6 * progress, 0.2)
-        terms["sparsity"] = weight * (rendered.opacity.square() + 0.01).sqrt().mean()
-    rays = rendered.opacity.numel()
-    if settings.orientation and rendered.normals is not None:
-        away = (rendered.normals * rendered.directions).sum(-1).clamp(min=0).square()
-        terms["orientation"] = (
-            settings.orientation * (rendered.weights.detach() * away).sum() / rays
-        )
-    if settings.smoothness and rendered.normals is not None:
-        offsets = torch.randn(rendered.positions.shape, generator=generator).to(
-            rendered.positions, non_blocking=True
-        )
-        near = rendered.positions + 1e-2 * settings.bound * offsets
-        others = renderer.field.normals(
-            near.clamp(-settings.bound, settings.bound), renderer.normal_step
-        )
-        apart = (others - rendered.normals).abs().sum(-1)
-        terms["smoothness"] = settings.smoothness * (rendered.weights.detach() * apart).sum() / rays
-    if settings.variation and isinstance(renderer.field, GridField):
-        encoder = renderer.field.encoder
-        places = encoder.unit(rendered.positions.detach())
-        terms["variation"] = settings.variation * total_variation(
-            encoder.table, encoder.layout, places
-        )
-    return terms
-
-
 def description(path: Path, state: dict[str, Any]) -> dict[str, Any]:
     """Return what a checkpoint says of its run: "settings", "guidance", "model" and "half".
 
     path: of the checkpoint, for the message. Raises CheckpointError if a run of this program cannot have these.
     """
     try:
-        kinds = {"settings": Settings, "guidance": Options}
+        kinds = {"settings": Settings, "guidance": GuidanceOptions}
         described: dict[str, Any] = {
             name: known_fields(kind, state[name]) for name, kind in kinds.items()
         }
@@ -276,86 +96,6 @@ def description(path: Path, state: dict[str, Any]) -> dict[str, Any]:
     except (CourseError, KeyError, TypeError, ValueError) as error:
         raise checkpoint.foreign(path, error) from error
     return described | {"model": state["model"], "half": state["half"]}
-
-
-def known_fields(kind: type, values: dict[str, Any]) -> dict[str, Any]:
-    """Return the entries of `values` that are fields of a dataclass. Raises TypeError for what is no dictionary."""
-    if not isinstance(values, dict):
-        raise TypeError(f"a {type(values).__name__} where settings should be")
-    return {field.name: values[field.name] for field in fields(kind) if field.name in values}
-
-
-def check_shape(name: str, value: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return a tensor of this shape. Raise ValueError for another shape, and TypeError for what is no tensor."""
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name} is not a tensor")
-    if tuple(value.shape) != tuple(shape):
-        raise ValueError(f"{name} has the shape {tuple(value.shape)}, not {tuple(shape)}")
-    return value
-
-
-@dataclass(frozen=True)
-class Target:
-    """A picture that the field shall come to look like. camera: one. picture: (3, H, W) in [0, 1]. shading: of that
-    picture. behind: (3,), or None for the background of the field."""
-
-    camera: Cameras
-    picture: Tensor
-    shading: Shading
-    behind: Tensor | None
-
-    def state(self) -> dict[str, Any]:
-        """For a checkpoint; `Target.of` reads it."""
-        camera, shading = vars(self.camera), self.shading
-        return {
-            "camera": camera, "picture": self.picture, "behind": self.behind,
-            "look": shading.look, "lights": shading.lights, "ambient": shading.ambient,
-        }  # fmt: skip
-
-    @classmethod
-    def of(cls, state: dict[str, Any], settings: Settings, device: torch.device) -> "Target":
-        """Return the target of a checkpoint. Raises TypeError, ValueError or KeyError for something else."""
-        camera = Cameras(
-            **{
-                name: check_shape(name, value, (1, 3) if name == "target" else (1,)).cpu()
-                for name, value in state["camera"].items()
-            }
-        )
-        picture = check_shape("picture", state["picture"], (3, settings.size, settings.size))
-        lights, behind = state["lights"], state["behind"]
-        if lights is not None:
-            check_shape("lights", lights, (1, 3))
-        if settings.background == "random":
-            check_shape("behind", behind, (3,))
-        elif behind is not None:
-            raise ValueError("there is a color behind a target")
-        shading = Shading(state["look"], lights, check_number("ambient", state["ambient"], 0, 1))
-        return cls(camera, picture.to(device), shading, behind)
-
-
-@dataclass(frozen=True)
-class TargetRays:
-    """The pixels of targets that are lit in one way: their rays and colours, each (N, 3), target after target.
-
-    shading: of the first, with the lights of all. behind: the colours (B, 3) behind them, or None.
-    """
-
-    origins: Tensor
-    directions: Tensor
-    pixels: Tensor
-    shading: Shading
-    behind: Tensor | None
-
-    @classmethod
-    def of(cls, targets: Sequence[Target], size: int, device: torch.device) -> "TargetRays":
-        """Those of `targets`, of size x size pixels each."""
-        rays = joined([target.camera for target in targets]).to(device).rays(size, size)
-        pictures = torch.stack([target.picture for target in targets]).permute(0, 2, 3, 1)
-        origins, directions, pixels = (part.reshape(-1, 3) for part in (*rays, pictures))
-        lights = [target.shading.lights for target in targets if target.shading.lights is not None]
-        shading = replace(targets[0].shading, lights=torch.cat(lights) if lights else None)
-        behind = [target.behind for target in targets if target.behind is not None]
-        return cls(origins, directions, pixels, shading, torch.stack(behind) if behind else None)
 
 
 class Trainer:
@@ -401,7 +141,7 @@ class Trainer:
     # --- One step
 
     def shading(self, cameras: Cameras) -> Shading:
-        """How this step's pictures are lit: not at all at first, then often, now and then without colour."""
+        """How this step's images are lit: not at all at first, then often, now and then without colour."""
         s = self.settings
         chance = torch.rand(2, generator=self.generator).tolist()
         # Lights stand near the camera: their centre is its direction, as in DreamFusion, appendix A.2.
@@ -442,13 +182,13 @@ class Trainer:
             self.seen = self.guidance.train_step(*asked)
             terms = self._learn(self.seen.loss, rendered)
         else:
-            pictures, self.seen = self.guidance.targets(*asked)
-            for i, picture in enumerate(pictures):
+            images, self.seen = self.guidance.targets(*asked)
+            for i, image in enumerate(images):
                 lights = None if shading.lights is None else shading.lights[i : i + 1]
                 self.targets.append(
                     Target(
                         cameras[i : i + 1],
-                        picture,
+                        image,
                         replace(shading, lights=lights),
                         None if behind is None else behind[i],
                     )
@@ -557,8 +297,8 @@ class Trainer:
         """`with trainer.averaged():` the field holds its averaged parameters."""
         return Averaged(self)
 
-    def pictures(self, cameras: Cameras, size: int, look: str = "albedo") -> list[Tensor]:
-        """Finished pictures (5, size, size) of the averaged field."""
+    def images(self, cameras: Cameras, size: int, look: str = "albedo") -> list[Tensor]:
+        """Finished images (5, size, size) of the averaged field."""
         with self.averaged():
             return list(self.renderer.finished(cameras, size, size, Shading(look)))
 
@@ -666,13 +406,13 @@ class Trainer:
 
     def preview(self) -> Path:
         """A sheet of the averaged field from four sides, and of what the guidance saw and wants in the last step."""
-        sides = self.pictures(orbit(4), 128)
-        rows = [to_pil(2 * picture[:3] - 1) for picture in sides]
+        sides = self.images(orbit(4), 128)
+        rows = [to_pil(2 * image[:3] - 1) for image in sides]
         angles = self.cameras.azimuth, self.cameras.elevation
         wanted = self.guidance.preview(self.seen, self.prompts, *angles, self.progress)
         rows += [
-            to_pil(2 * pictures[0] - 1)
-            for pictures in [self.guidance.decode_latents(self.seen.latents), *wanted]
+            to_pil(2 * images[0] - 1)
+            for images in [self.guidance.decode_latents(self.seen.latents), *wanted]
         ]
         titles = [
             "front",
@@ -687,7 +427,7 @@ class Trainer:
         path = self.workspace / "previews" / f"{self.step:06d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.replacing(path) as new:
-            grid(rows, columns=4, titles=titles, side=128).save(new)
+            image_grid(rows, columns=4, titles=titles, side=128).save(new)
         return path
 
     # --- The whole run

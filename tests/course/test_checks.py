@@ -22,8 +22,7 @@ from PIL import Image
 from course import checks, notebooks
 from course.checks import CheckFailed, common
 from course.checks.common import call
-from course.images import video
-from course.images.io import load_picture
+from course.images import load_image, video
 from course.models import Model, ModelError, find_model, load_pipeline
 from course.models.controlnet import load_controlnet
 
@@ -307,8 +306,8 @@ def test_guidance_and_its_mistakes(lesson):
 
 
 def test_prediction_and_its_mistakes(lesson):
-    checks.prediction(lesson.predict)
-    right = lesson.predict
+    checks.prediction(lesson.predict_x0_and_noise)
+    right = lesson.predict_x0_and_noise
 
     def of_epsilon(x_0):
         """Right for v; for epsilon `x_0` of x_t, the noise and alpha_bar."""
@@ -426,8 +425,8 @@ def test_the_loop_and_its_mistakes(lesson, sd, model):
         told(advice, checks.loop, changed(sd, denoise=wrong), model)
     wrong_functions = {
         "guide": (lambda u, c, w: c + w * (c - u), "not those of diffusers"),
-        "predict": (
-            lambda x, o, a, k: lesson.predict(x, o, a, "v_prediction"),
+        "predict_x0_and_noise": (
+            lambda x, o, a, k: lesson.predict_x0_and_noise(x, o, a, "v_prediction"),
             "not those of diffusers",
         ),
         "draw_noise": (lambda g, shape, device: torch.ones(1, *shape), "With eta = 1 the latents"),
@@ -469,7 +468,7 @@ def test_the_clip_and_its_mistakes(tmp_path):
         (tuple(left), "has to be a list"),
         (left, "Entry 0 of `clip` is a Frame"),
         (video.side_by_side(left, right)[:-1], "4 frames and the folder 5"),
-        ([frame.picture for frame in left], "not wide enough"),
+        ([frame.image for frame in left], "not wide enough"),
         (video.side_by_side(right, left), "sides are exchanged"),
         (video.side_by_side(left, right)[::-1], "run backwards"),
     ]:
@@ -538,7 +537,7 @@ def control_lesson(steered_folder):
 
 @pytest.fixture(scope="module")
 def photograph():
-    return load_picture(notebooks.ROOT / "assets" / "samples" / "house.png", 64)
+    return load_image(notebooks.ROOT / "assets" / "samples" / "house.png", 64)
 
 
 @pytest.fixture(scope="module")
@@ -656,7 +655,7 @@ def test_residuals_and_their_mistakes(control_lesson, by_edges):
 def test_the_controlled_answer_and_its_mistakes(control_lesson, by_edges):
     given = (by_edges, control_lesson.pipe, control_lesson.model)
     checks.controlled(control_lesson.guided_output, *given)
-    w = "uncond + guidance_scale * (cond - uncond)"
+    w = "guide(uncond, cond, guidance_scale)"
     muted = "heard = torch.tensor({}).view(2, 1, 1, 1)\n    down, mid = [heard * part for part in down], heard * mid\n    "
     for changes, advice in [
         ((f"return {w}", w), "still empty"),
@@ -745,7 +744,7 @@ def test_the_loss_of_training_and_its_mistakes(control_lesson, by_edges, kind, m
     given = (by_edges, control_lesson.pipe, control_lesson.model)
     checks.control_loss(control_lesson.control_loss, *given)
     other = "noise" if kind == "v_prediction" else "v"
-    mixed = "alpha_bar.sqrt() * latents + (1 - alpha_bar).sqrt() * noise"
+    mixed = "add_noise(latents, noise, alpha_bar)"
     for changes, advice in [
         (("return F.mse_loss", "F.mse_loss"), "returns None"),
         (("F.mse_loss(output.float(), target)", "(output.float() - target) ** 2"), "one number"),
@@ -861,7 +860,7 @@ def test_the_average_and_its_mistakes(joint):
 
 
 def test_the_anchor_and_its_mistakes(joint, joint_sd):
-    checks.anchor_picture(joint_sd)
+    checks.anchor_image(joint_sd)
     right = joint.foresee_anchor
 
     def loose(self, window, noise, alpha_bar, scale):
@@ -876,7 +875,7 @@ def test_the_anchor_and_its_mistakes(joint, joint_sd):
         (lambda self, x, n, a, scale: right(self, x, -n, a, scale), "not the picture of x_0"),
         (loose, "keep @torch.no_grad"),
     ]:
-        told(advice, checks.anchor_picture, changed(joint_sd, foresee_anchor=wrong))
+        told(advice, checks.anchor_image, changed(joint_sd, foresee_anchor=wrong))
 
 
 def test_the_descent_and_its_mistakes(joint, joint_sd):
@@ -1221,7 +1220,7 @@ ATTEMPTS = {
     "1.2 (i)": (DETAILED, "attention", ("key.transpose(-1, -2)", "key.T")),
     "1.2 (i) no transpose": (DETAILED, "attention", ("key.transpose(-1, -2)", "key")),
     "1.2 (c) numbers": (DETAILED, "guide", ("uncond + guidance", "uncond[None] + ... * guid")),
-    "1.2 (d) swapped": (DETAILED, "predict", ("alpha_bar.sqrt() * x_t", "alpha_bar.sqrt * x_t")),
+    "1.2 (d) swapped": (DETAILED, "predict_x0_and_noise", ("alpha_bar.sqrt() * x_t", "alpha_bar.sqrt * x_t")),
     "1.2 (e) ratio": (DETAILED, "ddim_step", ("eta * (", "eta * math.sqrt(")),
     "2 (2) total": (JOINT, "overlaps", ("total[..., rows, columns] += weight", "total += weight")),
     "2 (2) axes": (JOINT, "overlaps", ("[..., rows, columns]", "[..., columns]")),
@@ -1238,7 +1237,7 @@ def test_attempts_that_ended_in_a_bare_error(attempt):
     check = {
         "attention": checks.attention,
         "guide": checks.guidance,
-        "predict": checks.prediction,
+        "predict_x0_and_noise": checks.prediction,
         "ddim_step": checks.ddim,
         "overlaps": lambda function: checks.overlapping(function, lesson.window_views),
         "fuse": lambda function: checks.fusion(function, lesson.window_views),
@@ -1249,7 +1248,7 @@ def test_attempts_that_ended_in_a_bare_error(attempt):
 
 
 def test_prediction_on_both_halves(lesson, sd, model):
-    """`predict` is given the output for both halves, and the latents of one."""
+    """`predict_x0_and_noise` is given the output for both halves, and the latents of one."""
     source = "guided = guide(uncond, cond, guidance_scale)"
     other = rewrite(DETAILED, "denoise", source, "guided = output[:, :3]")
     told(
@@ -1337,15 +1336,15 @@ def test_lists_of_tensors_are_close_if_each_is():
     )
 
 
-def test_pictures_are_the_same_up_to_a_rounding_here_and_there():
-    picture = Image.new("RGB", (10, 10), (100, 100, 100))
-    almost = picture.copy()
+def test_images_are_the_same_up_to_a_rounding_here_and_there():
+    image = Image.new("RGB", (10, 10), (100, 100, 100))
+    almost = image.copy()
     for x in range(4):
         almost.putpixel((x, 0), (101, 101, 101))
-    assert common.same(almost, picture)
+    assert common.same(almost, image)
     almost.putpixel((4, 0), (101, 101, 101))
-    assert not common.same(almost, picture)  # 5 % of the pixels, by one: 0.05 on average
-    assert not common.same(picture, picture.resize((9, 10)))
+    assert not common.same(almost, image)  # 5 % of the pixels, by one: 0.05 on average
+    assert not common.same(image, image.resize((9, 10)))
     assert not common.same(Image.new("L", (4, 4), 255), Image.new("L", (4, 4), 0))
 
 
@@ -1411,7 +1410,7 @@ def test_odd_results_end_in_advice(
     of_model = (by_edges, control_lesson.pipe, control_lesson.model)
     sources = {
         "noise": lambda: checks.noise(strange(right_noise(model)), model),
-        "prediction": lambda: checks.prediction(strange(lesson.predict)),
+        "prediction": lambda: checks.prediction(strange(lesson.predict_x0_and_noise)),
         "guidance": lambda: checks.guidance(strange(lesson.guide)),
         "ddim": lambda: checks.ddim(strange(lesson.ddim_step)),
         "attention": lambda: checks.attention(strange(lesson.attention)),
@@ -1430,7 +1429,7 @@ def test_odd_results_end_in_advice(
         "denoised_windows": lambda: checks.denoised_windows(strange(joint.denoise_windows)),
         "overlapping": lambda: checks.overlapping(strange(joint.overlaps), joint.window_views),
         "fusion": lambda: checks.fusion(strange(joint.fuse), joint.window_views),
-        "anchor_picture": lambda: checks.anchor_picture(odd_part("foresee_anchor", joint_sd, strange)),
+        "anchor_image": lambda: checks.anchor_image(odd_part("foresee_anchor", joint_sd, strange)),
         "descent": lambda: checks.descent(odd_part("descend", joint_sd, strange)),
         "sds_gradient": lambda: checks.sds_gradient(strange(lambda e, n, w: w * (e - n))),
         "sds_loss": lambda: checks.sds_loss(strange(lambda x, g: (x * g.detach()).sum() / len(x))),

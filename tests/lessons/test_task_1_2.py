@@ -17,9 +17,8 @@ import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, StableDiffusionPipeline
 from PIL import Image
 
-from course import checks, notebooks
-from course.diffusion import sampling
-from course.diffusion.sampling import SamplingError
+from course import checks, diffusion, notebooks
+from course.diffusion import SamplingError
 from course.images import video
 from course.models import RequestError, find_model
 
@@ -94,7 +93,7 @@ def test_timesteps_fall_strictly_at_every_count(lesson, settings):
         assert 0 <= chosen[-1] and chosen[0] < levels, count
         scheduler.set_timesteps(count)
         assert chosen == scheduler.timesteps.tolist()[:count], count
-        assert chosen == sampling.timesteps(scheduler.config, count), count
+        assert chosen == diffusion.timesteps(scheduler.config, count), count
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
@@ -258,17 +257,17 @@ def test_the_solution_takes_its_steps_itself(lesson):
 
 def test_another_kind_of_prediction_is_refused(lesson):
     with pytest.raises(ValueError, match="'sample'"):
-        lesson.predict(torch.ones(1), torch.ones(1), torch.tensor(0.5), "sample")
+        lesson.predict_x0_and_noise(torch.ones(1), torch.ones(1), torch.tensor(0.5), "sample")
 
 
-def test_a_picture_of_a_batch_is_the_one_made_alone(sd):
+def test_an_image_of_a_batch_is_the_one_made_alone(sd):
     sd.sample(PROMPTS, NEGATIVES, 3, seed=[7, 8], eta=0.5)
     both = sd.steps[-1].x_prev
     sd.sample(PROMPTS[1], NEGATIVES[1], 3, seed=8, eta=0.5)
     assert torch.allclose(sd.steps[-1].x_prev[0], both[1], atol=1e-4)
 
 
-def test_one_seed_gives_one_picture_and_one_noise_to_all(sd):
+def test_one_seed_gives_one_image_and_one_noise_to_all(sd):
     first, second = sd.sample(["a duck", "a duck"], seed=5)
     [again] = sd.sample("a duck", seed=5)
     assert np.array_equal(first, second) and np.abs(np.int16(first) - np.int16(again)).max() <= 1
@@ -286,7 +285,7 @@ SAMPLERS = [
 
 @pytest.mark.parametrize("kind", SAMPLERS)
 def test_other_samplers_reach_the_end(sds, kind):
-    """On a model that predicts the noise and on one that predicts v; the same picture each time."""
+    """On a model that predicts the noise and on one that predicts v; the same image each time."""
     for sd in sds.values():
         for count in (1, 3):
             latents = sd.sample_with(getattr(diffusers, kind), "a duck", count)
@@ -353,14 +352,14 @@ def test_sampling_with_diffusers_own_ddim_in_their_place_is_the_loop(sd, lesson)
 
 
 def test_frames_of_every_step(sd, tmp_path):
-    [picture] = sd.sample(
+    [image] = sd.sample(
         "a duck", num_sampling_steps=7, save_dir=tmp_path, save_x_t=True, save_x_0=True
     )
     names = [f"{i:03d}_t{t:04d}.png" for i, t in enumerate([*(step.t for step in sd.steps), 0])]
     for series in ("x_t", "x_0"):
         assert sorted(path.name for path in (tmp_path / series).iterdir()) == names
         last = Image.open(tmp_path / series / names[-1])
-        assert np.abs(np.int16(last) - np.int16(picture)).max() <= 1
+        assert np.abs(np.int16(last) - np.int16(image)).max() <= 1
     first = Image.open(tmp_path / "x_t" / names[0])
     decoded = sd.decode_latents(sd.steps[0].x_t)
     assert (
@@ -376,13 +375,13 @@ def test_frames_of_every_step(sd, tmp_path):
 
 
 def test_frames_of_a_batch_stand_side_by_side(sd, tmp_path):
-    pictures = sd.sample(
+    images = sd.sample(
         PROMPTS, seed=[1, 2], num_sampling_steps=2, save_dir=tmp_path, save_x_0=True, width=96
     )
     [*_, last] = video.read_frames(tmp_path / "x_0")
-    assert last.picture.height == 64 and last.picture.width >= 2 * 96
-    assert np.abs(np.int16(last.picture)[:, :96] - np.int16(pictures[0])).max() <= 1
-    assert np.abs(np.int16(last.picture)[:, -96:] - np.int16(pictures[1])).max() <= 1
+    assert last.image.height == 64 and last.image.width >= 2 * 96
+    assert np.abs(np.int16(last.image)[:, :96] - np.int16(images[0])).max() <= 1
+    assert np.abs(np.int16(last.image)[:, -96:] - np.int16(images[1])).max() <= 1
 
 
 def test_key_steps(lesson):
@@ -433,46 +432,46 @@ def test_frames_between_the_keys_are_close_to_the_decoder(lesson):
 # --- The look inside
 
 
-def test_the_listener_changes_nothing_and_hears_all(lesson, sd):
-    usual, listener = sd.unet.attn_processors, lesson.Listener()
+def test_the_recorder_changes_nothing_and_records_all(lesson, sd):
+    processors, recorder = sd.unet.attn_processors, lesson.AttentionRecorder()
     sd.sample("a duck", height=64, width=96)
     expected = sd.steps[-1].x_prev
-    calls = sum("attn2" in name for name in usual) * len(sd.steps)
+    calls = sum("attn2" in name for name in processors) * len(sd.steps)
     sd.unet.set_attn_processor(
-        {name: listener if "attn2" in name else own for name, own in usual.items()}
+        {name: recorder if "attn2" in name else own for name, own in processors.items()}
     )
     try:
         sd.sample("a duck", height=64, width=96)
     finally:
-        sd.unet.set_attn_processor(usual)
+        sd.unet.set_attn_processor(processors)
     assert (sd.steps[-1].x_prev - expected).abs().max() <= 1e-4
-    for pixels, seen in listener.maps.items():
+    for pixels, seen in recorder.maps.items():
         assert seen.shape == (1, pixels, 77)
-    total = sum(seen.mean(1).sum() for seen in listener.maps.values())
+    total = sum(seen.mean(1).sum() for seen in recorder.maps.values())
     assert total == pytest.approx(calls, rel=1e-4)  # each pixel shares out an attention of 1
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (5, 5), (6, 10), (1, 3)])
 def test_maps_of_all_layers_find_their_shape(lesson, height, width):
-    listener = lesson.Listener()
+    recorder = lesson.AttentionRecorder()
     sizes = [(-(-height // 2**i), -(-width // 2**i)) for i in range(3)]
     for rows, columns in sizes:
         seen = torch.zeros(2, rows, columns, 7)
         seen[:, 0, -1, 3] = 1  # one token, at the top right
-        listener.maps[rows * columns] = listener.maps.get(rows * columns, 0) + seen.flatten(1, 2)
-    maps = lesson.token_maps(listener, height, width)
+        recorder.maps[rows * columns] = recorder.maps.get(rows * columns, 0) + seen.flatten(1, 2)
+    maps = lesson.token_maps(recorder, height, width)
     assert maps.shape == (2, 7, height, width)
     assert maps[0, 3].flatten().argmax() == width - 1
 
 
-def test_words_know_the_places_of_their_tokens(lesson, sd):
-    assert lesson.places_of_words(sd, "a red duck") == [
+def test_words_come_with_the_indices_of_their_tokens(lesson, sd):
+    assert lesson.word_token_indices(sd.tokenizer, "a red duck", 77) == [
         ("a", [1]),
         ("red", [2, 3, 4]),
         ("duck", [5, 6, 7, 8]),
     ]
-    assert lesson.places_of_words(sd, "") == []
-    long = lesson.places_of_words(sd, "duck " * 40)
+    assert lesson.word_token_indices(sd.tokenizer, "", 77) == []
+    long = lesson.word_token_indices(sd.tokenizer, "duck " * 40, 77)
     assert long[-1][1][-1] == sd.model.text_length - 2
 
 
@@ -532,8 +531,8 @@ def test_whatever_behaves_like_an_integer_is_one(sd, number):
     """Height, width, number of steps and seed."""
     settings = {"height": 72, "width": 40, "num_sampling_steps": 2, "seed": 3}
     [plain] = sd.sample("a duck", **settings)
-    [picture] = sd.sample("a duck", **{name: number(value) for name, value in settings.items()})
-    assert np.array_equal(plain, picture)
+    [image] = sd.sample("a duck", **{name: number(value) for name, value in settings.items()})
+    assert np.array_equal(plain, image)
 
 
 @pytest.mark.parametrize(
@@ -542,8 +541,8 @@ def test_whatever_behaves_like_an_integer_is_one(sd, number):
     ids=repr,
 )
 def test_seeds_come_in_any_sequence(sd, seeds):
-    plain, pictures = sd.sample(PROMPTS, seed=[7, 8]), sd.sample(PROMPTS, seed=seeds)
-    assert np.array_equal(plain, pictures)
+    plain, images = sd.sample(PROMPTS, seed=[7, 8]), sd.sample(PROMPTS, seed=seeds)
+    assert np.array_equal(plain, images)
 
 
 @pytest.mark.parametrize(
@@ -618,7 +617,7 @@ def test_requests_that_can_be(sd):
     [empty] = sd.sample("")
     assert empty.size == (64, 64)
     many = sd.sample(["a duck", "a car", ""], "a tree", height=72, width=40)
-    assert [picture.size for picture in many] == [(40, 72)] * 3
+    assert [image.size for image in many] == [(40, 72)] * 3
     with pytest.warns(match="Cut from its end"):
         sd.sample("duck " * 100, num_sampling_steps=1)
 

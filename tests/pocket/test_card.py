@@ -7,7 +7,7 @@ from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 
 from pocket import card
-from pocket.train.export import thinned, training_record, vocabulary
+from pocket.train.export import downsample, training_record, vocabulary
 from tests.conftest import ROOT
 
 STORED = ROOT / "pocket" / "weights"
@@ -47,7 +47,7 @@ def test_card_names_what_falls_short_before_the_table(weights):
     assert "2 x 1.0 + 2 x 1.0" in text and "8 + 4" in text
     assert (
         "astronaut" in text and "samples/prompts.jpg" not in text
-    )  # no link to a picture that is not there
+    )  # no link to an image that is not there
 
 
 @pytest.mark.parametrize("variant", ["fp16", "bf16", "fp32", "ema", "non_ema"])
@@ -70,7 +70,7 @@ def test_the_stored_card_is_what_the_program_writes():
     assert (STORED / "README.md").read_text() == card.card(STORED)
 
 
-def test_pictures_that_are_there_are_shown(weights):
+def test_images_that_are_there_are_shown(weights):
     for name in ("samples/prompts.jpg", "controlnet/depth/strip.jpg"):
         (weights / name).parent.mkdir(parents=True, exist_ok=True)
         (weights / name).write_bytes(b"")
@@ -83,11 +83,11 @@ def test_curves_are_drawn(weights):
     assert (weights / "curves.png").stat().st_size > 5000
 
 
-def test_thinned_keeps_the_last_row():
+def test_downsample_keeps_the_last_row():
     rows = [{"step": i, "loss": 0.123456 * i} for i in range(1, 1001)]
-    kept = thinned(rows, 100)
+    kept = downsample(rows, 100)
     assert len(kept) <= 100 and kept[-1]["step"] == 1000 and kept[-1]["loss"] == 123.5
-    assert thinned([], 100) == []
+    assert downsample([], 100) == []
 
 
 def test_training_record_adds_continued_runs_and_replaces_restarted_ones(tmp_path):

@@ -15,7 +15,7 @@ from publish import demo
 from task_3_DreamFusion.nerf.gui import panel
 from task_3_DreamFusion.nerf.mesh import Mesh
 from task_3_DreamFusion.nerf.results import save_index
-from task_3_DreamFusion.nerf.utils import SETTINGS, Settings
+from task_3_DreamFusion.nerf.settings import SETTINGS, Settings
 from task_3_DreamFusion.nerf.viewer import page
 
 TEXTS = [
@@ -30,7 +30,7 @@ TEXTS = [
     "| a | table |",
 ]
 ALLOWED = set(
-    "a b body br button canvas code div figure figcaption footer h1 h2 head header html img main meta"
+    "a b body br button canvas code div figure figcaption footer h1 h2 head header html img main meta nav"
     " p pre script section small span style table td title tr video".split()
 )
 

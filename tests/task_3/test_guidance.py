@@ -1,4 +1,4 @@
-"""Score distillation: the gradient is the paper's, views are told apart, and a picture comes out of it."""
+"""Score distillation: the gradient is the paper's, views are told apart, and an image comes out of it."""
 
 import numpy as np
 import pytest
@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from course.models import PromptWarning, find_model, load_pipeline
 from pocket.world.vocabulary import view_word
-from task_3_DreamFusion.nerf import sd
-from task_3_DreamFusion.nerf.sd import GuidanceError, Options, StableDiffusion, view_weights
+from task_3_DreamFusion.nerf import sd, settings
+from task_3_DreamFusion.nerf.sd import GuidanceError, StableDiffusion, view_weights
+from task_3_DreamFusion.nerf.settings import GuidanceOptions, SettingError
 
 CAMERA = (torch.zeros(2), torch.full((2,), 15.0))
 
@@ -130,7 +131,7 @@ def test_gradient_is_the_papers_and_passes_no_jacobian(guidance):
     )
 
 
-def test_a_picture_of_any_size_gets_a_gradient(guidance):
+def test_an_image_of_any_size_gets_a_gradient(guidance):
     prompts = guidance.view_prompts("a car")
     for height, width in ((16, 16), (64, 64), (33, 50)):
         rgb = torch.rand(2, 3, height, width, generator=generator()).requires_grad_()
@@ -152,7 +153,7 @@ def test_one_seed_one_step(guidance):
 def test_weightings_are_functions_of_alpha_bar(guidance, name, expected):
     weights = sd.WEIGHTINGS[name](torch.tensor([0.1, 0.5, 1.0]))
     torch.testing.assert_close(weights, torch.tensor(expected, dtype=torch.float32))
-    other = StableDiffusion(guidance.model, Options(weighting=name, perp_neg=0.0))
+    other = StableDiffusion(guidance.model, GuidanceOptions(weighting=name, perp_neg=0.0))
     latents = torch.randn(2, 4, 8, 8, generator=generator())
     step = other.train_step(
         latents, other.view_prompts("a car"), *CAMERA, generator(), as_latents=True
@@ -189,16 +190,16 @@ def test_a_step_is_one_of_the_beginning_unless_it_is_told(guidance):
     assert not torch.equal(guidance.predict_noise(*asked), guidance.predict_noise(*asked, 0.5))
 
 
-def test_pictures_and_latents_are_those_of_the_autoencoder(guidance):
+def test_images_and_latents_are_those_of_the_autoencoder(guidance):
     pipe = load_pipeline(guidance.model)
     rgb = torch.rand(2, 3, 64, 64, generator=generator())
     with torch.no_grad():
         latents = pipe.vae.encode(2 * rgb - 1).latent_dist.mean * pipe.vae.config.scaling_factor
         torch.testing.assert_close(guidance.encode_imgs(rgb), latents, atol=1e-4, rtol=1e-4)
-        pictures = (
-            pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample / 2 + 0.5
-        ).clamp(0, 1)
-    torch.testing.assert_close(guidance.decode_latents(latents), pictures, atol=1e-4, rtol=1e-4)
+        images = (pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample / 2 + 0.5).clamp(
+            0, 1
+        )
+    torch.testing.assert_close(guidance.decode_latents(latents), images, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
@@ -242,12 +243,12 @@ def test_rivals_are_the_views_around_that_show_least():
 
 def test_perp_neg_pushes_away_from_the_other_views(tiny_folder):
     latents, (azimuth, elevation) = torch.randn(2, 4, 8, 8, generator=generator()), CAMERA
-    guidance = StableDiffusion(find_model(tiny_folder), Options(perp_neg=1.0))
+    guidance = StableDiffusion(find_model(tiny_folder), GuidanceOptions(perp_neg=1.0))
     asked = latents, torch.tensor([100, 500]), guidance.view_prompts("a car"), azimuth, elevation
     full, half, none = (
         guidance.predict_noise(*asked, progress) for progress in (0.0, sd.FACED / 2, sd.FACED)
     )
-    guidance = StableDiffusion(find_model(tiny_folder), Options(perp_neg=0.0))
+    guidance = StableDiffusion(find_model(tiny_folder), GuidanceOptions(perp_neg=0.0))
     torch.testing.assert_close(guidance.predict_noise(*asked), none)
     assert (full - none).abs().max() > 1e-3
     torch.testing.assert_close(full - none, 2 * (half - none), atol=1e-4, rtol=1e-3)
@@ -257,7 +258,8 @@ def test_perp_neg_pushes_away_from_the_other_views(tiny_folder):
 def test_perp_neg_stays_away_after_its_end(tiny_folder, progress):
     """Neither the front, which is ahead, nor a run that is continued comes to push other views again."""
     pushing, plain = (
-        StableDiffusion(find_model(tiny_folder), Options(perp_neg=value)) for value in (1.0, 0.0)
+        StableDiffusion(find_model(tiny_folder), GuidanceOptions(perp_neg=value))
+        for value in (1.0, 0.0)
     )
     asked = (
         torch.randn(2, 4, 8, 8, generator=generator()),
@@ -276,7 +278,7 @@ def test_perp_neg_stays_away_after_its_end(tiny_folder, progress):
 
 @pytest.mark.parametrize("band", [1.0, 0.15])
 def test_levels_differ_stay_in_range_and_sink(tiny_folder, band):
-    guidance = StableDiffusion(find_model(tiny_folder), Options(t_end=0.5, band=band))
+    guidance = StableDiffusion(find_model(tiny_folder), GuidanceOptions(t_end=0.5, band=band))
     last = len(guidance.alphas_cumprod) - 1
     for progress, high in ((0.0, 0.98), (0.5, 0.74), (1.0, 0.5)):
         low = max(0.02, high - band)
@@ -291,7 +293,9 @@ def test_levels_differ_stay_in_range_and_sink(tiny_folder, band):
 
 
 def test_the_front_is_ahead(tiny_folder):
-    guidance = StableDiffusion(find_model(tiny_folder), Options(t_end=0.5, band=0.0, lead=0.2))
+    guidance = StableDiffusion(
+        find_model(tiny_folder), GuidanceOptions(t_end=0.5, band=0.0, lead=0.2)
+    )
     pace = guidance.pace(0.9, torch.tensor([0.0, 45.0, -45.0, 90.0, -180.0, 360.0]))
     torch.testing.assert_close(pace, torch.tensor([1.1, 1.0, 1.0, 0.9, 0.9, 1.1]))
     levels = guidance.levels(pace, generator()) / (
@@ -309,25 +313,23 @@ def test_the_front_is_ahead(tiny_folder):
     ]
 
 
-def test_targets_are_the_foreseen_pictures(guidance, monkeypatch):
-    """One step against the SDS gradient lands on x_0, whatever the weighting, and gives pictures of the size given."""
+def test_targets_are_the_foreseen_images(guidance, monkeypatch):
+    """One step against the SDS gradient lands on x_0, whatever the weighting, and gives images of the size given."""
     prompts, rgb = guidance.view_prompts("a car"), torch.rand(2, 3, 48, 48, requires_grad=True)
-    pictures, step = guidance.targets(rgb, prompts, *CAMERA, generator())
-    assert (
-        pictures.shape == rgb.shape and not pictures.requires_grad and not step.loss.requires_grad
-    )
+    images, step = guidance.targets(rgb, prompts, *CAMERA, generator())
+    assert images.shape == rgb.shape and not images.requires_grad and not step.loss.requires_grad
     x_0 = sd.predicted_x_0(step.noise_pred, step.noisy, guidance.alpha_bar(step.t))
     expected = torch.nn.functional.interpolate(guidance.decode_latents(x_0), (48, 48), mode="area")
-    torch.testing.assert_close(pictures, expected, atol=1e-4, rtol=0)
-    # What the student wrote is what leads: with a gradient of nothing the pictures are to stay as they are.
+    torch.testing.assert_close(images, expected, atol=1e-4, rtol=0)
+    # What the student wrote is what leads: with a gradient of nothing the images are to stay as they are.
     monkeypatch.setattr(
         sd, "sds_gradient", lambda noise_pred, noise, weight: torch.zeros_like(noise)
     )
-    pictures, step = guidance.targets(rgb, prompts, *CAMERA, generator())
+    images, step = guidance.targets(rgb, prompts, *CAMERA, generator())
     kept = torch.nn.functional.interpolate(
         guidance.decode_latents(step.latents), (48, 48), mode="area"
     )
-    torch.testing.assert_close(pictures, kept)
+    torch.testing.assert_close(images, kept)
 
 
 # --- Memory, previews, bad input
@@ -345,10 +347,10 @@ def test_preview(guidance):
     prompts = guidance.view_prompts("a car")
     rgb = torch.rand(2, 3, 16, 16, generator=generator())
     step = guidance.train_step(rgb, prompts, *CAMERA, generator())
-    pictures = guidance.preview(step, prompts, *CAMERA, steps=3)
-    assert len(pictures) == 3
+    images = guidance.preview(step, prompts, *CAMERA, steps=3)
+    assert len(images) == 3
     side = guidance.model.image_size
-    assert all(p.shape == (2, 3, side, side) and 0 <= p.min() and p.max() <= 1 for p in pictures)
+    assert all(p.shape == (2, 3, side, side) and 0 <= p.min() and p.max() <= 1 for p in images)
 
 
 def test_one_step_of_ddim_previews_the_one_step_x_0(guidance):
@@ -361,7 +363,7 @@ def test_one_step_of_ddim_previews_the_one_step_x_0(guidance):
 
 
 @pytest.mark.parametrize("steps", [2, 3, 10])
-def test_the_preview_goes_down_to_the_picture_by_ddim(guidance, steps):
+def test_the_preview_goes_down_to_the_image_by_ddim(guidance, steps):
     prompts = guidance.view_prompts("a car")
     step = guidance.train_step(torch.rand(2, 3, 16, 16), prompts, *CAMERA, generator(), 0.4)
     x, noise = step.noisy, step.noise_pred
@@ -393,7 +395,7 @@ def test_what_is_no_text(guidance, text, message):
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 16), (1, 4, 16, 16)])
-def test_what_is_no_batch_of_pictures(guidance, shape):
+def test_what_is_no_batch_of_images(guidance, shape):
     with pytest.raises(GuidanceError, match=r"\(B, 3, H, W\)"):
         guidance.encode_imgs(torch.zeros(shape))
 
@@ -404,11 +406,11 @@ LIMITS = {"guidance_scale": (-1000, 1000), "t_end": (0, 1), "band": (0, 1), "lea
 
 @pytest.mark.parametrize("name", LIMITS)
 def test_limits_of_options(name):
-    assert sd.OPTION_RANGES.keys() == LIMITS.keys()
+    assert settings.OPTION_RANGES.keys() == LIMITS.keys()
     least, most = LIMITS[name]
     within = {"t_range": (0.0, 0.98)} if name == "t_end" else {}
     for value in (least, most, torch.tensor(most), np.float32(most)):
-        assert getattr(Options(**within, **{name: value}), name) == float(value)
+        assert getattr(GuidanceOptions(**within, **{name: value}), name) == float(value)
     for value in (
         least - 1e-3,
         most + 1e-3,
@@ -421,8 +423,8 @@ def test_limits_of_options(name):
         True,
         [1],
     ):
-        with pytest.raises(GuidanceError, match=f"^{name} must be a "):
-            Options(**within, **{name: value})
+        with pytest.raises(SettingError, match=f"^{name} must be a "):
+            GuidanceOptions(**within, **{name: value})
 
 
 @pytest.mark.parametrize(
@@ -444,10 +446,10 @@ def test_limits_of_options(name):
     ],
 )
 def test_options_out_of_range(wrong, message):
-    with pytest.raises(GuidanceError, match=message):
-        Options(**wrong)
+    with pytest.raises(SettingError, match=message):
+        GuidanceOptions(**wrong)
 
 
 @pytest.mark.parametrize("t_range", [[0.1, 0.9], (0.45, 0.98), (0.02, 0.3), (0.0, 1.0), (0.2, 0.2)])
 def test_ranges_of_noise_levels(t_range):
-    assert Options(t_range=t_range).t_range == tuple(t_range)
+    assert GuidanceOptions(t_range=t_range).t_range == tuple(t_range)

@@ -9,7 +9,7 @@ import torch
 
 from task_3_DreamFusion.nerf import memory
 from task_3_DreamFusion.nerf.memory import GIB, OutOfMemory, check, estimate, reported
-from task_3_DreamFusion.nerf.utils import Settings
+from task_3_DreamFusion.nerf.settings import Settings
 
 CPU = torch.device("cpu")
 RUN = Settings("a car", batch=1, size=64, rays=2048, keep=32, levels=8, steps=96, cells=32)

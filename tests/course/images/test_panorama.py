@@ -285,13 +285,13 @@ def test_masks_that_cannot_be(mask, message):
         check_masks([("a duck", np.array(HALF)), ("a car", mask)], 2, 3)
 
 
-def test_the_page_holds_the_picture_and_needs_nothing_else(tmp_path):
+def test_the_page_holds_the_image_and_needs_nothing_else(tmp_path):
     path = write_page(tmp_path / "new" / "turn.html", RAMP, 'a "beach" <at> night')
     text = path.read_text()
     [source] = re.findall(r"url\(data:image/png;base64,([\w+/=]+)\)", text)
     assert np.array_equal(np.asarray(Image.open(BytesIO(base64.b64decode(source)))), RAMP)
     assert "http" not in text and "src=" not in text
-    assert "a &quot;beach&quot; &lt;at&gt; night" in text and "<at>" not in text
+    assert "a &#34;beach&#34; &lt;at&gt; night" in text and "<at>" not in text
     assert "min(100%, 24px)" in text  # at most three times its height
 
 

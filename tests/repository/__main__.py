@@ -1,0 +1,100 @@
+"""`python -m tests.repository`: the figures of the house as one table, with their bars.
+
+`--places` lists what breaks a bar, `--places course/images` only what lies there.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from tests.repository import measure
+
+LINES_BEFORE = 26_473  # outside tests, at the commit "Format at 100 characters a line"
+LINES_BEFORE_FORMATTING = 23_844  # the same code at 120 characters a line
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measured figure, its bar, and the places that count against it."""
+
+    what: str
+    value: float
+    bar: str  # such as "0", "<= 5" or "< 20"
+    places: Sequence[str] = field(default_factory=list)
+
+    @property
+    def holds(self) -> bool:
+        limit = float(self.bar.split()[-1])
+        return self.value < limit if self.bar.startswith("< ") else self.value <= limit
+
+
+def counted(what: str, bar: str, function: Callable[[], list[str]]) -> Figure:
+    places = function()
+    return Figure(what, len(places), bar, places)
+
+
+def figures() -> list[Figure]:
+    """Measure everything that the tests hold."""
+    return [
+        counted("functions over 60 lines", "0", measure.long_functions),
+        counted("Python files over 450 lines", "0", measure.long_files),
+        counted("circles of imports", "0", measure.import_circles),
+        counted("imports upward", "0", measure.upward_imports),
+        counted("duplicate pairs across top-level folders", "<= 5", measure.duplicate_pairs),
+        counted("settings of task 3 with differing names", "0", measure.differing_settings),
+        counted("banned identifiers", "0", measure.banned_names),
+        Figure(
+            "assignments to more than 2 targets per 1,000 lines",
+            measure.wide_assignments_per_thousand_lines(),
+            "<= 3",
+            measure.wide_assignments(),
+        ),
+        counted("nested or called conditionals", "0", measure.nested_conditionals),
+        counted("lines over 100 characters", "0", measure.long_lines),
+        counted("`fmt: skip`", "< 20", measure.unformatted_blocks),
+        Figure("lines of Python outside tests", measure.lines_outside_tests(), f"< {LINES_BEFORE}"),
+    ]
+
+
+def help_seconds() -> float:
+    """Return the time from `main.py --help` to its end, the best of three; no test asserts it."""
+    command = [sys.executable, "task_3_DreamFusion/main.py", "--help"]
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run(command, cwd=measure.ROOT, capture_output=True, check=True)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.repository", description=__doc__)
+    parser.add_argument(
+        "--places", nargs="?", const="", metavar="FOLDER", help="list what breaks each bar"
+    )
+    options = parser.parse_args()
+    rows = figures()
+    if options.places is None:
+        rows.append(Figure("seconds of main.py --help", help_seconds(), "<= 2.5"))
+    width = max(len(row.what) for row in rows)
+    print(f"{'what':<{width}}  {'value':>8}  {'bar':>8}  holds")
+    for row in rows:
+        value = f"{row.value:,.2f}" if isinstance(row.value, float) else f"{row.value:,}"
+        print(f"{row.what:<{width}}  {value:>8}  {row.bar:>8}  {'yes' if row.holds else 'NO'}")
+    print(
+        f"Lines of Python before this edition: {LINES_BEFORE:,}, "
+        f"or {LINES_BEFORE_FORMATTING:,} before formatting at 100 characters a line."
+    )
+    if options.places is not None:
+        for row in rows:
+            places = [place for place in row.places if options.places in place]
+            if places:
+                print(f"\n{row.what} ({len(places)}):", *places, sep="\n  ")
+    return 0 if all(row.holds for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
