@@ -1,7 +1,7 @@
 """How well do the ControlNets control: `python -m benchmarks.control` prints a table and writes its rows.
 
-For test scenes that nothing was trained on: a condition is taken from the scene, a picture is made by it and by a
-caption (25 steps, guidance 3, as in lesson 1.3), and the condition is read from the picture again. Beside it stand the
+For test scenes that nothing was trained on: a condition is taken from the scene, an image is made by it and by a
+caption (25 steps, guidance 3, as in lesson 1.3), and the condition is read from the image again. Beside it stand the
 same prompts and seeds without control, and what can be reached at all: real renders, or where a render is the
 condition's own source, the render after it went through the autoencoder.
 
@@ -9,11 +9,11 @@ condition's own source, the render after it went through the autoencoder.
   `course.images.conditions` on both sides, with its defaults (thresholds 100 and 200 after a blur of 1.4 pixels).
   scribble: the same on strokes.
 - depth: Spearman's correlation between the exact inverse depth and what the shipped estimator reads, inside the
-  mask of the scene's objects: over the whole picture the ground alone would flatter it.
+  mask of the scene's objects: over the whole image the ground alone would flatter it.
 - normals: the mean angle inside that mask.
 - object: whether the judge reads the right object, where the caption names it.
 
-The estimators and the judge took no part in making the pictures. Fewer pictures, or another guidance, print rows
+The estimators and the judge took no part in making the images. Fewer images, or another guidance, print rows
 and store none.
 
 `cost` says what the networks weigh, and what training them took. `two` trains one for edges from scratch on two GPUs,
@@ -43,7 +43,7 @@ from torch import Tensor
 
 from benchmarks.common import RESULTS, command_line, parse, report
 from course.images import conditions as read
-from course.images.io import grid
+from course.images import image_grid
 from course.models.estimators import Estimator
 from pocket.arguments import folder, integer, number, results_file
 from pocket.evaluate import STEPS, Judge, Row, generate, right, scored
@@ -56,7 +56,7 @@ from pocket.train.export import BUDGETS, MIB, size_of
 from pocket.train.latents import fingerprint
 from pocket.world import Rendered, render
 
-PICTURES = 200
+IMAGES = 200
 GUIDANCE = 3.0  # as lesson 1.3 has it; --guidance shows what more of it does to the outlines
 WITHIN = 2  # pixels
 FIGURE = {  # figure, unit, and which way it is good
@@ -112,16 +112,16 @@ class Benchmark:
 
     weights: Path
     device: torch.device
-    pictures: int = PICTURES
+    images: int = IMAGES
     guidance: float = GUIDANCE
     shown: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
     @cached_property
     def asked(self) -> Asked:
         """Scenes with objects, one caption of each."""
-        asked = ask_known(self.weights, 2 * self.pictures + 8, "all")
+        asked = ask_known(self.weights, 2 * self.images + 8, "all")
         return asked.pick(
-            np.flatnonzero(asked.scenes.labels["object"] >= 0)[: self.pictures].tolist()
+            np.flatnonzero(asked.scenes.labels["object"] >= 0)[: self.images].tolist()
         )
 
     @cached_property
@@ -151,14 +151,14 @@ class Benchmark:
         return Judge(self.weights / "judge", self.device)
 
     def generate(self, pipe: StableDiffusionPipeline, conditions: Tensor | None = None) -> Tensor:
-        """A picture of each scene's caption, uint8 (N, 256, 256, 3) on the CPU, from the seed of the scene."""
+        """An image of each scene's caption, uint8 (N, 256, 256, 3) on the CPU, from the seed of the scene."""
         seeds = [int(seed) % 2**32 for seed in self.asked.scenes.labels["seed"]]
         batch = 100 if self.device.type == "cuda" else 4
         return generate(pipe, self.asked.prompts, seeds, STEPS, self.guidance, batch, conditions)
 
     @cached_property
     def free(self) -> Tensor:
-        """Pictures without control."""
+        """Images without control."""
         return self.generate(self.pipe)
 
     @cached_property
@@ -173,7 +173,7 @@ class Benchmark:
         return torch.cat(found)
 
     def steered(self, kind: str, folder: Path | None = None) -> Tensor:
-        """Pictures with control, by the shipped network or that in a folder."""
+        """Images with control, by the shipped network or that in a folder."""
         folder = folder or self.weights / "controlnet" / kind
         controlnet = ControlNetModel.from_pretrained(folder).to(self.device)
         pipe = StableDiffusionControlNetPipeline(
@@ -192,7 +192,7 @@ class Benchmark:
         }
 
     def extract(self, kind: str, images: Tensor) -> np.ndarray:
-        """The condition that pictures uint8 (N, 256, 256, 3) show, as a person would take it from them: lines or
+        """The condition that images uint8 (N, 256, 256, 3) show, as a person would take it from them: lines or
         inverse depth (N, H, W), or normals (N, H, W, 3)."""
         if kind in ("canny", "scribble"):
             by = read.canny if kind == "canny" else read.scribble
@@ -213,7 +213,7 @@ class Benchmark:
         return given.of_kind(kind, self.drawn, params).cpu().numpy()
 
     def fit(self, kind: str, images: Tensor) -> float:
-        """How well pictures keep to the condition: the kind's figure, its mean over the scenes where it can be told."""
+        """How well images keep to the condition: the kind's figure, its mean over the scenes where it can be told."""
         found, wanted, masks = (
             self.extract(kind, images),
             self.truth(kind),
@@ -227,7 +227,7 @@ class Benchmark:
         return float(np.nanmean(values))
 
     def object_right(self, images: Tensor) -> float:
-        """In how many pictures, in percent, the judge sees the right object, where the caption names it."""
+        """In how many images, in percent, the judge sees the right object, where the caption names it."""
         labels = self.asked.scenes.labels
         counts = scored(labels, self.asked.mentions)["object"]
         return 100 * float(right(labels, self.judge.read(images))["object"][counts].mean())
@@ -330,20 +330,20 @@ def two_rows(b: Benchmark, conditions: Path, toy: bool = False) -> list[Row]:
 
 
 def sheet_line(kind: str, b: Benchmark, steered: Tensor, scenes: int = 2) -> list[np.ndarray]:
-    """For some scenes: the render, its condition, the picture made by it, and what is read from that picture."""
+    """For some scenes: the render, its condition, the image made by it, and what is read from that image."""
     show: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "depth": read.depth_to_image,
         "normals": read.normals_to_image,
     }
-    as_picture = show.get(kind, lambda lines: (lines > 0).astype(np.float32))
+    as_image = show.get(kind, lambda lines: (lines > 0).astype(np.float32))
     again, wanted = b.extract(kind, steered[:scenes]), b.truth(kind)
     line: list[np.ndarray] = []
     for i in range(min(scenes, len(steered))):
         line += [
             b.drawn.color[i].cpu().numpy(),
-            as_picture(wanted[i]),
+            as_image(wanted[i]),
             steered[i].numpy(),
-            as_picture(again[i]),
+            as_image(again[i]),
         ]
     return line
 
@@ -353,9 +353,9 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     groups = (*CONDITIONS, "cost", "two")
     parser = command_line("benchmarks.control", __doc__, groups)
     parser.add_argument(
-        "--pictures",
+        "--images",
         type=integer(2, 1_000_000),
-        default=PICTURES,
+        default=IMAGES,
         help="fewer give rows that are printed, but not stored",
     )
     parser.add_argument(
@@ -379,8 +379,8 @@ def main(arguments: list[str] | None = None) -> list[Row]:
         )
     torch.set_float32_matmul_precision("high")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    b = Benchmark(args.weights, device, args.pictures, args.guidance)
-    full, everything = args.pictures >= PICTURES and args.guidance == GUIDANCE, []
+    b = Benchmark(args.weights, device, args.images, args.guidance)
+    full, everything = args.images >= IMAGES and args.guidance == GUIDANCE, []
     others = {"cost": partial(cost_rows, b), "two": partial(two_rows, b, args.work / "conditions")}
     for group in asked:
         work = others.get(group) or partial(kind_rows, group, b)
@@ -388,8 +388,8 @@ def main(arguments: list[str] | None = None) -> list[Row]:
         everything += report(f"python -m benchmarks.control {group}", work, results)
     if full and set(CONDITIONS) <= set(asked):
         titles = ["render", "condition", "picture", "read again"] * 2
-        pictures = [picture for kind in CONDITIONS for picture in b.shown[kind]]
-        page = grid(pictures, columns=len(titles), titles=titles, rows=CONDITIONS, side=160)
+        images = [image for kind in CONDITIONS for image in b.shown[kind]]
+        page = image_grid(images, columns=len(titles), titles=titles, rows=CONDITIONS, side=160)
         (args.weights / "samples").mkdir(exist_ok=True)
         page.save(args.weights / "samples" / "control.jpg", quality=88)
     return everything

@@ -1,6 +1,6 @@
 """The fast path beside the plain one: `python -m benchmarks.fast [GROUP ...]`, rows in results/task2.json.
 
-graph      a guided denoising step of one picture with the size of Stable Diffusion 2.1, float16, replayed and plain
+graph      a guided denoising step of one image with the size of Stable Diffusion 2.1, float16, replayed and plain
 compiled   the same, compiled before it is recorded; takes a minute to get ready
 pocket     the embedded model's denoiser
 

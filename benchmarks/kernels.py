@@ -4,7 +4,7 @@ results/task3.json.
 accuracy   every kernel beside the float64 reference: norm of the difference over norm; the same result in every run
 grid       2^20 random points, 16 levels of 2 features, 2^19 entries, half: time
 cache      that forward pass under Nsight Compute: what goes through the second-level cache, of what it can carry
-march      64 x 64 rays of a training step, forward and backward, and the rounds of a 512 x 512 picture
+march      64 x 64 rays of a training step, forward and backward, and the rounds of a 512 x 512 image
 sanitizer  errors that compute-sanitizer finds while the GPU's tests of the kernels run: of memory, and races
 
 They run on the GPU if there is one, else on the CPU (--device chooses). On the CPU accuracy is the whole measurement,
@@ -507,14 +507,14 @@ def march_rows(device: torch.device) -> list[Row]:
     side = 512 if device.type == "cuda" else 64
     rays = scene(device, side)
 
-    def picture() -> LivingRays:
+    def image() -> LivingRays:
         living = LivingRays(*rays, STEP)
         while (found := living.march(8)) is not None:
             living.composite(found, *field(found.positions))
         return living
 
     about = f"picture of {side} x {side} by rounds, a field that costs nothing"
-    rows.append(row(device, about, time_of(picture, device), "ms"))
+    rows.append(row(device, about, time_of(image, device), "ms"))
     return rows
 
 

@@ -62,7 +62,7 @@ def random_v_model(model: Model, folder: Path) -> Model:
 
 @torch.no_grad()
 def compare(model: Model, name: str, steps: int = STEPS) -> list[Row]:
-    """The largest differences of latents and of predicted pictures, over two prompts, float32."""
+    """The largest differences of latents and of predicted images, over two prompts, float32."""
     lesson = notebooks.definitions(notebooks.read(LESSON))
     sd, pipe = lesson.StableDiffusion(model), load_pipeline(model)
     if model.dtype != torch.float32:

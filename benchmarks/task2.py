@@ -2,7 +2,7 @@
 
 averaging  the fused panorama of lesson 2 beside a least-squares solution in float64
 coverage   random sizes, strides and wraps: is every latent in a window?
-coherence  landscapes by both methods from the same seeds; their pieces beside single pictures of the same model
+coherence  landscapes by both methods from the same seeds; their pieces beside single images of the same model
 closure    closed panoramas: the step across the wrap among those of all columns
 tradeoff   what each way to save time costs in coherence
 cpu        a panorama on two cores, in a process of its own; wants a machine with nothing else to do
@@ -10,7 +10,7 @@ large      networks of the size of Stable Diffusion 2.1 with random weights: tim
            and beside one window at a time; wants a GPU
 memory     the same: the peak of memory, and how it grows with the width; wants a GPU
 
-All code under test is that of the notebook. `--reduced` is a rehearsal, with few pictures, few steps and toy networks:
+All code under test is that of the notebook. `--reduced` is a rehearsal, with few images, few steps and toy networks:
 its rows are printed and not stored. Without a GPU the last two groups run in this form.
 """
 
@@ -161,15 +161,15 @@ def coverage_rows(reduced: bool) -> list[Row]:
     ]
 
 
-# --- What the pictures look like
+# --- What the images look like
 
 
 def coherence_rows(reduced: bool) -> list[Row]:
-    """Both methods from the same seeds, and single pictures of the same prompts for FID and KID."""
+    """Both methods from the same seeds, and single images of the same prompts for FID and KID."""
     sd, networks, judge = pocket(), metrics.find_networks(device=DEVICE), Judge(DEVICE)
     count, steps = (2, 6) if reduced else (PANORAMAS, STEPS)
     rows, values, pieces = [], {}, {}
-    singles = single_pictures(landscapes(count), 4, steps)
+    singles = single_images(landscapes(count), 4, steps)
     for name, synchronized in (("Multi", False), ("Sync", True)):
         made = []
         for prompt, _, seed in tqdm(landscapes(count), desc=name, leave=False):
@@ -178,7 +178,7 @@ def coherence_rows(reduced: bool) -> list[Row]:
         found = judged(made, landscapes(count), networks, judge)
         values[name], pieces[name] = (
             found,
-            torch.cat([metrics.crops(picture, WIDE[0]) for picture in made]),
+            torch.cat([metrics.crops(image, WIDE[0]) for image in made]),
         )
         vectors = networks.embed(pieces[name])
         found["FID of pieces, judge's features"] = metrics.frechet_distance(
@@ -200,27 +200,27 @@ def coherence_rows(reduced: bool) -> list[Row]:
 
 
 def judged(
-    pictures: list[Tensor], asked: list[Any], networks: metrics.Networks, judge: Judge
+    images: list[Tensor], asked: list[Any], networks: metrics.Networks, judge: Judge
 ) -> dict[str, float]:
     """The figures of panoramas (3, H, W): the mean over panoramas, or over their pieces."""
-    size, pieces = WIDE[0], [metrics.crops(picture, WIDE[0]) for picture in pictures]
+    size, pieces = WIDE[0], [metrics.crops(image, WIDE[0]) for image in images]
     texts = [prompt for (prompt, _, _), own in zip(asked, pieces, strict=True) for _ in own]
     places = [place for (_, place, _), own in zip(asked, pieces, strict=True) for _ in own]
     seen = [reading["landscape"] for reading in judge(list(torch.cat(pieces)))]
     right = mean(float(a == b) for a, b in zip(seen, places, strict=True))
     return {
         "Intra-LPIPS": mean(
-            metrics.intra_lpips(picture, networks.distance, size) for picture in pictures
+            metrics.intra_lpips(image, networks.distance, size) for image in images
         ),
         "Intra-Style-L x 100": 100
-        * mean(metrics.intra_style_loss(p, networks.features, size) for p in pictures),
+        * mean(metrics.intra_style_loss(p, networks.features, size) for p in images),
         "CLIP score": metrics.clip_score(torch.cat(pieces), texts, networks.clip),
         "pieces in which the judge sees the landscape asked for, in percent": 100 * right,
     }
 
 
-def single_pictures(asked: list[Any], each: int, steps: int) -> Tensor:
-    """`each` pictures (N, 3, 256, 256) of every prompt, of one window, by the same code."""
+def single_images(asked: list[Any], each: int, steps: int) -> Tensor:
+    """`each` images (N, 3, 256, 256) of every prompt, of one window, by the same code."""
     sd, size = pocket(), pocket().model.image_size
     return torch.stack([
         sd.sample(prompt, height=size, width=size, num_sampling_steps=steps, seed=10_000 * (1 + k) + seed).to(DEVICE)
@@ -236,7 +236,7 @@ def closure_rows(reduced: bool) -> list[Row]:
     worst = 0.0
     for i, (prompt, _, seed) in enumerate(tqdm(landscapes(count), desc="closed", leave=False)):
         stride = STRIDES[i % len(STRIDES)]
-        picture = sd.sample(
+        image = sd.sample(
             prompt,
             height=WIDE[0],
             width=WIDE[1],
@@ -245,7 +245,7 @@ def closure_rows(reduced: bool) -> list[Row]:
             num_sampling_steps=steps,
             seed=seed,
         )
-        columns = metrics.column_steps(picture)
+        columns = metrics.column_steps(image)
         calm[stride].append(bool(columns[-1] <= columns[:-1].quantile(0.95)))
         worst = max(worst, float(columns[-1] / columns[:-1].max()))
     about = f"{count} closed panoramas {WIDE[0]}x{WIDE[1]}, strides {', '.join(map(str, STRIDES))}: step across the wrap"
@@ -291,9 +291,9 @@ def tradeoff_rows(reduced: bool) -> list[Row]:
             sd.sample("a beach", **settings, **(request | {"num_sampling_steps": 2}))
     for prompt, _, seed in tqdm(landscapes(count), desc="choices", leave=False):
         for name, settings in choices(sd).items():
-            took, picture = timed(partial(sd.sample, prompt, seed=seed, **settings, **request))
+            took, image = timed(partial(sd.sample, prompt, seed=seed, **settings, **request))
             seconds[name].append(took)
-            apart[name].append(metrics.intra_lpips(picture.to(DEVICE), networks.distance, WIDE[0]))
+            apart[name].append(metrics.intra_lpips(image.to(DEVICE), networks.distance, WIDE[0]))
     times = {name: statistics.median(values) for name, values in seconds.items()}
     rows = []
     for name in times:

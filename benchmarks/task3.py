@@ -5,7 +5,7 @@ cpu      `main.py` with the settings of a CPU, on two cores: time to clip and me
 gpu      the same on a GPU; kernels are built before
 objects  24 texts, six of them compositions that the model has never seen: does the judge read object and view right
          from eight sides?
-frames   pictures of 512 x 512 a second from a trained field; wants a GPU
+frames   images of 512 x 512 a second from a trained field; wants a GPU
 step     a step of SDS with networks of the size of Stable Diffusion 2.1: time and memory; wants a GPU
 soak     ten thousand steps in half precision: no NaN, and no memory that grows; wants a GPU
 scaling  eight texts on two GPUs against one; wants two GPUs
@@ -36,7 +36,7 @@ from tqdm import tqdm
 
 from benchmarks.common import RESULTS, command_line, parse, report, sd21_model
 from course import notebooks
-from course.images.io import grid, to_pil
+from course.images import image_grid, to_pil
 from course.metrics.judge import Judge
 from course.models import Model, find_model
 from pocket.evaluate import Row, machine
@@ -49,7 +49,7 @@ from task_3_DreamFusion.nerf.settings import Settings, TrainingError
 from task_3_DreamFusion.nerf.utils import Trainer
 
 PROGRAM = notebooks.ROOT / "task_3_DreamFusion" / "main.py"
-PICTURES = notebooks.ROOT / "outputs" / "benchmarks" / "task3"
+IMAGES = notebooks.ROOT / "outputs" / "benchmarks" / "task3"
 NAMED = {  # the texts of the exercise, and what the judge calls them
     "a hamburger": "hamburger", "a squirrel reading a book": "squirrel",
     "a bunny sitting on top of a stack of pancakes": "bunny",
@@ -86,13 +86,13 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def seen_from_all_sides(trainer: Trainer) -> list[Tensor]:
-    """Pictures (3, 256, 256) in [0, 1] of the averaged field, once around."""
-    return [picture[:3] for picture in trainer.pictures(orbit(SIDES, start=FIRST), 256)]
+    """Images (3, 256, 256) in [0, 1] of the averaged field, once around."""
+    return [image[:3] for image in trainer.images(orbit(SIDES, start=FIRST), 256)]
 
 
-def read(judge: Judge, pictures: Sequence[Tensor], thing: str) -> tuple[list[bool], list[bool]]:
-    """In which pictures the judge reads the object, and in which the side that it is seen from, right."""
-    readings = judge([to_pil(2 * picture - 1) for picture in pictures])
+def read(judge: Judge, images: Sequence[Tensor], thing: str) -> tuple[list[bool], list[bool]]:
+    """In which images the judge reads the object, and in which the side that it is seen from, right."""
+    readings = judge([to_pil(2 * image - 1) for image in images])
     words = [view_word(azimuth, 15.0) for azimuth in orbit(SIDES, start=FIRST).azimuth.tolist()]
     objects = [reading["object"] == thing for reading in readings]
     return objects, [reading["view"] == word for reading, word in zip(readings, words, strict=True)]
@@ -199,8 +199,8 @@ def take_gpu(free: Any) -> None:
 def made_object(
     text: str, reduced: bool, given: tuple[str, ...] = ()
 ) -> tuple[list[bool], list[bool], list, bool]:
-    """What the judge reads right of an object from all sides, as `read` has it, the pictures, and whether the run gave
-    up. Such a run has nothing right, and blank pictures."""
+    """What the judge reads right of an object from all sides, as `read` has it, the images, and whether the run gave
+    up. Such a run has nothing right, and blank images."""
     guidance, judge = model_and_judge(given)
     with tempfile.TemporaryDirectory() as folder:
         trainer = trained(text, guidance, Path(folder), given, **(SHORT if reduced else {}))
@@ -210,10 +210,10 @@ def made_object(
         except TrainingError as error:
             print(f"{text}: {error}", flush=True)
             return [False] * SIDES, [False] * SIDES, [to_pil(torch.ones(3, 256, 256))] * SIDES, True
-        pictures = seen_from_all_sides(trainer)
+        images = seen_from_all_sides(trainer)
     return (
-        *read(judge, pictures, TEXTS[text]),
-        [to_pil(2 * picture - 1) for picture in pictures],
+        *read(judge, images, TEXTS[text]),
+        [to_pil(2 * image - 1) for image in images],
         False,
     )
 
@@ -232,17 +232,17 @@ def object_rows(reduced: bool, only: Sequence[str] = (), given: tuple[str, ...] 
         free.put(k % max(1, gpus))
     with ProcessPoolExecutor(processes, spawn, take_gpu, (free,)) as pool:
         found = pool.map(partial(made_object, reduced=reduced, given=given), texts)
-        for text, (right, sides, pictures, gave_up) in zip(
+        for text, (right, sides, images, gave_up) in zip(
             texts, tqdm(found, desc="texts", total=len(texts)), strict=True
         ):
             tqdm.write(f"{text}: object {sum(right)} of {SIDES}, view {sum(sides)}")
             lost += gave_up
             objects += right
             views += sides if TEXTS[text] in WITH_FRONT else []
-            sheet += pictures
-    PICTURES.mkdir(parents=True, exist_ok=True)
-    grid(sheet, columns=SIDES, side=128).save(
-        PICTURES / ("objects_reduced.png" if reduced else "objects.png")
+            sheet += images
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    image_grid(sheet, columns=SIDES, side=128).save(
+        IMAGES / ("objects_reduced.png" if reduced else "objects.png")
     )
     about = f"{len(texts)} texts from {SIDES} sides"
 
@@ -283,7 +283,7 @@ def frame_rows(reduced: bool) -> list[Row]:
         while trainer.step < trainer.settings.iters:
             trainer.train_step()
         cameras = orbit(count)
-        trainer.pictures(cameras[:2], side)  # warm
+        trainer.images(cameras[:2], side)  # warm
         with (
             trainer.averaged(),
             torch.autocast(DEVICE.type, torch.float16, enabled=DEVICE.type == "cuda"),

@@ -175,7 +175,7 @@ def _defines(node: ast.stmt) -> bool:
 
 
 def tidy(notebook: nbformat.NotebookNode) -> None:
-    """Leave in place what a reader wants to see: finished progress bars, second copies of pictures, times of execution
+    """Leave in place what a reader wants to see: finished progress bars, second copies of images, times of execution
     and the names of this machine's kernel go."""
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)

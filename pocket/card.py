@@ -1,4 +1,4 @@
-"""Writes the model card, `pocket/weights/README.md`, and its pictures from what was measured: `python -m pocket.card`.
+"""Writes the model card, `pocket/weights/README.md`, and its images from what was measured: `python -m pocket.card`.
 
 No number stands in this file: they come from evaluation.json, training.json and vocabulary.json beside the weights.
 """
@@ -33,7 +33,7 @@ SHOWN = {  # stage: the losses that its curve shows
     "estimators-normals": ("loss", "cosine"),
 }
 AUTO = {"depth": "AutoModelForDepthEstimation", "normals": "AutoModelForSemanticSegmentation"}
-PICTURES = {
+IMAGES = {
     "samples/prompts.jpg": "The five prompts that people try first, four seeds each.",
     "samples/captions.jpg": "Captions of the full grammar, unselected: the first forty of the evaluation.",
     "samples/compositions.jpg": "Compositions that training never saw, unselected.",
@@ -159,9 +159,9 @@ def card(weights: Path) -> str:
         read("vocabulary.json"),
     )
     short = [row for row in rows if row["holds"] is False]
-    pictures = [
+    images = [
         line
-        for name, text in PICTURES.items()
+        for name, text in IMAGES.items()
         if (weights / name).exists()
         for line in (f"![{text}]({name})", "", text, "")
     ]
@@ -204,7 +204,7 @@ def card(weights: Path) -> str:
             "",
             "## Samples",
             "",
-            *pictures,
+            *images,
             "## How good is it",
             "",
             "`python -m pocket.evaluate` measures these rows again. The judge reads the pictures; it was trained on",

@@ -1,8 +1,8 @@
 """How good is the embedded model: `python -m pocket.evaluate` prints one table and writes evaluation.json.
 
-The judge that reads the generated pictures took no part in making them, and its readings of real renders of
-the same captions stand beside. The full run needs a GPU; `--pictures 100` fits a CPU and stores no row that
-it measured on less than the full number of pictures.
+The judge that reads the generated images took no part in making them, and its readings of real renders of
+the same captions stand beside. The full run needs a GPU; `--images 100` fits a CPU and stores no row that
+it measured on less than the full number of images.
 """
 
 import argparse
@@ -40,14 +40,14 @@ from pocket.train.export import BUDGET, EVERYTHING, FOLLOWING, LARGEST, MIB, siz
 from pocket.train.perceptual import DISTORTIONS, PerceptualDistance, order
 from pocket.world import render
 from pocket.world import vocabulary as v
-from pocket.world.measure import agreement, pictures_per_second
+from pocket.world.measure import agreement, images_per_second
 from pocket.world.renderer import cores
 
-PICTURES = 2000
+IMAGES = 2000
 STEPS = 25
-DISTORTED = 32  # pictures that try the perceptual distance
+DISTORTED = 32  # images that try the perceptual distance
 GUIDANCE = 7.5  # the pipeline's own default: what a plain call does
-# Attributes with the figures that the project has set itself, in percent: judge on renders, pictures by the model.
+# Attributes with the figures that the project has set itself, in percent: judge on renders, images by the model.
 BARS: dict[str, tuple[float | None, float | None]] = {
     "object": (98, 95), "color": (97, 93), "ground": (98, 95), "view": (95, 90), "relation": (95, 85),
     "landscape": (98, 95), "object2": (None, None), "pattern": (None, None), "lighting": (None, None),
@@ -188,7 +188,7 @@ def scored(
 ) -> dict[str, np.ndarray]:
     """Which scenes count for which attribute, bool (N,) each: the published rule of the scores.
 
-    An attribute counts where the scene has it and, for pictures made from captions, the caption names it. A
+    An attribute counts where the scene has it and, for images made from captions, the caption names it. A
     colour counts only where it was given, and style, lighting and surface let it show (`judge.color_shows`);
     a view only of objects that have a front.
 
@@ -238,7 +238,7 @@ class Judge:
         self.device = device
 
     def read(self, images: Tensor) -> dict[str, np.ndarray]:
-        """What it sees in pictures uint8 (N, H, W, 3): `judge.read`."""
+        """What it sees in images uint8 (N, H, W, 3): `judge.read`."""
         parts = images.split(250)
         size = self.model.config.image_size
         logits = torch.cat(
@@ -266,7 +266,7 @@ def percent_rows(
     ]
 
 
-# Pictures
+# Images
 
 
 @torch.no_grad()
@@ -279,7 +279,7 @@ def generate(
     batch: int = 10,
     conditions: Tensor | None = None,
 ) -> Tensor:
-    """Pictures of prompts, uint8 (N, 256, 256, 3) on the CPU; each seed gives its noise, drawn on the CPU.
+    """Images of prompts, uint8 (N, 256, 256, 3) on the CPU; each seed gives its noise, drawn on the CPU.
 
     conditions: float (N, 3, 256, 256) in [0, 1] for a pipeline with a ControlNet.
     """
@@ -304,7 +304,7 @@ def generate(
 
 
 def sheet(images: Tensor, captions: Sequence[str], columns: int, size: int = 192) -> Image.Image:
-    """Pictures uint8 (N, H, W, 3) in a grid, each with its caption below."""
+    """Images uint8 (N, H, W, 3) in a grid, each with its caption below."""
     lines, rows = 3, -(-len(images) // columns)
     page = Image.new("RGB", (columns * (size + 8) + 8, rows * (size + 12 * lines + 8) + 8), "white")
     pen = ImageDraw.Draw(page)
@@ -338,7 +338,7 @@ class Evaluation:
 
     weights: Path
     device: torch.device
-    pictures: int = PICTURES
+    images: int = IMAGES
     guidance: float = GUIDANCE
     samples: Path | None = None  # the folder of the sample sheets
     work: Path = Path("outputs/pocket")  # where training left its latents
@@ -356,14 +356,14 @@ class Evaluation:
 
     @property
     def batch(self) -> int:
-        """Pictures made at a time: decoding 250 in float32 wants some 30 GB."""
+        """Images made at a time: decoding 250 in float32 wants some 30 GB."""
         if self.device.type != "cuda":
             return 10
         return 250 if torch.cuda.get_device_properties(self.device).total_memory > 40e9 else 32
 
     def share(self, part: float) -> int:
-        """That part of the number of pictures, at least two."""
-        return max(2, round(part * self.pictures))
+        """That part of the number of images, at least two."""
+        return max(2, round(part * self.images))
 
     def ask(self, count: int, split: str, first: int = 0) -> Asked:
         """Test scenes in words that the weights know: `test_set.ask_known`."""
@@ -379,7 +379,7 @@ class Evaluation:
 
 
 def mean_colors(images: Tensor, mask: Tensor) -> Tensor:
-    """Mean sRGB colour in [0, 1], float64 (N, 3), of pictures uint8 (N, H, W, 3) where mask (N, H, W) is set."""
+    """Mean sRGB colour in [0, 1], float64 (N, 3), of images uint8 (N, H, W, 3) where mask (N, H, W) is set."""
     weight = mask.double()[..., None]
     return (images.double() * weight).sum((1, 2)) / weight.sum((1, 2)) / 255
 
@@ -391,7 +391,7 @@ def color_errors(a: Tensor, b: Tensor) -> np.ndarray:
 
 @torch.no_grad()
 def autoencoder_rows(e: Evaluation) -> list[Row]:
-    """PSNR and the error of the mean object colour on held-out renders, as many as half the pictures."""
+    """PSNR and the error of the mean object colour on held-out renders, as many as half the images."""
     vae = AutoencoderKL.from_pretrained(e.weights / "stable-diffusion" / "vae").to(e.device).eval()
     asked = e.ask(e.share(0.5), "all")
     psnr, errors, first = [], [], []
@@ -427,7 +427,7 @@ def autoencoder_rows(e: Evaluation) -> list[Row]:
 
 def judge_rows(e: Evaluation) -> list[Row]:
     """The judge on real renders of all compositions, everything that they show."""
-    asked = e.ask(e.pictures, "all")
+    asked = e.ask(e.images, "all")
     seen = Judge(e.weights / "judge", e.device).read(draw(asked, e.device))
     bars = {name: bar for name, (bar, _) in BARS.items()}
     return percent_rows(
@@ -435,9 +435,9 @@ def judge_rows(e: Evaluation) -> list[Row]:
     )
 
 
-def picture_rows(e: Evaluation) -> list[Row]:
-    """Pictures made from captions of the full grammar, as the judge reads them, beside renders of the same scenes."""
-    asked = e.ask(e.pictures, "all")
+def image_rows(e: Evaluation) -> list[Row]:
+    """Images made from captions of the full grammar, as the judge reads them, beside renders of the same scenes."""
+    asked = e.ask(e.images, "all")
     labels, judge = asked.scenes.labels, Judge(e.weights / "judge", e.device)
     counts = scored(labels, asked.mentions)
     images = e.generate(asked)
@@ -488,7 +488,7 @@ def composition_rows(e: Evaluation) -> list[Row]:
 
 @torch.no_grad()
 def perceptual_rows(e: Evaluation) -> list[Row]:
-    """Whether the perceptual distance grows with the strength of a distortion: in the mean, and picture by picture."""
+    """Whether the perceptual distance grows with the strength of a distortion: in the mean, and image by image."""
     distance = (
         PerceptualDistance.load(e.weights / "clip", e.weights / "perceptual").to(e.device).eval()
     )
@@ -517,7 +517,7 @@ def perceptual_rows(e: Evaluation) -> list[Row]:
 
 
 def speed_rows(e: Evaluation) -> list[Row]:
-    """Seconds and memory of one picture on two CPU cores in float32, in a process of its own."""
+    """Seconds and memory of one image on two CPU cores in float32, in a process of its own."""
     two = sorted(os.sched_getaffinity(0))[:2] if hasattr(os, "sched_getaffinity") else []
     pin = (lambda: os.sched_setaffinity(0, two)) if two else None
     command = [sys.executable, "-c", SPEED, str(e.weights / "stable-diffusion"), str(STEPS)]
@@ -583,7 +583,7 @@ def renderer_rows(e: Evaluation) -> list[Row]:
     rows = []
     for kind, bar in (("object", 3000), ("landscape", 1000)):
         rate = round(
-            pictures_per_second(kind, where, batch=256 if where == "cuda" else 4, rounds=9), 1
+            images_per_second(kind, where, batch=256 if where == "cuda" else 4, rounds=9), 1
         )
         if where == "cuda":
             share, equal = agreement(kind)
@@ -672,7 +672,7 @@ def scaling_rows(e: Evaluation) -> list[Row]:
 
 @dataclass(frozen=True)
 class Group:
-    """A group of figures; `counts` where they depend on the number of pictures."""
+    """A group of figures; `counts` where they depend on the number of images."""
 
     rows: Callable[[Evaluation], list[Row]]
     counts: bool = True
@@ -682,7 +682,7 @@ GROUPS: dict[str, Group] = {
     "sizes": Group(size_rows, counts=False),
     "autoencoder": Group(autoencoder_rows),
     "judge": Group(judge_rows),
-    "pictures": Group(picture_rows),
+    "pictures": Group(image_rows),
     "compositions": Group(composition_rows),
     "perceptual": Group(perceptual_rows, counts=False),
     "speed": Group(speed_rows, counts=False),
@@ -697,9 +697,9 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     parser = argparse.ArgumentParser(prog="python -m pocket.evaluate", description=__doc__)
     parser.add_argument("groups", nargs="*", help=f"any of {', '.join(GROUPS)} (default: all)")
     parser.add_argument(
-        "--pictures",
+        "--images",
         type=options.integer(2, 1_000_000),
-        default=PICTURES,
+        default=IMAGES,
         help="fewer give figures that are printed, but not stored",
     )
     parser.add_argument("--guidance", type=options.number(0, 1000), default=GUIDANCE)
@@ -723,10 +723,10 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     except argparse.ArgumentTypeError as error:
         parser.error(f"--weights: {error}")
     torch.set_float32_matmul_precision("high")
-    full = args.pictures >= PICTURES and args.guidance == GUIDANCE
+    full = args.images >= IMAGES and args.guidance == GUIDANCE
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     samples = args.weights / "samples" if full else None
-    e = Evaluation(args.weights, device, args.pictures, args.guidance, samples, args.work)
+    e = Evaluation(args.weights, device, args.images, args.guidance, samples, args.work)
     everything: list[Row] = []
     for name in args.groups or GROUPS:
         began = time.perf_counter()

@@ -1,7 +1,7 @@
 """Sample photographs for the lessons, drawn by the project: `python -m pocket.samples` writes them to assets/samples.
 
 Scenes unlike each other, each with a caption in words that the embedded model knows; captions.json holds them by file.
-The same command gives the same pictures.
+The same command gives the same images.
 """
 
 import argparse

@@ -1,6 +1,6 @@
-"""`make demo`: first pictures, then every finished lesson from top to bottom on the embedded model, then an object in
+"""`make demo`: first images, then every finished lesson from top to bottom on the embedded model, then an object in
 3D, and one page, outputs/index.html, that shows what came out. The page needs no network and is there as soon as the
-first pictures are.
+first images are.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from PIL import Image
 
 from course import notebooks
 from course.errors import CourseError
-from course.images import io as pictures
+from course.images import image_grid
 from course.models import find_model, load_pipeline
 
 PROMPTS = (  # what people try first, then a little of everything the model knows
@@ -45,7 +45,7 @@ PROMPTS = (  # what people try first, then a little of everything the model know
 SEED = 2  # one for all, not the best of many for each
 STEPS, GUIDANCE_SCALE = 25, 5.0
 COLUMNS = 6
-TO_SEE = "**What to see.**"  # how a lesson begins the text below its pictures
+TO_SEE = "**What to see.**"  # how a lesson begins the text below its images
 OBJECT = "a hamburger"
 OBJECTS = Path("objects")  # under outputs/, a folder for each object
 # Pages that lessons leave under outputs/, and what a link to them says.
@@ -55,7 +55,7 @@ FORMATS = {"image/png": "png", "image/jpeg": "jpg", "image/gif": "gif", "video/m
 
 @dataclass
 class Shown:
-    """A picture or clip of the page: its file, what stands below it, and a longer remark if there is one."""
+    """An image or clip of the page: its file, what stands below it, and a longer remark if there is one."""
 
     path: Path
     caption: str
@@ -75,7 +75,7 @@ class Section:
 
 
 def draw_prompts(outputs: Path, prompts: Sequence[str], steps: int) -> Section:
-    """One picture of the embedded model for each prompt, as PNG files under `outputs`/prompts, and all of them on one
+    """One image of the embedded model for each prompt, as PNG files under `outputs`/prompts, and all of them on one
     sheet, `outputs`/prompts.png."""
     model = find_model("pocket")
     pipe = load_pipeline(model)
@@ -85,19 +85,19 @@ def draw_prompts(outputs: Path, prompts: Sequence[str], steps: int) -> Section:
     section, started = Section("First pictures"), time.perf_counter()
     for prompt in prompts:
         begun = time.perf_counter()
-        # Drawn on the CPU in float32, so that one seed gives one picture on every machine.
+        # Drawn on the CPU in float32, so that one seed gives one image on every machine.
         noise = torch.randn(
             (1, pipe.unet.config.in_channels, side, side),
             generator=torch.Generator("cpu").manual_seed(SEED),
         )
-        picture = pipe(
+        image = pipe(
             model.check_prompt(prompt),
             num_inference_steps=steps,
             guidance_scale=GUIDANCE_SCALE,
             latents=noise.to(model.device, model.dtype),
         ).images[0]
         path = folder / f"{slug(prompt)}.png"
-        picture.save(path)
+        image.save(path)
         section.shown.append(Shown(path, prompt))
         print(f"  {time.perf_counter() - begun:5.1f} s  {prompt}", flush=True)
     seconds = (time.perf_counter() - started) / len(prompts)
@@ -106,13 +106,13 @@ def draw_prompts(outputs: Path, prompts: Sequence[str], steps: int) -> Section:
         f"{GUIDANCE_SCALE:g}, and seed {SEED} for all of them."
     )
     drawn = [Image.open(shown.path) for shown in section.shown]
-    sheet = pictures.grid(drawn, columns=min(COLUMNS, len(drawn)), titles=prompts, side=160)
+    sheet = image_grid(drawn, columns=min(COLUMNS, len(drawn)), titles=prompts, side=160)
     sheet.save(outputs / "prompts.png", optimize=True)
     return section
 
 
 def run_lesson(path: Path, outputs: Path) -> Section:
-    """Execute a lesson on the embedded model, store it under `outputs`/lessons, and collect its pictures, each with
+    """Execute a lesson on the embedded model, store it under `outputs`/lessons, and collect its images, each with
     the heading it stands under. A lesson that fails gives a section with its error."""
     notebook = notebooks.read(path)
     section = Section(lesson_title(notebook))
@@ -194,7 +194,7 @@ def reason(said: str) -> str:
 
 
 def extract(notebook: nbformat.NotebookNode, folder: Path) -> list[Shown]:
-    """Write the pictures and clips in the outputs of an executed notebook to `folder`, numbered in order. Each has the
+    """Write the images and clips in the outputs of an executed notebook to `folder`, numbered in order. Each has the
     heading it stands under, and what the next text says there is to see in it."""
     folder.mkdir(exist_ok=True)
     heading, shown, silent = "", list[Shown](), list[Shown]()
@@ -203,8 +203,8 @@ def extract(notebook: nbformat.NotebookNode, folder: Path) -> list[Shown]:
             found = re.findall(r"^#+ (.+)$", cell.source, flags=re.MULTILINE)
             heading = found[-1] if found else heading
             if cell.source.startswith(TO_SEE):
-                for picture in silent:
-                    picture.remark = plain(cell.source.removeprefix(TO_SEE).split("\n\n")[0])
+                for image in silent:
+                    image.remark = plain(cell.source.removeprefix(TO_SEE).split("\n\n")[0])
             silent = []
         for output in cell.get("outputs", []):
             kind = next((kind for kind in FORMATS if kind in output.get("data", {})), None)
@@ -294,16 +294,16 @@ def page(sections: list[Section], root: Path) -> str:
 
 
 def figure(shown: Shown, root: Path, justified: bool) -> str:
-    """One picture or clip with its caption. `justified`: as wide as its shape asks for, so that neighbours in a line
-    get one height, and no small picture is blown up."""
+    """One image or clip with its caption. `justified`: as wide as its shape asks for, so that neighbours in a line
+    get one height, and no small image is blown up."""
     source, caption = address(shown.path, root), html.escape(shown.caption)
     style = ""
     if shown.path.suffix == ".mp4":
         tag = f'<video src="{source}" autoplay controls loop muted playsinline></video>'
     else:
         tag = f'<a href="{source}"><img src="{source}" alt="{caption}" loading="lazy"></a>'
-        with Image.open(shown.path) as picture:
-            width, height = picture.size
+        with Image.open(shown.path) as image:
+            width, height = image.size
         if justified:
             ratio = width / height
             style = f' style="flex: {ratio:.2f} 1 {250 * ratio:.0f}px; max-width: max(300px, {1.3 * width:.0f}px)"'

@@ -2,12 +2,12 @@
 
 Five stages, in this order; `--from STAGE` goes on after an interruption.
 
-    demo      first pictures, every lesson and an object, under outputs/ (as `make demo`)
+    demo      first images, every lesson and an object, under outputs/ (as `make demo`)
     lessons   the executed lessons become those that are stored
-    sds       the picture of task 3's README, by its own program
+    sds       the image of task 3's README, by its own program
     objects   the objects of README, by task 3's program; one that is finished is not made again, and one that was
               interrupted goes on. The stage demo removes those of earlier weights
-    assets    the pictures and clips of README
+    assets    the images and clips of README
 
 What `pocket` makes of itself comes before: `python -m pocket.evaluate` and `python -m pocket.card`; the sample
 photographs, assets/samples, need no weights: `python -m pocket.samples`.
@@ -37,7 +37,7 @@ OBJECTS: dict[str, tuple[str, list[str]]] = {
     # Small as it is up there, it loses its ears where the front goes ahead.
     "bunny.gif": ("a bunny sitting on top of a stack of pancakes", ["--lead", "0"]),
 }
-# Picture of README: where the demo leaves it. A lesson's picture is named by the heading it stands under.
+# Image of README: where the demo leaves it. A lesson's image is named by the heading it stands under.
 ASSETS: dict[str, Path | tuple[str, str]] = {
     "demo_image_sd.png": Path("prompts.png"),
     "guidance.png": ("task_1_1_Stable_Diffusion_intro", "3. The guidance scale"),
@@ -123,10 +123,10 @@ def make_objects(outputs: Path, root: Path) -> None:
 
 
 def refresh_assets(outputs: Path, root: Path) -> None:
-    """Write README's pictures and clips to `root`/assets. Raises RegenerateError if one is missing or too large."""
+    """Write README's images and clips to `root`/assets. Raises RegenerateError if one is missing or too large."""
     (root / "assets").mkdir(exist_ok=True)
     for name, place in ASSETS.items():
-        source = outputs / place if isinstance(place, Path) else lesson_picture(outputs, *place)
+        source = outputs / place if isinstance(place, Path) else lesson_image(outputs, *place)
         if not source.exists():
             raise RegenerateError(f"{source} is missing: begin with the stage demo.")
         target = root / "assets" / name
@@ -155,8 +155,8 @@ def shorten(source: Path, target: Path) -> None:
     video.write_video(target, colours, fps=rate / 2, hold=0)
 
 
-def lesson_picture(outputs: Path, lesson: str, heading: str) -> Path:
-    """The file of the picture that stands under `heading` in an executed lesson. Raises RegenerateError."""
+def lesson_image(outputs: Path, lesson: str, heading: str) -> Path:
+    """The file of the image that stands under `heading` in an executed lesson. Raises RegenerateError."""
     executed = outputs / "lessons" / f"{lesson}.ipynb"
     if not executed.exists():
         raise RegenerateError(f"{lesson} was not executed: begin with the stage demo.")

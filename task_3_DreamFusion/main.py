@@ -61,7 +61,7 @@ from task_3_DreamFusion.nerf.settings import (
 from task_3_DreamFusion.nerf.utils import Trainer, description
 
 OUTPUTS = Path(__file__).resolve().parent.parent / "outputs" / "task_3"
-# What a CPU does in a few minutes: fewer and smaller pictures, and no light, which needs the field six more times.
+# What a CPU does in a few minutes: fewer and smaller images, and no light, which needs the field six more times.
 CPU = {
     "iters": 240, "batch": 1, "size": 64, "rays": 2048, "keep": 32, "levels": 8, "steps": 96, "cells": 32, "albedo": 1.0
 }  # fmt: skip

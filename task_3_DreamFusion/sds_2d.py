@@ -1,8 +1,8 @@
-"""Score distillation on a single picture: `python -m task_3_DreamFusion.sds_2d --text "a red car on grass"`.
+"""Score distillation on a single image: `python -m task_3_DreamFusion.sds_2d --text "a red car on grass"`.
 
-The smallest thing that SDS can lead: there is no scene, the latents of one picture are the parameters themselves. It
-first checks the exercise, then takes seconds to a minute on a CPU, and leaves a sheet of pictures: above, how the
-picture forms; below, what the denoiser saw in the last step, and what it wanted instead.
+The smallest thing that SDS can lead: there is no scene, the latents of one image are the parameters themselves. It
+first checks the exercise, then takes seconds to a minute on a CPU, and leaves a sheet of images: above, how the
+image forms; below, what the denoiser saw in the last step, and what it wanted instead.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from course.diffusion import check_finite
 from course.errors import CourseError
-from course.images.io import grid, to_pil
+from course.images import image_grid, to_pil
 from course.models import find_model
 from task_3_DreamFusion.main import OUTPUTS, slug
 from task_3_DreamFusion.nerf.sd import (
@@ -29,11 +29,11 @@ from task_3_DreamFusion.nerf.sd import (
 )
 from task_3_DreamFusion.nerf.settings import GuidanceOptions
 
-SHOWN = 4  # pictures of how it forms
+SHOWN = 4  # images of how it forms
 
 
 class SdsError(CourseError):
-    """The picture cannot be made; the message names the option."""
+    """The image cannot be made; the message names the option."""
 
 
 def optimise(
@@ -70,12 +70,12 @@ def optimise(
 def sheet(
     guidance: StableDiffusion, prompts: ViewPrompts, kept: list[tuple[int, Tensor]], last: Step
 ) -> list[Tensor]:
-    """The pictures (3, H, W) in [-1, 1] of the sheet: the moments, then the last step's noisy latents and x_0 in one
+    """The images (3, H, W) in [-1, 1] of the sheet: the moments, then the last step's noisy latents and x_0 in one
     and in ten steps."""
     camera = torch.zeros(1), torch.zeros(1)
-    pictures = [guidance.decode_latents(latents) for _, latents in kept]
-    pictures += guidance.preview(last, prompts, *camera)
-    images = [2 * picture[0] - 1 for picture in pictures]
+    batches = [guidance.decode_latents(latents) for _, latents in kept]
+    batches += guidance.preview(last, prompts, *camera)
+    images = [2 * batch[0] - 1 for batch in batches]
     check_finite(torch.stack(images), "The decoded images")
     return images
 
@@ -136,10 +136,10 @@ def run(args: argparse.Namespace) -> Path:
         "x_0 in one step",
         "x_0 in ten steps",
     ]
-    pictures = [to_pil(picture) for picture in sheet(guidance, prompts, kept, last)]
+    images = [to_pil(image) for image in sheet(guidance, prompts, kept, last)]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        grid(pictures, columns=max(len(kept), 3), titles=titles, side=256).save(path)
+        image_grid(images, columns=max(len(kept), 3), titles=titles, side=256).save(path)
     except OSError as error:
         raise SdsError(f"--out {path} cannot be written: {error.strerror or error}") from error
     return path

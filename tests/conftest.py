@@ -65,7 +65,7 @@ def build_tiny_model(folder: Path) -> Path:
         block_out_channels=(8, 8, 8, 8), norm_num_groups=4, latent_channels=4, sample_size=64,
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
     )  # fmt: skip
-    with torch.no_grad():  # at the usual initialisation a text hardly shows in the picture
+    with torch.no_grad():  # at the usual initialisation a text hardly shows in the image
         for name, weight in unet.named_parameters():
             if "attn2.to_v" in name or "conv_out" in name:
                 weight.mul_(10)

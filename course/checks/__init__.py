@@ -26,13 +26,13 @@ from course.checks.task_1_3 import (
     residuals,
     zero_convolution,
 )
-from course.checks.task_2 import anchor_picture, denoised_windows, descent, fusion, overlapping
+from course.checks.task_2 import anchor_image, denoised_windows, descent, fusion, overlapping
 from course.checks.task_3 import prompt_embedding, sds_gradient, sds_loss
 
 __all__ = [
     "CheckFailed",
     "active",
-    "anchor_picture",
+    "anchor_image",
     "attention",
     "clip",
     "condition",

@@ -194,7 +194,7 @@ def close(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-4) -> bool:
 
 
 def same(a: Image.Image, b: Image.Image) -> bool:
-    """Whether two pictures agree in every pixel, up to rounding of the last bits on a GPU."""
+    """Whether two images agree in every pixel, up to rounding of the last bits on a GPU."""
     if a.size != b.size:
         return False
     return bool(np.abs(np.asarray(a, np.int16) - np.asarray(b, np.int16)).mean() < 0.05)

@@ -71,7 +71,7 @@ def pipeline(pipe: Any, scheduler: Any, model: Model) -> None:
 
 
 def noise(function: Callable[[int], torch.Tensor], model: Model) -> None:
-    """Task 1.1 (b): `starting_noise(seed)` draws the latents of one picture, repeatably, on the CPU in float32."""
+    """Task 1.1 (b): `starting_noise(seed)` draws the latents of one image, repeatably, on the CPU in float32."""
     latents = call(function, 1)
     expect(
         isinstance(latents, torch.Tensor),
@@ -108,7 +108,7 @@ def noise(function: Callable[[int], torch.Tensor], model: Model) -> None:
 
 
 def generate(function: Callable[..., Image.Image], prompt: str, model: Model) -> None:
-    """Task 1.1 (c): `generate` makes one picture, the same for the same seed, and follows each of its arguments."""
+    """Task 1.1 (c): `generate` makes one image, the same for the same seed, and follows each of its arguments."""
     quick: dict[str, Any] = {"steps": 2, "seed": 1, "guidance_scale": 5.0, "negative_prompt": ""}
     expect_function(function)
     missing = quick.keys() - inspect.signature(function).parameters.keys()
@@ -147,29 +147,29 @@ def generate(function: Callable[..., Image.Image], prompt: str, model: Model) ->
 
 
 def series(
-    function: Callable[..., Image.Image], pictures: Sequence[Image.Image], **settings: Any
+    function: Callable[..., Image.Image], images: Sequence[Image.Image], **settings: Any
 ) -> None:
-    """Task 1.1 (d) to (g): pictures that `function` makes when the settings given as lists run through their values
-    (the last one fastest) and the others are kept. One picture is made anew and compared."""
+    """Task 1.1 (d) to (g): images that `function` makes when the settings given as lists run through their values
+    (the last one fastest) and the others are kept. One image is made anew and compared."""
     lists = {name: value for name, value in settings.items() if isinstance(value, list)}
     combinations = [
         dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())
     ]
-    made(pictures, "The list of pictures")
+    made(images, "The list of pictures")
     expect(
-        isinstance(pictures, list),
-        f"That is a {type(pictures).__name__}; make a list: [generate(...) for value in values].",
+        isinstance(images, list),
+        f"That is a {type(images).__name__}; make a list: [generate(...) for value in values].",
     )
     expect(
-        len(pictures) == len(combinations),
-        f"There are {len(pictures)} pictures for {len(combinations)} settings: one for each, in a flat list.",
+        len(images) == len(combinations),
+        f"There are {len(images)} pictures for {len(combinations)} settings: one for each, in a flat list.",
     )
-    for i, picture in enumerate(pictures):
+    for i, image in enumerate(images):
         expect(
-            isinstance(picture, Image.Image),
-            f"Entry {i} of the list is a {type(picture).__name__}, no picture.",
+            isinstance(image, Image.Image),
+            f"Entry {i} of the list is a {type(image).__name__}, no picture.",
         )
-    alike = [i for i in range(1, len(pictures)) if same(pictures[i - 1], pictures[i])]
+    alike = [i for i in range(1, len(images)) if same(images[i - 1], images[i])]
     expect(
         not alike,
         f"Pictures {' and '.join(f'{i - 1}, {i}' for i in alike)} are the same: does {' or '.join(lists)} reach "
@@ -181,9 +181,9 @@ def series(
     wanted = {**settings, **combinations[probe]}
     order = "their order" + (f" (all of {' for each of '.join(reversed(lists))})" if probe else "")
     expect(
-        same(pictures[probe], call(function, **wanted)),
+        same(images[probe], call(function, **wanted)),
         f"Picture {probe} (counted from 0) is not what `generate` makes of "
         f"{', '.join(f'{k} = {v!r}' for k, v in wanted.items())}. Change only {' and '.join(lists)}, take the values "
         f"in {order}, and keep everything else.",
     )
-    passed(f"{len(pictures)} pictures that differ in {' and '.join(lists)} only")
+    passed(f"{len(images)} pictures that differ in {' and '.join(lists)} only")

@@ -363,7 +363,7 @@ def _reference(
     eta: float,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """The latents of one picture after `count` steps of diffusers' DDIMScheduler."""
+    """The latents of one image after `count` steps of diffusers' DDIMScheduler."""
     scheduler = _with_constant_stride(sd.scheduler)
     scheduler.set_timesteps(count)
     for t in scheduler.timesteps:
@@ -376,7 +376,7 @@ def _reference(
 
 
 def decoding(sd: Any, model: Model) -> None:
-    """Task 1.2 (g): latents become pictures, the scaling factor undone."""
+    """Task 1.2 (g): latents become images, the scaling factor undone."""
     factor = sd.vae.config.scaling_factor
     shape = (1, sd.vae.config.latent_channels, 8, 8)
     latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(model.device)
@@ -422,7 +422,7 @@ def decoding(sd: Any, model: Model) -> None:
 
 
 def clip(frames: Sequence[Image.Image], left: str | Path, right: str | Path) -> None:
-    """Task 1.2 (h): the pictures of two folders side by side, one frame for each step."""
+    """Task 1.2 (h): the images of two folders side by side, one frame for each step."""
     from course.images import video
 
     made(frames, "`clip`")
@@ -440,7 +440,7 @@ def clip(frames: Sequence[Image.Image], left: str | Path, right: str | Path) -> 
         len(frames) == len(a),
         f"`clip` has {len(frames)} frames and the folder {len(a)}: one for each step.",
     )
-    single = a[0].picture.width / a[0].picture.height
+    single = a[0].image.width / a[0].image.height
     expect(
         frames[0].width / frames[0].height
         > 1.15 * single,  # two, less what headings and captions take

@@ -12,14 +12,14 @@ from course.checks.task_1_2 import constant_stride
 from course.models import Model
 
 
-def edges(function: Callable[..., np.ndarray], picture: Image.Image) -> None:
-    """Task 1.3 (a): Canny's edges of a smoothed picture, in three channels of 0 and 1."""
+def edges(function: Callable[..., np.ndarray], image: Image.Image) -> None:
+    """Task 1.3 (a): Canny's edges of a smoothed image, in three channels of 0 and 1."""
     import cv2
 
     from course.images import conditions
 
-    array = np.array(picture)
-    found = call(function, picture)
+    array = np.array(image)
+    found = call(function, image)
     expect(
         isinstance(found, np.ndarray), f"`canny_edges` returns a {type(found).__name__}, no array."
     )
@@ -38,7 +38,7 @@ def edges(function: Callable[..., np.ndarray], picture: Image.Image) -> None:
         "The edges are not all 0 or 1: is the picture divided in place of the edges?",
     )
     soft = cv2.GaussianBlur(array, (0, 0), conditions.CANNY_BLUR)
-    right = conditions.canny(picture)[..., 0]
+    right = conditions.canny(image)[..., 0]
     expect(
         right.any(),
         "This picture has no edges at 100 and 200. Choose another PICTURE for the exercise.",
@@ -58,7 +58,7 @@ def edges(function: Callable[..., np.ndarray], picture: Image.Image) -> None:
     for low, high in ((20, 40), (20, 200)):
         expect(
             np.array_equal(
-                call(function, picture, low, high)[..., 0], cv2.Canny(soft, low, high) / 255
+                call(function, image, low, high)[..., 0], cv2.Canny(soft, low, high) / 255
             ),
             "With other thresholds the edges are not right: hand `low` and `high` on to cv2.Canny.",
         )

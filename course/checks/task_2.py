@@ -141,7 +141,7 @@ def fusion(function: Callable[..., torch.Tensor], window_views: Callable[..., An
     passed("every latent pixel is the weighted average of the windows that see it")
 
 
-def anchor_picture(sd: Any) -> None:
+def anchor_image(sd: Any) -> None:
     """Task 2.2 (4): `foresee_anchor` decodes what the anchor's window is foreseen to become."""
     window, noise = _some_windows(sd, 2).split(1)
     alpha_bar = torch.tensor(0.3, device=window.device)

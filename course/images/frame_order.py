@@ -14,7 +14,7 @@ from pathlib import Path
 
 from course.errors import CourseError
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 TIMESTEP = re.compile(r"(?<=[0-9])_t([0-9]+)$")  # lesson 1.2: 012_t0481 is step 12 at timestep 481
 DATE = r"(?<![0-9])((?:19|20)[0-9]{2})([-_.]?)(0[1-9]|1[0-2])\2(0[1-9]|[12][0-9]|3[01])"
 TIME = (
@@ -67,7 +67,7 @@ def parse_timestep(name: str) -> int | None:
 
 def _stem(name: str) -> str:
     path = Path(name)
-    return path.stem if path.suffix.lower() in PICTURES else path.name
+    return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
 
 
 def _dates(stems: list[str]) -> list[tuple[int, ...]] | None:

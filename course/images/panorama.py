@@ -14,7 +14,7 @@ from PIL import Image
 from course import pages
 from course.arguments import check_integer, check_number
 from course.errors import CourseError
-from course.images.io import Picture, to_pil
+from course.images.io import ImageLike, to_pil
 from course.models import RequestError
 
 
@@ -119,13 +119,13 @@ def decode_closed_tiles(
 # --- Looking at it
 
 
-def pan(picture: Picture, width: int, frames: int, closed: bool = False) -> list[Image.Image]:
+def pan(image: ImageLike, width: int, frames: int, closed: bool = False) -> list[Image.Image]:
     """`frames` views of `width` pixels and full height, from left to right at an even pace.
 
     Of a `closed` panorama the views go once around, so that the clip can begin again after the last; of an open one
     they go from edge to edge. Raises PanoramaError if the view is wider than the panorama or there is no frame.
     """
-    whole = to_pil(picture)
+    whole = to_pil(image)
     width = check_integer("The width of a view", width, 1, whole.width, PanoramaError)
     frames = check_integer("The number of frames", frames, minimum=1, error=PanoramaError)
     pixels = np.asarray(whole)
@@ -139,15 +139,15 @@ def pan(picture: Picture, width: int, frames: int, closed: bool = False) -> list
 PAGE = pages.TEMPLATES / "panorama.html"
 
 
-def write_page(path: str | Path, picture: Picture, title: str) -> Path:
+def write_page(path: str | Path, image: ImageLike, title: str) -> Path:
     """Write one HTML file that turns a closed panorama: by itself, by the mouse, a finger or the arrow keys.
 
-    The picture is in the file, so it needs nothing else, and no network. Returns the path; raises PanoramaError for
+    The image is in the file, so it needs nothing else, and no network. Returns the path; raises PanoramaError for
     another ending or a path that cannot be written."""
     path = Path(path)
     if path.suffix.lower() != ".html":
         raise PanoramaError(f"A page ends in .html, and {path.name!r} does not.")
-    whole, file = to_pil(picture), BytesIO()
+    whole, file = to_pil(image), BytesIO()
     whole.save(file, "PNG", optimize=True)  # not JPEG: its blocks would show where the ends meet
     source = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
     try:

@@ -20,16 +20,16 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from course.arguments import check_integer, check_number
-from course.images.frame_order import PICTURES, VideoError, frame_numbers, parse_timestep
+from course.images.frame_order import IMAGE_SUFFIXES, VideoError, frame_numbers, parse_timestep
+from course.images.grid import wrap
 from course.images.io import (
     INK,
     PAPER,
-    Picture,
-    PictureError,
+    ImageError,
+    ImageLike,
     expand_path,
-    load_picture,
+    load_image,
     to_pil,
-    wrap,
 )
 
 SMALLEST_TEXT = 12  # pixels; below, letters run together
@@ -42,10 +42,10 @@ LARGEST_SIDE = {".mp4": 16_384, ".gif": 65_535}  # pixels; libx264 refuses more,
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture of a series and its place there; `timestep` is None where the file's name tells none."""
+    """An image of a series and its place there; `timestep` is None where the file's name tells none."""
 
     path: Path
-    picture: Image.Image
+    image: Image.Image
     step: int
     timestep: int | None = None
 
@@ -53,17 +53,17 @@ class Frame:
         return f"{self.path.parent.name}/{self.path.name}"
 
 
-AnyFrame: TypeAlias = "Frame | Picture"
+AnyFrame: TypeAlias = "Frame | ImageLike"
 
 
 # --- Reading
 
 
 def read_frames(folder: str | Path) -> list[Frame]:
-    """The pictures of a folder as RGB, in the order and with the numbers of `frame_numbers`.
+    """The images of a folder as RGB, in the order and with the numbers of `frame_numbers`.
 
-    `012_t0481.png` is step 12 at timestep 481. Files that are no pictures are left out. Raises
-    VideoError if the folder is missing or has no pictures, if a picture cannot be read, or if the
+    `012_t0481.png` is step 12 at timestep 481. Files that are no images are left out. Raises
+    VideoError if the folder is missing or has no images, if an image cannot be read, or if the
     order is not certain.
     """
     folder = expand_path(folder, VideoError)
@@ -73,7 +73,9 @@ def read_frames(folder: str | Path) -> list[Frame]:
         raise VideoError(f"There is no folder {folder}: make the frames first.")
     paths = {path.name: path for path in sorted(folder.iterdir()) if _is_frame(path.name)}
     if not paths:
-        raise VideoError(f"There are no pictures in {folder}: frames end in {', '.join(PICTURES)}.")
+        raise VideoError(
+            f"There are no pictures in {folder}: frames end in {', '.join(IMAGE_SUFFIXES)}."
+        )
     try:
         numbers = frame_numbers(paths)
     except VideoError as error:
@@ -86,13 +88,13 @@ def read_frames(folder: str | Path) -> list[Frame]:
 
 
 def _is_frame(name: str) -> bool:
-    return name.lower().endswith(PICTURES) and not name.startswith(".")
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
 
 
 def _open(path: Path) -> Image.Image:
     try:
-        return load_picture(path, least=1)
-    except PictureError as error:
+        return load_image(path, least=1)
+    except ImageError as error:
         raise VideoError(f"{error} Make it again, or move it away.") from error
 
 
@@ -106,9 +108,9 @@ def side_by_side(
     headings: tuple[str, str] | None = None,
     height: int | None = None,
 ) -> list[Image.Image]:
-    """Join two series, frame by frame, into pictures of one size: `headings` above, a caption below, nothing covered.
+    """Join two series, frame by frame, into images of one size: `headings` above, a caption below, nothing covered.
 
-    Pictures are anything that `pictures.to_pil` takes, of any sizes; all are brought to `height` pixels (default: that
+    Images are anything that `course.images.to_pil` takes, of any sizes; all are brought to `height` pixels (default: that
     of the highest), in proportion. `captions` has one text for each pair. Without it, frames from `read_frames` get
     their step and timestep; an empty list leaves the line out. A heading such as "x_t" gets its subscript.
     Raises VideoError if the series are empty or uneven, or the captions do not fit.
@@ -124,13 +126,13 @@ def side_by_side(
     if height is not None:
         height = check_integer("height", height, 1, LARGEST_SIDE[".gif"], VideoError)
 
-    columns = [[_picture(frame) for frame in column] for column in zip(*pairs, strict=True)]
-    height = height or max(picture.height for column in columns for picture in column)
-    columns = [[_fit(picture, height) for picture in column] for column in columns]
-    widths = [max(picture.width for picture in column) for column in columns]
+    columns = [[_image(frame) for frame in column] for column in zip(*pairs, strict=True)]
+    height = height or max(image.height for column in columns for image in column)
+    columns = [[_fit(image, height) for image in column] for column in columns]
+    widths = [max(image.width for image in column) for column in columns]
     size = max(SMALLEST_TEXT, min(height, *widths) // 16)
     font, gap, line = ImageFont.load_default(size), max(4, size // 4), round(size * 1.6)
-    # Wide enough for the words, however small the pictures.
+    # Wide enough for the words, however small the images.
     words = [word for text in texts for word in text.split()]
     room = max((math.ceil(font.getlength(word)) for word in words), default=0) + 2 * gap
     if headings:
@@ -202,15 +204,15 @@ def _caption(left: AnyFrame, right: AnyFrame) -> str:
     return (f"step {frames[0].step}" if frames else "") + (f", t = {times[0]}" if times else "")
 
 
-def _picture(frame: AnyFrame) -> Image.Image:
-    return frame.picture if isinstance(frame, Frame) else to_pil(frame)
+def _image(frame: AnyFrame) -> Image.Image:
+    return frame.image if isinstance(frame, Frame) else to_pil(frame)
 
 
-def _fit(picture: Image.Image, height: int) -> Image.Image:
-    if picture.height == height:
-        return picture
-    width = max(1, round(picture.width * height / picture.height))
-    return picture.resize((width, height), Image.Resampling.LANCZOS)
+def _fit(image: Image.Image, height: int) -> Image.Image:
+    if image.height == height:
+        return image
+    width = max(1, round(image.width * height / image.height))
+    return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def _write_heading(draw: ImageDraw.ImageDraw, text: str, x: float, y: float, size: int) -> None:
@@ -244,7 +246,7 @@ def write_video(
     rate = "fps of a GIF (an MP4 takes more)" if ending == ".gif" else "fps"
     fps = check_number(rate, fps, SLOWEST, FASTEST[ending], VideoError)
     hold = check_number("hold", hold, 0, LONGEST_HOLD, VideoError)
-    images = [_picture(frame) for frame in frames]
+    images = [_image(frame) for frame in frames]
     if not images:
         raise VideoError("A clip needs at least one frame.")
     if len(sizes := {image.size for image in images}) > 1:
@@ -355,7 +357,7 @@ def _write_gif(path: Path, images: list[Image.Image], fps: float, hold: float) -
 
 
 def _sample(images: list[Image.Image], pixels: int = 100_000) -> Image.Image:
-    """About so many pixels, evenly from all images, as one picture."""
+    """About so many pixels, evenly from all images, as one image."""
     every = math.ceil(sum(image.width * image.height for image in images) / pixels)
     chosen = np.concatenate([np.asarray(image).reshape(-1, 3)[::every] for image in images])
     return Image.fromarray(chosen[None])

@@ -1,9 +1,9 @@
-"""What is in a picture of the pocket world? A classifier that took no part in drawing it reads it.
+"""What is in an image of the pocket world? A classifier that took no part in drawing it reads it.
 
     judge = Judge()
-    judge([picture])[0]  # {"object": "hamburger", "ground": "grass", "view": "front", "azimuth": 12.0, ...}
+    judge([image])[0]  # {"object": "hamburger", "ground": "grass", "view": "front", "azimuth": 12.0, ...}
 
-It knows the toy world only: what it says of other pictures means nothing. pocket/weights/README.md says how often it
+It knows the toy world only: what it says of other images means nothing. pocket/weights/README.md says how often it
 is right.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from course.images.io import Picture, to_pil
+from course.images import ImageLike, to_pil
 from course.metrics.preprocess import Preprocess
 from course.models import embedded, hide_loading_bars
 from course.models.files import load_network
@@ -34,26 +34,26 @@ class Judge:
         self.preprocess = Preprocess(folder).to(self.device)
         self.names: dict[int, str] = self.network.config.id2label
 
-    def __call__(self, pictures: Sequence[Picture]) -> list[Reading]:
-        """What the judge sees in each picture (PIL, array or tensor, as `course.images.io.to_pil` takes them):
+    def __call__(self, images: Sequence[ImageLike]) -> list[Reading]:
+        """What the judge sees in each image (PIL, array or tensor, as `course.images.to_pil` takes them):
         for each group ("object", "color", "ground", ...) the likeliest class, "none" where there is nothing of the
         kind; "azimuth" in degrees, 0 at the object's front; and "view": "front", "side", "back" or "overhead"."""
         readings = []
-        for picture in pictures:
+        for image in images:
             pixels = (
-                torch.from_numpy(np.array(to_pil(picture))).permute(2, 0, 1)[None].to(self.device)
+                torch.from_numpy(np.array(to_pil(image))).permute(2, 0, 1)[None].to(self.device)
             )
             logits = self.logits(pixels.float() / 127.5 - 1)
             readings.append(read(logits[0], self.names))
         return readings
 
-    def logits(self, pictures: torch.Tensor) -> torch.Tensor:
-        """The raw outputs (N, classes) for pictures (N, 3, H, W) in [-1, 1] on the judge's device; differentiable."""
-        return self.network(pixel_values=self.preprocess(pictures)).logits
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """The raw outputs (N, classes) for images (N, 3, H, W) in [-1, 1] on the judge's device; differentiable."""
+        return self.network(pixel_values=self.preprocess(images)).logits
 
 
 def read(logits: torch.Tensor, names: dict[int, str]) -> Reading:
-    """One picture's outputs (classes,) in words. The azimuth is the mean direction of the best bin and its two
+    """One image's outputs (classes,) in words. The azimuth is the mean direction of the best bin and its two
     neighbours on either side, weighted by their probabilities: finer than a bin, and not torn where 180 meets -180."""
     groups: dict[str, list[tuple[int, str]]] = {}
     for index, name in names.items():

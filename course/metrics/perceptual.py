@@ -1,4 +1,4 @@
-"""How different two pictures look: a learned distance that needs no download.
+"""How different two images look: a learned distance that needs no download.
 
 The features are the hidden states of the pocket model's image tower, weighted by channel (Zhang et al. 2018, "The
 Unreasonable Effectiveness of Deep Features as a Perceptual Metric", equation 1). The call is that of the lpips package,
@@ -22,7 +22,7 @@ from course.models.files import load_network
 class PerceptualDistance(torch.nn.Module):
     """sum over layers l of the mean over positions of w_l . (f_l(x) - f_l(y))^2, f normalised along channels.
 
-    Differentiable in both pictures; its own weights are frozen.
+    Differentiable in both images; its own weights are frozen.
         distance = PerceptualDistance()
         distance(x, y)  # (N, 1, 1, 1); x, y (N, 3, H, W) in [-1, 1]
     """
@@ -42,10 +42,10 @@ class PerceptualDistance(torch.nn.Module):
             self.register_buffer(name, head.float())  # layer_i: (C,)
         self.requires_grad_(False).eval()
 
-    def features(self, pictures: torch.Tensor) -> list[torch.Tensor]:
-        """Pictures (N, 3, H, W) in [-1, 1] to one (N, positions, C) a layer, each position of length 1."""
+    def features(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Images (N, 3, H, W) in [-1, 1] to one (N, positions, C) a layer, each position of length 1."""
         states = self.tower(
-            pixel_values=self.preprocess(pictures), output_hidden_states=True
+            pixel_values=self.preprocess(images), output_hidden_states=True
         ).hidden_states
         return [
             F.normalize(states[layer][:, 1:], dim=-1) for layer in self.layers
@@ -58,7 +58,7 @@ class PerceptualDistance(torch.nn.Module):
         retPerLayer: bool = False,
         normalize: bool = False,
     ) -> torch.Tensor | tuple[torch.Tensor, list[torch.Tensor]]:
-        """The distance (N, 1, 1, 1) of pictures (N, 3, H, W) in [-1, 1], or in [0, 1] with `normalize`. With
+        """The distance (N, 1, 1, 1) of images (N, 3, H, W) in [-1, 1], or in [0, 1] with `normalize`. With
         `retPerLayer` also the list of the layers' shares, each (N, 1, 1, 1). Names as in the lpips package."""
         if in0.shape != in1.shape or in0.dim() != 4 or in0.shape[1] != 3:
             raise ValueError(
@@ -75,7 +75,7 @@ class PerceptualDistance(torch.nn.Module):
 
 
 def find_distance(model: Model) -> tuple[str, Callable[..., Any]]:
-    """The distance that guides pictures of `model`, on its device, and its name: LPIPS on VGG, or the embedded one for
+    """The distance that guides images of `model`, on its device, and its name: LPIPS on VGG, or the embedded one for
     the embedded model, and where LPIPS cannot be had; one line then says so."""
     if not model.is_embedded:
         try:

@@ -1,4 +1,4 @@
-"""Pictures as a vision network reads them, by the settings that lie beside its weights."""
+"""Images as a vision network reads them, by the settings that lie beside its weights."""
 
 import json
 from pathlib import Path
@@ -8,9 +8,9 @@ import torch.nn.functional as F
 
 
 class Preprocess(torch.nn.Module):
-    """Pictures (N, 3, H, W) in [-1, 1] to (N, 3, size, size), normalised as in `folder`/preprocessor_config.json.
+    """Images (N, 3, H, W) in [-1, 1] to (N, 3, size, size), normalised as in `folder`/preprocessor_config.json.
 
-    Differentiable, on the pictures' device: transformers' own image processors go through PIL and cut the gradient.
+    Differentiable, on the images' device: transformers' own image processors go through PIL and cut the gradient.
     """
 
     mean: torch.Tensor
@@ -23,13 +23,13 @@ class Preprocess(torch.nn.Module):
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(settings[f"image_{name}"]).view(1, 3, 1, 1))
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        if pictures.dim() != 4 or pictures.shape[1] != 3:
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if images.dim() != 4 or images.shape[1] != 3:
             raise ValueError(
-                f"pictures are a tensor (N, 3, H, W) in [-1, 1], not {tuple(pictures.shape)}"
+                f"pictures are a tensor (N, 3, H, W) in [-1, 1], not {tuple(images.shape)}"
             )
-        if pictures.shape[-2:] != self.size:
-            pictures = F.interpolate(
-                pictures, self.size, mode="bilinear", align_corners=False, antialias=True
+        if images.shape[-2:] != self.size:
+            images = F.interpolate(
+                images, self.size, mode="bilinear", align_corners=False, antialias=True
             )
-        return ((pictures + 1) / 2 - self.mean) / self.std
+        return ((images + 1) / 2 - self.mean) / self.std

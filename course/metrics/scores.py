@@ -1,8 +1,8 @@
-"""How coherent is a panorama, and how good are pieces of it? The figures of the literature, on pictures of any size.
+"""How coherent is a panorama, and how good are pieces of it? The figures of the literature, on images of any size.
 
     networks = find_networks()                      # offline: the judge, which guides nothing in the lessons
     intra_lpips(panorama, networks.distance, 256)   # pieces of 256 x 256 that look alike: a low value
-    frechet_distance(networks.embed(pieces), networks.embed(single_pictures))
+    frechet_distance(networks.embed(pieces), networks.embed(single_images))
 
 A distance that guides is not the distance that judges: no network here takes part in drawing.
 """
@@ -34,27 +34,27 @@ class MetricError(CourseError, ValueError):
 # --- Pieces
 
 
-def crops(picture: Tensor, size: int) -> Tensor:
-    """The non-overlapping squares of a picture (3, H, W), as many as fit, in rows and columns, about its middle:
+def crops(image: Tensor, size: int) -> Tensor:
+    """The non-overlapping squares of an image (3, H, W), as many as fit, in rows and columns, about its middle:
     (K, 3, size, size). Raises MetricError if not one fits."""
-    if picture.dim() != 3 or picture.shape[0] != 3:
-        raise MetricError(f"A picture is a tensor (3, H, W), not {tuple(picture.shape)}.")
-    height, width = picture.shape[-2:]
+    if image.dim() != 3 or image.shape[0] != 3:
+        raise MetricError(f"A picture is a tensor (3, H, W), not {tuple(image.shape)}.")
+    height, width = image.shape[-2:]
     if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= min(height, width):
         raise MetricError(
             f"No square of {size!r} pixels fits into {height} x {width}: choose 1 to {min(height, width)}."
         )
     rows, columns = height // size, width // size
     top, left = (height - rows * size) // 2, (width - columns * size) // 2
-    whole = picture[:, top : top + rows * size, left : left + columns * size]
+    whole = image[:, top : top + rows * size, left : left + columns * size]
     return whole.unfold(1, size, size).unfold(2, size, size).permute(1, 2, 0, 3, 4).flatten(0, 1)
 
 
-def _pairs(picture: Tensor, size: int) -> tuple[Tensor, list[tuple[int, int]]]:
-    pieces = crops(picture, size)
+def _pairs(image: Tensor, size: int) -> tuple[Tensor, list[tuple[int, int]]]:
+    pieces = crops(image, size)
     if len(pieces) < 2:
         raise MetricError(
-            f"A picture of {picture.shape[-2]} x {picture.shape[-1]} has one piece of {size} pixels; to compare takes "
+            f"A picture of {image.shape[-2]} x {image.shape[-1]} has one piece of {size} pixels; to compare takes "
             "two: choose smaller pieces or a larger picture."
         )
     return pieces, list(itertools.combinations(range(len(pieces)), 2))
@@ -64,35 +64,35 @@ def _pairs(picture: Tensor, size: int) -> tuple[Tensor, list[tuple[int, int]]]:
 
 
 @torch.no_grad()
-def intra_lpips(picture: Tensor, distance: Callable[[Tensor, Tensor], Tensor], size: int) -> float:
+def intra_lpips(image: Tensor, distance: Callable[[Tensor, Tensor], Tensor], size: int) -> float:
     """The mean perceptual distance of all pairs of non-overlapping pieces (SyncDiffusion, Lee et al. 2023).
 
-    picture: (3, H, W) in [-1, 1]; distance: two batches (N, 3, size, size) to N values, such as `lpips.LPIPS`.
+    image: (3, H, W) in [-1, 1]; distance: two batches (N, 3, size, size) to N values, such as `lpips.LPIPS`.
     Raises MetricError if there are not two pieces, or a value is not finite.
     """
-    pieces, pairs = _pairs(picture.clamp(-1, 1), size)
+    pieces, pairs = _pairs(image.clamp(-1, 1), size)
     values = [float(distance(pieces[i : i + 1], pieces[j : j + 1])) for i, j in pairs]
     return _finite(sum(values) / len(values), "Intra-LPIPS")
 
 
 @torch.no_grad()
-def intra_style_loss(picture: Tensor, features: Callable[[Tensor], Layers], size: int) -> float:
+def intra_style_loss(image: Tensor, features: Callable[[Tensor], Layers], size: int) -> float:
     """The mean style loss (Gatys et al. 2016) of all pairs of non-overlapping pieces: the sum over layers of the mean
     squared difference of Gram matrices. Published tables give it times 100.
 
-    picture: (3, H, W) in [-1, 1]; features: (N, 3, size, size) to a list of (N, C, h, w). Raises MetricError as
+    image: (3, H, W) in [-1, 1]; features: (N, 3, size, size) to a list of (N, C, h, w). Raises MetricError as
     `intra_lpips` does.
     """
-    pieces, pairs = _pairs(picture.clamp(-1, 1), size)
+    pieces, pairs = _pairs(image.clamp(-1, 1), size)
     grams = [gram(layer) for layer in features(pieces)]
     values = [sum(float((g[i] - g[j]).square().mean()) for g in grams) for i, j in pairs]
     return _finite(sum(values) / len(values), "Intra-Style-L")
 
 
-def column_steps(picture: Tensor) -> Tensor:
-    """How much each column of pixels differs from the next, the mean over rows and channels, of a picture (3, H, W):
+def column_steps(image: Tensor) -> Tensor:
+    """How much each column of pixels differs from the next, the mean over rows and channels, of an image (3, H, W):
     (W,). The last number is the step from the last column to the first, where a closed panorama meets itself."""
-    return (picture.roll(-1, dims=-1) - picture).abs().mean(dim=(0, 1))
+    return (image.roll(-1, dims=-1) - image).abs().mean(dim=(0, 1))
 
 
 def gram(layer: Tensor) -> Tensor:
@@ -113,17 +113,17 @@ def _finite(value: float, name: str) -> float:
 
 
 @torch.no_grad()
-def clip_score(pictures: Tensor, texts: Sequence[str], clip: "Clip") -> float:
-    """The mean over pictures of 100 max(cos, 0), the cosine of picture and text as CLIP sees them (Hessel et al. 2021,
-    with the scale that is in use for generated pictures).
+def clip_score(images: Tensor, texts: Sequence[str], clip: "Clip") -> float:
+    """The mean over images of 100 max(cos, 0), the cosine of image and text as CLIP sees them (Hessel et al. 2021,
+    with the scale that is in use for generated images).
 
-    pictures: (N, 3, H, W) in [-1, 1], one text each. Raises MetricError if the numbers differ.
+    images: (N, 3, H, W) in [-1, 1], one text each. Raises MetricError if the numbers differ.
     """
-    if len(pictures) != len(texts) or not len(texts):
+    if len(images) != len(texts) or not len(texts):
         raise MetricError(
-            f"{len(pictures)} pictures and {len(texts)} texts: there has to be one text for each picture."
+            f"{len(images)} pictures and {len(texts)} texts: there has to be one text for each picture."
         )
-    cosines = (clip.pictures(pictures.clamp(-1, 1)) * clip.texts(texts)).sum(dim=-1)
+    cosines = (clip.images(images.clamp(-1, 1)) * clip.texts(texts)).sum(dim=-1)
     return _finite(float(100 * cosines.clamp_min(0).mean()), "The CLIP score")
 
 
@@ -150,10 +150,10 @@ class Clip:
             self.preprocess = Preprocess(folder).to(self.device)
         self.length = self.network.config.text_config.max_position_embeddings
 
-    def pictures(self, pictures: Tensor) -> Tensor:
+    def images(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) in [-1, 1] to (N, D)."""
         seen = self.network.vision_model(
-            pixel_values=self.preprocess(pictures.to(self.device))
+            pixel_values=self.preprocess(images.to(self.device))
         ).pooler_output
         return F.normalize(self.network.visual_projection(seen), dim=-1)
 
@@ -169,7 +169,7 @@ class Clip:
         return F.normalize(self.network.text_projection(read), dim=-1)
 
 
-# --- Sets of pictures
+# --- Sets of images
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
@@ -181,7 +181,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     x, y = _sets(a, b)
     first, second = (np.cov(s, rowvar=False).reshape(s.shape[1], s.shape[1]) for s in (x, y))
     root = np.asarray(sqrtm(first @ second))
-    if not np.isfinite(root).all():  # nearly singular: with fewer pictures than dimensions
+    if not np.isfinite(root).all():  # nearly singular: with fewer images than dimensions
         offset = 1e-6 * np.eye(len(first))
         root = np.asarray(sqrtm((first + offset) @ (second + offset)))
     distance = np.square(x.mean(axis=0) - y.mean(axis=0)).sum()
@@ -238,19 +238,17 @@ class JudgeFeatures:
     def __init__(self, device: str | torch.device = "cpu") -> None:
         self.judge = Judge(device)
 
-    def __call__(self, pictures: Tensor) -> Layers:
+    def __call__(self, images: Tensor) -> Layers:
         """(N, 3, H, W) in [-1, 1] to a list of (N, C, h, w)."""
-        pixels = self.judge.preprocess(pictures.to(self.judge.device))
+        pixels = self.judge.preprocess(images.to(self.judge.device))
         return list(
             self.judge.network.resnet(pixel_values=pixels, output_hidden_states=True).hidden_states
         )
 
     @torch.no_grad()
-    def embed(self, pictures: Iterable[Tensor]) -> Tensor:
-        """Pictures (3, H, W) in [-1, 1], of any sizes, to (N, D) on the CPU: the last layer's mean over positions."""
-        return torch.stack(
-            [self(picture[None])[-1].mean(dim=(2, 3))[0].cpu() for picture in pictures]
-        )
+    def embed(self, images: Iterable[Tensor]) -> Tensor:
+        """Images (3, H, W) in [-1, 1], of any sizes, to (N, D) on the CPU: the last layer's mean over positions."""
+        return torch.stack([self(image[None])[-1].mean(dim=(2, 3))[0].cpu() for image in images])
 
 
 class FeatureDistance:
@@ -276,7 +274,7 @@ class FeatureDistance:
 
 @dataclass
 class Networks:
-    """What the figures are worked out with: a perceptual distance, the features of its layers, and vectors of pictures.
+    """What the figures are worked out with: a perceptual distance, the features of its layers, and vectors of images.
     `name` says whose they are, to stand beside the figures."""
 
     name: str
@@ -288,7 +286,7 @@ class Networks:
 
 def find_networks(published: bool = False, device: str | torch.device = "cpu") -> Networks:
     """The embedded judge with the embedded CLIP, or the published networks: LPIPS on AlexNet (what guides is on VGG),
-    and OpenAI's CLIP, whose vectors of pictures give CLIP-FID. Raises CourseError if those cannot be had."""
+    and OpenAI's CLIP, whose vectors of images give CLIP-FID. Raises CourseError if those cannot be had."""
     if not published:
         judge = JudgeFeatures(device)
         return Networks("judge", FeatureDistance(judge), judge, judge.embed, Clip(device=device))
@@ -296,10 +294,10 @@ def find_networks(published: bool = False, device: str | torch.device = "cpu") -
     clip = Clip(published=True, device=device)
 
     @torch.no_grad()
-    def embed(pictures: Iterable[Tensor]) -> Tensor:
-        return torch.cat([clip.pictures(picture[None]).cpu() for picture in pictures])
+    def embed(images: Iterable[Tensor]) -> Tensor:
+        return torch.cat([clip.images(image[None]).cpu() for image in images])
 
-    def features(pictures: Tensor) -> Layers:
-        return list(alex.net(alex.scaling_layer(pictures)))
+    def features(images: Tensor) -> Layers:
+        return list(alex.net(alex.scaling_layer(images)))
 
     return Networks("LPIPS AlexNet, CLIP ViT-B/32", alex, features, embed, clip)

@@ -2,7 +2,7 @@
 
     controlnet = load_controlnet("canny", model)
     pipe = load_control_pipeline(model, controlnet)
-    pipe(prompt, image=to_control(canny(picture)))
+    pipe(prompt, image=to_control(canny(image)))
 
 Kinds are "canny", "depth", "normals" and "scribble"; `course.images.conditions` makes their
 input. A model in a folder of your own has its ControlNets beside it, as the embedded one does: ../controlnet/canny
@@ -110,15 +110,15 @@ def beside(model: Model, kind: str) -> Path:
 
 
 def find_strip(kind: str, model: Model) -> Path:
-    """The picture that shows how control set in while a ControlNet was trained: the model's own where it has one, as
+    """The image that shows how control set in while a ControlNet was trained: the model's own where it has one, as
     the embedded one does, else the embedded model's. Raises ModelError."""
     own = beside(model, kind) / STRIP_FILE
     return own if own.exists() else find_controlnet(kind, find_model("pocket")) / STRIP_FILE
 
 
 def control_size(model: Model, conditions: Sequence[torch.Tensor]) -> tuple[int, int]:
-    """Rows and columns of the latents of a picture that goes by `conditions`, each a tensor (1, 3, H, W) in [0, 1] of
-    the picture's size; without any, of the model's own size. Raises RequestError if one is no such tensor, if their
+    """Rows and columns of the latents of an image that goes by `conditions`, each a tensor (1, 3, H, W) in [0, 1] of
+    the image's size; without any, of the model's own size. Raises RequestError if one is no such tensor, if their
     sizes differ, or if the model cannot draw that size."""
     for condition in conditions:
         if (

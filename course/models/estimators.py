@@ -1,7 +1,7 @@
-"""Depth and normals of any picture, for a ControlNet to go by.
+"""Depth and normals of any image, for a ControlNet to go by.
 
-    inverse_depth = estimate_depth(picture, model)   # (H, W), larger is nearer
-    normals = estimate_normals(picture, model)       # (H, W, 3), x right, y up, z towards the viewer
+    inverse_depth = estimate_depth(image, model)   # (H, W), larger is nearer
+    normals = estimate_normals(image, model)       # (H, W, 3), x right, y up, z towards the viewer
 
 Beside the embedded model small estimators that come with the course and learnt from renders, or those that lie beside
 a model in a folder in the same way; beside real Stable Diffusion public ones from the Hub. `course.images.conditions`
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from course.arguments import check_integer
-from course.images.io import Picture, to_pil
+from course.images import ImageLike, to_pil
 from course.models.files import ModelError, load_network, loading, read_json
 from course.models.hub import ESTIMATORS, fetch
 from course.models.model import Model, embedded, hide_loading_bars
@@ -54,18 +54,18 @@ class Estimator:
                 for name in ("mean", "std")
             )
 
-    def __call__(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Pictures (N, 3, H, W) in [0, 1] of any size to inverse depth (N, H, W), larger where nearer, or to normals
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (N, 3, H, W) in [0, 1] of any size to inverse depth (N, H, W), larger where nearer, or to normals
         (N, H, W, 3) of length 1, 0 where there is no surface."""
-        height, width = pictures.shape[-2:]
+        height, width = images.shape[-2:]
         scale = self.side / max(
             height, width
-        )  # the network reads squares of one size: the picture is fitted into one
+        )  # the network reads squares of one size: the image is fitted into one
         inside = [max(1, round(n * scale)) for n in (height, width)]
         top, left = ((self.side - n) // 2 for n in inside)
         below, right = self.side - inside[0] - top, self.side - inside[1] - left
         square = F.pad(
-            _resize(pictures.to(self.device), inside), (left, right, top, below), mode="replicate"
+            _resize(images.to(self.device), inside), (left, right, top, below), mode="replicate"
         )
         with torch.no_grad():
             found = self.network(pixel_values=(square - self.mean) / self.std)
@@ -81,32 +81,32 @@ class Estimator:
         return torch.where(length > 0.5, normals / length.clamp(min=1e-6), 0.0)
 
 
-def estimate_depth(picture: Picture, model: Model) -> np.ndarray:
-    """Relative inverse depth (H, W) float32 of a picture: larger is nearer, scale and shift are free.
+def estimate_depth(image: ImageLike, model: Model) -> np.ndarray:
+    """Relative inverse depth (H, W) float32 of an image: larger is nearer, scale and shift are free.
 
     Raises ModelError if the estimator is damaged or cannot be fetched.
     """
     if folder := _own(model, "depth"):
-        return _read(folder, "depth", picture, model)
+        return _read(folder, "depth", image, model)
     processor, network = _public_depth(model)
-    image = to_pil(picture)
-    inputs = processor(images=image, return_tensors="pt").to(network.device, network.dtype)
+    rgb = to_pil(image)
+    inputs = processor(images=rgb, return_tensors="pt").to(network.device, network.dtype)
     with torch.no_grad():
         found = network(**inputs).predicted_depth  # (1, h, w)
-    return _resize(found[None].float(), [image.height, image.width])[0, 0].cpu().numpy()
+    return _resize(found[None].float(), [rgb.height, rgb.width])[0, 0].cpu().numpy()
 
 
-def estimate_normals(picture: Picture, model: Model) -> np.ndarray:
-    """Camera-space normals (H, W, 3) float32 of a picture: x to the right, y up, z towards the viewer, length 1.
+def estimate_normals(image: ImageLike, model: Model) -> np.ndarray:
+    """Camera-space normals (H, W, 3) float32 of an image: x to the right, y up, z towards the viewer, length 1.
 
     Beside real Stable Diffusion by Marigold (Ke et al. 2024), itself a latent diffusion model, in four steps; its noise
     is drawn from a fixed seed. Raises ModelError if the estimator is damaged or cannot be fetched.
     """
     if folder := _own(model, "normals"):
-        return _read(folder, "normals", picture, model)
+        return _read(folder, "normals", image, model)
     pipe = _public_normals(model)
-    image, generator = to_pil(picture), torch.Generator().manual_seed(0)
-    found = pipe(image, num_inference_steps=4, generator=generator, output_type="np").prediction[
+    rgb, generator = to_pil(image), torch.Generator().manual_seed(0)
+    found = pipe(rgb, num_inference_steps=4, generator=generator, output_type="np").prediction[
         0
     ]  # (H, W, 3)
     return (found / np.maximum(np.linalg.norm(found, axis=2, keepdims=True), 1e-6)).astype(
@@ -123,9 +123,9 @@ def _own(model: Model, kind: str) -> Path | None:
     return folder if (folder / "config.json").exists() else None
 
 
-def _read(folder: Path, kind: str, picture: Picture, model: Model) -> np.ndarray:
-    image = torch.from_numpy(np.array(to_pil(picture))).permute(2, 0, 1)[None].float() / 255
-    return _loaded(folder, kind, str(model.device))(image)[0].cpu().numpy()
+def _read(folder: Path, kind: str, image: ImageLike, model: Model) -> np.ndarray:
+    pixels = torch.from_numpy(np.array(to_pil(image))).permute(2, 0, 1)[None].float() / 255
+    return _loaded(folder, kind, str(model.device))(pixels)[0].cpu().numpy()
 
 
 @cache

@@ -4,7 +4,7 @@
     model = find_model("sd-1.5")     # Stable Diffusion 1.5, from the Hugging Face Hub
     pipe = StableDiffusionPipeline.from_pretrained(model.folder, dtype=model.dtype)
 
-Every number a lesson needs (picture size, latent size, text length) is read from the model's own configuration.
+Every number a lesson needs (image size, latent size, text length) is read from the model's own configuration.
 """
 
 import itertools
@@ -102,12 +102,12 @@ class Model:
 
     @cached_property
     def scale_factor(self) -> int:
-        """Picture pixels per latent pixel, along each side."""
+        """Image pixels per latent pixel, along each side."""
         return 2 ** (len(self.config("vae/config.json")["block_out_channels"]) - 1)
 
     @cached_property
     def image_size(self) -> int:
-        """The side of the square pictures the model was trained on, in pixels."""
+        """The side of the square images the model was trained on, in pixels."""
         return self.config("unet/config.json")["sample_size"] * self.scale_factor
 
     @cached_property
@@ -146,7 +146,7 @@ class Model:
     @property
     def dtype(self) -> torch.dtype:
         """float16 for a large model on CUDA. float32 elsewhere, and for a small one, which gains nothing from half
-        precision and then makes the same picture on every machine."""
+        precision and then makes the same image on every machine."""
         large = (
             sum(file.stat().st_size for file in (self.folder / "unet").glob("*.safetensors"))
             > 2**28
@@ -302,18 +302,18 @@ def load_pipeline(model: Model) -> Any:
 
 
 class LatentEncoder(torch.nn.Module):
-    """Pictures (B, 3, H, W) in [-1, 1] to the means of an autoencoder's latents (B, C, h, w), not scaled."""
+    """Images (B, 3, H, W) in [-1, 1] to the means of an autoencoder's latents (B, C, h, w), not scaled."""
 
     def __init__(self, vae: Any) -> None:
         super().__init__()
         self.vae = vae
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        return self.vae.encode(pictures).latent_dist.mean
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.vae.encode(images).latent_dist.mean
 
 
 class LatentDecoder(torch.nn.Module):
-    """Latents (B, C, h, w), not scaled, to pictures (B, 3, H, W), about in [-1, 1]."""
+    """Latents (B, C, h, w), not scaled, to images (B, 3, H, W), about in [-1, 1]."""
 
     def __init__(self, vae: Any) -> None:
         super().__init__()

@@ -4,7 +4,7 @@
     with torch.no_grad():
         noise_pred = unet(latents, t, encoder_hidden_states=embeddings).sample
 
-A denoiser that sees one picture at a time is made of a thousand small kernels, and launching each from Python takes
+A denoiser that sees one image at a time is made of a thousand small kernels, and launching each from Python takes
 longer than running it. A graph launches them all at once. Without a GPU the network runs as it is.
 """
 

@@ -2,7 +2,7 @@
 
     lighten(pipe.vae)
 
-Three of its layers are replaced in place. None of this trains: only pictures and latents get gradients.
+Three of its layers are replaced in place. None of this trains: only images and latents get gradients.
 """
 
 import math
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 FEW = (
     64 * 64
-)  # latent pixels for whose pairs there is room: 100 MB a picture in half precision, with the gradient
+)  # latent pixels for whose pairs there is room: 100 MB an image in half precision, with the gradient
 
 
 def lighten(vae: AutoencoderKL) -> AutoencoderKL:
@@ -26,7 +26,7 @@ def lighten(vae: AutoencoderKL) -> AutoencoderKL:
     gradient, and its convolutions and norms keep a third for the gradient. Its results agree within the noise of
     float16. On a CPU it stays as it is.
 
-    Two layers stand out in a profile. Normalisation gives a block of threads to each group, 32 for one picture: most
+    Two layers stand out in a profile. Normalisation gives a block of threads to each group, 32 for one image: most
     of the GPU waits. Attention with one wide head goes back through a kernel made for many narrow ones: up to FEW
     latent pixels, plain products of matrices are faster. And of the three tensors that each convolution, with the norm
     and SiLU before it, keeps for the gradient, the first is enough.
@@ -66,7 +66,7 @@ def economise(vae: AutoencoderKL) -> None:
 
 
 class WideHead:
-    """The attention of an autoencoder, by products of matrices where its picture is small enough."""
+    """The attention of an autoencoder, by products of matrices where its image is small enough."""
 
     def __init__(self) -> None:
         self.small, self.large = AttnProcessor(), AttnProcessor2_0()

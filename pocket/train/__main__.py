@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise SystemExit(
                 f"{name}: {error}\nThere is too little memory for this batch: try --batch with half of it"
             ) from error
-        # Compiled modules refer to themselves in circles, and hold the stage's pictures until these are collected.
+        # Compiled modules refer to themselves in circles, and hold the stage's images until these are collected.
         torch.compiler.reset()
         gc.collect()
         torch.cuda.empty_cache()

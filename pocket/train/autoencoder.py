@@ -1,8 +1,8 @@
-"""The autoencoder: pictures of 256x256 pixels to latents of 4x32x32 and back (diffusers' AutoencoderKL).
+"""The autoencoder: images of 256x256 pixels to latents of 4x32x32 and back (diffusers' AutoencoderKL).
 
 Trained on random crops with an L1 loss over a pyramid, on gradients and on chroma, and in the second half
-with a small critic (a PatchGAN) for crisp edges. Fully convolutional: no attention, so that a picture of
-any width decodes in memory that grows with its area, and crops teach what whole pictures need.
+with a small critic (a PatchGAN) for crisp edges. Fully convolutional: no attention, so that an image of
+any width decodes in memory that grows with its area, and crops teach what whole images need.
 """
 
 import copy
@@ -18,7 +18,7 @@ from . import common
 from .data import Pool
 
 # Widths where the time goes (full resolution) are small. Few norm groups: with 32 groups of one channel each
-# every channel would lose its mean, and the picture its colours.
+# every channel would lose its mean, and the image its colours.
 CONFIG: dict[str, Any] = {
     "block_out_channels": (32, 64, 128, 160),
     "layers_per_block": 2,
@@ -28,10 +28,10 @@ CONFIG: dict[str, Any] = {
 }
 SMOKE: dict[str, Any] = CONFIG | {"block_out_channels": (8, 8, 16, 16), "layers_per_block": 1}
 CROP = 192
-KL_WEIGHT = 2e-4  # noise in the latents then costs about so much L1: free for the picture, smooth for the denoiser
-CRITIC_SHARE = 0.3  # the critic's gradient on the picture, as a share of the L1 term's
+KL_WEIGHT = 2e-4  # noise in the latents then costs about so much L1: free for the image, smooth for the denoiser
+CRITIC_SHARE = 0.3  # the critic's gradient on the image, as a share of the L1 term's
 CRITIC_RAMP = (0.5, 0.6)  # the part of the run over which the critic's share grows
-MEASURED = 256  # pictures that measure the latents' mean and deviation
+MEASURED = 256  # images that measure the latents' mean and deviation
 
 
 def build(config: dict[str, Any]) -> AutoencoderKL:
@@ -46,18 +46,18 @@ def build(config: dict[str, Any]) -> AutoencoderKL:
 
 
 def to_input(images: Tensor) -> Tensor:
-    """uint8 pictures (B, H, W, 3) to network input (B, 3, H, W), float32 in [-1, 1], channels last in memory."""
+    """uint8 images (B, H, W, 3) to network input (B, 3, H, W), float32 in [-1, 1], channels last in memory."""
     return images.permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
 def moments(vae: AutoencoderKL, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and log-variance (B, 4, H/8, W/8), float32, of the posterior of pictures x (B, 3, H, W)."""
+    """Mean and log-variance (B, 4, H/8, W/8), float32, of the posterior of images x (B, 3, H, W)."""
     mean, logvar = vae.quant_conv(vae.encoder(x)).float().chunk(2, dim=1)
     return mean, logvar.clamp(-30, 20)
 
 
 def random_crops(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """One random crop a picture, mirrored either way at random: (B, H, W, 3) to (B, size, size, 3)."""
+    """One random crop an image, mirrored either way at random: (B, H, W, 3) to (B, size, size, 3)."""
     b, h, w, _ = images.shape
     draw = lambda high: torch.randint(high, (b, 1), generator=generator, device=images.device)
     rows, columns = torch.arange(size, device=images.device).expand(2, b, size)  # (B, size) each
@@ -118,8 +118,8 @@ def chroma(x: Tensor) -> Tensor:
     return torch.stack([r - g, (r + g) / 2 - b], dim=1)
 
 
-def picture_losses(y: Tensor, x: Tensor) -> dict[str, Tensor]:
-    """How far reconstructions y are from pictures x (B, 3, H, W): L1, over a pyramid, of gradients, of chroma."""
+def image_losses(y: Tensor, x: Tensor) -> dict[str, Tensor]:
+    """How far reconstructions y are from images x (B, 3, H, W): L1, over a pyramid, of gradients, of chroma."""
     levels = [(F.avg_pool2d(y, k), F.avg_pool2d(x, k)) for k in (2, 4, 8)]
     return {
         "l1": F.l1_loss(y, x),
@@ -137,11 +137,11 @@ class Trainee(nn.Module):
         self.vae, self.critic = vae, Critic()
 
     def forward(self, x: Tensor, share: Tensor) -> dict[str, Tensor]:
-        """x: pictures (B, 3, H, W) in [-1, 1]; share: 0-d, the critic's part; at 0 the critic does not learn."""
+        """x: images (B, 3, H, W) in [-1, 1]; share: 0-d, the critic's part; at 0 the critic does not learn."""
         mean, logvar = moments(self.vae, x)
         z = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
         y = self.vae.decoder(self.vae.post_quant_conv(z)).float()
-        losses = picture_losses(y, x)
+        losses = image_losses(y, x)
         losses["kl"] = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
 
         # The L1 term's gradient is +-1/N an element, so of norm N^-1/2: the critic gets a share of that.
@@ -151,9 +151,9 @@ class Trainee(nn.Module):
         losses["critic"] = (
             F.relu(1 - drawn).mean() + F.relu(1 + made).mean()
         )  # hinge (Lim and Ye 2017)
-        picture = losses["l1"] + losses["pyramid"] + losses["edges"] + losses["color"]
+        image = losses["l1"] + losses["pyramid"] + losses["edges"] + losses["color"]
         learn = (share > 0).float() * losses["critic"]
-        losses["loss"] = picture + KL_WEIGHT * losses["kl"] + persuade - persuade.detach() + learn
+        losses["loss"] = image + KL_WEIGHT * losses["kl"] + persuade - persuade.detach() + learn
         return losses
 
 
@@ -161,10 +161,10 @@ class Trainee(nn.Module):
 def standardised(vae: AutoencoderKL, x: Tensor) -> AutoencoderKL:
     """A copy whose latents have mean 0 and the same deviation in each channel, scaling_factor 1 / deviation.
 
-    The change is folded into quant_conv and post_quant_conv, so pictures come out as before. A denoiser
+    The change is folded into quant_conv and post_quant_conv, so images come out as before. A denoiser
     starts from noise that is alike in all channels, so its latents had better be too.
 
-    x: pictures (B, 3, H, W) in [-1, 1] that measure the latents.
+    x: images (B, 3, H, W) in [-1, 1] that measure the latents.
     """
     vae = copy.deepcopy(vae)
     parts = [moments(vae, part) for part in x.split(32)]
@@ -186,7 +186,7 @@ def standardised(vae: AutoencoderKL, x: Tensor) -> AutoencoderKL:
 
 @torch.no_grad()
 def psnr(vae: AutoencoderKL, x: Tensor) -> float:
-    """Mean peak signal-to-noise ratio, in dB, of pictures x (B, 3, H, W) after encoding and decoding."""
+    """Mean peak signal-to-noise ratio, in dB, of images x (B, 3, H, W) after encoding and decoding."""
     found = []
     for part in x.split(32):
         y = vae.decoder(vae.post_quant_conv(moments(vae, part)[0])).float().clamp(-1, 1)

@@ -34,8 +34,8 @@ SHIPPED = {  # where the weights of each stage, and the tokenizer, lie in the fo
     "autoencoder": "stable-diffusion/vae",
     "denoiser": "stable-diffusion/unet",
 }
-CONDITIONS = ("canny", "depth", "normals", "scribble")  # what a ControlNet can be told of a picture
-ESTIMATED = ("depth", "normals")  # what an estimator reads from a picture, because no formula does
+CONDITIONS = ("canny", "depth", "normals", "scribble")  # what a ControlNet can be told of an image
+ESTIMATED = ("depth", "normals")  # what an estimator reads from an image, because no formula does
 # The parts that follow the text-to-image model: they ship where they are there. stage-kind: their folder.
 FOLLOWING = {f"controlnet-{kind}": f"controlnet/{kind}" for kind in CONDITIONS} | {
     f"estimators-{kind}": f"estimators/{kind}" for kind in ESTIMATED
@@ -293,13 +293,13 @@ def device_name(run: Run) -> str:
     return torch.cuda.get_device_name() if run.device.type == "cuda" else "cpu"
 
 
-def record_time(run: Run, began: float, pictures: int) -> None:
+def record_time(run: Run, began: float, images: int) -> None:
     """Adds to run.folder/time.json what a stage without a loss took since `began` of time.perf_counter.
 
-    pictures: those made since then. If none were, nothing is noted: passing over finished work is no training.
+    images: those made since then. If none were, nothing is noted: passing over finished work is no training.
     """
     note = run.folder / "time.json"
-    if not run.is_main or (not pictures and note.exists()):
+    if not run.is_main or (not images and note.exists()):
         return
     before = (
         json.loads(note.read_text())
@@ -314,7 +314,7 @@ def record_time(run: Run, began: float, pictures: int) -> None:
         "processes": run.processes,
         "continued": run.init,
         "device": device_name(run),
-        "pictures": pictures + before["pictures"],
+        "pictures": images + before["pictures"],
     }
     replace_file(note, lambda path: path.write_text(json.dumps(spent)))
 

@@ -1,7 +1,7 @@
 """The conditions stage: what a ControlNet is told of a scene, from the renderer's exact outputs, beside its latents.
 
-Canny edges and scribbles come from the colour picture, depth and normals from the renderer, which knows them.
-What a condition is, is said here and once more, for a person's own pictures, in `course/images/conditions.py`: neither
+Canny edges and scribbles come from the colour image, depth and normals from the renderer, which knows them.
+What a condition is, is said here and once more, for a person's own images, in `course/images/conditions.py`: neither
 may import the other, and `tests/pocket/test_conditions.py` holds the two equal.
 """
 
@@ -34,18 +34,18 @@ from .latents import fingerprint, make_encoder
 
 SCENES = 72_000  # a quarter of them landscapes, as `sample_scene` mixes them
 SEED = 2**34  # scene i has seed SEED + i: beyond the latents stage's scenes, below the test scenes
-LOW, HIGH = 100, 200  # Canny's thresholds on the gradient of an 8-bit picture
+LOW, HIGH = 100, 200  # Canny's thresholds on the gradient of an 8-bit image
 CANNY_BLUR = 1.4  # deviation in pixels
 SCRIBBLE_BLUR, SCRIBBLE_LOW, SCRIBBLE_HIGH = 2.5, 40, 80
 SCRIBBLE_SHORTEST, SCRIBBLE_STRAIGHTEN, SCRIBBLE_WIDTH = (
     40.0,
     1.5,
     3,
-)  # pixels of a picture 256 pixels wide
+)  # pixels of an image 256 pixels wide
 
 
 def canny(image: np.ndarray, low: float = LOW, high: float = HIGH) -> np.ndarray:
-    """Edges of a picture uint8 (H, W, 3): uint8 (H, W), 255 on an edge (Canny 1986).
+    """Edges of an image uint8 (H, W, 3): uint8 (H, W), 255 on an edge (Canny 1986).
 
     Smoothed first, as the paper has it and OpenCV leaves to the caller: the speckle of grass is no edge then.
     """
@@ -53,7 +53,7 @@ def canny(image: np.ndarray, low: float = LOW, high: float = HIGH) -> np.ndarray
 
 
 def scribble(image: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-    """A picture uint8 (H, W, 3) as somebody would sketch it with a thick pen: uint8 (H, W), 255 on a stroke.
+    """An image uint8 (H, W, 3) as somebody would sketch it with a thick pen: uint8 (H, W), 255 on a stroke.
 
     The outlines that outlast a strong blur, without the short ones, straightened (Douglas and Peucker 1973). With
     `rng` every hand draws otherwise: coarser or finer, thicker or thinner, a little beside, and not every line.
@@ -80,7 +80,7 @@ def scribble(image: np.ndarray, rng: np.random.Generator | None = None) -> np.nd
 
 
 def inverse_depth(depth: Tensor) -> Tensor:
-    """Depth (N, H, W), 0 where there is nothing, as inverse depth in [0, 1]: 1 at a picture's nearest point, 0 at its
+    """Depth (N, H, W), 0 where there is nothing, as inverse depth in [0, 1]: 1 at an image's nearest point, 0 at its
     farthest; the sky is farther than everything. What the public depth estimators give, up to scale and shift."""
     inverse = torch.where(depth > 0, 1 / depth.clamp(min=1e-6), 0.0)
     low, high = inverse.amin((1, 2), keepdim=True), inverse.amax((1, 2), keepdim=True)
@@ -98,7 +98,7 @@ def camera_normals(normal: Tensor, params: np.ndarray | Tensor) -> Tensor:
     own = torch.stack(
         [scenes[:, at[name] : at[name] + 3] for name in ("H_RIGHT", "H_UP", "H_FORWARD")], dim=1
     )
-    # landscape.h: x in heights of the picture from its middle, each height 60 degrees of the horizon
+    # landscape.h: x in heights of the image from its middle, each height 60 degrees of the horizon
     x = (torch.arange(width, device=normal.device) + 0.5 - width / 2) / height
     turn = scenes[:, slots()["HEADING"], None] + x * torch.pi / 3  # (N, W)
     sin, cos, zero = turn.sin(), turn.cos(), torch.zeros_like(turn)
@@ -138,7 +138,7 @@ def exact(drawn: Rendered, params: np.ndarray) -> dict[str, Tensor]:
 
 
 def lines(image: np.ndarray, seed: int | None = None) -> dict[str, np.ndarray]:
-    """ "canny" and "scribble" of one picture, uint8 (H, W) of 0 and 255; with a seed the scribble is a random one."""
+    """ "canny" and "scribble" of one image, uint8 (H, W) of 0 and 255; with a seed the scribble is a random one."""
     rng = None if seed is None else np.random.default_rng([seed, 3])
     return {"canny": canny(image), "scribble": scribble(image, rng)}
 
@@ -184,9 +184,9 @@ def shards(run: common.Run, lows: list[int], count: int) -> Iterator[int]:
         "train",
         workers=workers_here(),
     )
-    cv2.setNumThreads(1)  # a thread a picture here
+    cv2.setNumThreads(1)  # a thread an image here
     pending: deque[Future] = deque()
-    # OpenCV lets go of the interpreter's lock, so threads do, and no picture travels between processes.
+    # OpenCV lets go of the interpreter's lock, so threads do, and no image travels between processes.
     with ThreadPoolExecutor(max(1, workers_here())) as pens, ThreadPoolExecutor(1) as writer:
         for low, scenes in zip(lows, batches, strict=True):
             if scenes.labels["heldout"].any():
@@ -202,10 +202,8 @@ def shards(run: common.Run, lows: list[int], count: int) -> Iterator[int]:
                 moments.append(encode(drawn.color).cpu().numpy())
                 objects.append(objects_share(drawn.mask).cpu().numpy())
                 seeds = scenes.labels["seed"][i : i + RENDER_BATCH].tolist()
-                pictures = drawn.color.cpu().numpy()
-                drawings += [
-                    pens.submit(lines, *each) for each in zip(pictures, seeds, strict=True)
-                ]
+                images = drawn.color.cpu().numpy()
+                drawings += [pens.submit(lines, *each) for each in zip(images, seeds, strict=True)]
             arrays = {
                 "moments": np.concatenate(moments),
                 "params": scenes.params,

@@ -2,7 +2,7 @@
 
 Zhang et al. 2023: the copy starts from the denoiser's weights and speaks through convolutions that start at zero, so
 training begins at the denoiser itself. One network a kind of condition, `python -m pocket.train controlnet
---condition canny`; the strip of pictures that it leaves shows how control sets in, all at once.
+--condition canny`; the strip of images that it leaves shows how control sets in, all at once.
 """
 
 import json
@@ -39,9 +39,9 @@ EMBEDDING = (16, 32, 64, 128)
 BATCH = 256
 # The rate of what was copied, and of what starts at zero or at random and has further to go.
 COPIED_RATE, NEW_RATE = 3e-4, 1e-3
-OBJECTS_COUNT = 3.0  # times: they are a fifth of a picture, and what people want to steer
+OBJECTS_COUNT = 3.0  # times: they are a fifth of an image, and what people want to steer
 MINUTES, MINUTES_OF_SEVERAL = 7.0, 4.5  # on one GPU and on more of them, compiling included
-STRIP, STRIP_SIDE = "strip.jpg", 96  # its file, and the side of one of its pictures in pixels
+STRIP, STRIP_SIDE = "strip.jpg", 96  # its file, and the side of one of its images in pixels
 STRIP_STEPS = (0, 50, 100, 150, 200, 300, 400, 600, 800, 1200, 1600, 2400, 3200, 4800, 6400, 9600)
 
 
@@ -113,7 +113,7 @@ def to_input(stored: Tensor) -> Tensor:
 
 
 def emphasis(objects: Tensor) -> Tensor:
-    """How much the error counts where, with mean 1 in each picture, by the objects' share (B, 1, 32, 32)."""
+    """How much the error counts where, with mean 1 in each image, by the objects' share (B, 1, 32, 32)."""
     weight = 1 + (OBJECTS_COUNT - 1) * objects
     return weight / weight.mean((1, 2, 3), keepdim=True)
 
@@ -121,7 +121,7 @@ def emphasis(objects: Tensor) -> Tensor:
 class Trainee(denoiser.Trainee):
     """ControlNet and frozen denoiser with the denoiser's own loss: one module, so one graph to compile."""
 
-    # Half, as the paper has it (section 3.3): where no caption helps, the picture has to come from the condition.
+    # Half, as the paper has it (section 3.3): where no caption helps, the image has to come from the condition.
     caption_dropout = 0.5
 
     def timesteps(self, batch: int, device: torch.device) -> Tensor:
@@ -176,7 +176,7 @@ def build(unet: UNet2DConditionModel, smoke: bool = False) -> ControlNetModel:
 
 
 class Strip:
-    """How control sets in: the same test scenes from the same noise, a row of pictures for each step asked for.
+    """How control sets in: the same test scenes from the same noise, a row of images for each step asked for.
 
     folder: gets condition.png, step-000000.png and so on, and strip.jpg, which shows them all, small, time from left to
     right, and which ships with the weights. Rows that lie there from before an interruption stay.
@@ -203,7 +203,7 @@ class Strip:
         self.save("condition", self.condition.permute(0, 2, 3, 1))
 
     def save(self, name: str, images: Tensor) -> None:
-        """Writes pictures (N, H, W, 3) in [0, 1] side by side."""
+        """Writes images (N, H, W, 3) in [0, 1] side by side."""
         row = torch.cat(list(images.cpu()), dim=1)
         Image.fromarray((row * 255).round().byte().numpy()).save(self.folder / f"{name}.png")
 
@@ -232,7 +232,7 @@ class Strip:
 
 
 def side_by_side(rows: Mapping[str, Image.Image], side: int = STRIP_SIDE) -> Image.Image:
-    """Rows of square pictures, small and turned into columns, each below its name."""
+    """Rows of square images, small and turned into columns, each below its name."""
     size, gap = side // 8, 2
     count = {row.width // row.height for row in rows.values()}.pop()
     sheet = Image.new(
@@ -288,10 +288,8 @@ def main(run: common.Run) -> None:
             requires_safety_checker=False,
         )
         pipe.set_progress_bar_config(disable=True)
-        pictures, sampling = (
-            (1, 1) if run.smoke else (6, 20) if run.device.type == "cuda" else (2, 8)
-        )
-        strip = Strip(run.folder / "strip", run.kind, pipe, pictures, sampling)
+        images, sampling = (1, 1) if run.smoke else (6, 20) if run.device.type == "cuda" else (2, 8)
+        strip = Strip(run.folder / "strip", run.kind, pipe, images, sampling)
     shown: Sequence[int] = (0,) if run.smoke else STRIP_STEPS
 
     def loss_fn(net: nn.Module, step: int, fraction: float) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The pictures the stages train on: sampled on CPU workers, rendered on every device, kept on the device.
+"""The images the stages train on: sampled on CPU workers, rendered on every device, kept on the device.
 
 The data stage writes shards under WORK/data: `train/` never holds a held-out composition, `heldout/` only such.
 `Pool` loads them; `scene_batches` samples fresh scenes for whoever renders as it goes.
@@ -38,7 +38,7 @@ HELDOUT_SHARE = 0.06  # extra scenes with a held-out composition: for the judge 
 SHARD = 4096  # scenes a shard
 CHUNK = 64  # scenes a worker's task
 RENDER_BATCH = 256
-MEMORY_SHARE = 0.75  # of the free device memory, at most, for the pictures
+MEMORY_SHARE = 0.75  # of the free device memory, at most, for the images
 TRAINING_ROOM = 14 * 2**30  # bytes left beside them: what a step of the autoencoder takes at most
 # Scene i of a split has seed i + the split's offset. Test scenes start at 2**40, beyond all of these.
 SEED_OFFSET = {"train": 0, "heldout": 2**32}
@@ -202,19 +202,19 @@ def _quiet() -> None:
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Pictures uint8 (B, H, W, 3) as float32 (B, 3, H, W) in [0, 1], channels last in memory."""
+    """Images uint8 (B, H, W, 3) as float32 (B, 3, H, W) in [0, 1], channels last in memory."""
     return images.permute(0, 3, 1, 2).float() / 255
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """Pictures (B, 3, H, W) at size x size: bilinear, averaging where it shrinks (as PIL does); differentiable."""
+    """Images (B, 3, H, W) at size x size: bilinear, averaging where it shrinks (as PIL does); differentiable."""
     if images.shape[-2:] == (size, size):
         return images
     return F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)
 
 
 def to_input(images: Tensor) -> Tensor:
-    """Pictures in [0, 1] as the judge and the image tower read them: in [-1, 1]."""
+    """Images in [0, 1] as the judge and the image tower read them: in [-1, 1]."""
     return images * 2 - 1
 
 
@@ -233,10 +233,10 @@ def write_processor(folder: Path, size: int, kind: str = "CLIPImageProcessor") -
 
 @torch.no_grad()
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Shifts, scales, dims, blurs and roughens each picture a little; (B, 3, H, W) in [0, 1].
+    """Shifts, scales, dims, blurs and roughens each image a little; (B, 3, H, W) in [0, 1].
 
     No flips (next-to is left and right) and no change of hue (colours are read). Blur and noise are there
-    because the networks will look at decoded and generated pictures too.
+    because the networks will look at decoded and generated images too.
     """
     count, device = len(images), images.device
 
@@ -262,20 +262,20 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     return (images + noise * uniform(-0.03, 0.03).clamp(min=0)).clamp(0, 1)
 
 
-def room_for_pictures(free: int) -> float:
+def room_for_images(free: int) -> float:
     """Bytes of the pool where so many are free: a share, less on a GPU whose rest would be too small to train in."""
     return min(MEMORY_SHARE * free, max(free - TRAINING_ROOM, 0.25 * free))
 
 
 class Pool:
-    """Rendered pictures on the device, each process its own part of them.
+    """Rendered images on the device, each process its own part of them.
 
     Args:
         work: the work folder that the data stage filled.
-        device: where the pictures stay. If its memory cannot hold them all, a share of them stays out.
+        device: where the images stay. If its memory cannot hold them all, a share of them stays out.
         heldout: whether scenes with held-out compositions are among them (for the judge).
         rank, world_size: this process and how many there are.
-        size: side of the pictures; they are shrunk once, while they load.
+        size: side of the images; they are shrunk once, while they load.
     Raises:
         FileNotFoundError: the data stage has not run.
         ValueError: the training shards hold a held-out composition.
@@ -310,7 +310,7 @@ class Pool:
         share = 1.0
         if device.type == "cuda":
             wanted = sum(map(len, labels)) / world_size * size * size * 3
-            share = min(1.0, room_for_pictures(torch.cuda.mem_get_info(device)[0]) / wanted)
+            share = min(1.0, room_for_images(torch.cuda.mem_get_info(device)[0]) / wanted)
         rows = []
         for part in labels:
             low, high = (len(part) * k // world_size for k in (rank, rank + 1))
@@ -350,18 +350,18 @@ class Pool:
         return len(self.labels)
 
     def __getitem__(self, indices: Tensor) -> Tensor:
-        """Pictures uint8 (B, size, size, 3) of int64 indices on the pool's device."""
+        """Images uint8 (B, size, size, 3) of int64 indices on the pool's device."""
         # Gathered eight bytes at a time: much faster than byte by byte.
         flat = self.images.view(len(self), -1).view(torch.int64).index_select(0, indices)
         return flat.view(torch.uint8).view(-1, *self.images.shape[1:])
 
     def sample(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Random pictures, with replacement: uint8 (batch, size, size, 3) and their indices (batch,)."""
+        """Random images, with replacement: uint8 (batch, size, size, 3) and their indices (batch,)."""
         indices = torch.randint(len(self), (batch,), generator=generator, device=self.images.device)
         return self[indices], indices
 
     def captions(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """For each picture the ids of one of its captions, and of that caption with one thing wrong.
+        """For each image the ids of one of its captions, and of that caption with one thing wrong.
 
         Both int64 (B, LENGTH).
         """
@@ -379,7 +379,7 @@ def make_tokenizer(scenes: int, seed: int = 0) -> CLIPTokenizer:
 
 
 def main(run: Run) -> None:
-    """The data stage: the tokenizer under WORK/tokenizer, then shards of pictures; finished shards stay."""
+    """The data stage: the tokenizer under WORK/tokenizer, then shards of images; finished shards stay."""
     began, scenes = time.perf_counter(), run.scenes or (64 if run.smoke else SCENES)
     if run.is_main and not (run.work / "tokenizer").exists():
         replace_folder(
@@ -397,7 +397,7 @@ def main(run: Run) -> None:
 
 
 def render_split(run: Run, tokenizer: CLIPTokenizer, split: str, count: int) -> Iterator[int]:
-    """Renders this process's shards of a split that are not there yet; yields the pictures of each.
+    """Renders this process's shards of a split that are not there yet; yields the images of each.
 
     Raises OSError if they will not fit on the disk.
     """

@@ -48,7 +48,7 @@ CAPTION_DROPOUT = 0.1
 # Deviation of a constant added to each channel of the noise (Guttenberg 2023). At the noisiest step of this schedule
 # a latent's mean still shows through plain noise, and a denoiser that trusts it draws white and black as gray.
 NOISE_OFFSET = 0.1
-# Hang et al. take 5. The last step's error is what remains of the noise in a picture, as a faint grain, and weighs too
+# Hang et al. take 5. The last step's error is what remains of the noise in an image, as a faint grain, and weighs too
 # little by that.
 SNR_LIMIT = 20.0
 MEMORY_SHARE = 0.6  # of the free device memory, at most, for the latents

@@ -1,9 +1,9 @@
-"""The estimators: depth and normals from a picture, so that a person's own picture can condition a ControlNet offline.
+"""The estimators: depth and normals from an image, so that a person's own image can condition a ControlNet offline.
 
 Both are small DPT-hybrids (Ranftl et al. 2021), in transformers' own classes: a ResNet, a Transformer of two layers
-over what it leaves of the picture, and a decoder of convolutions that takes up the ResNet's finer maps again. They
-learn from renders and from what the autoencoder makes of them, because generated pictures look like those, with
-colours, blur and noise varied so that other pictures are not too strange to them.
+over what it leaves of the image, and a decoder of convolutions that takes up the ResNet's finer maps again. They
+learn from renders and from what the autoencoder makes of them, because generated images look like those, with
+colours, blur and noise varied so that other images are not too strange to them.
 """
 
 import math
@@ -38,10 +38,10 @@ SCENES = 54_000
 BATCH = 96
 DECODE_BATCH = 64
 MEMORY_SHARE = (
-    0.5  # of the free device memory, at most, for the pictures and what is to be read from them
+    0.5  # of the free device memory, at most, for the images and what is to be read from them
 )
 AXES = ("right", "up", "towards the viewer")  # the normals' three outputs
-SIDE = 256  # pixels, of the square pictures that both read
+SIDE = 256  # pixels, of the square images that both read
 RESNET: dict[str, Any] = {"embedding_size": 32, "hidden_sizes": [48, 80, 128], "depths": [2, 2, 2]}
 DPT: dict[str, Any] = {
     "hidden_size": 128,
@@ -63,7 +63,7 @@ SMOKE_DPT = DPT | {
 def build(kind: str, smoke: bool = False) -> PreTrainedModel:
     """An untrained estimator of "depth" or "normals".
 
-    Both read pictures (B, 3, SIDE, SIDE) in [-1, 1]. Depth gives `predicted_depth` (B, SIDE, SIDE): inverse depth in
+    Both read images (B, 3, SIDE, SIDE) in [-1, 1]. Depth gives `predicted_depth` (B, SIDE, SIDE): inverse depth in
     [0, 1], larger is nearer, as the public estimators of relative depth have it. Normals give `logits`
     (B, 3, SIDE, SIDE): camera-space normals along AXES, shorter than 1/2 where there is no surface.
     """
@@ -88,7 +88,7 @@ def build(kind: str, smoke: bool = False) -> PreTrainedModel:
         neck_hidden_sizes=[*sizes[:2], width, width],
         reassemble_factors=[1, 1, 1, 0.5],
         use_auxiliary_head=False,
-        semantic_classifier_dropout=0.0,  # far more pictures than so small a network could learn by heart
+        semantic_classifier_dropout=0.0,  # far more images than so small a network could learn by heart
         **dpt,
     )
     if kind == "depth":
@@ -102,10 +102,10 @@ def build(kind: str, smoke: bool = False) -> PreTrainedModel:
     )
 
 
-def estimate(kind: str, net: nn.Module, pictures: Tensor) -> Tensor:
-    """Pictures (B, 3, SIDE, SIDE) in [-1, 1] to inverse depth (B, SIDE, SIDE), or to normals (B, 3, SIDE, SIDE) that
+def estimate(kind: str, net: nn.Module, images: Tensor) -> Tensor:
+    """Images (B, 3, SIDE, SIDE) in [-1, 1] to inverse depth (B, SIDE, SIDE), or to normals (B, 3, SIDE, SIDE) that
     are not yet of length 1."""
-    found = net(pixel_values=pictures)
+    found = net(pixel_values=images)
     return (found.predicted_depth if kind == "depth" else found.logits).float()
 
 
@@ -168,7 +168,7 @@ def normal_losses(guess: Tensor, target: Tensor, mask: Tensor) -> dict[str, Tens
 
 
 def varied(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Pictures (B, 3, H, W) in [0, 1] with other exposure, contrast and tint, blurred and roughened here and there."""
+    """Images (B, 3, H, W) in [0, 1] with other exposure, contrast and tint, blurred and roughened here and there."""
     count, device = len(images), images.device
 
     def uniform(low: float, high: float, channels: int = 1) -> Tensor:
@@ -190,7 +190,7 @@ def varied(images: Tensor, generator: torch.Generator) -> Tensor:
 class Views:
     """Scenes drawn again from the shards of the conditions stage, and decoded from their latents, on the device.
 
-    pictures: uint8 (2, N, 256, 256, 3), renders and reconstructions; target: uint8 as `conditions.exact` gives it,
+    images: uint8 (2, N, 256, 256, 3), renders and reconstructions; target: uint8 as `conditions.exact` gives it,
     (N, 256, 256) or (N, 256, 256, 3); mask: uint8 (N, 256, 256). N is `count`, or less where shards or memory end.
     """
 
@@ -212,7 +212,7 @@ class Views:
         moments = np.concatenate(
             [np.load(f / "moments.npy", mmap_mode="r")[:count] for f in folders]
         )[:count]
-        self.pictures = torch.empty(2, count, 256, 256, 3, dtype=torch.uint8, device=run.device)
+        self.images = torch.empty(2, count, 256, 256, 3, dtype=torch.uint8, device=run.device)
         self.mask = torch.empty(count, 256, 256, dtype=torch.uint8, device=run.device)
         self.target = torch.empty(count, *shape, dtype=torch.uint8, device=run.device)
         decode = decoder(run)
@@ -221,32 +221,32 @@ class Views:
         ):
             rows = slice(i, min(i + RENDER_BATCH, count))
             drawn = render(params[rows], samples=1 if run.smoke else 4, device=run.device)
-            self.pictures[0, rows], self.mask[rows] = drawn.color, drawn.mask
+            self.images[0, rows], self.mask[rows] = drawn.color, drawn.mask
             self.target[rows] = conditions.exact(drawn, params[rows])[run.kind]
-            self.pictures[1, rows] = decode(torch.from_numpy(moments[rows]).to(run.device))
+            self.images[1, rows] = decode(torch.from_numpy(moments[rows]).to(run.device))
 
     def __len__(self) -> int:
         return len(self.mask)
 
     def sample(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Random pictures (B, 3, 256, 256) in [0, 1], half of them mirrored; what to read from each: inverse depth (B,
+        """Random images (B, 3, 256, 256) in [0, 1], half of them mirrored; what to read from each: inverse depth (B,
         256, 256) or normals (B, 3, 256, 256); the objects' mask (B, 256, 256) float."""
         device = self.mask.device
         draw = lambda high: torch.randint(high, (batch,), generator=generator, device=device)
         i, which, mirrored = draw(len(self)), draw(2), draw(2).bool()
         turn = lambda x: torch.where(mirrored.view(-1, *[1] * (x.dim() - 1)), x.flip(-1), x)
-        pictures, mask = turn(to_float(self.pictures[which, i])), turn(self.mask[i].float())
+        images, mask = turn(to_float(self.images[which, i])), turn(self.mask[i].float())
         if self.kind == "depth":
-            return pictures, turn(self.target[i].float() / 255), mask
+            return images, turn(self.target[i].float() / 255), mask
         normals = turn(conditions.image_to_normals(self.target[i]).permute(0, 3, 1, 2))
         normals[:, 0] *= torch.where(mirrored, -1.0, 1.0)[
             :, None, None
         ]  # what faced left faces right now
-        return pictures, normals, mask
+        return images, normals, mask
 
 
 def decoder(run: common.Run) -> Callable[[Tensor], Tensor]:
-    """A function from moments half (N, 8, 32, 32) to pictures uint8 (N, 256, 256, 3), decoded from their means."""
+    """A function from moments half (N, 8, 32, 32) to images uint8 (N, 256, 256, 3), decoded from their means."""
     vae = AutoencoderKL.from_pretrained(run.weights_of("autoencoder"), torch_dtype=torch.float32)
     vae = vae.to(run.device, memory_format=torch.channels_last).eval()
 
@@ -296,9 +296,9 @@ def main(run: common.Run) -> None:
     run.say(f"{len(views):,} scenes a process, {size:.2f} M parameters")
 
     def loss_fn(net: nn.Module, step: int, fraction: float) -> dict[str, Tensor]:
-        pictures, target, mask = views.sample(batch, run.generator)
-        pictures = to_input(varied(pictures, run.generator))
-        guess = estimate(run.kind, net, pictures)
+        images, target, mask = views.sample(batch, run.generator)
+        images = to_input(varied(images, run.generator))
+        guess = estimate(run.kind, net, images)
         with torch.autocast(run.device.type, enabled=False):
             return losses(guess, target, mask)
 

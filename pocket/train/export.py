@@ -108,7 +108,7 @@ def vocabulary() -> dict[str, list[str]]:
 def manifest(folder: Path) -> dict[str, dict[str, dict[str, int | str]]]:
     """Size in bytes and SHA-256 of every file that loads from `folder`, by its path with forward slashes.
 
-    The model card, its pictures, training.json and evaluation.json change without the weights, so they are not listed.
+    The model card, its images, training.json and evaluation.json change without the weights, so they are not listed.
     """
     files: dict[str, dict[str, int | str]] = {}
     listed = [p for part in PARTS + FOLLOWING for p in (folder / part).rglob("*") if p.is_file()]

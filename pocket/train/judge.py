@@ -1,4 +1,4 @@
-"""The judge: reads from a picture what is in it, and never takes part in making one.
+"""The judge: reads from an image what is in it, and never takes part in making one.
 
 One residual network (He et al. 2016) with one linear layer whose outputs are named "group:class" in the
 configuration, trained on renders of all compositions. `read` turns its outputs into names and an angle.
@@ -193,7 +193,7 @@ def accuracy(labels: np.ndarray, seen: dict[str, np.ndarray]) -> dict[str, float
 
 @torch.no_grad()
 def judge(model: nn.Module, images: Tensor, size: int = SIZE, batch: int = 256) -> Tensor:
-    """The judge's outputs (N, C) for pictures uint8 (N, H, W, 3) on its device."""
+    """The judge's outputs (N, C) for images uint8 (N, H, W, 3) on its device."""
     parts = [to_input(resize(to_float(part), size)) for part in images.split(batch)]
     # forward, not a call: a model that was compiled for training is not compiled again for this.
     return torch.cat([model.forward(pixel_values=part).logits.float() for part in parts])

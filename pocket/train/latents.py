@@ -1,7 +1,7 @@
 """The latents stage: encodes the pool once, and as many fresh scenes as asked for, for the denoiser to train on.
 
-A latent takes 1/12 of its picture's memory, so the denoiser can see far more scenes than the pool holds. Fresh
-scenes are sampled, rendered and encoded in one go, and never stored as pictures.
+A latent takes 1/12 of its image's memory, so the denoiser can see far more scenes than the pool holds. Fresh
+scenes are sampled, rendered and encoded in one go, and never stored as images.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ def fingerprint(*folders: Path) -> str:
 
 
 def make_encoder(vae: AutoencoderKL, run: common.Run) -> Callable[[Tensor], Tensor]:
-    """A function from pictures uint8 (N, 256, 256, 3) on the device to mean and log-variance, half (N, 8, 32, 32)."""
+    """A function from images uint8 (N, 256, 256, 3) on the device to mean and log-variance, half (N, 8, 32, 32)."""
     compiled = torch.compile(moments, dynamic=False) if run.device.type == "cuda" else moments
 
     @torch.no_grad()
@@ -77,7 +77,7 @@ def write_shard(folder: Path, latents: Tensor, tokens: np.ndarray) -> None:
 
 
 def pool_shards(run: common.Run, encode: Callable[[Tensor], Tensor]) -> Iterator[int]:
-    """Encodes this process's part of the pool, if there is one here; yields the pictures of each new shard."""
+    """Encodes this process's part of the pool, if there is one here; yields the images of each new shard."""
     if not (run.work / "data" / "train").exists():
         return
     pool = Pool(run.work, run.device, heldout=False, rank=run.rank, world_size=run.processes)
@@ -92,7 +92,7 @@ def pool_shards(run: common.Run, encode: Callable[[Tensor], Tensor]) -> Iterator
 def extra_shards(
     run: common.Run, encode: Callable[[Tensor], Tensor], tokenizer: CLIPTokenizer, count: int
 ) -> Iterator[int]:
-    """Samples, renders and encodes this process's part of the fresh scenes; yields the pictures of each new shard."""
+    """Samples, renders and encodes this process's part of the fresh scenes; yields the images of each new shard."""
     lows = [low for i, low in enumerate(range(0, count, SHARD)) if i % run.processes == run.rank]
     lows = [low for low in lows if not (run.folder / f"extra-{low:08d}").exists()]
     first = EXTRA_SEED + run.seed % 32 * EXTRA_SPAN

@@ -1,4 +1,4 @@
-"""How different two pictures look: channel weights on the image tower's features (Zhang et al. 2018, LPIPS).
+"""How different two images look: channel weights on the image tower's features (Zhang et al. 2018, LPIPS).
 
 The weights are learnt without people: within a kind of distortion the stronger one must be farther away, and
 another scene farther than any of them. `course/metrics/perceptual.py` is the same distance for users.
@@ -20,7 +20,7 @@ from pocket.train.data import Pool, resize, to_float, to_input
 
 BATCH = 128
 UNRELATED = (
-    0.7  # the mean distance of two unrelated pictures: about what the lpips package gives them
+    0.7  # the mean distance of two unrelated images: about what the lpips package gives them
 )
 MARGIN = 4.0  # how sharply the ranking loss asks for a relative difference
 
@@ -60,7 +60,7 @@ class PerceptualDistance(nn.Module):
         return [F.softplus(raw) for raw in self.raw]
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Pictures (N, 3, H, W) in [-1, 1] to one (N, positions, C) a layer, each position of length 1."""
+        """Images (N, 3, H, W) in [-1, 1] to one (N, positions, C) a layer, each position of length 1."""
         states = self.tower(
             pixel_values=resize(images, self.image_size), output_hidden_states=True
         ).hidden_states
@@ -69,7 +69,7 @@ class PerceptualDistance(nn.Module):
         ]  # no class token
 
     def forward(self, in0: Tensor, in1: Tensor) -> Tensor:
-        """The distance (N, 1, 1, 1) of pictures (N, 3, H, W) in [-1, 1]; differentiable in both."""
+        """The distance (N, 1, 1, 1) of images (N, 3, H, W) in [-1, 1]; differentiable in both."""
         pairs = zip(self.features(in0), self.features(in1), self.weights(), strict=True)
         shares = [
             ((x - y).square() * weight).sum(dim=-1).mean(dim=1) for x, y, weight in pairs
@@ -99,20 +99,20 @@ def noise(images: Tensor, strength: Tensor, generator: torch.Generator | None = 
 
 
 def _move(images: Tensor, theta: Tensor) -> Tensor:
-    """Samples pictures through an affine map, (N, 2, 3) or one for all."""
+    """Samples images through an affine map, (N, 2, 3) or one for all."""
     grid = F.affine_grid(theta.expand(len(images), 2, 3), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 
 def shift(images: Tensor, strength: Tensor) -> Tensor:
-    """Moves the picture to the right by up to 12 % of its width."""
+    """Moves the image to the right by up to 12 % of its width."""
     theta = torch.eye(2, 3, device=images.device).repeat(len(images), 1, 1)
     theta[:, 0, 2] = -0.24 * strength
     return _move(images, theta)
 
 
 def zoom(images: Tensor, strength: Tensor) -> Tensor:
-    """Enlarges the picture about its middle by up to 25 %."""
+    """Enlarges the image about its middle by up to 25 %."""
     theta = torch.eye(2, 3, device=images.device) * (1 - 0.2 * strength).view(-1, 1, 1)
     return _move(images, theta)
 
@@ -141,14 +141,14 @@ def darken(images: Tensor, strength: Tensor) -> Tensor:
     return (images + 1) * (1 - 0.7 * strength).view(-1, 1, 1, 1) - 1
 
 
-# name: (pictures (N, 3, H, W) in [-1, 1], strength (N,) in [0, 1]) -> pictures
+# name: (images (N, 3, H, W) in [-1, 1], strength (N,) in [0, 1]) -> images
 DISTORTIONS = {
     "blur": blur, "noise": noise, "shift": shift, "zoom": zoom, "hue": hue, "fade": fade, "darken": darken,
 }  # fmt: skip
 
 
 def triplets(images: Tensor, name: str, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Each picture distorted weakly and more strongly, both (N, 3, H, W)."""
+    """Each image distorted weakly and more strongly, both (N, 3, H, W)."""
     strengths = (
         torch.rand(2, len(images), device=images.device, generator=generator).sort(dim=0).values
     )

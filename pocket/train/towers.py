@@ -1,7 +1,7 @@
 """The text and the image tower: a small CLIP (Radford et al. 2021), trained from scratch on the pool.
 
 Its text tower conditions the denoiser; its image tower gives CLIP scores and the features of the perceptual
-distance. Beside the batch's other captions each picture must tell its own caption from one with one thing wrong.
+distance. Beside the batch's other captions each image must tell its own caption from one with one thing wrong.
 """
 
 import json
@@ -39,7 +39,7 @@ MAX_SCALE = 100.0  # of the logits, as in CLIP
 
 
 def build(tokenizer: CLIPTokenizer, smoke: bool = False) -> CLIPModel:
-    """Both towers with random weights: 3.5 M parameters for text, 3.2 M for pictures."""
+    """Both towers with random weights: 3.5 M parameters for text, 3.2 M for images."""
     text = {
         "vocab_size": len(tokenizer), "max_position_embeddings": LENGTH, "hidden_act": "gelu",
         "hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_attention_heads": 4,
@@ -76,10 +76,10 @@ def keys_of(tokens: Tensor) -> Tensor:
 def contrastive_loss(
     image: Tensor, text: Tensor, wrong: Tensor, tokens: Tensor, scale: Tensor
 ) -> dict[str, Tensor]:
-    """The symmetric contrastive loss over the batches of all processes, one wrong caption a picture besides.
+    """The symmetric contrastive loss over the batches of all processes, one wrong caption an image besides.
 
     image, text, wrong: (B, D) of length 1. tokens: (B, LENGTH), the ids of `text`. scale: (), of the logits.
-    Captions with the same ids are no negatives of each other. Beside "loss": the share of pictures that find
+    Captions with the same ids are no negatives of each other. Beside "loss": the share of images that find
     their caption ("top1"), and that prefer it to the wrong one ("pair").
     """
     texts, images, keys = gather(text), gather(image), gather(keys_of(tokens))  # (W*B, ...)

@@ -1,8 +1,8 @@
-"""Random landscapes: the numbers that src/landscape.h turns into a picture.
+"""Random landscapes: the numbers that src/landscape.h turns into an image.
 
 Every choice (light, weather, relief, colours) is made here and written into the scene's header by the
 names in src/landforms.h, so that the renderer stays small and a scene is fixed by its floats alone.
-Colours are linear, lengths in metres, `up` is y; azimuth grows clockwise from +z, as the picture pans right.
+Colours are linear, lengths in metres, `up` is y; azimuth grows clockwise from +z, as the image pans right.
 """
 
 from functools import cache
@@ -13,7 +13,7 @@ import numpy as np
 from .vocabulary import LANDSCAPES, NO_WEATHER, TIMES, WEATHERS
 
 HEADER_FLOATS = 128
-PICTURE_ANGLE = np.pi / 3  # a picture as wide as high spans 60 degrees
+IMAGE_ANGLE = np.pi / 3  # an image as wide as high spans 60 degrees
 
 Color = tuple[float, float, float]
 
@@ -138,7 +138,7 @@ def put_light(h: Header, rng: np.random.Generator, time: str, weather: str, land
     ):  # bare slopes need shadows
         low, high = 15, 32
     elevation = np.radians(rng.uniform(low, high))
-    # a low sun and the moon are what the picture is about: mostly in view, seldom in its middle
+    # a low sun and the moon are what the image is about: mostly in view, seldom in its middle
     aside = rng.uniform(4, 27) if time != "day" and rng.random() < 0.7 else rng.uniform(30, 170)
     azimuth = h.floats[slots()["HEADING"]] + np.radians(aside) * rng.choice([-1, 1])
     discs = {
@@ -232,7 +232,7 @@ def put_weather(h: Header, rng: np.random.Generator, weather: str) -> None:
 def put_aim(
     h: Header, rng: np.random.Generator, aside: float, distance: float, breadth: float
 ) -> None:
-    """What the picture is about lies within `aside` degrees of its middle, `distance` metres away."""
+    """What the image is about lies within `aside` degrees of its middle, `distance` metres away."""
     azimuth = h.floats[slots()["HEADING"]] + np.radians(rng.uniform(-aside, aside))
     h.put(
         AIM=np.array([np.sin(azimuth), np.cos(azimuth)]), DISTANCE=distance, BREADTH=breadth,

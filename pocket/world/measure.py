@@ -11,8 +11,8 @@ from pocket.world.renderer import render
 from pocket.world.scene import sample_scene
 
 
-def pictures_per_second(kind: str, device: str, batch: int = 256, rounds: int = 9) -> float:
-    """Median rate of drawing 256x256 pictures at 4 samples a pixel; scenes are sampled beforehand.
+def images_per_second(kind: str, device: str, batch: int = 256, rounds: int = 9) -> float:
+    """Median rate of drawing 256x256 images at 4 samples a pixel; scenes are sampled beforehand.
 
     kind: "object" or "landscape".
     """

@@ -41,7 +41,7 @@ def layout() -> dict[str, int]:
 
 @dataclass
 class Rendered:
-    """A batch of pictures, tensors on the device that drew them.
+    """A batch of images, tensors on the device that drew them.
 
     color (N, H, W, 3) uint8 sRGB; depth (N, H, W) float32 along the camera's forward axis (for landscapes
     the horizontal distance), 0 where there is only sky; normal (N, H, W, 3) float32 unit vectors in world

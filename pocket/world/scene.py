@@ -472,7 +472,7 @@ def sample_scene(seed: int, split: str = "train", kind: str | None = None) -> Sc
 
     Example:
         >>> scene = sample_scene(7)
-        >>> picture = render(scene.params).color[0]  # (256, 256, 3) uint8
+        >>> image = render(scene.params).color[0]  # (256, 256, 3) uint8
     """
     rng = np.random.Generator(np.random.PCG64(seed))
     labels = sample_labels(rng, seed, split, kind)

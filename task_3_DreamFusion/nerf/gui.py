@@ -3,7 +3,7 @@
     with LiveView(8080, "a hamburger") as view:
         trainer.train(after_step=lambda terms: view.after_step(trainer, terms))
 
-Pictures are made by the training itself, between two steps, and only as many and as large as leave it most of the time.
+Images are made by the training itself, between two steps, and only as many and as large as leave it most of the time.
 """
 
 import contextlib
@@ -27,12 +27,12 @@ from task_3_DreamFusion.nerf.results import as_bytes
 from task_3_DreamFusion.nerf.utils import Trainer
 
 HOST = "127.0.0.1"  # this machine alone; from another one through a tunnel
-LEAST, MOST = 24, 512  # height of a picture in pixels
+LEAST, MOST = 24, 512  # height of an image in pixels
 MOVING, STILL = (
     0.1,
     0.4,
-)  # seconds that a picture may take while the camera moves, and while it rests
-REST = 4  # a resting camera gets a new picture after so many times what the last one took: a fifth of the time at most
+)  # seconds that an image may take while the camera moves, and while it rests
+REST = 4  # a resting camera gets a new image after so many times what the last one took: a fifth of the time at most
 TEXTS = 0.2  # seconds between new figures in the panel
 
 
@@ -55,7 +55,7 @@ def camera_at(position: np.ndarray, look_at: np.ndarray, fov: float) -> Cameras:
 
 
 def next_height(height: int, seconds: float, wanted: float) -> int:
-    """How high the next picture is, if one of `height` took `seconds` and it may take `wanted`; at most twice or half
+    """How high the next image is, if one of `height` took `seconds` and it may take `wanted`; at most twice or half
     as high."""
     factor = min(max(math.sqrt(wanted / max(seconds, 1e-6)), 0.5), 2.0)
     return round(min(max(height * factor, LEAST), MOST))
@@ -72,15 +72,15 @@ def panel(title: str, line: str, terms: Mapping[str, float]) -> str:
 
 
 class Visitor:
-    """What one open page has been shown. height: of its next picture. took: seconds of its last one. at: when that
+    """What one open page has been shown. height: of its next image. took: seconds of its last one. at: when that
     was. seen: the camera's time stamp then. fine: whether it was one for a camera at rest."""
 
     def __init__(self) -> None:
         self.height, self.took, self.at, self.seen, self.fine = 64, 0.0, -math.inf, -1.0, False
 
     def is_due(self, moved: bool, changed: bool) -> bool:
-        """Whether it is time for a picture: at once for a camera that moved, else if there is something new to see and
-        the last picture has been paid for."""
+        """Whether it is time for an image: at once for a camera that moved, else if there is something new to see and
+        the last image has been paid for."""
         if moved:
             return True
         return (changed or not self.fine) and time.monotonic() - self.at >= REST * self.took
@@ -91,7 +91,7 @@ class Visitor:
 
 
 class LiveView:
-    """The page: a picture that follows the mouse, and a panel with the step, the terms of the loss and buttons.
+    """The page: an image that follows the mouse, and a panel with the step, the terms of the loss and buttons.
 
     port: of http://localhost:PORT. title: what is made. Raises GuiError without viser, and where the port is taken.
     """
@@ -199,7 +199,7 @@ class LiveView:
         self.progress.value = 100 * trainer.progress
 
     def _show(self, trainer: Trainer) -> None:
-        """A picture for every page that is due one."""
+        """An image for every page that is due one."""
         changed, self._step = trainer.step != self._step, trainer.step
         clients = self.server.get_clients()
         self.visitors = {number: self.visitors.get(number) or Visitor() for number in clients}
@@ -209,11 +209,11 @@ class LiveView:
             if not visitor.is_due(moved, changed):
                 continue
             began = time.monotonic()
-            picture = self.picture(trainer, camera, visitor.height)
+            image = self.image(trainer, camera, visitor.height)
             visitor.shown(time.monotonic() - began, camera.update_timestamp, fine=not moved)
-            client.scene.set_background_image(picture, format="jpeg", jpeg_quality=90)
+            client.scene.set_background_image(image, format="jpeg", jpeg_quality=90)
 
-    def picture(self, trainer: Trainer, camera: Any, height: int) -> np.ndarray:
+    def image(self, trainer: Trainer, camera: Any, height: int) -> np.ndarray:
         """The averaged field (height, W, 3) uint8 as a viser camera sees it; a light stands where the camera is."""
         one = camera_at(camera.position, camera.look_at, camera.fov)
         width = round(min(max(height * camera.aspect, 1), 2 * MOST))

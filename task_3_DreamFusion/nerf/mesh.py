@@ -217,12 +217,12 @@ def bake(
     Texels without a surface take the colour of the nearest that has one, so that no seam shows when a viewer blends.
     """
     rows, columns, places = texels(attributes, faces, uv, side)
-    picture = np.zeros((side, side, 3), np.float32)
-    picture[rows, columns] = ask(colour, places, device)
+    image = np.zeros((side, side, 3), np.float32)
+    image[rows, columns] = ask(colour, places, device)
     empty = np.ones((side, side), bool)
     empty[rows, columns] = False
     _, (near_rows, near_columns) = ndimage.distance_transform_edt(empty, return_indices=True)
-    return (picture[near_rows, near_columns].clip(0, 1) * 255).round().astype(np.uint8)
+    return (image[near_rows, near_columns].clip(0, 1) * 255).round().astype(np.uint8)
 
 
 def texels(

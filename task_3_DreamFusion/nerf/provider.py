@@ -58,7 +58,7 @@ class Cameras:
     def rays(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Origins and unit directions (B, height, width, 3) of the rays through the centres of the pixels.
 
-        Row 0 is the upper edge. Raises ValueError for a picture without pixels.
+        Row 0 is the upper edge. Raises ValueError for an image without pixels.
         """
         if height < 1 or width < 1:
             raise ValueError(f"a picture has at least one pixel, not {height} x {width}")
@@ -83,7 +83,7 @@ class Cameras:
 class ViewRange:
     """The views that training draws from.
 
-    azimuth, elevation, fov: lowest and highest, in degrees. fill: the share of the picture's height that a sphere of
+    azimuth, elevation, fov: lowest and highest, in degrees. fill: the share of the image's height that a sphere of
     radius SIZE takes; the distance follows from it. jitter: how far the target is moved, at most, along each axis.
     """
 
@@ -150,7 +150,7 @@ def joined(cameras: Sequence[Cameras]) -> Cameras:
 
 
 def distance(fov: Tensor, fill: Tensor) -> Tensor:
-    """How far a camera stands for a sphere of radius SIZE to take the share `fill` of its picture's height."""
+    """How far a camera stands for a sphere of radius SIZE to take the share `fill` of its image's height."""
     return SIZE / (fill * torch.tan(torch.deg2rad(fov) / 2))
 
 

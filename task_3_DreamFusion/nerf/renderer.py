@@ -1,6 +1,6 @@
-"""Pictures of a field: rays march through what is occupied, samples are shaded and composited.
+"""Images of a field: rays march through what is occupied, samples are shaded and composited.
 
-Training pictures carry gradients, and say what the regularisers need; finished ones are made in rounds, without.
+Training images carry gradients, and say what the regularisers need; finished ones are made in rounds, without.
 """
 
 import math
@@ -28,7 +28,7 @@ OPAQUE = 0.01  # a cell is occupied if a step through it is at least so opaque
 ROUND, LONGEST = (
     16,
     64,
-)  # samples a ray takes in a round of a finished picture: at first, and when few are left
+)  # samples a ray takes in a round of a finished image: at first, and when few are left
 # Behind a field without a background: a plain wall in a soft colour, as pocket draws it, which stands out from white as
 # well as from dark things.
 PLAIN = (0.60, 0.68, 0.76)
@@ -78,7 +78,7 @@ class Shading:
 @dataclass(frozen=True)
 class Rendered:
     """What rays have seen. image: (N, 3) with the background. opacity, depth: (N, 1); or (B, 3, H, W) and (B, 1, H, W),
-    if the rays are those of whole pictures.
+    if the rays are those of whole images.
 
     positions: (M, 3) the samples. weights: (M,) what each adds to its ray. directions: (M, 3) of their rays. normals:
     (M, 3), if the shading needed them.
@@ -178,7 +178,7 @@ class Renderer(nn.Module):
         """The density from which a cell counts as occupied: at most the mean, so that a thin field is not lost."""
         return min(-math.log1p(-OPAQUE) / self.step, self.density_grid.mean().item())
 
-    # --- Pictures
+    # --- Images
 
     def forward(
         self,
@@ -189,7 +189,7 @@ class Renderer(nn.Module):
         shading: Shading | None = None,
         behind: Tensor | None = None,
     ) -> Rendered:
-        """A training picture (B, 3, height, width) with gradient.
+        """A training image (B, 3, height, width) with gradient.
 
         generator: on the CPU; each ray begins at a random place of its first step. behind: (B, 3) background colours
         in place of the network's.
@@ -202,14 +202,14 @@ class Renderer(nn.Module):
             self.march(origins, directions, generator), directions, owners, shading, behind
         )
 
-        def picture(values: Tensor) -> Tensor:  # (B * H * W, C) to (B, C, H, W)
+        def image(values: Tensor) -> Tensor:  # (B * H * W, C) to (B, C, H, W)
             return values.view(len(cameras), height, width, -1).permute(0, 3, 1, 2)
 
         return replace(
             seen,
-            image=picture(seen.image),
-            opacity=picture(seen.opacity),
-            depth=picture(seen.depth),
+            image=image(seen.image),
+            opacity=image(seen.opacity),
+            depth=image(seen.depth),
         )
 
     def march(self, origins: Tensor, directions: Tensor, generator: torch.Generator) -> Samples:
@@ -252,7 +252,7 @@ class Renderer(nn.Module):
     def finished(
         self, cameras: Cameras, height: int, width: int, shading: Shading | None = None
     ) -> Iterator[Tensor]:
-        """Pictures (5, height, width) of one camera after the other: colour in [0, 1], opacity, depth.
+        """Images (5, height, width) of one camera after the other: colour in [0, 1], opacity, depth.
 
         Depth is the mean over what is seen; 0 where nothing is.
         """

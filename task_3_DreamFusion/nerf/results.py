@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from course import pages
 from course.errors import CourseError
-from course.images.io import heat
+from course.images import heat_map
 from course.images.video import write_video
 from task_3_DreamFusion.nerf import checkpoint, files
 from task_3_DreamFusion.nerf.provider import Cameras, orbit
@@ -33,31 +33,31 @@ PAGE = Path(__file__).parent / "templates" / "index.html"
 
 
 def frames(trainer: Trainer, count: int, size: int, elevation: float) -> Iterator[np.ndarray]:
-    """Pictures (size, 3 * size, 3) uint8 once around the averaged field: colour, depth and normals side by side."""
+    """Images (size, 3 * size, 3) uint8 once around the averaged field: colour, depth and normals side by side."""
     cameras = orbit(count, elevation)
     radius = float(cameras.radius[0])
     with trainer.averaged():
-        pictures = trainer.renderer.finished(cameras, size, size)
-        for i, colour in enumerate(tqdm(pictures, total=count, desc="video", unit="frame")):
+        images = trainer.renderer.finished(cameras, size, size)
+        for i, colour in enumerate(tqdm(images, total=count, desc="video", unit="frame")):
             normals = normal_map(cameras[i : i + 1], colour)
             yield np.concatenate(
                 [as_bytes(colour[:3]), depth_map(colour, radius), as_bytes(normals)], axis=1
             )
 
 
-def normal_map(camera: Cameras, picture: Tensor) -> Tensor:
-    """Normals (3, H, W) as colours of a finished picture (5, H, W) by one camera, white where nothing is.
+def normal_map(camera: Cameras, image: Tensor) -> Tensor:
+    """Normals (3, H, W) as colours of a finished image (5, H, W) by one camera, white where nothing is.
 
     They are those of the surface that the depth describes. The field's own slopes would not do: they are noise where
     it is dense and nothing where it is empty, and a mean depth may lie in either. Along each axis a pixel looks to the
     neighbour that lies nearer to it in space, so that outlines bend no surface.
     """
-    opacity = picture[3]
+    opacity = image[3]
     origins, directions = (
-        part[0] for part in camera.to(picture.device).rays(*opacity.shape)
+        part[0] for part in camera.to(image.device).rays(*opacity.shape)
     )  # (H, W, 3)
     seen = opacity > SEEN
-    places = origins + softened(picture[4], opacity * seen)[..., None] * directions
+    places = origins + softened(image[4], opacity * seen)[..., None] * directions
 
     def along(axis: int) -> Tensor:
         steps = torch.stack(
@@ -85,20 +85,20 @@ def softened(depth: Tensor, weight: Tensor) -> Tensor:
     return ((around * weights).sum(0) / weights.sum(0).clamp(min=1e-6)).view_as(depth)
 
 
-def as_bytes(picture: Tensor) -> np.ndarray:
+def as_bytes(image: Tensor) -> np.ndarray:
     """(3, H, W) in [0, 1] as (H, W, 3) uint8."""
-    return (picture.permute(1, 2, 0).clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    return (image.permute(1, 2, 0).clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
 
 
-def depth_map(picture: Tensor, radius: float) -> np.ndarray:
-    """The depth of a finished picture (5, H, W) in false colours, near is bright, over the range of the box; white
+def depth_map(image: Tensor, radius: float) -> np.ndarray:
+    """The depth of a finished image (5, H, W) in false colours, near is bright, over the range of the box; white
     where nothing is."""
-    near = ((radius + 1 - picture[4]) / 2).clamp(0, 1)
+    near = ((radius + 1 - image[4]) / 2).clamp(0, 1)
     ends = torch.cat(
         [near, near.new_tensor([0.0, 1.0]).expand(len(near), 2)], 1
     )  # the scale is that of all frames
-    coloured = np.asarray(heat(ends, side=ends.shape[1]))[:, :-2].astype(np.float32)
-    seen = picture[3, ..., None].cpu().numpy()
+    coloured = np.asarray(heat_map(ends, side=ends.shape[1]))[:, :-2].astype(np.float32)
+    seen = image[3, ..., None].cpu().numpy()
     return (seen * coloured + (1 - seen) * 255).round().astype(np.uint8)
 
 

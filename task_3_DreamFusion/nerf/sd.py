@@ -1,7 +1,7 @@
-"""Guidance: what a text-to-image model has to say about a picture of the 3D scene (the exercise of task 3).
+"""Guidance: what a text-to-image model has to say about an image of the 3D scene (the exercise of task 3).
 
-DreamFusion (Poole et al. 2022, arXiv:2209.14988) renders the scene, adds noise to the picture, asks the denoiser for
-the noise, and takes the difference as the gradient of the picture: score distillation sampling, SDS.
+DreamFusion (Poole et al. 2022, arXiv:2209.14988) renders the scene, adds noise to the image, asks the denoiser for
+the noise, and takes the difference as the gradient of the image: score distillation sampling, SDS.
 
     guidance = StableDiffusion(find_model())
     prompts = guidance.view_prompts("a hamburger")
@@ -107,7 +107,7 @@ class Step:
 
     loss: a scalar whose gradient is that of the loss function; its value means nothing. gradient: (B, 4, h, w), with
     respect to the latents. error: how far the predicted noise is from the noise, root mean square: it falls as the
-    picture becomes what the model expects. t: (B,) noise levels. latents, noisy, noise_pred: (B, 4, h, w).
+    image becomes what the model expects. t: (B,) noise levels. latents, noisy, noise_pred: (B, 4, h, w).
     """
 
     loss: Tensor
@@ -178,7 +178,7 @@ def sds_gradient(noise_pred: Tensor, noise: Tensor, weight: Tensor) -> Tensor:
 
 
 def loss_of(latents: Tensor, gradient: Tensor) -> Tensor:
-    """A scalar whose gradient with respect to `latents` is `gradient`, averaged over the batch: each picture of the
+    """A scalar whose gradient with respect to `latents` is `gradient`, averaged over the batch: each image of the
     batch counts for 1 / B. Both (B, C, h, w).
 
     Autograd starts from a scalar, and we only have a gradient. But the derivative of `a * x` by `x` is `a`.
@@ -199,7 +199,7 @@ def check_exercise(guidance: "StableDiffusion") -> None:
 
 
 class StableDiffusion:
-    """A text-to-image model as guidance for pictures of any size.
+    """A text-to-image model as guidance for images of any size.
 
     model: any of `course.models`. options: how it guides. The denoiser runs without gradient; the encoder with one.
     The text encoder leaves the memory after `forget_text_encoder`.
@@ -262,7 +262,7 @@ class StableDiffusion:
         return ViewPrompts(text, views, self.get_text_embeds([self.model.check_prompt(negative)]))
 
     def plain_prompts(self, text: str, negative: str = "") -> ViewPrompts:
-        """The embeddings of `text` alone, the same from every side: for one picture, without a scene behind it.
+        """The embeddings of `text` alone, the same from every side: for one image, without a scene behind it.
         Raises GuidanceError for an empty text."""
         check_text(text)
         text = self.model.check_prompt(text.strip())
@@ -279,10 +279,10 @@ class StableDiffusion:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    # --- Pictures and latents
+    # --- Images and latents
 
     def encode_imgs(self, rgb: Tensor) -> Tensor:
-        """Latents (B, 4, h, w) in float32, with gradient, of pictures (B, 3, H, W) in [0, 1], brought to the model's
+        """Latents (B, 4, h, w) in float32, with gradient, of images (B, 3, H, W) in [0, 1], brought to the model's
         size. The mean of the encoder's distribution: its noise would only add to the gradient's.
 
         Raises GuidanceError for another shape.
@@ -292,14 +292,14 @@ class StableDiffusion:
         side = self.model.image_size
         if rgb.shape[2:] != (side, side):
             rgb = F.interpolate(rgb, (side, side), mode="bilinear", align_corners=False)
-        pictures = (2 * rgb - 1).to(self.dtype)
-        return self.encoder(pictures).float() * self.scale
+        images = (2 * rgb - 1).to(self.dtype)
+        return self.encoder(images).float() * self.scale
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [0, 1] of latents (B, 4, h, w)."""
-        pictures = self.decoder((latents / self.scale).to(self.dtype))
-        return (pictures.float() / 2 + 0.5).clamp(0, 1)
+        """Images (B, 3, H, W) in [0, 1] of latents (B, 4, h, w)."""
+        images = self.decoder((latents / self.scale).to(self.dtype))
+        return (images.float() / 2 + 0.5).clamp(0, 1)
 
     # --- Noise
 
@@ -382,7 +382,7 @@ class StableDiffusion:
         progress: float = 0.0,
         as_latents: bool = False,
     ) -> Step:
-        """Score distillation on pictures of the scene.
+        """Score distillation on images of the scene.
 
         rgb: (B, 3, H, W) in [0, 1], or latents (B, 4, h, w) if `as_latents`. azimuth, elevation: (B,) degrees, of
         the cameras. generator: on the CPU. progress: how much of the run is done, of 1.
@@ -430,7 +430,7 @@ class StableDiffusion:
         generator: torch.Generator,
         progress: float = 0.0,
     ) -> tuple[Tensor, Step]:
-        """Score distillation in pixels: what the pictures should rather be, (B, 3, H, W) as `rgb`, and the step.
+        """Score distillation in pixels: what the images should rather be, (B, 3, H, W) as `rgb`, and the step.
 
         One step of (1 / alpha_bar - 1)^0.5 against the unweighted SDS gradient takes the latents to the foreseen x_0
         (formula (4) of ../README.md). Decoded, it is a target: the field then learns from it as from a photograph, and
@@ -455,7 +455,7 @@ class StableDiffusion:
     ) -> list[Tensor]:
         """What the model saw and wants: the noisy latents, x_0 in one step and x_0 in `steps` DDIM steps, decoded;
         each (B, 3, H, W) in [0, 1]."""
-        pictures = [step.noisy, predicted_x_0(step.noise_pred, step.noisy, self.alpha_bar(step.t))]
+        images = [step.noisy, predicted_x_0(step.noise_pred, step.noisy, self.alpha_bar(step.t))]
         x, noise_pred = step.noisy, step.noise_pred
         levels = [(step.t * (steps - i) / steps).round().long() for i in range(1, steps)]
         for t, below in zip([step.t, *levels], [*levels, None], strict=True):
@@ -466,4 +466,4 @@ class StableDiffusion:
             if below is not None:
                 alpha_bar = self.alpha_bar(below)
                 x = alpha_bar.sqrt() * x_0 + (1 - alpha_bar).sqrt() * noise_pred
-        return [self.decode_latents(latents) for latents in (*pictures, x_0)]
+        return [self.decode_latents(latents) for latents in (*images, x_0)]

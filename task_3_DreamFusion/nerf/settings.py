@@ -110,7 +110,7 @@ class Settings:
 
     text, negative: what it shall be, and shall not. scene: words after the text that say where it is. seed: of
     everything that is drawn.
-    iters: steps. batch: views a step. size: pixels of a picture's side. space: one of SPACES. In that of pixels, reuse:
+    iters: steps. batch: views a step. size: pixels of an image's side. space: one of SPACES. In that of pixels, reuse:
     how often the field learns in a step; rays: from how many rays each time; keep: of the last so many targets.
     lr: of the perceptrons; the grid's is ten times that. optimizer: one of OPTIMIZERS. ema: how much of the averaged
     field stays each time that it learns.

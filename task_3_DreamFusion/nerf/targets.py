@@ -24,11 +24,11 @@ def check_shape(name: str, value: Tensor, shape: Sequence[int]) -> Tensor:
 
 @dataclass(frozen=True)
 class Target:
-    """A picture that the field shall come to look like. camera: one. picture: (3, H, W) in [0, 1]. shading: of that
-    picture. behind: (3,), or None for the background of the field."""
+    """An image that the field shall come to look like. camera: one. image: (3, H, W) in [0, 1]. shading: of that
+    image. behind: (3,), or None for the background of the field."""
 
     camera: Cameras
-    picture: Tensor
+    image: Tensor
     shading: Shading
     behind: Tensor | None
 
@@ -36,7 +36,7 @@ class Target:
         """For a checkpoint; `Target.of` reads it."""
         camera, shading = vars(self.camera), self.shading
         return {
-            "camera": camera, "picture": self.picture, "behind": self.behind,
+            "camera": camera, "picture": self.image, "behind": self.behind,
             "look": shading.look, "lights": shading.lights, "ambient": shading.ambient,
         }  # fmt: skip
 
@@ -49,7 +49,7 @@ class Target:
                 for name, value in state["camera"].items()
             }
         )
-        picture = check_shape("picture", state["picture"], (3, settings.size, settings.size))
+        image = check_shape("picture", state["picture"], (3, settings.size, settings.size))
         lights, behind = state["lights"], state["behind"]
         if lights is not None:
             check_shape("lights", lights, (1, 3))
@@ -58,7 +58,7 @@ class Target:
         elif behind is not None:
             raise ValueError("there is a color behind a target")
         shading = Shading(state["look"], lights, check_number("ambient", state["ambient"], 0, 1))
-        return cls(camera, picture.to(device), shading, behind)
+        return cls(camera, image.to(device), shading, behind)
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ class TargetRays:
     def of(cls, targets: Sequence[Target], size: int, device: torch.device) -> "TargetRays":
         """Those of `targets`, of size x size pixels each."""
         rays = joined([target.camera for target in targets]).to(device).rays(size, size)
-        pictures = torch.stack([target.picture for target in targets]).permute(0, 2, 3, 1)
-        origins, directions, pixels = (part.reshape(-1, 3) for part in (*rays, pictures))
+        images = torch.stack([target.image for target in targets]).permute(0, 2, 3, 1)
+        origins, directions, pixels = (part.reshape(-1, 3) for part in (*rays, images))
         lights = [target.shading.lights for target in targets if target.shading.lights is not None]
         shading = replace(targets[0].shading, lights=torch.cat(lights) if lights else None)
         behind = [target.behind for target in targets if target.behind is not None]

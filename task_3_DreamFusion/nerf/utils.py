@@ -4,9 +4,9 @@
     trainer.train()
 
 A step draws cameras, renders them, and asks the guidance what is wrong. In the space of latents it takes the answer as
-a gradient, as DreamFusion does, and moves the field once. In that of pixels it takes what the pictures should rather be
+a gradient, as DreamFusion does, and moves the field once. In that of pixels it takes what the images should rather be
 as targets, and lets the field learn from rays of the last of them a few times over: a denoiser costs far more than a
-ray, and few steps do much (Instruct-NeRF2NeRF, Haque et al. 2023, arXiv:2303.12789, renews its pictures in this way).
+ray, and few steps do much (Instruct-NeRF2NeRF, Haque et al. 2023, arXiv:2303.12789, renews its images in this way).
 Checkpoints, previews and logs go to the workspace.
 """
 
@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from course.arguments import check_number
 from course.errors import CourseError
-from course.images.io import grid, to_pil
+from course.images import image_grid, to_pil
 from task_3_DreamFusion.nerf import checkpoint, files, memory
 from task_3_DreamFusion.nerf.network import Background, Field, FrequencyField
 from task_3_DreamFusion.nerf.network_grid import GridField
@@ -55,7 +55,7 @@ GAIN = 1000.0  # of the squared difference to a target, so that the weights of t
 EMPTY, FULL = (
     0.01,
     0.97,
-)  # mean opacity of pictures; the corners of one may see past a box that is full
+)  # mean opacity of images; the corners of one may see past a box that is full
 
 
 def build_field(settings: Settings) -> Field:
@@ -141,7 +141,7 @@ class Trainer:
     # --- One step
 
     def shading(self, cameras: Cameras) -> Shading:
-        """How this step's pictures are lit: not at all at first, then often, now and then without colour."""
+        """How this step's images are lit: not at all at first, then often, now and then without colour."""
         s = self.settings
         chance = torch.rand(2, generator=self.generator).tolist()
         # Lights stand near the camera: their centre is its direction, as in DreamFusion, appendix A.2.
@@ -182,13 +182,13 @@ class Trainer:
             self.seen = self.guidance.train_step(*asked)
             terms = self._learn(self.seen.loss, rendered)
         else:
-            pictures, self.seen = self.guidance.targets(*asked)
-            for i, picture in enumerate(pictures):
+            images, self.seen = self.guidance.targets(*asked)
+            for i, image in enumerate(images):
                 lights = None if shading.lights is None else shading.lights[i : i + 1]
                 self.targets.append(
                     Target(
                         cameras[i : i + 1],
-                        picture,
+                        image,
                         replace(shading, lights=lights),
                         None if behind is None else behind[i],
                     )
@@ -297,8 +297,8 @@ class Trainer:
         """`with trainer.averaged():` the field holds its averaged parameters."""
         return Averaged(self)
 
-    def pictures(self, cameras: Cameras, size: int, look: str = "albedo") -> list[Tensor]:
-        """Finished pictures (5, size, size) of the averaged field."""
+    def images(self, cameras: Cameras, size: int, look: str = "albedo") -> list[Tensor]:
+        """Finished images (5, size, size) of the averaged field."""
         with self.averaged():
             return list(self.renderer.finished(cameras, size, size, Shading(look)))
 
@@ -406,13 +406,13 @@ class Trainer:
 
     def preview(self) -> Path:
         """A sheet of the averaged field from four sides, and of what the guidance saw and wants in the last step."""
-        sides = self.pictures(orbit(4), 128)
-        rows = [to_pil(2 * picture[:3] - 1) for picture in sides]
+        sides = self.images(orbit(4), 128)
+        rows = [to_pil(2 * image[:3] - 1) for image in sides]
         angles = self.cameras.azimuth, self.cameras.elevation
         wanted = self.guidance.preview(self.seen, self.prompts, *angles, self.progress)
         rows += [
-            to_pil(2 * pictures[0] - 1)
-            for pictures in [self.guidance.decode_latents(self.seen.latents), *wanted]
+            to_pil(2 * images[0] - 1)
+            for images in [self.guidance.decode_latents(self.seen.latents), *wanted]
         ]
         titles = [
             "front",
@@ -427,7 +427,7 @@ class Trainer:
         path = self.workspace / "previews" / f"{self.step:06d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.replacing(path) as new:
-            grid(rows, columns=4, titles=titles, side=128).save(new)
+            image_grid(rows, columns=4, titles=titles, side=128).save(new)
         return path
 
     # --- The whole run

@@ -159,7 +159,7 @@ def march_rays(
 
     Args:
         origins, directions: (N, 3) float32 or float64.
-        starts: (N,) the first sample's distance: `nears + step * torch.rand(N)` makes a picture's rays differ.
+        starts: (N,) the first sample's distance: `nears + step * torch.rand(N)` makes an image's rays differ.
         fars: (N,) no sample beyond.
         step: distance between samples. Instant-NGP takes sqrt(3) / 1024 of the box's side.
         capacity: number of rows M whatever is found, so that nothing waits for the GPU to count. Rays lose the samples
@@ -208,7 +208,7 @@ def composite_rays(
 
 
 class LivingRays:
-    """A picture in rounds: each takes some samples further along the rays that are still alive.
+    """An image in rounds: each takes some samples further along the rays that are still alive.
 
     A ray dies when it left the box or lets no more light through; the living move together on the device, so that the
     field is asked only where something is still to be seen.
@@ -254,7 +254,7 @@ class LivingRays:
     def march(self, limit: int) -> Samples | None:
         """Up to `limit` samples further on each living ray, or None if none is alive.
 
-        spans are those of the rays in `living`, rays those of the whole picture.
+        spans are those of the rays in `living`, rays those of the whole image.
         """
         if limit < 1:
             raise ValueError(f"limit is {limit}: take at least one sample of a ray")
@@ -556,7 +556,7 @@ kernels.register(
         sigmas.new_empty(sigmas.shape),
         features.new_empty(features.shape),
     ),
-    # a picture is differentiated once
+    # an image is differentiated once
     lambda ctx, *grads: kernels.third_order(),
     lambda ctx, inputs, output: None,
 )

@@ -88,9 +88,9 @@ def test_mean_angle_in_degrees():
 
 
 def test_exact_conditions_are_a_perfect_answer(monkeypatch):
-    """What `extract` would find in pictures that keep to the condition exactly, scored against the truth."""
+    """What `extract` would find in images that keep to the condition exactly, scored against the truth."""
     b = control.Benchmark(
-        weights=control.Path("pocket/weights"), device=torch.device("cpu"), pictures=2
+        weights=control.Path("pocket/weights"), device=torch.device("cpu"), images=2
     )
     for kind, best in {"canny": 1, "scribble": 1, "depth": 1, "normals": 0}.items():
         monkeypatch.setattr(b, "extract", lambda kind, images: b.truth(kind), raising=False)
@@ -105,8 +105,8 @@ def test_exact_conditions_are_a_perfect_answer(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--pictures", "0"], "--pictures: must be a whole number from 2 to 1,000,000, got '0'"),
-        (["--pictures", "many"], "--pictures: must be"),
+        (["--images", "0"], "--pictures: must be a whole number from 2 to 1,000,000, got '0'"),
+        (["--images", "many"], "--pictures: must be"),
         (["--guidance", "nan"], "--guidance: must be a number from 0 to 1,000, got 'nan'"),
         (["--guidance", "-1"], "--guidance: must be"),
         (["--weights", __file__], "--weights: must name a folder"),
@@ -125,7 +125,7 @@ def test_options_that_cannot_be_are_refused(options, said, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "module", ["task1", "task2", "task3", "fast", "kernels", "control", "training"]
 )
-@pytest.mark.parametrize("group", ["", "nothing", "--pictures=x", "--device=tpu"])
+@pytest.mark.parametrize("group", ["", "nothing", "--images=x", "--device=tpu"])
 def test_groups_and_options_that_are_none_are_refused(module, group, capsys):
     with pytest.raises(SystemExit, match="2"):
         importlib.import_module(f"benchmarks.{module}").main([group])
@@ -145,7 +145,7 @@ def test_missing_parts_are_named(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_the_benchmark_runs_and_a_reduced_one_stores_only_what_does_not_count_pictures(
+def test_the_benchmark_runs_and_a_reduced_one_stores_only_what_does_not_count_images(
     tmp_path, monkeypatch
 ):
     """On the embedded model with ControlNets and estimators that learnt nothing: control is as good as none."""
@@ -164,7 +164,7 @@ def test_the_benchmark_runs_and_a_reduced_one_stores_only_what_does_not_count_pi
     )
     monkeypatch.setattr(control, "STEPS", 1)
     rows = control.main(
-        ["--pictures", "2", "--weights", str(tmp_path), "--results", str(tmp_path / "task1.json")]
+        ["--images", "2", "--weights", str(tmp_path), "--results", str(tmp_path / "task1.json")]
     )
     named = {row.figure: row for row in rows}
     for name, unit, sense in control.FIGURE.values():
@@ -189,7 +189,7 @@ def test_a_network_that_several_train_is_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(control, "STEPS", 1)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    b = control.Benchmark(control.Path("pocket/weights"), torch.device("cpu"), pictures=2)
+    b = control.Benchmark(control.Path("pocket/weights"), torch.device("cpu"), images=2)
     assert control.two_rows(b, tmp_path) == []  # wants two GPUs
     (tmp_path / "scenes-00000000").mkdir()
     (tmp_path / "source.json").write_text(

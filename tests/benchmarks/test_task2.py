@@ -81,7 +81,7 @@ def test_panoramas_of_different_places_are_told_from_one_place(tiny):
         torch.cat([piece, -piece, piece.mean() + 0 * piece], dim=2),
     )
     asked = [("a beach", "beach", 1)]
-    one, many = (task2.judged([picture], asked, networks, judge) for picture in (same, other))
+    one, many = (task2.judged([image], asked, networks, judge) for image in (same, other))
     assert one["Intra-LPIPS"] == pytest.approx(0, abs=1e-6) and many["Intra-LPIPS"] > 0.1
     assert many["Intra-Style-L x 100"] > one["Intra-Style-L x 100"]
 

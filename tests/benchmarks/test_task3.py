@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import task3
-from course.images.io import to_pil
+from course.images import to_pil
 from course.metrics.judge import Judge
 from course.models import find_model
 from pocket.evaluate import Row
@@ -41,10 +41,10 @@ def test_what_the_judge_sees_is_counted():
     """Renders of one object all around: the judge reads most of them, and none as something else; turned, no side."""
     seed = next(s for s in range(10**4) if _is_plain_car(s))
     scene = sample_scene(seed, kind="object")
-    picture = render(scene.params, 256, 256).color[0].permute(2, 0, 1).float() / 255
-    [reading] = Judge()([to_pil(2 * picture - 1)])
+    image = render(scene.params, 256, 256).color[0].permute(2, 0, 1).float() / 255
+    [reading] = Judge()([to_pil(2 * image - 1)])
     assert reading["object"] == "car"
-    objects, views = task3.read(Judge(), [picture] * task3.SIDES, "car")
+    objects, views = task3.read(Judge(), [image] * task3.SIDES, "car")
     assert objects == [True] * 8
     word = view_word(float(scene.labels["azimuth"]), float(scene.labels["elevation"]))
     words = [
@@ -58,7 +58,7 @@ def test_what_the_judge_sees_is_counted():
         "overhead": 0,
     }
     assert views == [found == reading["view"] for found in words] and reading["view"] == word
-    assert task3.read(Judge(), [picture] * task3.SIDES, "house")[0] == [False] * 8
+    assert task3.read(Judge(), [image] * task3.SIDES, "house")[0] == [False] * 8
 
 
 def _is_plain_car(seed: int) -> bool:
@@ -79,8 +79,8 @@ def test_a_run_that_gives_up_has_nothing_right(tiny_folder, monkeypatch):
         raise TrainingError("the field has become empty")
 
     monkeypatch.setattr(Trainer, "train_step", give_up)
-    right, sides, pictures, gave_up = task3.made_object("a duck", reduced=True)
-    assert gave_up and right == sides == [False] * 8 and len(pictures) == 8
+    right, sides, images, gave_up = task3.made_object("a duck", reduced=True)
+    assert gave_up and right == sides == [False] * 8 and len(images) == 8
 
 
 def test_options_are_tried_on_some_texts(tiny_folder, monkeypatch, tmp_path, capsys):
@@ -113,7 +113,7 @@ def test_a_rehearsal_stores_nothing(group, tiny_folder, tmp_path, monkeypatch, c
     model = find_model(tiny_folder)
     monkeypatch.setattr(task3, "find_model", lambda name: model)
     monkeypatch.setattr(task3, "RESULTS", tmp_path)
-    monkeypatch.setattr(task3, "PICTURES", tmp_path)
+    monkeypatch.setattr(task3, "IMAGES", tmp_path)
     rows = task3.main([group, "--reduced"])
     assert rows and all(row.value == row.value for row in rows) and rows[0].bar is not None
     assert (

@@ -22,8 +22,7 @@ from PIL import Image
 from course import checks, notebooks
 from course.checks import CheckFailed, common
 from course.checks.common import call
-from course.images import video
-from course.images.io import load_picture
+from course.images import load_image, video
 from course.models import Model, ModelError, find_model, load_pipeline
 from course.models.controlnet import load_controlnet
 
@@ -469,7 +468,7 @@ def test_the_clip_and_its_mistakes(tmp_path):
         (tuple(left), "has to be a list"),
         (left, "Entry 0 of `clip` is a Frame"),
         (video.side_by_side(left, right)[:-1], "4 frames and the folder 5"),
-        ([frame.picture for frame in left], "not wide enough"),
+        ([frame.image for frame in left], "not wide enough"),
         (video.side_by_side(right, left), "sides are exchanged"),
         (video.side_by_side(left, right)[::-1], "run backwards"),
     ]:
@@ -538,7 +537,7 @@ def control_lesson(steered_folder):
 
 @pytest.fixture(scope="module")
 def photograph():
-    return load_picture(notebooks.ROOT / "assets" / "samples" / "house.png", 64)
+    return load_image(notebooks.ROOT / "assets" / "samples" / "house.png", 64)
 
 
 @pytest.fixture(scope="module")
@@ -861,7 +860,7 @@ def test_the_average_and_its_mistakes(joint):
 
 
 def test_the_anchor_and_its_mistakes(joint, joint_sd):
-    checks.anchor_picture(joint_sd)
+    checks.anchor_image(joint_sd)
     right = joint.foresee_anchor
 
     def loose(self, window, noise, alpha_bar, scale):
@@ -876,7 +875,7 @@ def test_the_anchor_and_its_mistakes(joint, joint_sd):
         (lambda self, x, n, a, scale: right(self, x, -n, a, scale), "not the picture of x_0"),
         (loose, "keep @torch.no_grad"),
     ]:
-        told(advice, checks.anchor_picture, changed(joint_sd, foresee_anchor=wrong))
+        told(advice, checks.anchor_image, changed(joint_sd, foresee_anchor=wrong))
 
 
 def test_the_descent_and_its_mistakes(joint, joint_sd):
@@ -1337,15 +1336,15 @@ def test_lists_of_tensors_are_close_if_each_is():
     )
 
 
-def test_pictures_are_the_same_up_to_a_rounding_here_and_there():
-    picture = Image.new("RGB", (10, 10), (100, 100, 100))
-    almost = picture.copy()
+def test_images_are_the_same_up_to_a_rounding_here_and_there():
+    image = Image.new("RGB", (10, 10), (100, 100, 100))
+    almost = image.copy()
     for x in range(4):
         almost.putpixel((x, 0), (101, 101, 101))
-    assert common.same(almost, picture)
+    assert common.same(almost, image)
     almost.putpixel((4, 0), (101, 101, 101))
-    assert not common.same(almost, picture)  # 5 % of the pixels, by one: 0.05 on average
-    assert not common.same(picture, picture.resize((9, 10)))
+    assert not common.same(almost, image)  # 5 % of the pixels, by one: 0.05 on average
+    assert not common.same(image, image.resize((9, 10)))
     assert not common.same(Image.new("L", (4, 4), 255), Image.new("L", (4, 4), 0))
 
 
@@ -1430,7 +1429,7 @@ def test_odd_results_end_in_advice(
         "denoised_windows": lambda: checks.denoised_windows(strange(joint.denoise_windows)),
         "overlapping": lambda: checks.overlapping(strange(joint.overlaps), joint.window_views),
         "fusion": lambda: checks.fusion(strange(joint.fuse), joint.window_views),
-        "anchor_picture": lambda: checks.anchor_picture(odd_part("foresee_anchor", joint_sd, strange)),
+        "anchor_image": lambda: checks.anchor_image(odd_part("foresee_anchor", joint_sd, strange)),
         "descent": lambda: checks.descent(odd_part("descend", joint_sd, strange)),
         "sds_gradient": lambda: checks.sds_gradient(strange(lambda e, n, w: w * (e - n))),
         "sds_loss": lambda: checks.sds_loss(strange(lambda x, g: (x * g.detach()).sum() / len(x))),

@@ -18,10 +18,10 @@ def stderr_of(code: str) -> list[str]:
 
 
 def test_an_error_is_shown_as_its_message():
-    class PictureError(CourseError):
+    class ImageError(CourseError):
         pass
 
-    assert PictureError("too large")._render_traceback_() == ["PictureError: too large"]
+    assert ImageError("too large")._render_traceback_() == ["ImageError: too large"]
 
 
 def test_a_warning_is_shown_each_time_without_its_place():

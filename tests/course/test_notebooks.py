@@ -190,7 +190,7 @@ def test_make_video_takes_the_frames_that_are_there(tmp_path: Path):
     assert "12 pairs, from 0_t990.png 0_t990.png to 11_t979.png" in text
     films = [iio.imread(tmp_path / "out" / name) for name in ("yours.mp4", "sampling.mp4")]
     assert [len(film) for film in films] == [14, 14]
-    reds = films[0][:12, 30, 20, 0].astype(int)  # inside the left picture
+    reds = films[0][:12, 30, 20, 0].astype(int)  # inside the left image
     assert (np.diff(reds) > 0).all()
 
 

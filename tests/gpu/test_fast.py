@@ -162,10 +162,10 @@ def test_a_light_autoencoder_says_the_same():
         found = vae.encode(own).latent_dist.mean
         found.backward(sent)
         latents = found.detach().requires_grad_()
-        picture = vae.decode(latents).sample
-        picture.backward(x)
+        image = vae.decode(latents).sample
+        image.backward(x)
         assert own.grad is not None and latents.grad is not None
-        return [found.detach(), own.grad, picture.detach(), latents.grad]
+        return [found.detach(), own.grad, image.detach(), latents.grad]
 
     plain = both_ways()
     assert lighten(vae) is vae

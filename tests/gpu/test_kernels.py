@@ -246,14 +246,14 @@ def test_compositing(threshold):
 
 def test_living_rays():
     rays = scene(share=0.3)
-    picture = LivingRays(*on_gpu(*rays), STEP)
-    while (samples := picture.march(8)) is not None:
-        picture.composite(samples, *field(samples.positions))
+    image = LivingRays(*on_gpu(*rays), STEP)
+    while (samples := image.march(8)) is not None:
+        image.composite(samples, *field(samples.positions))
     samples = march_rays(*rays, STEP, 10**6)
     whole = composite_rays(*field(samples.positions), torch.full_like(samples.ts, STEP), samples)
-    for found, expected in ((picture.image, whole.image), (picture.depths, whole.depths)):
+    for found, expected in ((image.image, whole.image), (image.depths, whole.depths)):
         assert apart(found, expected) <= 1e-4
-    assert apart(picture.opacities, whole.opacities) <= 1e-4
+    assert apart(image.opacities, whole.opacities) <= 1e-4
 
 
 # --- Streams, devices, graphs, tracing

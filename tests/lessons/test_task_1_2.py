@@ -260,14 +260,14 @@ def test_another_kind_of_prediction_is_refused(lesson):
         lesson.predict_x0_and_noise(torch.ones(1), torch.ones(1), torch.tensor(0.5), "sample")
 
 
-def test_a_picture_of_a_batch_is_the_one_made_alone(sd):
+def test_an_image_of_a_batch_is_the_one_made_alone(sd):
     sd.sample(PROMPTS, NEGATIVES, 3, seed=[7, 8], eta=0.5)
     both = sd.steps[-1].x_prev
     sd.sample(PROMPTS[1], NEGATIVES[1], 3, seed=8, eta=0.5)
     assert torch.allclose(sd.steps[-1].x_prev[0], both[1], atol=1e-4)
 
 
-def test_one_seed_gives_one_picture_and_one_noise_to_all(sd):
+def test_one_seed_gives_one_image_and_one_noise_to_all(sd):
     first, second = sd.sample(["a duck", "a duck"], seed=5)
     [again] = sd.sample("a duck", seed=5)
     assert np.array_equal(first, second) and np.abs(np.int16(first) - np.int16(again)).max() <= 1
@@ -285,7 +285,7 @@ SAMPLERS = [
 
 @pytest.mark.parametrize("kind", SAMPLERS)
 def test_other_samplers_reach_the_end(sds, kind):
-    """On a model that predicts the noise and on one that predicts v; the same picture each time."""
+    """On a model that predicts the noise and on one that predicts v; the same image each time."""
     for sd in sds.values():
         for count in (1, 3):
             latents = sd.sample_with(getattr(diffusers, kind), "a duck", count)
@@ -352,14 +352,14 @@ def test_sampling_with_diffusers_own_ddim_in_their_place_is_the_loop(sd, lesson)
 
 
 def test_frames_of_every_step(sd, tmp_path):
-    [picture] = sd.sample(
+    [image] = sd.sample(
         "a duck", num_sampling_steps=7, save_dir=tmp_path, save_x_t=True, save_x_0=True
     )
     names = [f"{i:03d}_t{t:04d}.png" for i, t in enumerate([*(step.t for step in sd.steps), 0])]
     for series in ("x_t", "x_0"):
         assert sorted(path.name for path in (tmp_path / series).iterdir()) == names
         last = Image.open(tmp_path / series / names[-1])
-        assert np.abs(np.int16(last) - np.int16(picture)).max() <= 1
+        assert np.abs(np.int16(last) - np.int16(image)).max() <= 1
     first = Image.open(tmp_path / "x_t" / names[0])
     decoded = sd.decode_latents(sd.steps[0].x_t)
     assert (
@@ -375,13 +375,13 @@ def test_frames_of_every_step(sd, tmp_path):
 
 
 def test_frames_of_a_batch_stand_side_by_side(sd, tmp_path):
-    pictures = sd.sample(
+    images = sd.sample(
         PROMPTS, seed=[1, 2], num_sampling_steps=2, save_dir=tmp_path, save_x_0=True, width=96
     )
     [*_, last] = video.read_frames(tmp_path / "x_0")
-    assert last.picture.height == 64 and last.picture.width >= 2 * 96
-    assert np.abs(np.int16(last.picture)[:, :96] - np.int16(pictures[0])).max() <= 1
-    assert np.abs(np.int16(last.picture)[:, -96:] - np.int16(pictures[1])).max() <= 1
+    assert last.image.height == 64 and last.image.width >= 2 * 96
+    assert np.abs(np.int16(last.image)[:, :96] - np.int16(images[0])).max() <= 1
+    assert np.abs(np.int16(last.image)[:, -96:] - np.int16(images[1])).max() <= 1
 
 
 def test_key_steps(lesson):
@@ -531,8 +531,8 @@ def test_whatever_behaves_like_an_integer_is_one(sd, number):
     """Height, width, number of steps and seed."""
     settings = {"height": 72, "width": 40, "num_sampling_steps": 2, "seed": 3}
     [plain] = sd.sample("a duck", **settings)
-    [picture] = sd.sample("a duck", **{name: number(value) for name, value in settings.items()})
-    assert np.array_equal(plain, picture)
+    [image] = sd.sample("a duck", **{name: number(value) for name, value in settings.items()})
+    assert np.array_equal(plain, image)
 
 
 @pytest.mark.parametrize(
@@ -541,8 +541,8 @@ def test_whatever_behaves_like_an_integer_is_one(sd, number):
     ids=repr,
 )
 def test_seeds_come_in_any_sequence(sd, seeds):
-    plain, pictures = sd.sample(PROMPTS, seed=[7, 8]), sd.sample(PROMPTS, seed=seeds)
-    assert np.array_equal(plain, pictures)
+    plain, images = sd.sample(PROMPTS, seed=[7, 8]), sd.sample(PROMPTS, seed=seeds)
+    assert np.array_equal(plain, images)
 
 
 @pytest.mark.parametrize(
@@ -617,7 +617,7 @@ def test_requests_that_can_be(sd):
     [empty] = sd.sample("")
     assert empty.size == (64, 64)
     many = sd.sample(["a duck", "a car", ""], "a tree", height=72, width=40)
-    assert [picture.size for picture in many] == [(40, 72)] * 3
+    assert [image.size for image in many] == [(40, 72)] * 3
     with pytest.warns(match="Cut from its end"):
         sd.sample("duck " * 100, num_sampling_steps=1)
 

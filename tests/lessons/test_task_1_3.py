@@ -18,7 +18,7 @@ from PIL import Image
 
 from course import checks, notebooks
 from course.diffusion import SamplingError, timesteps
-from course.images.io import PictureError, load_picture
+from course.images import ImageError, load_image
 from course.models.controlnet import load_control_pipeline, load_controlnet
 from course.models.model import Model, RequestError, find_model, load_pipeline, unknown_words
 from tests.lessons.test_task_1_2 import ODD_COUNTS, SPACINGS, Gaussian, by_euler
@@ -69,7 +69,7 @@ def lesson(lessons):
 
 def make_control(lesson, kind: str = "canny", name: str = "house.png", **settings):
     """A control by the edges of a sample photograph, whatever the kind of its ControlNet."""
-    photograph = load_picture(SAMPLES / name, lesson.model.image_size)
+    photograph = load_image(SAMPLES / name, lesson.model.image_size)
     condition = lesson.to_condition(lesson.canny_edges(photograph, 20, 40))
     return lesson.Control(load_controlnet(kind, lesson.model), condition, **settings)
 
@@ -168,7 +168,7 @@ def test_a_silent_controlnet_changes_nothing(lesson):
     assert not torch.equal(lesson.sample(PROMPT, loud), free)
 
 
-def test_one_seed_gives_one_picture(lesson):
+def test_one_seed_gives_one_image(lesson):
     control = make_control(lesson)
     first, again, other = (lesson.generate(PROMPT, control, seed=seed) for seed in (1, 1, 2))
     assert np.array_equal(first, again) and not np.array_equal(first, other)
@@ -195,7 +195,7 @@ def test_the_numbers_of_a_control_are_of_any_kind(lesson, number):
     assert [type(value) for value in whole[2:]] == [float] * 3
 
 
-# --- Any picture file
+# --- Any image file
 
 
 def gray(path):
@@ -231,9 +231,9 @@ def huge(path):
 @pytest.mark.parametrize(
     "make", [gray, transparent, deep, turned, tiny, huge], ids=lambda make: make.__name__
 )
-def test_any_picture_file_steers(lesson, tmp_path, make):
+def test_any_image_file_steers(lesson, tmp_path, make):
     make(tmp_path / "mine.png")
-    source = load_picture(tmp_path / "mine.png", lesson.model.image_size)
+    source = load_image(tmp_path / "mine.png", lesson.model.image_size)
     pages = [
         lesson.canny_edges(source, 20, 40),
         lesson.depth_image(source),
@@ -246,8 +246,8 @@ def test_any_picture_file_steers(lesson, tmp_path, make):
     assert pages[0].any()
 
 
-def test_a_picture_of_another_shape_is_drawn_in_its_shape(lesson):
-    wide = load_picture(SAMPLES / "mountains.png", (96, 64))
+def test_an_image_of_another_shape_is_drawn_in_its_shape(lesson):
+    wide = load_image(SAMPLES / "mountains.png", (96, 64))
     control = make_control(lesson)._replace(condition=lesson.to_condition(lesson.canny_edges(wide)))
     assert lesson.generate(PROMPT, control).size == (96, 64)
 
@@ -283,8 +283,8 @@ def test_what_cannot_be_is_refused_before_the_work_begins(lesson, tmp_path, monk
         with pytest.raises(RequestError, match="A prompt must be text, got"):
             lesson.generate(prompt, control)
     (tmp_path / "letter.png").write_text("dear me")
-    with pytest.raises(PictureError, match="not a picture"):
-        load_picture(tmp_path / "letter.png", lesson.model.image_size)
+    with pytest.raises(ImageError, match="not a picture"):
+        load_image(tmp_path / "letter.png", lesson.model.image_size)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -341,7 +341,7 @@ def test_training_begins_at_the_denoiser_and_reaches_the_copy_in_the_second_step
     captions = json.loads((SAMPLES / "captions.json").read_text())
     lesson.captions = captions
     lesson.samples = {
-        name: load_picture(SAMPLES / name, lesson.model.image_size) for name in captions
+        name: load_image(SAMPLES / name, lesson.model.image_size) for name in captions
     }
     torch.manual_seed(0)
     own = ControlNetModel.from_unet(lesson.pipe.unet)
@@ -369,7 +369,7 @@ def test_a_silent_controlnets_loss_is_the_denoisers(lesson):
 
 
 def test_training_learns_where_control_is_easy(lesson):
-    """A hundred steps towards one picture with its own condition: the loss falls, by the ControlNet alone."""
+    """A hundred steps towards one image with its own condition: the loss falls, by the ControlNet alone."""
     generator = torch.Generator().manual_seed(0)
     latents, noise = torch.randn(2, 2, 4, 8, 8, generator=generator)
     condition, texts, t = (
@@ -405,7 +405,7 @@ def test_in_half_precision_as_large_models_run_on_a_gpu(steered_folder, monkeypa
     checks.residuals(lesson.control_residuals, control, lesson.pipe, lesson.model)
     checks.control_loss(lesson.control_loss, control, lesson.pipe, lesson.model)
     lesson.captions = {"house.png": "a duck"}
-    lesson.samples = {"house.png": load_picture(SAMPLES / "house.png", 64)}
+    lesson.samples = {"house.png": load_image(SAMPLES / "house.png", 64)}
     rows = lesson.train(ControlNetModel.from_unet(lesson.pipe.unet).float(), 3)
     assert np.isfinite(rows).all() and rows[0][2] == 0 and rows[1][2] > 0
 

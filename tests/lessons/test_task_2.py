@@ -163,7 +163,7 @@ def test_weights_fall_to_the_rim_but_not_to_zero(lesson):
 
 
 def test_one_window_is_the_pipeline(lesson, tiny_folder):
-    """At the model's own size there is one window, and the picture is diffusers' own."""
+    """At the model's own size there is one window, and the image is diffusers' own."""
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     model = find_model(tiny_folder)
@@ -183,7 +183,7 @@ def test_one_window_is_the_pipeline(lesson, tiny_folder):
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_each_step_goes_to_the_next_timestep_at_any_count(lesson, sd, sd_v, spacing, kind):
-    """Beside diffusers' Euler on the same timesteps. Where all windows agree, the panorama is one picture."""
+    """Beside diffusers' Euler on the same timesteps. Where all windows agree, the panorama is one image."""
     own = {"epsilon": sd, "v_prediction": sd_v}[kind]
     scheduler = DDIMScheduler.from_config(
         own.scheduler.config, timestep_spacing=spacing, set_alpha_to_one=True
@@ -570,8 +570,8 @@ def test_turned_noise_makes_a_turned_panorama(sd, lesson):
 
 @pytest.mark.parametrize("stride", [1, 2, 3, 4, 8])
 def test_the_wrap_looks_like_any_other_place(sd, stride):
-    picture = sd.sample(closed=True, stride=stride, width=256, num_sampling_steps=2)
-    steps = metrics.column_steps(picture)
+    image = sd.sample(closed=True, stride=stride, width=256, num_sampling_steps=2)
+    steps = metrics.column_steps(image)
     assert steps[-1] <= 1.5 * steps[:-1].max()
 
 
@@ -619,14 +619,14 @@ def test_masks_are_arrays_of_any_kind(sd, kind):
     )
 
 
-def test_regions_that_fill_the_picture_need_no_background(sd):
+def test_regions_that_fill_the_image_need_no_background(sd):
     left = (torch.arange(24).expand(8, -1) < 12).float()
     request = dict(num_sampling_steps=1, stride=4)
     regions = [("a duck", left), ("a car on mars", 1 - left)]
-    pictures = [
+    images = [
         sd.sample_regions(background, regions, **request) for background in ("a beach", "a tree")
     ]
-    assert torch.equal(*pictures)
+    assert torch.equal(*images)
 
 
 # --- What it refuses

@@ -1,4 +1,4 @@
-"""The autoencoder: crops, losses, the critic's share, and latents that are put in order without changing pictures."""
+"""The autoencoder: crops, losses, the critic's share, and latents that are put in order without changing images."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ def vae():
 
 
 @pytest.fixture
-def pictures() -> torch.Tensor:
+def images() -> torch.Tensor:
     torch.manual_seed(1)
     return F.interpolate(torch.rand(4, 3, 8, 8), 64, mode="bilinear") * 2 - 1
 
@@ -30,7 +30,7 @@ def test_to_input_spans_minus_one_to_one():
     assert x.flatten().tolist() == [-1, 1, -1]
 
 
-def test_crops_are_windows_of_their_picture_in_any_mirroring():
+def test_crops_are_windows_of_their_image_in_any_mirroring():
     images = torch.arange(2 * 6 * 6).view(2, 6, 6, 1).expand(-1, -1, -1, 3).to(torch.uint8)
     generator, seen = torch.Generator().manual_seed(0), set()
     for _ in range(40):
@@ -44,10 +44,10 @@ def test_crops_are_windows_of_their_picture_in_any_mirroring():
     assert len(seen) == 4
 
 
-def test_losses_vanish_on_the_picture_itself_and_see_a_wrong_hue(pictures):
-    assert all(value == 0 for value in a.picture_losses(pictures, pictures).values())
-    turned = a.picture_losses(pictures.roll(1, dims=1), pictures)
-    grayed = a.picture_losses(pictures + 0.1, pictures)
+def test_losses_vanish_on_the_image_itself_and_see_a_wrong_hue(images):
+    assert all(value == 0 for value in a.image_losses(images, images).values())
+    turned = a.image_losses(images.roll(1, dims=1), images)
+    grayed = a.image_losses(images + 0.1, images)
     assert turned["color"] > 0.1 and grayed["color"] < 1e-6 < grayed["l1"]
 
 
@@ -57,15 +57,15 @@ def test_the_critic_gets_the_share_it_is_given():
     assert y.grad.norm() == pytest.approx(3)
 
 
-def test_a_frozen_critic_passes_gradient_to_the_picture_only(pictures):
-    critic, x = a.Critic(), pictures.clone().requires_grad_()
+def test_a_frozen_critic_passes_gradient_to_the_image_only(images):
+    critic, x = a.Critic(), images.clone().requires_grad_()
     critic(x, frozen=True).sum().backward()
     assert x.grad.abs().sum() > 0 and all(p.grad is None for p in critic.parameters())
 
 
-def test_without_its_share_the_critic_neither_learns_nor_persuades(vae, pictures):
+def test_without_its_share_the_critic_neither_learns_nor_persuades(vae, images):
     trainee = a.Trainee(vae)
-    losses = trainee(pictures, torch.zeros(()))
+    losses = trainee(images, torch.zeros(()))
     losses["loss"].backward()
     assert all(p.grad.abs().sum() == 0 for p in trainee.critic.parameters())
     parts = (
@@ -75,12 +75,12 @@ def test_without_its_share_the_critic_neither_learns_nor_persuades(vae, pictures
     torch.testing.assert_close(losses["loss"], parts)
 
 
-def test_training_brings_a_picture_back(vae, pictures):
+def test_training_brings_an_image_back(vae, images):
     trainee = a.Trainee(vae)
     optimizer = torch.optim.Adam(trainee.parameters(), 5e-3)
     history = []
     for step in range(60):
-        losses = trainee(pictures, torch.full((), 0.3 if step > 40 else 0.0))
+        losses = trainee(images, torch.full((), 0.3 if step > 40 else 0.0))
         optimizer.zero_grad()
         losses["loss"].backward()
         optimizer.step()
@@ -88,13 +88,13 @@ def test_training_brings_a_picture_back(vae, pictures):
     assert history[-1] < 0.7 * history[0]
 
 
-def test_standardised_latents_are_alike_and_pictures_stay(vae, pictures):
+def test_standardised_latents_are_alike_and_images_stay(vae, images):
     with torch.no_grad():
         vae.quant_conv.weight[0].mul_(5)
         vae.quant_conv.bias[1].add_(2)
-        before = vae.decode(vae.encode(pictures).latent_dist.mode()).sample
-        ready = a.standardised(vae, pictures)
-        posterior = ready.encode(pictures).latent_dist
+        before = vae.decode(vae.encode(images).latent_dist.mode()).sample
+        ready = a.standardised(vae, images)
+        posterior = ready.encode(images).latent_dist
         torch.testing.assert_close(
             ready.decode(posterior.mode()).sample, before, atol=1e-4, rtol=1e-4
         )
@@ -105,10 +105,10 @@ def test_standardised_latents_are_alike_and_pictures_stay(vae, pictures):
     )
 
 
-def test_psnr_is_that_of_the_definition(vae, pictures):
+def test_psnr_is_that_of_the_definition(vae, images):
     with torch.no_grad():
-        y = vae.decode(vae.encode(pictures).latent_dist.mode()).sample.clamp(-1, 1)
+        y = vae.decode(vae.encode(images).latent_dist.mode()).sample.clamp(-1, 1)
     wanted = torch.stack(
-        [-10 * ((y[i] - pictures[i]) / 2).square().mean().log10() for i in range(4)]
+        [-10 * ((y[i] - images[i]) / 2).square().mean().log10() for i in range(4)]
     ).mean()
-    assert a.psnr(vae, pictures) == pytest.approx(float(wanted), abs=1e-3)
+    assert a.psnr(vae, images) == pytest.approx(float(wanted), abs=1e-3)

@@ -47,7 +47,7 @@ def test_card_names_what_falls_short_before_the_table(weights):
     assert "2 x 1.0 + 2 x 1.0" in text and "8 + 4" in text
     assert (
         "astronaut" in text and "samples/prompts.jpg" not in text
-    )  # no link to a picture that is not there
+    )  # no link to an image that is not there
 
 
 @pytest.mark.parametrize("variant", ["fp16", "bf16", "fp32", "ema", "non_ema"])
@@ -70,7 +70,7 @@ def test_the_stored_card_is_what_the_program_writes():
     assert (STORED / "README.md").read_text() == card.card(STORED)
 
 
-def test_pictures_that_are_there_are_shown(weights):
+def test_images_that_are_there_are_shown(weights):
     for name in ("samples/prompts.jpg", "controlnet/depth/strip.jpg"):
         (weights / name).parent.mkdir(parents=True, exist_ok=True)
         (weights / name).write_bytes(b"")

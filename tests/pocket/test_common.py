@@ -215,8 +215,8 @@ def test_a_toy_run_stays_away_from_what_ships():
 
 def test_time_adds_up_over_interruptions_and_finished_work_costs_nothing(tmp_path):
     run = make_run(tmp_path)
-    for pictures in (10, 5, 0):
-        common.record_time(run, time.perf_counter() - 60, pictures)
+    for images in (10, 5, 0):
+        common.record_time(run, time.perf_counter() - 60, images)
     spent = json.loads((run.folder / "time.json").read_text())
     assert spent["seconds"] == pytest.approx(120, abs=1) and spent["pictures"] == 15
 

@@ -1,4 +1,4 @@
-"""The pool of pictures: captions and their opposites, sampling by workers, shards, loading, augmentation."""
+"""The pool of images: captions and their opposites, sampling by workers, shards, loading, augmentation."""
 
 import argparse
 from pathlib import Path
@@ -117,7 +117,7 @@ def test_data_stage_writes_shards_and_does_not_draw_them_twice(
     shard = work / "data" / "train" / "000"
     images = np.load(shard / "images.npy")
     assert images.shape == (10, 256, 256, 3) and images.dtype == np.uint8
-    assert all(picture.std() > 3 for picture in images)
+    assert all(image.std() > 3 for image in images)
     assert np.load(shard / "labels.npy")["seed"].tolist() == list(range(10))
     assert np.load(work / "data" / "heldout" / "000" / "labels.npy")["heldout"].all()
     tokens = np.load(shard / "tokens.npy")
@@ -178,7 +178,7 @@ def test_processes_share_the_pool_out(work: Path) -> None:
 
 @pytest.mark.parametrize(("free", "room"), [(8, 2), (24, 10), (140, 105)])
 def test_a_small_gpu_keeps_room_to_train(free: int, room: int) -> None:
-    assert data.room_for_pictures(free * 2**30) == room * 2**30
+    assert data.room_for_images(free * 2**30) == room * 2**30
 
 
 def test_smaller_pool_is_the_resized_one(work: Path) -> None:
@@ -205,7 +205,7 @@ def test_resize_averages_and_can_be_derived() -> None:
     assert stripes.grad is not None and (stripes.grad > 0).all()
 
 
-def test_augmented_pictures_stay_themselves() -> None:
+def test_augmented_images_stay_themselves() -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.full((64, 3, 64, 64), 0.2)
     images[:, 0, :, :32] = 0.9  # red on the left
@@ -232,11 +232,11 @@ def test_processor_prepares_as_training_does(tmp_path: Path) -> None:
     from transformers import AutoImageProcessor
 
     data.write_processor(tmp_path, 128)
-    picture = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
     theirs = AutoImageProcessor.from_pretrained(tmp_path)(
-        Image.fromarray(picture), return_tensors="pt"
+        Image.fromarray(image), return_tensors="pt"
     )["pixel_values"]
-    ours = data.to_input(data.resize(data.to_float(torch.from_numpy(picture)[None]), 128))
+    ours = data.to_input(data.resize(data.to_float(torch.from_numpy(image)[None]), 128))
     assert (theirs - ours).abs().max() < 0.02
 
 

@@ -190,10 +190,10 @@ def test_an_unknown_group_is_refused(capsys):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--pictures", "0"], "--pictures: must be a whole number from 2 to 1,000,000, got '0'"),
-        (["--pictures", "1"], "--pictures: must be"),
-        (["--pictures", "-3"], "--pictures: must be"),
-        (["--pictures", "1000000000"], "--pictures: must be"),
+        (["--images", "0"], "--pictures: must be a whole number from 2 to 1,000,000, got '0'"),
+        (["--images", "1"], "--pictures: must be"),
+        (["--images", "-3"], "--pictures: must be"),
+        (["--images", "1000000000"], "--pictures: must be"),
         (["--guidance", "nan"], "--guidance: must be a number from 0 to 1,000, got 'nan'"),
         (["--guidance", "-1"], "--guidance: must be"),
         (["--guidance", "inf"], "--guidance: must be"),
@@ -233,7 +233,7 @@ def test_missing_weights_are_named(tmp_path, capsys):
     assert "no weights in" in capsys.readouterr().err
 
 
-def test_the_memory_of_a_picture_is_not_that_of_the_evaluation():
+def test_the_memory_of_an_image_is_not_that_of_the_evaluation():
     """The kernel counts a parent's memory in its child's ru_maxrss."""
     ballast = np.ones(2**29, np.uint8)  # 512 MiB, all of it touched
     command = [sys.executable, "-c", e.PEAK + "print(peak())"]
@@ -241,7 +241,7 @@ def test_the_memory_of_a_picture_is_not_that_of_the_evaluation():
     assert 0 < float(done.stdout) < 100 and ballast[-1]
 
 
-def test_few_pictures_may_hold_no_composition_that_counts(tmp_path, monkeypatch):
+def test_few_images_may_hold_no_composition_that_counts(tmp_path, monkeypatch):
     asked = ask(4, "heldout")
     nothing = Asked(asked.scenes, asked.prompts, [frozenset()] * 4)
     answers = iter([nothing, asked])
@@ -257,7 +257,7 @@ def test_few_pictures_may_hold_no_composition_that_counts(tmp_path, monkeypatch)
         "right",
         lambda labels, seen: {k: np.ones(len(labels), bool) for k in ("object", "color")},
     )
-    rows = e.composition_rows(e.Evaluation(tmp_path, torch.device("cpu"), pictures=4))
+    rows = e.composition_rows(e.Evaluation(tmp_path, torch.device("cpu"), images=4))
     assert [row.value for row in rows] == [100, 100]
 
 

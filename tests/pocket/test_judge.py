@@ -128,8 +128,8 @@ def test_network_fits_its_budget_and_keeps_its_names(tmp_path) -> None:
     model.eval().save_pretrained(tmp_path)
     loaded = ResNetForImageClassification.from_pretrained(tmp_path).eval()
     assert loaded.config.image_size == judge.SIZE
-    pictures = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
-    assert torch.equal(judge.judge(model, pictures, 64), judge.judge(loaded, pictures, 64))
+    images = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    assert torch.equal(judge.judge(model, images, 64), judge.judge(loaded, images, 64))
     assert list(
         judge.read(torch.zeros(1, len(loaded.config.id2label)), loaded.config.id2label)
     ) == list(judge.GROUPS)
@@ -139,12 +139,12 @@ def test_judge_learns(labels: np.ndarray) -> None:
     torch.manual_seed(0)
     few = labels[:16]
     wanted = {group: torch.from_numpy(value) for group, value in judge.targets(few).items()}
-    pictures = torch.rand(16, 3, 64, 64)
+    images = torch.rand(16, 3, 64, 64)
     model = judge.build(smoke=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-2)
     history = []
     for _ in range(40):
-        losses = judge.losses(model(pixel_values=pictures).logits, wanted)
+        losses = judge.losses(model(pixel_values=images).logits, wanted)
         optimizer.zero_grad()
         losses["loss"].backward()
         optimizer.step()

@@ -1,4 +1,4 @@
-"""Landscapes: their parameters are random but repeatable; their pictures pan, close and obey time and weather."""
+"""Landscapes: their parameters are random but repeatable; their images pan, close and obey time and weather."""
 
 import numpy as np
 import pytest
@@ -72,12 +72,12 @@ def test_unknown_classes_are_named(classes):
 
 
 @every_landscape
-def test_a_panorama_closes_and_every_picture_is_a_part_of_it(landscape):
+def test_a_panorama_closes_and_every_image_is_a_part_of_it(landscape):
     here = header(landscape, seed=3)
     turned = here.copy()
-    turned[slots()["HEADING"]] += np.pi / 3  # one picture height to the right
+    turned[slots()["HEADING"]] += np.pi / 3  # one image height to the right
     size = 24
-    around, after, picture = (
+    around, after, image = (
         draw(here, height=size, width=6 * size),
         draw(turned, height=size, width=6 * size),
         draw(here, height=size, width=size),
@@ -90,7 +90,7 @@ def test_a_panorama_closes_and_every_picture_is_a_part_of_it(landscape):
 
     assert alike(around.color.roll(-size, dims=2), after.color) > 0.97
     middle = slice(5 * size // 2, 7 * size // 2)
-    assert alike(around.color[:, :, middle], picture.color) > 0.99
+    assert alike(around.color[:, :, middle], image.color) > 0.99
 
 
 @every_landscape
@@ -173,7 +173,7 @@ def test_snow_whitens_the_ground_and_its_flakes_show(landscape):
 
 
 @pytest.mark.parametrize("landscape", ["river", "waterfall", "park", "volcano", "village", "space"])
-def test_what_the_picture_is_about_is_in_view(landscape):
+def test_what_the_image_is_about_is_in_view(landscape):
     """The river, fall, path, cone, road or planet lies within the 60 degrees around the heading."""
     for seed in range(20):
         h = header(LANDSCAPES.index(landscape), seed=seed)

@@ -34,7 +34,7 @@ def images() -> torch.Tensor:
     return torch.nn.functional.interpolate(coarse, (64, 64), mode="bicubic").clamp(-1, 1)
 
 
-def test_distance_of_a_picture_to_itself_and_others(
+def test_distance_of_an_image_to_itself_and_others(
     distance: PerceptualDistance, images: torch.Tensor
 ) -> None:
     other = images.roll(1, dims=0)

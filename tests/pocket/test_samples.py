@@ -41,7 +41,7 @@ def test_scenes_are_unlike_each_other():
 
 @pytest.mark.parametrize("name", ["house", "mountains"])
 def test_the_command_draws_them_again(name, monkeypatch, tmp_path):
-    """Small here: a pixel then is the mean of those of the stored picture."""
+    """Small here: a pixel then is the mean of those of the stored image."""
     monkeypatch.setattr(samples, "SIDE", 64)
     monkeypatch.setattr(samples, "SAMPLES", {name: samples.SAMPLES[name]})
     samples.main(["--folder", str(tmp_path)])

@@ -1,4 +1,4 @@
-"""Every stage at toy size, from nothing to a picture through diffusers, by the commands that a user types."""
+"""Every stage at toy size, from nothing to an image through diffusers, by the commands that a user types."""
 
 import json
 import subprocess
@@ -96,7 +96,7 @@ def test_the_evaluation_runs_and_a_reduced_one_stores_no_row(folder):
         "sizes",
         "autoencoder",
         "judge",
-        "--pictures",
+        "--images",
         "2",
         "--weights",
         str(weights),

@@ -43,7 +43,7 @@ def test_equal_captions_are_no_negatives() -> None:
     image, text, wrong, tokens = (part[:2] for part in batch_of())
     scale = torch.tensor(5.0)
     found = towers.contrastive_loss(image, text, wrong, tokens, scale)["loss"]
-    # Nothing is left to tell apart but each picture's wrong caption.
+    # Nothing is left to tell apart but each image's wrong caption.
     wanted = F.softplus(scale * (image * wrong).sum(1) - scale * (image * text).sum(1)).mean() / 2
     assert found == pytest.approx(wanted.item(), rel=1e-5)
     tokens[1, 0] += 1
@@ -124,10 +124,10 @@ def test_towers_learn(tokenizer: CLIPTokenizer) -> None:
     ids, wrong_ids = (
         torch.from_numpy(encode(tokenizer, part)).long() for part in (texts, opposites)
     )
-    pictures = torch.randn(4, 3, towers.SIZE, towers.SIZE)
+    images = torch.randn(4, 3, towers.SIZE, towers.SIZE)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for _ in range(25):
-        out = model(input_ids=torch.cat([ids, wrong_ids]), pixel_values=pictures)
+        out = model(input_ids=torch.cat([ids, wrong_ids]), pixel_values=images)
         text, wrong = out.text_embeds.chunk(2)
         found = towers.contrastive_loss(out.image_embeds, text, wrong, ids, model.logit_scale.exp())
         optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""The pocket world: labels, held-out compositions, geometry and pictures."""
+"""The pocket world: labels, held-out compositions, geometry and images."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def labels_of(**values: float) -> np.ndarray:
     return labels
 
 
-def picture(labels: np.ndarray, size: int = 64, seed: int = 0):
+def image(labels: np.ndarray, size: int = 64, seed: int = 0):
     return render(build_scene(labels, np.random.default_rng(seed)), size, size)
 
 
@@ -91,7 +91,7 @@ def test_dawn_is_pink_and_between_night_and_day():
         labels = labels_of(
             object=v.OBJECTS.index("castle"), ground=v.GROUNDS.index("snow"), lighting=lighting
         )
-        means[name] = picture(labels).color[0].float().mean((0, 1))
+        means[name] = image(labels).color[0].float().mean((0, 1))
     assert means["night"].mean() < 0.7 * means["dawn"].mean() < means["day"].mean()
     red, green, blue = means["dawn"]
     assert red > 1.05 * green and blue > 0.98 * green  # at sunset there is less blue than green
@@ -141,9 +141,9 @@ def test_bounding_spheres_hold_their_primitives(name):
 @pytest.mark.parametrize("name", sorted(v.WITH_FRONT))
 def test_fronts_differ_from_backs(name):
     o = v.OBJECTS.index(name)
-    front = picture(labels_of(object=o, azimuth=0, elevation=15)).color.float()
-    again = picture(labels_of(object=o, azimuth=4, elevation=15)).color.float()
-    back = picture(labels_of(object=o, azimuth=180, elevation=15)).color.float()
+    front = image(labels_of(object=o, azimuth=0, elevation=15)).color.float()
+    again = image(labels_of(object=o, azimuth=4, elevation=15)).color.float()
+    back = image(labels_of(object=o, azimuth=180, elevation=15)).color.float()
     assert (front - back).abs().mean() > 0.8 * (front - again).abs().mean()
     assert (front - back).abs().mean() > 1.0
 
@@ -177,7 +177,7 @@ def test_next_to_puts_the_first_object_left():
             object=v.OBJECTS.index("pumpkin"), object2=v.OBJECTS.index("mug"), relation=v.RELATIONS.index("next to"),
             color=v.COLORS.index("red"), color2=v.COLORS.index("blue"), azimuth=azimuth, elevation=20,
         )  # fmt: skip
-        color = picture(labels, 96).color[0].float()
+        color = image(labels, 96).color[0].float()
         red = (color[..., 0] > 1.6 * color[..., 2]).nonzero()[:, 1].float().mean()
         blue = (color[..., 2] > 1.6 * color[..., 0]).nonzero()[:, 1].float().mean()
         assert red + 10 < blue
@@ -190,7 +190,7 @@ def test_named_colors_show():
     from pocket.world.scene import COLOR_RGB
 
     for name in ("red", "yellow", "green", "blue", "purple"):
-        out = picture(
+        out = image(
             labels_of(object=v.OBJECTS.index("pumpkin"), color=v.COLORS.index(name), elevation=20)
         )
         mean = out.color[0][out.mask[0].bool()].float().mean(0) / 255
@@ -200,7 +200,7 @@ def test_named_colors_show():
 
 
 def test_depth_normals_and_mask_agree():
-    out = picture(
+    out = image(
         labels_of(object=v.OBJECTS.index("snowman"), ground=v.GROUNDS.index("grass"), elevation=15),
         96,
     )
@@ -212,20 +212,20 @@ def test_depth_normals_and_mask_agree():
     assert normal[sky].abs().max() == 0
 
 
-def test_styles_change_the_picture_as_they_should():
+def test_styles_change_the_image_as_they_should():
     labels = labels_of(
         object=v.OBJECTS.index("car"), ground=v.GROUNDS.index("grass"), azimuth=30, elevation=20
     )
     colors = {}
     for style, name in enumerate(v.STYLES):
         labels["style"] = style
-        colors[name] = picture(labels).color[0].float()
+        colors[name] = image(labels).color[0].float()
     saturation = {k: (c.max(-1).values - c.min(-1).values).mean() for k, c in colors.items()}
     assert saturation["pencil sketch"] < 15 < saturation["photo"] < saturation["cartoon"]
 
 
 @pytest.mark.parametrize("bad", [dict(height=0), dict(samples=0), dict(samples=17)])
-def test_impossible_pictures_are_refused(bad):
+def test_impossible_images_are_refused(bad):
     with pytest.raises(ValueError, match="cannot draw"):
         render(sample_scene(0).params, **bad)
 
@@ -245,7 +245,7 @@ def test_too_many_primitives_are_refused():
         b.pack(np.zeros(SCENE_FLOATS, np.float32))
 
 
-def test_batches_equal_single_pictures():
+def test_batches_equal_single_images():
     scenes = [sample_scene(i).params for i in range(4)]
     batch = render(np.stack(scenes), 48, 64, samples=2).color
     for one, many in zip(scenes, batch, strict=True):

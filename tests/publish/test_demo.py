@@ -1,4 +1,4 @@
-"""The demo leaves a page whose every picture is there, and tells of a lesson or object that failed."""
+"""The demo leaves a page whose every image is there, and tells of a lesson or object that failed."""
 
 import io
 import re

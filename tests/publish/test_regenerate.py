@@ -91,7 +91,7 @@ def test_all_begins_with_the_demo(root, monkeypatch, capsys):
     assert not (root / "assets").exists()
 
 
-def test_the_picture_of_task_3_is_drawn_by_its_own_program(tmp_path, monkeypatch):
+def test_the_image_of_task_3_is_drawn_by_its_own_program(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(
         regenerate.subprocess, "run", lambda command, **_: calls.append(command) or Failed
@@ -182,7 +182,7 @@ def test_a_lesson_that_may_not_be_stored(root):
     assert lesson.read_bytes() == before
 
 
-def test_pictures_that_readme_cannot_show(root, monkeypatch):
+def test_images_that_readme_cannot_show(root, monkeypatch):
     outputs = root / "outputs"
     noise = np.random.default_rng(0).integers(0, 256, (500, 500, 3), dtype=np.uint8)
     Image.fromarray(noise).save(outputs / "prompts.png")

@@ -104,10 +104,9 @@ def test_the_size_of_the_toy_world_is_told_right():
     assert f"{objects} objects and {landscapes} landscapes" in lesson
 
 
-def test_pictures_load_quickly():
-    pictures = [path for path in (ROOT / "assets").iterdir() if path.is_file()]
+def test_images_load_quickly():
+    images = [path for path in (ROOT / "assets").iterdir() if path.is_file()]
     most = {".png": 500_000, ".gif": 2_000_000}
     assert (
-        pictures
-        and [path.name for path in pictures if path.stat().st_size > most[path.suffix]] == []
+        images and [path.name for path in images if path.stat().st_size > most[path.suffix]] == []
     )

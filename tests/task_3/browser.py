@@ -113,7 +113,7 @@ class Browser:
             mouse("mouseMoved", i / moves)
         mouse("mouseReleased", 1)
 
-    def picture(self) -> np.ndarray:
+    def image(self) -> np.ndarray:
         """What the page looks like: (H, W, 3) uint8."""
         data = base64.b64decode(self.call("Page.captureScreenshot")["data"])
         return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))

@@ -1,4 +1,4 @@
-"""Pictures of a field that is known exactly: a ball, red on the side of +x."""
+"""Images of a field that is known exactly: a ball, red on the side of +x."""
 
 import math
 
@@ -66,8 +66,8 @@ def test_occupancy_notices_what_comes_and_goes():
 
 def test_silhouette_depth_and_colour_are_the_balls(renderer):
     cameras, side = orbit(4, elevation=0), 64
-    for i, picture in enumerate(renderer.finished(cameras, side, side)):
-        colour, opacity, depth = picture[:3], picture[3], picture[4]
+    for i, image in enumerate(renderer.finished(cameras, side, side)):
+        colour, opacity, depth = image[:3], image[3], image[4]
         distance = cameras.radius[i].item()
         # The outline of a ball: a cone of rays that touch it.
         edge = math.tan(math.asin(RADIUS / distance)) / math.tan(
@@ -86,7 +86,7 @@ def test_silhouette_depth_and_colour_are_the_balls(renderer):
             torch.testing.assert_close(found, wanted, atol=0.02, rtol=0)
 
 
-def test_training_pictures_are_those_of_the_finished_ones_but_for_noise(renderer):
+def test_training_images_are_those_of_the_finished_ones_but_for_noise(renderer):
     cameras = orbit(3, elevation=20)
     trained = renderer(cameras, 32, 32, generator())
     finished = torch.stack(list(renderer.finished(cameras, 32, 32)))
@@ -96,7 +96,7 @@ def test_training_pictures_are_those_of_the_finished_ones_but_for_noise(renderer
     assert trained.weights.sum().item() == pytest.approx(trained.opacity.sum().item(), rel=1e-4)
 
 
-def test_rays_of_several_cameras_see_what_their_pictures_show(renderer):
+def test_rays_of_several_cameras_see_what_their_images_show(renderer):
     cameras = orbit(2, elevation=20)
     origins, directions = (part.reshape(-1, 3) for part in cameras.rays(16, 16))
     chosen = torch.randperm(2 * 16 * 16)[:100]
@@ -113,7 +113,7 @@ def test_rays_of_several_cameras_see_what_their_pictures_show(renderer):
     assert (seen.image - whole[chosen]).abs().mean() < 0.03
 
 
-def test_one_seed_one_picture(renderer):
+def test_one_seed_one_image(renderer):
     cameras = ViewRange().sample(2, generator())
     images = [renderer(cameras, 16, 16, generator()).image for _ in range(2)]
     assert torch.equal(*images)

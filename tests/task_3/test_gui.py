@@ -401,7 +401,7 @@ def test_a_page_gets_an_image_whenever_one_is_due(port, trainer, monkeypatch):
         page = Page(view, port)
         heights: list[int] = []
 
-        def picture(trainer: Trainer, camera: object, height: int) -> np.ndarray:
+        def image(trainer: Trainer, camera: object, height: int) -> np.ndarray:
             heights.append(height)
             return np.zeros((height, height, 3), np.uint8)
 
@@ -410,7 +410,7 @@ def test_a_page_gets_an_image_whenever_one_is_due(port, trainer, monkeypatch):
             view.after_step(trainer, {"error": 0.5})
             return len(heights) - before
 
-        monkeypatch.setattr(view, "picture", picture)
+        monkeypatch.setattr(view, "image", image)
         monkeypatch.setattr(gui, "time", SimpleNamespace(monotonic=lambda: 100.0))
         assert images(0) == 0 and not view.visitors
         page.move()
@@ -462,10 +462,10 @@ def test_the_panel_has_step_terms_and_progress(port, trainer, monkeypatch):
 @pytest.mark.parametrize(
     ("method", "error"),
     [
-        ("picture", ZeroDivisionError("float division by zero")),
-        ("picture", ValueError("no look 'x'")),
-        ("picture", AssertionError()),
-        ("picture", torch.OutOfMemoryError("CUDA out of memory")),
+        ("image", ZeroDivisionError("float division by zero")),
+        ("image", ValueError("no look 'x'")),
+        ("image", AssertionError()),
+        ("image", torch.OutOfMemoryError("CUDA out of memory")),
         ("_write", OSError(28, "No space left on device")),
     ],
 )
@@ -545,21 +545,21 @@ def test_a_camera_straight_above_and_one_at_its_target_are_cameras():
         assert torch.isfinite(camera_at(np.array(position), np.zeros(3), 0.7).poses()).all()
 
 
-def test_the_picture_is_the_averaged_field_from_there(port, trainer):
+def test_the_image_is_the_averaged_field_from_there(port, trainer):
     trainer.train_step()
     with LiveView(port, "a car") as view:
-        found = view.picture(trainer, seen_from(), 12)
-        expected = trainer.pictures(orbit(1), 12)[0]
+        found = view.image(trainer, seen_from(), 12)
+        expected = trainer.images(orbit(1), 12)[0]
         assert np.abs(found.astype(int) - as_bytes(expected[:3])).max() <= 1
         for look in view.look.options:
             view.look.value = look
-            assert view.picture(trainer, seen_from(aspect=1.5), 12).shape == (12, 18, 3)
+            assert view.image(trainer, seen_from(aspect=1.5), 12).shape == (12, 18, 3)
 
 
 def test_an_image_is_never_without_width_nor_too_wide(port, trainer):
     with LiveView(port, "a car") as view:
         for aspect, width in ((1e-5, 1), (0.5, 12), (1e5, 1024)):
-            assert view.picture(trainer, seen_from(aspect=aspect), 24).shape == (24, width, 3)
+            assert view.image(trainer, seen_from(aspect=aspect), 24).shape == (24, width, 3)
 
 
 def test_a_light_stands_at_the_camera(port, trainer, monkeypatch):
@@ -575,7 +575,7 @@ def test_a_light_stands_at_the_camera(port, trainer, monkeypatch):
     with LiveView(port, "a car") as view:
         for look in LOOKS:
             view.look.value = look
-            view.picture(trainer, seen, 4)
+            view.image(trainer, seen, 4)
     assert [shading.look for shading in shadings] == list(LOOKS)
     for shading in shadings:
         if shading.is_lit:
@@ -598,7 +598,7 @@ def test_an_image_may_take_longer_while_the_camera_rests():
         assert visitor.height == 32 and visitor.took == 4 * seconds and visitor.fine == fine
 
 
-def test_pictures_are_as_large_as_time_allows():
+def test_images_are_as_large_as_time_allows():
     assert (gui.LEAST, gui.MOST) == (24, 512)
     assert (
         next_height(100, 0.1, 0.1) == 100
@@ -610,7 +610,7 @@ def test_pictures_are_as_large_as_time_allows():
 
 
 def test_training_keeps_most_of_the_time(monkeypatch):
-    """Steps of 0.1 s, pictures of 0.2 s: for a camera at rest, a fifth of the time goes into pictures at most."""
+    """Steps of 0.1 s, images of 0.2 s: for a camera at rest, a fifth of the time goes into images at most."""
     now = [100.0]
     monkeypatch.setattr(gui.time, "monotonic", lambda: now[0])
     visitor, drawing = Visitor(), 0.0

@@ -1,4 +1,4 @@
-"""Score distillation: the gradient is the paper's, views are told apart, and a picture comes out of it."""
+"""Score distillation: the gradient is the paper's, views are told apart, and an image comes out of it."""
 
 import numpy as np
 import pytest
@@ -131,7 +131,7 @@ def test_gradient_is_the_papers_and_passes_no_jacobian(guidance):
     )
 
 
-def test_a_picture_of_any_size_gets_a_gradient(guidance):
+def test_an_image_of_any_size_gets_a_gradient(guidance):
     prompts = guidance.view_prompts("a car")
     for height, width in ((16, 16), (64, 64), (33, 50)):
         rgb = torch.rand(2, 3, height, width, generator=generator()).requires_grad_()
@@ -190,16 +190,16 @@ def test_a_step_is_one_of_the_beginning_unless_it_is_told(guidance):
     assert not torch.equal(guidance.predict_noise(*asked), guidance.predict_noise(*asked, 0.5))
 
 
-def test_pictures_and_latents_are_those_of_the_autoencoder(guidance):
+def test_images_and_latents_are_those_of_the_autoencoder(guidance):
     pipe = load_pipeline(guidance.model)
     rgb = torch.rand(2, 3, 64, 64, generator=generator())
     with torch.no_grad():
         latents = pipe.vae.encode(2 * rgb - 1).latent_dist.mean * pipe.vae.config.scaling_factor
         torch.testing.assert_close(guidance.encode_imgs(rgb), latents, atol=1e-4, rtol=1e-4)
-        pictures = (
-            pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample / 2 + 0.5
-        ).clamp(0, 1)
-    torch.testing.assert_close(guidance.decode_latents(latents), pictures, atol=1e-4, rtol=1e-4)
+        images = (pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample / 2 + 0.5).clamp(
+            0, 1
+        )
+    torch.testing.assert_close(guidance.decode_latents(latents), images, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
@@ -313,25 +313,23 @@ def test_the_front_is_ahead(tiny_folder):
     ]
 
 
-def test_targets_are_the_foreseen_pictures(guidance, monkeypatch):
-    """One step against the SDS gradient lands on x_0, whatever the weighting, and gives pictures of the size given."""
+def test_targets_are_the_foreseen_images(guidance, monkeypatch):
+    """One step against the SDS gradient lands on x_0, whatever the weighting, and gives images of the size given."""
     prompts, rgb = guidance.view_prompts("a car"), torch.rand(2, 3, 48, 48, requires_grad=True)
-    pictures, step = guidance.targets(rgb, prompts, *CAMERA, generator())
-    assert (
-        pictures.shape == rgb.shape and not pictures.requires_grad and not step.loss.requires_grad
-    )
+    images, step = guidance.targets(rgb, prompts, *CAMERA, generator())
+    assert images.shape == rgb.shape and not images.requires_grad and not step.loss.requires_grad
     x_0 = sd.predicted_x_0(step.noise_pred, step.noisy, guidance.alpha_bar(step.t))
     expected = torch.nn.functional.interpolate(guidance.decode_latents(x_0), (48, 48), mode="area")
-    torch.testing.assert_close(pictures, expected, atol=1e-4, rtol=0)
-    # What the student wrote is what leads: with a gradient of nothing the pictures are to stay as they are.
+    torch.testing.assert_close(images, expected, atol=1e-4, rtol=0)
+    # What the student wrote is what leads: with a gradient of nothing the images are to stay as they are.
     monkeypatch.setattr(
         sd, "sds_gradient", lambda noise_pred, noise, weight: torch.zeros_like(noise)
     )
-    pictures, step = guidance.targets(rgb, prompts, *CAMERA, generator())
+    images, step = guidance.targets(rgb, prompts, *CAMERA, generator())
     kept = torch.nn.functional.interpolate(
         guidance.decode_latents(step.latents), (48, 48), mode="area"
     )
-    torch.testing.assert_close(pictures, kept)
+    torch.testing.assert_close(images, kept)
 
 
 # --- Memory, previews, bad input
@@ -349,10 +347,10 @@ def test_preview(guidance):
     prompts = guidance.view_prompts("a car")
     rgb = torch.rand(2, 3, 16, 16, generator=generator())
     step = guidance.train_step(rgb, prompts, *CAMERA, generator())
-    pictures = guidance.preview(step, prompts, *CAMERA, steps=3)
-    assert len(pictures) == 3
+    images = guidance.preview(step, prompts, *CAMERA, steps=3)
+    assert len(images) == 3
     side = guidance.model.image_size
-    assert all(p.shape == (2, 3, side, side) and 0 <= p.min() and p.max() <= 1 for p in pictures)
+    assert all(p.shape == (2, 3, side, side) and 0 <= p.min() and p.max() <= 1 for p in images)
 
 
 def test_one_step_of_ddim_previews_the_one_step_x_0(guidance):
@@ -365,7 +363,7 @@ def test_one_step_of_ddim_previews_the_one_step_x_0(guidance):
 
 
 @pytest.mark.parametrize("steps", [2, 3, 10])
-def test_the_preview_goes_down_to_the_picture_by_ddim(guidance, steps):
+def test_the_preview_goes_down_to_the_image_by_ddim(guidance, steps):
     prompts = guidance.view_prompts("a car")
     step = guidance.train_step(torch.rand(2, 3, 16, 16), prompts, *CAMERA, generator(), 0.4)
     x, noise = step.noisy, step.noise_pred
@@ -397,7 +395,7 @@ def test_what_is_no_text(guidance, text, message):
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 16), (1, 4, 16, 16)])
-def test_what_is_no_batch_of_pictures(guidance, shape):
+def test_what_is_no_batch_of_images(guidance, shape):
     with pytest.raises(GuidanceError, match=r"\(B, 3, H, W\)"):
         guidance.encode_imgs(torch.zeros(shape))
 

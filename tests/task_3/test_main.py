@@ -919,12 +919,12 @@ def test_normals_of_a_ball_look_outward(monkeypatch):
         renderer.field, "_activate", lambda raw, x: (1000 * (0.5 - x.norm(dim=-1))).clamp(min=0)
     )
     camera = orbit(1, elevation=20.0, start=70.0)
-    [picture] = renderer.finished(camera, 64, 64)
-    normals = results.normal_map(camera, picture)
-    assert normals.shape == (3, 64, 64) and (normals[:, picture[3] == 0] == 1).all()
+    [image] = renderer.finished(camera, 64, 64)
+    normals = results.normal_map(camera, image)
+    assert normals.shape == (3, 64, 64) and (normals[:, image[3] == 0] == 1).all()
     [origins], [directions] = camera.rays(64, 64)
-    places = origins + picture[4][..., None] * directions
-    solid = picture[3] > 0.999
+    places = origins + image[4][..., None] * directions
+    solid = image[3] > 0.999
     assert solid.float().mean() > 0.2
     cosine = torch.cosine_similarity(2 * normals[:, solid].T - 1, places[solid], dim=-1)
     angles = torch.rad2deg(cosine.clamp(-1, 1).acos())
@@ -937,15 +937,15 @@ def test_an_outline_bends_no_surface():
     [_], [directions] = camera.rays(32, 32)
     depth = 2 / -directions[..., 2]  # the camera looks along -z
     depth[:, :16] /= 2
-    picture = torch.stack([*torch.zeros(3, 32, 32), torch.ones(32, 32), depth])
-    normals = results.normal_map(camera, picture)
+    image = torch.stack([*torch.zeros(3, 32, 32), torch.ones(32, 32), depth])
+    normals = results.normal_map(camera, image)
     away = (normals - torch.tensor([0.5, 0.5, 1.0])[:, None, None]).norm(dim=0)
-    assert away[3:-3, 3:-3].max() < 0.02  # at the picture's border the softening is lopsided
+    assert away[3:-3, 3:-3].max() < 0.02  # at the image's border the softening is lopsided
 
 
 def test_depth_is_bright_where_it_is_near():
-    picture = torch.zeros(5, 8, 8)
-    picture[3, :, :6], picture[4, :, :3], picture[4, :, 3:6] = 1, 2.2, 3.8
-    shown = results.depth_map(picture, radius=3.0).astype(int)
+    image = torch.zeros(5, 8, 8)
+    image[3, :, :6], image[4, :, :3], image[4, :, 3:6] = 1, 2.2, 3.8
+    shown = results.depth_map(image, radius=3.0).astype(int)
     assert shown.shape == (8, 8, 3) and (shown[:, 6:] == 255).all()
     assert shown[:, :3].sum() > shown[:, 3:6].sum()

@@ -67,7 +67,7 @@ def test_texture_shows_what_lies_under_a_thin_skin():
 
 
 def test_texture_shows_the_field(solid):
-    """At the middle of every face of the atlas: where the field is asked there, the picture has the answer."""
+    """At the middle of every face of the atlas: where the field is asked there, the image has the answer."""
     middle, place = solid.vertices[solid.faces].mean(1), solid.uv[solid.faces].mean(1)
     side = len(solid.texture)
     columns, rows = (place[:, 0] * side).astype(int), ((1 - place[:, 1]) * side).astype(int)
@@ -177,8 +177,8 @@ def test_a_browser_turns_the_page(solid, tmp_path):
         return 255 * rainbow(torch.tensor([place]))[0].numpy()
 
     def middle() -> np.ndarray:
-        picture = browser.picture()
-        return picture[picture.shape[0] // 2, picture.shape[1] // 2].astype(float)
+        image = browser.image()
+        return image[image.shape[0] // 2, image.shape[1] // 2].astype(float)
 
     try:
         browser.open(file.as_uri())
@@ -188,7 +188,7 @@ def test_a_browser_turns_the_page(solid, tmp_path):
         assert abs(middle() - expected(0, 0, 0.6)).max() < 8
         browser.drag(
             (450, 300), (225, 300)
-        )  # 90 degrees: the right side of the picture comes to the front
+        )  # 90 degrees: the right side of the image comes to the front
         time.sleep(1)
         assert abs(middle() - expected(0.6, 0, 0)).max() < 8
         browser.press("normals")

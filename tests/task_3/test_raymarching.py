@@ -371,21 +371,21 @@ def test_an_infinite_density_is_a_wall(path):
 
 
 @pytest.mark.parametrize("limit", [1, 7, 500])
-def test_rounds_give_the_picture_of_one_march(path, limit):
+def test_rounds_give_the_image_of_one_march(path, limit):
     rays = scene(60, 0.3)
-    picture, most = LivingRays(*rays, STEP), 0
-    alive = [len(picture.living)]
-    while (samples := picture.march(limit)) is not None:
+    image, most = LivingRays(*rays, STEP), 0
+    alive = [len(image.living)]
+    while (samples := image.march(limit)) is not None:
         assert samples.spans[:, 1].min() >= 1 and samples.spans[:, 1].max() <= limit
-        assert len(samples.spans) == len(picture.living)
-        picture.composite(samples, *field(samples.positions))
-        alive.append(len(picture.living))
+        assert len(samples.spans) == len(image.living)
+        image.composite(samples, *field(samples.positions))
+        alive.append(len(image.living))
         most += len(samples.ts)
     samples = march_rays(*rays, STEP, LAST - 1)
     whole = composite_rays(*field(samples.positions), torch.full_like(samples.ts, STEP), samples)
-    for found, expected in ((picture.image, whole.image), (picture.depths, whole.depths)):
+    for found, expected in ((image.image, whole.image), (image.depths, whole.depths)):
         torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
-    torch.testing.assert_close(picture.opacities, whole.opacities, atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(image.opacities, whole.opacities, atol=2e-5, rtol=1e-5)
     assert alive == sorted(alive, reverse=True)
     if limit < 10:
         assert most < len(samples.ts)  # opaque rays went no further
@@ -394,10 +394,10 @@ def test_rounds_give_the_picture_of_one_march(path, limit):
 def test_rounds_find_the_same_samples_on_both_paths(compiled, monkeypatch):
     rays, found = scene(60, 0.3), []
     for _ in range(2):
-        picture, seen = LivingRays(*rays, STEP), []
-        while (samples := picture.march(6)) is not None:
-            seen += [*samples, picture.living]
-            picture.composite(samples, *field(samples.positions))
+        image, seen = LivingRays(*rays, STEP), []
+        while (samples := image.march(6)) is not None:
+            seen += [*samples, image.living]
+            image.composite(samples, *field(samples.positions))
         found.append(seen)
         monkeypatch.setattr(kernels, "_ready", lambda package, device: False)
     assert len(found[0]) == len(found[1])

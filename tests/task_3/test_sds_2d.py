@@ -1,4 +1,4 @@
-"""SDS on a single picture: it becomes what the text says, leaves a sheet, and tells a student what is missing."""
+"""SDS on a single image: it becomes what the text says, leaves a sheet, and tells a student what is missing."""
 
 import itertools
 import math
@@ -209,7 +209,7 @@ def test_a_student_is_told_which_part_is_missing(tiny_folder, parts, missing, ca
 
 
 @pytest.mark.slow
-def test_the_picture_is_what_the_text_says(tmp_path):
+def test_the_image_is_what_the_text_says(tmp_path):
     """With the defaults; read by a judge that took no part."""
     from course.metrics.judge import Judge
 
@@ -218,8 +218,8 @@ def test_the_picture_is_what_the_text_says(tmp_path):
     guidance = StableDiffusion(find_model("pocket"), options)
     prompts = guidance.plain_prompts(defaults.text)
     kept, last = sds_2d.optimise(guidance, prompts, defaults.iters, defaults.lr, defaults.seed)
-    pictures = sds_2d.sheet(guidance, prompts, kept, last)
-    reading = Judge()([pictures[len(kept) - 1]])[0]
+    images = sds_2d.sheet(guidance, prompts, kept, last)
+    reading = Judge()([images[len(kept) - 1]])[0]
     assert (defaults.text, reading["object"], reading["color"], reading["ground"]) == (
         "a red car on grass", "car", "red", "grass",
     )  # fmt: skip

@@ -253,7 +253,7 @@ def test_a_field_that_is_lost_is_noticed(begin, opacity, said):
 def test_a_field_that_is_empty_or_full_to_the_rim_is_seen_as_that(
     begin, density, said, monkeypatch
 ):
-    """The pictures of such a field are beyond the limits, wherever the cameras stand; those of a new one are not."""
+    """The images of such a field are beyond the limits, wherever the cameras stand; those of a new one are not."""
     trainer = begin(widen=0, batch=4)
     trainer.train_step()
     assert EMPTY < trainer.opacities[-1] < FULL
@@ -301,18 +301,18 @@ def test_tensorboard_reads_the_terms(begin):
     assert [event.step for event in events.Scalars("error")] == [10]
 
 
-def test_pictures_are_of_the_average(begin):
+def test_images_are_of_the_average(begin):
     trainer = begin(ema=0.5)
     trainer.train_step()
     own = parameters(trainer)
     with trainer.averaged():
         assert not torch.equal(parameters(trainer), own)
     assert torch.equal(parameters(trainer), own)
-    pictures = trainer.pictures(orbit(2), 12, "normals")
-    assert len(pictures) == 2 and pictures[0].shape == (5, 12, 12)
+    images = trainer.images(orbit(2), 12, "normals")
+    assert len(images) == 2 and images[0].shape == (5, 12, 12)
 
 
-def test_preview_is_a_picture(begin, monkeypatch):
+def test_preview_is_an_image(begin, monkeypatch):
     from PIL import Image
 
     trainer = begin()
@@ -334,21 +334,23 @@ def test_preview_shows_the_field_from_four_sides_and_what_the_guidance_wants(beg
     trainer = begin()
     trainer.train_step()
     sheets: list[tuple[list, dict]] = []
-    whole = utils.grid
+    whole = utils.image_grid
     monkeypatch.setattr(
-        utils, "grid", lambda images, **more: sheets.append((images, more)) or whole(images, **more)
+        utils,
+        "image_grid",
+        lambda images, **more: sheets.append((images, more)) or whole(images, **more),
     )
     trainer.preview()
     [(images, more)] = sheets
     assert more["columns"] == 4 and len(more["titles"]) == len(images) == 8
     angles = trainer.cameras.azimuth, trainer.cameras.elevation
     wanted = trainer.guidance.preview(trainer.seen, trainer.prompts, *angles, trainer.progress)
-    expected = [picture[:3] for picture in trainer.pictures(orbit(4), 128)]
+    expected = [rendered[:3] for rendered in trainer.images(orbit(4), 128)]
     expected += [
         batch[0] for batch in (trainer.guidance.decode_latents(trainer.seen.latents), *wanted)
     ]
-    for image, picture in zip(images, expected, strict=True):
-        difference = np.asarray(image, float) / 255 - picture.permute(1, 2, 0).numpy()
+    for image, rendered in zip(images, expected, strict=True):
+        difference = np.asarray(image, float) / 255 - rendered.permute(1, 2, 0).numpy()
         assert abs(difference).max() < 0.003  # half a level of 255
 
 
@@ -391,7 +393,7 @@ def test_weights_of_the_regularisers_change_with_the_run(begin):
 
 
 def test_the_field_learns_what_the_targets_show(begin, monkeypatch):
-    """Of the last few pictures, from where each was seen, and lit as each was."""
+    """Of the last few images, from where each was seen, and lit as each was."""
     trainer = begin(albedo=0.5, keep=5, textureless=0.0)
     shown = torch.rand(trainer.settings.batch, 3, 8, 8)
     step = trainer.guidance.targets
@@ -442,19 +444,19 @@ def test_a_field_comes_to_look_like_its_targets(begin, monkeypatch):
     monkeypatch.setattr(trainer.guidance, "targets", lambda *args: (red, step(*args)[1]))
     terms = [trainer.train_step() for _ in range(40)]
     assert terms[-1]["difference"] < 0.3 * terms[0]["difference"]
-    middle = trainer.pictures(orbit(1), 9)[0][:3, 4, 4]
+    middle = trainer.images(orbit(1), 9)[0][:3, 4, 4]
     assert middle[0] > 0.7 and middle[1:].max() < 0.3
 
 
 def lit(trainer: Trainer) -> Rendered:
-    """A picture that is lit, with normals."""
+    """An image that is lit, with normals."""
     cameras = trainer.views.sample(2, trainer.generator)
     shading = Shading("lambertian", cameras.poses()[:, :3, 3])
     return trainer.renderer(cameras, 8, 8, trainer.generator, shading)
 
 
 def test_normals_that_look_away_and_rough_normals_cost_something(begin):
-    """Both by how much each sample is seen, per ray; their weights in the picture are constants in it."""
+    """Both by how much each sample is seen, per ray; their weights in the image are constants in it."""
     trainer = begin(orientation=3.0, smoothness=7.0, bound=2.0)
     rendered = lit(trainer)
     terms = regularise(

@@ -1,4 +1,4 @@
-"""Any picture file becomes RGB as a person sees it, or one clear error."""
+"""Any image file becomes RGB as a person sees it, or one clear error."""
 
 import os
 import tracemalloc
@@ -8,18 +8,17 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image, ImageOps
 
-from course.images import io as pictures
-from course.images.io import PictureError, load_picture
+from course.images import ImageError, io, load_image
 
 GRAY = np.add.outer(np.arange(40), np.arange(60)).astype(np.uint8)  # 40 high, 60 wide
 COLOR = np.stack([GRAY, 255 - GRAY, GRAY // 2], axis=2)
 
 
-def test_gray_pictures(tmp_path):
+def test_gray_images(tmp_path):
     Image.fromarray(GRAY).save(tmp_path / "gray.png")
-    picture = load_picture(tmp_path / "gray.png")
-    assert picture.mode == "RGB" and np.array_equal(
-        np.asarray(picture), np.repeat(GRAY[..., None], 3, 2)
+    image = load_image(tmp_path / "gray.png")
+    assert image.mode == "RGB" and np.array_equal(
+        np.asarray(image), np.repeat(GRAY[..., None], 3, 2)
     )
 
 
@@ -28,11 +27,11 @@ def test_16_bits_are_scaled_and_not_cut_off(tmp_path):
     Image.fromarray(deep).save(tmp_path / "deep.png")
     Image.fromarray(deep).save(tmp_path / "deep.tiff")
     for name in ("deep.png", "deep.tiff"):
-        picture = np.asarray(load_picture(tmp_path / name))[..., 0]
-        assert np.abs(picture - deep / 257).max() <= 1
+        image = np.asarray(load_image(tmp_path / name))[..., 0]
+        assert np.abs(image - deep / 257).max() <= 1
     dark = np.full((40, 60), 600, np.uint16)  # dark, but 16 bits
     Image.fromarray(dark).save(tmp_path / "dark.png")
-    assert np.asarray(load_picture(tmp_path / "dark.png")).max() == round(600 / 257)
+    assert np.asarray(load_image(tmp_path / "dark.png")).max() == round(600 / 257)
 
 
 def test_transparent_is_white(tmp_path):
@@ -43,10 +42,10 @@ def test_transparent_is_white(tmp_path):
     image.convert("P").save(
         tmp_path / "palette.png", transparency=image.convert("P").getpixel((59, 39))
     )
-    picture = np.asarray(load_picture(tmp_path / "alpha.png"))
-    assert np.array_equal(picture[:, :30], COLOR[:, :30]) and (picture[:, 30:] == 255).all()
-    assert (np.asarray(load_picture(tmp_path / "gray-alpha.png"))[:, 30:] == 255).all()
-    assert (np.asarray(load_picture(tmp_path / "palette.png"))[39, 59] == 255).all()
+    loaded = np.asarray(load_image(tmp_path / "alpha.png"))
+    assert np.array_equal(loaded[:, :30], COLOR[:, :30]) and (loaded[:, 30:] == 255).all()
+    assert (np.asarray(load_image(tmp_path / "gray-alpha.png"))[:, 30:] == 255).all()
+    assert (np.asarray(load_image(tmp_path / "palette.png"))[39, 59] == 255).all()
 
 
 @pytest.mark.parametrize(("orientation", "turned"), [(6, -1), (8, 1), (3, 2)])
@@ -54,8 +53,8 @@ def test_a_camera_held_sideways(tmp_path, orientation, turned):
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(COLOR).save(tmp_path / "turned.png", exif=exif)
-    picture = load_picture(tmp_path / "turned.png")
-    assert np.array_equal(np.asarray(picture), np.rot90(COLOR, turned))
+    image = load_image(tmp_path / "turned.png")
+    assert np.array_equal(np.asarray(image), np.rot90(COLOR, turned))
 
 
 def test_other_kinds(tmp_path):
@@ -65,12 +64,12 @@ def test_other_kinds(tmp_path):
     image.save(tmp_path / "moving.gif", save_all=True, append_images=[Image.new("RGB", image.size)])
     image.save(tmp_path / "picture.webp", lossless=True)
     for name in ("cmyk.jpg", "bits.png", "moving.gif", "picture.webp"):
-        picture = load_picture(tmp_path / name)
-        assert picture.mode == "RGB" and picture.size == (60, 40)
+        loaded = load_image(tmp_path / name)
+        assert loaded.mode == "RGB" and loaded.size == (60, 40)
     assert (
-        np.abs(np.asarray(load_picture(tmp_path / "moving.gif")).astype(int) - COLOR).mean() < 8
+        np.abs(np.asarray(load_image(tmp_path / "moving.gif")).astype(int) - COLOR).mean() < 8
     )  # the first frame
-    assert np.array_equal(np.asarray(load_picture(tmp_path / "picture.webp")), COLOR)
+    assert np.array_equal(np.asarray(load_image(tmp_path / "picture.webp")), COLOR)
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp", "tiff"])
@@ -86,9 +85,9 @@ def test_upright_in_every_format(tmp_path, ending, orientation):
     Image.fromarray(quarters).save(tmp_path / f"a.{ending}", exif=exif, **settings)
     with Image.open(tmp_path / f"a.{ending}") as opened:
         expected = np.asarray(ImageOps.exif_transpose(opened))
-    assert np.array_equal(load_picture(tmp_path / f"a.{ending}"), expected)
+    assert np.array_equal(load_image(tmp_path / f"a.{ending}"), expected)
     if orientation >= 5:
-        assert load_picture(tmp_path / f"a.{ending}", (16, 32)).size == (16, 32)
+        assert load_image(tmp_path / f"a.{ending}", (16, 32)).size == (16, 32)
 
 
 # --- Sizes
@@ -98,21 +97,21 @@ def test_a_size_cuts_about_the_middle(tmp_path):
     marked = np.zeros((40, 120, 3), np.uint8)
     marked[:, 40:80] = (0, 200, 0)
     Image.fromarray(marked).save(tmp_path / "wide.png")
-    square = load_picture(tmp_path / "wide.png", 32)
+    square = load_image(tmp_path / "wide.png", 32)
     assert square.size == (32, 32) and (np.asarray(square)[..., 1] > 190).all()
-    assert load_picture(tmp_path / "wide.png", (96, 64)).size == (96, 64)
+    assert load_image(tmp_path / "wide.png", (96, 64)).size == (96, 64)
 
 
 def test_a_huge_photograph_is_read_without_a_word(tmp_path, recwarn):
     """100 million pixels: beyond where PIL begins to warn, and read at a fraction of it."""
     Image.new("L", (12_500, 8_000), 90).save(tmp_path / "huge.jpg")
-    picture = load_picture(tmp_path / "huge.jpg", 256)
-    assert picture.size == (256, 256) and abs(picture.getpixel((9, 9))[0] - 90) < 3
+    image = load_image(tmp_path / "huge.jpg", 256)
+    assert image.size == (256, 256) and abs(image.getpixel((9, 9))[0] - 90) < 3
     assert not [w for w in recwarn if "Decompression" in str(w.category)]
 
 
 @pytest.mark.parametrize("mode", ["I;16", "L", "RGB", "RGBA", "F"])
-def test_a_large_picture_is_decoded_no_finer_than_needed(tmp_path, mode):
+def test_a_large_image_is_decoded_no_finer_than_needed(tmp_path, mode):
     """NumPy's memory is measured; 16 bits took 24 bytes a pixel. PIL holds the file's own pixels besides."""
     Image.linear_gradient("L").resize((2000, 1500)).convert("L" if mode == "I;16" else mode).save(
         tmp_path / "a.tiff"
@@ -122,13 +121,13 @@ def test_a_large_picture_is_decoded_no_finer_than_needed(tmp_path, mode):
         Image.fromarray(wide).save(tmp_path / "a.tiff")
     tracemalloc.start()
     try:
-        picture = load_picture(tmp_path / "a.tiff", 64)
+        image = load_image(tmp_path / "a.tiff", 64)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert peak < 6 * 2000 * 1500
-    assert picture.size == (64, 64)
-    column = np.asarray(picture)[:, 32, 0].astype(int)
+    assert image.size == (64, 64)
+    column = np.asarray(image)[:, 32, 0].astype(int)
     expected = np.linspace(0, 255, 64) if mode != "RGBA" else column
     assert np.abs(column - expected).max() <= 4
 
@@ -151,13 +150,13 @@ def test_a_large_picture_is_decoded_no_finer_than_needed(tmp_path, mode):
 def test_how_much_detail_is_left_out(tmp_path, monkeypatch, ending, size, wanted, decoded, factor):
     calls = []
 
-    def spy(picture, by, own=pictures._to_rgb):
-        calls.append((picture.size, by))
-        return own(picture, by)
+    def spy(image, by, own=io._to_rgb):
+        calls.append((image.size, by))
+        return own(image, by)
 
-    monkeypatch.setattr(pictures, "_to_rgb", spy)
+    monkeypatch.setattr(io, "_to_rgb", spy)
     Image.new("L", size).save(tmp_path / f"a.{ending}")
-    load_picture(tmp_path / f"a.{ending}", wanted)
+    load_image(tmp_path / f"a.{ending}", wanted)
     assert calls == [(decoded, factor)]
 
 
@@ -169,41 +168,41 @@ def test_decoding_coarsely_looks_like_decoding_finely(tmp_path, size):
     )
     blobs.save(tmp_path / "a.png")
     expected = ImageOps.fit(blobs, (40, 30), Image.Resampling.LANCZOS)
-    coarse = np.asarray(load_picture(tmp_path / "a.png", (40, 30)), np.int16)
+    coarse = np.asarray(load_image(tmp_path / "a.png", (40, 30)), np.int16)
     assert np.abs(coarse - np.asarray(expected, np.int16)).mean() < 2
 
 
 @pytest.mark.parametrize("size", [16, np.int64(16), (16, 16), (np.int32(16), 16), [16, 16]])
 def test_a_size_is_a_whole_number_or_two(tmp_path, size):
     Image.fromarray(COLOR).save(tmp_path / "a.png")
-    assert load_picture(tmp_path / "a.png", size).size == (16, 16)
+    assert load_image(tmp_path / "a.png", size).size == (16, 16)
 
 
 @pytest.mark.parametrize("size", [0, -4, 2.5, "64", (16, 0), (16, 16, 16), True, 16_385])
 def test_a_size_that_cannot_be(tmp_path, size):
     Image.fromarray(COLOR).save(tmp_path / "a.png")
-    with pytest.raises(PictureError, match="size must be a whole number from 1 to 16,384, got "):
-        load_picture(tmp_path / "a.png", size)
+    with pytest.raises(ImageError, match="size must be a whole number from 1 to 16,384, got "):
+        load_image(tmp_path / "a.png", size)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (16, 900), (900, 16)])
-def test_the_smallest_picture(tmp_path, size):
+def test_the_smallest_image(tmp_path, size):
     Image.new("RGB", size).save(tmp_path / "a.png")
-    assert load_picture(tmp_path / "a.png").size == size
-    assert load_picture(tmp_path / "a.png", 64).size == (64, 64)
+    assert load_image(tmp_path / "a.png").size == size
+    assert load_image(tmp_path / "a.png", 64).size == (64, 64)
     Image.new("RGB", (size[0] - 1, size[1] - 1)).save(tmp_path / "a.png")
-    with pytest.raises(PictureError, match="too few to see anything in. Each side needs 16"):
-        load_picture(tmp_path / "a.png")
-    assert load_picture(tmp_path / "a.png", least=15).size == (size[0] - 1, size[1] - 1)
+    with pytest.raises(ImageError, match="too few to see anything in. Each side needs 16"):
+        load_image(tmp_path / "a.png")
+    assert load_image(tmp_path / "a.png", least=15).size == (size[0] - 1, size[1] - 1)
 
 
-def test_the_largest_picture(tmp_path, monkeypatch):
+def test_the_largest_image(tmp_path, monkeypatch):
     Image.fromarray(COLOR).save(tmp_path / "a.png")
     monkeypatch.setattr("course.images.io.MOST_PIXELS", 60 * 40)
-    assert load_picture(tmp_path / "a.png").size == (60, 40)
+    assert load_image(tmp_path / "a.png").size == (60, 40)
     monkeypatch.setattr("course.images.io.MOST_PIXELS", 60 * 40 - 1)
-    with pytest.raises(PictureError, match="60 x 40 pixels, more than"):
-        load_picture(tmp_path / "a.png")
+    with pytest.raises(ImageError, match="60 x 40 pixels, more than"):
+        load_image(tmp_path / "a.png")
 
 
 # --- Files
@@ -213,30 +212,30 @@ def test_the_largest_picture(tmp_path, monkeypatch):
 @pytest.mark.parametrize("kind", [str, Path])
 def test_the_home_of_nobody(path, kind):
     with pytest.raises(
-        PictureError, match=r"~no.such.user.* does not know\. Write the whole path, or \./~no"
+        ImageError, match=r"~no.such.user.* does not know\. Write the whole path, or \./~no"
     ):
-        load_picture(kind(path))
+        load_image(kind(path))
 
 
 def test_a_home_that_is_known(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     Image.fromarray(COLOR).save(tmp_path / "a.png")
-    assert load_picture("~/a.png").size == (60, 40)
+    assert load_image("~/a.png").size == (60, 40)
 
 
 @pytest.mark.parametrize("path", [None, 7, b"a.png", ["a.png"], 1.5])
 def test_a_path_of_another_type(path):
-    with pytest.raises(PictureError, match="A path must be text or a pathlib.Path, got "):
-        load_picture(path)
+    with pytest.raises(ImageError, match="A path must be text or a pathlib.Path, got "):
+        load_image(path)
 
 
 @pytest.mark.parametrize("path", ["", "a\0b.png", "x" * 300 + ".png", "none/a.png", "a.png/b.png"])
 def test_paths_that_lead_nowhere(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
     Image.fromarray(COLOR).save("a.png")
-    with pytest.raises(PictureError, match="no file|folder|File name too long|cannot be read"):
-        load_picture(path)
+    with pytest.raises(ImageError, match="no file|folder|File name too long|cannot be read"):
+        load_image(path)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
@@ -248,8 +247,8 @@ def test_a_pipe_or_a_device_is_not_waited_for(tmp_path, name):
         (tmp_path / "fifo").rename(tmp_path / name)
     else:
         (tmp_path / name).symlink_to(target)
-    with pytest.raises(PictureError, match=f"{name} is a pipe or a device"):
-        load_picture(tmp_path / name)
+    with pytest.raises(ImageError, match=f"{name} is a pipe or a device"):
+        load_image(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -264,35 +263,35 @@ def test_only_the_listed_formats_are_read(tmp_path, monkeypatch, kind, ending):
     path = tmp_path / f"a.{ending or kind.lower()}"
     Image.fromarray(COLOR).save(path, kind)
     with pytest.raises(
-        PictureError,
+        ImageError,
         match="not a picture that can be read here. PNG, JPEG, WebP, GIF, BMP and TIFF",
     ):
-        load_picture(path)
+        load_image(path)
 
 
 def test_what_cannot_be_used_says_why(tmp_path, monkeypatch):
-    with pytest.raises(PictureError, match=r"no file .*none\.png"):
-        load_picture(tmp_path / "none.png")
-    with pytest.raises(PictureError, match="is a folder"):
-        load_picture(tmp_path)
+    with pytest.raises(ImageError, match=r"no file .*none\.png"):
+        load_image(tmp_path / "none.png")
+    with pytest.raises(ImageError, match="is a folder"):
+        load_image(tmp_path)
     (tmp_path / "text.png").write_text("not a picture")
-    with pytest.raises(PictureError, match=r"text\.png is not a picture.*PNG, JPEG"):
-        load_picture(tmp_path / "text.png")
+    with pytest.raises(ImageError, match=r"text\.png is not a picture.*PNG, JPEG"):
+        load_image(tmp_path / "text.png")
     (tmp_path / "empty.jpg").write_bytes(b"")
-    with pytest.raises(PictureError, match=r"empty\.jpg is not a picture"):
-        load_picture(tmp_path / "empty.jpg")
+    with pytest.raises(ImageError, match=r"empty\.jpg is not a picture"):
+        load_image(tmp_path / "empty.jpg")
     Image.fromarray(COLOR).save(tmp_path / "cut.png")
     content = (tmp_path / "cut.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(content[: len(content) // 2])
-    with pytest.raises(PictureError, match=r"cut\.png is damaged"):
-        load_picture(tmp_path / "cut.png")
+    with pytest.raises(ImageError, match=r"cut\.png is damaged"):
+        load_image(tmp_path / "cut.png")
     Image.new("RGB", (300, 8)).save(tmp_path / "tiny.png")
-    with pytest.raises(PictureError, match="300 x 8 pixels: too few"):
-        load_picture(tmp_path / "tiny.png")
+    with pytest.raises(ImageError, match="300 x 8 pixels: too few"):
+        load_image(tmp_path / "tiny.png")
     Image.new("1", (15_000, 15_000)).save(tmp_path / "vast.png")
-    with pytest.raises(PictureError, match=r"vast\.png.*(too large|more than)"):
-        load_picture(tmp_path / "vast.png")
+    with pytest.raises(ImageError, match=r"vast\.png.*(too large|more than)"):
+        load_image(tmp_path / "vast.png")
     monkeypatch.setattr("course.images.io.MOST_PIXELS", 2000)
     Image.fromarray(COLOR).save(tmp_path / "fair.png")
-    with pytest.raises(PictureError, match="60 x 40 pixels, more than 0 million"):
-        load_picture(tmp_path / "fair.png")
+    with pytest.raises(ImageError, match="60 x 40 pixels, more than 0 million"):
+        load_image(tmp_path / "fair.png")

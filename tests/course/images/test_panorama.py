@@ -285,7 +285,7 @@ def test_masks_that_cannot_be(mask, message):
         check_masks([("a duck", np.array(HALF)), ("a car", mask)], 2, 3)
 
 
-def test_the_page_holds_the_picture_and_needs_nothing_else(tmp_path):
+def test_the_page_holds_the_image_and_needs_nothing_else(tmp_path):
     path = write_page(tmp_path / "new" / "turn.html", RAMP, 'a "beach" <at> night')
     text = path.read_text()
     [source] = re.findall(r"url\(data:image/png;base64,([\w+/=]+)\)", text)

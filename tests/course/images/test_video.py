@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont, ImageSequence
 
 from course.images import video
-from course.images.io import PAPER, wrap
+from course.images.grid import wrap
+from course.images.io import PAPER
 from course.images.video import VideoError
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -73,7 +74,7 @@ def test_frames_come_in_the_order_of_their_names(tmp_path, names, steps, timeste
     assert [frame.step for frame in frames] == steps
     assert [frame.timestep for frame in frames] == timesteps
     for place, frame in enumerate(frames):  # JPEG is not exact
-        assert abs(frame.picture.getpixel((0, 0))[0] - 50 * place) <= 3
+        assert abs(frame.image.getpixel((0, 0))[0] - 50 * place) <= 3
 
 
 def test_other_files_are_left_out(tmp_path):
@@ -92,14 +93,14 @@ def test_a_frame_stays_as_it_was_read(tmp_path):
         frame.step = 8
 
 
-def test_every_kind_of_picture_reads_as_a_person_sees_it(tmp_path):
+def test_every_kind_of_image_reads_as_a_person_sees_it(tmp_path):
     Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(tmp_path / "1.png")  # nothing to see: paper
     Image.fromarray(np.full((4, 4), 32896, np.uint16)).save(tmp_path / "2.png")  # 16 bits, half way
     Image.new("L", (4, 4), 77).save(tmp_path / "3.png")
     exif = Image.Exif()
     exif[0x0112] = 6  # taken with the camera on its side
     Image.new("RGB", (6, 4)).save(tmp_path / "4.jpg", exif=exif)
-    frames = [frame.picture for frame in video.read_frames(tmp_path)]
+    frames = [frame.image for frame in video.read_frames(tmp_path)]
     assert [frame.mode for frame in frames] == ["RGB"] * 4
     assert [frame.getpixel((0, 0)) for frame in frames[:3]] == [PAPER, (128,) * 3, (77,) * 3]
     assert frames[3].size == (4, 6)
@@ -266,7 +267,7 @@ def test_letters_are_a_sixteenth_of_the_smaller_side(heights, height, size):
 
 
 @pytest.mark.parametrize("side", [256, 1024])
-def test_captions_grow_with_the_picture(side):
+def test_captions_grow_with_the_image(side):
     [sheet] = video.side_by_side(
         [flat(RED, side, side)], [flat(RED, side, side)], ["step 12, t = 481"]
     )
@@ -291,7 +292,7 @@ def test_a_long_caption_is_broken_into_lines():
     assert long.height > short.height + 12
 
 
-def test_tensors_and_arrays_are_pictures_too():
+def test_tensors_and_arrays_are_images_too():
     [sheet] = video.side_by_side([torch.full((1, 3, 4, 4), -1.0)], [np.ones((4, 4))])
     assert sheet.getpixel((0, 0)) == (0, 0, 0) and sheet.getpixel((11, 3)) == (255, 255, 255)
 
@@ -332,9 +333,9 @@ def test_frames_without_a_partner_are_named(tmp_path):
 def test_captions_of_frames_among_other_images(left, right, caption):
     pair = []
     for place in (left, right):
-        picture = flat(RED)
+        image = flat(RED)
         pair.append(
-            [picture if place is None else video.Frame(Path("1.png"), picture, *place), flat(BLUE)]
+            [image if place is None else video.Frame(Path("1.png"), image, *place), flat(BLUE)]
         )
     plain = [flat(RED), flat(BLUE)]
     assert video.side_by_side(*pair) == video.side_by_side(plain, plain, [caption, ""])
@@ -676,7 +677,7 @@ def test_what_ffmpeg_complains_of_is_one_line_with_a_way_out(tmp_path, monkeypat
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
 def test_an_interrupted_clip_leaves_nothing(tmp_path):
     source = (
-        "import sys; from PIL import Image; from course import video\n"
+        "import sys; from PIL import Image; from course.images import video\n"
         "frames = [Image.effect_noise((1200, 1200), 99).convert('RGB')] * 30\n"
         "print('begin', flush=True); video.write_video(sys.argv[1], frames)"
     )

@@ -112,7 +112,7 @@ def test_reading_names_classes_and_overhead():
     assert set(reading) == {"object", "overhead", "azimuth", "view"}
 
 
-def test_judge_reads_pictures_of_any_kind_alike(weights):
+def test_judge_reads_images_of_any_kind_alike(weights):
     judge = Judge()
     array = np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8)
     tensor = torch.from_numpy(array).permute(2, 0, 1).float() / 127.5 - 1
@@ -156,7 +156,7 @@ def test_distance_has_the_lpips_call(weights):
         distance(x, y[:1])
 
 
-def test_distance_guides_the_pictures_but_learns_nothing(weights):
+def test_distance_guides_the_images_but_learns_nothing(weights):
     distance = PerceptualDistance()
     x = torch.zeros(1, 3, 40, 40).requires_grad_()
     y = F.interpolate(torch.rand(1, 3, 5, 5), 40)

@@ -29,24 +29,24 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 90), st.integers(1, 40))
-def test_pieces_lie_in_the_picture_and_do_not_overlap(height, width, size):
-    picture = torch.arange(3 * height * width).reshape(3, height, width).float()
+def test_pieces_lie_in_the_image_and_do_not_overlap(height, width, size):
+    image = torch.arange(3 * height * width).reshape(3, height, width).float()
     if size > min(height, width):
         with pytest.raises(MetricError, match=f"No square of {size} pixels"):
-            metrics.crops(picture, size)
+            metrics.crops(image, size)
         return
-    pieces = metrics.crops(picture, size)
+    pieces = metrics.crops(image, size)
     assert pieces.shape == ((height // size) * (width // size), 3, size, size)
     places = pieces[:, 0].flatten().int().tolist()
     assert len(set(places)) == len(places)
-    for piece in pieces:  # each is a square of the picture as it is
+    for piece in pieces:  # each is a square of the image as it is
         y, x = divmod(int(piece[0, 0, 0]), width)
-        assert torch.equal(piece, picture[:, y : y + size, x : x + size])
+        assert torch.equal(piece, image[:, y : y + size, x : x + size])
 
 
 def test_pieces_lie_about_the_middle():
-    picture = torch.arange(7).float().expand(3, 2, 7)
-    assert metrics.crops(picture, 2)[:, 0, 0].tolist() == [[0, 1], [2, 3], [4, 5]]
+    image = torch.arange(7).float().expand(3, 2, 7)
+    assert metrics.crops(image, 2)[:, 0, 0].tolist() == [[0, 1], [2, 3], [4, 5]]
     tall = torch.arange(10).float().view(1, 10, 1).expand(3, 10, 3)
     assert metrics.crops(tall, 3)[:, 0, :, 0].tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
     taller = torch.arange(14).float().view(1, 14, 1).expand(3, 14, 5)
@@ -59,20 +59,20 @@ def test_pieces_lie_about_the_middle():
 
 
 def test_intra_lpips_is_the_mean_of_all_pairs():
-    picture = noise(3, 20, 50)
-    pieces = [picture[:, :, x : x + 20] for x in (5, 25)]
+    image = noise(3, 20, 50)
+    pieces = [image[:, :, x : x + 20] for x in (5, 25)]
     distance = lambda x, y: (x - y).square().sum(dim=(1, 2, 3)).view(-1, 1, 1, 1)
-    found = metrics.intra_lpips(picture, distance, 20)
+    found = metrics.intra_lpips(image, distance, 20)
     assert found == pytest.approx((pieces[0] - pieces[1]).square().sum().item(), rel=1e-6)
-    squares = [picture[:, y : y + 10, x : x + 10] for y in (0, 10) for x in range(0, 50, 10)]
+    squares = [image[:, y : y + 10, x : x + 10] for y in (0, 10) for x in range(0, 50, 10)]
     apart = [(a - b).square().sum().item() for a, b in itertools.combinations(squares, 2)]
-    assert metrics.intra_lpips(picture, distance, 10) == pytest.approx(sum(apart) / 45, rel=1e-6)
+    assert metrics.intra_lpips(image, distance, 10) == pytest.approx(sum(apart) / 45, rel=1e-6)
 
 
 def test_intra_style_loss_is_that_of_gram_matrices():
-    picture = noise(3, 12, 26)
+    image = noise(3, 12, 26)
     layers = lambda x: [x, x[:, :2, ::2, ::3]]
-    pieces = [picture[:, :, x : x + 12] for x in (1, 13)]
+    pieces = [image[:, :, x : x + 12] for x in (1, 13)]
     expected = 0.0
     for channels, rows, columns in ((3, 1, 1), (2, 2, 3)):
         grams = []
@@ -81,7 +81,7 @@ def test_intra_style_loss_is_that_of_gram_matrices():
             g = [[(f[i] * f[j]).sum() / f.size for j in range(channels)] for i in range(channels)]
             grams.append(np.array(g))
         expected += np.square(grams[0] - grams[1]).mean()
-    assert metrics.intra_style_loss(picture, layers, 12) == pytest.approx(expected, rel=1e-5)
+    assert metrics.intra_style_loss(image, layers, 12) == pytest.approx(expected, rel=1e-5)
 
 
 def test_intra_style_loss_is_a_mean_over_pairs():
@@ -100,8 +100,8 @@ def test_coherence_of_images_beyond_their_range(measure):
         metrics.intra_lpips: lambda x, y: (x - y).abs().mean().view(1),
         metrics.intra_style_loss: lambda x: [x],
     }[measure]
-    picture = 3 * noise(3, 8, 24)
-    assert measure(picture, network, 8) == pytest.approx(measure(picture.clamp(-1, 1), network, 8))
+    image = 3 * noise(3, 8, 24)
+    assert measure(image, network, 8) == pytest.approx(measure(image.clamp(-1, 1), network, 8))
 
 
 def test_alike_pieces_cost_nothing_and_unlike_ones_do(networks):
@@ -152,32 +152,32 @@ def test_the_step_across_the_wrap_comes_last():
 
 
 def test_clip_score_prefers_the_right_words(networks):
-    from course.images.io import load_picture
+    from course.images import load_image
     from course.models import WEIGHTS
 
-    sheet = np.asarray(load_picture(WEIGHTS / "samples" / "world.jpg", 256), np.float32) / 127.5 - 1
-    picture = torch.from_numpy(sheet).permute(2, 0, 1)
-    score = metrics.clip_score(picture[None], ["a beach"], networks.clip)
+    sheet = np.asarray(load_image(WEIGHTS / "samples" / "world.jpg", 256), np.float32) / 127.5 - 1
+    image = torch.from_numpy(sheet).permute(2, 0, 1)
+    score = metrics.clip_score(image[None], ["a beach"], networks.clip)
     assert 0 <= score <= 100
     both = metrics.clip_score(
-        torch.stack([picture, picture]), ["a beach", "a forest at night"], networks.clip
+        torch.stack([image, image]), ["a beach", "a forest at night"], networks.clip
     )
-    other = metrics.clip_score(picture[None], ["a forest at night"], networks.clip)
+    other = metrics.clip_score(image[None], ["a forest at night"], networks.clip)
     assert both == pytest.approx((score + other) / 2, abs=1e-3)
     with pytest.raises(MetricError, match="1 pictures and 2 texts"):
-        metrics.clip_score(picture[None], ["a", "b"], networks.clip)
+        metrics.clip_score(image[None], ["a", "b"], networks.clip)
 
 
 class FakeClip:
     """Vectors as they are given: the rows of images and texts."""
 
     def __init__(self, images, texts):
-        self.images, self.rows = torch.tensor(images), torch.tensor(texts)
+        self.image_vectors, self.rows = torch.tensor(images), torch.tensor(texts)
         self.seen = None
 
-    def pictures(self, pictures):
-        self.seen = pictures
-        return self.images
+    def images(self, images):
+        self.seen = images
+        return self.image_vectors
 
     def texts(self, texts):
         return self.rows[: len(texts)]
@@ -227,7 +227,7 @@ def test_a_clip_score_that_is_not_finite():
 
 
 def test_vectors_of_clip_have_length_1_and_cut_long_texts(networks):
-    images = networks.clip.pictures(noise(2, 3, 40, 60))
+    images = networks.clip.images(noise(2, 3, 40, 60))
     texts = networks.clip.texts(["a beach", "a forest " * 200, ""])
     assert images.shape[0] == 2 and texts.shape[0] == 3 and images.shape[1] == texts.shape[1]
     for vectors in (images, texts):
@@ -235,7 +235,7 @@ def test_vectors_of_clip_have_length_1_and_cut_long_texts(networks):
     assert (texts[0] - texts[1]).norm() > 0.01 and (images[0] - images[1]).norm() > 1e-4
 
 
-# --- Sets of pictures
+# --- Sets of images
 
 
 def test_frechet_distance_of_gaussians_is_the_closed_form():
@@ -262,7 +262,7 @@ def test_frechet_distance_by_eigenvalues():
     )
 
 
-def test_fewer_pictures_than_dimensions_still_give_a_number():
+def test_fewer_images_than_dimensions_still_give_a_number():
     rng = np.random.default_rng(2)
     assert np.isfinite(metrics.frechet_distance(rng.normal(size=(4, 32)), rng.normal(size=(5, 32))))
 
@@ -319,7 +319,7 @@ def test_kernel_distance_is_the_sum_over_pairs():
     assert abs(alike) < 0.1 < expected
 
 
-def test_judged_vectors_of_pictures_of_any_size(networks):
+def test_judged_vectors_of_images_of_any_size(networks):
     vectors = networks.embed([noise(3, 64, 64), noise(3, 32, 100)])
     assert vectors.shape[0] == 2 and vectors.isfinite().all() and not vectors.requires_grad
     with torch.no_grad():

@@ -52,15 +52,16 @@ def test_the_embedded_controlnet_draws_and_a_condition_steers(weights):
     model = find_model()
     controlnet = load_controlnet("canny", model)
     pipe = load_control_pipeline(model, controlnet)
-    picture = Image.fromarray(
-        np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
-    )
-    draw = lambda image: np.asarray(
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8))
+    draw = lambda condition: np.asarray(
         pipe(
-            "a duck", image=image, num_inference_steps=1, generator=torch.Generator().manual_seed(0)
+            "a duck",
+            image=condition,
+            num_inference_steps=1,
+            generator=torch.Generator().manual_seed(0),
         ).images[0]
     )
-    edges = to_control(canny(picture, 20, 40))
+    edges = to_control(canny(image, 20, 40))
     assert edges.shape == (1, 3, 64, 64) and edges.max() == 1
     assert np.array_equal(
         draw(edges), draw(torch.zeros_like(edges))
@@ -246,7 +247,7 @@ def test_who_has_no_strip_sees_the_embedded_ones(weights, tiny_folder):
 # --- the size of what is drawn
 
 
-def test_the_condition_says_how_large_the_picture_is(tiny_folder):
+def test_the_condition_says_how_large_the_image_is(tiny_folder):
     model = find_model(tiny_folder)
     assert control_size(model, []) == (8, 8)
     assert control_size(model, [torch.zeros(1, 3, 40, 96)] * 2) == (5, 12)
@@ -316,11 +317,11 @@ def test_unreachable_hub_for_real(tiny_folder, tmp_path, monkeypatch):
     """No stand-in: the Hub's own client, with its network switched off and an empty cache."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    model, picture = real("sd-1.5", tiny_folder), np.zeros((64, 64, 3))
+    model, image = real("sd-1.5", tiny_folder), np.zeros((64, 64, 3))
     for ask, repo in (
         (lambda: load_controlnet("canny", model), models.CONTROLNETS["sd-1.5"]["canny"]),
-        (lambda: estimators.estimate_depth(picture, model), models.ESTIMATORS["depth"]),
-        (lambda: estimators.estimate_normals(picture, model), models.ESTIMATORS["normals"]),
+        (lambda: estimators.estimate_depth(image, model), models.ESTIMATORS["depth"]),
+        (lambda: estimators.estimate_normals(image, model), models.ESTIMATORS["normals"]),
     ):
         with pytest.raises(
             ModelError, match=f'"{repo}" could not be downloaded: it is not on this disk yet'
@@ -377,14 +378,14 @@ def test_an_estimator_without_some_weights_is_refused(steered_folder, tmp_path):
 
 
 @pytest.mark.parametrize("size", [(64, 64), (100, 150), (17, 300)], ids=str)
-def test_depth_and_normals_of_any_picture(weights, size):
+def test_depth_and_normals_of_any_image(weights, size):
     model = find_model()
-    picture = np.random.default_rng(0).integers(0, 255, (*size, 3)).astype(np.uint8)
-    depth = estimators.estimate_depth(picture, model)
+    image = np.random.default_rng(0).integers(0, 255, (*size, 3)).astype(np.uint8)
+    depth = estimators.estimate_depth(image, model)
     assert (
         depth.shape == size and depth.dtype == np.float32 and 0 <= depth.min() <= depth.max() <= 1
     )
-    normals = estimators.estimate_normals(picture, model)
+    normals = estimators.estimate_normals(image, model)
     assert normals.shape == (*size, 3)
     length = np.linalg.norm(normals, axis=2)
     assert ((abs(length - 1) < 1e-4) | (length == 0)).all()
@@ -401,7 +402,7 @@ def test_normals_that_are_sure_have_length_one_and_others_none(weights):
     assert not estimator(torch.rand(1, 3, 64, 64)).any()
 
 
-def test_a_picture_that_is_not_square_is_fitted_into_one(weights):
+def test_an_image_that_is_not_square_is_fitted_into_one(weights):
     """The network sees it whole, undistorted, with its border drawn out; what it says of that border is dropped."""
     estimator, seen = estimators.Estimator("depth"), []
 
@@ -411,19 +412,19 @@ def test_a_picture_that_is_not_square_is_fitted_into_one(weights):
             return SimpleNamespace(predicted_depth=pixel_values[:, 0])
 
     estimator.network = Network()
-    picture = torch.rand(1, 3, 32, 64)
-    depth = estimator(picture)
+    image = torch.rand(1, 3, 32, 64)
+    depth = estimator(image)
     assert seen[0].shape == (1, 3, 64, 64)
-    torch.testing.assert_close(depth, (picture[:, 0] - 0.5) / 0.5)
+    torch.testing.assert_close(depth, (image[:, 0] - 0.5) / 0.5)
     assert (seen[0][:, :, :16] == seen[0][:, :, 16:17]).all() and (
         seen[0][:, :, 48:] == seen[0][:, :, 47:48]
     ).all()
 
 
-def test_estimators_take_many_pictures_at_once(weights):
-    estimator, pictures = estimators.Estimator("depth"), torch.rand(3, 3, 64, 64)
+def test_estimators_take_many_images_at_once(weights):
+    estimator, images = estimators.Estimator("depth"), torch.rand(3, 3, 64, 64)
     together, alone = (
-        estimator(pictures),
-        torch.cat([estimator(picture[None]) for picture in pictures]),
+        estimator(images),
+        torch.cat([estimator(image[None]) for image in images]),
     )
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)

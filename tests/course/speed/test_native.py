@@ -456,7 +456,7 @@ def test_a_version_that_hangs_is_waited_for_once(folder, tmp_path, monkeypatch):
 
 def start_build(source: Path, folder: Path, compiler: Path) -> subprocess.Popen:
     code = (
-        "import signal; from pathlib import Path; from course import native; "
+        "import signal; from pathlib import Path; from course.speed import native; "
         "signal.signal(signal.SIGINT, signal.default_int_handler); "  # a background job ignores it
         "signal.signal(signal.SIGHUP, signal.SIG_DFL); "
         f"native.build('lib', native.cpp_compiler(), Path({str(source)!r}), Path({str(folder)!r}))"
@@ -587,6 +587,6 @@ def test_a_file_system_without_locks(build, folder, monkeypatch, error):
 
 def test_needs_no_other_module_of_the_course():
     """A folder with a compiler and Python packages is enough; importing it starts nothing heavy."""
-    code = "import sys; from course import native; print([m for m in sys.modules if 'torch' in m])"
+    code = "import sys; from course.speed import native; print([m for m in sys.modules if 'torch' in m])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "[]\n"
