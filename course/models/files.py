@@ -18,9 +18,9 @@ class ModelError(CourseError):
     """A model cannot be used; the message names it and says what to do."""
 
 
-def short_path(path: Path, root: Path = ROOT) -> str:
+def short_path(path: Path) -> str:
     """Return a path for messages: relative to the repository if it lies inside."""
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
 
 
 def existing_path(name: str) -> Path | None:

@@ -298,7 +298,9 @@ def _shard_shapes(index: Path, name: str) -> dict[str, Shape]:
     label = file_label(index, name)
     files = read_json(index, name).get("weight_map")
     if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
-        raise ModelError(f"{label} is damaged: it has no weight_map from tensors to files. {RELOAD}")
+        raise ModelError(
+            f"{label} is damaged: it has no weight_map from tensors to files. {RELOAD}"
+        )
     shapes = {}
     for file in sorted(set(files.values())):
         if not re.fullmatch(r"[\w-][\w.-]*\.safetensors", file):

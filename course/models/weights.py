@@ -26,24 +26,21 @@ def verify(root: Path, part: str) -> None:
     `root`/manifest.json, and the remedy.
     """
 
-    def show(path: Path) -> str:
-        return short_path(path, root.parent.parent)
-
-    remedy = f"Restore it with: git checkout -- {show(root)} (or download the course again)."
+    remedy = f"Restore it with: git checkout -- {short_path(root)} (or download the course again)."
     manifest = root / "manifest.json"
     if not manifest.exists():
-        problem = f"{show(manifest)} is missing, so the embedded weights cannot be checked"
+        problem = f"{short_path(manifest)} is missing, so the embedded weights cannot be checked"
         raise ModelError(f"{problem}. {remedy}")
     listed = _manifest_entries(manifest, remedy)
     if not any(file.startswith(f"{part}/") for file in listed):
-        problem = f"{show(manifest)} lists no file of {part}: the weights are incomplete"
+        problem = f"{short_path(manifest)} lists no file of {part}: the weights are incomplete"
         raise ModelError(f"{problem}. {remedy}")
     for path in sorted((root / part).rglob("*")):
         inside = path.relative_to(root)
         hidden = path.name in SYSTEM_FILES or any(name.startswith(".") for name in inside.parts)
         if inside.as_posix() not in listed and not hidden and not path.is_dir():
             raise ModelError(
-                f"{show(path)} is not one of the embedded weights' files and might change their "
+                f"{short_path(path)} is not one of the embedded weights' files and might change their "
                 "images. Move it to another folder; to change the model, copy the whole folder and "
                 "name the copy instead of pocket."
             )
@@ -53,14 +50,14 @@ def verify(root: Path, part: str) -> None:
         if "/" in file and not file.startswith(f"{part}/"):
             continue
         if not path.is_file():
-            raise ModelError(f"{show(path)} is missing. {remedy}")
+            raise ModelError(f"{short_path(path)} is missing. {remedy}")
         if path.stat().st_size != size:
             sizes = f"{path.stat().st_size:,} bytes where the manifest says {size:,}"
-            raise ModelError(f"{show(path)} is damaged: {sizes}. {remedy}")
+            raise ModelError(f"{short_path(path)} is damaged: {sizes}. {remedy}")
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         if digest != sha256:
-            problem = f"{show(path)} is damaged: its SHA-256 is not the manifest's"
+            problem = f"{short_path(path)} is damaged: its SHA-256 is not the manifest's"
             raise ModelError(f"{problem}. {remedy}")
 
 
