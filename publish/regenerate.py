@@ -1,16 +1,17 @@
-"""`make regenerate`: what the repository shows of the embedded model's work, made again after its weights have changed.
+"""`make regenerate`: make everything again that the repository shows of the embedded model's work.
 
-Five stages, in this order; `--from STAGE` goes on after an interruption.
+Run it after the weights have changed. It has five stages, in this order; `--from STAGE` continues
+after an interruption.
 
-    demo      first images, every lesson and an object, under outputs/ (as `make demo`)
-    lessons   the executed lessons become those that are stored
-    sds       the image of task 3's README, by its own program
-    objects   the objects of README, by task 3's program; one that is finished is not made again, and one that was
-              interrupted goes on. The stage demo removes those of earlier weights
-    assets    the images and clips of README
+    demo      images, every lesson and a 3D object in outputs/ (`make demo`)
+    lessons   store the executed lessons in the repository
+    sds       generate the image of task 3's README by its own program
+    objects   generate the objects of README by task 3's program; finished ones are skipped and
+              interrupted ones resumed. The stage demo removes those of earlier weights
+    assets    update README's images and clips
 
-What `pocket` makes of itself comes before: `python -m pocket.evaluate` and `python -m pocket.card`; the sample
-photographs, assets/samples, need no weights: `python -m pocket.samples`.
+Run `python -m pocket.evaluate` and `python -m pocket.card` first. The sample photographs in
+assets/samples do not depend on the weights: `python -m pocket.samples` generates them.
 """
 
 import argparse
@@ -25,19 +26,23 @@ from PIL import Image
 
 from course import notebooks
 from course.errors import CourseError
-from course.images import video
+from course.images.video import write_video
 from publish import demo
+from publish.lessons import extract_media
+from publish.objects import OBJECTS, object_folder
+from task_3_DreamFusion.nerf.results import VIDEO
 
-# README loads quickly, and every version stays in the history. Clips move, and are larger.
-ASSET_BYTES = {".png": 500_000, ".gif": 2_000_000}
-# The objects of README: the clip, the text that makes it, and what other settings it needs.
-OBJECTS: dict[str, tuple[str, list[str]]] = {
+# README loads quickly, and every version stays in the history. Clips are larger than images.
+MAX_BYTES = {".png": 500_000, ".gif": 2_000_000}
+# The objects of README: the clip, the prompt, and further options of task 3.
+README_OBJECTS: dict[str, tuple[str, list[str]]] = {
     "hamburger.gif": (demo.OBJECT, []),
     "squirrel.gif": ("a squirrel reading a book", []),
-    # Small as it is up there, it loses its ears where the front goes ahead.
+    # The bunny loses its small ears where the front view is ahead of the others.
     "bunny.gif": ("a bunny sitting on top of a stack of pancakes", ["--lead", "0"]),
 }
-# Image of README: where the demo leaves it. A lesson's image is named by the heading it stands under.
+# Each asset of README with its source: a file below outputs/, or a lesson and the heading above
+# the image.
 ASSETS: dict[str, Path | tuple[str, str]] = {
     "demo_image_sd.png": Path("prompts.png"),
     "guidance.png": ("task_1_1_Stable_Diffusion_intro", "3. The guidance scale"),
@@ -49,12 +54,12 @@ ASSETS: dict[str, Path | tuple[str, str]] = {
     "sync_demo.gif": ("task_2_Joint_Diffusion", "A clip of it"),
     "tradeoff.png": ("task_2_Joint_Diffusion", "5. Speed against coherence"),
     "sds_2d.png": Path("task_3/sds_2d.png"),
-    **{name: demo.object_folder(text) / "video.mp4" for name, (text, _) in OBJECTS.items()},
+    **{name: object_folder(text) / VIDEO for name, (text, _) in README_OBJECTS.items()},
 }
 
 
 class RegenerateError(CourseError):
-    """Something could not be made again; the message says what is in the way."""
+    """A stage failed; the message says why and which stage to run."""
 
 
 def run_demo(outputs: Path, root: Path) -> None:
@@ -63,115 +68,109 @@ def run_demo(outputs: Path, root: Path) -> None:
 
 
 def store_lessons(outputs: Path, root: Path) -> None:
-    """Put the lessons that the demo executed in the place of those in `root`. Raises RegenerateError if one was not
-    executed, was changed since, or names a path of this machine."""
+    """Replace the lessons in `root` by those that the demo executed.
+
+    Raises RegenerateError if one was not executed, was changed since, or names a local path.
+    """
     for path in notebooks.lessons():
-        executed = outputs / "lessons" / path.name
-        if not executed.exists():
-            raise RegenerateError(f"{path.name} was not executed: begin with the stage demo.")
-        done = notebooks.read(executed)
-        if [cell.source for cell in done.cells] != [
-            cell.source for cell in notebooks.read(path).cells
-        ]:
-            raise RegenerateError(
-                f"{path.name} was changed after the demo ran it: begin with the stage demo."
-            )
-        if found := notebooks.machine_paths(done):
-            raise RegenerateError(f"{path.name}: an output names {', '.join(found)}; not stored.")
-        shutil.copyfile(executed, path)
+        stored = outputs / "lessons" / path.name
+        if not stored.exists():
+            raise RegenerateError(f"{path.name} was not executed: start with --from demo.")
+        executed = notebooks.read(stored)
+        if cell_sources(executed) != cell_sources(notebooks.read(path)):
+            raise RegenerateError(f"{path.name} was changed after the demo: use --from demo.")
+        if paths := notebooks.machine_paths(executed):
+            raise RegenerateError(f"{path.name}: an output names {', '.join(paths)}; not stored.")
+        shutil.copyfile(stored, path)
         print(f"  {path.name}")
 
 
-def draw_sds(outputs: Path, root: Path) -> None:
-    """Has task 3 draw its example of score distillation. A program of its own: course imports nothing of task 3."""
+def cell_sources(notebook: notebooks.nbformat.NotebookNode) -> list[str]:
+    return [cell.source for cell in notebook.cells]
+
+
+def generate_sds_image(outputs: Path, root: Path) -> None:
+    """Run task 3's example of score distillation in 2D."""
+    command = [sys.executable, "-m", "task_3_DreamFusion.sds_2d", "--model", "pocket"]
     target = outputs / "task_3" / "sds_2d.png"
-    command = [
-        sys.executable,
-        "-m",
-        "task_3_DreamFusion.sds_2d",
-        "--model",
-        "pocket",
-        "--out",
-        str(target),
-    ]
-    if subprocess.run(command, cwd=root).returncode:
-        raise RegenerateError("the example of task 3 failed; its message is above.")
+    if subprocess.run([*command, "--out", str(target)], cwd=root).returncode:
+        raise RegenerateError("the 2D example of task 3 failed; its message is above.")
 
 
-def make_objects(outputs: Path, root: Path) -> None:
-    """Has task 3 make the objects of README. Raises RegenerateError if one fails or is interrupted."""
-    folder = outputs / demo.OBJECTS
+def generate_objects(outputs: Path, root: Path) -> None:
+    """Generate the objects of README. Raises RegenerateError if one fails or is interrupted."""
+    folder = outputs / OBJECTS
     folder.mkdir(parents=True, exist_ok=True)
-    only = (
-        folder / "text.txt"
-    )  # a list of one: what is in a list is not made twice, and goes on where it was
-    command = [
-        sys.executable,
-        "-m",
-        "task_3_DreamFusion.main",
-        "--prompts",
-        str(only),
-        "--model",
-        "pocket",
-    ]
-    for text, settings in OBJECTS.values():
-        only.write_text(f"{text}\n", encoding="utf-8")
-        if subprocess.run([*command, "--workspace", str(folder), *settings], cwd=root).returncode:
-            raise RegenerateError(
-                f"{text!r} was not made to its end: go on with the stage objects."
-            )
+    # A list of one prompt: a finished object of a list is skipped, an interrupted one resumed.
+    prompts = folder / "text.txt"
+    command = [sys.executable, "-m", "task_3_DreamFusion.main", "--prompts", str(prompts)]
+    command += ["--model", "pocket", "--workspace", str(folder)]
+    for text, options in README_OBJECTS.values():
+        prompts.write_text(f"{text}\n", encoding="utf-8")
+        if subprocess.run([*command, *options], cwd=root).returncode:
+            raise RegenerateError(f"{text!r} is not finished: continue with --from objects.")
 
 
-def refresh_assets(outputs: Path, root: Path) -> None:
-    """Write README's images and clips to `root`/assets. Raises RegenerateError if one is missing or too large."""
+def update_assets(outputs: Path, root: Path) -> None:
+    """Write README's images and clips to `root`/assets.
+
+    Raises RegenerateError if one is missing or too large.
+    """
     (root / "assets").mkdir(exist_ok=True)
     for name, place in ASSETS.items():
         source = outputs / place if isinstance(place, Path) else lesson_image(outputs, *place)
         if not source.exists():
-            raise RegenerateError(f"{source} is missing: begin with the stage demo.")
+            raise RegenerateError(f"{source} is missing: start with --from demo.")
         target = root / "assets" / name
         if source.suffix == ".mp4":
-            shorten(source, target)
+            write_gif(source, target)
         elif target.suffix == ".gif":
-            shutil.copyfile(source, target)  # to open and save it would leave one frame
+            shutil.copyfile(source, target)  # PIL would keep only the first frame
         else:
             Image.open(source).save(target, optimize=True)
-        size, most = target.stat().st_size, ASSET_BYTES[target.suffix]
-        if size > most:
-            raise RegenerateError(f"{target.name} has {size:,} bytes, more than {most:,}.")
+        size = target.stat().st_size
+        limit = MAX_BYTES[target.suffix]
+        if size > limit:
+            raise RegenerateError(f"{name} must have at most {limit:,} bytes, got {size:,}.")
         print(f"  assets/{name}: {size:,} bytes")
 
 
-def shorten(source: Path, target: Path) -> None:
-    """The colours of an object's clip, whose frames show three squares side by side, as a GIF; every second frame, in
-    the same time: a GIF is several times as large as a video."""
+def write_gif(source: Path, target: Path) -> None:
+    """Write the color part of an object's clip as a GIF with every second frame, as long as before.
+
+    The frames of the clip show three squares side by side: color, depth and normals.
+    """
     try:
-        frames, rate = iio.imread(source)[::2], iio.immeta(source)["fps"]  # (F, H, 3 H, 3)
-    except (OSError, RuntimeError) as error:  # ffmpeg's own words fill a page
+        frames = iio.imread(source)[::2]  # (F, H, 3 H, 3)
+        rate = iio.immeta(source)["fps"]
+    except (OSError, RuntimeError) as error:  # ffmpeg's own message fills a page
         raise RegenerateError(
-            f"{source} is no video: delete its folder and begin with the stage objects."
+            f"{source} is not a video: delete its folder and use --from objects."
         ) from error
-    colours = [Image.fromarray(frame[:, : frame.shape[0]]) for frame in frames]
-    video.write_video(target, colours, fps=rate / 2, hold=0)
+    images = [Image.fromarray(frame[:, : frame.shape[0]]) for frame in frames]
+    write_video(target, images, fps=rate / 2, hold=0)
 
 
 def lesson_image(outputs: Path, lesson: str, heading: str) -> Path:
-    """The file of the image that stands under `heading` in an executed lesson. Raises RegenerateError."""
+    """Return the file of the image below `heading` in an executed lesson.
+
+    Raises RegenerateError if there is none.
+    """
     executed = outputs / "lessons" / f"{lesson}.ipynb"
     if not executed.exists():
-        raise RegenerateError(f"{lesson} was not executed: begin with the stage demo.")
-    for shown in demo.extract(notebooks.read(executed), outputs / "lessons" / lesson):
-        if shown.caption == heading:
-            return shown.path
-    raise RegenerateError(f'{lesson} has no picture under "{heading}", which README shows.')
+        raise RegenerateError(f"{lesson} was not executed: start with --from demo.")
+    for item in extract_media(notebooks.read(executed), outputs / "lessons" / lesson):
+        if item.caption == heading:
+            return item.path
+    raise RegenerateError(f'{lesson} has no image under "{heading}", which README shows.')
 
 
 STAGES: dict[str, Callable[[Path, Path], None]] = {
     "demo": run_demo,
     "lessons": store_lessons,
-    "sds": draw_sds,
-    "objects": make_objects,
-    "assets": refresh_assets,
+    "sds": generate_sds_image,
+    "objects": generate_objects,
+    "assets": update_assets,
 }
 
 
@@ -182,7 +181,7 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--from", dest="first", choices=list(STAGES), default="demo", help="the stage to begin with"
+        "--from", dest="first", choices=list(STAGES), default="demo", help="first stage to run"
     )
     names = list(STAGES)
     first = names.index(parser.parse_args(arguments).first)
@@ -191,7 +190,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             STAGES[name](notebooks.ROOT / "outputs", notebooks.ROOT)
         except (CourseError, OSError) as error:
-            print(f"regenerate: {demo.reason_of(error)}", file=sys.stderr)
+            print(f"regenerate: {demo.message(error)}", file=sys.stderr)
             return 1
     return 0
 

@@ -1,4 +1,4 @@
-"""The demo leaves a page whose every image is there, and tells of a lesson or object that failed."""
+"""The demo writes a page with every image, and reports a lesson or object that failed."""
 
 import io
 import re
@@ -12,18 +12,23 @@ import pytest
 from PIL import Image
 
 from course import notebooks
-from course.models import model as models
-from publish import demo
+from course.models import ModelError, find_model
+from course.models import weights as course_weights
+from course.models.prompts import unknown_words
+from publish import demo, lessons, objects
+from publish.page import Media, Section, media_entry, render_page
 
 DRAW = "from PIL import Image; Image.new('RGB', (8, 8), 'red')"
-SHORT = "--iters 2 --size 16 --rays 64 --max_steps 24 --frames 3 --video_size 32 --preview_every 0".split()
+SHORT = (
+    "--iters 2 --size 16 --rays 64 --max_steps 24 --frames 3 --video_size 32 --preview_every 0"
+).split()
 
 
 @pytest.fixture
 def tiny_pocket(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny model in the place of the embedded one."""
     shutil.copytree(tiny_folder.parent, tmp_path / "pocket" / "weights")
-    monkeypatch.setattr(models, "WEIGHTS", tmp_path / "pocket" / "weights")
+    monkeypatch.setattr(course_weights, "WEIGHTS", tmp_path / "pocket" / "weights")
 
 
 def lesson(path: Path, *sources: str) -> Path:
@@ -78,13 +83,13 @@ def test_demo_passes_when_every_lesson_does(tiny_pocket, tmp_path, monkeypatch):
     )  # the demo shows the embedded model whatever is chosen
     for _ in range(2):  # again, over what is there
         assert demo.main(["--outputs", str(tmp_path / "new" / "outputs"), "--no-objects"]) == 0
-    assert not (tmp_path / "new" / "outputs" / demo.OBJECTS).exists()
+    assert not (tmp_path / "new" / "outputs" / objects.OBJECTS).exists()
     done = notebooks.read(tmp_path / "new" / "outputs" / "lessons" / "a.ipynb")
     assert done.cells[2].outputs[0].data["text/plain"] == "'pocket'"
 
 
 def test_missing_weights_end_the_demo_with_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(models, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(course_weights, "WEIGHTS", tmp_path)
     assert demo.main(["--outputs", str(tmp_path / "outputs")]) == 1
     assert len(capsys.readouterr().err.splitlines()) == 1
 
@@ -95,29 +100,33 @@ def test_missing_weights_end_the_demo_with_one_line(tmp_path, monkeypatch, capsy
 def test_outputs_that_are_no_folder_end_the_demo_with_one_line(
     obstacle, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(demo, "draw_prompts", lambda *_: pytest.fail("began"))
+    monkeypatch.setattr(demo, "generate_images", lambda *_: pytest.fail("began"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("mine")
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "link").symlink_to("nowhere")
     outputs = {
-        "file": "file", "below a file": "file/x", "no name": "", "blanks": "  ", "link loop": "loop",
+        "file": "file",
+        "below a file": "file/x",
+        "no name": "",
+        "blanks": "  ",
+        "link loop": "loop",
         "dangling link": "link",
-    }[obstacle]  # fmt: skip
+    }[obstacle]
     try:
         status = demo.main(["--outputs", outputs])
     except SystemExit as error:
         status = error.code
-    said = capsys.readouterr().err
+    errors = capsys.readouterr().err
     assert status and re.search(
-        r"must name a folder, got|file/x cannot be used: Not a directory\.", said
+        r"must name a folder, got|file/x cannot be used: Not a directory\.", errors
     )
-    assert "Traceback" not in said and not (tmp_path / "index.html").exists()
+    assert "Traceback" not in errors and not (tmp_path / "index.html").exists()
     assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "expected"),
     [
         (
             OSError(28, "No space left on device", "a.png"),
@@ -129,18 +138,18 @@ def test_outputs_that_are_no_folder_end_the_demo_with_one_line(
         ),
         (OSError(30, "Read-only file system"), "Read-only file system."),
         (OSError("cannot write\nmode F"), "cannot write."),
-        (models.ModelError("no such model"), "no such model"),
+        (ModelError("no such model"), "no such model"),
     ],
 )
-def test_a_demo_that_cannot_go_on_says_why(error, said, tmp_path, monkeypatch, capsys):
+def test_a_demo_that_fails_says_why(error, expected, tmp_path, monkeypatch, capsys):
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(demo, "draw_prompts", fail)
+    monkeypatch.setattr(demo, "generate_images", fail)
     assert demo.main(["--outputs", str(tmp_path)]) == 1
     first, *others = capsys.readouterr().err.splitlines()
-    assert first == f"demo: {said}"
-    assert ["--outputs names another folder" in line for line in others] == [True] * isinstance(
+    assert first == f"demo: {expected}"
+    assert ["another folder with --outputs" in line for line in others] == [True] * isinstance(
         error, OSError
     )
 
@@ -154,102 +163,100 @@ def test_the_prompts_that_people_try_first():
         "a city skyline at night",
     }
     assert first <= set(demo.PROMPTS)
-    assert demo.slug("A city skyline, at night!") == "a-city-skyline-at-night"
 
 
 def test_the_model_knows_every_word_of_the_prompts():
-    vocabulary = models.find_model("pocket").vocabulary
-    assert [
-        word for prompt in demo.PROMPTS for word in models.unknown_words(prompt, vocabulary)
-    ] == []
+    vocabulary = find_model("pocket").vocabulary
+    assert [word for prompt in demo.PROMPTS for word in unknown_words(prompt, vocabulary)] == []
 
 
-def test_neighbours_get_one_height_and_nothing_is_blown_up(tmp_path):
+def test_images_of_a_row_get_one_height_and_none_is_enlarged(tmp_path):
     Image.new("RGB", (800, 200)).save(tmp_path / "a b.png")
-    text = demo.figure(demo.Shown(tmp_path / "a b.png", "x < y"), tmp_path, justified=True)
+    item = Media(tmp_path / "a b.png", "x < y")
+    text = render_page([Section("First"), Section("Second", media=[item])], tmp_path)
     assert 'src="a%20b.png"' in text and "x &lt; y" in text
-    assert "flex: 4.00 1 1000px; max-width: max(300px, 1040px)" in text
-    assert "flex" not in demo.figure(
-        demo.Shown(tmp_path / "a b.png", ""), tmp_path, justified=False
-    )
+    assert 'style="flex: 4.00 1 1000px; max-width: max(300px, 1040px)"' in text
+    assert media_entry(item, tmp_path, justified=False)["style"] == ""
 
 
 def test_a_page_that_a_lesson_leaves_is_linked(tmp_path):
     executed = tmp_path / "lessons" / "task_2_Joint_Diffusion.ipynb"
-    assert demo.lesson_links(executed, tmp_path) == [(executed, executed.name)]  # no page there
+    assert lessons.lesson_links(executed, tmp_path) == [(executed, executed.name)]  # no page there
     (tmp_path / "task_2").mkdir()
     (tmp_path / "task_2" / "turn.html").write_text("")
-    section = demo.Section("Joint", links=demo.lesson_links(executed, tmp_path))
-    assert '<a href="task_2/turn.html">Turn the closed panorama</a>' in demo.page(
-        [demo.Section(""), section], tmp_path
+    section = Section("Joint", links=lessons.lesson_links(executed, tmp_path))
+    assert '<a href="task_2/turn.html">Rotate the closed panorama</a>' in render_page(
+        [Section(""), section], tmp_path
     )
 
 
 @pytest.mark.slow
 def test_an_object_turns_on_the_page(tmp_path, capfd, monkeypatch):
-    """By the program itself, on the embedded model whatever is chosen; a second demo makes it anew."""
+    """By the program itself, on the embedded model whatever is chosen; an old object goes."""
     monkeypatch.setenv("COURSE_MODEL", "sd-2.1")
     (tmp_path / "objects" / "a_duck" / "checkpoints" / "000001").mkdir(parents=True)
-    section = demo.make_object(tmp_path, "a duck", SHORT)
+    section = objects.generate_object(tmp_path, "a duck", SHORT)
     assert section.error == "" and "--text 'a duck'" in section.line
     assert "2/2" in capfd.readouterr().err  # the progress was shown
-    text = demo.page([demo.Section("First"), section], tmp_path)
+    text = render_page([Section("First"), section], tmp_path)
     [source] = re.findall(r'<video src="([^"]+)" autoplay', text)
     assert iio.imread(tmp_path / source).shape == (3, 32, 96, 3)
-    [page] = re.findall(r'<a href="([^"]+)">Turn the mesh</a>', text)
+    [page] = re.findall(r'<a href="([^"]+)">Rotate the mesh</a>', text)
     assert "a duck" in (tmp_path / page).read_text()
 
 
-def test_an_object_that_failed_is_told_on_the_page(tmp_path, monkeypatch, capsys):
-    section = demo.make_object(tmp_path, "a duck", ["--iters", "0"])
+def test_a_failed_object_is_reported_on_the_page(tmp_path, monkeypatch, capsys):
+    section = objects.generate_object(tmp_path, "a duck", ["--iters", "0"])
     assert (
-        section.error == "error: --iters must be from 1 to 10,000,000, got 0." and not section.shown
+        section.error == "error: --iters must be from 1 to 10,000,000, got 0." and not section.media
     )
     monkeypatch.setattr(notebooks, "lessons", lambda: [])
-    monkeypatch.setattr(demo, "draw_prompts", lambda *_: demo.Section("First"))
-    monkeypatch.setattr(demo, "make_object", lambda *_: section)
+    monkeypatch.setattr(demo, "generate_images", lambda *_: Section("First"))
+    monkeypatch.setattr(demo, "generate_object", lambda *_: section)
     assert demo.main(["--outputs", str(tmp_path)]) == 1
     assert "<pre>error: --iters" in (tmp_path / "index.html").read_text()
     assert "3D objects from text failed: error: --iters" in capsys.readouterr().err
 
 
-def test_what_a_program_says_is_shown_at_once_and_kept(capsys):
-    """Bars that go back to the start of their line stay as they are; letters are not torn."""
+def test_stderr_is_shown_at_once_and_returned(capsys):
+    """With carriage returns, and characters of several bytes."""
     program = r"import sys; sys.stderr.buffer.write('\rone é\rtwo █\n'.encode()); sys.exit(3)"
-    assert demo.run_aloud([sys.executable, "-c", program]) == (3, "\rone é\rtwo █\n")
+    assert objects.run_and_echo([sys.executable, "-c", program]) == (3, "\rone é\rtwo █\n")
     assert capsys.readouterr().err == "\rone é\rtwo █\n"
 
 
-def test_what_is_at_work_is_said_before_it_begins(tiny_pocket, tmp_path, monkeypatch):
+def test_each_part_is_named_before_it_starts(tiny_pocket, tmp_path, monkeypatch):
     """Also where the output goes through a pipe."""
-    shown, said, load = io.BytesIO(), [], demo.load_pipeline
+    shown = io.BytesIO()
+    outputs: list = []
+    load = demo.load_pipeline
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(shown), encoding="utf-8"))
     monkeypatch.setattr(
-        demo, "load_pipeline", lambda model: said.append(shown.getvalue()) or load(model)
+        demo, "load_pipeline", lambda model: outputs.append(shown.getvalue()) or load(model)
     )
-    monkeypatch.setattr(demo, "slug", lambda prompt: said.append(shown.getvalue()) or prompt)
+    monkeypatch.setattr(demo, "slug", lambda prompt: outputs.append(shown.getvalue()) or prompt)
     monkeypatch.setattr(notebooks, "lessons", lambda: [Path("a.ipynb")])
     monkeypatch.setattr(demo, "run_lesson", lambda *_: shown.getvalue().decode())
-    monkeypatch.setattr(demo, "make_object", lambda *_: shown.getvalue().decode())
+    monkeypatch.setattr(demo, "generate_object", lambda *_: shown.getvalue().decode())
     monkeypatch.setattr(demo, "PROMPTS", ("a duck", "a car"))
     monkeypatch.setattr(demo, "STEPS", 1)
-    said += list(demo.sections(tmp_path, objects=True))[1:]
-    before, _, second, lesson, last = said
-    assert before == b"First pictures with the embedded model:\n"
+    outputs += list(demo.demo_sections(tmp_path, with_object=True))[1:]
+    before, _, second, lesson, last = outputs
+    assert before == b"First images with the embedded model:\n"
     assert second.endswith(b" s  a duck\n")
     assert re.search(r"\d s  a car\na\.ipynb:\n$", lesson)
-    assert last.endswith("An object in 3D:\n")
+    assert last.endswith("A 3D object:\n")
 
 
 def test_a_bar_without_end_of_line_is_shown_at_once(monkeypatch):
     shown = io.BytesIO()
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BufferedWriter(shown), encoding="utf-8"))
-    demo.run_aloud([sys.executable, "-c", "import sys; sys.stderr.write(' 1/9')"])
+    objects.run_and_echo([sys.executable, "-c", "import sys; sys.stderr.write(' 1/9')"])
     assert shown.getvalue() == b" 1/9"  # before anybody flushed or closed it
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("errors", "expected"),
     [
         ("\r 1/2\r 2/2\nerror: the text is empty\n", "error: the text is empty"),
         ("bar\nerror: a check failed:\n\n  look there\n", "error: a check failed:\n\n  look there"),
@@ -261,5 +268,5 @@ def test_a_bar_without_end_of_line_is_shown_at_once(monkeypatch):
         ("", ""),
     ],
 )
-def test_the_reason_of_a_failure_is_found(said, expected):
-    assert demo.reason(said) == expected
+def test_failure_reason(errors, expected):
+    assert objects.failure_reason(errors) == expected

@@ -1,4 +1,4 @@
-"""Every page that the project writes shows any text as it is, whatever HTML or template it holds."""
+"""Every page that the project writes shows any text as it is, even HTML or a template."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from course.images.panorama import write_page
-from publish import demo
+from publish.page import Media, Section, render_page
 from task_3_DreamFusion.nerf.gui import panel
 from task_3_DreamFusion.nerf.mesh import Mesh
 from task_3_DreamFusion.nerf.results import save_index
@@ -30,8 +30,8 @@ TEXTS = [
     "| a | table |",
 ]
 ALLOWED = set(
-    "a b body br button canvas code div figure figcaption footer h1 h2 head header html img main meta nav"
-    " p pre script section small span style table td title tr video".split()
+    "a b body br button canvas code div figure figcaption footer h1 h2 head header html img main"
+    " meta nav p pre script section small span style table td title tr video".split()
 )
 
 
@@ -71,9 +71,9 @@ def panorama_page(text: str, folder: Path) -> str:
 
 
 def demo_page(text: str, folder: Path) -> str:
-    section = demo.Section(text, text, error=text, links=[(folder / "a <b>.html", text)])
-    section.shown.append(demo.Shown(folder / "a 'b'.mp4", text, text))
-    return demo.page([demo.Section(text), section], folder)
+    section = Section(text, text, error=text, links=[(folder / "a <b>.html", text)])
+    section.media.append(Media(folder / "a 'b'.mp4", text, text))
+    return render_page([Section(text), section], folder)
 
 
 def index_page(text: str, folder: Path) -> str:
@@ -108,10 +108,10 @@ def test_a_text_is_shown_as_it_is(write: Callable[[str, Path], str], text: str, 
 @pytest.mark.parametrize("write", PAGES)
 def test_nothing_but_the_text_changes(write: Callable[[str, Path], str], tmp_path: Path):
     """Tags, attributes and scripts of a page are the same whatever the text is."""
-    found = []
+    structures = []
     for number, text in enumerate(["a car", *TEXTS]):
         folder = tmp_path / str(number)
         folder.mkdir()
         parsed = Parsed(write(text, folder))
-        found.append((parsed.tags, parsed.names, parsed.scripts))
-    assert all(each == found[0] for each in found)
+        structures.append((parsed.tags, parsed.names, parsed.scripts))
+    assert all(each == structures[0] for each in structures)

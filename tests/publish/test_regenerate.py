@@ -14,6 +14,7 @@ from PIL import Image
 from course import notebooks
 from course.images import video
 from publish import demo, regenerate
+from publish.objects import object_folder
 from publish.regenerate import RegenerateError
 
 LESSON = "task_9_9_Test"
@@ -32,7 +33,7 @@ IPython.display.Image(file.getvalue(), format="gif")
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with one lesson, and outputs/ as a demo leaves them."""
     root = tmp_path_factory.mktemp("repository")
     cells = [
@@ -49,7 +50,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def root(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(finished_demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     assets = {
         "a.png": Path("prompts.png"),
         "b.png": (LESSON, "A heading"),
@@ -59,7 +60,7 @@ def root(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("sds", "objects"):  # have tests of their own
         monkeypatch.setitem(regenerate.STAGES, name, lambda outputs, root: None)
     monkeypatch.setattr(notebooks, "ROOT", tmp_path / "repository")
-    return Path(shutil.copytree(made, tmp_path / "repository"))
+    return Path(shutil.copytree(finished_demo, tmp_path / "repository"))
 
 
 def test_from_the_lessons_on(root):
@@ -75,13 +76,12 @@ def test_from_the_lessons_on(root):
 
 def test_a_stage_is_named_before_it_begins(root, monkeypatch):
     """Also where the output goes through a pipe."""
-    shown, said = BytesIO(), []
+    shown = BytesIO()
+    outputs = []
     monkeypatch.setattr(sys, "stdout", TextIOWrapper(BufferedWriter(shown), encoding="utf-8"))
-    monkeypatch.setitem(
-        regenerate.STAGES, "assets", lambda outputs, root: said.append(shown.getvalue())
-    )
+    monkeypatch.setitem(regenerate.STAGES, "assets", lambda *_: outputs.append(shown.getvalue()))
     assert regenerate.main(["--from", "assets"]) == 0
-    assert said == [b"assets:\n"]
+    assert outputs == [b"assets:\n"]
 
 
 def test_all_begins_with_the_demo(root, monkeypatch, capsys):
@@ -91,13 +91,13 @@ def test_all_begins_with_the_demo(root, monkeypatch, capsys):
     assert not (root / "assets").exists()
 
 
-def test_the_image_of_task_3_is_drawn_by_its_own_program(tmp_path, monkeypatch):
+def test_the_2d_image_comes_from_task_3(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(
         regenerate.subprocess, "run", lambda command, **_: calls.append(command) or Failed
     )
-    with pytest.raises(RegenerateError, match="the example of task 3 failed"):
-        regenerate.draw_sds(tmp_path, notebooks.ROOT)
+    with pytest.raises(RegenerateError, match="the 2D example of task 3 failed"):
+        regenerate.generate_sds_image(tmp_path, notebooks.ROOT)
     [[_, _, module, *options]] = calls
     from task_3_DreamFusion import sds_2d
 
@@ -105,7 +105,7 @@ def test_the_image_of_task_3_is_drawn_by_its_own_program(tmp_path, monkeypatch):
     assert sds_2d.parser().parse_args(options).out == tmp_path / regenerate.ASSETS["sds_2d.png"]
 
 
-def test_the_objects_are_made_by_the_program_of_task_3(tmp_path, monkeypatch):
+def test_the_objects_come_from_task_3(tmp_path, monkeypatch):
     """Where assets looks for them, and where the demo has left the first."""
     from task_3_DreamFusion import main, prompts
     from task_3_DreamFusion.nerf import results
@@ -122,23 +122,23 @@ def test_the_objects_are_made_by_the_program_of_task_3(tmp_path, monkeypatch):
         clips.append(folder / results.VIDEO)
         assert (module, args.model, cwd) == (main.__name__, "pocket", notebooks.ROOT)
         return SimpleNamespace(
-            returncode=len(clips) == len(regenerate.OBJECTS)
+            returncode=len(clips) == len(regenerate.README_OBJECTS)
         )  # the last one fails
 
     monkeypatch.setattr(regenerate.subprocess, "run", run)
     tmp_path /= "outputs"  # is not there yet
     with pytest.raises(
-        RegenerateError, match="pancakes' was not made to its end: go on with the stage objects"
+        RegenerateError, match="pancakes' is not finished: continue with --from objects"
     ):
-        regenerate.make_objects(tmp_path, notebooks.ROOT)
-    regenerate.make_objects(tmp_path, notebooks.ROOT)  # goes on over what is there
-    clips = clips[: len(regenerate.OBJECTS)]
-    assert clips == [tmp_path / regenerate.ASSETS[name] for name in regenerate.OBJECTS]
-    assert clips[0].parent == tmp_path / demo.object_folder(demo.OBJECT)
+        regenerate.generate_objects(tmp_path, notebooks.ROOT)
+    regenerate.generate_objects(tmp_path, notebooks.ROOT)  # goes on over what is there
+    clips = clips[: len(regenerate.README_OBJECTS)]
+    assert clips == [tmp_path / regenerate.ASSETS[name] for name in regenerate.README_OBJECTS]
+    assert clips[0].parent == tmp_path / object_folder(demo.OBJECT)
 
 
-def test_an_object_turns_in_its_colours(root, monkeypatch):
-    """A clip of three squares side by side becomes a GIF of the first, with half the frames, as long as before."""
+def test_an_object_clip_becomes_a_gif(root, monkeypatch):
+    """The first of three squares side by side, with half the frames, as long as before."""
     monkeypatch.setattr(regenerate, "ASSETS", {"thing.gif": Path("objects/thing/video.mp4")})
     shades = range(0, 240, 20)
     frames = [
@@ -147,15 +147,16 @@ def test_an_object_turns_in_its_colours(root, monkeypatch):
     ]
     clip = root / "outputs" / "objects" / "thing" / "video.mp4"
     video.write_video(clip, [Image.fromarray(frame) for frame in frames], fps=30, hold=0)
-    regenerate.refresh_assets(root / "outputs", root)
-    made = Image.open(root / "assets" / "thing.gif")
-    assert made.size == (16, 16) and made.n_frames == 6
-    found, milliseconds = [], 0
+    regenerate.update_assets(root / "outputs", root)
+    clip = Image.open(root / "assets" / "thing.gif")
+    assert clip.size == (16, 16) and clip.n_frames == 6
+    colors = []
+    milliseconds = 0
     for i in range(6):
-        made.seek(i)
-        found.append(made.convert("L").getpixel((8, 8)))
-        milliseconds += made.info["duration"]
-    assert np.abs(np.subtract(found, shades[::2])).max() <= 8 and milliseconds == 400
+        clip.seek(i)
+        colors.append(clip.convert("L").getpixel((8, 8)))
+        milliseconds += clip.info["duration"]
+    assert np.abs(np.subtract(colors, shades[::2])).max() <= 8 and milliseconds == 400
 
 
 class Failed:
@@ -186,18 +187,18 @@ def test_images_that_readme_cannot_show(root, monkeypatch):
     outputs = root / "outputs"
     noise = np.random.default_rng(0).integers(0, 256, (500, 500, 3), dtype=np.uint8)
     Image.fromarray(noise).save(outputs / "prompts.png")
-    with pytest.raises(RegenerateError, match="bytes, more than"):
-        regenerate.refresh_assets(outputs, root)
+    with pytest.raises(RegenerateError, match="must have at most"):
+        regenerate.update_assets(outputs, root)
     (outputs / "prompts.png").unlink()
     with pytest.raises(RegenerateError, match="is missing"):
-        regenerate.refresh_assets(outputs, root)
+        regenerate.update_assets(outputs, root)
     monkeypatch.setattr(regenerate, "ASSETS", {"b.png": (LESSON, "Another heading")})
-    with pytest.raises(RegenerateError, match='no picture under "Another heading"'):
-        regenerate.refresh_assets(outputs, root)
+    with pytest.raises(RegenerateError, match='no image under "Another heading"'):
+        regenerate.update_assets(outputs, root)
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "expected"),
     [
         (lambda root: (root / "assets").write_text(""), "assets cannot be used: File exists"),
         (
@@ -219,21 +220,21 @@ def test_images_that_readme_cannot_show(root, monkeypatch):
         ),
     ],
 )
-def test_what_cannot_be_read_or_written_ends_in_one_line(root, capsys, spoil, said):
+def test_what_cannot_be_read_or_written_ends_in_one_line(root, capsys, spoil, expected):
     spoil(root)
     assert regenerate.main(["--from", "lessons"]) == 1
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith("regenerate: ") and said in line
+    assert line.startswith("regenerate: ") and expected in line
 
 
-def test_a_clip_that_is_none_is_named(root, monkeypatch):
+def test_a_file_that_is_not_a_clip_is_named(root, monkeypatch):
     monkeypatch.setattr(regenerate, "ASSETS", {"thing.gif": Path("video.mp4")})
     (root / "outputs" / "video.mp4").write_bytes(b"x" * 100)
-    with pytest.raises(RegenerateError, match=r"video\.mp4 is no video: .*stage objects"):
-        regenerate.refresh_assets(root / "outputs", root)
+    with pytest.raises(RegenerateError, match=r"video\.mp4 is not a video: .*--from objects"):
+        regenerate.update_assets(root / "outputs", root)
 
 
-def test_what_readme_shows_is_what_is_made_again():
+def test_every_asset_of_readme_is_regenerated():
     """With the executed lessons as they are stored: a heading that was renamed is found here."""
     root = Path(regenerate.__file__).parent.parent
     assert {path.name for path in (root / "assets").iterdir() if path.is_file()} == set(

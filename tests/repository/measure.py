@@ -1,7 +1,8 @@
 """Measure the house rules on the source text: sizes, imports, duplicates, names and layout.
 
-Each function returns the places that break a rule, as "path:line: what"; an empty list means that the rule holds.
-`python -m tests.repository` prints all of them as one table, and the tests in this folder hold the bars.
+Each function returns the places that break a rule, as "path:line: what"; an empty list means that
+the rule holds. `python -m tests.repository` prints all of them as one table, and test_measure.py
+holds the bars.
 """
 
 import argparse
@@ -260,7 +261,7 @@ def code_lines(name: str) -> list[tuple[int, str]]:
 
 
 def duplicate_pairs() -> list[str]:
-    """Pairs of files in different top-level folders that share 6 or more identical lines in a row."""
+    """Pairs of files in different top-level folders that share 6 identical lines in a row."""
     content = {name: code_lines(name) for name in tracked_files() if name.endswith(SOURCES)}
     runs: dict[tuple[str, ...], list[tuple[str, int]]] = defaultdict(list)
     for name, lines in content.items():
@@ -280,7 +281,7 @@ def duplicate_pairs() -> list[str]:
 
 
 def identifiers(tree: ast.AST) -> Iterator[tuple[ast.AST, str]]:
-    """Yield every name in a syntax tree: variables, arguments, attributes, functions, classes, aliases."""
+    """Yield every name in a syntax tree: variables, arguments, attributes, functions, aliases."""
     for node in ast.walk(tree):
         for attribute in ("id", "arg", "attr", "name", "asname", "rest"):
             name = getattr(node, attribute, None)

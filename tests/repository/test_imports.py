@@ -1,47 +1,54 @@
-"""Who may use whom, as CONTRIBUTING has it: course knows nothing of the project but itself."""
+"""Who may import whom, as CONTRIBUTING.md shows it."""
 
-import ast
-from pathlib import Path
-
-import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-OWN = {path.parent.name for path in ROOT.glob("*/*.py")} | {"pocket"}
+from tests.repository import measure
+from tests.repository.measure import Source
 
 
-def imported(path: Path) -> set[str]:
-    """The first names of what a file imports from outside its own package."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {name.name.split(".")[0] for name in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            found.add(node.module.split(".")[0])
-    return found
+def test_no_package_imports_upward():
+    assert measure.upward_imports() == []
 
 
-@pytest.mark.parametrize("package", ["course", "pocket", "task_3_DreamFusion"])
-def test_a_package_imports_course_and_itself_alone(package):
-    files = sorted((ROOT / package).rglob("*.py"))
-    assert files and {"course", "pocket", "benchmarks", "task_3_DreamFusion"} <= OWN
-    strangers = {path: imported(path) & OWN - {"course", package} for path in files}
-    assert {path: names for path, names in strangers.items() if names} == {}
+def test_the_arrows_cover_every_package():
+    folders = {source.folder for source in measure.all_sources()}
+    assert {"course", "pocket", "publish", "benchmarks", "task_3_DreamFusion"} <= folders
+    assert folders <= set(measure.ARROWS)
 
 
-def test_only_what_draws_conditions_needs_opencv():
+def test_every_form_of_import_counts():
+    text = """
+import course.errors
+from course import setup
+from course.images import io as images
+from . import card
+from .train.data import Pool
+def late():
+    from publish import demo
+"""
+    modules = measure.module_names()
+    source = Source("pocket/evaluate.py", text)
+    assert [name for _, name in measure.imported_modules(source, modules)] == [
+        "course.errors",
+        "course.setup",
+        "course.images.io",
+        "pocket.card",
+        "pocket.train.data",
+        "publish.demo",
+    ]
+
+
+def test_only_training_on_conditions_needs_opencv():
     """Training, export and evaluation of the text-to-image model run without it."""
     users = {
-        p.relative_to(ROOT).as_posix()
-        for p in (ROOT / "pocket").rglob("*.py")
-        if "cv2" in imported(p)
+        source.name
+        for source in measure.python_sources()
+        if source.folder == "pocket" and "import cv2" in source.text
     }
-    assert users == {"pocket/train/conditions.py"}
-    for name in ("export", "denoiser", "latents", "common"):
-        source = ast.parse((ROOT / "pocket" / "train" / f"{name}.py").read_text())
-        names = {
-            alias.name
-            for node in ast.walk(source)
-            if isinstance(node, ast.ImportFrom)
-            for alias in node.names
-        }
-        assert not names & {"conditions", "controlnet", "estimators"}
+    assert users <= {"pocket/train/conditions.py"}
+    modules = measure.module_names()
+    conditions = {f"pocket.train.{name}" for name in ("conditions", "controlnet", "estimators")}
+    for source in measure.python_sources():
+        if source.name.startswith("pocket/train/") and source.name.endswith(
+            ("export.py", "denoiser.py", "latents.py", "common.py")
+        ):
+            imports = {name for _, name in measure.imported_modules(source, modules)}
+            assert not imports & conditions, source.name
