@@ -11,8 +11,8 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from course.errors import CourseError
+from course.figures import Row, store, table
 from course.models import Model, find_model, load_pipeline
-from pocket.evaluate import Row, store, table
 
 RESULTS = Path(__file__).resolve().parent / "results"
 # Stable Diffusion 2.1's denoiser and autoencoder, as diffusers' config.json has them, and what makes toys of them: the
@@ -113,7 +113,6 @@ def report(command: str, work: Callable[[], list[Row]], results: Path | None) ->
         flush=True,
     )
     if results:
-        results.parent.mkdir(parents=True, exist_ok=True)
         store(results, rows)
     return rows
 

@@ -16,7 +16,7 @@ condition's own source, the render after it went through the autoencoder.
 The estimators and the judge took no part in making the images. Fewer images, or another guidance, print rows
 and store none.
 
-`cost` says what the networks weigh, and what training them took. `two` trains one for edges from scratch on two GPUs,
+`cost` says what the networks weigh, and what training them took. `two_gpus` trains one for edges from scratch on two GPUs,
 from the conditions in --work, and measures it as `canny` does; it is left out where there are no two.
 """
 
@@ -42,11 +42,12 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from benchmarks.common import RESULTS, command_line, parse, report
+from course.figures import Row
 from course.images import conditions as read
 from course.images import image_grid
 from course.models.estimators import Estimator
 from pocket.arguments import folder, integer, number, results_file
-from pocket.evaluate import STEPS, Judge, Row, generate, right, scored
+from pocket.evaluate import STEPS, Judge, generate, right, scored
 from pocket.test_set import Asked, ask_known
 from pocket.train import conditions as given
 from pocket.train.autoencoder import to_input as to_vae
@@ -239,10 +240,12 @@ def kind_rows(kind: str, b: Benchmark) -> list[Row]:
     steered, best = b.steered(kind), b.rebuilt if kind in ("canny", "scribble") else b.drawn.color
     b.shown[kind] = sheet_line(kind, b, steered)
     value, free, most = (b.fit(kind, images) for images in (steered, b.free, best))
+    key = f"control.{kind}"
     rows = [
-        Row(f"{name}: with control", round(value, 3), unit, sense, BARS.get(kind)),
-        Row(f"{name}: no control", round(free, 3), unit, sense),
+        Row(f"{key}.score", f"{name}: with control", round(value, 3), unit, sense, BARS.get(kind)),
+        Row(f"{key}.score_uncontrolled", f"{name}: no control", round(free, 3), unit, sense),
         Row(
+            f"{key}.score_limit",
             f"{name}: {'renders through the autoencoder' if kind in ('canny', 'scribble') else 'real renders'}",
             round(most, 3), unit, sense,
         ),
@@ -250,6 +253,7 @@ def kind_rows(kind: str, b: Benchmark) -> list[Row]:
     if kind == "canny":
         rows.append(
             Row(
+                f"{key}.gain",
                 f"{name}: with control against none",
                 round(value / max(free, 1e-6), 2),
                 "x",
@@ -258,15 +262,24 @@ def kind_rows(kind: str, b: Benchmark) -> list[Row]:
             )
         )
     if kind == "depth":
-        rows.append(Row(f"{name}: gained by control", round(value - free, 3), "", ">=", 0.3))
+        rows.append(
+            Row(f"{key}.gain", f"{name}: gained by control", round(value - free, 3), "", ">=", 0.3)
+        )
     percent = {
-        "with control": (steered, 90),
-        "no control": (b.free, None),
-        "real renders": (b.drawn.color, None),
+        "with control": ("object", steered, 90),
+        "no control": ("object_uncontrolled", b.free, None),
+        "real renders": ("object_limit", b.drawn.color, None),
     }
     rows += [
-        Row(f"object right, {kind}: {which}", round(b.object_right(images), 2), "%", ">=", bar)
-        for which, (images, bar) in percent.items()
+        Row(
+            f"{key}.{end}",
+            f"object right, {kind}: {which}",
+            round(b.object_right(images), 2),
+            "%",
+            ">=",
+            bar,
+        )
+        for which, (end, images, bar) in percent.items()
     ]
     return rows
 
@@ -274,7 +287,14 @@ def kind_rows(kind: str, b: Benchmark) -> list[Row]:
 def cost_rows(b: Benchmark) -> list[Row]:
     """What the ControlNets and estimators weigh, and what training them took, compiling included."""
     rows = [
-        Row(f"size of {part}", round(size_of(b.weights / part) / MIB, 2), "MiB", "<=", budget / MIB)
+        Row(
+            f"control.cost.{part.replace('/', '_')}_size",
+            f"size of {part}",
+            round(size_of(b.weights / part) / MIB, 2),
+            "MiB",
+            "<=",
+            budget / MIB,
+        )
         for part, budget in BUDGETS.items()
         if (b.weights / part).exists()
     ]
@@ -285,16 +305,26 @@ def cost_rows(b: Benchmark) -> list[Row]:
             bar = {1: 8.0, 2: 5.0}.get(processes) if stage.startswith("controlnet-") else None
             minutes = sum(run["seconds"] for run in runs) / 60
             where = f"{processes} x {runs[-1]['device']}"
-            rows.append(Row(f"training of {stage}", round(minutes, 2), "minutes", "<=", bar, where))
+            rows.append(
+                Row(
+                    f"control.cost.{stage.replace('-', '_')}_training",
+                    f"training of {stage}",
+                    round(minutes, 2),
+                    "minutes",
+                    "<=",
+                    bar,
+                    machine=where,
+                )
+            )
     return rows
 
 
-def two_rows(b: Benchmark, conditions: Path, toy: bool = False) -> list[Row]:
+def two_gpu_rows(b: Benchmark, conditions: Path, toy: bool = False) -> list[Row]:
     """A ControlNet for edges trained from scratch by two processes, with the stage's own settings: what that takes, and
     whether it controls as well. conditions: what the stage of this name left; if other weights made them, or nothing is
     there, they are drawn anew, elsewhere. toy: a rehearsal by one, with too few conditions to share out."""
     if torch.cuda.device_count() < 2 and not toy:
-        print("two needs two GPUs: left out")
+        print("two_gpus needs two GPUs: left out")
         return []
     with tempfile.TemporaryDirectory() as folder:
         work, source = Path(folder), conditions / "source.json"
@@ -320,12 +350,42 @@ def two_rows(b: Benchmark, conditions: Path, toy: bool = False) -> list[Row]:
     value, free = (b.fit("canny", images) for images in (steered, b.free))
     about = "a ControlNet for edges, trained from scratch on two GPUs"
     return [
-        Row(f"{about}: time", round(run["seconds"] / 60, 2), "minutes", "<=", 5.0, where),
-        Row(f"{about}: F1 within {WITHIN} pixels", round(value, 3), "", ">=", BARS["canny"], where),
         Row(
-            f"{about}: against no control", round(value / max(free, 1e-6), 2), "x", ">=", 3.0, where
+            "control.two_gpus.time",
+            f"{about}: time",
+            round(run["seconds"] / 60, 2),
+            "minutes",
+            "<=",
+            5.0,
+            machine=where,
         ),
-        Row(f"{about}: object right", round(b.object_right(steered), 2), "%", ">=", 90.0, where),
+        Row(
+            "control.two_gpus.score",
+            f"{about}: F1 within {WITHIN} pixels",
+            round(value, 3),
+            "",
+            ">=",
+            BARS["canny"],
+            machine=where,
+        ),
+        Row(
+            "control.two_gpus.gain",
+            f"{about}: against no control",
+            round(value / max(free, 1e-6), 2),
+            "x",
+            ">=",
+            3.0,
+            machine=where,
+        ),
+        Row(
+            "control.two_gpus.object",
+            f"{about}: object right",
+            round(b.object_right(steered), 2),
+            "%",
+            ">=",
+            90.0,
+            machine=where,
+        ),
     ]
 
 
@@ -350,7 +410,7 @@ def sheet_line(kind: str, b: Benchmark, steered: Tensor, scenes: int = 2) -> lis
 
 def main(arguments: list[str] | None = None) -> list[Row]:
     """Measures what is asked for, prints and stores its rows and returns them."""
-    groups = (*CONDITIONS, "cost", "two")
+    groups = (*CONDITIONS, "cost", "two_gpus")
     parser = command_line("benchmarks.control", __doc__, groups)
     parser.add_argument(
         "--images",
@@ -367,7 +427,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     parser.add_argument("--weights", type=folder, default=Path("pocket/weights"))
     parser.add_argument("--results", type=results_file, default=RESULTS / "task1.json")
     parser.add_argument(
-        "--work", type=folder, default=Path("outputs/pocket"), help="two: holds the conditions"
+        "--work", type=folder, default=Path("outputs/pocket"), help="two_gpus: holds the conditions"
     )
     args = parse(parser, groups, arguments)
     asked = args.groups
@@ -381,7 +441,10 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     b = Benchmark(args.weights, device, args.images, args.guidance)
     full, everything = args.images >= IMAGES and args.guidance == GUIDANCE, []
-    others = {"cost": partial(cost_rows, b), "two": partial(two_rows, b, args.work / "conditions")}
+    others = {
+        "cost": partial(cost_rows, b),
+        "two_gpus": partial(two_gpu_rows, b, args.work / "conditions"),
+    }
     for group in asked:
         work = others.get(group) or partial(kind_rows, group, b)
         results = args.results if full or group == "cost" else None

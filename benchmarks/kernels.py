@@ -20,7 +20,6 @@ import shutil
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +29,7 @@ from torch import Tensor
 
 from benchmarks.common import RESULTS, command_line, parse, report
 from course import notebooks
-from pocket.evaluate import Row, machine
+from course.figures import Row, machine, median_seconds
 from task_3_DreamFusion import kernels
 from task_3_DreamFusion.freqencoder import freq_encode
 from task_3_DreamFusion.freqencoder import reference as freq_reference
@@ -51,6 +50,12 @@ BARS = {torch.float32: 1e-5, torch.float16: 5e-3}
 POINTS = {"cuda": 2**20, "cpu": 2**16}
 BOX = (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0)
 STEP = 2 * math.sqrt(3) / 1024  # Instant-NGP, appendix E, for a box of side 2
+GRID_KEYS = {
+    "values": "values",
+    "gradient of positions": "position_gradient",
+    "gradient of the table": "table_gradient",
+    "second order": "second_order",
+}
 ROW = 10  # calls that are timed together
 COUNTERS = {  # of Nsight Compute
     "moved": "lts__t_bytes.sum",
@@ -79,18 +84,24 @@ def apart(found: Iterable[Tensor], exact: Iterable[Tensor]) -> float:
 def accuracy_rows(device: torch.device) -> list[Row]:
     torch.manual_seed(0)
     rows = []
-    errors = {"frequency encoding": freq_error(device), "compositing": composite_error(device)}
-    for name, error in errors.items():
+    errors = {
+        "freq_encode": ("frequency encoding", freq_error(device)),
+        "composite": ("compositing", composite_error(device)),
+    }
+    for key, (name, error) in errors.items():
         about = f"{name}, values and gradients, float32 beside float64"
-        rows.append(row(device, about, error, "", "<=", BARS[torch.float32]))
+        rows.append(row(device, f"accuracy.{key}", about, error, "", "<=", BARS[torch.float32]))
     for dtype, bar in BARS.items():
         for interpolation in ("linear", "smoothstep"):
             for name, error in grid_errors(device, dtype, interpolation).items():
                 about = f"hash grid, {interpolation}, {name}, {str(dtype)[6:]} beside float64"
-                rows.append(row(device, about, error, "", "<=", bar))
+                dtype_name = str(dtype).removeprefix("torch.")
+                key = f"accuracy.grid_{interpolation}_{dtype_name}_{GRID_KEYS[name]}"
+                rows.append(row(device, key, about, error, "", "<=", bar))
     rows.append(
         row(
             device,
+            "accuracy.march_mismatches",
             "samples of a march that are not the reference's",
             march_difference(device),
             "",
@@ -101,6 +112,7 @@ def accuracy_rows(device: torch.device) -> list[Row]:
     rows.append(
         row(
             device,
+            "accuracy.gradcheck",
             "gradcheck in float64 passes, twice over",
             float(gradients_hold(device)),
             "",
@@ -108,25 +120,38 @@ def accuracy_rows(device: torch.device) -> list[Row]:
             1,
         )
     )
-    rows.append(row(device, "deterministic: runs that differ, of 10", repeats(device), "", "<=", 0))
+    rows.append(
+        row(
+            device,
+            "accuracy.nondeterministic_runs",
+            "deterministic: runs that differ, of 10",
+            repeats(device),
+            "",
+            "<=",
+            0,
+        )
+    )
     return rows
 
 
 def row(
     device: torch.device,
+    key: str,
     what: str,
     value: float,
     unit: str,
     sense: str = "<=",
     bar: float | None = None,
 ) -> Row:
+    """Return the row with the id kernels.DEVICE.KEY."""
     return Row(
+        f"kernels.{device.type}.{key}",
         f"kernels, {named(device)}: {what}",
         value,
         unit,
         sense,
         bar,
-        machine(gpu=device.type == "cuda"),
+        machine=machine(gpu=device.type == "cuda"),
     )
 
 
@@ -269,23 +294,19 @@ def repeats(device: torch.device) -> int:
 def milliseconds(work: Callable[[], object], device: torch.device, rounds: int = 50) -> float:
     """The median time of some work, after a warm-up. On a GPU the time of ROW calls, one after the other as they come
     in training, by ROW: so it is the GPU that is measured, and not the way to it."""
+    if device.type != "cuda":
+        return 1000 * median_seconds(work, rounds=5)
     times = []
-    rounds = rounds if device.type == "cuda" else 5
     for _ in range(rounds // 5):
         work()
     for _ in range(rounds):
-        if device.type == "cuda":
-            began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            began.record()
-            for _ in range(ROW):
-                work()
-            ended.record()
-            ended.synchronize()
-            times.append(began.elapsed_time(ended) / ROW)
-        else:
-            start = time.perf_counter()
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        for _ in range(ROW):
             work()
-            times.append(1000 * (time.perf_counter() - start))
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end) / ROW)
     return statistics.median(times)
 
 
@@ -330,9 +351,18 @@ def grid_rows(device: torch.device) -> list[Row]:
         forward = milliseconds(grid.values, device)
     backward = milliseconds(lambda: both(dy), device)
     rows = [
-        row(device, f"{about}, forward", round(forward, 3), "ms", "<=", 0.45 if full else None),
         row(
             device,
+            "grid.forward",
+            f"{about}, forward",
+            round(forward, 3),
+            "ms",
+            "<=",
+            0.45 if full else None,
+        ),
+        row(
+            device,
+            "grid.forward_backward",
             f"{about}, forward and backward",
             round(backward, 3),
             "ms",
@@ -341,6 +371,7 @@ def grid_rows(device: torch.device) -> list[Row]:
         ),
         row(
             device,
+            "grid.gradient_by_feature",
             f"{about}, both, gradient by feature",
             time_of(lambda: both(by_feature), device),
             "ms",
@@ -349,13 +380,25 @@ def grid_rows(device: torch.device) -> list[Row]:
     if full:
         torch.use_deterministic_algorithms(True)
         rows.append(
-            row(device, f"{about}, both, deterministic", time_of(lambda: both(dy), device), "ms")
+            row(
+                device,
+                "grid.deterministic",
+                f"{about}, both, deterministic",
+                time_of(lambda: both(dy), device),
+                "ms",
+            )
         )
         torch.use_deterministic_algorithms(False)
     x_grad = x.clone().requires_grad_()
     positions = lambda: torch.autograd.grad(grid.values(x_grad), x_grad, dy)
     rows.append(
-        row(device, f"{about}, forward and gradient of positions", time_of(positions, device), "ms")
+        row(
+            device,
+            "grid.position_gradient",
+            f"{about}, forward and gradient of positions",
+            time_of(positions, device),
+            "ms",
+        )
     )
     return rows
 
@@ -372,7 +415,6 @@ def encode_often(times: int = 8) -> None:
 def cache_rows(device: torch.device) -> list[Row]:
     if not has_tool("ncu", device):
         return []
-    program = "from benchmarks.kernels import encode_often; encode_often()"
     command = [
         "ncu",
         "--csv",
@@ -392,7 +434,7 @@ def cache_rows(device: torch.device) -> list[Row]:
         ",".join(COUNTERS.values()),
     ]
     done = subprocess.run(
-        [*command, sys.executable, "-c", program],
+        [*command, sys.executable, "-m", "course.figures", "benchmarks.kernels", "encode_often"],
         cwd=notebooks.ROOT,
         capture_output=True,
         text=True,
@@ -408,10 +450,22 @@ def cache_rows(device: torch.device) -> list[Row]:
     moved, share, first = (found[COUNTERS[name]] for name in ("moved", "share", "first"))
     about = f"{Encoding.on(device).about}, forward, second-level cache"
     return [
-        row(device, f"{about}: bytes", round(moved / 1e9, 3), "GB"),
-        row(device, f"{about}: share of what it can carry", round(share, 1), "%", ">="),
+        row(device, "cache.bytes", f"{about}: bytes", round(moved / 1e9, 3), "GB"),
         row(
-            device, f"{about}: share of what the first level can carry", round(first, 1), "%", ">="
+            device,
+            "cache.l2_share",
+            f"{about}: share of what it can carry",
+            round(share, 1),
+            "%",
+            ">=",
+        ),
+        row(
+            device,
+            "cache.l1_share",
+            f"{about}: share of what the first level can carry",
+            round(first, 1),
+            "%",
+            ">=",
         ),
     ]
 
@@ -461,6 +515,7 @@ def sanitizer_rows(device: torch.device) -> list[Row]:
         rows.append(
             row(
                 device,
+                f"sanitizer.{tool}",
                 f"{tool} over the tests of the kernels: errors",
                 errors_found(done.stdout),
                 "",
@@ -496,12 +551,24 @@ def march_rows(device: torch.device) -> list[Row]:
     samples = march_rays(*rays, STEP)
     about = f"4,096 rays, {len(samples.ts)} samples"
     rows.append(
-        row(device, f"march, {about}", time_of(lambda: march_rays(*rays, STEP), device), "ms")
+        row(
+            device,
+            "march.march",
+            f"march, {about}",
+            time_of(lambda: march_rays(*rays, STEP), device),
+            "ms",
+        )
     )
     room = len(samples.ts)
     fixed = lambda: march_rays(*rays, STEP, capacity=room)
     rows.append(
-        row(device, f"march into a fixed number of rows, {about}", time_of(fixed, device), "ms")
+        row(
+            device,
+            "march.march_fixed",
+            f"march into a fixed number of rows, {about}",
+            time_of(fixed, device),
+            "ms",
+        )
     )
     rows += composite_times(device, samples, about)
     side = 512 if device.type == "cuda" else 64
@@ -514,7 +581,7 @@ def march_rows(device: torch.device) -> list[Row]:
         return living
 
     about = f"picture of {side} x {side} by rounds, a field that costs nothing"
-    rows.append(row(device, about, time_of(image, device), "ms"))
+    rows.append(row(device, "march.image", about, time_of(image, device), "ms"))
     return rows
 
 
@@ -533,8 +600,14 @@ def composite_times(device: torch.device, samples: Samples, about: str) -> list[
     with torch.no_grad():
         forward = time_of(lambda: composite_rays(sigmas, colors, deltas, samples), device)
     return [
-        row(device, f"compositing, {about}, forward", forward, "ms"),
-        row(device, f"compositing, {about}, forward and backward", time_of(both, device), "ms"),
+        row(device, "march.composite", f"compositing, {about}, forward", forward, "ms"),
+        row(
+            device,
+            "march.composite_backward",
+            f"compositing, {about}, forward and backward",
+            time_of(both, device),
+            "ms",
+        ),
     ]
 
 

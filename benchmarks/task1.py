@@ -5,12 +5,11 @@ frames   its frames of every step: how true those are that the decoder did not m
 times    each lesson of Task 1 from top to bottom, as a first user runs it; wants a machine with nothing else to do
 """
 
-import os
-import subprocess
+import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,8 +19,8 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 
 from benchmarks.common import RESULTS, measure
 from course import notebooks
+from course.figures import Row, machine, run_command, timed
 from course.models import Model, find_model, load_pipeline
-from pocket.evaluate import Row, machine
 
 LESSON = notebooks.ROOT / "task_1_2_Stable_Diffusion_detailed.ipynb"
 STEPS, GUIDANCE = 25, 5.0
@@ -33,7 +32,6 @@ MINUTES: dict[str, float | None] = {
     "make_video": 0.3,
     "task_2_Joint_Diffusion": None,
 }
-RUN = "import sys; from course import notebooks; notebooks.execute(notebooks.read(sys.argv[1]))"
 
 
 # --- The loop
@@ -42,9 +40,11 @@ RUN = "import sys; from course import notebooks; notebooks.execute(notebooks.rea
 def loop_rows() -> list[Row]:
     """Both etas, on the embedded model and on one with random weights that is taken to predict v."""
     pocket = find_model("pocket")
-    rows = compare(pocket, "pocket, epsilon")
+    rows = compare(pocket, "epsilon", "pocket, epsilon")
     with tempfile.TemporaryDirectory() as folder:
-        rows += compare(random_v_model(pocket, Path(folder)), "random weights, v-prediction")
+        rows += compare(
+            random_v_model(pocket, Path(folder)), "v_prediction", "random weights, v-prediction"
+        )
     return rows
 
 
@@ -61,7 +61,7 @@ def random_v_model(model: Model, folder: Path) -> Model:
 
 
 @torch.no_grad()
-def compare(model: Model, name: str, steps: int = STEPS) -> list[Row]:
+def compare(model: Model, key: str, name: str, steps: int = STEPS) -> list[Row]:
     """The largest differences of latents and of predicted images, over two prompts, float32."""
     lesson = notebooks.definitions(notebooks.read(LESSON))
     sd, pipe = lesson.StableDiffusion(model), load_pipeline(model)
@@ -81,12 +81,22 @@ def compare(model: Model, name: str, steps: int = STEPS) -> list[Row]:
         about = f"({name}, eta {eta:g}, {steps} steps)"
         rows.append(
             Row(
-                f"lesson 1.2, latents beside StableDiffusionPipeline {about}", apart, "", "<=", 1e-4
+                f"task1.loop.{key}.eta_{eta:g}.latents",
+                f"lesson 1.2, latents beside StableDiffusionPipeline {about}",
+                apart,
+                "",
+                "<=",
+                1e-4,
             )
         )
         rows.append(
             Row(
-                f"lesson 1.2, x_0 at every step beside the closed form {about}", off, "", "<=", 1e-5
+                f"task1.loop.{key}.eta_{eta:g}.x_0",
+                f"lesson 1.2, x_0 at every step beside the closed form {about}",
+                off,
+                "",
+                "<=",
+                1e-5,
             )
         )
     return rows
@@ -116,10 +126,9 @@ def frame_rows(model: Model | None = None, steps: int = STEPS) -> list[Row]:
     )  # the first call is slower than the others
     rows, times = [], []
     for folder in (None, tempfile.TemporaryDirectory()):
-        began = time.perf_counter()
-        both = {"save_dir": folder.name, "save_x_t": True, "save_x_0": True} if folder else {}
-        sd.sample(PROMPTS[0], num_sampling_steps=steps, seed=SEEDS[0], **both)
-        times.append(time.perf_counter() - began)
+        frames = {"save_dir": folder.name, "save_x_t": True, "save_x_0": True} if folder else {}
+        sample = partial(sd.sample, PROMPTS[0], num_sampling_steps=steps, seed=SEEDS[0], **frames)
+        times.append(timed(sample)[0])
     for name in ("x_t", "x_0"):
         series = torch.stack(
             [*(getattr(step, name)[0] for step in sd.steps), sd.steps[-1].x_prev[0]]
@@ -135,6 +144,7 @@ def frame_rows(model: Model | None = None, steps: int = STEPS) -> list[Row]:
         about = f"({len(keys)} of {len(series)} frames decoded)"
         rows.append(
             Row(
+                f"task1.frames.{name}_psnr",
                 f"lesson 1.2, worst frame of {name} beside the decoder's {about}",
                 round(worst, 1),
                 "dB",
@@ -143,7 +153,14 @@ def frame_rows(model: Model | None = None, steps: int = STEPS) -> list[Row]:
     share = round((times[1] - times[0]) / times[0], 2)
     return [
         *rows,
-        Row("lesson 1.2, time of all frames beside that of the picture", share, "x", "<=", 1.0),
+        Row(
+            "task1.frames.time_share",
+            "lesson 1.2, time of all frames beside that of the picture",
+            share,
+            "x",
+            "<=",
+            1.0,
+        ),
     ]
 
 
@@ -153,31 +170,24 @@ def frame_rows(model: Model | None = None, steps: int = STEPS) -> list[Row]:
 def time_rows() -> list[Row]:
     """Minutes of each lesson with its default parameters, start-up included: a process of its own, on two cores."""
     rows = []
-    for path in [notebooks.ROOT / f"{name}.ipynb" for name in MINUTES]:
-        took = round(minutes(path), 2)
-        name = f"two CPU cores, default parameters: {path.stem}"
-        rows.append(Row(name, took, "min", "<=", MINUTES[path.stem], machine(gpu=False)))
+    for stem, bar in MINUTES.items():
+        minutes = round(run_lesson(notebooks.ROOT / f"{stem}.ipynb") / 60, 2)
+        figure = f"two CPU cores, default parameters: {stem}"
+        row = Row(f"task1.times.{stem.lower()}", figure, minutes, "min", "<=", bar)
+        row.machine = machine(gpu=False)
+        rows.append(row)
     return rows
 
 
-def minutes(path: Path) -> float:
-    """How long a lesson takes on the embedded model and two cores. Raises RuntimeError if a cell fails."""
-    two = sorted(os.sched_getaffinity(0))[:2] if hasattr(os, "sched_getaffinity") else []
-    pin = (lambda: os.sched_setaffinity(0, two)) if two else None
-    settings = {"COURSE_MODEL": "pocket", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
-    began = time.perf_counter()
-    command = [sys.executable, "-c", RUN, str(path)]
-    done = subprocess.run(
-        command,
-        cwd=notebooks.ROOT,
-        env=os.environ | settings,
-        preexec_fn=pin,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{path.name} failed:\n{done.stderr.strip()[-2000:]}")
-    return (time.perf_counter() - began) / 60
+def run_lesson(path: Path) -> float:
+    """Return the seconds that a lesson takes with the embedded model on two CPU cores.
+
+    Raises RuntimeError if a cell fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        copy = shutil.copy(path, folder)  # its outputs are stored in it
+        command = [sys.executable, "-m", "course.notebooks", copy]
+        return run_command(command, two_cores=True, environment={"COURSE_MODEL": "pocket"})[0]
 
 
 GROUPS: dict[str, Callable[[], list[Row]]] = {

@@ -14,14 +14,8 @@ All code under test is that of the notebook. `--reduced` is a rehearsal, with fe
 its rows are printed and not stored. Without a GPU the last two groups run in this form.
 """
 
-import json
-import os
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable
 from functools import cache, partial
 from pathlib import Path
@@ -35,11 +29,11 @@ from tqdm import tqdm
 
 from benchmarks.common import RESULTS, command_line, parse, report, sd21_model
 from course import notebooks
+from course.figures import Row, machine, peak_memory, run_on_two_cores, timed
 from course.metrics import scores as metrics
 from course.metrics.judge import Judge
 from course.models import Model, find_model, load_pipeline
 from course.speed.cuda_graphs import fast
-from pocket.evaluate import Row, machine
 
 LESSON = notebooks.ROOT / "task_2_Joint_Diffusion.ipynb"
 STEPS = 25
@@ -51,6 +45,14 @@ PLACES = {  # what the prompt says, and what the judge calls it
 TIMES = ("", " at sunset", " at night", " at dawn")
 PANORAMAS, CLOSED, TRADED = 24, 60, 4
 WIDE, STRIDES = (256, 1024), (4, 8, 16)  # pixels; of windows of 32 latent pixels
+METRICS = {  # of panoramas: id and name
+    "intra_lpips": "Intra-LPIPS",
+    "intra_style": "Intra-Style-L x 100",
+    "clip_score": "CLIP score",
+    "landscape": "crops in which the judge sees the landscape of the prompt, in percent",
+    "fid": "FID of crops, judge's features",
+    "kid": "KID of crops x 1000, judge's features",
+}
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -113,6 +115,7 @@ def averaging_rows(reduced: bool) -> list[Row]:
         )
     return [
         Row(
+            "task2.averaging.error",
             f"fused panorama beside the float64 least-squares solution ({count} window sets)",
             worst,
             "",
@@ -152,6 +155,7 @@ def coverage_rows(reduced: bool) -> list[Row]:
         bare += not (bool(seen.all()) and wraps)
     return [
         Row(
+            "task2.coverage.uncovered",
             f"of {count} random sizes, strides and wraps: with a latent or a wrap in no window",
             bare,
             "",
@@ -181,21 +185,22 @@ def coherence_rows(reduced: bool) -> list[Row]:
             torch.cat([metrics.crops(image, WIDE[0]) for image in made]),
         )
         vectors = networks.embed(pieces[name])
-        found["FID of pieces, judge's features"] = metrics.frechet_distance(
-            vectors, networks.embed(singles)
-        )
-        found["KID of pieces x 1000, judge's features"] = 1000 * metrics.kernel_distance(
-            vectors, networks.embed(singles)
-        )
+        found["fid"] = metrics.frechet_distance(vectors, networks.embed(singles))
+        found["kid"] = 1000 * metrics.kernel_distance(vectors, networks.embed(singles))
         rows += [
-            Row(f"{count} landscapes {WIDE[0]}x{WIDE[1]}, {name}: {what}", value, "")
-            for what, value in found.items()
+            Row(
+                f"task2.coherence.{name.lower()}.{key}",
+                f"{count} landscapes {WIDE[0]}x{WIDE[1]}, {name}: {METRICS[key]}",
+                value,
+            )
+            for key, value in found.items()
         ]
     about = f"{count} landscapes {WIDE[0]}x{WIDE[1]}, Sync / Multi: "
-    ratio = lambda what: values["Sync"][what] / values["Multi"][what]
-    rows.append(Row(about + "Intra-LPIPS", ratio("Intra-LPIPS"), "", "<=", 0.80))
-    rows.append(Row(about + "Intra-Style-L x 100", ratio("Intra-Style-L x 100"), "", "<="))
-    rows.append(Row(about + "CLIP score", ratio("CLIP score"), "", ">=", 0.98))
+    ratios = {"intra_lpips": ("<=", 0.80), "intra_style": ("<=", None), "clip_score": (">=", 0.98)}
+    for key, (sense, bar) in ratios.items():
+        ratio = values["Sync"][key] / values["Multi"][key]
+        row_id = f"task2.coherence.{key}_ratio"
+        rows.append(Row(row_id, about + METRICS[key], ratio, "", sense, bar))
     return rows
 
 
@@ -209,13 +214,13 @@ def judged(
     seen = [reading["landscape"] for reading in judge(list(torch.cat(pieces)))]
     right = mean(float(a == b) for a, b in zip(seen, places, strict=True))
     return {
-        "Intra-LPIPS": mean(
+        "intra_lpips": mean(
             metrics.intra_lpips(image, networks.distance, size) for image in images
         ),
-        "Intra-Style-L x 100": 100
+        "intra_style": 100
         * mean(metrics.intra_style_loss(p, networks.features, size) for p in images),
-        "CLIP score": metrics.clip_score(torch.cat(pieces), texts, networks.clip),
-        "pieces in which the judge sees the landscape asked for, in percent": 100 * right,
+        "clip_score": metrics.clip_score(torch.cat(pieces), texts, networks.clip),
+        "landscape": 100 * right,
     }
 
 
@@ -251,11 +256,31 @@ def closure_rows(reduced: bool) -> list[Row]:
     about = f"{count} closed panoramas {WIDE[0]}x{WIDE[1]}, strides {', '.join(map(str, STRIDES))}: step across the wrap"
     least, within = 54 * count // 60, "within the 95th percentile of the others"
     rows = [
-        Row(f"{about}, {within}", sum(map(sum, calm.values())), f"of {count}", ">=", least),
-        Row(f"{about}, beside the largest of the others, worst", worst, "x", "<=", 1.5),
+        Row(
+            "task2.closure.within_95",
+            f"{about}, {within}",
+            sum(map(sum, calm.values())),
+            f"of {count}",
+            ">=",
+            least,
+        ),
+        Row(
+            "task2.closure.worst",
+            f"{about}, beside the largest of the others, worst",
+            worst,
+            "x",
+            "<=",
+            1.5,
+        ),
     ]
     return rows + [
-        Row(f"{about}, {within}, stride {stride}", sum(own), f"of {len(own)}", ">=")
+        Row(
+            f"task2.closure.within_95_stride_{stride}",
+            f"{about}, {within}, stride {stride}",
+            sum(own),
+            f"of {len(own)}",
+            ">=",
+        )
         for stride, own in calm.items()
     ]
 
@@ -298,83 +323,43 @@ def tradeoff_rows(reduced: bool) -> list[Row]:
     rows = []
     for name in times:
         about = f"{count} landscapes, {name}"
-        rows.append(Row(f"{about}: time beside Multi", times[name] / times["Multi"], "x"))
-        rows.append(Row(f"{about}: Intra-LPIPS", mean(apart[name]), ""))
+        key = f"task2.tradeoff.{name.lower().replace(' ', '_')}"
+        bar = 1.5 if name == "recommended" and DEVICE.type == "cuda" else None
+        slower = times[name] / times["Multi"]
+        rows.append(Row(f"{key}.time", f"{about}: time beside Multi", slower, "x", "<=", bar))
+        rows.append(Row(f"{key}.intra_lpips", f"{about}: Intra-LPIPS", mean(apart[name]), "", "<="))
     gain = {name: mean(apart["Multi"]) - mean(apart[name]) for name in ("full", "recommended")}
     if gain["full"] > 0:
-        rows.append(
-            Row(
-                "recommended: share of the gain of full synchronization",
-                gain["recommended"] / gain["full"],
-                "",
-                ">=",
-                0.8,
-            )
-        )
-    slower = times["recommended"] / times["Multi"]
-    rows.append(
-        Row(
-            "recommended: time beside Multi",
-            slower,
-            "x",
-            "<=",
-            1.5 if DEVICE.type == "cuda" else None,
-        )
-    )
+        figure = "recommended: share of the gain of full synchronization"
+        share = gain["recommended"] / gain["full"]
+        rows.append(Row("task2.tradeoff.gain_share", figure, share, "", ">=", 0.8))
     return rows
-
-
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds, and the result. On a GPU until all of it is done."""
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
-    began = time.perf_counter()
-    found = work()
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began, found
 
 
 # --- Two cores
 
 
-ALONE = """
-import json, sys, time, torch
-from benchmarks import task2
-torch.set_num_threads(2)
-sd, times = task2.pocket(), {}
-steps = int(sys.argv[1])
-for name, synchronized in (("Multi", False), ("Sync", True)):
-    sd.sample("a beach", num_sampling_steps=1, use_syncdiffusion=synchronized)
-    began = time.perf_counter()
-    sd.sample("a forest", height=256, width=1024, stride=8, num_sampling_steps=steps, use_syncdiffusion=synchronized)
-    times[name] = time.perf_counter() - began
-print(json.dumps(times))
-"""
+def sample_on_cpu(steps: str) -> dict[str, float]:
+    """Return the seconds of a panorama with two threads, by method."""
+    torch.set_num_threads(2)
+    sd = pocket()
+    request = {"height": 256, "width": 1024, "stride": 8, "num_sampling_steps": int(steps)}
+    seconds = {}
+    for name, synchronized in (("multi", False), ("sync", True)):
+        sd.sample("a beach", num_sampling_steps=1, use_syncdiffusion=synchronized)
+        sample = partial(sd.sample, "a forest", use_syncdiffusion=synchronized, **request)
+        seconds[name] = timed(sample)[0]
+    return seconds
 
 
 def cpu_rows(reduced: bool) -> list[Row]:
     steps = 1 if reduced else STEPS
-    two = sorted(os.sched_getaffinity(0))[:2] if hasattr(os, "sched_getaffinity") else []
-    pin = (lambda: os.sched_setaffinity(0, two)) if two else None
-    settings = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
-    command = [sys.executable, "-c", ALONE, str(steps)]
-    done = subprocess.run(
-        command,
-        cwd=notebooks.ROOT,
-        env=os.environ | settings,
-        preexec_fn=pin,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise RuntimeError(f"the measurement on two cores failed:\n{done.stderr.strip()[-2000:]}")
-    times = json.loads(done.stdout.splitlines()[-1])
+    seconds = run_on_two_cores(sample_on_cpu, str(steps))
     about = f"two CPU cores, 256x1024, stride 8 of 32, {steps} steps"
     here = machine(gpu=False)
     return [
-        Row(f"{about}: {name}", times[name], "s", "<=", bar, here)
-        for name, bar in (("Multi", 60.0), ("Sync", 120.0))
+        Row("task2.cpu.multi", f"{about}: Multi", seconds["multi"], "s", "<=", 60.0, machine=here),
+        Row("task2.cpu.sync", f"{about}: Sync", seconds["sync"], "s", "<=", 120.0, machine=here),
     ]
 
 
@@ -416,21 +401,28 @@ def large_rows(reduced: bool) -> list[Row]:
         view_batch_size=8,
         output_type="latent",
     )
-    ways: dict[str, tuple[Callable[[], Any], float | None]] = {
-        "Multi, stride 8 of 64": (partial(multi, sd), 6.0),
-        "Multi, stride 8 of 64, compiled": (partial(multi, compiled), 6.0),
-        "diffusers' panorama pipeline, views in batches of 8": (theirs, None),
+    ways: dict[str, tuple[str, Callable[[], Any], float | None]] = {
+        "multi": ("Multi, stride 8 of 64", partial(multi, sd), 6.0),
+        "multi_compiled": ("Multi, stride 8 of 64, compiled", partial(multi, compiled), 6.0),
+        "diffusers": ("diffusers' panorama pipeline, views in batches of 8", theirs, None),
     }
     took: dict[str, list[float]] = {name: [] for name in ways}
     for i in range(times + (not reduced)):
-        for name, (work, _) in ways.items():
+        for name, (_, work, _) in ways.items():
             seconds, _ = timed(work)
             if reduced or i:  # the first is slower than the others, and compiles
                 took[name].append(seconds)
     about = f"random SD-2.1-size networks, 512x{width}, {steps} steps, latents out"
     rows = [
-        Row(f"{about}: {name}", statistics.median(took[name]), "s", "<=", bar)
-        for name, (_, bar) in ways.items()
+        Row(
+            f"task2.large.{name}",
+            f"{about}: {title}",
+            statistics.median(took[name]),
+            "s",
+            "<=",
+            bar,
+        )
+        for name, (title, _, bar) in ways.items()
     ]
     few = steps if reduced else 5  # the time of a step is the same in all of them
     sync = dict(
@@ -447,6 +439,7 @@ def large_rows(reduced: bool) -> list[Row]:
         spent[name], _ = timed(partial(those.sample_latents, "a beach", **sync))
         rows.append(
             Row(
+                f"task2.large.sync_step_{'batched' if those is sd else 'sequential'}",
                 f"{about}: a step of Sync, paper's setting, {sd.distance_name}, {name}",
                 spent[name] / few,
                 "s",
@@ -454,7 +447,14 @@ def large_rows(reduced: bool) -> list[Row]:
         )
     faster = spent["one window at a time"] / spent["windows in batches"]
     rows.append(
-        Row(f"{about}: Sync, windows in batches beside one at a time", faster, "x", ">=", 2.0)
+        Row(
+            "task2.large.sync_speedup",
+            f"{about}: Sync, windows in batches beside one at a time",
+            faster,
+            "x",
+            ">=",
+            2.0,
+        )
     )
     return rows
 
@@ -483,14 +483,28 @@ def memory_rows(reduced: bool) -> list[Row]:
             peaks[name, width] = peak(partial(sd.sample_latents, "a beach", **request))
     about = "random SD-2.1-size networks, peak memory"
     rows = [
-        Row(f"{about}: {name}, 512x{width}", value, "GB", "<=", 16.0)
+        Row(
+            f"task2.memory.{name.lower()}_{width}",
+            f"{about}: {name}, 512x{width}",
+            value,
+            "GB",
+            "<=",
+            16.0,
+        )
         for (name, width), value in peaks.items()
     ]
     for name in ("Multi", "Sync"):
         first, last = widths[min(1, len(widths) - 1)], widths[-1]
         grown = peaks[name, last] / peaks[name, first]
         rows.append(
-            Row(f"{about}: {name}, {last} beside {first} pixels wide", grown, "x", "<=", 1.1)
+            Row(
+                f"task2.memory.{name.lower()}_growth",
+                f"{about}: {name}, {last} beside {first} pixels wide",
+                grown,
+                "x",
+                "<=",
+                1.1,
+            )
         )
     return rows
 
@@ -500,7 +514,7 @@ def peak(work: Callable[[], Any]) -> float:
     or without one of this process."""
     work()
     if DEVICE.type != "cuda":
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        return peak_memory() / 1024
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     work()

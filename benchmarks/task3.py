@@ -17,13 +17,10 @@ rows are not stored either.
 """
 
 import multiprocessing
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import cache, partial
@@ -36,10 +33,10 @@ from tqdm import tqdm
 
 from benchmarks.common import RESULTS, command_line, parse, report, sd21_model
 from course import notebooks
+from course.figures import Row, machine, median_seconds, run_command, timed
 from course.images import image_grid, to_pil
 from course.metrics.judge import Judge
 from course.models import Model, find_model
-from pocket.evaluate import Row, machine
 from pocket.world.vocabulary import WITH_FRONT, view_word
 from task_3_DreamFusion import main as program
 from task_3_DreamFusion.nerf import checkpoint
@@ -125,25 +122,7 @@ def commanded(text: str, workspace: Path, on_gpu: bool, reduced: bool) -> float:
     ]
     command += ["-O"] if on_gpu else []
     command += SHORT_COMMAND if reduced else []
-    two = (
-        sorted(os.sched_getaffinity(0))[:2]
-        if hasattr(os, "sched_getaffinity") and not on_gpu
-        else []
-    )
-    pin = (lambda: os.sched_setaffinity(0, two)) if two else None
-    settings: Mapping[str, str] = (
-        {} if on_gpu else {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
-    )
-    return seconds_of(command, env=os.environ | settings, preexec_fn=pin)
-
-
-def seconds_of(command: Sequence[str], **options: Any) -> float:
-    """Runs a command; returns the seconds from its start to its end. Raises RuntimeError if it fails."""
-    began = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, **options)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr.strip()[-2000:]}")
-    return time.perf_counter() - began
+    return run_command(command, two_cores=not on_gpu)[0]
 
 
 def resumed(workspace: Path, guidance: StableDiffusion) -> Trainer:
@@ -171,12 +150,13 @@ def command_rows(on_gpu: bool, reduced: bool) -> list[Row]:
                 judge, seen_from_all_sides(resumed(Path(folder) / "run", guidance)), thing
             )
         name = f"{where}, {text}"
-        rows.append(Row(f"{name}: command to clip and mesh", seconds, "s", "<=", bar, here))
-        rows.append(
-            Row(
-                f"{name}: views of 8 in which the judge reads it", sum(objects), "", ">=", 6.0, here
-            )
+        key = f"task3.{'gpu' if on_gpu else 'cpu'}.{thing}"
+        figures = (
+            ("seconds", "command to clip and mesh", seconds, "s", "<=", bar),
+            ("views", "views of 8 in which the judge reads it", sum(objects), "", ">=", 6.0),
         )
+        for key_end, figure, *rest in figures:
+            rows.append(Row(f"{key}_{key_end}", f"{name}: {figure}", *rest, machine=here))
     return rows
 
 
@@ -249,26 +229,24 @@ def object_rows(reduced: bool, only: Sequence[str] = (), given: tuple[str, ...] 
     def share(hits: list[bool]) -> float:
         return round(100 * sum(hits) / len(hits), 2)
 
-    rows = [Row(f"{about}: object read right", share(objects), "%", ">=", 90.0)]
+    rows = [
+        Row("task3.objects.object", f"{about}: object read right", share(objects), "%", ">=", 90.0)
+    ]
     if views:
         rows.append(
-            Row(f"{about}: side read right, of things with a front", share(views), "%", ">=", 90.0)
+            Row(
+                "task3.objects.view",
+                f"{about}: side read right, of things with a front",
+                share(views),
+                "%",
+                ">=",
+                90.0,
+            )
         )
-    return [*rows, Row(f"{about}: runs that gave up", lost, "", "<=")]
+    return [*rows, Row("task3.objects.aborted", f"{about}: runs that gave up", lost, "", "<=")]
 
 
 # --- Speed and endurance
-
-
-def timed(work: Callable[[], Any]) -> float:
-    """Seconds that the work takes, on the GPU too."""
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
-    began = time.perf_counter()
-    work()
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
 
 
 def frame_rows(reduced: bool) -> list[Row]:
@@ -291,10 +269,13 @@ def frame_rows(reduced: bool) -> list[Row]:
             each = []
             for i in range(count):
                 each.append(
-                    timed(partial(list, trainer.renderer.finished(cameras[i : i + 1], side, side)))
+                    timed(partial(list, trainer.renderer.finished(cameras[i : i + 1], side, side)))[
+                        0
+                    ]
                 )
     return [
         Row(
+            "task3.frames.rate",
             f"pictures of {side} x {side} a second from a trained field",
             1 / statistics.median(each),
             "/s",
@@ -316,17 +297,20 @@ def step_rows(reduced: bool) -> list[Row]:
         guidance.forget_text_encoder()
         if DEVICE.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        for _ in range(warm):
-            trainer.train_step()
-        seconds = statistics.median([timed(trainer.train_step) for _ in range(count)])
+        seconds = median_seconds(trainer.train_step, rounds=count, warmup=warm)
     about = (
         "networks of the size of Stable Diffusion 2.1, one step of SDS with a picture of 64 x 64"
     )
-    rows = [Row(f"{about}: time", 1000 * seconds, "ms", "<=", 35.0)]
+    rows = [Row("task3.step.time", f"{about}: time", 1000 * seconds, "ms", "<=", 35.0)]
     if DEVICE.type == "cuda":
         rows.append(
             Row(
-                f"{about}: peak memory", torch.cuda.max_memory_allocated() / 2**30, "GiB", "<=", 8.0
+                "task3.step.memory",
+                f"{about}: peak memory",
+                torch.cuda.max_memory_allocated() / 2**30,
+                "GiB",
+                "<=",
+                8.0,
             )
         )
     return rows
@@ -349,8 +333,22 @@ def soak_rows(reduced: bool) -> list[Row]:
         wrong = sum(int((~torch.isfinite(p)).sum()) for p in trainer.renderer.parameters())
     about = f"{steps:,} steps in half precision"
     return [
-        Row(f"{about}: parameters that are no numbers", wrong, "", "<=", 0.0),
-        Row(f"{about}: memory that grew after step {settled:,}", grown, "MiB", "<=", 16.0),
+        Row(
+            "task3.soak.nonfinite",
+            f"{about}: parameters that are NaN or infinite",
+            wrong,
+            "",
+            "<=",
+            0.0,
+        ),
+        Row(
+            "task3.soak.memory_growth",
+            f"{about}: memory that grew after step {settled:,}",
+            grown,
+            "MiB",
+            "<=",
+            16.0,
+        ),
     ]
 
 
@@ -380,12 +378,21 @@ def scaling_rows(reduced: bool) -> list[Row]:
             ]
             command += ["--workspace", str(Path(folder) / "runs"), "-O"]
             command += SHORT_COMMAND if reduced else ["--iters", "300", "--no-save_mesh"]
-            seconds.append(seconds_of(command))
+            seconds.append(run_command(command)[0])
     about = f"{count} texts, {2 if reduced else 300} steps each"
     return [
-        Row(f"one GPU, {about}: the whole command", seconds[0], "s", "<="),
-        Row(f"two GPUs, {about}: the whole command", seconds[1], "s", "<="),
-        Row(f"two GPUs against one, {about}", seconds[0] / seconds[1], "x", ">=", 1.9),
+        Row("task3.scaling.one_gpu", f"one GPU, {about}: the whole command", seconds[0], "s", "<="),
+        Row(
+            "task3.scaling.two_gpus", f"two GPUs, {about}: the whole command", seconds[1], "s", "<="
+        ),
+        Row(
+            "task3.scaling.speedup",
+            f"two GPUs against one, {about}",
+            seconds[0] / seconds[1],
+            "x",
+            ">=",
+            1.9,
+        ),
     ]
 
 

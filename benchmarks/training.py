@@ -25,11 +25,11 @@ from tqdm import tqdm
 from transformers import CLIPModel, CLIPVisionModel
 
 from benchmarks.common import RESULTS
+from course.figures import Row, machine, store, table, today, versions
 from course.metrics.scores import JudgeFeatures, frechet_distance
 from course.models import WEIGHTS
 from pocket import evaluate
 from pocket.arguments import folder, integer
-from pocket.evaluate import Row, store, table
 from pocket.test_set import ask_first
 from pocket.train import common, denoiser
 from pocket.train.data import resize
@@ -222,40 +222,39 @@ class Bench:
         counts = evaluate.scored(labels, self.tests.mentions)["object"]
         batch = 250 if self.device.type == "cuda" else 10
         scores = {}
-        for guidance in (3.0, 7.5):
+        for guidance, key in ((3.0, "3"), (7.5, "7_5")):
             images = evaluate.generate(
                 pipe, self.tests.prompts, seeds, guidance=guidance, batch=batch
             )
             hits = evaluate.right(labels, self.judge.read(images))["object"]
-            scores[f"fd{guidance:g}"] = frechet_distance(self.embed(images), self.reference)
-            scores[f"object{guidance:g}"] = (
-                100 * float(hits[counts].mean()) if counts.any() else 0.0
-            )
+            scores[f"fid_{key}"] = frechet_distance(self.embed(images), self.reference)
+            scores[f"object_{key}"] = 100 * float(hits[counts].mean()) if counts.any() else 0.0
         evaluate.sheet(images[:24], self.tests.prompts[:24], 8).save(sheet)
         return scores
 
 
-def rows_of(variant: Variant, result: dict[str, Any]) -> list[Row]:
+def rows_of(key: str, variant: Variant, result: dict[str, Any]) -> list[Row]:
     """The rows of one variant's result file."""
     figures = [
         ("error on unseen latents", "error", "", "<="),
-        ("Frechet distance, guidance 3", "fd3", "", "<="),
-        ("Frechet distance, guidance 7.5", "fd7.5", "", "<="),
-        ("object read right, guidance 7.5", "object7.5", "%", ">="),
+        ("Frechet distance, guidance 3", "fid_3", "", "<="),
+        ("Frechet distance, guidance 7.5", "fid_7_5", "", "<="),
+        ("object read right, guidance 7.5", "object_7_5", "%", ">="),
         ("training speed", "rate", "samples/s", ">="),
     ]
     stamp = {name: result[name] for name in ("machine", "date", "versions")}
     command = "python -m benchmarks.training"
     return [
         Row(
+            f"training.{key.replace('-', '_')}.{name}",
             f"{variant.title}: {figure}",
-            round(result[key], 4),
+            round(result[name], 4),
             unit,
             sense,
             command=command,
             **stamp,
         )
-        for figure, key, unit, sense in figures
+        for figure, name, unit, sense in figures
     ]
 
 
@@ -306,16 +305,13 @@ def main(arguments: list[str] | None = None) -> list[Row]:
             module, result = bench.train(VARIANTS[name])
             torch.compiler.reset()
             scores = bench.image_scores(module.unet, args.out / f"{name}.png")
-            stamp = Row("", 0.0, "")
-            result |= scores | {
-                "error": denoiser.held_out_error(module, bench.data),
-                "floor": bench.floor,
-            }
-            result |= {"machine": stamp.machine, "date": stamp.date, "versions": stamp.versions}
+            error = denoiser.held_out_error(module, bench.data)
+            result |= scores | {"error": error, "floor": bench.floor}
+            result |= {"machine": machine(), "date": today(), "versions": versions()}
             path.write_text(json.dumps(result))
             del module
             torch.cuda.empty_cache()
-        rows += rows_of(VARIANTS[name], json.loads(path.read_text()))
+        rows += rows_of(name, VARIANTS[name], json.loads(path.read_text()))
     print(table(rows))
     if args.samples >= SAMPLES and args.images >= IMAGES:
         store(RESULTS / "training.json", rows)

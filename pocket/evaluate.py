@@ -6,22 +6,17 @@ it measured on less than the full number of images.
 """
 
 import argparse
-import datetime
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-import diffusers
 import numpy as np
 import torch
-import transformers
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from PIL import Image, ImageDraw
 from skimage.color import deltaE_ciede2000, rgb2lab
@@ -29,19 +24,19 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import AutoModelForImageClassification
 
+from course.figures import Row, machine, run_on_two_cores, store, table
 from pocket import arguments as options
+from pocket.cpu_speed import sample_on_cpu
 from pocket.test_set import Asked, ask_known
 from pocket.train import judge as judging
 from pocket.train.autoencoder import to_input
 from pocket.train.common import FOLLOWING as FOLLOWING_STAGES
-from pocket.train.common import replace_file
 from pocket.train.data import resize
 from pocket.train.export import BUDGET, EVERYTHING, FOLLOWING, LARGEST, MIB, size_of
 from pocket.train.perceptual import DISTORTIONS, PerceptualDistance, order
 from pocket.world import render
 from pocket.world import vocabulary as v
 from pocket.world.measure import agreement, images_per_second
-from pocket.world.renderer import cores
 
 IMAGES = 2000
 STEPS = 25
@@ -61,119 +56,6 @@ PROMPTS = (
     "a bunny sitting on top of a stack of pancakes",
     "a city skyline at night",
 )
-# The most memory a program has taken, in MiB.
-PEAK = """
-import os, sys
-def peak():
-    if os.path.exists("/proc/self/status"):  # of this program alone: getrusage counts the one that started it too
-        found = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
-        if found:
-            return int(found[0]) / 1024
-    if sys.platform == "win32":
-        import psutil
-        return psutil.Process().memory_info().peak_wset / 2**20
-    import resource
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
-"""
-# Loads the model and draws with two threads, in a process of its own: what a first user waits for.
-SPEED = (
-    PEAK
-    + """
-import json, time
-import torch
-from diffusers import StableDiffusionPipeline
-torch.set_num_threads(2)
-pipe = StableDiffusionPipeline.from_pretrained(sys.argv[1])
-pipe.set_progress_bar_config(disable=True)
-steps, seconds = [], []
-for _ in range(3):
-    began = time.perf_counter()
-    mark = lambda pipe, i, t, values: steps.append(time.perf_counter()) or {}
-    generator = torch.Generator().manual_seed(0)
-    pipe("a hamburger", num_inference_steps=int(sys.argv[2]), generator=generator, callback_on_step_end=mark)
-    seconds.append(time.perf_counter() - began)
-    if len(seconds) == 1:
-        print("first picture", flush=True)
-own = [b - a for a, b in zip(steps, steps[1:]) if b - a < min(seconds) / 2]
-print(json.dumps({"picture": sorted(seconds)[1], "step": sorted(own)[len(own) // 2], "memory": peak()}))
-"""
-)
-
-
-@dataclass
-class Row:
-    """A measured figure, as all of the project's results are stored. `sense` says which way `bar` is met."""
-
-    figure: str
-    value: float
-    unit: str
-    sense: str = ">="
-    bar: float | None = None
-    machine: str = field(default_factory=lambda: machine())
-    holds: bool | None = field(init=False)
-    date: str = field(
-        default_factory=lambda: datetime.datetime.now(datetime.UTC).date().isoformat()
-    )
-    versions: dict[str, str] = field(default_factory=lambda: versions())
-    command: str = "python -m pocket.evaluate"
-
-    def __post_init__(self) -> None:
-        met = {
-            ">=": self.bar is not None and self.value >= self.bar,
-            "<=": self.bar is not None and self.value <= self.bar,
-        }
-        self.holds = None if self.bar is None else met[self.sense]
-
-
-def machine(gpu: bool = True) -> str:
-    """The name of the GPU, if there is one and it took part, or else of the processor, and the number of cores."""
-    if gpu and torch.cuda.is_available():
-        return f"{torch.cuda.get_device_name()}, {cores()} CPU cores"
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(
-            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
-        )
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
-    return f"{name}, {cores()} CPU cores"
-
-
-def versions() -> dict[str, str]:
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "diffusers": diffusers.__version__,
-        "transformers": transformers.__version__,
-    }
-
-
-def store(path: Path, rows: Sequence[Row]) -> None:
-    """Writes rows to a results file, in the place of those that the same commands left there; others stay."""
-    old = json.loads(path.read_text())["rows"] if path.exists() else []
-    names, commands = {row.figure for row in rows}, {row.command for row in rows}
-    own = [i for i, row in enumerate(old) if row["figure"] in names or row["command"] in commands]
-    place = own[0] if own else len(old)
-    kept = [row for i, row in enumerate(old) if i not in own]
-    text = json.dumps({"rows": [*kept[:place], *map(asdict, rows), *kept[place:]]}, indent=1) + "\n"
-    replace_file(path, lambda new: new.write_text(text))
-
-
-def short(value: float) -> str:
-    """A figure with two decimals, or as a power of ten where these would show nothing of it."""
-    return f"{value:.2f}" if value == 0 or abs(value) >= 0.005 else f"{value:.1e}"
-
-
-def table(rows: Sequence[Row]) -> str:
-    """The rows as lines of text: figure, value, bar, and whether it is met."""
-    lines = []
-    for row in rows:
-        bar = "" if row.bar is None else f"{row.sense} {row.bar:g}"
-        said = {None: "", True: "yes", False: "NO"}[row.holds]
-        lines.append(f"{row.figure:<72} {short(row.value):>9} {row.unit:<8} {bar:>9} {said:>4}")
-    return "\n".join(lines)
-
-
 # What the judge sees of what is asked for
 
 
@@ -248,6 +130,7 @@ class Judge:
 
 
 def percent_rows(
+    group: str,
     title: str,
     rows: dict[str, np.ndarray],
     hits: dict[str, np.ndarray],
@@ -256,6 +139,7 @@ def percent_rows(
     """A row for each attribute that is read and counts somewhere: the share of right readings in percent."""
     return [
         Row(
+            f"pocket.{group}.{name}",
             f"{title}: {name}",
             round(100 * float(hits[name][rows[name]].mean()), 2),
             "%",
@@ -285,7 +169,7 @@ def generate(
     """
     size = pipe.unet.config.sample_size
     found = []
-    for i in tqdm(range(0, len(prompts), batch), desc="pictures", unit_scale=batch, leave=False):
+    for i in tqdm(range(0, len(prompts), batch), desc="images", unit_scale=batch, leave=False):
         noise = [
             torch.randn(1, 4, size, size, generator=torch.Generator().manual_seed(s))
             for s in seeds[i : i + batch]
@@ -410,13 +294,15 @@ def autoencoder_rows(e: Evaluation) -> list[Row]:
     e.show("autoencoder", both, ["render", "reconstruction"] * (len(both) // 2), columns=8)
     return [
         Row(
+            "pocket.autoencoder.psnr",
             "autoencoder: PSNR on held-out renders",
             round(float(torch.cat(psnr).mean()), 2),
             "dB",
             bar=31,
         ),
         Row(
-            "autoencoder: mean object colour off",
+            "pocket.autoencoder.color_error",
+            "autoencoder: mean error of the object's color",
             round(float(np.concatenate(errors).mean()), 2),
             "dE2000",
             "<=",
@@ -431,7 +317,11 @@ def judge_rows(e: Evaluation) -> list[Row]:
     seen = Judge(e.weights / "judge", e.device).read(draw(asked, e.device))
     bars = {name: bar for name, (bar, _) in BARS.items()}
     return percent_rows(
-        "judge on renders", scored(asked.scenes.labels), right(asked.scenes.labels, seen), bars
+        "judge",
+        "judge on renders",
+        scored(asked.scenes.labels),
+        right(asked.scenes.labels, seen),
+        bars,
     )
 
 
@@ -451,9 +341,13 @@ def image_rows(e: Evaluation) -> list[Row]:
         columns=4,
     )
     bars = {name: bar for name, (_, bar) in BARS.items()}
-    made = percent_rows("pictures", counts, right(labels, judge.read(images)), bars)
+    made = percent_rows("images", "images", counts, right(labels, judge.read(images)), bars)
     real = percent_rows(
-        "renders of the same captions", counts, right(labels, judge.read(draw(asked, e.device))), {}
+        "images.renders",
+        "renders of the same captions",
+        counts,
+        right(labels, judge.read(draw(asked, e.device))),
+        {},
     )
     return made + real
 
@@ -481,8 +375,19 @@ def composition_rows(e: Evaluation) -> list[Row]:
             hits.append(seen["object"] & seen["color"])
     rates = [round(100 * float(np.concatenate(hits).mean()), 2) for hits in (both, real)]
     return [
-        Row("compositions never trained on: object and colour both right", rates[0], "%", bar=85),
-        Row("renders of the same compositions: object and colour both right", rates[1], "%"),
+        Row(
+            "pocket.compositions.images",
+            "compositions never trained on: object and color both right",
+            rates[0],
+            "%",
+            bar=85,
+        ),
+        Row(
+            "pocket.compositions.renders",
+            "renders of the same compositions: object and color both right",
+            rates[1],
+            "%",
+        ),
     ]
 
 
@@ -504,11 +409,18 @@ def perceptual_rows(e: Evaluation) -> list[Row]:
         grown = 100 * float((means.diff() > 0).float().mean())
         bar = 100 if name in ("blur", "noise", "shift", "hue") else None
         rows.append(
-            Row(f"perceptual distance: mean grows with {name}", round(grown, 2), "%", bar=bar)
+            Row(
+                f"pocket.perceptual.{name}",
+                f"perceptual distance: mean grows with {name}",
+                round(grown, 2),
+                "%",
+                bar=bar,
+            )
         )
         rows.append(
             Row(
-                f"perceptual distance: grows with {name}, each picture",
+                f"pocket.perceptual.{name}_each",
+                f"perceptual distance: grows with {name}, each image",
                 round(100 * each[name], 2),
                 "%",
             )
@@ -518,44 +430,41 @@ def perceptual_rows(e: Evaluation) -> list[Row]:
 
 def speed_rows(e: Evaluation) -> list[Row]:
     """Seconds and memory of one image on two CPU cores in float32, in a process of its own."""
-    two = sorted(os.sched_getaffinity(0))[:2] if hasattr(os, "sched_getaffinity") else []
-    pin = (lambda: os.sched_setaffinity(0, two)) if two else None
-    command = [sys.executable, "-c", SPEED, str(e.weights / "stable-diffusion"), str(STEPS)]
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
-    began = time.perf_counter()
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=pin
-    ) as process:
-        assert process.stdout
-        process.stdout.readline()
-        first = time.perf_counter() - began
-        answer = process.stdout.read()
-    if process.returncode:
-        raise RuntimeError(
-            f"the process that draws on the CPU failed with status {process.returncode}"
-        )
-    found = json.loads(answer)
+    start = time.time()
+    result = run_on_two_cores(sample_on_cpu, str(e.weights / "stable-diffusion"), str(STEPS))
+    cold_start = result["first_image_at"] - start
     where = machine(gpu=False)
-    return [
+    about = "CPU, two cores"
+    rows = [
         Row(
-            f"CPU, two cores: one picture, {STEPS} guided steps",
-            round(found["picture"], 2),
+            "pocket.speed.image",
+            f"{about}: one image, {STEPS} guided steps",
+            round(result["image"], 2),
             "s",
             "<=",
             6,
-            where,
         ),
-        Row("CPU, two cores: one guided step", round(found["step"], 3), "s", "<=", None, where),
-        Row("CPU, two cores: peak memory", round(found["memory"], 1), "MiB", "<=", 1536, where),
+        Row("pocket.speed.step", f"{about}: one guided step", round(result["step"], 3), "s", "<="),
         Row(
-            "CPU, two cores: from a cold start to the first picture",
-            round(first, 2),
+            "pocket.speed.memory",
+            f"{about}: peak memory",
+            round(result["memory"], 1),
+            "MiB",
+            "<=",
+            1536,
+        ),
+        Row(
+            "pocket.speed.cold_start",
+            f"{about}: from a cold start to the first image",
+            round(cold_start, 2),
             "s",
             "<=",
             60,
-            where,
         ),
     ]
+    for row in rows:
+        row.machine = where
+    return rows
 
 
 def size_rows(e: Evaluation) -> list[Row]:
@@ -564,16 +473,38 @@ def size_rows(e: Evaluation) -> list[Row]:
     following = sum(size_of(e.weights / part) for part in FOLLOWING)
     parameters = sum(p.numel() for p in e.pipe.unet.parameters())
     return [
-        Row("weights in all", round(sum(sizes) / MIB, 2), "MiB", "<=", EVERYTHING / MIB),
         Row(
+            "pocket.sizes.total",
+            "weights in all",
+            round(sum(sizes) / MIB, 2),
+            "MiB",
+            "<=",
+            EVERYTHING / MIB,
+        ),
+        Row(
+            "pocket.sizes.text_to_image",
             "weights without ControlNets and estimators",
             round((sum(sizes) - following) / MIB, 2),
             "MiB",
             "<=",
             BUDGET / MIB,
         ),
-        Row("largest file", round(max(sizes) / MIB, 2), "MiB", "<=", LARGEST / MIB),
-        Row("denoiser", round(parameters / 1e6, 2), "M", "<=", 30),
+        Row(
+            "pocket.sizes.largest_file",
+            "largest file",
+            round(max(sizes) / MIB, 2),
+            "MiB",
+            "<=",
+            LARGEST / MIB,
+        ),
+        Row(
+            "pocket.sizes.denoiser",
+            "parameters of the denoiser",
+            round(parameters / 1e6, 2),
+            "M",
+            "<=",
+            30,
+        ),
     ]
 
 
@@ -588,17 +519,37 @@ def renderer_rows(e: Evaluation) -> list[Row]:
         if where == "cuda":
             share, equal = agreement(kind)
             rows += [
-                Row(f"renderer, GPU: pictures of {kind}s", rate, "1/s", bar=bar),
                 Row(
+                    f"pocket.renderer.cuda.{kind}_rate",
+                    f"renderer, GPU: images of {kind}s",
+                    rate,
+                    "1/s",
+                    bar=bar,
+                ),
+                Row(
+                    f"pocket.renderer.cuda.{kind}_agreement",
                     f"renderer: {kind}s within 2/255 on CPU and GPU",
                     round(100 * share, 3),
                     "%",
                     bar=99.9,
                 ),
-                Row(f"renderer: {kind}s sampled twice are bit-equal", float(equal), "", bar=1),
+                Row(
+                    f"pocket.renderer.cuda.{kind}_repeatable",
+                    f"renderer: {kind}s sampled twice are bit-equal",
+                    float(equal),
+                    "",
+                    bar=1,
+                ),
             ]
         else:
-            rows.append(Row(f"renderer, CPU: pictures of {kind}s", rate, "1/s"))
+            rows.append(
+                Row(
+                    f"pocket.renderer.cpu.{kind}_rate",
+                    f"renderer, CPU: images of {kind}s",
+                    rate,
+                    "1/s",
+                )
+            )
     return rows
 
 
@@ -619,11 +570,27 @@ def training_rows(e: Evaluation) -> list[Row]:
     }
     where = ", ".join(sorted({run["device"] for runs in record.values() for run in runs}))
     rows = [
-        Row(f"training: {stage}", round(cost, 1), "GPU-min", "<=", 50, where)
+        Row(
+            f"pocket.training.{stage}",
+            f"training: {stage}",
+            round(cost, 1),
+            "GPU-min",
+            "<=",
+            50,
+            machine=where,
+        )
         for stage, cost in minutes.items()
     ]
     return [
-        Row("training: all stages", round(sum(minutes.values()), 1), "GPU-min", "<=", 120, where),
+        Row(
+            "pocket.training.all",
+            "training: all stages",
+            round(sum(minutes.values()), 1),
+            "GPU-min",
+            "<=",
+            120,
+            machine=where,
+        ),
         *rows,
     ]
 
@@ -666,7 +633,13 @@ def scaling_rows(e: Evaluation) -> list[Row]:
             / (late[-1]["seconds"] - late[0]["seconds"])
         )
     return [
-        Row("training: two GPUs against one, denoiser", round(rates[1] / rates[0], 3), "x", bar=1.8)
+        Row(
+            "pocket.scaling.two_gpus",
+            "training: two GPUs against one, denoiser",
+            round(rates[1] / rates[0], 3),
+            "x",
+            bar=1.8,
+        )
     ]
 
 
@@ -682,7 +655,7 @@ GROUPS: dict[str, Group] = {
     "sizes": Group(size_rows, counts=False),
     "autoencoder": Group(autoencoder_rows),
     "judge": Group(judge_rows),
-    "pictures": Group(image_rows),
+    "images": Group(image_rows),
     "compositions": Group(composition_rows),
     "perceptual": Group(perceptual_rows, counts=False),
     "speed": Group(speed_rows, counts=False),

@@ -105,8 +105,8 @@ def test_exact_conditions_are_a_perfect_answer(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--images", "0"], "--pictures: must be a whole number from 2 to 1,000,000, got '0'"),
-        (["--images", "many"], "--pictures: must be"),
+        (["--images", "0"], "--images: must be a whole number from 2 to 1,000,000, got '0'"),
+        (["--images", "many"], "--images: must be"),
         (["--guidance", "nan"], "--guidance: must be a number from 0 to 1,000, got 'nan'"),
         (["--guidance", "-1"], "--guidance: must be"),
         (["--weights", __file__], "--weights: must name a folder"),
@@ -123,7 +123,7 @@ def test_options_that_cannot_be_are_refused(options, said, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    "module", ["task1", "task2", "task3", "fast", "kernels", "control", "training"]
+    "module", ["task1", "task2", "task3", "cuda_graphs", "kernels", "control", "training"]
 )
 @pytest.mark.parametrize("group", ["", "nothing", "--images=x", "--device=tpu"])
 def test_groups_and_options_that_are_none_are_refused(module, group, capsys):
@@ -166,21 +166,24 @@ def test_the_benchmark_runs_and_a_reduced_one_stores_only_what_does_not_count_im
     rows = control.main(
         ["--images", "2", "--weights", str(tmp_path), "--results", str(tmp_path / "task1.json")]
     )
-    named = {row.figure: row for row in rows}
-    for name, unit, sense in control.FIGURE.values():
-        steered, free = named[f"{name}: with control"], named[f"{name}: no control"]
+    named = {row.id: row for row in rows}
+    for kind, (_, unit, sense) in control.FIGURE.items():
+        steered, free = (named[f"control.{kind}.{key}"] for key in ("score", "score_uncontrolled"))
         assert steered.value == free.value and (steered.unit, steered.sense) == (unit, sense)
-    assert named["edges, F1 within 2 pixels: with control against none"].value == pytest.approx(1)
-    assert named["edges, F1 within 2 pixels: with control against none"].holds is False
-    assert named["depth, Spearman inside the mask: gained by control"].holds is False
+    assert named["control.canny.gain"].value == pytest.approx(1)
+    assert named["control.canny.gain"].holds is False
+    assert named["control.depth.gain"].holds is False
     assert (
-        named["training of controlnet-canny"].value == 4
-        and named["training of controlnet-canny"].bar == 8
+        named["control.cost.controlnet_canny_training"].value == 4
+        and named["control.cost.controlnet_canny_training"].bar == 8
     )
-    assert "training of denoiser" not in named
+    assert "control.cost.denoiser_training" not in named
     stored = json.loads((tmp_path / "task1.json").read_text())["rows"]
     assert {row["command"] for row in stored} == {"python -m benchmarks.control cost"}
-    assert {row["figure"] for row in stored} >= {"size of controlnet/canny", "size of estimators"}
+    assert {row["id"] for row in stored} >= {
+        "control.cost.controlnet_canny_size",
+        "control.cost.estimators_size",
+    }
 
 
 @pytest.mark.slow
@@ -190,12 +193,12 @@ def test_a_network_that_several_train_is_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     b = control.Benchmark(control.Path("pocket/weights"), torch.device("cpu"), images=2)
-    assert control.two_rows(b, tmp_path) == []  # wants two GPUs
+    assert control.two_gpu_rows(b, tmp_path) == []  # wants two GPUs
     (tmp_path / "scenes-00000000").mkdir()
     (tmp_path / "source.json").write_text(
         json.dumps({"autoencoder": "another", "tokenizer": "one", "scenes": 16})
     )
-    rows = control.two_rows(b, tmp_path, toy=True)
+    rows = control.two_gpu_rows(b, tmp_path, toy=True)
     assert [(row.bar, row.machine) for row in rows] == [
         (bar, "1 x cpu") for bar in (5.0, 0.6, 3.0, 90.0)
     ]

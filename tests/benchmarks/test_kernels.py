@@ -77,7 +77,7 @@ def test_rows_of_a_cpu(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(
         benchmark.GROUPS,
         "accuracy",
-        lambda device: [benchmark.row(device, "a", 2e-6, "", "<=", 1e-5)],
+        lambda device: [benchmark.row(device, "accuracy.a", "a", 2e-6, "", "<=", 1e-5)],
     )
     benchmark.main(["accuracy", "grid", "--device", "cpu"])
     [row] = json.loads((benchmark.RESULTS / "task3.json").read_text())["rows"]

@@ -11,9 +11,9 @@ from course.models import find_model
 
 
 def test_the_lessons_loop_passes(tiny_folder):
-    rows = task1.compare(find_model(tiny_folder), "tiny", steps=3)
+    rows = task1.compare(find_model(tiny_folder), "tiny", "tiny", steps=3)
     assert len(rows) == 4 and all(row.holds for row in rows)
-    assert len({row.figure for row in rows}) == 4
+    assert len({row.id for row in rows}) == 4
 
 
 @pytest.mark.parametrize(
@@ -38,14 +38,14 @@ def test_a_wrong_loop_does_not(tiny_folder, tmp_path, monkeypatch, right, wrong,
     assert source.count(right) == 1
     (tmp_path / "lesson.ipynb").write_text(source.replace(right, wrong))
     monkeypatch.setattr(task1, "LESSON", tmp_path / "lesson.ipynb")
-    rows = task1.compare(find_model(tiny_folder), "tiny", steps=3)
+    rows = task1.compare(find_model(tiny_folder), "tiny", "tiny", steps=3)
     assert rows[row].holds is False
 
 
 def test_a_random_model_that_predicts_v(tiny_folder, tmp_path):
     model = task1.random_v_model(find_model(tiny_folder), tmp_path / "v")
     assert model.prediction_type == "v_prediction"
-    assert all(row.holds for row in task1.compare(model, "v", steps=2))
+    assert all(row.holds for row in task1.compare(model, "v", "v", steps=2))
 
 
 def test_frames(tiny_folder):
@@ -66,12 +66,14 @@ def test_times_of_the_lessons(tmp_path, monkeypatch):
     [row] = task1.time_rows()
     assert 0.05 <= row.value < 1 and row.holds and row.figure.endswith("quick")
     with pytest.raises(RuntimeError, match=r"broken.ipynb failed:[\s\S]*ZeroDivisionError"):
-        task1.minutes(tmp_path / "broken.ipynb")
+        task1.run_lesson(tmp_path / "broken.ipynb")
 
 
 def test_rows_are_stored_and_replaced(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(task1, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(task1, "GROUPS", {"one": lambda: [task1.Row("a", 2e-6, "", "<=", 1e-5)]})
+    monkeypatch.setattr(
+        task1, "GROUPS", {"one": lambda: [task1.Row("task1.one.a", "a", 2e-6, "", "<=", 1e-5)]}
+    )
     for _ in range(2):
         task1.main(["one"])
     [row] = json.loads((task1.RESULTS / "task1.json").read_text())["rows"]

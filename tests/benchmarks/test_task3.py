@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from benchmarks import task3
+from course.figures import Row
 from course.images import to_pil
 from course.metrics.judge import Judge
 from course.models import find_model
-from pocket.evaluate import Row
 from pocket.world import heldout_compositions, render, sample_scene
 from pocket.world.vocabulary import OBJECTS, VIEWS, view_word
 from task_3_DreamFusion import main as program
@@ -92,7 +92,7 @@ def test_options_are_tried_on_some_texts(tiny_folder, monkeypatch, tmp_path, cap
     settings = task3.trained("a duck", guidance, tmp_path / "run", given, iters=7).settings
     assert (settings.widen, settings.sparsity, settings.iters) == (0.4, 4.0, 7)
     seen = []
-    row = Row("objects", 1.0, "%", ">=", 0.0)
+    row = Row("task3.objects.object", "objects", 1.0, "%", ">=", 0.0)
     monkeypatch.setattr(task3, "object_rows", lambda *asked: seen.append(asked) or [row])
     monkeypatch.setattr(task3, "RESULTS", tmp_path / "results")
     task3.main(["objects", "--only", "a duck", "--given", "--widen 0.4 --lambda_opacity 4"])
@@ -149,11 +149,11 @@ def test_one_and_two_processes_do_the_same_work(reduced, texts, steps, monkeypat
         program.check(args)
         assert Path(launch.training_script) == task3.PROGRAM and args.half
         calls.append((launch.num_processes, len(args.prompts.read_text().splitlines()), args.iters))
-        return subprocess.CompletedProcess(command, 0)
+        return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(task3, "commanded", lambda *_, **__: calls.append("built"))
-    monkeypatch.setattr(task3.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
     one, two, row = task3.scaling_rows(reduced)
     assert (
         calls == ["built", (1, texts, steps), (2, texts, steps)]

@@ -36,13 +36,6 @@ def test_the_lessons_and_the_training_make_the_same_lines(size):
         assert (page == page[..., :1]).all()
 
 
-@pytest.mark.parametrize(
-    "name", sorted(name for name in vars(conditions) if name.isupper() and name != "SIGNS")
-)
-def test_the_lessons_and_the_training_have_the_same_settings(name):
-    assert getattr(conditions, name) == getattr(trained, name)
-
-
 def disk(diameter: int, side: int) -> np.ndarray:
     image = np.zeros((side, side, 3), np.uint8)
     cv2.circle(image, (side // 2, side // 2), diameter // 2, (255, 255, 255), -1)

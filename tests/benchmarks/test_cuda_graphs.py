@@ -2,20 +2,24 @@
 
 import torch
 
-from benchmarks import fast
+from benchmarks import cuda_graphs
 from benchmarks.common import sd21_unet, sd21_vae
 
 
 def test_rehearsal_stores_nothing(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(fast, "CUDA", False)
-    monkeypatch.setattr(fast, "DEVICE", torch.device("cpu"))
-    monkeypatch.setattr(fast, "ROUNDS", 1)
-    monkeypatch.setattr(fast, "RESULTS", tmp_path)
-    monkeypatch.setitem(fast.GROUPS, "graph", lambda: fast.compare(fast.denoiser(), "small", None))
-    rows = fast.main(["graph"])
-    assert {row.command for row in rows} == {"python -m benchmarks.fast graph"}
+    monkeypatch.setattr(cuda_graphs, "CUDA", False)
+    monkeypatch.setattr(cuda_graphs, "DEVICE", torch.device("cpu"))
+    monkeypatch.setattr(cuda_graphs, "ROUNDS", 1)
+    monkeypatch.setattr(cuda_graphs, "RESULTS", tmp_path)
+    monkeypatch.setitem(
+        cuda_graphs.GROUPS,
+        "graph",
+        lambda: cuda_graphs.compare(cuda_graphs.denoiser(), "graph", "small", None),
+    )
+    rows = cuda_graphs.main(["graph"])
+    assert {row.command for row in rows} == {"python -m benchmarks.cuda_graphs graph"}
     assert (
-        next(row for row in rows if "norm" in row.figure).value == 0
+        next(row for row in rows if row.id == "cuda_graphs.graph.error").value == 0
     )  # the same network, without a GPU
     assert "not stored" in capsys.readouterr().out and not list(tmp_path.iterdir())
 
