@@ -239,7 +239,7 @@ class Trainer:
             torch.cat([getattr(look, name)[chosen] for look, chosen in times])
             for name in ("origins", "directions")
         )
-        parts = self.renderer.march(origins, directions, self.generator).parts(s.rays)
+        parts = self.renderer.march(origins, directions, self.generator).split(s.rays)
         terms: dict[str, Tensor] = {}
         for samples, rays, (look, chosen) in zip(
             parts, directions.split(s.rays), times, strict=True

@@ -19,7 +19,6 @@ import torch
 from course.errors import CourseError
 from course.models import find_model
 from task_3_DreamFusion import main
-from task_3_DreamFusion.gridencoder import total_variation
 from task_3_DreamFusion.nerf import utils
 from task_3_DreamFusion.nerf.checkpoint import CheckpointError, latest, load, save
 from task_3_DreamFusion.nerf.network import Background
@@ -495,7 +494,7 @@ def test_neighbours_in_the_grid_that_differ_cost_something(begin):
     trainer = begin(variation=2.0)
     rendered = lit(trainer)
     encoder = trainer.renderer.field.encoder
-    expected = 2 * total_variation(encoder.table, encoder.layout, encoder.unit(rendered.positions))
+    expected = 2 * encoder.total_variation(rendered.positions)
     terms = regularise(rendered, trainer.renderer, trainer.settings, trainer.generator, 0.5)
     torch.testing.assert_close(terms["variation"], expected)
     plain = begin(variation=2.0, backbone="vanilla")
