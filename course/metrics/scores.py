@@ -20,7 +20,7 @@ from course.errors import CourseError
 from course.metrics.judge import Judge
 from course.metrics.perceptual import published_lpips
 from course.metrics.preprocess import Preprocess
-from course.models import embedded, hide_loading_bars
+from course.models import embedded_folder, hide_loading_bars
 from course.models.files import load_network, loading
 from course.models.hub import CLIP, fetch
 
@@ -142,7 +142,7 @@ class Clip:
             "vocab.json",
             "merges.txt",
         ]
-        folder = fetch(CLIP, CLIP, wanted) if published else embedded("clip")
+        folder = fetch(CLIP, CLIP, wanted) if published else embedded_folder("clip")
         self.device = torch.device(device)
         self.network = load_network(CLIPModel, folder, "CLIP").to(self.device).eval()
         with loading("CLIP"):

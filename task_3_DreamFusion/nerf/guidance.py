@@ -17,9 +17,9 @@ from torch.nn import functional as F
 
 from course import checks, diffusion
 from course.errors import CourseError
-from course.models.model import LatentDecoder, LatentEncoder, Model, load_pipeline
+from course.models import Model, load_pipeline
 from course.speed.cuda_graphs import fast
-from course.speed.frozen_vae import lighten
+from course.speed.frozen_vae import LatentDecoder, LatentEncoder, lighten
 from task_3_DreamFusion.nerf import sd
 from task_3_DreamFusion.nerf.settings import GuidanceOptions, check_unicode
 from task_3_DreamFusion.nerf.views import VIEWS, ViewPrompts, negative_views
