@@ -14,7 +14,7 @@ import torch
 
 from course.images import ImageLike, to_pil
 from course.metrics.preprocess import Preprocess
-from course.models import embedded, hide_loading_bars
+from course.models import embedded_folder, hide_loading_bars
 from course.models.files import load_network
 
 Attributes = dict[str, str | float]
@@ -27,7 +27,7 @@ class Judge:
         from transformers import AutoModelForImageClassification
 
         hide_loading_bars()
-        folder = embedded("judge")
+        folder = embedded_folder("judge")
         self.device = torch.device(device)
         self.network = load_network(AutoModelForImageClassification, folder, "The judge")
         self.network.to(self.device).eval().requires_grad_(False)

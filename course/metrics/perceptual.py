@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from course.errors import CourseError
 from course.metrics.preprocess import Preprocess
-from course.models import Model, embedded, hide_loading_bars
+from course.models import Model, embedded_folder, hide_loading_bars
 from course.models.files import load_network
 
 
@@ -32,7 +32,7 @@ class PerceptualDistance(torch.nn.Module):
         from transformers import CLIPModel
 
         hide_loading_bars()
-        clip, own = embedded("clip"), embedded("perceptual")
+        clip, own = embedded_folder("clip"), embedded_folder("perceptual")
         self.tower = load_network(CLIPModel, clip, "CLIP").vision_model
         self.preprocess = Preprocess(clip)
         config = json.loads((own / "config.json").read_text(encoding="utf-8"))

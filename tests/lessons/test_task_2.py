@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from course import metrics, notebooks
-from course.diffusion import SamplingError, timesteps
-from course.errors import CourseWarning
+from course.diffusion import timesteps
+from course.errors import CourseError, CourseWarning
 from course.models import RequestError, find_model
 from tests.lessons.test_task_1_2 import (
     ODD_COUNTS,
@@ -266,7 +266,7 @@ def test_weights_that_are_not_finite_are_an_error(sd, part, value, settings, rec
     other = changed(sd, **{part: network})
     sample = other.sample_regions if "regions" in settings else other.sample
     with pytest.raises(
-        SamplingError, match=f"^{message} must be finite, but .* download or save it again"
+        CourseError, match=f"^{message} must be finite, but .* download or save it again"
     ):
         sample("a duck", **settings, width=72, stride=8, num_sampling_steps=2)
     assert not [warning for warning in recwarn if "gradient" in str(warning.message)]
@@ -281,7 +281,7 @@ def test_the_step_that_is_not_finite_is_named(sd, place):
         return windows * (float("nan") if len(calls) == place else 1.0)
 
     with pytest.raises(
-        SamplingError, match=rf"after step {place} of 5 \(t = .*but 768 of 768 values"
+        CourseError, match=rf"after step {place} of 5 \(t = .*but 768 of 768 values"
     ):
         changed(sd, predict_noise=broken).sample(num_sampling_steps=5)
 

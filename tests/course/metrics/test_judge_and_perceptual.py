@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from course.metrics import PerceptualDistance
 from course.metrics.judge import Judge, decode_logits
 from course.metrics.preprocess import Preprocess
-from course.models import model as models
+from course.models import ModelError
+from course.models import weights as course_weights
 from tests.conftest import write_manifest
 
 AZIMUTHS = range(-180, 180, 15)
@@ -85,7 +86,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     heads = {f"layer_{i}": torch.rand(16) for i in (1, 2)}
     save_file(heads, tmp_path / "perceptual" / "heads.safetensors")
     write_manifest(tmp_path)
-    monkeypatch.setattr(models, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(course_weights, "WEIGHTS", tmp_path)
     return tmp_path
 
 
@@ -167,5 +168,5 @@ def test_distance_guides_the_images_but_learns_nothing(weights):
 
 def test_damaged_weights_are_not_loaded(weights):
     (weights / "perceptual" / "heads.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(models.ModelError, match=r"heads\.safetensors is damaged"):
+    with pytest.raises(ModelError, match=r"heads\.safetensors is damaged"):
         PerceptualDistance()
