@@ -83,7 +83,7 @@ def test_lessons_in_the_table_are_those_that_exist():
     text = re.sub(COMMENT, "", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     here, to_come = text.split("Not here yet", 1)
     linked = re.findall(r"^\| \[(\d(?:\.\d)?) .*?\]\((\S+)\)", here, flags=re.MULTILINE)
-    assert {file for _, file in linked} == {path.name for path in notebooks.lessons()} | {
+    assert {file for _, file in linked} == {path.name for path in notebooks.lesson_paths()} | {
         "task_3_DreamFusion/README.md"
     }
     promised = re.findall(r"^\| (\d(?:\.\d)?) ", to_come, flags=re.MULTILINE)
