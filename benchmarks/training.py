@@ -31,7 +31,7 @@ from course.models import WEIGHTS
 from pocket import evaluate
 from pocket.arguments import folder, integer
 from pocket.test_set import ask_first
-from pocket.train import common, denoiser
+from pocket.train import denoiser, loop
 from pocket.train.data import resize
 from pocket.train.muon import Muon
 from pocket.train.tokenizer import encode, load
@@ -178,17 +178,17 @@ class Bench:
         generator = torch.Generator(self.device).manual_seed(0)
         module = self.loss_module(variant).to(self.device)
         module.unet.to(memory_format=torch.channels_last)
-        optimizer = Muon(module, variant.lr) if variant.muon else common.adamw(module, variant.lr)
+        optimizer = Muon(module, variant.lr) if variant.muon else loop.adamw(module, variant.lr)
         steps = max(self.samples // variant.batch, 2)
-        average = common.average(module.unet, 1 - 1 / max(EMA_SHARE * steps, 2))
-        parameters = common.trainable(module.unet)
+        average = loop.build_ema(module.unet, 1 - 1 / max(EMA_SHARE * steps, 2))
+        parameters = loop.trainable_parameters(module.unet)
         if self.device.type == "cuda":
             module.compile(dynamic=False)
         curve: list[dict[str, float]] = []
         start = start_step = 0.0
         for step in tqdm(range(steps), desc=variant.title, leave=False):
             for group in optimizer.param_groups:
-                group["lr"] = variant.lr * common.schedule(step, step / steps, steps // 20)
+                group["lr"] = variant.lr * loop.lr_factor(step, step / steps, steps // 20)
             scenes, captions = self.data.draw(variant.batch, generator)
             batch = [self.data.moments[scenes], self.data.tokens[scenes, captions].long()]
             if variant.repa:
