@@ -82,7 +82,7 @@ def test_the_gpu_tests_fail_loudly_without_a_gpu():
 def test_the_table_has_every_lesson():
     text = (ROOT / "README.md").read_text()
     files = re.findall(r"^\| \[\d(?:\.\d)? .*?\]\((\S+)\)", text, flags=re.MULTILINE)
-    lessons = {path.name for path in notebooks.lessons()}
+    lessons = {path.name for path in notebooks.lesson_paths()}
     assert set(files) == lessons | {"task_3_DreamFusion/README.md"}
 
 
