@@ -31,9 +31,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.common import RESULTS, command_line, parse, report, sd21_model
+from benchmarks.common import RESULTS, command_line, sd21_model
 from course import notebooks
-from course.figures import Row, machine, median_seconds, run_command, timed
+from course.figures import Row, machine, median_seconds, report, run_command, timed
 from course.images import image_grid, to_pil
 from course.metrics.judge import Judge
 from course.models import Model, find_model
@@ -415,7 +415,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     parser.add_argument(
         "--given", type=str.split, default=[], metavar="OPTIONS", help="objects: options of main.py"
     )
-    args = parse(parser, GROUPS, arguments)
+    args = parser.parse_args(arguments)
     given, tried = tuple(args.given), bool(args.only or args.given)
     if tried and args.groups != ["objects"]:
         parser.error(
