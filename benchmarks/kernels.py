@@ -36,13 +36,13 @@ from task_3_DreamFusion.freqencoder import reference as freq_reference
 from task_3_DreamFusion.gridencoder import GridLayout, grid_encode
 from task_3_DreamFusion.gridencoder import reference as grid_reference
 from task_3_DreamFusion.raymarching import (
-    LivingRays,
+    AliveRays,
     Occupancy,
     Samples,
     composite_rays,
     march_rays,
-    near_far,
     packbits,
+    ray_aabb_intersect,
 )
 from task_3_DreamFusion.raymarching import reference as march_reference
 
@@ -206,7 +206,7 @@ def scene(
     reach = (share * 8 * 3 / (4 * math.pi)) ** (1 / 3)
     occupancy = Occupancy(packbits((radius < reach).float(), 0.5).to(device), BOX)
     origins, directions = origins.contiguous().to(device), directions.to(device)
-    nears, fars = near_far(origins, directions, BOX, 0.1)
+    nears, fars = ray_aabb_intersect(origins, directions, BOX, 0.1)
     noise = torch.rand(len(origins), generator=torch.Generator().manual_seed(0)).to(device)
     return origins, directions, nears + STEP * noise, fars, occupancy
 
@@ -225,7 +225,7 @@ def composite_error(device: torch.device) -> float:
     found = composite_rays(sigmas, colors, deltas, samples, 0)
     grads = [torch.randn_like(t) for t in found]
     exact = [t.detach().double().cpu().requires_grad_() for t in (sigmas, colors)]
-    others = deltas.double().cpu(), samples.ts.double().cpu(), samples.spans.cpu()
+    others = deltas.double().cpu(), samples.ts.double().cpu(), samples.packed_info.cpu()
     expected = march_reference.composite_rays(exact[0], exact[1], *others, math.inf)
     d_found = torch.autograd.grad(found, (sigmas, colors), grads)
     d_expected = torch.autograd.grad(expected, exact, [g.double().cpu() for g in grads])
@@ -574,11 +574,11 @@ def march_rows(device: torch.device) -> list[Row]:
     side = 512 if device.type == "cuda" else 64
     rays = scene(device, side)
 
-    def image() -> LivingRays:
-        living = LivingRays(*rays, STEP)
-        while (found := living.march(8)) is not None:
-            living.composite(found, *field(found.positions))
-        return living
+    def image() -> AliveRays:
+        alive = AliveRays(*rays, STEP)
+        while (samples := alive.march(8)) is not None:
+            alive.composite(samples, *field(samples.positions))
+        return alive
 
     about = f"picture of {side} x {side} by rounds, a field that costs nothing"
     rows.append(row(device, "march.image", about, time_of(image, device), "ms"))
@@ -629,7 +629,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     args = parser.parse_args(arguments)
     device = torch.device(args.device, 0 if args.device == "cuda" else None)
     for package in kernels.PACKAGES:
-        if not kernels.ready(package, device):
+        if not kernels.is_available(package, device):
             parser.error(
                 f"{package} has no compiled kernels for {device} here; the line above says why"
             )

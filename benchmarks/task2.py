@@ -28,10 +28,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.common import RESULTS, command_line, sd21_model
-from course import notebooks
+from course import metrics, notebooks
 from course.figures import Row, machine, peak_memory, report, run_on_two_cores, timed
-from course.metrics import scores as metrics
-from course.metrics.judge import Judge
+from course.metrics import Judge
 from course.models import Model, find_model, load_pipeline
 from course.speed.cuda_graphs import fast
 
@@ -170,7 +169,7 @@ def coverage_rows(reduced: bool) -> list[Row]:
 
 def coherence_rows(reduced: bool) -> list[Row]:
     """Both methods from the same seeds, and single images of the same prompts for FID and KID."""
-    sd, networks, judge = pocket(), metrics.find_networks(device=DEVICE), Judge(DEVICE)
+    sd, networks, judge = pocket(), metrics.load_networks(device=DEVICE), Judge(DEVICE)
     count, steps = (2, 6) if reduced else (PANORAMAS, STEPS)
     rows, values, pieces = [], {}, {}
     singles = single_images(landscapes(count), 4, steps)
@@ -185,8 +184,8 @@ def coherence_rows(reduced: bool) -> list[Row]:
             torch.cat([metrics.crops(image, WIDE[0]) for image in made]),
         )
         vectors = networks.embed(pieces[name])
-        found["fid"] = metrics.frechet_distance(vectors, networks.embed(singles))
-        found["kid"] = 1000 * metrics.kernel_distance(vectors, networks.embed(singles))
+        found["fid"] = metrics.fid(vectors, networks.embed(singles))
+        found["kid"] = 1000 * metrics.kid(vectors, networks.embed(singles))
         rows += [
             Row(
                 f"task2.coherence.{name.lower()}.{key}",
@@ -205,7 +204,7 @@ def coherence_rows(reduced: bool) -> list[Row]:
 
 
 def judged(
-    images: list[Tensor], asked: list[Any], networks: metrics.Networks, judge: Judge
+    images: list[Tensor], asked: list[Any], networks: metrics.MetricNetworks, judge: Judge
 ) -> dict[str, float]:
     """The figures of panoramas (3, H, W): the mean over panoramas, or over their pieces."""
     size, pieces = WIDE[0], [metrics.crops(image, WIDE[0]) for image in images]
@@ -250,7 +249,7 @@ def closure_rows(reduced: bool) -> list[Row]:
             num_sampling_steps=steps,
             seed=seed,
         )
-        columns = metrics.column_steps(image)
+        columns = metrics.column_differences(image)
         calm[stride].append(bool(columns[-1] <= columns[:-1].quantile(0.95)))
         worst = max(worst, float(columns[-1] / columns[:-1].max()))
     about = f"{count} closed panoramas {WIDE[0]}x{WIDE[1]}, strides {', '.join(map(str, STRIDES))}: step across the wrap"
@@ -303,7 +302,7 @@ def choices(sd: Any) -> dict[str, dict[str, Any]]:
 
 def tradeoff_rows(reduced: bool) -> list[Row]:
     """Each choice on the same prompts and seeds, in turn, so that all see the machine in the same state."""
-    sd, networks = pocket(), metrics.find_networks(device=DEVICE)
+    sd, networks = pocket(), metrics.load_networks(device=DEVICE)
     count, request = (
         (1, {"num_sampling_steps": 2, "width": 512})
         if reduced

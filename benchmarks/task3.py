@@ -35,13 +35,13 @@ from benchmarks.common import RESULTS, command_line, sd21_model
 from course import notebooks
 from course.figures import Row, machine, median_seconds, report, run_command, timed
 from course.images import image_grid, to_pil
-from course.metrics.judge import Judge
+from course.metrics import Judge
 from course.models import Model, find_model
 from pocket.world.vocabulary import WITH_FRONT, view_word
 from task_3_DreamFusion import main as program
 from task_3_DreamFusion.nerf import checkpoint
+from task_3_DreamFusion.nerf.guidance import StableDiffusion
 from task_3_DreamFusion.nerf.provider import orbit
-from task_3_DreamFusion.nerf.sd import StableDiffusion
 from task_3_DreamFusion.nerf.settings import Settings, TrainingError
 from task_3_DreamFusion.nerf.utils import Trainer
 
@@ -294,7 +294,7 @@ def step_rows(reduced: bool) -> list[Row]:
         trainer = trained(
             "a hamburger", guidance, Path(folder) / "run", batch=1, size=64, iters=10**6
         )
-        guidance.forget_text_encoder()
+        guidance.unload_text_encoder()
         if DEVICE.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         seconds = median_seconds(trainer.train_step, rounds=count, warmup=warm)

@@ -1,14 +1,10 @@
-"""Validation of arguments: whole numbers and finite numbers in a range, NumPy's and PyTorch's scalars included."""
+"""Validation of arguments: whole and finite numbers in a range, also of NumPy and PyTorch."""
 
 import math
 import operator
 from typing import Any
 
-from course.errors import CourseError
-
-
-class ArgumentError(CourseError, ValueError):
-    """An argument has the wrong type or is out of range; the message gives its value and what is allowed."""
+from course.errors import CourseError, RequestError, shorten
 
 
 def check_integer(
@@ -16,11 +12,12 @@ def check_integer(
     value: Any,
     minimum: int | None = None,
     maximum: int | None = None,
-    error: type[CourseError] = ArgumentError,
+    error: type[CourseError] = RequestError,
 ) -> int:
-    """Return `value` as an int if it behaves like one (`operator.index`) and lies in [minimum, maximum].
+    """Return `value` as an int if it is one and lies in [minimum, maximum].
 
-    Booleans are refused. Raises `error`, whose message starts with `name`.
+    NumPy's and PyTorch's integers are accepted (`operator.index`), booleans are not. Raises
+    `error`, whose message starts with `name`.
 
     Example:
         >>> check_integer("height", np.int64(64), minimum=8)
@@ -32,12 +29,10 @@ def check_integer(
         number = operator.index(value)
     except TypeError:
         raise error(
-            f"{name} must be a whole number{_range(minimum, maximum)}, got {_shown(value)}."
+            f"{name} must be a whole number{_range(minimum, maximum)}, got {shorten(repr(value), 60)}."
         ) from None
     if (minimum is not None and number < minimum) or (maximum is not None and number > maximum):
-        raise error(
-            f"{name} must be a whole number{_range(minimum, maximum)}, got {_shown(number)}."
-        )
+        raise error(f"{name} must be a whole number{_range(minimum, maximum)}, got {number}.")
     return number
 
 
@@ -46,7 +41,7 @@ def check_number(
     value: Any,
     minimum: float | None = None,
     maximum: float | None = None,
-    error: type[CourseError] = ArgumentError,
+    error: type[CourseError] = RequestError,
 ) -> float:
     """Return `value` as a float if it is a finite real number in [minimum, maximum].
 
@@ -58,7 +53,7 @@ def check_number(
         number = float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError):
         raise error(
-            f"{name} must be a number{_range(minimum, maximum)}, got {_shown(value)}."
+            f"{name} must be a number{_range(minimum, maximum)}, got {shorten(repr(value), 60)}."
         ) from None
     if not math.isfinite(number):
         raise error(f"{name} must be a finite number{_range(minimum, maximum)}, got {number}.")
@@ -73,8 +68,3 @@ def _range(minimum: float | None, maximum: float | None) -> str:
     if minimum is not None:
         return f" of at least {minimum:,}"
     return f" of at most {maximum:,}" if maximum is not None else ""
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

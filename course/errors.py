@@ -1,6 +1,7 @@
-"""Errors and warnings meant to be read: they appear as their message alone, without traceback or file names.
+"""Errors and warnings for readers: notebooks show only their message, without a traceback.
 
-The set-up imports this module on any Python 3: its syntax and annotations are those of Python 3.5.
+`course.setup` imports this module on any Python 3: its syntax and annotations are those of
+Python 3.5.
 """
 
 import warnings
@@ -8,10 +9,10 @@ from typing import Any, List, Type, Union
 
 
 class CourseError(Exception):
-    """Something the reader can put right; the message names the thing and the way out."""
+    """Something that the reader can correct; the message says what is wrong and what to do."""
 
     def _render_traceback_(self) -> List[str]:
-        """IPython shows these lines in place of a traceback."""
+        """Return the lines that IPython shows in place of a traceback."""
         return ["{}: {}".format(type(self).__name__, self)]
 
 
@@ -20,24 +21,23 @@ class RequestError(CourseError, ValueError):
 
 
 class CourseWarning(UserWarning):
-    """Something the reader should know; the work goes on."""
+    """Something that the reader should know; the work goes on."""
 
 
-_format_others = warnings.formatwarning
+_format_other_warnings = warnings.formatwarning
 
 
-def _format(message: Union[Warning, str], category: Type[Warning], *place: Any) -> str:
+def _format_warning(message: Union[Warning, str], category: Type[Warning], *place: Any) -> str:
     if issubclass(category, CourseWarning):
         return "{}: {}\n".format(category.__name__, message)
-    return _format_others(message, category, *place)
+    return _format_other_warnings(message, category, *place)
 
 
-warnings.formatwarning = _format  # type: ignore[assignment]  # the place is handed on as it comes
-warnings.simplefilter(
-    "always", CourseWarning
-)  # else a cell that runs again stays silent the second time
+warnings.formatwarning = _format_warning  # type: ignore[assignment]  # `place` is passed on
+# By default a cell that runs again would not warn a second time.
+warnings.simplefilter("always", CourseWarning)
 
 
 def shorten(text: str, length: int) -> str:
-    """Return `text` for a message: cut after `length` characters, which "..." then shows."""
+    """Return `text` for a message, cut to `length` characters, the last three "..."."""
     return text if len(text) <= length else text[: length - 3] + "..."

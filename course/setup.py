@@ -1,10 +1,12 @@
-"""The environment: `.venv` in the repository, filled from requirements.txt at the versions of constraints.txt.
+"""Set up the environment: `.venv` in the repository, with the packages of requirements.txt.
 
-`python3 -m course.setup` builds or updates it and is quick when nothing changed; the Makefile calls it first.
-`python -m course.setup --mend` only checks the environment it runs in (one you made yourself, or Colab).
+`python3 -m course.setup` builds or updates it at the versions of constraints.txt, and is quick when
+nothing changed; the Makefile calls it first. `python -m course.setup --repair` only checks the
+environment that it runs in (your own, or Colab's).
 
-This module and what it imports need nothing but the standard library, because they run before anything is installed;
-and the syntax of Python 3.5, so that any Python 3 can use an environment that is ready, or say that it is too old.
+This module and what it imports need only the standard library, because they run before anything is
+installed, and the syntax of Python 3.5: any Python 3 can use an environment that is ready, or
+report that it is too old.
 """
 
 import argparse
@@ -24,18 +26,18 @@ from typing import Dict, List, Optional
 from course.errors import CourseError
 
 ROOT = Path(__file__).resolve().parent.parent
-OLDEST_PYTHON = (3, 11)
-LISTS = ("requirements.txt", "constraints.txt")
-SHOWN = ("torch", "diffusers", "transformers", "accelerate", "huggingface_hub", "numpy")
-# Variables that would send pip's packages elsewhere.
-ELSEWHERE = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT")
+MIN_PYTHON = (3, 11)
+PACKAGE_LISTS = ("requirements.txt", "constraints.txt")
+SHOWN_PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "huggingface_hub", "numpy")
+# With these pip installs elsewhere.
+PIP_TARGET_VARIABLES = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT")
 
 
 class SetupError(CourseError):
     """The environment cannot be used; the message says why and what to do."""
 
 
-def python_of(folder: Path) -> Path:
+def interpreter_path(folder: Path) -> Path:
     """Return the interpreter of the virtual environment `folder`."""
     return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
@@ -43,10 +45,10 @@ def python_of(folder: Path) -> Path:
 def fingerprint(folder: Path, root: Path = ROOT) -> str:
     """Return a SHA-256 over what decides whether `folder` is up to date.
 
-    That is both package lists; the Python that made it; and the torch and torchvision that are installed, because a
-    torchvision added by hand can break everything else.
+    That is both package lists; the Python that made it; and the installed versions of torch and
+    torchvision, because a torchvision added by hand can break everything else.
     """
-    parts = [(root / name).read_bytes() for name in LISTS]
+    parts = [(root / name).read_bytes() for name in PACKAGE_LISTS]
     configuration = folder / "pyvenv.cfg"
     if configuration.is_file():
         parts.append(configuration.read_bytes())
@@ -57,29 +59,29 @@ def fingerprint(folder: Path, root: Path = ROOT) -> str:
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
-def interpreter_fault(folder: Path) -> Optional[str]:
+def interpreter_problem(folder: Path) -> Optional[str]:
     """Return why the interpreter of `folder` cannot be used, or None if it can."""
-    python = python_of(folder)
+    python = interpreter_path(folder)
     if not python.exists():
         if python.is_symlink():
-            return "its interpreter, {}, is gone".format(os.readlink(str(python)))
+            return "its interpreter, {}, no longer exists".format(os.readlink(str(python)))
         return "it has no {}".format(python.relative_to(folder).as_posix())
     probe = "import sys; print(ascii((sys.prefix, sys.version_info[:3])))"
     try:
-        answer = subprocess.check_output([str(python), "-I", "-c", probe], stderr=subprocess.STDOUT)
-        prefix, version = ast.literal_eval(answer.decode("ascii", "replace"))
+        output = subprocess.check_output([str(python), "-I", "-c", probe], stderr=subprocess.STDOUT)
+        prefix, version = ast.literal_eval(output.decode("ascii", "replace"))
     except (OSError, ValueError, SyntaxError, subprocess.CalledProcessError) as error:
         return "its interpreter does not start ({})".format(error)
     if not os.path.exists(prefix) or not os.path.samefile(prefix, str(folder)):
         return "its interpreter belongs to {}".format(prefix)
-    if version < OLDEST_PYTHON:
+    if version < MIN_PYTHON:
         return "it was made by Python {}.{}.{}".format(*version)
     return None
 
 
-def pip_fault(folder: Path) -> Optional[str]:
+def pip_problem(folder: Path) -> Optional[str]:
     """Return why pip cannot be used in `folder`, whose interpreter can, or None if it can."""
-    command = [str(python_of(folder)), "-m", "pip", "--version"]
+    command = [str(interpreter_path(folder)), "-m", "pip", "--version"]
     status = subprocess.call(
         command, env=pip_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -87,115 +89,111 @@ def pip_fault(folder: Path) -> Optional[str]:
 
 
 def pip_environment() -> Dict[str, str]:
-    """Return the environment variables for pip, without those that have it install anywhere but in `.venv`."""
-    kept = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
-    kept["PIP_USER"] = "0"  # also before `user = true` in a pip.conf
-    return kept
+    """Return the environment variables for pip, which let it install nowhere but in `.venv`."""
+    variables = {
+        name: value for name, value in os.environ.items() if name not in PIP_TARGET_VARIABLES
+    }
+    variables["PIP_USER"] = "0"  # overrides `user = true` in a pip.conf
+    return variables
 
 
 def build(root: Path = ROOT) -> Path:
-    """Make `root/.venv` ready and return its interpreter. Does nothing when it is ready already.
+    """Make `root/.venv` ready and return its interpreter; do nothing if it is ready.
 
-    An environment that cannot be used is built again. Raises SetupError if this Python is too old, has no `venv`, or
-    pip fails (no network, full disk).
+    An environment that cannot be used is built again. Raises SetupError if this Python is too old,
+    has no `venv`, or pip fails (no network, full disk).
     """
     folder = root / ".venv"
-    python = python_of(folder)
+    python = interpreter_path(folder)
     stamp = folder / "ready"
-    fault = interpreter_fault(folder)
-    if not fault and stamp.is_file() and stamp.read_bytes() == fingerprint(folder, root).encode():
+    problem = interpreter_problem(folder)
+    if not problem and stamp.is_file() and stamp.read_bytes() == fingerprint(folder, root).encode():
         return python
-    if sys.version_info < OLDEST_PYTHON:
+    if sys.version_info < MIN_PYTHON:
         raise SetupError(
             "the course needs Python 3.11 or newer, this is {}. Name another one, for example: "
             "make demo PYTHON=python3.12, or without make: python3.12 -m course.setup".format(
                 platform.python_version()
             )
         )
-    fault = fault or pip_fault(folder)
-    if fault:
-        create(folder, fault)
+    problem = problem or pip_problem(folder)
+    if problem:
+        create(folder, problem)
     if stamp.exists():
         stamp.unlink()  # an interrupted installation must not look finished
     print(
-        "Installing the packages of requirements.txt (about 2 GB, a few minutes the first time) ...",
+        "Installing the packages of requirements.txt (2 GB, some minutes the first time) ...",
         flush=True,
     )
     if install(python, root):
         raise SetupError(
-            "pip could not install the packages; its message is above. Check the network and the free disk space "
-            "({:.1f} GB here; about 6 GB are needed), then run the same command again: what was downloaded is kept. "
-            "If it fails once more, delete {} first.".format(
+            "pip could not install the packages; its message is above. Check the network and the "
+            "free disk space ({:.1f} GB here; about 6 GB are needed), then run the same command "
+            "again: what was downloaded is kept. If it fails once more, delete {} first.".format(
                 shutil.disk_usage(str(root)).free / 1e9, folder
             )
         )
     # In its own process: the check has to import torch as the lessons will.
-    if subprocess.call([str(python), "-m", "course.setup", "--mend"], cwd=str(root)):
+    if subprocess.call([str(python), "-m", "course.setup", "--repair"], cwd=str(root)):
         raise SetupError("the installed packages do not work together; the reason is above.")
     stamp.write_bytes(fingerprint(folder, root).encode())
     return python
 
 
-def create(folder: Path, fault: str) -> None:
-    """Make a virtual environment in `folder`, in the place of one that cannot be used because of `fault`."""
+def create(folder: Path, problem: str) -> None:
+    """Create a virtual environment in `folder`; `problem` is why one that exists cannot be used."""
     if folder.exists():
-        print(".venv cannot be used ({}); it is made again.".format(fault), flush=True)
-    print("Making .venv with Python {} ...".format(platform.python_version()), flush=True)
+        print(".venv cannot be used ({}); it is created again.".format(problem), flush=True)
+    print("Creating .venv with Python {} ...".format(platform.python_version()), flush=True)
     try:
         venv.create(str(folder), clear=True, with_pip=True)
     except subprocess.CalledProcessError as error:
         raise SetupError(
-            "Python could not install pip in {} ({}). On Debian and Ubuntu: sudo apt install python3-venv; "
-            "then run this again.".format(folder, error)
+            "Python could not install pip in {} ({}). On Debian and Ubuntu: "
+            "sudo apt install python3-venv; then run this again.".format(folder, error)
         ) from error
     except (OSError, ValueError) as error:
         raise SetupError(
-            "Python could not make a virtual environment in {} ({}). Delete it if it is there, check that you may "
-            "write in its folder and that the disk is not full, then run this again.".format(
-                folder, error
-            )
+            "Python could not create a virtual environment in {} ({}). Delete it if it exists, "
+            "check that you may write to its folder and that the disk is not full, then run this "
+            "again.".format(folder, error)
         ) from error
 
 
 def install(python: Path, root: Path) -> int:
-    """Run pip on the package lists, with one line on a terminal that says what it is at; return pip's exit status.
+    """Run pip on the package lists and return its exit status.
 
-    What pip has to complain of goes to stderr as it comes.
+    A terminal shows progress in one line; pip's errors go to stderr as they come.
     """
-    lists = ["-r", str(root / LISTS[0]), "-c", str(root / LISTS[1])]
-    pip = [
-        str(python),
-        "-m",
-        "pip",
-        "install",
-        "--disable-pip-version-check",
-        "--progress-bar=off",
-        *lists,
-    ]
-    process = subprocess.Popen(pip, cwd=str(root), env=pip_environment(), stdout=subprocess.PIPE)
+    lists = ["-r", str(root / PACKAGE_LISTS[0]), "-c", str(root / PACKAGE_LISTS[1])]
+    options = ["--disable-pip-version-check", "--progress-bar=off"]
+    command = [str(python), "-m", "pip", "install", *options, *lists]
+    process = subprocess.Popen(
+        command, cwd=str(root), env=pip_environment(), stdout=subprocess.PIPE
+    )
     assert process.stdout is not None
     count = 0
     for line in process.stdout:
         words = line.decode("utf-8", "replace").split()
         if words[:1] == ["Collecting"]:
             count += 1
-            now = "{:4d} {}".format(count, words[1])
+            status = "{:4d} {}".format(count, words[1])
         elif words[:2] == ["Installing", "collected"]:
-            now = "     writing them to the disk"
+            status = "     writing them to the disk"
         else:
             continue
         if sys.stdout.isatty():
-            print("\r{:<78}".format(now[:78]), end="", flush=True)
+            print("\r{:<78}".format(status[:78]), end="", flush=True)
     if sys.stdout.isatty():
         print("\r" + " " * 78, end="\r", flush=True)
     return process.wait()
 
 
-def torchvision_fault() -> Optional[str]:
-    """Return why the installed torchvision cannot be used with the installed torch, in one line, or None.
+def torchvision_problem() -> Optional[str]:
+    """Return in one line why the installed torchvision cannot be used with torch, or None.
 
-    None means that it can, or that there is none. The usual reason: a torch built for the CPU beside a torchvision
-    built for CUDA.
+    None means that it can, or that there is none. The usual reason: a torch built for the CPU
+    beside a torchvision built for CUDA.
     """
     from importlib import metadata
 
@@ -205,9 +203,7 @@ def torchvision_fault() -> Optional[str]:
         return None
     try:
         importlib.import_module("torchvision")
-    except (
-        Exception
-    ) as error:  # a foreign build fails in many ways: missing operator, symbol or library
+    except Exception as error:  # a missing operator, symbol or library
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return "torchvision {} does not fit torch {} ({})".format(
             version, metadata.version("torch"), reason
@@ -215,66 +211,57 @@ def torchvision_fault() -> Optional[str]:
     return None
 
 
-def mend() -> None:
-    """Take a torchvision that does not fit out of the running environment, say so in one line, and make sure that
-    diffusers and transformers import. Raises SetupError if they still do not."""
-    fault = torchvision_fault()
-    if fault:
-        pip = [
-            sys.executable,
-            "-m",
-            "pip",
-            "uninstall",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--yes",
-        ]
-        if subprocess.call([*pip, "torchvision"], env=pip_environment()):
-            raise SetupError(
-                "{}, and pip could not remove it. Remove it by hand: pip uninstall torchvision".format(
-                    fault
-                )
-            )
-        print("{}: removed it. The course does not need it.".format(fault), flush=True)
+def repair() -> None:
+    """Remove a torchvision that does not fit torch from the running environment.
+
+    Prints one line about it. Raises SetupError if diffusers and transformers still do not import.
+    """
+    problem = torchvision_problem()
+    if problem:
+        options = ["--quiet", "--disable-pip-version-check", "--yes"]
+        command = [sys.executable, "-m", "pip", "uninstall", *options, "torchvision"]
+        if subprocess.call(command, env=pip_environment()):
+            by_hand = "Remove it by hand: pip uninstall torchvision"
+            raise SetupError("{}, and pip could not remove it. {}".format(problem, by_hand))
+        print("{}: removed it. The course does not need it.".format(problem), flush=True)
     # A new process: this one may hold the half-imported torchvision.
     probe = "from diffusers import StableDiffusionPipeline; from transformers import CLIPTextModel"
     process = subprocess.Popen(
         [sys.executable, "-c", probe], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
-    said = process.communicate()[1].decode("utf-8", "replace")
+    errors = process.communicate()[1].decode("utf-8", "replace")
     if process.returncode:
-        last = (said.strip().splitlines() or ["no message"])[-1]
+        last_line = (errors.strip().splitlines() or ["no message"])[-1]
         raise SetupError(
-            "diffusers or transformers does not import: {} -- install the tested set: "
-            "pip install -r requirements.txt -c constraints.txt".format(last)
+            "diffusers or transformers cannot be imported: {} -- install the tested versions: "
+            "pip install -r requirements.txt -c constraints.txt".format(last_line)
         )
 
 
 def show_versions() -> None:
     """Print what a lesson runs on: Python, packages, processor. The first cell of each notebook.
 
-    Raises SetupError if the notebook runs on a Python that is not the course's, or if torchvision does not fit torch:
-    the imports of the next cells would fail with a message that names neither.
+    Raises SetupError if the notebook runs on a Python that is not the course's, or if torchvision
+    does not fit torch: the imports of the next cells would fail with a message that names neither.
     """
     from importlib import metadata
 
-    missing = [name for name in SHOWN if importlib.util.find_spec(name) is None]
+    missing = [name for name in SHOWN_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise SetupError(
-            "this notebook runs on {}, which has no {}. Start it by `make lab`, or choose the kernel of the course's "
-            ".venv under Kernel > Change Kernel.".format(sys.executable, ", ".join(missing))
-        )
-    fault = torchvision_fault()
-    if fault:
-        raise SetupError(
-            "{}. Run this in a terminal, then restart the kernel: python -m course.setup --mend".format(
-                fault
+            "this notebook runs on {}, which has no {}. Start it by `make lab`, or choose the "
+            "kernel of the course's .venv under Kernel > Change Kernel.".format(
+                sys.executable, ", ".join(missing)
             )
         )
+    problem = torchvision_problem()
+    if problem:
+        remedy = "Run this in a terminal, then restart the kernel"
+        raise SetupError("{}. {}: python -m course.setup --repair".format(problem, remedy))
     import torch
 
     print("{:<16} {}".format("python", platform.python_version()))
-    for name in SHOWN:
+    for name in SHOWN_PACKAGES:
         print("{:<16} {}".format(name, metadata.version(name)))
     if torch.cuda.is_available():
         print("{:<16} {}".format("runs on", torch.cuda.get_device_name()))
@@ -284,16 +271,21 @@ def show_versions() -> None:
 
 def main(arguments: Optional[List[str]] = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m course.setup", description="Make the course's .venv ready."
+        prog="python -m course.setup", description="Build or update the environment of the course."
     )
     parser.add_argument(
-        "--mend", action="store_true", help="only check, and mend, the environment this runs in"
+        "--repair",
+        action="store_true",
+        help="check the environment that this runs in, and remove a torchvision that does not fit",
     )
     options = parser.parse_args(arguments)
     try:
-        mend() if options.mend else build()
+        if options.repair:
+            repair()
+        else:
+            build()
     except SetupError as error:
-        print("set-up: {}".format(error), file=sys.stderr)
+        print("setup: {}".format(error), file=sys.stderr)
         return 1
     return 0
 

@@ -13,21 +13,28 @@ from diffusers import UNet2DConditionModel
 from course.figures import Row, machine, run_command, run_on_two_cores
 from pocket.cpu_speed import sample_on_cpu
 from pocket.test_set import STEPS
-from pocket.train.common import FOLLOWING as FOLLOWING_STAGES
-from pocket.train.export import BUDGET, EVERYTHING, FOLLOWING, LARGEST, MIB, size_of
+from pocket.train.export import (
+    CORE_BUDGET,
+    DEPENDENT_PARTS,
+    FILE_BUDGET,
+    MIB,
+    TOTAL_BUDGET,
+    folder_size,
+)
+from pocket.train.run import DEPENDENT_STAGES
 from pocket.world.measure import agreement, images_per_second
 
 
 def size_rows(weights: Path) -> list[Row]:
     """Bytes and parameters of what ships."""
     sizes = [path.stat().st_size for path in weights.rglob("*") if path.is_file()]
-    rest = sum(sizes) - sum(size_of(weights / part) for part in FOLLOWING)
+    rest = sum(sizes) - sum(folder_size(weights / part) for part in DEPENDENT_PARTS)
     unet = UNet2DConditionModel.from_pretrained(weights / "stable-diffusion" / "unet")
     millions = round(unet.num_parameters() / 1e6, 2)
     return [
-        _mib("total", "weights in all", sum(sizes), EVERYTHING),
-        _mib("text_to_image", "weights without ControlNets and estimators", rest, BUDGET),
-        _mib("largest_file", "largest file", max(sizes), LARGEST),
+        _mib("total", "weights in all", sum(sizes), TOTAL_BUDGET),
+        _mib("text_to_image", "weights without ControlNets and estimators", rest, CORE_BUDGET),
+        _mib("largest_file", "largest file", max(sizes), FILE_BUDGET),
         Row("pocket.sizes.denoiser", "parameters of the denoiser", millions, "M", "<=", 30),
     ]
 
@@ -92,7 +99,7 @@ def training_rows(weights: Path) -> list[Row]:
     Those of the ControlNets and estimators are rows of `benchmarks.control`.
     """
     record = json.loads((weights / "training.json").read_text())
-    for stage in (*FOLLOWING_STAGES, "conditions"):
+    for stage in (*DEPENDENT_STAGES, "conditions"):
         record.pop(stage, None)
     minutes = {
         stage: sum(run["seconds"] * run["processes"] for run in runs) / 60

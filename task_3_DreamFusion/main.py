@@ -39,7 +39,7 @@ from course.errors import CourseError
 from course.models import Model, find_model
 from task_3_DreamFusion import prompts
 from task_3_DreamFusion.nerf import checkpoint, files, gui, memory, results
-from task_3_DreamFusion.nerf.sd import (
+from task_3_DreamFusion.nerf.guidance import (
     StableDiffusion,
     check_exercise,
     check_text,
@@ -109,7 +109,7 @@ OF_STABLE_DREAMFUSION: dict[str, str] = {
     ),
     **dict.fromkeys(
         ("--dir_text", "--angle_overhead", "--angle_front"),
-        "the view is always added to the prompt; nerf/sd.py has the angles",
+        "the view is always added to the prompt; nerf/views.py has the angles",
     ),
     **dict.fromkeys(("--suppress_face", "--perpneg", "--negative_w"), "use --perp_neg"),
     **dict.fromkeys(
@@ -613,7 +613,7 @@ def run(args: argparse.Namespace) -> int:
         view = stack.enter_context(gui.LiveView(args.gui_port, job.text)) if args.gui else None
         guidance, half = load_guidance(args, model, job.before)
         guidance.view_prompts(settings.prompt, settings.negative)
-        guidance.forget_text_encoder()
+        guidance.unload_text_encoder()
         finished = make(args, job, guidance, half, view.after_step if view else None)
         with writing(job.workspace):
             print(results.save_index(job.workspace if args.workspace else OUTPUTS))
@@ -638,7 +638,7 @@ def run_many(args: argparse.Namespace) -> int:
     guidance, half = load_guidance(args, model, {})
     for settings in all_settings:
         guidance.view_prompts(settings.prompt, settings.negative)
-    guidance.forget_text_encoder()
+    guidance.unload_text_encoder()
 
     def work(text: str, folder: Path, claim: prompts.Claim) -> bool:
         with files.lock(folder, seconds=LOCK_SECONDS):

@@ -96,7 +96,7 @@ def sds_gradient(function: Callable[..., torch.Tensor]) -> None:
 
 
 def sds_loss(function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
-    """Task 3 (c): the gradient of `loss_of(latents, gradient)` by the latents is `gradient` / B."""
+    """Task 3 (c): the gradient of `sds_loss(latents, gradient)` by the latents is `gradient` / B."""
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn((3, 4, 5, 5), generator=generator).requires_grad_()
     # As if it came from the latents, through the denoiser: what leaves it attached would show.

@@ -12,7 +12,7 @@ from course.diffusion.attention import (
 )
 from course.diffusion.ddim import ddim_inversion_step, ddim_step
 from course.diffusion.guidance import guide, perp_neg
-from course.diffusion.noise import SamplingError, check_finite, draw_noise, make_generator
+from course.diffusion.noise import check_finite, draw_noise, make_generator
 from course.diffusion.predictions import (
     add_noise,
     predict_noise,
@@ -25,7 +25,6 @@ from course.diffusion.schedule import END, alpha_bar_at, timesteps
 __all__ = [
     "END",
     "AttentionRecorder",
-    "SamplingError",
     "add_noise",
     "alpha_bar_at",
     "attention",

@@ -9,16 +9,12 @@ from typing import Any
 import torch
 
 from course.arguments import check_integer
-from course.errors import CourseError, RequestError
-
-
-class SamplingError(CourseError):
-    """Sampling cannot go on; the message names the step."""
+from course.errors import CourseError
 
 
 def make_generator(seed: Any) -> torch.Generator:
     """Return a random generator on the CPU for an integer seed. Raises RequestError."""
-    seed = check_integer("seed", seed, minimum=0, maximum=2**63 - 1, error=RequestError)
+    seed = check_integer("seed", seed, minimum=0, maximum=2**63 - 1)
     return torch.Generator("cpu").manual_seed(seed)
 
 
@@ -31,10 +27,10 @@ def draw_noise(
 
 
 def check_finite(values: torch.Tensor, name: str) -> None:
-    """Raise SamplingError if `values` are not all finite; `name` says what they are."""
+    """Raise CourseError if `values` are not all finite; `name` says what they are."""
     finite = values.isfinite()
     if not finite.all():
-        raise SamplingError(
+        raise CourseError(
             f"{name} must be finite, but {(~finite).sum():,} of {values.numel():,} values are NaN "
             "or infinite. The model's weights may be damaged: download or save it again. Or a "
             "number grew too large: lower settings such as guidance_scale, or use float32 in place "

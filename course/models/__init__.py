@@ -1,16 +1,15 @@
-"""Which model: names, downloads, checks of its files, prompts, pipelines, ControlNets and estimators."""
+"""Models by name: downloads, validation of files, prompts, pipelines, ControlNets and estimators.
 
+pipe = load_pipeline(find_model("pocket"))
+"""
+
+from course.errors import RequestError
+from course.models.controlnet import load_controlnet
 from course.models.files import ModelError
-from course.models.model import (
-    WEIGHTS,
-    Model,
-    RequestError,
-    embedded,
-    find_model,
-    hide_loading_bars,
-    load_pipeline,
-)
+from course.models.model import Model, find_model
+from course.models.pipelines import hide_loading_bars, load_pipeline
 from course.models.prompts import PromptWarning
+from course.models.weights import WEIGHTS, embedded_folder
 
 __all__ = [
     "WEIGHTS",
@@ -18,8 +17,9 @@ __all__ = [
     "ModelError",
     "PromptWarning",
     "RequestError",
-    "embedded",
+    "embedded_folder",
     "find_model",
     "hide_loading_bars",
+    "load_controlnet",
     "load_pipeline",
 ]

@@ -1,12 +1,11 @@
-"""Choosing a ControlNet: one kind of condition, one network that fits the model, one clear error otherwise.
+"""ControlNets by the kind of condition: one network that fits the model, or one clear error.
 
-    controlnet = load_controlnet("canny", model)
-    pipe = load_control_pipeline(model, controlnet)
-    pipe(prompt, image=to_control(canny(image)))
+controlnet = load_controlnet("canny", model)
+pipe = load_pipeline(model, controlnet)
+pipe(prompt, image=to_control(canny(image)))
 
-Kinds are "canny", "depth", "normals" and "scribble"; `course.images.conditions` makes their
-input. A model in a folder of your own has its ControlNets beside it, as the embedded one does: ../controlnet/canny
-and so on.
+Kinds are "canny", "depth", "normals" and "scribble"; `course.images.conditions` computes the
+conditions. A model in a folder has its ControlNets beside it: ../controlnet/canny and so on.
 """
 
 from collections.abc import Sequence
@@ -16,10 +15,13 @@ from typing import Any
 
 import torch
 
-from course.errors import shorten
-from course.models.files import UNET_RANGES, ModelError, check_network, existing_path, loading
+from course.errors import RequestError, shorten
+from course.models.files import ModelError, existing_path, loading
 from course.models.hub import CONTROLNETS, fetch
-from course.models.model import Model, RequestError, embedded, find_model, hide_loading_bars
+from course.models.model import Model, find_model
+from course.models.pipelines import hide_loading_bars
+from course.models.validation import UNET_RANGES, check_network
+from course.models.weights import embedded_folder
 
 KINDS = ("canny", "depth", "normals", "scribble")
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
@@ -29,10 +31,11 @@ SHARED = ("in_channels", "block_out_channels", "layers_per_block", "cross_attent
 
 
 def load_controlnet(kind: str | Path, model: Model) -> Any:
-    """The ControlNetModel for conditions of a kind that fits `model`, on the model's device and in its type.
+    """Return the ControlNetModel for a kind of condition, on the device and in the type of `model`.
 
-    `kind` is one of KINDS, or the folder of a ControlNet in diffusers' layout, such as one you trained yourself.
-    Raises ModelError if there is none for this model, it cannot be fetched, is damaged, or does not fit.
+    `kind` is one of KINDS, or the folder of a ControlNet in diffusers' layout, such as one that you
+    trained yourself. Raises ModelError if there is none for this model, or if it cannot be
+    downloaded, is damaged, or does not fit.
     """
     from diffusers import ControlNetModel
 
@@ -42,7 +45,8 @@ def load_controlnet(kind: str | Path, model: Model) -> Any:
     for name in SHARED:
         if config[name] != denoiser[name]:
             raise ModelError(
-                f"{label} was not made for {model.name}: its {name} is {config[name]}, the denoiser's {denoiser[name]}."
+                f"{label} does not fit {model.name}: its {name} is {config[name]}, that of the "
+                f"denoiser is {denoiser[name]}."
             )
     hide_loading_bars()
     with loading(label):
@@ -53,32 +57,20 @@ def load_controlnet(kind: str | Path, model: Model) -> Any:
 
 
 def find_controlnet(kind: str | Path, model: Model) -> Path:
-    """The folder of the ControlNet, fetched or checked as its model is. Raises ModelError."""
+    """Return the folder of a ControlNet, downloaded or checked. Raises ModelError."""
     if str(kind) not in KINDS:
-        path = existing_path(str(kind))
-        if path is not None and (path / "config.json").is_file():
-            return path
-        if path is not None:
-            raise ModelError(
-                f"{path} is no ControlNet in diffusers' layout: config.json is missing."
-            )
-        close = get_close_matches(str(kind), KINDS, n=1)
-        suggestion = f" (did you mean {close[0]}?)" if close else ""
-        raise ModelError(
-            f'There is no kind of control "{shorten(str(kind), 200)}"{suggestion}. '
-            f"Choose one of {', '.join(KINDS)}, or the folder of a ControlNet."
-        )
+        return _check_folder(str(kind))
     if model.is_embedded:
-        return embedded(f"controlnet/{kind}")
-    if kind not in (there := kinds(model)):
+        return embedded_folder(f"controlnet/{kind}")
+    available = available_kinds(model)
+    if kind not in available:
         raise ModelError(
-            f'No ControlNet for "{kind}" is known for {model.name}: it has {", ".join(there)}. '
-            "Give the folder of one instead, if you have it."
+            f'No ControlNet for "{kind}" is known for {model.name}, only {", ".join(available)}. '
+            "Give the folder of a ControlNet instead, if you have it."
         )
-    known = CONTROLNETS.get(model.name, {})
-    if not known:
-        return beside(model, str(kind))
-    repo = known[str(kind)]
+    if model.name not in CONTROLNETS:
+        return _own_folder(model, str(kind))
+    repo = CONTROLNETS[model.name][str(kind)]
     folder = fetch(repo, repo, ["config.json", WEIGHTS_FILE])
     for file in ("config.json", WEIGHTS_FILE):
         if not (folder / file).exists():
@@ -86,79 +78,85 @@ def find_controlnet(kind: str | Path, model: Model) -> Path:
     return folder
 
 
-def kinds(model: Model) -> list[str]:
-    """The kinds of KINDS that there is a ControlNet for, in that order. Raises ModelError if there is none at all."""
-    known = CONTROLNETS.get(model.name, {})
-    found = [
-        kind
-        for kind in KINDS
-        if kind in known or (not known and (beside(model, kind) / "config.json").exists())
-    ]
-    if not found and model.is_embedded:
-        embedded(f"controlnet/{KINDS[0]}")  # which says what is missing
-    if not found:
+def _check_folder(name: str) -> Path:
+    """Return the folder `name` of a ControlNet. Raises ModelError."""
+    path = existing_path(name)
+    if path is None:
+        close = get_close_matches(name, KINDS, n=1)
+        suggestion = f" (did you mean {close[0]}?)" if close else ""
         raise ModelError(
-            f"No ControlNet is known for {model.name}. Models with some are pocket, {', '.join(CONTROLNETS)}, and any "
-            "in a folder that has its ControlNets beside it, in ../controlnet/canny and so on."
+            f'There is no kind of control "{shorten(name, 200)}"{suggestion}. '
+            f"Choose one of {', '.join(KINDS)}, or the folder of a ControlNet."
         )
-    return found
+    if not (path / "config.json").is_file():
+        raise ModelError(
+            f"{path} is not a ControlNet in diffusers' layout: config.json is missing."
+        )
+    return path
 
 
-def beside(model: Model, kind: str) -> Path:
-    """Where a model that lies in a folder has its ControlNet of a kind, if it has one."""
+def available_kinds(model: Model) -> list[str]:
+    """Return those of KINDS for which `model` has a ControlNet. Raises ModelError if none."""
+    if model.name in CONTROLNETS:
+        kinds = [kind for kind in KINDS if kind in CONTROLNETS[model.name]]
+    else:
+        kinds = [kind for kind in KINDS if (_own_folder(model, kind) / "config.json").exists()]
+    if not kinds and model.is_embedded:
+        embedded_folder(f"controlnet/{KINDS[0]}")  # raises an error that says what is missing
+    if not kinds:
+        raise ModelError(
+            f"No ControlNet is known for {model.name}. Models with ControlNets are pocket, "
+            f"{', '.join(CONTROLNETS)}, and any in a folder that has them beside it, in "
+            "../controlnet/canny and so on."
+        )
+    return kinds
+
+
+def _own_folder(model: Model, kind: str) -> Path:
+    """Return where a model in a folder would have its ControlNet of a kind."""
     return model.folder.parent / "controlnet" / kind
 
 
-def find_strip(kind: str, model: Model) -> Path:
-    """The image that shows how control set in while a ControlNet was trained: the model's own where it has one, as
-    the embedded one does, else the embedded model's. Raises ModelError."""
-    own = beside(model, kind) / STRIP_FILE
+def find_training_strip(kind: str, model: Model) -> Path:
+    """Return the image file with samples from the training of a ControlNet. Raises ModelError.
+
+    It is the model's own where it has one, as the embedded model does, else the embedded model's.
+    """
+    own = _own_folder(model, kind) / STRIP_FILE
     return own if own.exists() else find_controlnet(kind, find_model("pocket")) / STRIP_FILE
 
 
-def control_size(model: Model, conditions: Sequence[torch.Tensor]) -> tuple[int, int]:
-    """Rows and columns of the latents of an image that goes by `conditions`, each a tensor (1, 3, H, W) in [0, 1] of
-    the image's size; without any, of the model's own size. Raises RequestError if one is no such tensor, if their
-    sizes differ, or if the model cannot draw that size."""
-    for condition in conditions:
-        if (
-            not isinstance(condition, torch.Tensor)
-            or condition.dim() != 4
-            or condition.shape[:2] != (1, 3)
-        ):
-            found = (
-                tuple(condition.shape) if hasattr(condition, "shape") else type(condition).__name__
-            )
-            raise RequestError(
-                f"A condition is a tensor (1, 3, H, W), not {found}: course.images.conditions.to_control makes it."
-            )
-        if not (0 <= condition.min() and condition.max() <= 1):  # not of NaN either
-            low, high = condition.min(), condition.max()
-            raise RequestError(
-                f"A condition has numbers from 0 to 1, and this one from {low:.3g} to {high:.3g}."
-            )
-    sizes = [tuple(condition.shape[2:]) for condition in conditions]
+def latent_size_for(model: Model, conditions: Sequence[torch.Tensor]) -> tuple[int, int]:
+    """Return rows and columns of the latents of an image that follows the conditions.
+
+    Each is a tensor (1, 3, H, W) in [0, 1], of the image's size; without any, it is the model's own
+    size. Raises RequestError for anything else, for sizes that differ, and for a size that the
+    model cannot generate.
+    """
+    sizes = [_check_condition(condition) for condition in conditions]
     for size in sizes[1:]:
         if size != sizes[0]:
+            first, other = (f"{width} x {height}" for height, width in (sizes[0], size))
             raise RequestError(
-                f"The conditions have different sizes, {sizes[0][1]} x {sizes[0][0]} and {size[1]} x {size[0]} pixels: "
-                "bring them to one."
+                f"The conditions have different sizes, {first} and {other} pixels: bring them to "
+                "one."
             )
     return model.latent_size(*sizes[0]) if sizes else model.latent_size()
 
 
-def load_control_pipeline(model: Model, controlnet: Any) -> Any:
-    """The model as a StableDiffusionControlNetPipeline with DDIM sampling, on its device, without a progress bar.
-
-    controlnet: one, or a list of several that steer together.
-    """
-    from diffusers import DDIMScheduler, StableDiffusionControlNetPipeline
-
-    hide_loading_bars()
-    with loading(model.name):
-        scheduler = DDIMScheduler.from_pretrained(model.folder, subfolder="scheduler")
-        pipe = StableDiffusionControlNetPipeline.from_pretrained(
-            model.folder, controlnet=controlnet, scheduler=scheduler, dtype=model.dtype
+def _check_condition(condition: Any) -> tuple[int, int]:
+    """Return height and width of a condition. Raises RequestError."""
+    is_tensor = isinstance(condition, torch.Tensor)
+    shape = tuple(condition.shape) if is_tensor else ()
+    if len(shape) != 4 or shape[:2] != (1, 3):
+        raise RequestError(
+            "A condition must be a tensor (1, 3, H, W), got "
+            f"{shape if is_tensor else type(condition).__name__}: "
+            "course.images.conditions.to_control returns one."
         )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe.to(model.device)
+    low, high = condition.min(), condition.max()
+    if not (low >= 0 and high <= 1):  # NaN compares as False
+        raise RequestError(
+            f"A condition must have numbers from 0 to 1, got {low:.3g} to {high:.3g}."
+        )
+    return shape[2], shape[3]

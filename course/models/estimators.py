@@ -1,11 +1,11 @@
-"""Depth and normals of any image, for a ControlNet to go by.
+"""Depth and normals of any image, as conditions for a ControlNet.
 
-    inverse_depth = estimate_depth(image, model)   # (H, W), larger is nearer
-    normals = estimate_normals(image, model)       # (H, W, 3), x right, y up, z towards the viewer
+inverse_depth = estimate_depth(image, model)   # (H, W), larger is nearer
+normals = estimate_normals(image, model)       # (H, W, 3), x right, y up, z towards the viewer
 
-Beside the embedded model small estimators that come with the course and learnt from renders, or those that lie beside
-a model in a folder in the same way; beside real Stable Diffusion public ones from the Hub. `course.images.conditions`
-turns their outputs into images.
+The embedded model has small estimators that were trained on renders; a model in a folder may have
+its own beside it. With real Stable Diffusion public ones are downloaded from the Hub.
+`course.images.conditions` converts the outputs to images.
 """
 
 from functools import cache
@@ -20,14 +20,13 @@ from course.arguments import check_integer
 from course.images import ImageLike, to_pil
 from course.models.files import ModelError, load_network, loading, read_json
 from course.models.hub import ESTIMATORS, fetch
-from course.models.model import Model, embedded, hide_loading_bars
+from course.models.model import Model
+from course.models.pipelines import hide_loading_bars
+from course.models.weights import embedded_folder
 
 
 class Estimator:
-    """The embedded estimator of "depth" or "normals" on a device.
-
-    `folder` is one that holds such a network (default: the embedded one, checked against the manifest).
-    """
+    """An estimator of "depth" or "normals", by default the embedded one."""
 
     def __init__(
         self, kind: str, folder: Path | None = None, device: str | torch.device = "cpu"
@@ -36,43 +35,38 @@ class Estimator:
 
         hide_loading_bars()
         self.kind, self.device = kind, torch.device(device)
-        folder = folder or embedded(f"estimators/{kind}")
-        auto = {"depth": AutoModelForDepthEstimation, "normals": AutoModelForSemanticSegmentation}[
-            kind
-        ]
+        folder = folder or embedded_folder(f"estimators/{kind}")
         label = f"The estimator of {kind}"
-        self.network = (
-            load_network(auto, folder, label).to(self.device).eval().requires_grad_(False)
+        network_class = (
+            AutoModelForDepthEstimation if kind == "depth" else AutoModelForSemanticSegmentation
         )
-        settings = read_json(folder / "preprocessor_config.json", label)
+        network = load_network(network_class, folder, label)
+        self.network = network.to(self.device).eval().requires_grad_(False)
+        config = read_json(folder / "preprocessor_config.json", label)
         with loading(f"{label} ({folder / 'preprocessor_config.json'})"):
             self.side = check_integer(
-                f"{label}: size", settings["size"]["height"], 1, 4096, ModelError
+                f"{label}: size", config["size"]["height"], 1, 4096, ModelError
             )
-            self.mean, self.std = (
-                torch.tensor(settings[f"image_{name}"], device=self.device).view(1, 3, 1, 1)
-                for name in ("mean", "std")
-            )
+            self.mean = torch.tensor(config["image_mean"], device=self.device).view(1, 3, 1, 1)
+            self.std = torch.tensor(config["image_std"], device=self.device).view(1, 3, 1, 1)
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Images (N, 3, H, W) in [0, 1] of any size to inverse depth (N, H, W), larger where nearer, or to normals
-        (N, H, W, 3) of length 1, 0 where there is no surface."""
+        """Estimate inverse depth (N, H, W) or normals (N, H, W, 3) of images (N, 3, H, W) in [0, 1].
+
+        Inverse depth is larger where nearer. Normals have length 1, or 0 where there is no surface.
+        """
         height, width = images.shape[-2:]
-        scale = self.side / max(
-            height, width
-        )  # the network reads squares of one size: the image is fitted into one
-        inside = [max(1, round(n * scale)) for n in (height, width)]
-        top, left = ((self.side - n) // 2 for n in inside)
-        below, right = self.side - inside[0] - top, self.side - inside[1] - left
-        square = F.pad(
-            _resize(images.to(self.device), inside), (left, right, top, below), mode="replicate"
-        )
+        # The network reads squares of one size: the image is fitted into one, its edges repeated.
+        scale = self.side / max(height, width)
+        inside = [max(1, round(height * scale)), max(1, round(width * scale))]
+        top, left = (self.side - inside[0]) // 2, (self.side - inside[1]) // 2
+        padding = (left, self.side - inside[1] - left, top, self.side - inside[0] - top)
+        square = F.pad(_resize(images.to(self.device), inside), padding, mode="replicate")
         with torch.no_grad():
-            found = self.network(pixel_values=(square - self.mean) / self.std)
-        maps = found.predicted_depth[:, None] if self.kind == "depth" else found.logits
-        maps = _resize(maps, [self.side, self.side])[
-            ..., top : top + inside[0], left : left + inside[1]
-        ]
+            output = self.network(pixel_values=(square - self.mean) / self.std)
+        maps = output.predicted_depth[:, None] if self.kind == "depth" else output.logits
+        maps = _resize(maps, [self.side, self.side])
+        maps = maps[..., top : top + inside[0], left : left + inside[1]]
         maps = _resize(maps, [height, width])
         if self.kind == "depth":
             return maps[:, 0]
@@ -82,88 +76,86 @@ class Estimator:
 
 
 def estimate_depth(image: ImageLike, model: Model) -> np.ndarray:
-    """Relative inverse depth (H, W) float32 of an image: larger is nearer, scale and shift are free.
+    """Return the relative inverse depth (H, W) of an image, in float32.
 
-    Raises ModelError if the estimator is damaged or cannot be fetched.
+    Larger is nearer; scale and shift are arbitrary. Raises ModelError if the estimator is damaged
+    or cannot be downloaded.
     """
-    if folder := _own(model, "depth"):
-        return _read(folder, "depth", image, model)
-    processor, network = _public_depth(model)
+    if folder := _own_folder(model, "depth"):
+        return _estimate(folder, "depth", image, model)
+    processor, network = _load_public_depth(model)
     rgb = to_pil(image)
     inputs = processor(images=rgb, return_tensors="pt").to(network.device, network.dtype)
     with torch.no_grad():
-        found = network(**inputs).predicted_depth  # (1, h, w)
-    return _resize(found[None].float(), [rgb.height, rgb.width])[0, 0].cpu().numpy()
+        depth = network(**inputs).predicted_depth  # (1, h, w)
+    return _resize(depth[None].float(), [rgb.height, rgb.width])[0, 0].cpu().numpy()
 
 
 def estimate_normals(image: ImageLike, model: Model) -> np.ndarray:
-    """Camera-space normals (H, W, 3) float32 of an image: x to the right, y up, z towards the viewer, length 1.
+    """Return the camera-space normals (H, W, 3) of an image, in float32 and of length 1.
 
-    Beside real Stable Diffusion by Marigold (Ke et al. 2024), itself a latent diffusion model, in four steps; its noise
-    is drawn from a fixed seed. Raises ModelError if the estimator is damaged or cannot be fetched.
+    x points right, y up, z towards the viewer. With real Stable Diffusion they are estimated by
+    Marigold (Ke et al. 2024, arXiv:2312.02145), itself a latent diffusion model, in four steps from
+    a fixed seed. Raises ModelError if the estimator is damaged or cannot be downloaded.
     """
-    if folder := _own(model, "normals"):
-        return _read(folder, "normals", image, model)
-    pipe = _public_normals(model)
-    rgb, generator = to_pil(image), torch.Generator().manual_seed(0)
-    found = pipe(rgb, num_inference_steps=4, generator=generator, output_type="np").prediction[
-        0
-    ]  # (H, W, 3)
-    return (found / np.maximum(np.linalg.norm(found, axis=2, keepdims=True), 1e-6)).astype(
-        np.float32
-    )
+    if folder := _own_folder(model, "normals"):
+        return _estimate(folder, "normals", image, model)
+    pipe = _load_public_normals(model)
+    generator = torch.Generator().manual_seed(0)
+    output = pipe(to_pil(image), num_inference_steps=4, generator=generator, output_type="np")
+    normals = output.prediction[0]  # (H, W, 3)
+    length = np.linalg.norm(normals, axis=2, keepdims=True)
+    return (normals / np.maximum(length, 1e-6)).astype(np.float32)
 
 
-def _own(model: Model, kind: str) -> Path | None:
-    """The folder of the estimator that comes with a model: with the embedded one always, with one in a folder if it
-    lies beside it in the same way."""
+def _own_folder(model: Model, kind: str) -> Path | None:
+    """Return the folder of the estimator that comes with a model, or None."""
     if model.is_embedded:
-        return embedded(f"estimators/{kind}")
+        return embedded_folder(f"estimators/{kind}")
     folder = model.folder.parent / "estimators" / kind
     return folder if (folder / "config.json").exists() else None
 
 
-def _read(folder: Path, kind: str, image: ImageLike, model: Model) -> np.ndarray:
+def _estimate(folder: Path, kind: str, image: ImageLike, model: Model) -> np.ndarray:
     pixels = torch.from_numpy(np.array(to_pil(image))).permute(2, 0, 1)[None].float() / 255
-    return _loaded(folder, kind, str(model.device))(pixels)[0].cpu().numpy()
+    return _load_estimator(folder, kind, str(model.device))(pixels)[0].cpu().numpy()
 
 
 @cache
-def _loaded(folder: Path, kind: str, device: str) -> Estimator:
+def _load_estimator(folder: Path, kind: str, device: str) -> Estimator:
     return Estimator(kind, folder, device)
 
 
 @cache
-def _public_depth(model: Model) -> tuple[Any, Any]:
+def _load_public_depth(model: Model) -> tuple[Any, Any]:
     from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
     hide_loading_bars()
-    folder = fetch(ESTIMATORS["depth"], ESTIMATORS["depth"], ["*.json", "*.safetensors"])
-    network = load_network(AutoModelForDepthEstimation, folder, ESTIMATORS["depth"])
-    with loading(ESTIMATORS["depth"]):
+    repo = ESTIMATORS["depth"]
+    folder = fetch(repo, repo, ["*.json", "*.safetensors"])
+    network = load_network(AutoModelForDepthEstimation, folder, repo)
+    with loading(repo):
         processor = AutoImageProcessor.from_pretrained(folder)
     return processor, network.to(model.device).eval()
 
 
 @cache
-def _public_normals(model: Model) -> Any:
+def _load_public_normals(model: Model) -> Any:
     from diffusers import MarigoldNormalsPipeline
 
     hide_loading_bars()
-    folder = fetch(
-        ESTIMATORS["normals"], ESTIMATORS["normals"], ["*.json", "*.txt", "*.safetensors"]
-    )
-    with loading(ESTIMATORS["normals"]):
+    repo = ESTIMATORS["normals"]
+    folder = fetch(repo, repo, ["*.json", "*.txt", "*.safetensors"])
+    with loading(repo):
         pipe = MarigoldNormalsPipeline.from_pretrained(
             folder, dtype=model.dtype, use_safetensors=True
         )
-    pipe = pipe.to(model.device)
     pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return pipe.to(model.device)
 
 
 def _resize(maps: torch.Tensor, size: list[int]) -> torch.Tensor:
-    """(N, C, H, W) at another size (height, width), averaging where it shrinks."""
+    """Resize (N, C, H, W) to `size` (height, width), averaging where it shrinks."""
     if list(maps.shape[-2:]) == size:
         return maps
     return F.interpolate(maps, size, mode="bilinear", align_corners=False, antialias=True)

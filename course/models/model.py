@@ -1,13 +1,10 @@
-"""Choosing a model: one name, one folder on disk, one clear error when that does not work.
+"""A model by its name: its folder on this disk, and the numbers of its own configuration.
 
-    model = find_model()             # the embedded pocket model, or what COURSE_MODEL names
-    model = find_model("sd-1.5")     # Stable Diffusion 1.5, from the Hugging Face Hub
-    pipe = StableDiffusionPipeline.from_pretrained(model.folder, dtype=model.dtype)
-
-Every number a lesson needs (image size, latent size, text length) is read from the model's own configuration.
+model = find_model()             # the embedded pocket model, or what COURSE_MODEL names
+model = find_model("sd-1.5")     # Stable Diffusion 1.5, from the Hugging Face Hub
+pipe = StableDiffusionPipeline.from_pretrained(model.folder, dtype=model.dtype)
 """
 
-import itertools
 import logging
 import os
 import re
@@ -23,17 +20,9 @@ import torch
 
 from course.arguments import check_integer
 from course.errors import RequestError, shorten
-from course.models.files import (
-    ModelError,
-    check_kind,
-    check_pipeline,
-    existing_path,
-    loading,
-    read_json,
-    short_path,
-    verify,
-)
-from course.models.hub import CLIP, CONTROLNETS, ESTIMATORS, HUB, NAMES, fetch
+from course.models import weights
+from course.models.files import ModelError, existing_path, read_json, short_path
+from course.models.hub import HUB, NAMES, fetch
 from course.models.prompts import (
     PromptWarning,
     cut_prompt,
@@ -41,51 +30,19 @@ from course.models.prompts import (
     normalize_prompt,
     unknown_words,
 )
+from course.models.validation import PARTS, check_pipeline, check_pipeline_class
 
-__all__ = [
-    "CLIP",
-    "CONTROLNETS",
-    "ESTIMATORS",
-    "HUB",
-    "NAMES",
-    "WEIGHTS",
-    "LatentDecoder",
-    "LatentEncoder",
-    "Model",
-    "ModelError",
-    "PromptWarning",
-    "RequestError",
-    "cut_prompt",
-    "embedded",
-    "fetch",
-    "find_model",
-    "hide_loading_bars",
-    "load_pipeline",
-    "unknown_words",
-    "verify",
-]
-
-WEIGHTS = Path(__file__).resolve().parents[2] / "pocket" / "weights"
-# The parts diffusers loads, in the one format that is safe to read; repositories also hold the same weights in others.
+# Only safetensors, which are safe to read; repositories hold the same weights in other formats too.
 HUB_FILES = [
-    f"{part}/*.{ending}"
-    for part in (
-        "unet",
-        "vae",
-        "text_encoder",
-        "tokenizer",
-        "scheduler",
-        "safety_checker",
-        "feature_extractor",
-    )
-    for ending in ("json", "txt", "safetensors")
+    f"{part}/*.{suffix}"
+    for part in (*PARTS, "safety_checker", "feature_extractor")
+    for suffix in ("json", "txt", "safetensors")
 ]
-MOST_SHOWN = 300  # characters of a prompt in a message
+MAX_SHOWN = 300  # characters of a prompt in a message
 
-
-# The set-up takes a torchvision that does not fit out on purpose; transformers need not remark on it in every lesson.
+# `course.setup` removes a torchvision that does not fit; transformers would warn in every lesson.
 logging.getLogger("transformers.utils.import_utils").addFilter(
-    lambda r: "requires torchvision" not in r.getMessage()
+    lambda record: "requires torchvision" not in record.getMessage()
 )
 
 
@@ -97,7 +54,7 @@ class Model:
     folder: Path
 
     def config(self, file: str) -> dict[str, Any]:
-        """The model's own configuration, for example `config("unet/config.json")`."""
+        """Return a configuration file of the model, for example `config("unet/config.json")`."""
         return read_json(self.folder / file, self.name)
 
     @cached_property
@@ -128,13 +85,14 @@ class Model:
             return None
         words = read_json(file, self.name).get("words")
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-            raise ModelError(f"{_short(file)} of {self.name} is damaged: it has no list of words.")
+            place = short_path(file)
+            raise ModelError(f"{place} of {self.name} is damaged: it has no list of words.")
         return frozenset(words)
 
     @property
     def is_embedded(self) -> bool:
         """Whether this is the model that comes with the course."""
-        return self.folder == WEIGHTS / "stable-diffusion"
+        return self.folder == weights.WEIGHTS / "stable-diffusion"
 
     @property
     def device(self) -> torch.device:
@@ -145,12 +103,13 @@ class Model:
 
     @property
     def dtype(self) -> torch.dtype:
-        """float16 for a large model on CUDA. float32 elsewhere, and for a small one, which gains nothing from half
-        precision and then makes the same image on every machine."""
-        large = (
-            sum(file.stat().st_size for file in (self.folder / "unet").glob("*.safetensors"))
-            > 2**28
-        )
+        """float16 for a large model on CUDA, else float32.
+
+        A small model gains nothing from half precision, and in float32 it makes the same image on
+        every machine.
+        """
+        files = (self.folder / "unet").glob("*.safetensors")
+        large = sum(file.stat().st_size for file in files) > 2**28
         return torch.float16 if large and self.device.type == "cuda" else torch.float32
 
     @cached_property
@@ -160,38 +119,40 @@ class Model:
 
         return CLIPTokenizer.from_pretrained(self.folder / "tokenizer")
 
-    def check_prompt(self, prompt: str, room: int = 0) -> str:
-        """Return the prompt as the model will read it: normalized (`course.models.prompts`) and, if it is too
-        long, cut. `room` tokens are kept free, for words that are added to it.
+    def check_prompt(self, prompt: str, reserved_tokens: int = 0) -> str:
+        """Return the prompt as the model will read it: normalized and, if it is too long, cut.
 
-        Warns (PromptWarning) of parts the model has never seen, of bytes that are no text, and of what is cut from a
-        prompt with more tokens than the text encoder reads; diffusers would cut it too, in mid-word. Raises
-        RequestError if the prompt is not text.
+        `reserved_tokens` stay free for words that are added to it. Warns (PromptWarning) of parts
+        that the model has never seen, of bytes that are not UTF-8, and of what is cut; diffusers
+        would cut it too, in mid-word. Raises RequestError if the prompt is not text.
         """
-        if not isinstance(prompt, str):
-            raise RequestError(f"A prompt must be text, got {shorten(repr(prompt), 60)}.")
+        _check_text(prompt)
         if invalid := invalid_characters(prompt):
-            self._warn(
-                f"The prompt holds bytes that are no text ({shorten(ascii(''.join(invalid)), 60)}), which are left "
-                "out. Save or send it as UTF-8."
-            )
+            shown = shorten(ascii("".join(invalid)), 60)
+            _warn(f"The prompt holds bytes that are not UTF-8 ({shown}); they are left out.")
         text = normalize_prompt(prompt, self.tokenizer.all_special_tokens)
-        kept = cut_prompt(text, self.tokenizer, self.text_length - room)
+        kept = cut_prompt(text, self.tokenizer, self.text_length - reserved_tokens)
         if kept != text:
-            self._warn(
-                f"The prompt is too long: {self.name} reads {self.text_length - 2 - room} tokens. "
-                f'Cut from its end: "{shorten(text[len(kept) :].strip(), MOST_SHOWN)}"'
+            removed = shorten(text[len(kept) :].strip(), MAX_SHOWN)
+            limit = self.text_length - 2 - reserved_tokens
+            _warn(
+                f"The prompt is too long: {self.name} reads {limit} tokens. "
+                f'Cut from its end: "{removed}"'
             )
         if unknown := self._unknown_parts(kept):
-            self._warn(
-                f"{self.name} has never seen: {shorten(', '.join(unknown), MOST_SHOWN)}. It will guess. "
-                f"Its {len(self.vocabulary or ())} words are in {_short(self.folder.parent / 'vocabulary.json')}"
+            parts = shorten(", ".join(unknown), MAX_SHOWN)
+            file = short_path(self.folder.parent / "vocabulary.json")
+            _warn(
+                f"{self.name} has never seen: {parts}. It will guess. "
+                f"Its {len(self.vocabulary or ())} words are in {file}"
             )
         return kept
 
     def _unknown_parts(self, prompt: str) -> list[str]:
-        """Return the parts of a prompt that the model has never seen, as far as it publishes its words. A token that
-        was added to its tokenizer, by textual inversion for example, counts as seen."""
+        """Return the parts of a prompt that the model has never seen, if its words are known.
+
+        Tokens that were added to its tokenizer, by textual inversion for example, count as seen.
+        """
         if self.vocabulary is None:
             return []
         for token in self.tokenizer.get_added_vocab():
@@ -199,45 +160,38 @@ class Model:
         parts = unknown_words(prompt, self.vocabulary)
         return [part if part.isprintable() else ascii(part) for part in parts]
 
-    @staticmethod
-    def _warn(message: str) -> None:
-        warnings.warn(message, PromptWarning, stacklevel=3)
-
     def pair_prompts(
         self, prompts: str | Sequence[str], negative_prompts: str | Sequence[str] = ""
     ) -> list[list[str]]:
-        """Prompts and negative prompts as two lists of one length, each as the model will read it (`check_prompt`).
-        One text stands for a list of one; one negative prompt counts for all prompts. An empty prompt asks for nothing
-        in particular. Raises RequestError if there is no prompt, if one is no text, or if the numbers do not fit."""
-        lists = [
-            list(given)
-            if isinstance(given, Iterable) and not isinstance(given, str | bytes)
-            else [given]
-            for given in (prompts, negative_prompts)
-        ]
-        for text in itertools.chain(*lists):
-            if not isinstance(text, str):
-                raise RequestError(f"A prompt must be text, got {shorten(repr(text), 60)}.")
-        if not lists[0]:
+        """Return prompts and negative prompts as two lists of one length, by `check_prompt`.
+
+        A string is taken as a list of one; a single negative prompt is used for all prompts. Raises
+        RequestError if there is no prompt, if one is not text, or if the numbers differ.
+        """
+        positive, negative = _as_list(prompts), _as_list(negative_prompts)
+        for prompt in (*positive, *negative):
+            _check_text(prompt)
+        if not positive:
             raise RequestError(
-                'There is no prompt. For a picture of nothing in particular the prompt is "".'
+                'There is no prompt. For an image of nothing in particular the prompt is "".'
             )
-        if len(lists[1]) not in (1, len(lists[0])):
+        if len(negative) not in (1, len(positive)):
             raise RequestError(
-                f"There are {len(lists[0])} prompts and {len(lists[1])} negative prompts: give as many, or one for all."
+                f"There are {len(positive)} prompts and {len(negative)} negative prompts: give as "
+                "many, or one for all."
             )
-        wanted, unwanted = ([self.check_prompt(text) for text in texts] for texts in lists)
-        return [wanted, unwanted if len(unwanted) == len(wanted) else unwanted * len(wanted)]
+        positive = [self.check_prompt(prompt) for prompt in positive]
+        negative = [self.check_prompt(prompt) for prompt in negative]
+        return [positive, negative if len(negative) == len(positive) else negative * len(positive)]
 
     def check_steps(self, steps: Any) -> int:
         """Return `steps` as an int if the model can be sampled in so many. Raises RequestError."""
-        settings = self.config("scheduler/scheduler_config.json")
-        levels = settings.get("num_train_timesteps", 1000)
-        # With one step a level, the offset of "leading" would point behind the last level.
-        leading = settings.get("timestep_spacing", "leading") == "leading"
-        most = levels - (settings.get("steps_offset", 0) if leading else 0)
-        name = f"The number of sampling steps for {self.name}"
-        return check_integer(name, steps, 1, most, RequestError)
+        config = self.config("scheduler/scheduler_config.json")
+        maximum = config.get("num_train_timesteps", 1000)
+        if config.get("timestep_spacing", "leading") == "leading":
+            # With every timestep visited, the offset would point behind the last one.
+            maximum -= config.get("steps_offset", 0)
+        return check_integer(f"The number of sampling steps for {self.name}", steps, 1, maximum)
 
     def latent_size(self, height: Any = None, width: Any = None) -> tuple[int, int]:
         """Return rows and columns of the latents of an image with `height` x `width` pixels.
@@ -250,7 +204,7 @@ class Model:
         for name, side in (("height", height), ("width", width)):
             if side is None:
                 side = self.image_size
-            side = check_integer(name, side, minimum=factor, error=RequestError)
+            side = check_integer(name, side, minimum=factor)
             if side % factor:
                 nearest = round(side / factor) * factor
                 raise RequestError(
@@ -261,17 +215,33 @@ class Model:
         return sides[0], sides[1]
 
 
-def find_model(name: str | Path | None = None) -> Model:
-    """The model called `name`, checked and complete on this disk.
+def _check_text(prompt: Any) -> None:
+    if not isinstance(prompt, str):
+        raise RequestError(f"A prompt must be text, got {shorten(repr(prompt), 60)}.")
 
-    `name` is "pocket", "sd-1.5", "sd-2.1-base", "sd-2.1", any Hugging Face Hub id ("owner/name") or a folder in
-    diffusers' layout. Without one the environment variable COURSE_MODEL decides, and without that it is "pocket".
-    Hub models are downloaded once and kept in the Hub's cache. Raises ModelError; never takes another model instead.
+
+def _as_list(prompts: str | Sequence[str]) -> list[str]:
+    if isinstance(prompts, Iterable) and not isinstance(prompts, str | bytes):
+        return list(prompts)
+    return [prompts]
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, PromptWarning, stacklevel=3)
+
+
+def find_model(name: str | Path | None = None) -> Model:
+    """Return the model called `name`, checked and complete on this disk.
+
+    `name` is "pocket", "sd-1.5", "sd-2.1-base", "sd-2.1", any Hugging Face Hub id ("owner/name") or
+    a folder in diffusers' layout. Without one the environment variable COURSE_MODEL decides, and
+    without that it is "pocket". Hub models are downloaded once and kept in the Hub's cache. Raises
+    ModelError; never takes another model instead.
     """
     name = str(name or os.environ.get("COURSE_MODEL") or "pocket")
     path = existing_path(name)
-    if name == "pocket" or path == WEIGHTS / "stable-diffusion":
-        return Model(name, embedded("stable-diffusion"))
+    if name == "pocket" or path == weights.WEIGHTS / "stable-diffusion":
+        return Model(name, weights.embedded_folder("stable-diffusion"))
     if name in HUB or (path is None and re.fullmatch(r"[\w.-]+/[\w.-]+", name)):
         return Model(name, _download(HUB.get(name, name), name))
     if path is not None and path.is_dir():
@@ -280,78 +250,21 @@ def find_model(name: str | Path | None = None) -> Model:
     if path is not None:
         raise ModelError(f"{name} is not a folder; a model is a folder in diffusers' layout.")
     close = get_close_matches(name, NAMES, n=1)
+    suggestion = f" (did you mean {close[0]}?)" if close else ""
     raise ModelError(
-        f'There is no model "{shorten(name, 200)}"{f" (did you mean {close[0]}?)" if close else ""}. '
-        f'Choose one of {", ".join(NAMES)}, a Hugging Face id such as "owner/name", or an existing folder.'
+        f'There is no model "{shorten(name, 200)}"{suggestion}. Choose one of {", ".join(NAMES)}, '
+        'a Hugging Face id such as "owner/name", or an existing folder.'
     )
-
-
-def load_pipeline(model: Model) -> Any:
-    """The model as a diffusers StableDiffusionPipeline with DDIM sampling, on the model's device, without a progress
-    bar. Lesson 1.1 teaches these lines. Raises ModelError."""
-    from diffusers import DDIMScheduler, StableDiffusionPipeline
-
-    hide_loading_bars()
-    with loading(model.name):
-        scheduler = DDIMScheduler.from_pretrained(model.folder, subfolder="scheduler")
-        pipe = StableDiffusionPipeline.from_pretrained(
-            model.folder, scheduler=scheduler, dtype=model.dtype
-        )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe.to(model.device)
-
-
-class LatentEncoder(torch.nn.Module):
-    """Images (B, 3, H, W) in [-1, 1] to the means of an autoencoder's latents (B, C, h, w), not scaled."""
-
-    def __init__(self, vae: Any) -> None:
-        super().__init__()
-        self.vae = vae
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.vae.encode(images).latent_dist.mean
-
-
-class LatentDecoder(torch.nn.Module):
-    """Latents (B, C, h, w), not scaled, to images (B, 3, H, W), about in [-1, 1]."""
-
-    def __init__(self, vae: Any) -> None:
-        super().__init__()
-        self.vae = vae
-
-    def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        return self.vae.decode(latents).sample
-
-
-def hide_loading_bars() -> None:
-    """No progress bars for the second it takes to read weights from the disk; those of downloads stay."""
-    import diffusers
-    import transformers
-
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
-
-
-def embedded(part: str) -> Path:
-    """The folder of a part of the embedded weights ("stable-diffusion", "clip", "judge", "controlnet/canny", ...),
-    found from any working directory and checked against the manifest. Raises ModelError if a file is missing,
-    damaged or not in the manifest."""
-    verify(WEIGHTS, part)
-    return WEIGHTS / part
 
 
 def _download(repo: str, name: str) -> Path:
     """Return the folder of the Stable Diffusion `repo` in the Hub's cache, checked."""
-    # Its kind first: gigabytes of a model that no lesson can use would be a long wait for an error.
-    check_kind(fetch(repo, name, ["model_index.json"]), name)
+    # First its class: an error should not come after gigabytes of a model that cannot be used.
+    check_pipeline_class(fetch(repo, name, ["model_index.json"]), name)
     folder = fetch(repo, name, ["model_index.json", *HUB_FILES])
     try:
         check_pipeline(folder, name)
     except ModelError as error:
-        cache = folder.parent.parent  # the repository's, of snapshots
-        raise ModelError(f"{error} To download it once more, delete {cache} first.") from error
+        cache = folder.parent.parent  # of the repository, which holds `snapshots`
+        raise ModelError(f"{error} To download it again, delete {cache} first.") from error
     return folder
-
-
-def _short(path: Path) -> str:
-    return short_path(path, WEIGHTS.parent.parent)

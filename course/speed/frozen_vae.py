@@ -154,3 +154,27 @@ class FixedConvolution(torch.autograd.Function):
             None,
             None,
         )
+
+
+class LatentEncoder(nn.Module):
+    """An autoencoder's encoder as a network of its own, for a CUDA graph."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the means of the latents (B, C, h, w), not scaled, of images (B, 3, H, W)."""
+        return self.vae.encode(images).latent_dist.mean
+
+
+class LatentDecoder(nn.Module):
+    """An autoencoder's decoder as a network of its own, for a CUDA graph."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Return images (B, 3, H, W), about in [-1, 1], of latents (B, C, h, w), not scaled."""
+        return self.vae.decode(latents).sample

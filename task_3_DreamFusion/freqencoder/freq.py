@@ -1,7 +1,8 @@
-"""Frequency encoding of positions and directions (NeRF, equation 4): the input of the plain NeRF network.
+"""Frequency encoding of positions and directions (NeRF, equation 4), for the plain NeRF network.
 
-The kernels give the encoding, its derivative along a direction and the gradient of the positions; together these are
-all first and second derivatives, so normals that come from a gradient can themselves be trained.
+The kernels compute the encoding, its derivative along a direction and the gradient of the
+positions. Together these are all first and second derivatives, so normals from a gradient can be
+trained.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from torch import Tensor, nn
 from task_3_DreamFusion import kernels
 from task_3_DreamFusion.freqencoder import reference
 
-LARGEST = 24  # levels: at the next octave neighbouring float32 positions are half a turn apart
+MAX_LEVELS = 24  # one octave higher, neighboring float32 positions are half a period apart
 
 
 def freq_encode(x: Tensor, levels: int) -> Tensor:
-    """Encodes positions: for every level l the sines, then the cosines, of 2^l pi x. NeRF, equation 4.
+    """Return for every level l the sines, then the cosines, of 2^l pi x. NeRF, equation 4.
 
-    To anneal the levels, weight the output: `(y.view(N, levels, -1) * weights[:, None]).flatten(1)`.
+    To anneal the levels, weight the output: `(y.view(N, levels, -1) * weights[:,
+    None]).flatten(1)`.
 
     Args:
         x: (N, D) float32 or float64, usually in [-1, 1].
@@ -32,9 +34,9 @@ def freq_encode(x: Tensor, levels: int) -> Tensor:
     tensor([[0.7071, 0.7071]])
     """
     kernels.check_floats("x", x, "(N, D)")
-    if not 1 <= levels <= LARGEST:
-        raise ValueError(f"levels is {levels}: choose 1 to {LARGEST}")
-    if kernels.ready("freqencoder", x.device):
+    if not 1 <= levels <= MAX_LEVELS:
+        raise ValueError(f"levels must be from 1 to {MAX_LEVELS}, got {levels}")
+    if kernels.is_available("freqencoder", x.device):
         return torch.ops.dreamfusion.freq_encode(x, levels, None)
     return reference.freq_encode(x, levels)
 
@@ -53,46 +55,35 @@ class FreqEncoder(nn.Module):
         self.output_dim = 2 * levels * input_dim
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., input_dim) to (..., output_dim); raises ValueError for another last axis."""
+        """Encode (..., input_dim) to (..., output_dim). Raises ValueError for another last axis."""
         if x.shape[-1] != self.input_dim:
-            raise ValueError(
-                f"positions have {x.shape[-1]} coordinates, this encoder takes {self.input_dim}"
-            )
-        return freq_encode(x.reshape(-1, self.input_dim), self.levels).view(
-            *x.shape[:-1], self.output_dim
-        )
+            expected = f"(..., {self.input_dim})"
+            raise ValueError(f"positions must have shape {expected}, got {tuple(x.shape)}")
+        y = freq_encode(x.reshape(-1, self.input_dim), self.levels)
+        return y.view(*x.shape[:-1], self.output_dim)
 
     def extra_repr(self) -> str:
         return f"input_dim={self.input_dim}, levels={self.levels}"
 
 
-# --- The operations. A direction v makes of each its derivative along v.
+# --- The operators. With a direction v they return their derivative along v.
+
+
+def _call(function: str, x: Tensor, *arguments: object) -> None:
+    kernels.call("freqencoder", function, x.device, kernels.TYPE_CODES[x.dtype], *arguments)
 
 
 def _encode(x: Tensor, levels: int, v: Tensor | None) -> Tensor:
     y = x.new_empty(len(x), 2 * levels * x.shape[1])
-    x, v = x.contiguous(), None if v is None else v.contiguous()
-    kernels.call(
-        "freqencoder", "freq_encode", x.device, kernels.TYPES[x.dtype], x, v, y, *x.shape, levels
-    )
+    v = None if v is None else v.contiguous()
+    _call("freq_encode", x, x.contiguous(), v, y, *x.shape, levels)
     return y
 
 
 def _input_grad(x: Tensor, dy: Tensor, levels: int, v: Tensor | None) -> Tensor:
     dx = x.new_empty(x.shape)
-    x, dy, v = x.contiguous(), dy.contiguous(), None if v is None else v.contiguous()
-    kernels.call(
-        "freqencoder",
-        "freq_input_grad",
-        x.device,
-        kernels.TYPES[x.dtype],
-        x,
-        dy,
-        v,
-        dx,
-        *x.shape,
-        levels,
-    )
+    v = None if v is None else v.contiguous()
+    _call("freq_input_grad", x, x.contiguous(), dy.contiguous(), v, dx, *x.shape, levels)
     return dx
 
 
@@ -104,23 +95,19 @@ def _save(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: Tenso
 
 def _encode_backward(ctx: torch.autograd.function.FunctionCtx, dy: Tensor) -> tuple:
     if ctx.is_second:
-        kernels.third_order()
+        kernels.no_third_derivative()
     [x] = ctx.saved_tensors
     return torch.ops.dreamfusion.freq_input_grad(x, dy, ctx.levels, None), None, None
 
 
 def _input_grad_backward(ctx: torch.autograd.function.FunctionCtx, v: Tensor) -> tuple:
     if ctx.is_second:
-        kernels.third_order()
+        kernels.no_third_derivative()
     x, dy = ctx.saved_tensors
-    needs_x, needs_dy, *_ = ctx.needs_input_grad
-    ops = torch.ops.dreamfusion
-    return (
-        ops.freq_input_grad(x, dy, ctx.levels, v) if needs_x else None,
-        ops.freq_encode(x, ctx.levels, v) if needs_dy else None,
-        None,
-        None,
-    )
+    ops, needed = torch.ops.dreamfusion, ctx.needs_input_grad
+    dx = ops.freq_input_grad(x, dy, ctx.levels, v) if needed[0] else None
+    ddy = ops.freq_encode(x, ctx.levels, v) if needed[1] else None
+    return dx, ddy, None, None
 
 
 kernels.register(

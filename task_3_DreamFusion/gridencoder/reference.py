@@ -1,45 +1,44 @@
-"""Grid encoding in plain PyTorch: what the kernels have to give, and what runs where there are none.
+"""Grid encoding in plain PyTorch: defines the kernels' results, and runs where there are none.
 
-All derivatives are autograd's own. Positions outside the unit cube count as the nearest one inside.
+All derivatives are autograd's. Positions outside the unit cube count as the nearest one inside.
 """
 
 from __future__ import annotations
 
 from itertools import product
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from task_3_DreamFusion.gridencoder.grid import GridLayout
+from task_3_DreamFusion.gridencoder.layout import GridLayout
 
 PRIMES = (1, 2654435761, 805459861, 3674653429)
 
 
 def cells(x: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
-    """The lowest corner of each position's cell, (N, D) int64, and where in the cell it lies, (N, D) in [0, 1]."""
+    """Return the lowest corner of each position's cell, (N, D) int64, and the offset in it."""
     scaled = x.clamp(0, 1) * resolution
     corner = scaled.detach().nan_to_num().floor().long().clamp(0, resolution - 1)
     return corner, scaled - corner
 
 
 def entries(vertices: Tensor, layout: GridLayout, level: int) -> Tensor:
-    """The entries of vertices (..., D) int64 in the whole table, (...,) int64. Instant-NGP, equation 4."""
-    size, side = layout.size(level), layout.side(level)
-    if side == -1:
+    """Return the table entries (...,) int64 of vertices (..., D) int64. Instant-NGP, equation 4."""
+    offset, size = layout.offsets[level], layout.size(level)
+    tile = layout.tile(level)
+    if tile == -1:
         hashed = torch.zeros_like(vertices[..., 0])
         for d in range(layout.dims):
             hashed ^= vertices[..., d] * PRIMES[d]
-        return layout.offsets[level] + (hashed & (size - 1))
-    if side:
-        vertices = vertices % side
-    strides = [(side or layout.resolutions[level] + 1) ** d for d in range(layout.dims)]
-    return layout.offsets[level] + (vertices * vertices.new_tensor(strides)).sum(-1)
+        return offset + (hashed & (size - 1))
+    if tile:
+        vertices = vertices % tile
+    strides = [(tile or layout.resolutions[level] + 1) ** d for d in range(layout.dims)]
+    return offset + (vertices * vertices.new_tensor(strides)).sum(-1)
 
 
 def grid_encode(x: Tensor, table: Tensor, layout: GridLayout) -> Tensor:
-    """The features of positions, interpolated at every level. Instant-NGP, section 3.
+    """Return the features of positions, interpolated at every level. Instant-NGP, section 3.
 
     Args:
         x: (N, D) float32 or float64. table: (entries, F).
@@ -52,28 +51,23 @@ def grid_encode(x: Tensor, table: Tensor, layout: GridLayout) -> Tensor:
     for level, resolution in enumerate(layout.resolutions):
         corner, t = cells(x, resolution)
         upper = t * t * (3 - 2 * t) if layout.smoothstep else t
-        weights = torch.where(corners.bool(), upper[:, None], 1 - upper[:, None]).prod(
-            -1
-        )  # (N, 2^D)
-        found = values[entries(corner[:, None] + corners, layout, level)]  # (N, 2^D, F)
-        levels.append((weights[..., None] * found).sum(1))
+        factors = torch.where(corners.bool(), upper[:, None], 1 - upper[:, None])  # (N, 2^D, D)
+        features = values[entries(corner[:, None] + corners, layout, level)]  # (N, 2^D, F)
+        levels.append((factors.prod(-1)[..., None] * features).sum(1))
     return torch.cat(levels, 1).to(table.dtype)
 
 
-def penalties(x: Tensor, table: Tensor, layout: GridLayout, variation: bool) -> Tensor:
-    """For each position and level the penalty of the lowest corner of its cell, (N, L) in the type of x.
+def variations(x: Tensor, table: Tensor, layout: GridLayout) -> Tensor:
+    """Return how much the lowest corner of each position's cell differs from the next vertices.
 
-    Total variation: the squared differences to the next vertex along each axis, summed. Else the squared entry.
+    Squared differences, summed over axes and features: (N, L) in the type of x.
     """
     values = table.to(x.dtype)
     axes = torch.eye(layout.dims, dtype=torch.long, device=x.device)
     levels = []
     for level, resolution in enumerate(layout.resolutions):
         corner, _ = cells(x, resolution)
-        here = values[entries(corner, layout, level)]  # (N, F)
-        if variation:
-            following = values[entries(corner[:, None] + axes, layout, level)]  # (N, D, F)
-            levels.append((following - here[:, None]).square().sum((1, 2)))
-        else:
-            levels.append(here.square().sum(1))
+        lowest = values[entries(corner, layout, level)]  # (N, F)
+        neighbors = values[entries(corner[:, None] + axes, layout, level)]  # (N, D, F)
+        levels.append((neighbors - lowest[:, None]).square().sum((1, 2)))
     return torch.stack(levels, 1)

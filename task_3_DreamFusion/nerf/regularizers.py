@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from task_3_DreamFusion.gridencoder import total_variation
 from task_3_DreamFusion.nerf.network_grid import GridField
 from task_3_DreamFusion.nerf.renderer import Rendered, Renderer
 from task_3_DreamFusion.nerf.settings import Settings
@@ -49,9 +48,6 @@ def regularise(
         apart = (others - rendered.normals).abs().sum(-1)
         terms["smoothness"] = settings.smoothness * (rendered.weights.detach() * apart).sum() / rays
     if settings.variation and isinstance(renderer.field, GridField):
-        encoder = renderer.field.encoder
-        places = encoder.unit(rendered.positions.detach())
-        terms["variation"] = settings.variation * total_variation(
-            encoder.table, encoder.layout, places
-        )
+        variation = renderer.field.encoder.total_variation(rendered.positions)
+        terms["variation"] = settings.variation * variation
     return terms

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from task_3_DreamFusion.nerf.network import Background, Field
 from task_3_DreamFusion.nerf.provider import Cameras
 from task_3_DreamFusion.raymarching import (
-    LivingRays,
+    AliveRays,
     Occupancy,
     Samples,
     composite_rays,
     march_rays,
     morton3d_invert,
-    near_far,
     packbits,
+    ray_aabb_intersect,
 )
 
 LOOKS = ("albedo", "lambertian", "textureless", "normals")
@@ -214,7 +214,7 @@ class Renderer(nn.Module):
 
     def march(self, origins: Tensor, directions: Tensor, generator: torch.Generator) -> Samples:
         """Where to ask the field along rays (N, 3). generator: as `forward` has it."""
-        nears, fars = near_far(origins, directions, self.occupancy.box, least=0.05)
+        nears, fars = ray_aabb_intersect(origins, directions, self.occupancy.box, near_plane=0.05)
         starts = nears + self.step * torch.rand(len(nears), generator=generator).to(
             self.device, non_blocking=True
         )
@@ -231,10 +231,10 @@ class Renderer(nn.Module):
         """What rays (N, 3) with these samples see, with gradient. owners: (N,) which camera each belongs to, for the
         lights of `shading` and the colours `behind`, both (B, 3)."""
         shading = shading or Shading()
-        x, d = samples.positions, directions[samples.rays]
+        x, d = samples.positions, directions[samples.ray_indices]
         sigmas, albedo = self.field(x)
         normals = self.field.normals(x, self.normal_step) if shading.needs_normals else None
-        colours = shading.colours(albedo, normals, x, owners[samples.rays])
+        colours = shading.colours(albedo, normals, x, owners[samples.ray_indices])
         sums = composite_rays(sigmas, colours, torch.full_like(sigmas, self.step), samples)
         far = self._behind(directions) if behind is None else behind.to(directions)[owners]
         image = sums.image + (1 - sums.opacities)[:, None] * far
@@ -262,8 +262,10 @@ class Renderer(nn.Module):
             origins, directions = (
                 part.reshape(-1, 3) for part in one.to(self.device).rays(height, width)
             )
-            nears, fars = near_far(origins, directions, self.occupancy.box, least=0.05)
-            rays = LivingRays(
+            nears, fars = ray_aabb_intersect(
+                origins, directions, self.occupancy.box, near_plane=0.05
+            )
+            rays = AliveRays(
                 origins, directions, nears + self.step / 2, fars, self.occupancy, self.step
             )
             lit = (
@@ -271,10 +273,10 @@ class Renderer(nn.Module):
                 if shading.lights is None
                 else Shading(shading.look, shading.lights[i : i + 1], shading.ambient)
             )
-            # As many samples a round as in the first: each waits for the GPU to count the living.
+            # As many samples a round as in the first: each waits for the GPU to count the alive rays.
             while (
                 samples := rays.march(
-                    min(ROUND * len(origins) // max(len(rays.living), 1), LONGEST)
+                    min(ROUND * len(origins) // max(len(rays.indices), 1), LONGEST)
                 )
             ) is not None:
                 x = samples.positions

@@ -27,12 +27,12 @@ from course.arguments import check_number
 from course.errors import CourseError
 from course.images import image_grid, to_pil
 from task_3_DreamFusion.nerf import checkpoint, files, memory
+from task_3_DreamFusion.nerf.guidance import StableDiffusion
 from task_3_DreamFusion.nerf.network import Background, Field, FrequencyField
 from task_3_DreamFusion.nerf.network_grid import GridField
 from task_3_DreamFusion.nerf.provider import Cameras, ViewRange, orbit
 from task_3_DreamFusion.nerf.regularizers import regularise
 from task_3_DreamFusion.nerf.renderer import Rendered, Renderer, Shading
-from task_3_DreamFusion.nerf.sd import StableDiffusion
 from task_3_DreamFusion.nerf.settings import (
     SETTINGS,
     GuidanceOptions,
@@ -155,7 +155,7 @@ class Trainer:
         return Shading(look, around, ambient=0.1)
 
     def train_step(self) -> dict[str, float]:
-        """One step; returns the terms of its loss, and "error" as Step has it."""
+        """One step; returns the terms of its loss, and "error", the noise_rmse of GuidanceOutput."""
         s = self.settings
         self.renderer.field.fade_in(1.0 if not s.fade_in else 0.4 + 0.6 * self.progress / s.fade_in)
         if self.step % 16 == 0:
@@ -182,7 +182,7 @@ class Trainer:
             self.seen = self.guidance.train_step(*asked)
             terms = self._learn(self.seen.loss, rendered)
         else:
-            images, self.seen = self.guidance.targets(*asked)
+            images, self.seen = self.guidance.target_images(*asked)
             for i, image in enumerate(images):
                 lights = None if shading.lights is None else shading.lights[i : i + 1]
                 self.targets.append(
@@ -194,7 +194,7 @@ class Trainer:
                     )
                 )
             terms = self._learn_targets()
-        terms = {"opacity": rendered.opacity.mean(), "error": self.seen.error} | terms
+        terms = {"opacity": rendered.opacity.mean(), "error": self.seen.noise_rmse} | terms
         values = torch.stack(
             [term.detach().float() for term in terms.values()]
         ).tolist()  # one wait for all of them
@@ -239,7 +239,7 @@ class Trainer:
             torch.cat([getattr(look, name)[chosen] for look, chosen in times])
             for name in ("origins", "directions")
         )
-        parts = self.renderer.march(origins, directions, self.generator).parts(s.rays)
+        parts = self.renderer.march(origins, directions, self.generator).split(s.rays)
         terms: dict[str, Tensor] = {}
         for samples, rays, (look, chosen) in zip(
             parts, directions.split(s.rays), times, strict=True

@@ -1,27 +1,27 @@
 """Ray marching through an occupancy grid (Instant-NGP) and compositing along rays (NeRF)."""
 
 from task_3_DreamFusion.raymarching.march import (
-    Composited,
-    LivingRays,
+    AliveRays,
     Occupancy,
+    RayOutputs,
     Samples,
     composite_rays,
     march_rays,
     morton3d,
     morton3d_invert,
-    near_far,
     packbits,
+    ray_aabb_intersect,
 )
 
 __all__ = [
-    "Composited",
-    "LivingRays",
+    "AliveRays",
     "Occupancy",
+    "RayOutputs",
     "Samples",
     "composite_rays",
     "march_rays",
     "morton3d",
     "morton3d_invert",
-    "near_far",
     "packbits",
+    "ray_aabb_intersect",
 ]

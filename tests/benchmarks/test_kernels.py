@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def compiled():
     for package in kernels.PACKAGES:
-        if not kernels.ready(package, CPU):
+        if not kernels.is_available(package, CPU):
             pytest.skip(f"NO COMPILED KERNELS: {kernels.load(package, 'cpu')}")
 
 

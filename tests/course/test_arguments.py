@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from course.arguments import ArgumentError, check_integer, check_number
+from course.arguments import check_integer, check_number
+from course.errors import RequestError
 
 
 @pytest.mark.parametrize(
@@ -33,13 +34,13 @@ def test_integers_of_any_kind_are_accepted(value):
     ],
 )
 def test_other_things_are_no_integers(value):
-    with pytest.raises(ArgumentError, match="height must be a whole number from 8 to 1,000, got"):
+    with pytest.raises(RequestError, match="height must be a whole number from 8 to 1,000, got"):
         check_integer("height", value, 8, 1000)
 
 
 @pytest.mark.parametrize("value", [7, 1001, -1, 10**30])
 def test_integers_out_of_range(value):
-    with pytest.raises(ArgumentError, match="from 8 to 1,000"):
+    with pytest.raises(RequestError, match="from 8 to 1,000"):
         check_integer("height", value, 8, 1000)
 
 
@@ -69,12 +70,12 @@ def test_numbers_of_any_kind_are_accepted(value):
     ],
 )
 def test_other_things_are_no_numbers_in_range(value):
-    with pytest.raises(ArgumentError, match="eta must be a "):
+    with pytest.raises(RequestError, match="eta must be a "):
         check_number("eta", value, 0, 1)
 
 
 def test_a_long_value_is_shortened_and_the_error_class_can_be_chosen():
-    class Other(ArgumentError):
+    class Other(RequestError):
         pass
 
     with pytest.raises(Other) as caught:
@@ -89,8 +90,8 @@ def test_both_ends_of_a_range_belong_to_it(check):
         (2000, None, " of at least 2,000, got 1000"),
         (None, 5, " of at most 5, got 1000"),
     ):
-        with pytest.raises(ArgumentError, match=f"n must be a (whole )?number{said}"):
+        with pytest.raises(RequestError, match=f"n must be a (whole )?number{said}"):
             check("n", 1000, minimum, maximum)
     assert check("n", -(10**9)) == -(10**9)
-    with pytest.raises(ArgumentError, match=r"n must be a (whole )?number, got 'x'\.$"):
+    with pytest.raises(RequestError, match=r"n must be a (whole )?number, got 'x'\.$"):
         check("n", "x")

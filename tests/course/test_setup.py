@@ -22,7 +22,7 @@ BROKEN = "raise RuntimeError('operator torchvision::nms does not exist')\n"
 
 
 def install_torchvision(packages: Path, code: str) -> None:
-    """Put a torchvision 0.99 whose only line is `code` into a site-packages folder, as pip would."""
+    """Install a torchvision 0.99 whose only line is `code` into a site-packages folder."""
     (packages / "torchvision").mkdir(parents=True)
     (packages / "torchvision" / "__init__.py").write_text(code)
     info = packages / "torchvision-0.99.dist-info"
@@ -37,7 +37,7 @@ def install_torchvision(packages: Path, code: str) -> None:
 
 
 def forget_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has not been imported, and what the test imports is gone afterwards: transformers would take it for real."""
+    """Undo the import of torchvision after the test: transformers would take it for real."""
     monkeypatch.setitem(sys.modules, "torchvision", None)
     monkeypatch.delitem(sys.modules, "torchvision")
 
@@ -47,7 +47,7 @@ def environment(tmp_path: Path) -> SimpleNamespace:
     """A virtual environment of its own that sees the packages of this one."""
     folder = tmp_path / "environment"
     venv.create(folder)
-    python = setup.python_of(folder)
+    python = setup.interpreter_path(folder)
     packages = Path(
         sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)})
     )
@@ -55,9 +55,9 @@ def environment(tmp_path: Path) -> SimpleNamespace:
     return SimpleNamespace(folder=folder, python=python, packages=packages)
 
 
-def run_mend(environment: SimpleNamespace) -> subprocess.CompletedProcess:
-    """`python -m course.setup --mend` in `environment`."""
-    command = [str(environment.python), "-m", "course.setup", "--mend"]
+def run_repair(environment: SimpleNamespace) -> subprocess.CompletedProcess:
+    """`python -m course.setup --repair` in `environment`."""
+    command = [str(environment.python), "-m", "course.setup", "--repair"]
     return subprocess.run(command, cwd=setup.ROOT, env=clean(), capture_output=True, text=True)
 
 
@@ -68,7 +68,7 @@ def clean() -> dict[str, str]:
 
 def test_a_torchvision_that_does_not_fit_is_named_in_one_line_and_removed(environment):
     install_torchvision(environment.packages, BROKEN)
-    result = run_mend(environment)
+    result = run_repair(environment)
     assert result.returncode == 0, result.stderr
     assert len(result.stdout.splitlines()) == 1
     assert "torchvision 0.99 does not fit torch" in result.stdout
@@ -84,7 +84,7 @@ def test_packages_that_do_not_import_end_in_an_error(environment):
     (environment.packages / "diffusers" / "__init__.py").write_text(
         "raise ImportError('half a package')\n"
     )
-    result = run_mend(environment)
+    result = run_repair(environment)
     assert result.returncode == 1
     assert "half a package" in result.stderr and "constraints.txt" in result.stderr
 
@@ -93,19 +93,19 @@ def test_a_torchvision_that_fits_stays(tmp_path, monkeypatch):
     install_torchvision(tmp_path, "works = True\n")
     forget_torchvision(monkeypatch)
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert setup.torchvision_fault() is None
+    assert setup.torchvision_problem() is None
 
 
-def test_a_notebook_names_the_cure(tmp_path, monkeypatch):
+def test_a_notebook_names_the_remedy(tmp_path, monkeypatch):
     install_torchvision(tmp_path, BROKEN)
     forget_torchvision(monkeypatch)
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(SetupError, match=r"does not fit.*python -m course\.setup --mend"):
+    with pytest.raises(SetupError, match=r"does not fit.*python -m course\.setup --repair"):
         setup.show_versions()
 
 
 def test_a_notebook_on_another_python_is_told_so(monkeypatch):
-    monkeypatch.setattr(setup, "SHOWN", ("platform", "no_such_package", "nor_this_one"))
+    monkeypatch.setattr(setup, "SHOWN_PACKAGES", ("platform", "no_such_package", "nor_this_one"))
     with pytest.raises(
         SetupError, match=r"has no no_such_package, nor_this_one\. Start it by `make lab`"
     ) as caught:
@@ -114,10 +114,10 @@ def test_a_notebook_on_another_python_is_told_so(monkeypatch):
 
 
 def test_versions_are_shown(capsys, monkeypatch):
-    monkeypatch.setattr(setup, "torchvision_fault", lambda: None)
+    monkeypatch.setattr(setup, "torchvision_problem", lambda: None)
     setup.show_versions()
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["python", *setup.SHOWN, "runs"]
+    assert [line.split()[0] for line in lines] == ["python", *setup.SHOWN_PACKAGES, "runs"]
 
 
 # --- build, with pip replaced by records of the calls, and environments that have none
@@ -125,10 +125,13 @@ def test_versions_are_shown(capsys, monkeypatch):
 
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> SimpleNamespace:
-    """A project folder with package lists, and what `build` ran; `project.fail` names a command that fails."""
+    """A project folder with package lists, and the commands of `build`.
+
+    `project.fail` names a command that fails.
+    """
     root = tmp_path / "project"
     root.mkdir()
-    for name in setup.LISTS:
+    for name in setup.PACKAGE_LISTS:
         (root / name).write_text("torch\n")
     state = SimpleNamespace(
         root=root, folder=root / ".venv", ran=[], fail=None, environments=[], pip=True
@@ -164,7 +167,7 @@ def project(tmp_path, monkeypatch) -> SimpleNamespace:
 
 
 def test_build_makes_installs_and_checks_once(project):
-    assert setup.build(project.root) == setup.python_of(project.root / ".venv")
+    assert setup.build(project.root) == setup.interpreter_path(project.root / ".venv")
     assert project.ran == ["venv", "pip", "course.setup"]
     setup.build(project.root)
     assert project.ran == ["venv", "pip", "course.setup"]
@@ -201,10 +204,10 @@ def test_a_failed_installation_is_not_taken_for_a_finished_one(project, fail, sa
 
 
 def test_a_terminal_shows_what_pip_is_at_and_a_log_does_not(project, monkeypatch, capsys):
-    setup.install(setup.python_of(project.root / ".venv"), project.root)
+    setup.install(setup.interpreter_path(project.root / ".venv"), project.root)
     assert capsys.readouterr().out == ""
     monkeypatch.setattr(setup.sys.stdout, "isatty", lambda: True)
-    setup.install(setup.python_of(project.root / ".venv"), project.root)
+    setup.install(setup.interpreter_path(project.root / ".venv"), project.root)
     out = capsys.readouterr().out
     assert "\r   1 torch  " in out
     assert out.endswith("\r" + " " * 78 + "\r")  # the line is free for what comes next
@@ -250,7 +253,7 @@ def test_a_python_without_ensurepip_is_named_with_the_way_out(project, monkeypat
 
 def script(folder: Path, text: str) -> None:
     """Put a program in the place of the interpreter of `folder`."""
-    python = setup.python_of(folder)
+    python = setup.interpreter_path(folder)
     python.parent.mkdir(parents=True, exist_ok=True)
     python.unlink(missing_ok=True)
     python.write_text(text)
@@ -269,8 +272,8 @@ def without_configuration(folder: Path) -> None:
 
 def dangling(folder: Path) -> None:
     venv.EnvBuilder(symlinks=True).create(folder)
-    setup.python_of(folder).unlink()
-    setup.python_of(folder).symlink_to(folder / "python3.11-that-was-removed")
+    setup.interpreter_path(folder).unlink()
+    setup.interpreter_path(folder).symlink_to(folder / "python3.11-that-was-removed")
 
 
 def made_by_an_old_python(folder: Path) -> None:
@@ -292,13 +295,13 @@ def talkative(folder: Path) -> None:
 
 
 def a_directory(folder: Path) -> None:
-    setup.python_of(folder).mkdir(parents=True)
+    setup.interpreter_path(folder).mkdir(parents=True)
 
 
 UNUSABLE = {
     half_built: "it has no bin/python",
     without_configuration: "its interpreter belongs to /",
-    dangling: r"its interpreter, .*python3\.11-that-was-removed, is gone",
+    dangling: r"its interpreter, .*python3\.11-that-was-removed, no longer exists",
     made_by_an_old_python: r"it was made by Python 3\.10\.12",
     of_another_machine: "its interpreter does not start",
     without_standard_library: "its interpreter does not start",
@@ -316,12 +319,14 @@ def test_an_environment_that_cannot_be_used_is_made_again(project, capsys, spoil
     spoil(project.folder)
     if finished:
         (project.folder / "ready").write_text(setup.fingerprint(project.folder, project.root))
-    assert setup.build(project.root) == setup.python_of(project.folder)
+    assert setup.build(project.root) == setup.interpreter_path(project.folder)
     assert project.ran == ["venv", "pip", "course.setup"]
-    assert setup.interpreter_fault(project.folder) is None
+    assert setup.interpreter_problem(project.folder) is None
     out = capsys.readouterr().out
     assert re.search(
-        rf"^\.venv cannot be used \({UNUSABLE[spoil]}.*\); it is made again\.$", out, re.MULTILINE
+        rf"^\.venv cannot be used \({UNUSABLE[spoil]}.*\); it is created again\.$",
+        out,
+        re.MULTILINE,
     )
 
 
@@ -337,8 +342,8 @@ def test_an_environment_without_pip_is_made_again(project, capsys):
 def test_pip_is_looked_for_in_the_environment_itself(tmp_path, environment):
     """The first one has none; the second one sees that of the tests."""
     venv.create(tmp_path / "bare", symlinks=os.name != "nt")
-    assert setup.pip_fault(tmp_path / "bare") == "it has no working pip"
-    assert setup.pip_fault(environment.folder) is None
+    assert setup.pip_problem(tmp_path / "bare") == "it has no working pip"
+    assert setup.pip_problem(environment.folder) is None
 
 
 def test_a_good_environment_of_ones_own_stays(project):
@@ -371,7 +376,7 @@ def test_what_cannot_be_replaced_is_named(project, monkeypatch, obstacle):
 
         monkeypatch.setattr(setup.venv, "create", refused)
     with pytest.raises(
-        SetupError, match=r"could not make a virtual environment in .*\.venv \(.*\)\. Delete it"
+        SetupError, match=r"could not create a virtual environment in .*\.venv \(.*\)\. Delete it"
     ):
         setup.build(project.root)
     assert project.ran == []
@@ -391,7 +396,7 @@ def test_variables_that_send_packages_elsewhere_do_not_reach_pip(project, monkey
     monkeypatch.setenv("PIP_INDEX_URL", "https://example.org/simple")
     setup.build(project.root)
     [environment] = [
-        each for each in project.environments if each is not None and "--mend" not in each
+        each for each in project.environments if each is not None and "--repair" not in each
     ][-1:]
     assert environment["PIP_USER"] == "0" and not set(VARIABLES) - {"PIP_USER"} & set(environment)
     assert environment["PIP_INDEX_URL"] == "https://example.org/simple"  # a mirror stays
@@ -413,7 +418,7 @@ def test_pip_installs_into_the_environment_whatever_its_configuration_says(
             "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         )
         file.writestr("nothing-1.0.dist-info/RECORD", "nothing.py,,\n")
-    for name in setup.LISTS:
+    for name in setup.PACKAGE_LISTS:
         (tmp_path / name).write_text("" if name.startswith("constraints") else f"{package}\n")
     configuration = tmp_path / "pip.conf"
     configuration.write_text("[install]\nuser = true\nno-index = true\n")
@@ -425,7 +430,7 @@ def test_pip_installs_into_the_environment_whatever_its_configuration_says(
 
 
 @pytest.mark.parametrize(("answer", "status"), [(None, 0), (SetupError("why"), 1)])
-@pytest.mark.parametrize("arguments", [[], ["--mend"]])
+@pytest.mark.parametrize("arguments", [[], ["--repair"]])
 def test_the_command(monkeypatch, capsys, arguments, answer, status):
     called = []
 
@@ -434,9 +439,9 @@ def test_the_command(monkeypatch, capsys, arguments, answer, status):
         if answer:
             raise answer
 
-    monkeypatch.setattr(setup, "mend" if arguments else "build", stand_in)
+    monkeypatch.setattr(setup, "repair" if arguments else "build", stand_in)
     assert setup.main(arguments) == status and called
-    assert capsys.readouterr().err == ("set-up: why\n" if answer else "")
+    assert capsys.readouterr().err == ("setup: why\n" if answer else "")
 
 
 # --- Any Python 3
@@ -494,7 +499,7 @@ def interpreter(version: str) -> str:
 def copy_of_the_set_up(tmp_path: Path) -> Path:
     root = tmp_path / "repository"
     (root / "course").mkdir(parents=True)
-    for path in (*imported_modules(), *setup.LISTS):
+    for path in (*imported_modules(), *setup.PACKAGE_LISTS):
         shutil.copy(setup.ROOT / path, root / path)
     return root
 
@@ -507,8 +512,8 @@ def test_an_old_python_is_told_which_one_is_needed(copy_of_the_set_up, version):
     )
     assert result.returncode == 1 and result.stdout == ""
     assert re.fullmatch(
-        rf"set-up: the course needs Python 3\.11 or newer, this is {version}\.\d+\. Name another one, for example: "
-        r"make demo PYTHON=python3\.12, or without make: .*\n",
+        rf"setup: the course needs Python 3\.11 or newer, this is {version}\.\d+\. "
+        r"Name another one, for example: make demo PYTHON=python3\.12, or without make: .*\n",
         result.stderr,
     )
     assert not (copy_of_the_set_up / ".venv").exists()

@@ -8,17 +8,18 @@ import torch
 from task_3_DreamFusion import kernels
 from task_3_DreamFusion.freqencoder import freq_encode
 from task_3_DreamFusion.freqencoder import reference as freq_reference
-from task_3_DreamFusion.gridencoder import GridLayout, grid, grid_encode, total_variation
+from task_3_DreamFusion.gridencoder import GridLayout, grid_encode, total_variation
 from task_3_DreamFusion.gridencoder import reference as grid_reference
+from task_3_DreamFusion.gridencoder.grid import variations
 from task_3_DreamFusion.raymarching import (
-    LivingRays,
+    AliveRays,
     Occupancy,
     composite_rays,
     march_rays,
     morton3d,
     morton3d_invert,
-    near_far,
     packbits,
+    ray_aabb_intersect,
 )  # fmt: skip
 from task_3_DreamFusion.raymarching import reference as march_reference
 
@@ -45,7 +46,7 @@ def apart(found, expected):
 
 def test_all_packages_are_compiled():
     for package in kernels.PACKAGES:
-        assert kernels.ready(package, CUDA), kernels.load(
+        assert kernels.is_available(package, CUDA), kernels.load(
             package, "cuda", torch.cuda.get_device_capability()
         )
 
@@ -87,12 +88,12 @@ def grid_inputs(layout, dtype, n=20_011):  # no warp, and no tile, is full at th
     return x, torch.randn(layout.entries, layout.features).to(CUDA, dtype).requires_grad_()
 
 
-def grid_results(x, table, layout, dy, v, encode, penalties):
-    """Values, first derivatives, those of the gradient of x along v, penalties and their gradient."""
+def grid_results(x, table, layout, dy, v, encode, variations):
+    """Values, first derivatives, those of the gradient of x along v, variations and their gradient."""
     y = encode(x, table, layout)
     dx, dtable = torch.autograd.grad(y, (x, table), dy, create_graph=True)
     second = torch.autograd.grad(dx, (x, table), v)
-    terms = penalties(x.detach(), table, layout, True)
+    terms = variations(x.detach(), table, layout)
     return y, dx, dtable, *second, terms, *torch.autograd.grad(terms.sum(), table)
 
 
@@ -116,7 +117,7 @@ def test_grid(dims, features, kind, interpolation, dtype, deterministic):
     x, table = grid_inputs(layout, dtype)
     dy = torch.randn(len(x), 6 * features).to(CUDA, dtype)
     v = torch.randn(x.shape).to(x)
-    found = grid_results(x, table, layout, dy, v, grid_encode, grid._penalties)
+    found = grid_results(x, table, layout, dy, v, grid_encode, variations)
     torch.use_deterministic_algorithms(False)
     exact = [t.detach().cpu().double() for t in (x, table, dy, v)]
     exact[0].requires_grad_(), exact[1].requires_grad_()
@@ -127,7 +128,7 @@ def test_grid(dims, features, kind, interpolation, dtype, deterministic):
         exact[2],
         exact[3],
         grid_reference.grid_encode,
-        grid_reference.penalties,
+        grid_reference.variations,
     )
     for name, a, b in zip(
         ("y", "dx", "dtable", "dx2", "dtable2", "terms", "dterms"), found, expected, strict=True
@@ -162,7 +163,7 @@ def test_a_table_on_an_odd_address():
 
 def test_a_large_batch():
     """More blocks than fit at once; every row written."""
-    layout = GridLayout.make(finest=512, log2_table_size=15)
+    layout = GridLayout.make(max_resolution=512, log2_table_size=15)
     x, table = grid_inputs(layout, torch.float16, 2**20)
     y = grid_encode(x, table, layout)
     rows = torch.randint(0, len(x), (2000,), device=CUDA)
@@ -179,7 +180,7 @@ def scene(n=4000, share=0.1, resolution=64):
     directions = torch.nn.functional.normalize(torch.randn(n, 3) / 2 - origins, dim=1)
     directions[: n // 5] = torch.tensor([0.0, 0.0, -1.0])
     origins[: n // 5, :2] *= 0.2
-    nears, fars = near_far(origins, directions, BOX, 0.05)
+    nears, fars = ray_aabb_intersect(origins, directions, BOX, 0.05)
     return origins, directions, nears + STEP * torch.rand(n), fars, occupancy
 
 
@@ -202,8 +203,8 @@ def test_cells_and_box():
         packbits(density.to(CUDA), 0.3).cpu(), march_reference.packbits(density, 0.3)
     )
     rays = scene()
-    found = near_far(rays[0].to(CUDA), rays[1].to(CUDA), BOX, 0.05)
-    expected = march_reference.near_far(rays[0], rays[1], list(BOX), 0.05)
+    found = ray_aabb_intersect(rays[0].to(CUDA), rays[1].to(CUDA), BOX, 0.05)
+    expected = march_reference.ray_aabb_intersect(rays[0], rays[1], list(BOX), 0.05)
     assert all(torch.equal(a.cpu(), b) for a, b in zip(found, expected, strict=True))
 
 
@@ -223,7 +224,7 @@ def test_samples_are_those_of_the_cpu_bit_for_bit(share, capacity):
 def test_compositing(threshold):
     samples = march_rays(*on_gpu(*scene(share=0.3)), STEP)
     m = len(samples.ts)
-    assert samples.spans[:, 1].max() > 64  # more than two rounds of a warp
+    assert samples.packed_info[:, 1].max() > 64  # more than two rounds of a warp
     sigmas = (10 * torch.rand(m, device=CUDA)).requires_grad_()
     features = torch.rand(m, 4, device=CUDA, requires_grad=True)
     deltas = STEP * torch.rand(m, device=CUDA)
@@ -237,16 +238,16 @@ def test_compositing(threshold):
     exact = [t.detach().cpu().double().requires_grad_() for t in (sigmas, features)]
     others = [t.cpu().double() for t in (deltas, samples.ts)]
     opaque = -math.log(threshold) if threshold else math.inf
-    expected = march_reference.composite_rays(*exact, *others, samples.spans.cpu(), opaque)
+    expected = march_reference.composite_rays(*exact, *others, samples.packed_info.cpu(), opaque)
     gradients = torch.autograd.grad(expected, exact, [g.cpu().double() for g in grads])
     # where a ray ends is decided by rounding for few rays, each of which then differs by little
     bar = 1e-5 if threshold == 0 else 1e-3
     assert max(apart(a, b) for a, b in zip(results[0], (*expected, *gradients), strict=True)) <= bar
 
 
-def test_living_rays():
+def test_alive_rays():
     rays = scene(share=0.3)
-    image = LivingRays(*on_gpu(*rays), STEP)
+    image = AliveRays(*on_gpu(*rays), STEP)
     while (samples := image.march(8)) is not None:
         image.composite(samples, *field(samples.positions))
     samples = march_rays(*rays, STEP, 10**6)
@@ -344,7 +345,7 @@ def test_is_traced():
     layout = GridLayout.make(3, 4, 2, 4, 32, 12)
     x, table = grid_inputs(layout, torch.float32, 500)
     loss = lambda x, table: (
-        grid_encode(x, table, layout).square().sum() + total_variation(table, layout, x)
+        grid_encode(x, table, layout).square().sum() + total_variation(x, table, layout)
     )
     traced = torch.compile(loss, backend="aot_eager", fullgraph=True)
     found, expected = (torch.autograd.grad(f(x, table), (x, table)) for f in (traced, loss))

@@ -18,7 +18,7 @@ from diffusers import DDIMScheduler, EulerDiscreteScheduler, StableDiffusionPipe
 from PIL import Image
 
 from course import checks, diffusion, notebooks
-from course.diffusion import SamplingError
+from course.errors import CourseError
 from course.images import video
 from course.models import RequestError, find_model
 
@@ -575,7 +575,7 @@ def test_weights_that_are_not_finite_are_an_error(sd, part, value):
         weights[-1].view(-1)[0] = value
     message = {"vae": "The decoded images"}.get(part, r"The latents after step 1 of 3 \(t = 667\)")
     with pytest.raises(
-        SamplingError, match=f"^{message} must be finite, but .* download or save it again"
+        CourseError, match=f"^{message} must be finite, but .* download or save it again"
     ):
         changed(sd, **{part: network}).sample("a duck")
 
@@ -593,19 +593,17 @@ def test_the_step_that_is_not_finite_is_named(sd, place, value):
         return SimpleNamespace(sample=output)
 
     broken.dtype, broken.config = network.dtype, network.config
-    with pytest.raises(
-        SamplingError, match=rf"after step {place} of 5 \(t = .*but 1 of 256 values"
-    ):
+    with pytest.raises(CourseError, match=rf"after step {place} of 5 \(t = .*but 1 of 256 values"):
         changed(sd, unet=broken).sample("a duck", num_sampling_steps=5)
     assert len(seen) == place
     seen.clear()
-    with pytest.raises(SamplingError, match="after the step at t = .*but 1 of 256 values"):
+    with pytest.raises(CourseError, match="after the step at t = .*but 1 of 256 values"):
         changed(sd, unet=broken).sample_with(diffusers.UniPCMultistepScheduler, "a duck", 5)
 
 
 def test_a_guidance_scale_that_overflows_is_an_error(sd):
     with pytest.raises(
-        SamplingError, match="after step 1 of 3 .* lower settings such as guidance_scale"
+        CourseError, match="after step 1 of 3 .* lower settings such as guidance_scale"
     ):
         sd.sample("a duck", guidance_scale=1e38)
 

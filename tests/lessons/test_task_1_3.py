@@ -17,10 +17,12 @@ from diffusers import ControlNetModel, DDIMScheduler, StableDiffusionControlNetP
 from PIL import Image
 
 from course import checks, notebooks
-from course.diffusion import SamplingError, timesteps
+from course.diffusion import timesteps
+from course.errors import CourseError
 from course.images import ImageError, load_image
-from course.models.controlnet import load_control_pipeline, load_controlnet
-from course.models.model import Model, RequestError, find_model, load_pipeline, unknown_words
+from course.models import Model, RequestError, find_model, load_pipeline
+from course.models.controlnet import load_controlnet
+from course.models.prompts import unknown_words
 from tests.lessons.test_task_1_2 import ODD_COUNTS, SPACINGS, Gaussian, by_euler
 
 PATH = notebooks.ROOT / "task_1_3_ControlNet.ipynb"
@@ -93,7 +95,7 @@ def test_the_loop_is_that_of_the_pipeline(lessons, kind, count, settings):
         for of, each in zip([("canny", "house.png"), ("depth", "car.png")], settings, strict=False)
     ]
     networks = [each.network for each in controls]
-    pipe = load_control_pipeline(lesson.model, networks if len(networks) > 1 else networks[0])
+    pipe = load_pipeline(lesson.model, networks if len(networks) > 1 else networks[0])
     assert isinstance(pipe, StableDiffusionControlNetPipeline) and isinstance(
         pipe.scheduler, DDIMScheduler
     )
@@ -305,7 +307,7 @@ def test_weights_that_are_not_finite_are_an_error(lesson, monkeypatch, part, val
         monkeypatch.setattr(lesson.pipe, part, network)
     message = {"vae": "The decoded image"}.get(part, r"The latents after step 1 of 2 \(t = 501\)")
     with pytest.raises(
-        SamplingError, match=f"^{message} must be finite, but .* download or save it again"
+        CourseError, match=f"^{message} must be finite, but .* download or save it again"
     ):
         lesson.generate(PROMPT, control)
 
@@ -320,7 +322,7 @@ def test_the_step_that_is_not_finite_is_named(lesson, monkeypatch, place):
 
     monkeypatch.setattr(lesson, "guided_output", broken)
     with pytest.raises(
-        SamplingError, match=rf"after step {place} of 5 \(t = .*but 256 of 256 values"
+        CourseError, match=rf"after step {place} of 5 \(t = .*but 256 of 256 values"
     ):
         lesson.generate(PROMPT, steps=5)
     assert len(seen) == place

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from course.models.model import find_model, unknown_words
+from course.models import find_model
+from course.models.prompts import unknown_words
 from pocket import samples
 
 FOLDER = Path(samples.__file__).resolve().parent.parent / samples.FOLDER

@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from course import notebooks
-from course.models import model as models
+from course.models import ModelError, find_model
+from course.models import weights as course_weights
+from course.models.prompts import unknown_words
 from publish import demo, lessons, objects
 from publish.page import Media, Section, media_entry, render_page
 
@@ -26,7 +28,7 @@ SHORT = (
 def tiny_pocket(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny model in the place of the embedded one."""
     shutil.copytree(tiny_folder.parent, tmp_path / "pocket" / "weights")
-    monkeypatch.setattr(models, "WEIGHTS", tmp_path / "pocket" / "weights")
+    monkeypatch.setattr(course_weights, "WEIGHTS", tmp_path / "pocket" / "weights")
 
 
 def lesson(path: Path, *sources: str) -> Path:
@@ -87,7 +89,7 @@ def test_demo_passes_when_every_lesson_does(tiny_pocket, tmp_path, monkeypatch):
 
 
 def test_missing_weights_end_the_demo_with_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(models, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(course_weights, "WEIGHTS", tmp_path)
     assert demo.main(["--outputs", str(tmp_path / "outputs")]) == 1
     assert len(capsys.readouterr().err.splitlines()) == 1
 
@@ -136,7 +138,7 @@ def test_outputs_that_are_no_folder_end_the_demo_with_one_line(
         ),
         (OSError(30, "Read-only file system"), "Read-only file system."),
         (OSError("cannot write\nmode F"), "cannot write."),
-        (models.ModelError("no such model"), "no such model"),
+        (ModelError("no such model"), "no such model"),
     ],
 )
 def test_a_demo_that_fails_says_why(error, expected, tmp_path, monkeypatch, capsys):
@@ -164,10 +166,8 @@ def test_the_prompts_that_people_try_first():
 
 
 def test_the_model_knows_every_word_of_the_prompts():
-    vocabulary = models.find_model("pocket").vocabulary
-    assert [
-        word for prompt in demo.PROMPTS for word in models.unknown_words(prompt, vocabulary)
-    ] == []
+    vocabulary = find_model("pocket").vocabulary
+    assert [word for prompt in demo.PROMPTS for word in unknown_words(prompt, vocabulary)] == []
 
 
 def test_images_of_a_row_get_one_height_and_none_is_enlarged(tmp_path):
@@ -196,7 +196,7 @@ def test_an_object_turns_on_the_page(tmp_path, capfd, monkeypatch):
     monkeypatch.setenv("COURSE_MODEL", "sd-2.1")
     (tmp_path / "objects" / "a_duck" / "checkpoints" / "000001").mkdir(parents=True)
     section = objects.generate_object(tmp_path, "a duck", SHORT)
-    assert section.error == "" and "--text 'a duck'" in section.line
+    assert section.error == "" and "--text 'a duck'" in section.summary
     assert "2/2" in capfd.readouterr().err  # the progress was shown
     text = render_page([Section("First"), section], tmp_path)
     [source] = re.findall(r'<video src="([^"]+)" autoplay', text)

@@ -338,17 +338,50 @@ def nested_conditionals() -> list[str]:
     return places
 
 
+# --- Figures in README
+
+# Numbers that are no measurement: names, versions, sizes of models, and what the reader needs.
+CONSTANTS = (
+    r"Stable Diffusion [12]\.[15]",
+    r"Python 3\.11",
+    r"\d+ × \d+",  # size of an image
+    r"[\d.]+ GB( download| of disk space| of memory)",
+    r"\b(in|lesson|for|and) [123](\.[123])?\b",  # a lesson
+    r"\b[23]D\b|360-degree|\bMP4|\bF1\b|\bH200\b",
+    r"assignment 5\b",
+)
+
+
+def unfilled_figures() -> list[str]:
+    """Numbers in README that no row fills, outside code, links and the constants above."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for hidden in (
+        r"```.*?```",
+        r"<!--figure .*?<!---->",
+        r"<[^>]*>",
+        r"`[^`]*`",
+        r"\[[^]]*\]\([^)]*\)",
+    ):
+        text = re.sub(hidden, lambda match: "\n" * match[0].count("\n"), text, flags=re.DOTALL)
+    text = re.sub("|".join(CONSTANTS), "", text, flags=re.IGNORECASE)
+    return [
+        f"README.md:{number}: {figure}"
+        for number, line in enumerate(text.splitlines(), 1)
+        for figure in re.findall(r"\d[\d.,]*", line)
+    ]
+
+
 # --- Task 3's settings
 
 
 def differing_settings() -> list[str]:
     """Settings of task 3 whose field has no option of the same name, or is not in its README."""
     from task_3_DreamFusion import main
-    from task_3_DreamFusion.nerf import sd, utils
+    from task_3_DreamFusion.nerf.settings import GuidanceOptions, Settings
 
     readme = (ROOT / "task_3_DreamFusion" / "README.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"--([a-z_]\w*)", readme))
-    names = [field.name for part in (utils.Settings, sd.Options) for field in fields(part)]
+    names = [field.name for part in (Settings, GuidanceOptions) for field in fields(part)]
     options = {flag for group in option_names(main.parser()) for flag in group}
     return [name for name in names if name not in options or name not in documented]
 

@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 
 def need(package: str) -> None:
     """Skips, loudly, where nothing can be compiled."""
-    if not kernels.ready(package, CPU):
+    if not kernels.is_available(package, CPU):
         warnings.warn(f"NO COMPILED KERNELS: {package} was tested on PyTorch alone", stacklevel=2)
         pytest.skip(f"NO COMPILED KERNELS: {kernels.load(package, 'cpu')}")
 
@@ -25,7 +25,7 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     if request.param == "compiled":
         need(package)
     else:
-        monkeypatch.setattr(kernels, "_ready", lambda package, device: False)
+        monkeypatch.setattr(kernels, "_is_available", lambda package, device: False)
     return request.param
 
 

@@ -111,7 +111,7 @@ def test_background_is_a_colour_for_every_direction():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_encoders_by_name(name):
-    options = {"frequency": {"levels": 3}, "none": {}}.get(name, {"levels": 3, "finest": 32})
+    options = {"levels": 3} if name == "frequency" else {"levels": 3, "max_resolution": 32}
     encoder, size = get_encoder(name, 3, **options)
     assert encoder(points()).shape == (50, size)
 
@@ -119,7 +119,7 @@ def test_encoders_by_name(name):
 def test_encodings_that_do_not_exist():
     with pytest.raises(ValueError, match="'spherical'"):
         get_encoder("spherical")
-    with pytest.raises(TypeError, match="levels"):
-        get_encoder("none", levels=3)
+    with pytest.raises(TypeError, match="level"):
+        get_encoder("frequency", level=3)
     with pytest.raises(ValueError, match="bound"):
         GridField(0.0)

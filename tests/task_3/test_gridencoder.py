@@ -10,12 +10,12 @@ from torch.autograd import gradcheck, gradgradcheck
 from task_3_DreamFusion.gridencoder import (
     GridEncoder,
     GridLayout,
-    grid,
+    _ops,
     grid_encode,
     reference,
     total_variation,
-    weight_decay,
-)  # fmt: skip
+)
+from task_3_DreamFusion.gridencoder.grid import variations
 from tests.task_3.conftest import apart
 
 # Each has a level with an entry a vertex, and levels whose vertices share them.
@@ -51,16 +51,16 @@ def inputs(layout, n=6, dtype=torch.float64, table_dtype=None):
 def test_small_levels_have_several_sums_on_a_gpu():
     """As many as keep about 64 corners in an entry, a power of two, at most 16; a large level has one."""
     layout, positions = GridLayout.make(), 2**20
-    found = [grid._copies(layout.size(level), positions) for level in range(layout.levels)]
+    found = [_ops._num_copies(layout.size(level), positions) for level in range(layout.levels)]
     assert found == [16, 8, 4] + [1] * 13
-    assert grid._copies(8, 0) == grid._copies(8, 63) == 1 and grid._copies(8, 128) == 2
+    assert _ops._num_copies(8, 0) == _ops._num_copies(8, 63) == 1 and _ops._num_copies(8, 128) == 2
 
 
 def test_layout_is_that_of_the_paper():
     """Table 1 and equations 2, 3: 16 levels from 16 to 2048, at most 2^19 entries."""
     layout = GridLayout.make()
     assert layout.resolutions[:3] == (16, 22, 30) and layout.resolutions[-1] == 2048
-    assert [layout.side(level) for level in range(16)] == [0] * 5 + [
+    assert [layout.tile(level) for level in range(16)] == [0] * 5 + [
         -1
     ] * 11  # 81^3 is more than 2^19
     assert layout.size(0) == 4920 and layout.size(15) == 2**19
@@ -86,7 +86,7 @@ def test_hash_and_tiles_by_hand():
     expected = (3 ^ (5 * 2654435761) ^ (2 * 805459861)) % 32
     assert reference.entries(vertex, layout, 2).item() == layout.offsets[2] + expected
     tiled = LAYOUTS[3]  # 27 of 32 entries: tiles of 3 x 3 x 3
-    assert tiled.side(2) == 3
+    assert tiled.tile(2) == 3
     assert reference.entries(vertex, tiled, 2).item() == tiled.offsets[2] + 0 + 2 * 3 + 2 * 9
 
 
@@ -222,7 +222,7 @@ def test_any_number_of_threads(compiled):
             [
                 y,
                 *torch.autograd.grad(
-                    y.square().sum() + total_variation(table, layout, x), (x, table)
+                    y.square().sum() + total_variation(x, table, layout), (x, table)
                 ),
             ]
         )
@@ -234,7 +234,7 @@ def test_any_number_of_threads(compiled):
 @pytest.mark.parametrize("largest", [0.0, 1e-300, 1e-12, 0.37, 1.0, 65504.0, 1e30])
 @pytest.mark.parametrize("terms", [1, 1000, 2**20])
 def test_integers_hold_every_sum(largest, terms):
-    scale = grid.integer_scale(torch.tensor(largest, dtype=torch.float64), terms).item()
+    scale = _ops.fixed_point_scale(torch.tensor(largest, dtype=torch.float64), terms).item()
     assert 0 < scale < float("inf") and scale.hex().startswith("0x1.0000000000000p")
     assert scale * largest * terms <= 2**61
     if largest >= 1e-12:
@@ -243,88 +243,70 @@ def test_integers_hold_every_sum(largest, terms):
 
 @pytest.mark.parametrize("largest", [float("inf"), float("nan")])
 def test_integers_do_not_hide_an_overflow(largest):
-    scale = grid.integer_scale(torch.tensor(largest, dtype=torch.float64), 100)
+    scale = _ops.fixed_point_scale(torch.tensor(largest, dtype=torch.float64), 100)
     assert not (torch.tensor([0, 5, -(2**63)]) / scale).isfinite().any()
 
 
-class RecordedSum(grid._Sum):
+class RecordedSum(_ops._Accumulator):
     """Keeps the bound of what a position adds to an entry, which only a GPU asks for."""
 
     bounds: ClassVar[list[float]] = []
 
-    def __init__(self, x, entries, features, terms, bound):
-        super().__init__(x, entries, features, terms, bound)
+    def __init__(self, x, entries, features, bound):
+        super().__init__(x, entries, features, bound)
         self.bounds.append(float(bound()))
 
 
 @pytest.mark.parametrize(("interpolation", "slope"), [("linear", 1), ("smoothstep", 1.5)])
 def test_integers_are_made_for_what_a_position_adds(compiled, monkeypatch, interpolation, slope):
     """By hand: weights of corners sum up to 1, their derivatives along an axis to twice the cells times the slope."""
-    monkeypatch.setattr(grid, "_Sum", RecordedSum)
+    monkeypatch.setattr(_ops, "_Accumulator", RecordedSum)
     RecordedSum.bounds.clear()
     layout = GridLayout.make(2, 2, 1, 4, 8, interpolation=interpolation)
     x, table = inputs(layout, 5)
     dy, v = torch.zeros(5, 2, dtype=torch.float64), torch.zeros(5, 2, dtype=torch.float64)
     dy[3, 1], v[2, 0] = -3.0, -5.0
-    settings = layout.settings
-    grid._table_grad(x.detach(), dy, None, *settings)
-    grid._table_grad(x.detach(), dy, v, *settings)
+    settings = layout.arguments
+    _ops._table_grad(x.detach(), dy, None, *settings)
+    _ops._table_grad(x.detach(), dy, v, *settings)
     largest = table.detach().abs().max().item()
-    grid._penalty_grad(x.detach(), table.detach(), dy, True, *settings)
+    _ops._variation_grad(x.detach(), table.detach(), dy, *settings)
     assert RecordedSum.bounds == pytest.approx([3, 3 * 5 * 2 * 2 * 8 * slope, 8 * 2 * 3 * largest])
 
 
-# --- Penalties
+# --- Total variation
 
 
 @each_layout
-@pytest.mark.parametrize("variation", [True, False])
-def test_penalties(path, layout, variation):
+def test_variations(path, layout):
     x, table = inputs(layout, 40)
-    penalties = lambda table: grid._penalties(x, table, layout, variation)
-    torch.testing.assert_close(penalties(table), reference.penalties(x, table, layout, variation))
-    assert gradcheck(penalties, table, fast_mode=True)
+    terms = lambda table: variations(x, table, layout)
+    torch.testing.assert_close(terms(table), reference.variations(x, table, layout))
+    assert gradcheck(terms, table, fast_mode=True)
 
 
-def test_samples_everywhere_give_the_whole_variation(path):
-    layout = GridLayout.make(3, 2, 2, 3, 5, 19)
+def test_variation_of_all_cells_by_hand(path):
+    """One position in each cell gives the differences of all neighboring vertices of the grid."""
+    n, layout = 3, GridLayout.make(3, 1, 2, 3, 3, 19)
     table = torch.randn(layout.entries, 2)
-    for level in range(2):
-        n = layout.resolutions[level]
-        centres = (torch.cartesian_prod(*[torch.arange(n)] * 3) + 0.5) / n
-        sampled = grid._penalties(centres, table, layout, True)[:, level].mean()
-        torch.testing.assert_close(sampled, grid._whole_variation(table, layout, level))
-    assert total_variation(torch.ones(layout.entries, 2), layout) == 0
+    centers = (torch.cartesian_prod(*[torch.arange(n)] * 3) + 0.5) / n
+    grid = table[: (n + 1) ** 3].view(n + 1, n + 1, n + 1, 2)
+    differences = [grid.diff(dim=axis)[:n, :n, :n].square().sum() for axis in range(3)]
+    expected = sum(differences) / n**3
+    torch.testing.assert_close(total_variation(centers, table, layout), expected)
+    assert total_variation(centers, torch.ones(layout.entries, 2), layout) == 0
 
 
-def test_weight_decay_of_the_whole_table():
-    layout = GridLayout.make(2, 2, 2, 2, 4, 19)
-    table = torch.randn(layout.entries, 2)
-    expected = (
-        table[:16].square().sum() / 16 + table[16:].square().sum() / (layout.entries - 16)
-    ) / 2
-    torch.testing.assert_close(weight_decay(table, layout), expected)
-    ones = torch.ones(layout.entries, 2)
-    assert weight_decay(ones, layout) == weight_decay(ones, layout, torch.rand(9, 2)) == 2
-
-
-@pytest.mark.parametrize(("penalty", "variation"), [(total_variation, True), (weight_decay, False)])
-def test_penalties_at_samples_are_means_over_them(path, penalty, variation):
+def test_total_variation_is_the_mean_over_positions_and_levels(path):
     x, table = inputs(SMALL, 7)
-    expected = reference.penalties(x, table, SMALL, variation).mean()
-    torch.testing.assert_close(penalty(table, SMALL, x), expected)
+    expected = reference.variations(x, table, SMALL).mean()
+    torch.testing.assert_close(total_variation(x, table, SMALL), expected)
 
 
 def test_a_layout_stays_as_it_is():
     with pytest.raises(dataclasses.FrozenInstanceError):
         SMALL.dims = 4
     assert hash(SMALL) == hash(dataclasses.replace(SMALL))
-
-
-def test_variation_of_shared_entries_needs_samples():
-    layout = GridLayout.make(3, 1, 1, 64, 64, 10)
-    with pytest.raises(ValueError, match="give samples x"):
-        total_variation(torch.zeros(layout.entries, 1), layout)
 
 
 # --- Tracing, the module, bad input
@@ -335,7 +317,7 @@ def test_is_traced(path):
     layout = GridLayout.make(3, 2, 2, 2, 4, 5)
     x, table = inputs(layout, 20)
     loss = lambda x, table: (
-        grid_encode(x, table, layout).square().sum() + total_variation(table, layout, x)
+        grid_encode(x, table, layout).square().sum() + total_variation(x, table, layout)
     )
     traced = torch.compile(loss, backend="aot_eager", fullgraph=True)
     found, expected = (torch.autograd.grad(f(x, table), (x, table)) for f in (traced, loss))
@@ -345,11 +327,11 @@ def test_is_traced(path):
 def test_registered_as_torch_expects(compiled):
     x, table = inputs(SMALL, 20)
     dy = torch.randn(20, 6, dtype=torch.float64, requires_grad=True)
-    ops, settings = torch.ops.dreamfusion, SMALL.settings
+    ops, settings = torch.ops.dreamfusion, SMALL.arguments
     torch.library.opcheck(ops.grid_encode.default, (x, table, None, *settings))
     torch.library.opcheck(ops.grid_input_grad.default, (x, table, dy, None, *settings))
     torch.library.opcheck(ops.grid_table_grad.default, (x, dy, None, *settings))
-    torch.library.opcheck(ops.grid_penalty.default, (x.detach(), table, True, *settings))
+    torch.library.opcheck(ops.grid_variation.default, (x.detach(), table, *settings))
 
 
 def test_module():
@@ -361,7 +343,7 @@ def test_module():
     assert torch.equal(
         y[1, 2], grid_encode((x[1, 2] / 4 + 0.5)[None], encoder.table, encoder.layout)[0]
     )
-    with pytest.raises(ValueError, match="bound is 0"):
+    with pytest.raises(ValueError, match="bound must be positive, got 0"):
         GridEncoder(encoder.layout, bound=0)
 
 
@@ -374,9 +356,9 @@ def test_module():
         dict(features=8),
         dict(levels=1),
         dict(levels=32),
-        dict(coarsest=1),
-        dict(coarsest=2**20, finest=2**20),
-        dict(log2_table_size=24, finest=16),
+        dict(min_resolution=1),
+        dict(min_resolution=2**20, max_resolution=2**20),
+        dict(log2_table_size=24, max_resolution=16),
     ],
 )
 def test_layouts_at_their_limits(settings):
@@ -388,22 +370,25 @@ def test_layouts_at_their_limits(settings):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (dict(dims=5), "dims is 5"),
-        (dict(dims=1), "dims is 1"),
-        (dict(features=0), "features is 0"),
-        (dict(levels=33), "33 levels"),
-        (dict(coarsest=0), "coarsest is 0"),
-        (dict(log2_table_size=2), "log2_table_size is 2"),
-        (dict(log2_table_size=25), "log2_table_size is 25"),
-        (dict(coarsest=2**20 + 1, finest=2**20 + 1), "cells along an axis"),
-        (dict(features=9), "features is 9"),
-        (dict(levels=40), "40 levels"),
-        (dict(levels=0), "0 levels"),
-        (dict(kind="dense"), "kind is 'dense'"),
-        (dict(interpolation="cubic"), "interpolation is 'cubic'"),
-        (dict(log2_table_size=30), "log2_table_size is 30"),
-        (dict(coarsest=10, finest=5), "coarsest is 10 and finest 5"),
-        (dict(finest=2**21), "cells along an axis"),
+        (dict(dims=5), "dims must be from 2 to 4, got 5"),
+        (dict(dims=1), "dims must be from 2 to 4, got 1"),
+        (dict(features=0), "features must be from 1 to 8, got 0"),
+        (dict(levels=33), "levels must be from 1 to 32, got 33"),
+        (dict(min_resolution=0), "min_resolution must be from 1 to max_resolution, got 0"),
+        (dict(log2_table_size=2), "log2_table_size must be from 3 to 24, got 2"),
+        (dict(log2_table_size=25), "log2_table_size must be from 3 to 24, got 25"),
+        (
+            dict(min_resolution=2**20 + 1, max_resolution=2**20 + 1),
+            "resolutions must be from 1 to 1048576",
+        ),
+        (dict(features=9), "features must be from 1 to 8, got 9"),
+        (dict(levels=40), "levels must be from 1 to 32, got 40"),
+        (dict(levels=0), "levels must be from 1 to 32, got 0"),
+        (dict(grid_type="dense"), "grid_type must be .*, got 'dense'"),
+        (dict(interpolation="cubic"), "interpolation must be .*, got 'cubic'"),
+        (dict(log2_table_size=30), "log2_table_size must be from 3 to 24, got 30"),
+        (dict(min_resolution=10, max_resolution=5), "got 10 and 5"),
+        (dict(max_resolution=2**21), "resolutions must be from 1 to 1048576"),
     ],
 )
 def test_bad_layouts(settings, said):
@@ -432,13 +417,13 @@ def test_bad_offsets(resolutions, offsets, said):
 def test_bad_input():
     x, table = torch.rand(4, 3), torch.zeros(SMALL.entries, SMALL.features)
     for arguments, error, said in [
-        ((x[:, :2], table), ValueError, r"x has shape \(4, 2\)"),
-        ((x.half(), table), TypeError, "x is torch.float16"),
-        ((x, table[:-1]), ValueError, "table has shape"),
-        ((x.double(), table), TypeError, "x is torch.float64 and table torch.float32"),
-        ((x, table.bfloat16()), TypeError, "table torch.bfloat16"),
-        ((x, table.double()), TypeError, "x is torch.float32 and table torch.float64"),
-        ((x, table.to("meta")), ValueError, "x is on cpu and table on meta"),
+        ((x[:, :2], table), ValueError, r"x must have shape \(N, 3\), got \(4, 2\)"),
+        ((x.half(), table), TypeError, "x must be float32 or float64, got torch.float16"),
+        ((x, table[:-1]), ValueError, "table must have shape"),
+        ((x.double(), table), TypeError, "got torch.float64 and torch.float32"),
+        ((x, table.bfloat16()), TypeError, "got torch.float32 and torch.bfloat16"),
+        ((x, table.double()), TypeError, "got torch.float32 and torch.float64"),
+        ((x, table.to("meta")), ValueError, "on one device, got cpu and meta"),
     ]:
         with pytest.raises(error, match=said):
             grid_encode(*arguments, SMALL)

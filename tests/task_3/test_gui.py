@@ -29,10 +29,10 @@ from course.models import find_model
 from task_3_DreamFusion.nerf import gui
 from task_3_DreamFusion.nerf.gui import GuiError, LiveView, Visitor, camera_at, next_height, panel
 from task_3_DreamFusion.nerf.gui_server import Inputs
+from task_3_DreamFusion.nerf.guidance import StableDiffusion
 from task_3_DreamFusion.nerf.provider import orbit
 from task_3_DreamFusion.nerf.renderer import LOOKS
 from task_3_DreamFusion.nerf.results import as_bytes
-from task_3_DreamFusion.nerf.sd import StableDiffusion
 from task_3_DreamFusion.nerf.settings import Settings
 from task_3_DreamFusion.nerf.utils import Trainer
 from tests.task_3.browser import Browser

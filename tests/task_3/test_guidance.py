@@ -6,11 +6,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from course.diffusion import predict_x0
 from course.models import PromptWarning, find_model, load_pipeline
 from pocket.world.vocabulary import view_word
 from task_3_DreamFusion.nerf import sd, settings
-from task_3_DreamFusion.nerf.sd import GuidanceError, StableDiffusion, view_weights
+from task_3_DreamFusion.nerf.guidance import (
+    PERP_NEG_END,
+    WEIGHTINGS,
+    GuidanceError,
+    StableDiffusion,
+)
 from task_3_DreamFusion.nerf.settings import GuidanceOptions, SettingError
+from task_3_DreamFusion.nerf.views import VIEWS, negative_views, view_weights
 
 CAMERA = (torch.zeros(2), torch.full((2,), 15.0))
 
@@ -37,9 +44,7 @@ def test_weights_of_views_sum_to_one_and_favour_the_right_word(azimuth, elevatio
     ):
         top = weights.topk(2)
         if top.values[0] - top.values[1] > 1e-3:
-            assert (
-                sd.VIEWS[top.indices[0]] == view_word(azimuth, elevation) or elevation > 60 - blend
-            )
+            assert VIEWS[top.indices[0]] == view_word(azimuth, elevation) or elevation > 60 - blend
 
 
 def test_views_cross_at_their_borders():
@@ -54,7 +59,7 @@ def test_without_blending_a_view_begins_at_its_border():
     azimuth = torch.tensor([44.9, 45.0, 134.9, 135.0, -45.0, 0.0, 0.0])
     elevation = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 59.9, 60.0])
     weights = view_weights(azimuth, elevation, 0.0)
-    assert [sd.VIEWS[k] for k in weights.argmax(1)] == [
+    assert [VIEWS[k] for k in weights.argmax(1)] == [
         "front",
         "side",
         "side",
@@ -112,18 +117,18 @@ def test_gradient_is_the_papers_and_passes_no_jacobian(guidance):
     latents = torch.randn(2, 4, 8, 8, generator=generator()).requires_grad_()
     prompts = guidance.view_prompts("a car")
     step = guidance.train_step(
-        latents, prompts, *CAMERA, generator(), sd.FACED, as_latents=True
+        latents, prompts, *CAMERA, generator(), PERP_NEG_END, as_latents=True
     )  # no view is pushed
     step.loss.backward()
-    noise = (step.noisy - guidance.alpha_bar(step.t).sqrt() * step.latents) / (
-        1 - guidance.alpha_bar(step.t)
+    noise = (step.noisy_latents - guidance.alpha_bar(step.timesteps).sqrt() * step.latents) / (
+        1 - guidance.alpha_bar(step.timesteps)
     ).sqrt()
     uncond, cond = (
-        guidance.unet(step.noisy, step.t, encoder_hidden_states=states).sample
+        guidance.unet(step.noisy_latents, step.timesteps, encoder_hidden_states=states).sample
         for states in (prompts.negative.expand(2, -1, -1), prompts.views[:1].expand(2, -1, -1))
     )
     scale = guidance.options.guidance_scale
-    expected = (1 - guidance.alpha_bar(step.t)) * (uncond + scale * (cond - uncond) - noise)
+    expected = (1 - guidance.alpha_bar(step.timesteps)) * (uncond + scale * (cond - uncond) - noise)
     torch.testing.assert_close(step.gradient, expected, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(latents.grad, step.gradient / 2)
     assert not step.noise_pred.requires_grad and all(
@@ -151,20 +156,22 @@ def test_one_seed_one_step(guidance):
     [("sigma2", [0.9, 0.5, 0.0]), ("uniform", [1, 1, 1]), ("middle", [0.28460499, 0.35355339, 0])],
 )
 def test_weightings_are_functions_of_alpha_bar(guidance, name, expected):
-    weights = sd.WEIGHTINGS[name](torch.tensor([0.1, 0.5, 1.0]))
+    weights = WEIGHTINGS[name](torch.tensor([0.1, 0.5, 1.0]))
     torch.testing.assert_close(weights, torch.tensor(expected, dtype=torch.float32))
     other = StableDiffusion(guidance.model, GuidanceOptions(weighting=name, perp_neg=0.0))
     latents = torch.randn(2, 4, 8, 8, generator=generator())
     step = other.train_step(
         latents, other.view_prompts("a car"), *CAMERA, generator(), as_latents=True
     )
-    alpha_bar = other.alpha_bar(step.t)
-    noise = (step.noisy - alpha_bar.sqrt() * step.latents) / (1 - alpha_bar).sqrt()
+    alpha_bar = other.alpha_bar(step.timesteps)
+    noise = (step.noisy_latents - alpha_bar.sqrt() * step.latents) / (1 - alpha_bar).sqrt()
     unweighted = step.noise_pred - noise
     torch.testing.assert_close(
-        step.gradient, sd.WEIGHTINGS[name](alpha_bar) * unweighted, atol=1e-4, rtol=1e-3
+        step.gradient, WEIGHTINGS[name](alpha_bar) * unweighted, atol=1e-4, rtol=1e-3
     )
-    torch.testing.assert_close(step.error, unweighted.square().mean().sqrt(), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(
+        step.noise_rmse, unweighted.square().mean().sqrt(), atol=1e-4, rtol=1e-3
+    )
 
 
 def test_a_step_is_one_of_the_beginning_unless_it_is_told(guidance):
@@ -177,15 +184,17 @@ def test_a_step_is_one_of_the_beginning_unless_it_is_told(guidance):
         for progress in (0.0, 1.0)
     )
     step = guidance.train_step(latents, prompts, *CAMERA, generator(), as_latents=True)
-    assert torch.equal(step.t, at_first.t) and torch.equal(step.gradient, at_first.gradient)
-    assert (at_last.t < at_first.t).all()
+    assert torch.equal(step.timesteps, at_first.timesteps) and torch.equal(
+        step.gradient, at_first.gradient
+    )
+    assert (at_last.timesteps < at_first.timesteps).all()
     rgb = torch.rand(2, 3, 16, 16, generator=generator())
     found = [
-        guidance.targets(rgb, prompts, *CAMERA, generator(), *more)[0]
+        guidance.target_images(rgb, prompts, *CAMERA, generator(), *more)[0]
         for more in ((), (0.0,), (1.0,))
     ]
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
-    asked = step.noisy, step.t, prompts, *CAMERA
+    asked = step.noisy_latents, step.timesteps, prompts, *CAMERA
     assert torch.equal(guidance.predict_noise(*asked), guidance.predict_noise(*asked, 0.0))
     assert not torch.equal(guidance.predict_noise(*asked), guidance.predict_noise(*asked, 0.5))
 
@@ -202,35 +211,11 @@ def test_images_and_latents_are_those_of_the_autoencoder(guidance):
     torch.testing.assert_close(guidance.decode_latents(latents), images, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
-def test_noise_of_either_prediction(kind):
-    x_0, noise = torch.randn(2, 2, 4, 4, 4, generator=generator())
-    alpha_bar = torch.tensor([0.3, 0.9]).reshape(2, 1, 1, 1)
-    noisy = alpha_bar.sqrt() * x_0 + (1 - alpha_bar).sqrt() * noise
-    output = noise if kind == "epsilon" else alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * x_0
-    found = sd.predicted_noise(output, noisy, alpha_bar, kind)
-    torch.testing.assert_close(found, noise, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(sd.predicted_x_0(found, noisy, alpha_bar), x_0, atol=1e-5, rtol=1e-5)
-    with pytest.raises(GuidanceError, match="sample"):
-        sd.predicted_noise(output, noisy, alpha_bar, "sample")
-
-
-def test_perp_neg_takes_away_only_what_the_prompt_does_not_want():
-    uncond, cond, other = torch.randn(3, 2, 4, 4, 4, generator=generator(), dtype=torch.float64)
-    plain, weights = sd.guide(uncond, cond, 7.0), torch.tensor([[1.5, 0.0]], dtype=torch.float64)
-    along = uncond + 0.7 * (cond - uncond)  # wants the same
-    torch.testing.assert_close(sd.perp_neg(uncond, cond, along[None], weights, 7.0), plain)
-    change = sd.perp_neg(uncond, cond, other[None], weights, 7.0) - plain
-    assert change[1].abs().max() == 0 and change[0].abs().max() > 1
-    assert (change[0] * (cond - uncond)[0]).sum().item() == pytest.approx(0, abs=1e-9)
-    assert (change[0] * (other - uncond)[0]).sum() < 0
-
-
-def test_rivals_are_the_views_around_that_show_least():
-    rivals, weights = sd.rival_views(torch.tensor([0.0, 90.0, -180.0, -90.0, 45.0, 54.0]))
+def test_negative_views_are_the_two_that_a_camera_shows_least():
+    views, weights = negative_views(torch.tensor([0.0, 90.0, -180.0, -90.0, 45.0, 54.0]))
     named = [
-        {sd.VIEWS[k]: w for k, w in zip(places, wrong, strict=True)}
-        for places, wrong in zip(rivals.tolist(), weights.tolist(), strict=True)
+        {VIEWS[k]: w for k, w in zip(places, wrong, strict=True)}
+        for places, wrong in zip(views.tolist(), weights.tolist(), strict=True)
     ]
     side = {"front": 1, "back": 1}
     assert named[:4] == [{"side": 1, "back": 1}, side, {"front": 1, "side": 1}, side]
@@ -246,7 +231,8 @@ def test_perp_neg_pushes_away_from_the_other_views(tiny_folder):
     guidance = StableDiffusion(find_model(tiny_folder), GuidanceOptions(perp_neg=1.0))
     asked = latents, torch.tensor([100, 500]), guidance.view_prompts("a car"), azimuth, elevation
     full, half, none = (
-        guidance.predict_noise(*asked, progress) for progress in (0.0, sd.FACED / 2, sd.FACED)
+        guidance.predict_noise(*asked, progress)
+        for progress in (0.0, PERP_NEG_END / 2, PERP_NEG_END)
     )
     guidance = StableDiffusion(find_model(tiny_folder), GuidanceOptions(perp_neg=0.0))
     torch.testing.assert_close(guidance.predict_noise(*asked), none)
@@ -254,7 +240,7 @@ def test_perp_neg_pushes_away_from_the_other_views(tiny_folder):
     torch.testing.assert_close(full - none, 2 * (half - none), atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("progress", [sd.FACED, 0.95, 1.0, 1.5, 3.0])
+@pytest.mark.parametrize("progress", [PERP_NEG_END, 0.95, 1.0, 1.5, 3.0])
 def test_perp_neg_stays_away_after_its_end(tiny_folder, progress):
     """Neither the front, which is ahead, nor a run that is continued comes to push other views again."""
     pushing, plain = (
@@ -277,38 +263,41 @@ def test_perp_neg_stays_away_after_its_end(tiny_folder, progress):
 
 
 @pytest.mark.parametrize("band", [1.0, 0.15])
-def test_levels_differ_stay_in_range_and_sink(tiny_folder, band):
+def test_timesteps_differ_stay_in_range_and_fall(tiny_folder, band):
     guidance = StableDiffusion(find_model(tiny_folder), GuidanceOptions(t_end=0.5, band=band))
     last = len(guidance.alphas_cumprod) - 1
     for progress, high in ((0.0, 0.98), (0.5, 0.74), (1.0, 0.5)):
         low = max(0.02, high - band)
         drawn = (torch.Generator().manual_seed(seed) for seed in range(200))
-        levels = torch.stack(
-            [guidance.levels(torch.full((8,), progress), generator) for generator in drawn]
+        timesteps = torch.stack(
+            [
+                guidance.sample_timesteps(torch.full((8,), progress), generator)
+                for generator in drawn
+            ]
         )
-        assert levels.min() >= round(low * last) and levels.max() <= round(high * last)
-        assert levels.min() < (low + 0.02) * last and levels.max() > (high - 0.02) * last
-        assert ((levels.sort(1).values.diff() > 0).float().mean()) > 0.99
-        assert levels.float().mean(0).std() < 0.05 * last  # each view sees them all
+        assert timesteps.min() >= round(low * last) and timesteps.max() <= round(high * last)
+        assert timesteps.min() < (low + 0.02) * last and timesteps.max() > (high - 0.02) * last
+        assert ((timesteps.sort(1).values.diff() > 0).float().mean()) > 0.99
+        assert timesteps.float().mean(0).std() < 0.05 * last  # each view sees them all
 
 
 def test_the_front_is_ahead(tiny_folder):
     guidance = StableDiffusion(
         find_model(tiny_folder), GuidanceOptions(t_end=0.5, band=0.0, lead=0.2)
     )
-    pace = guidance.pace(0.9, torch.tensor([0.0, 45.0, -45.0, 90.0, -180.0, 360.0]))
-    torch.testing.assert_close(pace, torch.tensor([1.1, 1.0, 1.0, 0.9, 0.9, 1.1]))
-    levels = guidance.levels(pace, generator()) / (
+    progress = guidance.view_progress(0.9, torch.tensor([0.0, 45.0, -45.0, 90.0, -180.0, 360.0]))
+    torch.testing.assert_close(progress, torch.tensor([1.1, 1.0, 1.0, 0.9, 0.9, 1.1]))
+    timesteps = guidance.sample_timesteps(progress, generator()) / (
         len(guidance.alphas_cumprod) - 1
     )  # without a band the highest
     torch.testing.assert_close(
-        levels, torch.tensor([0.5, 0.5, 0.5, 0.548, 0.548, 0.5]), atol=1e-3, rtol=0
+        timesteps, torch.tensor([0.5, 0.5, 0.5, 0.548, 0.548, 0.5]), atol=1e-3, rtol=0
     )
     rgb, prompts = torch.rand(2, 3, 16, 16), guidance.view_prompts("a car")
     step = guidance.train_step(
         rgb, prompts, torch.tensor([0.0, 180.0]), torch.zeros(2), generator(), 0.3
     )
-    assert step.t.tolist() == [
+    assert step.timesteps.tolist() == [
         round(level * 999) for level in (0.98 - 0.5 * 0.48, 0.98 - 0.3 * 0.48)
     ]
 
@@ -316,16 +305,16 @@ def test_the_front_is_ahead(tiny_folder):
 def test_targets_are_the_foreseen_images(guidance, monkeypatch):
     """One step against the SDS gradient lands on x_0, whatever the weighting, and gives images of the size given."""
     prompts, rgb = guidance.view_prompts("a car"), torch.rand(2, 3, 48, 48, requires_grad=True)
-    images, step = guidance.targets(rgb, prompts, *CAMERA, generator())
+    images, step = guidance.target_images(rgb, prompts, *CAMERA, generator())
     assert images.shape == rgb.shape and not images.requires_grad and not step.loss.requires_grad
-    x_0 = sd.predicted_x_0(step.noise_pred, step.noisy, guidance.alpha_bar(step.t))
+    x_0 = predict_x0(step.noisy_latents, step.noise_pred, guidance.alpha_bar(step.timesteps))
     expected = torch.nn.functional.interpolate(guidance.decode_latents(x_0), (48, 48), mode="area")
     torch.testing.assert_close(images, expected, atol=1e-4, rtol=0)
     # What the student wrote is what leads: with a gradient of nothing the images are to stay as they are.
     monkeypatch.setattr(
         sd, "sds_gradient", lambda noise_pred, noise, weight: torch.zeros_like(noise)
     )
-    images, step = guidance.targets(rgb, prompts, *CAMERA, generator())
+    images, step = guidance.target_images(rgb, prompts, *CAMERA, generator())
     kept = torch.nn.functional.interpolate(
         guidance.decode_latents(step.latents), (48, 48), mode="area"
     )
@@ -337,7 +326,7 @@ def test_targets_are_the_foreseen_images(guidance, monkeypatch):
 
 def test_without_text_encoder(guidance):
     prompts = guidance.view_prompts("a car")
-    guidance.forget_text_encoder()
+    guidance.unload_text_encoder()
     torch.testing.assert_close(guidance.view_prompts("a car").views, prompts.views)
     with pytest.raises(GuidanceError, match="a boat, front view"):
         guidance.view_prompts("a boat")
@@ -366,18 +355,18 @@ def test_one_step_of_ddim_previews_the_one_step_x_0(guidance):
 def test_the_preview_goes_down_to_the_image_by_ddim(guidance, steps):
     prompts = guidance.view_prompts("a car")
     step = guidance.train_step(torch.rand(2, 3, 16, 16), prompts, *CAMERA, generator(), 0.4)
-    x, noise = step.noisy, step.noise_pred
+    x, noise = step.noisy_latents, step.noise_pred
     for i in range(steps):
-        t = (step.t * (steps - i) / steps).round().long()
+        t = (step.timesteps * (steps - i) / steps).round().long()
         if i:
             noise = guidance.predict_noise(x, t, prompts, *CAMERA, 0.4)
-        x_0 = sd.predicted_x_0(noise, x, guidance.alpha_bar(t))
-        below = guidance.alpha_bar((step.t * (steps - i - 1) / steps).round().long())
+        x_0 = predict_x0(x, noise, guidance.alpha_bar(t))
+        below = guidance.alpha_bar((step.timesteps * (steps - i - 1) / steps).round().long())
         x = below.sqrt() * x_0 + (1 - below).sqrt() * noise
     noisy, once, often = guidance.preview(step, prompts, *CAMERA, 0.4, steps)
     torch.testing.assert_close(often, guidance.decode_latents(x_0), atol=1e-4, rtol=0)
-    torch.testing.assert_close(noisy, guidance.decode_latents(step.noisy))
-    first = sd.predicted_x_0(step.noise_pred, step.noisy, guidance.alpha_bar(step.t))
+    torch.testing.assert_close(noisy, guidance.decode_latents(step.noisy_latents))
+    first = predict_x0(step.noisy_latents, step.noise_pred, guidance.alpha_bar(step.timesteps))
     torch.testing.assert_close(once, guidance.decode_latents(first))
     if steps == 10:
         assert torch.equal(guidance.preview(step, prompts, *CAMERA, 0.4)[2], often)  # the default
@@ -385,7 +374,7 @@ def test_the_preview_goes_down_to_the_image_by_ddim(guidance, steps):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("", "the text is empty"), ("  \n", "the text is empty"), ("a \udcff car", "UTF-8, and character 3 of"),
+    [("", "text must not be empty"), ("  \n", "text must not be empty"), ("a \udcff car", "UTF-8, and character 3 of"),
      ("\ud83c", "UTF-8, and character 1 of"), (None, "text must be text, got None"), (7, "text must be text, got 7")],
 )  # fmt: skip
 def test_what_is_no_text(guidance, text, message):
@@ -451,5 +440,5 @@ def test_options_out_of_range(wrong, message):
 
 
 @pytest.mark.parametrize("t_range", [[0.1, 0.9], (0.45, 0.98), (0.02, 0.3), (0.0, 1.0), (0.2, 0.2)])
-def test_ranges_of_noise_levels(t_range):
+def test_ranges_of_noise_timesteps(t_range):
     assert GuidanceOptions(t_range=t_range).t_range == tuple(t_range)

@@ -1,4 +1,4 @@
-"""Ray marching: cells, box, the layout of samples, compositing and the rounds of living rays."""
+"""Ray marching: cells, box, the layout of samples, compositing and the rounds of alive rays."""
 
 import math
 
@@ -10,18 +10,18 @@ from torch.autograd import gradcheck
 
 from task_3_DreamFusion import kernels
 from task_3_DreamFusion.raymarching import (
-    LivingRays,
+    AliveRays,
     Occupancy,
     Samples,
     composite_rays,
     march_rays,
     morton3d,
     morton3d_invert,
-    near_far,
     packbits,
+    ray_aabb_intersect,
     reference,
 )
-from task_3_DreamFusion.raymarching.reference import LAST
+from task_3_DreamFusion.raymarching.reference import MAX_STEPS
 from tests.task_3.conftest import CPU, apart
 
 BOX = (-1.0, -0.5, -1.0, 1.0, 1.5, 0.5)
@@ -35,7 +35,7 @@ def scene(n=100, share=0.1, resolution=16, dtype=torch.float32):
     directions = torch.nn.functional.normalize(torch.randn(n, 3, dtype=dtype) / 2 - origins, dim=1)
     directions[: n // 5] = torch.tensor([0.0, 0.0, -1.0], dtype=dtype)  # along an axis
     origins[: n // 5, :2] *= 0.2
-    nears, fars = near_far(origins, directions, BOX, 0.05)
+    nears, fars = ray_aabb_intersect(origins, directions, BOX, 0.05)
     return origins, directions, nears + STEP * torch.rand(n, dtype=dtype), fars, occupancy
 
 
@@ -67,7 +67,11 @@ def test_morton_codes_interleave_bits(cells):
 
 def both():
     """Kernels, where there are any, and reference."""
-    return [torch.ops.dreamfusion, reference] if kernels.ready("raymarching", CPU) else [reference]
+    return (
+        [torch.ops.dreamfusion, reference]
+        if kernels.is_available("raymarching", CPU)
+        else [reference]
+    )
 
 
 @given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=10), st.floats(-1, 1, width=32))
@@ -98,7 +102,7 @@ def test_sides_of_an_occupancy_grid(side):
 
 @pytest.mark.parametrize("side", [2, 6, 12, 1026, 2048])
 def test_sides_that_an_occupancy_grid_cannot_have(side):
-    with pytest.raises(ValueError, match="give n.3 / 8 bytes for n = 4, 8, ..., 1024"):
+    with pytest.raises(ValueError, match="bits must be n.3 / 8 bytes for n = 4, 8, ..., 1024"):
         Occupancy(torch.zeros(1, dtype=torch.uint8).expand(side**3 // 8))
 
 
@@ -108,7 +112,7 @@ def test_sides_that_an_occupancy_grid_cannot_have(side):
 def test_a_box_may_be_small_and_off_center(path):
     box = (0.25, 0.25, 0.25, 0.5, 0.75, 0.375)
     origins, directions = torch.tensor([[0.3, 0.3, 0.0]]), torch.tensor([[0.0, 0, 1]])
-    nears, fars = near_far(origins, directions, box)
+    nears, fars = ray_aabb_intersect(origins, directions, box)
     assert (nears.item(), fars.item()) == (0.25, 0.375)
     assert Occupancy(torch.zeros(64, dtype=torch.uint8), box).box == box
 
@@ -118,7 +122,7 @@ def test_near_and_far_by_hand(path):
         [[0.0, 0, -3], [0, 0, 0], [5, 0, -3], [0, 0, 3], [0, 0, -3], [1, 0.5, 0]]
     )
     directions = torch.tensor([[0.0, 0, 1], [0, 0, 1], [0, 0, 1], [0, 0, 1], [0, 0, 2], [0, 1, 0]])
-    nears, fars = near_far(origins, directions, (-1, -1, -1, 1, 1, 1), 0.25)
+    nears, fars = ray_aabb_intersect(origins, directions, (-1, -1, -1, 1, 1, 1), 0.25)
     assert nears.tolist() == [2, 0.25, 0.25, 0.25, 1, 0.25]
     assert fars.tolist() == [4, 1, 0.25, 0.25, 2, 0.5]  # a miss, and a box behind, have no length
 
@@ -127,11 +131,11 @@ def test_near_and_far_by_hand(path):
 def test_near_and_far_agree_with_the_reference(compiled, dtype):
     origins, directions, *_ = scene(1000, dtype=dtype)
     found, expected = (
-        near_far(origins, directions, BOX, 0.1),
-        reference.near_far(origins, directions, list(BOX), 0.1),
+        ray_aabb_intersect(origins, directions, BOX, 0.1),
+        reference.ray_aabb_intersect(origins, directions, list(BOX), 0.1),
     )
     assert torch.equal(torch.stack(found), torch.stack(expected))
-    exact = reference.near_far(origins.double(), directions.double(), list(BOX), 0.1)
+    exact = reference.ray_aabb_intersect(origins.double(), directions.double(), list(BOX), 0.1)
     assert apart(found[0], exact[0]) < 1e-5
 
 
@@ -142,16 +146,17 @@ def test_samples_lie_on_the_lattice_in_occupied_cells(path):
     origins, directions, starts, fars, occupancy = scene()
     samples = march_rays(origins, directions, starts, fars, occupancy, STEP)
     assert len(samples.ts) > 300
-    k = (samples.ts - starts[samples.rays]) / STEP
+    k = (samples.ts - starts[samples.ray_indices]) / STEP
     assert (k - k.round()).abs().max() < 1e-3
-    assert (samples.ts < fars[samples.rays]).all()
+    assert (samples.ts < fars[samples.ray_indices]).all()
     torch.testing.assert_close(
-        samples.positions, origins[samples.rays] + samples.ts[:, None] * directions[samples.rays]
+        samples.positions,
+        origins[samples.ray_indices] + samples.ts[:, None] * directions[samples.ray_indices],
     )
-    assert reference.occupied(samples.positions, *numbers(occupancy)).all()
-    firsts, counts = samples.spans.unbind(1)
+    assert reference.is_occupied(samples.positions, *numbers(occupancy)).all()
+    firsts, counts = samples.packed_info.unbind(1)
     assert torch.equal(firsts, counts.cumsum(0) - counts) and counts.sum() == len(samples.ts)
-    assert torch.equal(samples.rays, torch.arange(len(origins)).repeat_interleave(counts))
+    assert torch.equal(samples.ray_indices, torch.arange(len(origins)).repeat_interleave(counts))
 
 
 @given(
@@ -162,14 +167,14 @@ def test_samples_lie_on_the_lattice_in_occupied_cells(path):
 @settings(deadline=None, max_examples=60)
 def test_layout_is_exactly_the_references(seed, resolution, share, step, limit, capacity, flat):
     """Jumping over empty cells finds every sample, also of rays along or almost along an axis, and on cells' faces."""
-    if not kernels.ready("raymarching", CPU):
+    if not kernels.is_available("raymarching", CPU):
         pytest.skip("NO COMPILED KERNELS")
     torch.manual_seed(seed)
     origins, directions, _, _, occupancy = scene(30, share, resolution)
     if flat:
         directions[:, :flat] *= 1e-7
         origins[:15] = (origins[:15] * 4).round() / 4
-    nears, fars = near_far(origins, directions, BOX)
+    nears, fars = ray_aabb_intersect(origins, directions, BOX)
     rays = origins, directions, nears, fars
     found = march_rays(*rays, occupancy, step, limit, capacity)
     expected = reference.march_rays(*rays, *numbers(occupancy), step, limit, capacity)
@@ -189,7 +194,7 @@ def test_same_layout_on_any_number_of_threads(compiled):
 @pytest.mark.parametrize("count", [1, 7, 50, 1000])
 def test_parts_are_marches_of_their_rays(path, count):
     *rays, occupancy = scene(50)
-    parts = march_rays(*rays, occupancy, STEP).parts(count)
+    parts = march_rays(*rays, occupancy, STEP).split(count)
     assert len(parts) == -(-50 // count)
     for k, part in enumerate(parts):
         alone = march_rays(
@@ -202,7 +207,7 @@ def test_nothing_to_find(path):
     origins, directions, starts, fars, _ = scene(20)
     empty = Occupancy(torch.zeros(64, dtype=torch.uint8), BOX)
     samples = march_rays(origins, directions, starts, fars, empty, STEP)
-    assert len(samples.ts) == 0 and (samples.spans == 0).all()
+    assert len(samples.ts) == 0 and (samples.packed_info == 0).all()
     composited = composite_rays(torch.zeros(0), torch.zeros(0, 3), torch.zeros(0), samples)
     assert (
         composited.image.shape == (20, 3)
@@ -210,19 +215,19 @@ def test_nothing_to_find(path):
         and (composited.opacities == 0).all()
     )
     none = march_rays(origins[:0], directions[:0], starts[:0], fars[:0], empty, STEP)
-    assert none.spans.shape == (0, 2)
-    assert LivingRays(origins, directions, starts, fars, empty, STEP).march(4) is None
+    assert none.packed_info.shape == (0, 2)
+    assert AliveRays(origins, directions, starts, fars, empty, STEP).march(4) is None
     assert (
-        LivingRays(origins[:0], directions[:0], starts[:0], fars[:0], empty, STEP).march(4) is None
+        AliveRays(origins[:0], directions[:0], starts[:0], fars[:0], empty, STEP).march(4) is None
     )
 
 
 @pytest.mark.parametrize("path_of", ["compiled", "reference"])
-def test_no_living_rays_have_no_samples(compiled, path_of):
+def test_no_alive_rays_have_no_samples(compiled, path_of):
     *rays, occupancy = scene(5)
     operations = torch.ops.dreamfusion if path_of == "compiled" else reference
     none, steps = torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int32)
-    found = operations.march_living(*rays, *numbers(occupancy), STEP, 4, none, steps)
+    found = operations.march_alive(*rays, *numbers(occupancy), STEP, 4, none, steps)
     assert [len(each) for each in found] == [0] * 6
 
 
@@ -235,7 +240,7 @@ def test_strange_rays_end(path):
         len(march_rays(*(t[2:] for t in (origins, directions, starts, fars)), occupancy, STEP).ts)
         == 0
     )
-    nears, fars = near_far(origins[:2], directions[:2], BOX)
+    nears, fars = ray_aabb_intersect(origins[:2], directions[:2], BOX)
     assert torch.equal(nears, fars)
 
 
@@ -264,7 +269,7 @@ def test_two_samples_by_hand(path):
     assert found.depths.item() == pytest.approx(0.5 + 0.75)
     assert found.opacities.item() == pytest.approx(0.75)
     stopped = composite_rays(
-        halves, torch.ones(2, 1), torch.full((2,), 0.1), samples, threshold=0.6
+        halves, torch.ones(2, 1), torch.full((2,), 0.1), samples, min_transmittance=0.6
     )
     assert stopped.weights.tolist() == pytest.approx([0.5, 0])
 
@@ -275,7 +280,9 @@ def test_compositing_agrees_with_the_reference(compiled, threshold):
     sigmas, features, deltas, samples = composited_inputs()
     found = composite_rays(sigmas, features, deltas, samples, threshold)
     opaque = -math.log(threshold) if threshold else math.inf
-    expected = reference.composite_rays(sigmas, features, deltas, samples.ts, samples.spans, opaque)
+    expected = reference.composite_rays(
+        sigmas, features, deltas, samples.ts, samples.packed_info, opaque
+    )
     torch.testing.assert_close(tuple(found), expected)
     if threshold:
         assert (found.weights == 0).any()  # rays did stop
@@ -298,10 +305,10 @@ def test_derivatives(path):
 def test_precision_against_float64(compiled):
     inputs = composited_inputs(torch.float32, 300)
     sigmas, features, deltas, samples = inputs
-    found = composite_rays(*inputs, threshold=0)
+    found = composite_rays(*inputs, min_transmittance=0)
     doubles = [t.detach().double().requires_grad_() for t in (sigmas, features)]
     exact = reference.composite_rays(
-        *doubles, deltas.double(), samples.ts.double(), samples.spans, math.inf
+        *doubles, deltas.double(), samples.ts.double(), samples.packed_info, math.inf
     )
     assert max(apart(*pair) for pair in zip(found, exact, strict=True)) <= 1e-5
     grads = [torch.randn_like(t) for t in found]
@@ -352,7 +359,7 @@ def test_rows_beyond_the_samples_count_for_nothing(path):
 def test_broken_density_shows(path):
     sigmas, features, deltas, samples = composited_inputs(torch.float32)
     broken = sigmas.detach().clone()
-    first = samples.spans[samples.spans[:, 1].argmax(), 0]
+    first = samples.packed_info[samples.packed_info[:, 1].argmax(), 0]
     broken[first] = math.nan
     assert composite_rays(broken, features, deltas, samples).image.isnan().any()
 
@@ -362,26 +369,26 @@ def test_an_infinite_density_is_a_wall(path):
         torch.zeros(3, 3), torch.arange(3.0), torch.zeros(3).long(), torch.tensor([[0, 3]])
     )
     sigmas = torch.tensor([math.log(2), math.inf, 1.0], requires_grad=True)
-    found = composite_rays(sigmas, torch.ones(3, 1), torch.ones(3), samples, threshold=0)
+    found = composite_rays(sigmas, torch.ones(3, 1), torch.ones(3), samples, min_transmittance=0)
     assert found.weights.tolist() == pytest.approx([0.5, 0.5, 0])
     assert torch.autograd.grad(found.depths.sum(), sigmas)[0].isfinite().all()
 
 
-# --- Living rays
+# --- Alive rays
 
 
 @pytest.mark.parametrize("limit", [1, 7, 500])
 def test_rounds_give_the_image_of_one_march(path, limit):
     rays = scene(60, 0.3)
-    image, most = LivingRays(*rays, STEP), 0
-    alive = [len(image.living)]
+    image, most = AliveRays(*rays, STEP), 0
+    alive = [len(image.indices)]
     while (samples := image.march(limit)) is not None:
-        assert samples.spans[:, 1].min() >= 1 and samples.spans[:, 1].max() <= limit
-        assert len(samples.spans) == len(image.living)
+        assert samples.packed_info[:, 1].min() >= 1 and samples.packed_info[:, 1].max() <= limit
+        assert len(samples.packed_info) == len(image.indices)
         image.composite(samples, *field(samples.positions))
-        alive.append(len(image.living))
+        alive.append(len(image.indices))
         most += len(samples.ts)
-    samples = march_rays(*rays, STEP, LAST - 1)
+    samples = march_rays(*rays, STEP, MAX_STEPS - 1)
     whole = composite_rays(*field(samples.positions), torch.full_like(samples.ts, STEP), samples)
     for found, expected in ((image.image, whole.image), (image.depths, whole.depths)):
         torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
@@ -394,12 +401,12 @@ def test_rounds_give_the_image_of_one_march(path, limit):
 def test_rounds_find_the_same_samples_on_both_paths(compiled, monkeypatch):
     rays, found = scene(60, 0.3), []
     for _ in range(2):
-        image, seen = LivingRays(*rays, STEP), []
+        image, seen = AliveRays(*rays, STEP), []
         while (samples := image.march(6)) is not None:
-            seen += [*samples, image.living]
+            seen += [*samples, image.indices]
             image.composite(samples, *field(samples.positions))
         found.append(seen)
-        monkeypatch.setattr(kernels, "_ready", lambda package, device: False)
+        monkeypatch.setattr(kernels, "_is_available", lambda package, device: False)
     assert len(found[0]) == len(found[1])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
@@ -440,19 +447,19 @@ def test_registered_as_torch_expects(compiled):
     rays = origins, directions, starts, fars, occupancy.bits, list(BOX), STEP
     torch.library.opcheck(ops.march_rays.default, (*rays, 64, 500))
     torch.library.opcheck(ops.march_rays.default, (*rays, 64, None))
-    living, steps = torch.arange(20), torch.zeros(20, dtype=torch.int32)
-    torch.library.opcheck(ops.march_living.default, (*rays, 4, living, steps))
+    alive, steps = torch.arange(20), torch.zeros(20, dtype=torch.int32)
+    torch.library.opcheck(ops.march_alive.default, (*rays, 4, alive, steps))
     torch.library.opcheck(
-        ops.composite_rays.default, (sigmas, features, deltas, samples.ts, samples.spans, 9.0)
+        ops.composite_rays.default, (sigmas, features, deltas, samples.ts, samples.packed_info, 9.0)
     )
-    torch.library.opcheck(ops.near_far.default, (origins, directions, list(BOX), 0.0))
+    torch.library.opcheck(ops.ray_aabb_intersect.default, (origins, directions, list(BOX), 0.0))
     torch.library.opcheck(ops.packbits.default, (torch.rand(64), 0.5))
     cells = torch.randint(0, 1024, (9, 3), dtype=torch.int32)
     torch.library.opcheck(ops.morton3d.default, (cells,))
     torch.library.opcheck(ops.morton3d_invert.default, (morton3d(cells),))
     with pytest.raises(NotImplementedError, match="no third derivative"):
         [grad] = torch.autograd.grad(ops.composite_rays(
-            sigmas, features, deltas, samples.ts, samples.spans, 9.0)[0].sum(), sigmas, create_graph=True)  # fmt: skip
+            sigmas, features, deltas, samples.ts, samples.packed_info, 9.0)[0].sum(), sigmas, create_graph=True)  # fmt: skip
         grad.sum().backward()
 
 
@@ -460,45 +467,65 @@ def test_bad_input():
     origins, directions, starts, fars, occupancy = scene(5)
     sigmas, features, deltas, samples = composited_inputs(torch.float32)
     for wrong, error, said in [
-        (lambda: morton3d(torch.zeros(3, 3)), TypeError, "cells are torch.float32: give int32"),
+        (lambda: morton3d(torch.zeros(3, 3)), TypeError, "cells must be int32, got torch.float32"),
         (
             lambda: morton3d_invert(torch.zeros(3, 3).int()),
             ValueError,
-            r"codes have shape \(3, 3\), not \(N,\)",
+            r"codes must have shape \(N,\), got \(3, 3\)",
         ),
-        (lambda: packbits(torch.zeros(9), 0), ValueError, r"density has shape \(9,\)"),
-        (lambda: packbits(torch.zeros(8).half(), 0), TypeError, "density is torch.float16"),
-        (lambda: Occupancy(torch.zeros(64)), TypeError, "pack them to uint8"),
+        (
+            lambda: packbits(torch.zeros(9), 0),
+            ValueError,
+            r"density must have shape \(8 n,\), got \(9,\)",
+        ),
+        (
+            lambda: packbits(torch.zeros(8).half(), 0),
+            TypeError,
+            "density must be float32 or float64, got torch.float16",
+        ),
+        (
+            lambda: Occupancy(torch.zeros(64)),
+            TypeError,
+            "bits must be uint8, got torch.float32: pack them by packbits",
+        ),
         (
             lambda: Occupancy(torch.zeros(65, dtype=torch.uint8)),
             ValueError,
-            r"bits have shape \(65,\)",
+            r"bits must be n.3 / 8 bytes .*, got \(65,\)",
         ),
-        (lambda: Occupancy(occupancy.bits, (0, 0, 0, 1, 1, 0)), ValueError, "box is"),
-        (lambda: Occupancy(occupancy.bits, (0, 0, 0, 1, 1)), ValueError, "box is"),
-        (lambda: Occupancy(occupancy.bits, (0, 0, 0, 1, 1, math.inf)), ValueError, "box is"),
-        (lambda: Occupancy(occupancy.bits, (0, 0, 0, 1, math.nan, 1)), ValueError, "box is"),
-        (lambda: near_far(origins, directions[:4], BOX), ValueError, "directions are"),
-        (lambda: near_far(origins.half(), directions, BOX), TypeError, "origins is torch.float16"),
+        (lambda: Occupancy(occupancy.bits, (0, 0, 0, 1, 1, 0)), ValueError, "box must be"),
+        (lambda: Occupancy(occupancy.bits, (0, 0, 0, 1, 1)), ValueError, "box must be"),
+        (lambda: Occupancy(occupancy.bits, (0, 0, 0, 1, 1, math.inf)), ValueError, "box must be"),
+        (lambda: Occupancy(occupancy.bits, (0, 0, 0, 1, math.nan, 1)), ValueError, "box must be"),
+        (
+            lambda: ray_aabb_intersect(origins, directions[:4], BOX),
+            ValueError,
+            "directions must be",
+        ),
+        (
+            lambda: ray_aabb_intersect(origins.half(), directions, BOX),
+            TypeError,
+            "origins must be float32 or float64, got torch.float16",
+        ),
         (
             lambda: march_rays(origins, directions, starts[:4], fars, occupancy, STEP),
             ValueError,
-            "starts are",
+            "starts must be",
         ),
         (
             lambda: march_rays(origins, directions, starts, fars, occupancy, 0),
             ValueError,
-            "step is 0",
+            "step_size must be a positive finite number, got 0",
         ),
         (
             lambda: march_rays(origins, directions, starts, fars, occupancy, STEP, 0),
             ValueError,
-            "limit is 0",
+            "max_samples must be from 1 to 16777215, got 0",
         ),
         (
             lambda: march_rays(origins, directions, starts, fars, occupancy, STEP, 9, -1),
             ValueError,
-            "capacity is -1",
+            "capacity must be a number of samples or None, got -1",
         ),
         (
             lambda: composite_rays(sigmas[1:], features, deltas, samples),
@@ -508,12 +535,12 @@ def test_bad_input():
         (
             lambda: composite_rays(sigmas, features, deltas, samples, 1),
             ValueError,
-            "threshold is 1",
+            "min_transmittance must be from 0 to below 1, got 1",
         ),
         (
-            lambda: LivingRays(origins, directions, starts, fars, occupancy, STEP).march(0),
+            lambda: AliveRays(origins, directions, starts, fars, occupancy, STEP).march(0),
             ValueError,
-            "limit is 0",
+            "max_samples must be at least 1, got 0",
         ),
     ]:
         with pytest.raises(error, match=said):

@@ -19,14 +19,13 @@ import torch
 from course.errors import CourseError
 from course.models import find_model
 from task_3_DreamFusion import main
-from task_3_DreamFusion.gridencoder import total_variation
 from task_3_DreamFusion.nerf import utils
 from task_3_DreamFusion.nerf.checkpoint import CheckpointError, latest, load, save
+from task_3_DreamFusion.nerf.guidance import StableDiffusion
 from task_3_DreamFusion.nerf.network import Background
 from task_3_DreamFusion.nerf.provider import ViewRange, orbit
 from task_3_DreamFusion.nerf.regularizers import regularise
 from task_3_DreamFusion.nerf.renderer import Rendered, Shading
-from task_3_DreamFusion.nerf.sd import StableDiffusion
 from task_3_DreamFusion.nerf.settings import (
     NUMBERS,
     SPACES,
@@ -396,7 +395,7 @@ def test_the_field_learns_what_the_targets_show(begin, monkeypatch):
     """Of the last few images, from where each was seen, and lit as each was."""
     trainer = begin(albedo=0.5, keep=5, textureless=0.0)
     shown = torch.rand(trainer.settings.batch, 3, 8, 8)
-    step = trainer.guidance.targets
+    step = trainer.guidance.target_images
 
     def targets(*args: object) -> tuple[torch.Tensor, object]:
         return shown.clone(), step(*args)[1]
@@ -440,7 +439,7 @@ def test_a_field_comes_to_look_like_its_targets(begin, monkeypatch):
     """Red from everywhere: after some steps the field is red where it is seen."""
     trainer = begin(iters=40, albedo=1.0, lr=1e-2, entropy=0.0, sparsity=0.0, widen=0.0)
     red = torch.tensor([0.9, 0.1, 0.1])[:, None, None].expand(2, 3, 8, 8)
-    step = trainer.guidance.targets
+    step = trainer.guidance.target_images
     monkeypatch.setattr(trainer.guidance, "targets", lambda *args: (red, step(*args)[1]))
     terms = [trainer.train_step() for _ in range(40)]
     assert terms[-1]["difference"] < 0.3 * terms[0]["difference"]
@@ -495,7 +494,7 @@ def test_neighbours_in_the_grid_that_differ_cost_something(begin):
     trainer = begin(variation=2.0)
     rendered = lit(trainer)
     encoder = trainer.renderer.field.encoder
-    expected = 2 * total_variation(encoder.table, encoder.layout, encoder.unit(rendered.positions))
+    expected = 2 * encoder.total_variation(rendered.positions)
     terms = regularise(rendered, trainer.renderer, trainer.settings, trainer.generator, 0.5)
     torch.testing.assert_close(terms["variation"], expected)
     plain = begin(variation=2.0, backbone="vanilla")
@@ -573,7 +572,7 @@ def test_what_is_shown_while_it_trains_is_that_of_the_step(begin):
     trainer = begin(space="latents")
     terms = trainer.train_step()
     assert terms["opacity"] == trainer.opacities[-1] and 0 < terms["opacity"] < 1
-    assert terms["error"] == pytest.approx(trainer.seen.error.item())
+    assert terms["error"] == pytest.approx(trainer.seen.noise_rmse.item())
     assert trainer.progress == 1 / trainer.settings.iters
 
 

@@ -1,22 +1,25 @@
-// Frequency encoding (NeRF, equation 4), its derivative along a direction, and the gradient of the positions.
+// Frequency encoding (NeRF, equation 4), its derivative along a direction, and the gradient of the
+// positions.
 #pragma once
 
 #include "common.h"
 
-// sin(pi p) and cos(pi p). The reduction to one turn is exact, so high frequencies lose nothing.
+// sin(pi p) and cos(pi p). The reduction to one period is exact, so high frequencies lose no
+// digits.
 template <class T>
 HD void sin_cos_pi(T p, T *s, T *c) {
 #ifdef __CUDA_ARCH__
   if constexpr (sizeof(T) == 4) sincospif(p, s, c);
   else sincospi(p, s, c);
 #else
-  T turn = T(M_PI) * (p - 2 * std::rint(p / 2));
-  *s = std::sin(turn);
-  *c = std::cos(turn);
+  T phase = T(M_PI) * (p - 2 * std::rint(p / 2));
+  *s = std::sin(phase);
+  *c = std::cos(phase);
 #endif
 }
 
-// One (position, level, dimension): y (n, levels, 2, dims); with a direction v (n, dims), dy/dx v in place of y.
+// One (position, level, dimension) of y (n, levels, 2, dims); with a direction v (n, dims), of
+// dy/dx v.
 template <class T>
 struct Encode {
   const T *x, *v;
@@ -49,24 +52,27 @@ struct InputGrad {
       sin_cos_pi(frequency * x[i], &s, &c);
       const T *from = dy + (n * levels + level) * 2 * dims + d;
       T slope = T(M_PI) * frequency;
-      sum += v ? -slope * slope * v[i] * (from[0] * s + from[dims] * c) : slope * (from[0] * c - from[dims] * s);
+      sum += v ? -slope * slope * v[i] * (from[0] * s + from[dims] * c)
+               : slope * (from[0] * c - from[dims] * s);
     }
     dx[i] = sum;
   }
 };
 
-EXPORT int freq_encode(int64_t type, const void *x, const void *v, void *y, int64_t n, int64_t dims, int64_t levels,
-                       intptr_t where) {
-  return by_wide_type(type, [&](auto *t) {
+EXPORT int freq_encode(int64_t type, const void *x, const void *v, void *y, int64_t n, int64_t dims,
+                       int64_t levels, intptr_t threads_or_stream) {
+  return dispatch_wide_type(type, [&](auto *t) {
     using T = std::remove_pointer_t<decltype(t)>;
-    return each(n * levels * dims, where, Encode<T>{(const T *)x, (const T *)v, (T *)y, dims, levels});
+    return for_each(n * levels * dims, threads_or_stream,
+                    Encode<T>{(const T *)x, (const T *)v, (T *)y, dims, levels});
   });
 }
 
-EXPORT int freq_input_grad(int64_t type, const void *x, const void *dy, const void *v, void *dx, int64_t n,
-                           int64_t dims, int64_t levels, intptr_t where) {
-  return by_wide_type(type, [&](auto *t) {
+EXPORT int freq_input_grad(int64_t type, const void *x, const void *dy, const void *v, void *dx,
+                           int64_t n, int64_t dims, int64_t levels, intptr_t threads_or_stream) {
+  return dispatch_wide_type(type, [&](auto *t) {
     using T = std::remove_pointer_t<decltype(t)>;
-    return each(n * dims, where, InputGrad<T>{(const T *)x, (const T *)dy, (const T *)v, (T *)dx, dims, levels});
+    return for_each(n * dims, threads_or_stream,
+                    InputGrad<T>{(const T *)x, (const T *)dy, (const T *)v, (T *)dx, dims, levels});
   });
 }

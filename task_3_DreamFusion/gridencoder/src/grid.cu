@@ -1,24 +1,27 @@
-// The grid encoding on the GPU: two threads a (level, position), side by side in a warp. Blocks start in the order of the
-// levels, so that those which run at one time read one level, and its entries stay in the second-level cache.
+// The grid encoding on the GPU: two neighboring threads of a warp per (level, position). Blocks
+// start in the order of the levels, so that those running at one time read one level, and its
+// entries stay in the L2 cache.
 //
-// One thread takes the corners at the lower end of the first axis, the other those at the upper end. What lies beside each
-// other along that axis mostly lies beside each other in the table, hashed or not, since the first prime is 1: the two
-// ask for one line of the cache in one instruction, which costs it one look-up, or one addition, instead of two.
+// One thread takes the corners at the lower end of the first axis, the other those at the upper
+// end. Neighbors along that axis are mostly neighbors in the table, hashed or not, since the first
+// prime is 1: the two threads access one cache line in one instruction, which costs one look-up, or
+// one addition, instead of two.
 #include "grid.h"
 
 constexpr int BLOCK = 256;
 constexpr unsigned WARP = 0xffffffff;
 
-// The corners of one thread of a pair: those at the lower or the upper end of the first axis.
+// The corners of one thread of a pair: those at the lower or at the upper end of the first axis.
 template <int D, bool ALONG, class X>
-struct Side {
+struct PairCorners {
   uint32_t entry[1 << (D - 1)];
   X weight[1 << (D - 1)];
 
-  __device__ __forceinline__ Side(const X *x, const X *v, const Level &level, bool smooth, int upper) {
-    auto cell = cell_of<D>(x, level.resolution, smooth);
+  __device__ __forceinline__ PairCorners(const X *x, const X *v, const Level &level,
+                                         bool smoothstep, int upper) {
+    auto cell = cell_of<D>(x, level.resolution, smoothstep);
     uint32_t low[D], high[D];
-    terms_of(level, cell, low, high);
+    axis_terms(level, cell, low, high);
     entry[0] = upper ? high[0] : low[0];
     join_terms<D, 1>(level, low, high, entry);
     X along[1 << (D - 1)];
@@ -32,7 +35,7 @@ struct Side {
   }
 };
 
-// C features side by side, read in one access.
+// C adjacent features, read in one access.
 template <class T, int C>
 struct alignas(sizeof(T) * C) Pack {
   T value[C];
@@ -42,135 +45,147 @@ template <class T, int C, class X>
 __device__ __forceinline__ void load(const T *from, X *to) {
   Pack<T, C> pack = *reinterpret_cast<const Pack<T, C> *>(from);
   UNROLL
-  for (int f = 0; f < C; f++) to[f] = number(pack.value[f]);
+  for (int f = 0; f < C; f++) to[f] = widen(pack.value[f]);
 }
 
-// Sums of floats: fast, but the order of the additions, and so the last digits, change from run to run.
+// Sums of floats: fast, but the order of additions, and so the last digits, change between runs.
 template <class X>
 struct FloatSum {
 #if __CUDA_ARCH__ >= 900
-  static constexpr bool JOINS = std::is_same_v<X, float>;  // adds several values in one instruction
+  // Whether one instruction adds several values.
+  static constexpr bool VECTORIZED = std::is_same_v<X, float>;
 #else
-  static constexpr bool JOINS = false;
+  static constexpr bool VECTORIZED = false;
 #endif
   X *out;
 
   template <int C>
   __device__ __forceinline__ void add(int64_t at, const X *value) const {
-    if constexpr (JOINS && C == 4)
-      asm volatile("red.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(out + at)),
-                   "f"(value[0]), "f"(value[1]), "f"(value[2]), "f"(value[3])
-                   : "memory");
-    else if constexpr (JOINS && C == 2)
-      asm volatile("red.global.add.v2.f32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(out + at)), "f"(value[0]),
-                   "f"(value[1])
-                   : "memory");
-    else
+    if constexpr (VECTORIZED && C == 4)
+      asm volatile(
+          "red.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(out + at)),
+          "f"(value[0]), "f"(value[1]), "f"(value[2]), "f"(value[3])
+          : "memory");
+    else if constexpr (VECTORIZED && C == 2)
+      asm volatile(
+          "red.global.add.v2.f32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(out + at)),
+          "f"(value[0]), "f"(value[1])
+          : "memory");
+    else {
       UNROLL
       for (int f = 0; f < C; f++) atomicAdd(out + at + f, value[f]);
+    }
   }
 };
 
 // Sums of integers, in units of 1 / scale: the same in any order, bit for bit.
 struct IntegerSum {
-  static constexpr bool JOINS = false;
+  static constexpr bool VECTORIZED = false;
   unsigned long long *out;
   const double *scale;
 
   template <int C, class X>
   __device__ __forceinline__ void add(int64_t at, const X *value) const {
     UNROLL
-    for (int f = 0; f < C; f++) atomicAdd(out + at + f, (unsigned long long)__double2ll_rn(value[f] * *scale));
+    for (int f = 0; f < C; f++)
+      atomicAdd(out + at + f, (unsigned long long)__double2ll_rn(value[f] * *scale));
   }
 };
 
 template <int D, bool ALONG, class T, int C>
 __global__ void __launch_bounds__(BLOCK)
-    encode(const Wide<T> *__restrict__ x, const T *__restrict__ table, const Wide<T> *__restrict__ v,
-           T *__restrict__ y, int64_t n, const __grid_constant__ Grid grid) {
+    encode(const Wide<T> *__restrict__ x, const T *__restrict__ table,
+           const Wide<T> *__restrict__ v, T *__restrict__ y, int64_t n,
+           const __grid_constant__ Grid grid) {
   using X = Wide<T>;
   int64_t thread = (int64_t)blockIdx.x * BLOCK + threadIdx.x, i = thread >> 1;
   int l = blockIdx.y, upper = thread & 1;
   bool inside = i < n;
-  if (!inside) i = n - 1;  // stays, for the others to exchange sums with
-  Side<D, ALONG, X> side(x + i * D, v + i * D, grid.level[l], grid.smooth, upper);
+  if (!inside) i = n - 1;  // stays, since warp shuffles need all lanes
+  PairCorners<D, ALONG, X> corners(x + i * D, v + i * D, grid.level[l], grid.smoothstep, upper);
   for (int first = 0; first < grid.features; first += C) {
     X value[1 << (D - 1)][C], sum[C] = {};
     UNROLL
-    for (int c = 0; c < 1 << (D - 1); c++)  // all reads are under way before the first is used
-      load<T, C>(table + (int64_t)side.entry[c] * grid.features + first, value[c]);
+    for (int c = 0; c < 1 << (D - 1); c++)  // all reads start before the first is used
+      load<T, C>(table + (int64_t)corners.entry[c] * grid.features + first, value[c]);
     UNROLL
     for (int c = 0; c < 1 << (D - 1); c++) {
       UNROLL
-      for (int f = 0; f < C; f++) sum[f] = fma(side.weight[c], value[c][f], sum[f]);
+      for (int f = 0; f < C; f++) sum[f] = fma(corners.weight[c], value[c][f], sum[f]);
     }
     UNROLL
     for (int f = 0; f < C; f++) {
       sum[f] += __shfl_xor_sync(WARP, sum[f], 1);
-      if (inside && (f & 1) == upper) put(y + ((int64_t)l * grid.features + first + f) * n + i, sum[f]);
+      if (inside && (f & 1) == upper)
+        store(y + ((int64_t)l * grid.features + first + f) * n + i, sum[f]);
     }
   }
 }
 
-// Where many positions meet in few entries, additions wait for each other. So a small level has several sums, which the
-// blocks take in turn: the first in its place, the others behind the table, level after level.
-struct Copies {
-  int64_t of[MAX_LEVELS], begin[MAX_LEVELS];  // how many, and where the second begins
+// Where many positions add to few entries, atomic additions wait for each other. So a small level
+// has several partial sums, used by the blocks in turn: the first in the table, the others behind
+// it, level after level.
+struct PartialSums {
+  int64_t count[MAX_LEVELS], begin[MAX_LEVELS];  // number of sums, and start of the second
 };
 
 template <int D, bool ALONG, class T, int C, class Sum>
 __global__ void __launch_bounds__(BLOCK)
-    table_grad(const Wide<T> *__restrict__ x, const T *__restrict__ dy, const Wide<T> *__restrict__ v, Sum sum,
-               int64_t n, const __grid_constant__ Grid grid, const __grid_constant__ Copies copies) {
+    table_grad(const Wide<T> *__restrict__ x, const T *__restrict__ dy,
+               const Wide<T> *__restrict__ v, Sum sum, int64_t n, const __grid_constant__ Grid grid,
+               const __grid_constant__ PartialSums copies) {
   using X = Wide<T>;
   int64_t thread = (int64_t)blockIdx.x * BLOCK + threadIdx.x, i = thread >> 1;
   int l = blockIdx.y, upper = thread & 1;
   bool inside = i < n;
-  if (!inside) i = n - 1;  // stays, for the others to exchange with
-  int64_t turn = copies.of[l] > 1 ? blockIdx.x % copies.of[l] : 0, shift = 0;
-  if (turn) shift = copies.begin[l] + (turn - 1) * grid.level[l].size - grid.level[l].offset;
-  Side<D, ALONG, X> side(x + i * D, v + i * D, grid.level[l], grid.smooth, upper);
+  if (!inside) i = n - 1;  // stays, since warp shuffles need all lanes
+  int64_t copy = copies.count[l] > 1 ? blockIdx.x % copies.count[l] : 0, shift = 0;
+  if (copy) shift = copies.begin[l] + (copy - 1) * grid.level[l].size - grid.level[l].offset;
+  PairCorners<D, ALONG, X> corners(x + i * D, v + i * D, grid.level[l], grid.smoothstep, upper);
   for (int first = 0; first < grid.features; first += C) {
     X g[C];
     UNROLL
-    for (int f = 0; f < C; f++) g[f] = number(dy[((int64_t)l * grid.features + first + f) * n + i]);
+    for (int f = 0; f < C; f++) g[f] = widen(dy[((int64_t)l * grid.features + first + f) * n + i]);
     UNROLL
     for (int c = 0; c < 1 << (D - 1); c++) {
       X part[C];
       UNROLL
-      for (int f = 0; f < C; f++) part[f] = side.weight[c] * g[f];
-      if constexpr (Sum::JOINS && C == 2) {  // neighbours in one addition of four values, by the thread of the even entry
+      for (int f = 0; f < C; f++) part[f] = corners.weight[c] * g[f];
+      // One addition of four values, by the thread of the even entry.
+      if constexpr (Sum::VECTORIZED && C == 2) {
         if (grid.features == 2 && shift % 2 == 0) {
-          uint32_t other = __shfl_xor_sync(WARP, side.entry[c], 1);
-          X weight = __shfl_xor_sync(WARP, side.weight[c], 1);
-          if ((side.entry[c] ^ other) == 1) {
+          uint32_t other = __shfl_xor_sync(WARP, corners.entry[c], 1);
+          X weight = __shfl_xor_sync(WARP, corners.weight[c], 1);
+          if ((corners.entry[c] ^ other) == 1) {
             X four[4] = {part[0], part[1], weight * g[0], weight * g[1]};
-            if (inside && side.entry[c] % 2 == 0) sum.template add<4>((side.entry[c] + shift) * 2, four);
+            if (inside && corners.entry[c] % 2 == 0)
+              sum.template add<4>((corners.entry[c] + shift) * 2, four);
             continue;
           }
         }
       }
-      if (inside) sum.template add<C>((side.entry[c] + shift) * grid.features + first, part);
+      if (inside) sum.template add<C>((corners.entry[c] + shift) * grid.features + first, part);
     }
   }
 }
 
-// Adds the further sums of the small levels to the first.
+// Add the other partial sums of the small levels to the first.
 template <class V>
 __global__ void __launch_bounds__(BLOCK)
-    gather(V *__restrict__ out, const __grid_constant__ Grid grid, const __grid_constant__ Copies copies) {
+    add_copies(V *__restrict__ out, const __grid_constant__ Grid grid,
+               const __grid_constant__ PartialSums copies) {
   int64_t k = (int64_t)blockIdx.x * BLOCK + threadIdx.x;
   int l = blockIdx.y;
   int64_t count = (int64_t)grid.level[l].size * grid.features;
-  if (copies.of[l] < 2 || k >= count) return;
+  if (copies.count[l] < 2 || k >= count) return;
   V total = out[(int64_t)grid.level[l].offset * grid.features + k];
-  for (int64_t turn = 1; turn < copies.of[l]; turn++)
-    total += out[copies.begin[l] * grid.features + (turn - 1) * count + k];
+  for (int64_t copy = 1; copy < copies.count[l]; copy++)
+    total += out[copies.begin[l] * grid.features + (copy - 1) * count + k];
   out[(int64_t)grid.level[l].offset * grid.features + k] = total;
 }
 
-// (rows, columns) to (columns, rows), by tiles that are turned in shared memory: both sides in whole lines, and on that
-// of the result two values in one access.
+// Transpose (rows, columns) by tiles in shared memory: reads and writes are coalesced, and writes
+// take two values in one access.
 constexpr int TILE_ROWS = 64, TILE_COLUMNS = 32, STRIP = 8;
 
 template <class T>
@@ -197,19 +212,22 @@ __global__ void __launch_bounds__(TILE_COLUMNS *STRIP)
   }
 }
 
-EXPORT int grid_transpose(int64_t type, const void *from, void *to, int64_t rows, int64_t columns, intptr_t where) {
+EXPORT int grid_transpose(int64_t type, const void *from, void *to, int64_t rows, int64_t columns,
+                          intptr_t threads_or_stream) {
   if (rows == 0 || columns == 0) return 0;
-  dim3 tiles((unsigned)((rows + TILE_ROWS - 1) / TILE_ROWS), (unsigned)((columns + TILE_COLUMNS - 1) / TILE_COLUMNS));
-  return by_type(type, [&](auto *t) {
+  dim3 tiles((unsigned)((rows + TILE_ROWS - 1) / TILE_ROWS),
+             (unsigned)((columns + TILE_COLUMNS - 1) / TILE_COLUMNS));
+  return dispatch_type(type, [&](auto *t) {
     using T = std::remove_pointer_t<decltype(t)>;
-    transpose<T><<<tiles, dim3(TILE_COLUMNS, STRIP), 0, (cudaStream_t)where>>>((const T *)from, (T *)to, rows, columns);
+    transpose<T><<<tiles, dim3(TILE_COLUMNS, STRIP), 0, (cudaStream_t)threads_or_stream>>>(
+        (const T *)from, (T *)to, rows, columns);
     return (int)cudaGetLastError();
   });
 }
 
-// Calls f with the number of features that one access takes.
+// Call f with the number of features that one access reads.
 template <class T, class F>
-int by_features(int64_t features, F f) {
+int dispatch_features(int64_t features, F f) {
   if constexpr (sizeof(T) < 8) {
     if (features % 4 == 0) return f(Int<4>{});
     if (features % 2 == 0) return f(Int<2>{});
@@ -221,47 +239,49 @@ static dim3 blocks(int64_t threads, int64_t levels) {
   return dim3((unsigned)((threads + BLOCK - 1) / BLOCK), (unsigned)levels);
 }
 
-EXPORT int grid_encode(int64_t type, const void *x, const void *table, const void *v, void *y, GRID_ARGUMENTS) {
+EXPORT int grid_encode(int64_t type, const void *x, const void *table, const void *v, void *y,
+                       GRID_ARGUMENTS) {
   if (n == 0) return 0;
-  return by_type(type, [&](auto *t) {
+  return dispatch_type(type, [&](auto *t) {
     using T = std::remove_pointer_t<decltype(t)>;
     using X = Wide<T>;
-    return by_shape(dims, v, [&](auto d, auto along) {
-      return by_features<T>(features, [&](auto c) {
+    return dispatch_shape(dims, v, [&](auto d, auto along) {
+      return dispatch_features<T>(features, [&](auto c) {
         encode<decltype(d)::value, decltype(along)::value, T, decltype(c)::value>
-            <<<blocks(2 * n, levels), BLOCK, 0, (cudaStream_t)where>>>((const X *)x, (const T *)table, (const X *)v,
-                                                                   (T *)y, n, GRID);
+            <<<blocks(2 * n, levels), BLOCK, 0, (cudaStream_t)threads_or_stream>>>(
+                (const X *)x, (const T *)table, (const X *)v, (T *)y, n, GRID);
         return (int)cudaGetLastError();
       });
     });
   });
 }
 
-// out is Wide<T>; or with a scale (a double on the device), int64 in units of 1 / scale. copies: for each level, how
-// many sums it has; those beyond the first lie behind the table. All are 0 before.
-EXPORT int grid_table_grad(int64_t type, const void *x, const void *dy, const void *v, void *out, const void *scale,
-                           const int64_t *copies, GRID_ARGUMENTS) {
+// out: Wide<T>, or with a scale (a double on the device) int64 in units of 1 / scale; all 0 before.
+// copies: number of partial sums of each level; those after the first lie behind the table.
+EXPORT int grid_table_grad(int64_t type, const void *x, const void *dy, const void *v, void *out,
+                           const void *scale, const int64_t *copies, GRID_ARGUMENTS) {
   if (n == 0) return 0;
-  Copies own;
-  int64_t end = offsets[levels], most = 0;
+  PartialSums partial;
+  int64_t end = offsets[levels], largest = 0;
   for (int64_t l = 0; l < levels; l++) {
-    own.of[l] = copies[l], own.begin[l] = end;
+    partial.count[l] = copies[l], partial.begin[l] = end;
     int64_t size = offsets[l + 1] - offsets[l];
     end += (copies[l] - 1) * size;
-    if (copies[l] > 1 && size > most) most = size;
+    if (copies[l] > 1 && size > largest) largest = size;
   }
-  return by_type(type, [&](auto *t) {
+  return dispatch_type(type, [&](auto *t) {
     using T = std::remove_pointer_t<decltype(t)>;
     using X = Wide<T>;
-    return by_shape(dims, v, [&](auto d, auto along) {
-      return by_features<T>(features, [&](auto c) {
+    return dispatch_shape(dims, v, [&](auto d, auto along) {
+      return dispatch_features<T>(features, [&](auto c) {
         auto launch = [&](auto sum) {
           table_grad<decltype(d)::value, decltype(along)::value, T, decltype(c)::value>
-              <<<blocks(2 * n, levels), BLOCK, 0, (cudaStream_t)where>>>((const X *)x, (const T *)dy, (const X *)v, sum,
-                                                                     n, GRID, own);
+              <<<blocks(2 * n, levels), BLOCK, 0, (cudaStream_t)threads_or_stream>>>(
+                  (const X *)x, (const T *)dy, (const X *)v, sum, n, GRID, partial);
           auto code = cudaGetLastError();
-          if (most && !code) {
-            gather<<<blocks(most * features, levels), BLOCK, 0, (cudaStream_t)where>>>(sum.out, GRID, own);
+          if (largest && !code) {
+            add_copies<<<blocks(largest * features, levels), BLOCK, 0,
+                         (cudaStream_t)threads_or_stream>>>(sum.out, GRID, partial);
             code = cudaGetLastError();
           }
           return (int)code;
@@ -273,8 +293,8 @@ EXPORT int grid_table_grad(int64_t type, const void *x, const void *dy, const vo
   });
 }
 
-template <int D, bool VARIATION, class T, class Sum>
-struct PenaltyGrad {
+template <int D, class T, class Sum>
+struct VariationGrad {
   using X = Wide<T>;
   const X *x;
   const T *table;
@@ -288,20 +308,21 @@ struct PenaltyGrad {
     auto add = [&](uint32_t entry, int f, X value) {
       sum.template add<1>((int64_t)entry * grid.features + f, &value);
     };
-    penalty_grad<D, VARIATION>(grid, grid.level[i / n], x + i % n * D, table, dy[i], add);
+    add_variation_grad<D>(grid, grid.level[i / n], x + i % n * D, table, dy[i], add);
 #endif
   }
 };
 
-EXPORT int grid_penalty_grad(int64_t type, const void *x, const void *table, const void *dy, void *out,
-                             const void *scale, int64_t variation, GRID_ARGUMENTS) {
-  return by_type(type, [&](auto *t) {
+EXPORT int grid_variation_grad(int64_t type, const void *x, const void *table, const void *dy,
+                               void *out, const void *scale, GRID_ARGUMENTS) {
+  return dispatch_type(type, [&](auto *t) {
     using T = std::remove_pointer_t<decltype(t)>;
     using X = Wide<T>;
-    return by_shape(dims, variation, [&](auto d, auto kind) {
+    return dispatch_dims(dims, [&](auto d) {
       auto launch = [&](auto sum) {
-        using Work = PenaltyGrad<decltype(d)::value, decltype(kind)::value, T, decltype(sum)>;
-        return each(n * levels, where, Work{(const X *)x, (const T *)table, (const X *)dy, sum, n, GRID});
+        using Work = VariationGrad<decltype(d)::value, T, decltype(sum)>;
+        return for_each(n * levels, threads_or_stream,
+                        Work{(const X *)x, (const T *)table, (const X *)dy, sum, n, GRID});
       };
       if (scale) return launch(IntegerSum{(unsigned long long *)out, (const double *)scale});
       return launch(FloatSum<X>{(X *)out});

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from course.diffusion import SamplingError, check_finite, make_generator
-from course.errors import RequestError
+from course.diffusion import check_finite, make_generator
+from course.errors import CourseError, RequestError
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -41,6 +41,6 @@ def test_numbers_that_are_not_finite_are_counted(value, dtype):
     check_finite(values + torch.finfo(dtype).max, "The latents after step 1 of 2")
     values[0, 0, :2] = value
     with pytest.raises(
-        SamplingError, match="^The latents after step 1 of 2 must be finite, but 2 of 24 values are"
+        CourseError, match="^The latents after step 1 of 2 must be finite, but 2 of 24 values are"
     ):
         check_finite(values, "The latents after step 1 of 2")

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
 
-from course.metrics.judge import Judge, read
-from course.metrics.perceptual import PerceptualDistance
+from course.metrics import PerceptualDistance
+from course.metrics.judge import Judge, decode_logits
 from course.metrics.preprocess import Preprocess
-from course.models import model as models
+from course.models import ModelError
+from course.models import weights as course_weights
 from tests.conftest import write_manifest
 
 AZIMUTHS = range(-180, 180, 15)
@@ -85,7 +86,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     heads = {f"layer_{i}": torch.rand(16) for i in (1, 2)}
     save_file(heads, tmp_path / "perceptual" / "heads.safetensors")
     write_manifest(tmp_path)
-    monkeypatch.setattr(models, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(course_weights, "WEIGHTS", tmp_path)
     return tmp_path
 
 
@@ -101,13 +102,13 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_azimuth_is_finer_than_a_bin_and_whole_around_the_back(bins, azimuth, view):
-    reading = read(logits_of(bins=bins), NAMES)
+    reading = decode_logits(logits_of(bins=bins), NAMES)
     assert reading["azimuth"] == pytest.approx(azimuth, abs=0.3)
     assert reading["view"] == view
 
 
 def test_reading_names_classes_and_overhead():
-    reading = read(logits_of("duck", overhead="yes"), NAMES)
+    reading = decode_logits(logits_of("duck", overhead="yes"), NAMES)
     assert (reading["object"], reading["view"]) == ("duck", "overhead")
     assert set(reading) == {"object", "overhead", "azimuth", "view"}
 
@@ -167,5 +168,5 @@ def test_distance_guides_the_images_but_learns_nothing(weights):
 
 def test_damaged_weights_are_not_loaded(weights):
     (weights / "perceptual" / "heads.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(models.ModelError, match=r"heads\.safetensors is damaged"):
+    with pytest.raises(ModelError, match=r"heads\.safetensors is damaged"):
         PerceptualDistance()

@@ -14,15 +14,22 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from course.images.conditions import canny, to_control
-from course.models import Model, ModelError, RequestError, estimators, find_model, hub
+from course.models import (
+    Model,
+    ModelError,
+    RequestError,
+    estimators,
+    find_model,
+    hub,
+    load_pipeline,
+)
 from course.models import controlnet as control
-from course.models import model as models
+from course.models import weights as course_weights
 from course.models.controlnet import (
-    control_size,
+    available_kinds,
     find_controlnet,
-    find_strip,
-    kinds,
-    load_control_pipeline,
+    find_training_strip,
+    latent_size_for,
     load_controlnet,
 )
 from tests.conftest import add_control, write_manifest
@@ -37,10 +44,10 @@ def weights(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for kind in ("depth", "normals", "scribble"):
         shutil.rmtree(weights / "controlnet" / kind)
     write_manifest(weights)
-    monkeypatch.setattr(models, "WEIGHTS", weights)
-    estimators._loaded.cache_clear()
+    monkeypatch.setattr(course_weights, "WEIGHTS", weights)
+    estimators._load_estimator.cache_clear()
     yield weights
-    estimators._loaded.cache_clear()
+    estimators._load_estimator.cache_clear()
 
 
 def real(name: str, folder: Path) -> Model:
@@ -51,7 +58,7 @@ def real(name: str, folder: Path) -> Model:
 def test_the_embedded_controlnet_draws_and_a_condition_steers(weights):
     model = find_model()
     controlnet = load_controlnet("canny", model)
-    pipe = load_control_pipeline(model, controlnet)
+    pipe = load_pipeline(model, controlnet)
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8))
     draw = lambda condition: np.asarray(
         pipe(
@@ -115,7 +122,7 @@ def test_one_that_does_not_fit_is_refused(weights, tmp_path):
     ControlNetModel.from_unet(other, conditioning_embedding_out_channels=(4, 4)).save_pretrained(
         tmp_path / "other"
     )
-    with pytest.raises(ModelError, match=r"not made for pocket: its block_out_channels is .*8, 16"):
+    with pytest.raises(ModelError, match=r"does not fit pocket: its block_out_channels is .*8, 16"):
         load_controlnet(tmp_path / "other", find_model())
     (tmp_path / "other" / "diffusion_pytorch_model.safetensors").write_bytes(b"nothing")
     with pytest.raises(
@@ -132,13 +139,13 @@ def change(file: Path, **entries: object) -> None:
 def test_a_folder_of_another_part_is_no_controlnet(steered_folder, part, tmp_path):
     folder, model = steered_folder / part, find_model(steered_folder)
     other = {
-        "unet": "unet holds a UNet2DConditionModel; a ControlNetModel is needed here",
-        "vae": "vae holds a AutoencoderKL; a ControlNetModel is needed here",
+        "unet": "unet must hold a ControlNetModel, got a UNet2DConditionModel",
+        "vae": "vae must hold a ControlNetModel, got a AutoencoderKL",
         "text_encoder": "config.json of ControlNet .* is incomplete: it has no in_channels",
     }
     with pytest.raises(
         ModelError,
-        match=other.get(part, r"no ControlNet in diffusers' layout: config\.json is missing"),
+        match=other.get(part, r"not a ControlNet in diffusers' layout: config\.json is missing"),
     ):
         load_controlnet(folder, model)
     if part == "unet":  # told apart by its weights alone
@@ -167,7 +174,7 @@ def test_a_folder_of_another_part_is_no_controlnet(steered_folder, part, tmp_pat
         ({"down_block_types": None}, "cannot be loaded"),
         (
             {"_class_name": "FluxControlNetModel"},
-            "holds a FluxControlNetModel; a ControlNetModel is needed",
+            "must hold a ControlNetModel, got a FluxControlNetModel",
         ),
         ({"in_channels": None}, "in_channels must be a whole number"),
     ],
@@ -207,10 +214,11 @@ def test_names_that_are_no_folder(steered_folder, kind):
 def test_a_model_in_a_folder_brings_its_own(steered_folder, weights):
     """Laid out as the embedded weights are: what one trained oneself with `--weights`, for instance."""
     model = find_model(steered_folder)
-    assert not model.is_embedded and kinds(model) == list(control.KINDS)
+    assert not model.is_embedded and available_kinds(model) == list(control.KINDS)
     assert find_controlnet("scribble", model) == steered_folder.parent / "controlnet" / "scribble"
     assert (
-        find_strip("depth", model) == steered_folder.parent / "controlnet" / "depth" / "strip.jpg"
+        find_training_strip("depth", model)
+        == steered_folder.parent / "controlnet" / "depth" / "strip.jpg"
     )
     assert estimators.estimate_depth(np.zeros((64, 64, 3)), model).shape == (64, 64)
     assert estimators.estimate_normals(np.zeros((64, 64, 3)), model).shape == (64, 64, 3)
@@ -218,28 +226,28 @@ def test_a_model_in_a_folder_brings_its_own(steered_folder, weights):
 
 def test_kinds_are_those_that_can_be_loaded(weights, tiny_folder):
     pocket = find_model()
-    assert pocket.is_embedded and kinds(pocket) == ["canny"]
-    assert kinds(real("sd-1.5", tiny_folder)) == list(control.KINDS)
-    assert kinds(real("sd-2.1-base", tiny_folder)) == ["canny", "depth"]
+    assert pocket.is_embedded and available_kinds(pocket) == ["canny"]
+    assert available_kinds(real("sd-1.5", tiny_folder)) == list(control.KINDS)
+    assert available_kinds(real("sd-2.1-base", tiny_folder)) == ["canny", "depth"]
     with pytest.raises(
         ModelError,
-        match=r"No ControlNet is known for somebody/something\. Models with some are pocket",
+        match=r"No ControlNet is known for somebody/something\. Models with ControlNets are pocket",
     ):
-        kinds(real("somebody/something", tiny_folder))
+        available_kinds(real("somebody/something", tiny_folder))
 
 
 def test_embedded_weights_without_any_say_what_is_missing(weights):
     shutil.rmtree(weights / "controlnet")
     with pytest.raises(ModelError, match=r"controlnet/canny/config\.json is missing.*git checkout"):
-        kinds(find_model())
+        available_kinds(find_model())
     write_manifest(weights)
     with pytest.raises(ModelError, match=r"lists no file of controlnet/canny.*git checkout"):
-        kinds(find_model())
+        available_kinds(find_model())
 
 
 def test_who_has_no_strip_sees_the_embedded_ones(weights, tiny_folder):
     assert (
-        find_strip("canny", real("sd-1.5", tiny_folder))
+        find_training_strip("canny", real("sd-1.5", tiny_folder))
         == weights / "controlnet" / "canny" / "strip.jpg"
     )
 
@@ -249,8 +257,8 @@ def test_who_has_no_strip_sees_the_embedded_ones(weights, tiny_folder):
 
 def test_the_condition_says_how_large_the_image_is(tiny_folder):
     model = find_model(tiny_folder)
-    assert control_size(model, []) == (8, 8)
-    assert control_size(model, [torch.zeros(1, 3, 40, 96)] * 2) == (5, 12)
+    assert latent_size_for(model, []) == (8, 8)
+    assert latent_size_for(model, [torch.zeros(1, 3, 40, 96)] * 2) == (5, 12)
 
 
 @pytest.mark.parametrize(
@@ -261,18 +269,18 @@ def test_the_condition_says_how_large_the_image_is(tiny_folder):
             "different sizes, 64 x 64 and 72 x 64",
         ),
         ([torch.zeros(1, 3, 64, 61)], "width must be a multiple of 8 .* got 61. The nearest is 64"),
-        ([torch.zeros(3, 64, 64)], r"tensor \(1, 3, H, W\), not \(3, 64, 64\)"),
-        ([torch.zeros(1, 1, 64, 64)], r"not \(1, 1, 64, 64\)"),
-        ([Image.new("RGB", (64, 64))], "not Image"),
-        ([np.zeros((64, 64, 3))], r"not \(64, 64, 3\)"),
-        ([torch.full((1, 3, 64, 64), -1.0)], "from 0 to 1, and this one from -1 to -1"),
-        ([255 * torch.ones(1, 3, 64, 64)], "from 255 to 255"),
-        ([torch.full((1, 3, 64, 64), float("nan"))], "from nan to nan"),
+        ([torch.zeros(3, 64, 64)], r"tensor \(1, 3, H, W\), got \(3, 64, 64\)"),
+        ([torch.zeros(1, 1, 64, 64)], r"got \(1, 1, 64, 64\)"),
+        ([Image.new("RGB", (64, 64))], "got Image"),
+        ([np.zeros((64, 64, 3))], "got ndarray"),
+        ([torch.full((1, 3, 64, 64), -1.0)], "from 0 to 1, got -1 to -1"),
+        ([255 * torch.ones(1, 3, 64, 64)], "got 255 to 255"),
+        ([torch.full((1, 3, 64, 64), float("nan"))], "got nan to nan"),
     ],
 )
-def test_conditions_that_cannot_be(tiny_folder, conditions, message):
+def test_invalid_conditions_are_refused(tiny_folder, conditions, message):
     with pytest.raises(RequestError, match=message):
-        control_size(find_model(tiny_folder), conditions)
+        latent_size_for(find_model(tiny_folder), conditions)
 
 
 # --- real Stable Diffusion
@@ -289,17 +297,18 @@ def test_public_controlnets_are_fetched_by_their_id(kind, weights, tiny_folder, 
     monkeypatch.setattr(hub, "snapshot_download", download)
     assert find_controlnet(kind, real("sd-1.5", tiny_folder)) == weights / "controlnet" / "canny"
     assert asked == [
-        (models.CONTROLNETS["sd-1.5"][kind], ["config.json", "diffusion_pytorch_model.safetensors"])
+        (hub.CONTROLNETS["sd-1.5"][kind], ["config.json", "diffusion_pytorch_model.safetensors"])
     ]
 
 
 def test_a_kind_that_a_model_lacks_and_a_model_without_any(tiny_folder):
     with pytest.raises(
-        ModelError, match=r'"scribble" is known for sd-2\.1-base: it has canny, depth'
+        ModelError, match=r'"scribble" is known for sd-2\.1-base, only canny, depth'
     ):
         find_controlnet("scribble", real("sd-2.1-base", tiny_folder))
     with pytest.raises(
-        ModelError, match=r"is known for somebody/something\. Models with some are pocket, sd-1"
+        ModelError,
+        match=r"is known for somebody/something\. Models with ControlNets are pocket, sd-1",
     ):
         find_controlnet("canny", real("somebody/something", tiny_folder))
 
@@ -319,9 +328,9 @@ def test_unreachable_hub_for_real(tiny_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     model, image = real("sd-1.5", tiny_folder), np.zeros((64, 64, 3))
     for ask, repo in (
-        (lambda: load_controlnet("canny", model), models.CONTROLNETS["sd-1.5"]["canny"]),
-        (lambda: estimators.estimate_depth(image, model), models.ESTIMATORS["depth"]),
-        (lambda: estimators.estimate_normals(image, model), models.ESTIMATORS["normals"]),
+        (lambda: load_controlnet("canny", model), hub.CONTROLNETS["sd-1.5"]["canny"]),
+        (lambda: estimators.estimate_depth(image, model), hub.ESTIMATORS["depth"]),
+        (lambda: estimators.estimate_normals(image, model), hub.ESTIMATORS["normals"]),
     ):
         with pytest.raises(
             ModelError, match=f'"{repo}" could not be downloaded: it is not on this disk yet'

@@ -17,7 +17,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from course.models import Model, ModelError, find_model, load_pipeline
-from course.models.controlnet import load_control_pipeline, load_controlnet
+from course.models.controlnet import load_controlnet
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 
@@ -194,7 +194,7 @@ def test_a_controlnet_saved_in_half_precision(steered_folder, tmp_path):
     for kind in ("canny", tmp_path / "half"):
         controlnet = load_controlnet(kind, model)
         assert controlnet.dtype == torch.float32
-        pipe = load_control_pipeline(model, controlnet)
+        pipe = load_pipeline(model, controlnet)
         settings = dict(
             generator=torch.Generator().manual_seed(0),
             output_type="np",

@@ -226,7 +226,7 @@ def test_a_download_that_breaks_off(server, tiny_folder, monkeypatch):
             lambda folder: (folder / "vae" / WEIGHTS).write_bytes(b"short"),
             "is damaged or cut short",
         ),
-        (lambda folder: (folder / "unet" / "config.json").write_text("[]"), "it holds a list"),
+        (lambda folder: (folder / "unet" / "config.json").write_text("[]"), "got a list"),
         (
             lambda folder: (folder / "tokenizer" / "tokenizer.json").unlink(),
             "neither tokenizer.json nor vocab.json",
@@ -235,7 +235,7 @@ def test_a_download_that_breaks_off(server, tiny_folder, monkeypatch):
             lambda folder: shutil.rmtree(folder / "scheduler"),
             "is incomplete: .*scheduler is missing",
         ),
-        (lambda folder: (folder / "model_index.json").write_text("null"), "it holds null"),
+        (lambda folder: (folder / "model_index.json").write_text("null"), "got null"),
         (lambda folder: (folder / "model_index.json").unlink(), "has no model_index.json"),
     ],
 )
@@ -246,7 +246,7 @@ def test_a_damaged_model_of_the_hub(server, tiny_folder, tmp_path, damage, advic
         find_model(REPO)
     assert REPO in str(caught.value)
     if server.requests[-1].count("/resolve/") and "model_index" not in server.requests[-1]:
-        assert "To download it once more, delete " in str(caught.value)
+        assert "To download it again, delete " in str(caught.value)
 
 
 # --- Settings of this machine

@@ -112,7 +112,9 @@ def test_special_tokens_of_one_character_are_left_alone():
 def test_bytes_that_are_no_text_are_left_out_with_a_warning(model, prompt):
     kept, [warning] = check(model, prompt)
     assert kept == ("a duck" if "duck" in prompt else "")
-    assert "bytes that are no text ('\\ud" in warning and "UTF-8" in warning and len(warning) < 200
+    assert (
+        "bytes that are not UTF-8 ('\\ud" in warning and "UTF-8" in warning and len(warning) < 200
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,15 @@ from diffusers.models import attention_processor
 from diffusers.models.attention_processor import Attention
 from torch import nn
 
-from course.speed.frozen_vae import FEW, WideHead, economise, spread_norm
+from course.models import find_model, load_pipeline
+from course.speed.frozen_vae import (
+    FEW,
+    LatentDecoder,
+    LatentEncoder,
+    WideHead,
+    economise,
+    spread_norm,
+)
 
 
 @pytest.mark.parametrize("silu", [False, True])
@@ -94,3 +102,12 @@ def test_twice_is_as_good_as_once():
     for _ in range(2):
         economise(vae)
         torch.testing.assert_close(vae(x).sample, expected)
+
+
+@torch.no_grad()
+def test_encoder_and_decoder_by_themselves(tiny_folder):
+    vae = load_pipeline(find_model(tiny_folder)).vae
+    images = torch.rand(1, 3, 64, 64) * 2 - 1
+    latents = LatentEncoder(vae)(images)
+    assert torch.equal(latents, vae.encode(images).latent_dist.mean)
+    assert torch.equal(LatentDecoder(vae)(latents), vae.decode(latents).sample)

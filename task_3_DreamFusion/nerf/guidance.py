@@ -1,0 +1,338 @@
+"""Score distillation: a text-to-image model guides the 3D scene through images of it.
+
+    guidance = StableDiffusion(find_model())
+    prompts = guidance.view_prompts("a hamburger")
+    output = guidance.train_step(images, prompts, azimuth, elevation, generator)
+    output.loss.backward()
+
+The exercise, the three functions at its heart, is in sd.py.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from course import checks, diffusion
+from course.errors import CourseError
+from course.models import Model, load_pipeline
+from course.speed.cuda_graphs import fast
+from course.speed.frozen_vae import LatentDecoder, LatentEncoder, lighten
+from task_3_DreamFusion.nerf import sd
+from task_3_DreamFusion.nerf.settings import GuidanceOptions, check_unicode
+from task_3_DreamFusion.nerf.views import VIEWS, ViewPrompts, negative_views
+
+PERP_NEG_END = 0.9  # fraction of a run after which no view is pushed away: the rest is for detail
+
+# w(t) as a function of alpha_bar: sigma_t squared (DreamFusion), constant, and one that is small at
+# both ends (Fantasia3D).
+WEIGHTINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigma2": lambda alpha_bar: 1 - alpha_bar,
+    "uniform": torch.ones_like,
+    "middle": lambda alpha_bar: alpha_bar.sqrt() * (1 - alpha_bar),
+}
+
+
+class GuidanceError(CourseError, ValueError):
+    """An invalid argument of the guidance; the message gives its value and what is allowed."""
+
+
+def check_text(text: str) -> None:
+    """Raise GuidanceError for a prompt that is empty or not valid UTF-8."""
+    check_unicode("text", text, GuidanceError)
+    if not text.strip():
+        raise GuidanceError("text must not be empty: describe an object, such as 'a hamburger'.")
+
+
+@dataclass(frozen=True)
+class GuidanceOutput:
+    """One step of guidance.
+
+    loss: a scalar whose gradient is that of the loss function; its value has no meaning. gradient:
+    (B, 4, h, w), with respect to the latents. noise_rmse: a scalar, root mean square of predicted
+    minus added noise; it falls as the images become what the model expects. timesteps: (B,).
+    latents, noisy_latents, noise_pred: (B, 4, h, w).
+    """
+
+    loss: Tensor
+    gradient: Tensor
+    noise_rmse: Tensor
+    timesteps: Tensor
+    latents: Tensor = field(repr=False)
+    noisy_latents: Tensor = field(repr=False)
+    noise_pred: Tensor = field(repr=False)
+
+
+def check_exercise(guidance: "StableDiffusion") -> None:
+    """Report each part of TODO 3 as right, or raise CheckFailed with what is wrong."""
+    checks.prompt_embedding(guidance.embed_text, guidance.model, guidance.text_encoder)
+    checks.sds_gradient(sd.sds_gradient)
+    checks.sds_loss(sd.sds_loss)
+
+
+class StableDiffusion:
+    """A text-to-image model as guidance for images of any size.
+
+    model: from `course.models`. The denoiser runs without gradient, the VAE's encoder with one. The
+    text encoder can be freed by `unload_text_encoder`.
+    """
+
+    def __init__(
+        self, model: Model, options: GuidanceOptions | None = None, compile: bool = False
+    ) -> None:
+        pipe = load_pipeline(model)
+        self.model, self.options = model, options or GuidanceOptions()
+        self.device, self.dtype = model.device, model.dtype
+        self.text_encoder = pipe.text_encoder
+        vae = lighten(pipe.vae.requires_grad_(False))
+        self.encoder = fast(LatentEncoder(vae), gradients=True)
+        self.decoder = fast(LatentDecoder(vae))
+        self.unet = fast(pipe.unet.requires_grad_(False), compile=compile)
+        self.scaling_factor: float = pipe.vae.config.scaling_factor
+        self.alphas_cumprod = pipe.scheduler.alphas_cumprod.to(self.device, torch.float32)
+        self._embeddings: dict[str, Tensor] = {}
+
+    # --- Prompts
+
+    def embed_text(self, text: str) -> Tensor:
+        """Return the embedding (L, D) of a prompt."""
+        return sd.embed_text(text, self.model.tokenizer, self.text_encoder, self.model.text_length)
+
+    def get_text_embeds(self, prompts: Sequence[str]) -> Tensor:
+        """Return the embeddings (N, L, D) of prompts, each computed once.
+
+        Raises GuidanceError for a new prompt after `unload_text_encoder`.
+        """
+        for prompt in dict.fromkeys(prompts):
+            if prompt in self._embeddings:
+                continue
+            if self.text_encoder is None:
+                raise GuidanceError(f"text encoder is unloaded; cannot embed new prompt {prompt!r}")
+            self._embeddings[prompt] = self.embed_text(prompt).to(self.dtype)
+        return torch.stack([self._embeddings[prompt] for prompt in prompts])
+
+    def view_prompts(self, text: str, negative: str = "") -> ViewPrompts:
+        """Embed "<text>, <view> view" for each of VIEWS. Raises GuidanceError for an empty text."""
+        check_text(text)
+        suffixes = [f", {view} view" for view in VIEWS]
+        num_tokens = [len(self.model.tokenizer(suffix).input_ids) for suffix in suffixes]
+        # Without the start and end tokens, which the prompt has too.
+        text = self.model.check_prompt(text.strip(), max(num_tokens) - 2)
+        views = self.get_text_embeds([text + suffix for suffix in suffixes])
+        return ViewPrompts(text, views, self._embed_negative(negative))
+
+    def plain_prompts(self, text: str, negative: str = "") -> ViewPrompts:
+        """Embed `text` alone for every view: for a single image without a scene.
+
+        Raises GuidanceError for an empty text.
+        """
+        check_text(text)
+        text = self.model.check_prompt(text.strip())
+        views = self.get_text_embeds([text]).expand(len(VIEWS), -1, -1)
+        return ViewPrompts(text, views, self._embed_negative(negative))
+
+    def _embed_negative(self, negative: str) -> Tensor:
+        return self.get_text_embeds([self.model.check_prompt(negative)])
+
+    def unload_text_encoder(self) -> None:
+        """Free the text encoder's memory; embeddings computed so far stay."""
+        self.text_encoder = None
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    # --- Images and latents
+
+    def encode_imgs(self, images: Tensor) -> Tensor:
+        """Return latents (B, 4, h, w) in float32, with gradient, of images (B, 3, H, W) in [0, 1].
+
+        Images are resized to the model's size. The latents are the mean of the encoder's
+        distribution, since its noise would only add to the gradient's. Raises GuidanceError for
+        another shape.
+        """
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise GuidanceError(f"images must be (B, 3, H, W), got {tuple(images.shape)}.")
+        size = self.model.image_size
+        if images.shape[2:] != (size, size):
+            images = F.interpolate(images, (size, size), mode="bilinear", align_corners=False)
+        return self.encoder((2 * images - 1).to(self.dtype)).float() * self.scaling_factor
+
+    @torch.no_grad()
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Return images (B, 3, H, W) in [0, 1] of latents (B, 4, h, w)."""
+        images = self.decoder((latents / self.scaling_factor).to(self.dtype))
+        return (images.float() / 2 + 0.5).clamp(0, 1)
+
+    # --- Timesteps
+
+    def view_progress(self, progress: float, azimuth: Tensor) -> Tensor:
+        """Return how far the timesteps of views (B,) have fallen, (B,), of 1 at the end of the run.
+
+        progress: fraction of the run that is done. Views of the front are ahead and pass 1 early.
+        azimuth: (B,) degrees.
+        """
+        angle = ((azimuth + 180) % 360 - 180).abs()
+        return progress + self.options.lead * (1 - angle / 90).clamp(min=0)
+
+    def sample_timesteps(self, progress: Tensor, generator: torch.Generator) -> Tensor:
+        """Sample a timestep for each view, (B,), stratified: each from another part of its range.
+
+        progress: (B,), from `view_progress`; 1 or more is at the end.
+        """
+        count = len(progress)
+        low, high = self.options.t_range
+        end = min(self.options.t_end, high)
+        highest = (high + (end - high) * progress.cpu().clamp(0, 1)).clamp(min=low)
+        lowest = (highest - self.options.band).clamp(min=low)
+        strata = (torch.arange(count) + torch.rand(count, generator=generator)) / count
+        # Shuffled, or each view would keep its part of the range.
+        strata = strata[torch.randperm(count, generator=generator)]
+        last = len(self.alphas_cumprod) - 1
+        timesteps = (last * (lowest + (highest - lowest) * strata)).round().long()
+        return timesteps.to(self.device, non_blocking=True)
+
+    def alpha_bar(self, timesteps: Tensor) -> Tensor:
+        """Return alphas_cumprod at timesteps (B,), as (B, 1, 1, 1)."""
+        return self.alphas_cumprod[timesteps][:, None, None, None]
+
+    # --- The denoiser
+
+    @torch.no_grad()
+    def predict_noise(
+        self,
+        noisy_latents: Tensor,
+        timesteps: Tensor,
+        prompts: ViewPrompts,
+        azimuth: Tensor,
+        elevation: Tensor,
+        progress: float = 0.0,
+    ) -> Tensor:
+        """Return the predicted noise (B, 4, h, w), with classifier-free guidance and Perp-Neg.
+
+        timesteps: (B,). azimuth, elevation: (B,) degrees, of the cameras. progress: fraction of the
+        run that is done, on which the weight of Perp-Neg depends.
+        """
+        options = self.options
+        perp_neg = options.perp_neg * max(1 - progress / PERP_NEG_END, 0.0)
+        negative = prompts.negative.expand(len(noisy_latents), -1, -1)
+        embeddings = [negative, prompts.at(azimuth, elevation, options.blend)]
+        if perp_neg:
+            views, weights = negative_views(azimuth, options.blend)
+            embeddings += [prompts.views[view] for view in views.T]
+        count = len(embeddings)
+        output = self.unet(
+            noisy_latents.to(self.dtype).repeat(count, 1, 1, 1),
+            timesteps.repeat(count),
+            encoder_hidden_states=torch.cat(embeddings),
+        ).sample.float()
+        alpha_bar, prediction_type = self.alpha_bar(timesteps), self.model.prediction_type
+        noise_preds = [
+            diffusion.predict_noise(noisy_latents, part, alpha_bar, prediction_type)
+            for part in output.chunk(count)
+        ]
+        uncond, cond = noise_preds[:2]
+        if not perp_neg:
+            return diffusion.guide(uncond, cond, options.guidance_scale)
+        negatives = torch.stack(noise_preds[2:])
+        weights = perp_neg * weights.T.to(noisy_latents)
+        return diffusion.perp_neg(uncond, cond, negatives, weights, options.guidance_scale)
+
+    # --- The step
+
+    def train_step(
+        self,
+        images: Tensor,
+        prompts: ViewPrompts,
+        azimuth: Tensor,
+        elevation: Tensor,
+        generator: torch.Generator,
+        progress: float = 0.0,
+        as_latents: bool = False,
+    ) -> GuidanceOutput:
+        """Run score distillation on rendered images.
+
+        images: (B, 3, H, W) in [0, 1], or latents (B, 4, h, w) with `as_latents`. azimuth,
+        elevation: (B,) degrees, of the cameras. generator: on the CPU. progress: fraction of the
+        run that is done.
+        """
+        latents = images if as_latents else self.encode_imgs(images)
+        weighting = WEIGHTINGS[self.options.weighting]
+        return self._predict(latents, weighting, prompts, azimuth, elevation, generator, progress)
+
+    @torch.no_grad()
+    def target_images(
+        self,
+        images: Tensor,
+        prompts: ViewPrompts,
+        azimuth: Tensor,
+        elevation: Tensor,
+        generator: torch.Generator,
+        progress: float = 0.0,
+    ) -> tuple[Tensor, GuidanceOutput]:
+        """Run score distillation in pixels; return target images (B, 3, H, W) and the step.
+
+        A step of (1 / alpha_bar - 1)^0.5 against the unweighted SDS gradient takes the latents to
+        the predicted x_0 (formula (4) of ../README.md). Decoded, it is a target for the field, and
+        the encoder's Jacobian is not needed (as in HiFA, Zhu et al. 2023, arXiv:2305.18766).
+        Arguments as in `train_step`.
+        """
+        latents, cameras = self.encode_imgs(images), (azimuth, elevation)
+        output = self._predict(latents, torch.ones_like, prompts, *cameras, generator, progress)
+        step_size = (1 / self.alpha_bar(output.timesteps) - 1).sqrt()
+        x_0 = output.latents - step_size * output.gradient
+        return F.interpolate(self.decode_latents(x_0), images.shape[2:], mode="area"), output
+
+    def _predict(
+        self,
+        latents: Tensor,
+        weighting: Callable[[Tensor], Tensor],
+        prompts: ViewPrompts,
+        azimuth: Tensor,
+        elevation: Tensor,
+        generator: torch.Generator,
+        progress: float,
+    ) -> GuidanceOutput:
+        """Add noise to latents (B, 4, h, w) and predict it."""
+        timesteps = self.sample_timesteps(self.view_progress(progress, azimuth), generator)
+        noise = torch.randn(latents.shape, generator=generator)
+        noise = noise.to(latents.device, non_blocking=True)
+        alpha_bar = self.alpha_bar(timesteps)
+        noisy_latents = diffusion.add_noise(latents.detach(), noise, alpha_bar)
+        cameras = [angle.to(timesteps.device, non_blocking=True) for angle in (azimuth, elevation)]
+        noise_pred = self.predict_noise(noisy_latents, timesteps, prompts, *cameras, progress)
+        gradient = sd.sds_gradient(noise_pred, noise, weighting(alpha_bar))
+        return GuidanceOutput(
+            sd.sds_loss(latents, gradient),
+            gradient,
+            (noise_pred - noise).square().mean().sqrt(),  # not .item(), which waits for the GPU
+            timesteps,
+            latents.detach(),
+            noisy_latents,
+            noise_pred,
+        )
+
+    @torch.no_grad()
+    def preview(
+        self,
+        output: GuidanceOutput,
+        prompts: ViewPrompts,
+        azimuth: Tensor,
+        elevation: Tensor,
+        progress: float = 0.0,
+        steps: int = 10,
+    ) -> list[Tensor]:
+        """Decode the noisy latents, the predicted x_0, and x_0 after `steps` DDIM steps.
+
+        Each (B, 3, H, W) in [0, 1].
+        """
+        x_t, noise_pred = output.noisy_latents, output.noise_pred
+        first_x_0 = diffusion.predict_x0(x_t, noise_pred, self.alpha_bar(output.timesteps))
+        x_0, cameras = first_x_0, (azimuth.to(x_t.device), elevation.to(x_t.device))
+        for i in range(1, steps):
+            timesteps = (output.timesteps * (steps - i) / steps).round().long()
+            alpha_bar = self.alpha_bar(timesteps)
+            x_t = diffusion.add_noise(x_0, noise_pred, alpha_bar)
+            noise_pred = self.predict_noise(x_t, timesteps, prompts, *cameras, progress)
+            x_0 = diffusion.predict_x0(x_t, noise_pred, alpha_bar)
+        return [self.decode_latents(x) for x in (output.noisy_latents, first_x_0, x_0)]
