@@ -99,7 +99,7 @@ def training_rows(weights: Path) -> list[Row]:
     Those of the ControlNets and estimators are rows of `benchmarks.control`.
     """
     record = json.loads((weights / "training.json").read_text())
-    for stage in (*DEPENDENT_STAGES, "conditions"):
+    for stage in (*map(str, DEPENDENT_STAGES), "conditions"):
         record.pop(stage, None)
     minutes = {
         stage: sum(run["seconds"] * run["processes"] for run in runs) / 60
