@@ -51,10 +51,10 @@ from pocket.evaluate import STEPS, Judge, generate, right, scored
 from pocket.test_set import Asked, ask_known
 from pocket.train import conditions as given
 from pocket.train.autoencoder import to_input as to_vae
-from pocket.train.common import CONDITIONS, SHIPPED
 from pocket.train.controlnet import to_input
-from pocket.train.export import BUDGETS, MIB, size_of
+from pocket.train.export import BUDGETS, MIB, folder_size
 from pocket.train.latents import fingerprint
+from pocket.train.run import CONDITIONS, Stage
 from pocket.world import Rendered, render
 
 IMAGES = 200
@@ -290,7 +290,7 @@ def cost_rows(b: Benchmark) -> list[Row]:
         Row(
             f"control.cost.{part.replace('/', '_')}_size",
             f"size of {part}",
-            round(size_of(b.weights / part) / MIB, 2),
+            round(folder_size(b.weights / part) / MIB, 2),
             "MiB",
             "<=",
             budget / MIB,
@@ -330,7 +330,8 @@ def two_gpu_rows(b: Benchmark, conditions: Path, toy: bool = False) -> list[Row]
         work, source = Path(folder), conditions / "source.json"
         known = json.loads(source.read_text()) if source.exists() and not toy else {}
         ours = {
-            name: fingerprint(b.weights / SHIPPED[name]) for name in ("autoencoder", "tokenizer")
+            name: fingerprint(b.weights / Stage(name).shipped_folder)
+            for name in ("autoencoder", "tokenizer")
         }
         if ours.items() <= known.items():
             (work / "conditions").symlink_to(conditions.resolve())

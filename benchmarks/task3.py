@@ -35,7 +35,7 @@ from benchmarks.common import RESULTS, command_line, parse, report, sd21_model
 from course import notebooks
 from course.figures import Row, machine, median_seconds, run_command, timed
 from course.images import image_grid, to_pil
-from course.metrics.judge import Judge
+from course.metrics import Judge
 from course.models import Model, find_model
 from pocket.world.vocabulary import WITH_FRONT, view_word
 from task_3_DreamFusion import main as program

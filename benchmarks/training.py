@@ -26,12 +26,12 @@ from transformers import CLIPModel, CLIPVisionModel
 
 from benchmarks.common import RESULTS
 from course.figures import Row, machine, store, table, today, versions
-from course.metrics.scores import JudgeFeatures, frechet_distance
+from course.metrics import JudgeFeatures, fid
 from course.models import WEIGHTS
 from pocket import evaluate
 from pocket.arguments import folder, integer
 from pocket.test_set import ask_first
-from pocket.train import common, denoiser
+from pocket.train import denoiser, loop
 from pocket.train.data import resize
 from pocket.train.muon import Muon
 from pocket.train.tokenizer import encode, load
@@ -128,7 +128,7 @@ class Bench:
         self.tests = ask_first(images, "all")
         others = ask_first(images, "all", seed=1)
         self.reference = self.embed(evaluate.draw(others, device))
-        self.floor = frechet_distance(self.embed(evaluate.draw(self.tests, device)), self.reference)
+        self.floor = fid(self.embed(evaluate.draw(self.tests, device)), self.reference)
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
@@ -178,17 +178,17 @@ class Bench:
         generator = torch.Generator(self.device).manual_seed(0)
         module = self.loss_module(variant).to(self.device)
         module.unet.to(memory_format=torch.channels_last)
-        optimizer = Muon(module, variant.lr) if variant.muon else common.adamw(module, variant.lr)
+        optimizer = Muon(module, variant.lr) if variant.muon else loop.adamw(module, variant.lr)
         steps = max(self.samples // variant.batch, 2)
-        average = common.average(module.unet, 1 - 1 / max(EMA_SHARE * steps, 2))
-        parameters = common.trainable(module.unet)
+        average = loop.build_ema(module.unet, 1 - 1 / max(EMA_SHARE * steps, 2))
+        parameters = loop.trainable_parameters(module.unet)
         if self.device.type == "cuda":
             module.compile(dynamic=False)
         curve: list[dict[str, float]] = []
         start = start_step = 0.0
         for step in tqdm(range(steps), desc=variant.title, leave=False):
             for group in optimizer.param_groups:
-                group["lr"] = variant.lr * common.schedule(step, step / steps, steps // 20)
+                group["lr"] = variant.lr * loop.lr_factor(step, step / steps, steps // 20)
             scenes, captions = self.data.draw(variant.batch, generator)
             batch = [self.data.moments[scenes], self.data.tokens[scenes, captions].long()]
             if variant.repa:
@@ -227,7 +227,7 @@ class Bench:
                 pipe, self.tests.prompts, seeds, guidance=guidance, batch=batch
             )
             hits = evaluate.right(labels, self.judge.read(images))["object"]
-            scores[f"fid_{key}"] = frechet_distance(self.embed(images), self.reference)
+            scores[f"fid_{key}"] = fid(self.embed(images), self.reference)
             scores[f"object_{key}"] = 100 * float(hits[counts].mean()) if counts.any() else 0.0
         evaluate.sheet(images[:24], self.tests.prompts[:24], 8).save(sheet)
         return scores

@@ -5,6 +5,8 @@ Nothing else is imported here, so that `course.setup` runs before anything is in
 
 import sys
 
+__version__ = "1.0.0"  # as in pyproject.toml and CITATION.cff
+
 # A character that the terminal or the pipe cannot show ends no program: it appears as in "\u2713".
 for _stream in (sys.stdout, sys.stderr):
     if getattr(_stream, "errors", None) == "strict" and hasattr(_stream, "reconfigure"):

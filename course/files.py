@@ -50,8 +50,10 @@ def replace_file(path: Path) -> Iterator[Path]:
 def replace_folder(folder: Path) -> Iterator[Path]:
     """Yield a new, empty folder to fill; move it to `folder` when the block ends.
 
-    An error in the block leaves `folder` as it was. Raises OSError like `replace_file`.
+    An error in the block leaves `folder` as it was. Creates the folders above it. Raises OSError
+    if it cannot be written.
     """
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with _partial(folder) as new:
         new.mkdir()
         yield new

@@ -17,7 +17,7 @@ SIGNALS = tuple(
 
 
 class Interrupt:
-    """Set `requested` on a first Ctrl-C, SIGTERM or SIGHUP; a second Ctrl-C or SIGTERM ends the run.
+    """Set `requested` on a first Ctrl-C, SIGTERM or SIGHUP; a second Ctrl-C or SIGTERM ends it all.
 
     A signal that the process ignores stays ignored, as nohup wants it for SIGHUP.
 

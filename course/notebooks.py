@@ -1,6 +1,6 @@
-"""Running the lessons from the command line, as the demo, the tests and the authors do.
+"""The lessons as files: reading, executing and storing notebooks, and the fences of solutions.
 
-`python -m course.notebooks LESSON.ipynb ...` executes notebooks from top to bottom and stores the outputs in them.
+`python -m course.notebooks LESSON.ipynb ...` executes notebooks and stores the outputs in them.
 """
 
 import argparse
@@ -27,15 +27,16 @@ from traitlets import default
 from course.errors import CourseError
 
 ROOT = Path(__file__).resolve().parent.parent
+BEGIN_SOLUTION, END_SOLUTION = "### BEGIN SOLUTION", "### END SOLUTION"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 class LessonError(CourseError):
-    """A lesson cannot be read, run or stored; the message names the file or the cell."""
+    """A lesson cannot be read, executed or stored; the message names the file or the cell."""
 
 
 class CourseKernels(KernelSpecManager):
-    """Kernels among which "python3" is this environment's own, also where another one is on the Jupyter path."""
+    """The installed kernels, with "python3" always that of this environment."""
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
         if kernel_name == NATIVE_KERNEL_NAME:
@@ -44,21 +45,36 @@ class CourseKernels(KernelSpecManager):
 
 
 class CourseKernelManager(AsyncKernelManager):
-    """Starts the kernels of `CourseKernels`."""
+    """A kernel manager that starts the kernels of `CourseKernels`."""
 
     @default("kernel_spec_manager")
     def _own_kernels(self) -> KernelSpecManager:
         return CourseKernels()
 
 
-def lessons() -> list[Path]:
-    """All lessons, in the order of the course; `make_video` joins the frames that 1.2 leaves."""
+def lesson_paths() -> list[Path]:
+    """Return all lessons in the order of the course."""
     paths = [*ROOT.glob("task_*.ipynb"), *ROOT.glob("make_video.ipynb")]
+    # make_video.ipynb joins the frames that lesson 1.2 saves.
     return sorted(paths, key=lambda path: path.name.replace("make_video", "task_1_2~"))
 
 
+def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    """Return the code cells of a notebook."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def without_solutions(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Return a copy of a lesson as students get it, without the lines between the fences."""
+    notebook = nbformat.from_dict(notebook)
+    for cell in code_cells(notebook):
+        fence = f" *{BEGIN_SOLUTION}.*?{END_SOLUTION}"
+        cell.source = re.sub(fence, "", cell.source, flags=re.DOTALL)
+    return notebook
+
+
 def read(path: str | Path) -> nbformat.NotebookNode:
-    """Return the notebook at `path`, in format 4. Raises LessonError if it cannot be read or is no notebook."""
+    """Return the notebook at `path`, in format 4. Raises LessonError."""
     if not Path(path).is_file():
         raise LessonError(f"{path} is not a file.")
     try:
@@ -73,13 +89,13 @@ def read(path: str | Path) -> nbformat.NotebookNode:
 
 
 def store(notebook: nbformat.NotebookNode, path: Path) -> None:
-    """Write an executed notebook to `path`. Raises LessonError if an output names a path of this machine."""
+    """Write an executed notebook to `path`. Raises LessonError, also for paths of this machine."""
     if paths := machine_paths(notebook):
-        raise LessonError(f"an output names {', '.join(paths)}; not stored")
+        raise LessonError(f"The outputs contain paths of this machine: {', '.join(paths)}.")
     try:
         nbformat.write(notebook, path)
     except OSError as error:
-        raise LessonError(f"it cannot be stored in {path}: {error.strerror}.") from error
+        raise LessonError(f"{path} cannot be written: {error.strerror}.") from error
 
 
 def execute(
@@ -88,39 +104,27 @@ def execute(
     environment: Mapping[str, str] | None = None,
     progress: str | None = None,
 ) -> nbformat.NotebookNode:
-    """Run every cell in a fresh kernel whose working directory is the repository, and return the notebook with its
-    outputs; `notebook` itself stays as it is.
+    """Execute a copy of a notebook in a new kernel, in the repository's folder, and return it.
 
-    `parameters` are set right after the cell tagged `parameters` (papermill's convention), `environment` variables
-    for the kernel alone; `progress` names a progress bar. Raises LessonError with the cell and its error, or why the
-    kernel does not run, and ValueError if there are parameters but no cell for them.
+    `parameters` are set right after the cell tagged `parameters` (papermill's convention),
+    `environment` variables in the kernel only; `progress` is the label of a progress bar. Raises
+    LessonError with the cell and its error, or with the reason why the kernel does not run.
     """
     if os.path.expanduser("~") == "~":  # Jupyter needs one
-        raise LessonError("There is no home folder: set HOME to a folder that you may write in.")
+        raise LessonError("There is no home folder: set HOME to a folder that you may write to.")
     notebook = nbformat.from_dict(notebook)
-    injected = None
-    if parameters:
-        at = next(
-            (i for i, c in enumerate(notebook.cells) if "parameters" in c.metadata.get("tags", [])),
-            None,
-        )
-        if at is None:
-            raise ValueError("the notebook has no cell tagged `parameters`")
-        source = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
-        injected = nbformat.v4.new_code_cell(source)
-        notebook.cells.insert(at + 1, injected)
-
-    count = sum(cell.cell_type == "code" for cell in notebook.cells)
-    bar = tqdm(total=count, desc=progress, unit="cell", disable=progress is None)
+    inserted = _insert_parameters(notebook, parameters) if parameters else None
+    bar = tqdm(
+        total=len(code_cells(notebook)), desc=progress, unit="cell", disable=progress is None
+    )
     started: list[nbformat.NotebookNode] = []
     client = NotebookClient(
         notebook,
         timeout=None,
         kernel_name=NATIVE_KERNEL_NAME,
         kernel_manager_class=CourseKernelManager,
-        extra_arguments=[
-            "--IPKernelApp.log_level=40"
-        ],  # a local kernel need not warn of unencrypted sockets
+        # A local kernel does not need to warn of unencrypted sockets.
+        extra_arguments=["--IPKernelApp.log_level=40"],
         resources={"metadata": {"path": str(ROOT)}},
         on_cell_execute=lambda cell, cell_index: started.append(cell),
         on_cell_complete=lambda cell, cell_index: bar.update(),
@@ -129,42 +133,56 @@ def execute(
         with bar:
             client.execute(env={**os.environ, **(environment or {})})
     except CellExecutionError as error:
-        raise LessonError(
-            f"{error.ename}: {error.evalue}\nin the cell\n{_failed_source(notebook)}"
-        ) from error
+        source = _failed_source(notebook)
+        raise LessonError(f"{error.ename}: {error.evalue}\nin the cell\n{source}") from error
     except DeadKernelError as error:
-        cell = started[-1].source if started else "(none was started)"
-        raise LessonError(
-            f"The kernel died (often: too little memory)\nin the cell\n{cell}"
-        ) from error
+        source = started[-1].source if started else "(none was started)"
+        reason = "The kernel died (often: too little memory)"
+        raise LessonError(f"{reason}\nin the cell\n{source}") from error
     except (RuntimeError, OSError) as error:
-        atexit.unregister(
-            client._cleanup_kernel
-        )  # nbclient forgets it, and it would fail for want of a kernel
-        raise LessonError(
-            f"The kernel {sys.executable} -m ipykernel_launcher does not run: {error}"
-        ) from error
-    if injected is not None:
-        notebook.cells.remove(injected)
-    tidy(notebook)
+        # nbclient leaves this hook behind; without a kernel it would fail at exit.
+        atexit.unregister(client._cleanup_kernel)
+        command = f"{sys.executable} -m ipykernel_launcher"
+        raise LessonError(f"The kernel {command} does not run: {error}") from error
+    if inserted is not None:
+        notebook.cells.remove(inserted)
+    clean_outputs(notebook)
     return notebook
+
+
+def _insert_parameters(
+    notebook: nbformat.NotebookNode, parameters: Mapping[str, Any]
+) -> nbformat.NotebookNode:
+    """Insert a cell that sets the parameters, and return it."""
+    source = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
+    inserted = nbformat.v4.new_code_cell(source)
+    for i, cell in enumerate(notebook.cells):
+        if _has_parameters(cell):
+            notebook.cells.insert(i + 1, inserted)
+            return inserted
+    raise LessonError("The notebook has no cell tagged `parameters`.")
+
+
+def _has_parameters(cell: nbformat.NotebookNode) -> bool:
+    return "parameters" in cell.metadata.get("tags", [])
 
 
 def definitions(
     notebook: nbformat.NotebookNode, parameters: Mapping[str, Any] | None = None
 ) -> ModuleType:
-    """What a lesson defines, as a module, without running it: its parameters (or those given in their place), imports,
-    functions, classes, and the methods hung on them (`Class.name = name`). For tests and benchmarks of the very code
-    that stands in the lesson."""
+    """Return what a lesson defines as a module, without running its other code.
+
+    That is its parameters (or those given instead), imports, functions, classes, and methods that
+    are added to classes (`Class.name = name`). For tests and benchmarks of the lesson's own code.
+    """
     module = ModuleType("lesson")
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            tagged = "parameters" in cell.metadata.get("tags", [])
-            tree = ast.parse(cell.source)
-            tree.body = [node for node in tree.body if tagged or _defines(node)]
-            exec(compile(tree, "lesson", "exec"), module.__dict__)
-            if tagged:
-                module.__dict__.update(parameters or {})
+    for cell in code_cells(notebook):
+        tree = ast.parse(cell.source)
+        if not _has_parameters(cell):
+            tree.body = [node for node in tree.body if _defines(node)]
+        exec(compile(tree, "lesson", "exec"), module.__dict__)
+        if _has_parameters(cell):
+            module.__dict__.update(parameters or {})
     return module
 
 
@@ -174,18 +192,18 @@ def _defines(node: ast.stmt) -> bool:
     return isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef)
 
 
-def tidy(notebook: nbformat.NotebookNode) -> None:
-    """Leave in place what a reader wants to see: finished progress bars, second copies of images, times of execution
-    and the names of this machine's kernel go."""
+def clean_outputs(notebook: nbformat.NotebookNode) -> None:
+    """Remove what no reader needs from an executed notebook.
+
+    That is progress bars, second copies of images, times of execution, and the kernel's name.
+    """
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
-        if cell.cell_type == "code":
-            cell.outputs = [
-                output for output in cell.outputs if WIDGET not in output.get("data", {})
-            ]
-            for output in cell.outputs:
-                if "image/png" in output.get("data", {}):
-                    output.data.pop("image/jpeg", None)  # PIL hands over both
+    for cell in code_cells(notebook):
+        cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+        for output in cell.outputs:
+            if "image/png" in output.get("data", {}):
+                output.data.pop("image/jpeg", None)  # PIL images have both
     notebook.metadata.pop("widgets", None)
     notebook.metadata.kernelspec = {
         "display_name": "Python 3",
@@ -196,39 +214,39 @@ def tidy(notebook: nbformat.NotebookNode) -> None:
 
 
 def machine_paths(notebook: nbformat.NotebookNode) -> list[str]:
-    """Paths of this machine (repository, home, temporary folder) that stand in the outputs."""
-    folders = {str(ROOT), str(Path.home()), tempfile.gettempdir()}
+    """Return the paths in the outputs that belong to this machine.
+
+    They lie in the repository, in the home folder or in the temporary folder.
+    """
+    folders = {str(ROOT), str(Path.home()), tempfile.gettempdir()} - {"/"}
     # The longest first: the repository may lie in one of the others.
-    pattern = "|".join(
-        re.escape(folder) for folder in sorted(folders, key=len, reverse=True) if len(folder) > 1
-    )
-    outputs = [str(output) for cell in notebook.cells for output in cell.get("outputs", [])]
-    return sorted(
-        {match[0] for text in outputs for match in re.finditer(rf"(?:{pattern})/[\w.-]+", text)}
-    )
+    longest_first = sorted(folders, key=len, reverse=True)
+    pattern = rf"(?:{'|'.join(map(re.escape, longest_first))})/[\w.-]+"
+    outputs = [str(output) for cell in code_cells(notebook) for output in cell.outputs]
+    return sorted({path for output in outputs for path in re.findall(pattern, output)})
 
 
 def _failed_source(notebook: nbformat.NotebookNode) -> str:
     for cell in notebook.cells:
         if any(output.output_type == "error" for output in cell.get("outputs", [])):
             return cell.source
-    return "(a cell that left no output)"
+    return "(a cell without output)"
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m course.notebooks", description="Execute lessons and store them."
+        prog="python -m course.notebooks", description="Execute lessons and store the outputs."
     )
-    parser.add_argument("notebooks", nargs="+", type=Path)
+    parser.add_argument("notebooks", nargs="+", type=Path, help="notebook files")
     paths = parser.parse_args(arguments).notebooks
-    name = ""
+    label = ""
     try:
-        lessons = [read(path) for path in paths]  # before the first one runs for minutes
-        for path, lesson in zip(paths, lessons, strict=True):
-            name = f"{path.name}: "
-            store(execute(lesson, progress=path.stem), path)
+        notebooks = [read(path) for path in paths]  # before the first one runs for minutes
+        for path, notebook in zip(paths, notebooks, strict=True):
+            label = f"{path.name}: "
+            store(execute(notebook, progress=path.stem), path)
     except LessonError as error:
-        print(f"{name}{error}", file=sys.stderr)
+        print(f"{label}{error}", file=sys.stderr)
         return 1
     return 0
 

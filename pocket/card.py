@@ -19,8 +19,8 @@ import torch
 
 from pocket.arguments import folder
 from pocket.evaluate import save_sheet
-from pocket.train.common import CONDITIONS, ESTIMATED
 from pocket.train.data import TEST_SEED
+from pocket.train.run import CONDITIONS, ESTIMATED
 from pocket.world import caption, heldout_compositions, render, sample_scene
 
 SHOWN = {  # stage: the losses that its curve shows

@@ -85,7 +85,7 @@ def demo_sections(outputs: Path, with_object: bool) -> Iterator[Section]:
     """Yield all parts of the page, each as soon as it is finished."""
     print("First images with the embedded model:", flush=True)
     yield generate_images(outputs, PROMPTS, STEPS)
-    for path in notebooks.lessons():
+    for path in notebooks.lesson_paths():
         print(f"{path.name}:", flush=True)
         yield run_lesson(path, outputs)
     if with_object:

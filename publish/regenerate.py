@@ -72,7 +72,7 @@ def store_lessons(outputs: Path, root: Path) -> None:
 
     Raises RegenerateError if one was not executed, was changed since, or names a local path.
     """
-    for path in notebooks.lessons():
+    for path in notebooks.lesson_paths():
         stored = outputs / "lessons" / path.name
         if not stored.exists():
             raise RegenerateError(f"{path.name} was not executed: start with --from demo.")

@@ -1,4 +1,4 @@
-"""`python -m pocket.train STAGE`: trains one stage, or with `all` every stage in order."""
+"""`python -m pocket.train STAGE`: train one stage, or with `all` every stage in order."""
 
 import argparse
 import gc
@@ -6,69 +6,84 @@ import importlib
 
 import torch
 
-from . import common
+from .run import KINDS, Run, Stage, add_arguments
 
 STAGES = (
-    "data", "judge", "towers", "perceptual", "autoencoder", "latents", "denoiser", "conditions", "controlnet",
-    "estimators", "export",
-)  # fmt: skip
-KINDS = {"controlnet": common.CONDITIONS, "estimators": common.ESTIMATED}
+    "data",
+    "judge",
+    "towers",
+    "perceptual",
+    "autoencoder",
+    "latents",
+    "denoiser",
+    "conditions",
+    "controlnet",
+    "estimators",
+    "export",
+)
 
 
-def names(stage: str, condition: str | None = None) -> list[str]:
-    """The runs of a stage or of "all": a stage with several kinds has one each, as "controlnet-canny", or the one
-    that `condition` names. Raises ValueError if the stage does not know it."""
-    if stage == "all":
-        return [name for each in STAGES for name in names(each)]
-    if stage not in KINDS:
-        return [stage]
-    if condition and condition not in KINDS[stage]:
-        raise ValueError(f"{stage} has no {condition!r}: choose from {', '.join(KINDS[stage])}")
-    return [f"{stage}-{kind}" for kind in KINDS[stage] if condition in (None, kind)]
+def expand(name: str, condition: str | None = None) -> list[Stage]:
+    """Return the stages of a name: all of "all", one a kind of "controlnet" and "estimators".
+
+    condition: this kind only. Raises ValueError if the stage has no such kind.
+    """
+    if name == "all":
+        return [stage for each in STAGES for stage in expand(each)]
+    kinds = KINDS.get(name)
+    if kinds is None:
+        return [Stage(name)]
+    if condition and condition not in kinds:
+        raise ValueError(f"--condition of {name} must be one of {', '.join(kinds)}")
+    return [Stage(name, kind) for kind in kinds if condition in (None, kind)]
 
 
-def out_of_memory(error: Exception) -> bool:
-    """Return whether an error says that memory ran out, of the GPU or of the computer."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(
-        error
-    )
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error says that the memory of the GPU or of the computer ran out."""
+    is_memory_error = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return is_memory_error or "allocate memory" in str(error)
+
+
+def train_stage(stage: Stage, args: argparse.Namespace) -> None:
+    """Train a stage unless it is finished."""
+    run = Run.from_args(stage, args)
+    if run.is_finished:
+        run.log(
+            f"finished in {run.folder}; --init trains its weights further, or remove the folder to "
+            "start from scratch"
+        )
+        return
+    importlib.import_module(f"pocket.train.{stage.name}").main(run)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Read the command line and run the stages; `all` passes over those that are done."""
+    """Run the stages that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m pocket.train", description=__doc__)
     parser.add_argument("stage", choices=(*STAGES, "all"))
-    common.add_arguments(parser)
+    add_arguments(parser)
     args = parser.parse_args(arguments)
     try:
-        runs = names(args.stage, args.condition)
+        stages = expand(args.stage, args.condition)
     except ValueError as error:
         parser.error(str(error))
-    for name in runs:
+    for stage in stages:
         try:
-            run = common.start(name, args)
-            if common.done(run):
-                run.say(
-                    f"done in {run.folder}; --init trains on from its weights, or remove the folder to start anew"
-                )
-                continue
-            importlib.import_module(f"pocket.train.{name.partition('-')[0]}").main(run)
-        except (
-            OSError,
-            FloatingPointError,
-        ) as error:  # a missing file, a full disk, a loss that is not finite
-            raise SystemExit(f"{name}: {error}") from error
+            train_stage(stage, args)
+        except (OSError, FloatingPointError) as error:
+            raise SystemExit(f"{stage}: {error}") from error
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             raise SystemExit(
-                f"{name}: {error}\nThere is too little memory for this batch: try --batch with half of it"
+                f"{stage}: {error}\nThe memory is too small for this batch: try --batch with half "
+                "of it"
             ) from error
-        # Compiled modules refer to themselves in circles, and hold the stage's images until these are collected.
+        # Compiled modules form reference cycles that keep the stage's images in memory.
         torch.compiler.reset()
         gc.collect()
         torch.cuda.empty_cache()
-    common.finish()
+    if torch.distributed.is_initialized():  # without it, exiting processes may break the others
+        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from . import common
+from . import loop
 from .data import Pool
+from .run import Run
 
 # Widths where the time goes (full resolution) are small. Few norm groups: with 32 groups of one channel each
 # every channel would lose its mean, and the image its colours.
@@ -194,7 +195,7 @@ def psnr(vae: AutoencoderKL, x: Tensor) -> float:
     return float(torch.cat(found).mean())
 
 
-def main(run: common.Run) -> None:
+def main(run: Run) -> None:
     """Trains the autoencoder on WORK/data and writes WORK/autoencoder/weights."""
     pool = Pool(run.work, run.device, heldout=False, rank=run.rank, world_size=run.processes)
     torch.manual_seed(run.seed)
@@ -223,11 +224,11 @@ def main(run: common.Run) -> None:
         with (
             run.autocast()
         ):  # anew: the first block remembers the weights as they were before they changed
-            run.say(
+            run.log(
                 f"PSNR {psnr(ready, fixed):.2f} dB, scaling factor {ready.config.scaling_factor}"
             )
         ready.save_pretrained(folder)
 
-    optimizer = common.adamw(trainee, lr=6e-4, weight_decay=1e-4)
+    optimizer = loop.adamw(trainee, lr=6e-4, weight_decay=1e-4)
     steps, minutes = (12, 1.0) if run.smoke else (30_000, 24.0)
-    common.train(run, trainee, optimizer, loss_fn, save, steps=steps, minutes=minutes)
+    loop.train(run, trainee, optimizer, loss_fn, save, loop.Settings(steps=steps, minutes=minutes))

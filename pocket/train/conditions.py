@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -24,13 +23,14 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPTokenizer
 
+from course.files import replace_folder, write_text
 from pocket.world import Rendered, render
 from pocket.world.landscapes import slots
 from pocket.world.renderer import layout
 
-from . import common
 from .data import RENDER_BATCH, SHARD, encode_all, scene_batches, workers_here
 from .latents import fingerprint, make_encoder
+from .run import Run, Stage
 
 SCENES = 72_000  # a quarter of them landscapes, as `sample_scene` mixes them
 SEED = 2**34  # scene i has seed SEED + i: beyond the latents stage's scenes, below the test scenes
@@ -167,7 +167,7 @@ def unpack(bits: Tensor) -> Tensor:
     return ((bits[..., None] >> shifts) & 1).flatten(2) * 255
 
 
-def shards(run: common.Run, lows: list[int], count: int) -> Iterator[int]:
+def shards(run: Run, lows: list[int], count: int) -> Iterator[int]:
     """Draws, encodes and writes this process's shards; yields the scenes of each.
 
     A shard holds moments.npy float16 (n, 8, 32, 32) and tokens.npy int16 (n, captions, length), as the latents do,
@@ -215,28 +215,28 @@ def shards(run: common.Run, lows: list[int], count: int) -> Iterator[int]:
             while len(pending) > 1:
                 pending.popleft().result()
             folder = run.folder / f"scenes-{low:08d}"
-            pending.append(
-                writer.submit(common.replace_folder, folder, partial(write, arrays=arrays))
-            )
+            pending.append(writer.submit(write_arrays, folder, arrays))
             yield len(scenes)
         for job in pending:
             job.result()
 
 
-def write(folder: Path, arrays: dict[str, np.ndarray]) -> None:
-    for name, array in arrays.items():
-        np.save(folder / f"{name}.npy", array)
+def write_arrays(folder: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write a folder with a file NAME.npy for each array."""
+    with replace_folder(folder) as new:
+        for name, array in arrays.items():
+            np.save(new / f"{name}.npy", array)
 
 
-def ensure(run: common.Run) -> None:
+def ensure(run: Run) -> None:
     """The conditions that another stage trains on: as many as it is asked for, or else as were asked for last; what is
     there already stays."""
     path = run.work / "conditions" / "source.json"
     last = json.loads(path.read_text())["scenes"] if path.exists() else None
-    main(replace(run, stage="conditions", scenes=run.scenes or last))
+    main(replace(run, stage=Stage("conditions"), scenes=run.scenes or last))
 
 
-def main(run: common.Run) -> None:
+def main(run: Run) -> None:
     """Fills WORK/conditions; finished shards stay, unless another autoencoder or tokenizer made them."""
     began, made = time.perf_counter(), 0
     count = run.scenes or (16 if run.smoke else SCENES)
@@ -250,9 +250,7 @@ def main(run: common.Run) -> None:
             for folder in run.folder.glob("scenes-*"):
                 shutil.rmtree(folder)
             (run.folder / "time.json").unlink(missing_ok=True)
-        common.replace_file(
-            path, lambda new: new.write_text(json.dumps(source | {"scenes": count}))
-        )
+        write_text(path, json.dumps(source | {"scenes": count}))
     run.accelerator.wait_for_everyone()
 
     def is_there(low: int) -> bool:
@@ -271,4 +269,4 @@ def main(run: common.Run) -> None:
                     bar.update(new * run.processes)
         run.accelerator.wait_for_everyone()
     finally:
-        common.record_time(run, began, made * run.processes)
+        run.record_time(began, made * run.processes)

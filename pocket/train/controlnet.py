@@ -30,8 +30,9 @@ from transformers import CLIPModel
 
 from pocket.world import caption, render, sample_scene
 
-from . import common, conditions, denoiser
+from . import conditions, denoiser, loop
 from .data import RENDER_BATCH, TEST_SEED
+from .run import Run
 from .tokenizer import encode, load
 
 # The condition, 256x256, comes down to the latents' 32x32 in three steps; wider ones (diffusers has 256) only cost.
@@ -249,11 +250,11 @@ def side_by_side(rows: Mapping[str, Image.Image], side: int = STRIP_SIDE) -> Ima
     return sheet
 
 
-def main(run: common.Run) -> None:
+def main(run: Run) -> None:
     """Trains the ControlNet of one kind on WORK/conditions and writes WORK/controlnet-KIND/weights and strip/."""
     conditions.ensure(run)
     began = time.perf_counter()
-    data = Controlled(run.work / "conditions", run.kind, run.device, run.rank, run.processes)
+    data = Controlled(run.work / "conditions", run.stage.kind, run.device, run.rank, run.processes)
     tokenizer = load(run.weights_of("tokenizer"), run.weights_of("towers"))
     text = CLIPModel.from_pretrained(run.weights_of("towers"), dtype=torch.float32).text_model
     vae = AutoencoderKL.from_pretrained(run.weights_of("autoencoder"), torch_dtype=torch.float32)
@@ -272,7 +273,7 @@ def main(run: common.Run) -> None:
     controlnet.to(memory_format=torch.channels_last)
     batch = run.batch or (2 if run.smoke else BATCH)
     size = sum(p.numel() for p in controlnet.parameters()) / 1e6
-    run.say(f"{len(data):,} scenes a process, {size:.1f} M parameters")
+    run.log(f"{len(data):,} scenes a process, {size:.1f} M parameters")
 
     strip: Strip | None = None
     if run.is_main:
@@ -289,7 +290,7 @@ def main(run: common.Run) -> None:
         )
         pipe.set_progress_bar_config(disable=True)
         images, sampling = (1, 1) if run.smoke else (6, 20) if run.device.type == "cuda" else (2, 8)
-        strip = Strip(run.folder / "strip", run.kind, pipe, images, sampling)
+        strip = Strip(run.folder / "strip", run.stage.kind, pipe, images, sampling)
     shown: Sequence[int] = (0,) if run.smoke else STRIP_STEPS
 
     def loss_fn(net: nn.Module, step: int, fraction: float) -> dict[str, Tensor]:
@@ -303,15 +304,23 @@ def main(run: common.Run) -> None:
         nn.ModuleList(part for name, part in controlnet.named_children() if is_new(name) == wanted)
         for wanted in (True, False)
     )
-    optimizer = common.adamw(copied, lr=COPIED_RATE)
-    optimizer.add_param_group({"params": common.trainable(new), "lr": NEW_RATE})
+    optimizer = loop.adamw(copied, lr=COPIED_RATE)
+    optimizer.add_param_group({"params": loop.trainable_parameters(new), "lr": NEW_RATE})
     longest = MINUTES if run.processes == 1 else MINUTES_OF_SEVERAL
     limits: dict[str, Any] = (
         {"steps": 2, "minutes": 1.0} if run.smoke else {"steps": 100_000, "minutes": longest}
     )
     warmup = min(200, (run.steps or limits["steps"]) // 10)  # a toy run has no time for more
-    save = partial(common.save_plain, controlnet)
-    common.train(run, trainee, optimizer, loss_fn, save, warmup=warmup, began=began, **limits)
+    save = partial(loop.save_contiguous, controlnet)
+    loop.train(
+        run,
+        trainee,
+        optimizer,
+        loss_fn,
+        save,
+        loop.Settings(warmup=warmup, **limits),
+        start_time=began,
+    )
     if strip:
         # With the averaged weights, which are those that ship.
         strip.add(json.loads((run.folder / "curve.json").read_text())["steps"])

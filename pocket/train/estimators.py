@@ -31,8 +31,9 @@ from transformers import (
 
 from pocket.world import render
 
-from . import common, conditions
+from . import conditions, loop
 from .data import RENDER_BATCH, to_float, to_input, write_processor
+from .run import Run
 
 SCENES = 54_000
 BATCH = 96
@@ -194,7 +195,7 @@ class Views:
     (N, 256, 256) or (N, 256, 256, 3); mask: uint8 (N, 256, 256). N is `count`, or less where shards or memory end.
     """
 
-    def __init__(self, run: common.Run, count: int) -> None:
+    def __init__(self, run: Run, count: int) -> None:
         """Raises FileNotFoundError if the conditions stage has left this process no shard."""
         folders = sorted((run.work / "conditions").glob("scenes-*[0-9]"))[run.rank :: run.processes]
         if not folders:
@@ -202,8 +203,8 @@ class Views:
                 f"process {run.rank} finds no scenes in {run.work / 'conditions'}: "
                 "run `python -m pocket.train conditions`"
             )
-        self.kind = run.kind
-        shape = (256, 256) if run.kind == "depth" else (256, 256, 3)
+        self.kind = run.stage.kind
+        shape = (256, 256) if run.stage.kind == "depth" else (256, 256, 3)
         each = 2 * 256 * 256 * 3 + math.prod(shape) + 256 * 256
         if run.device.type == "cuda":
             count = min(count, int(MEMORY_SHARE * torch.cuda.mem_get_info(run.device)[0] / each))
@@ -222,7 +223,7 @@ class Views:
             rows = slice(i, min(i + RENDER_BATCH, count))
             drawn = render(params[rows], samples=1 if run.smoke else 4, device=run.device)
             self.images[0, rows], self.mask[rows] = drawn.color, drawn.mask
-            self.target[rows] = conditions.exact(drawn, params[rows])[run.kind]
+            self.target[rows] = conditions.exact(drawn, params[rows])[run.stage.kind]
             self.images[1, rows] = decode(torch.from_numpy(moments[rows]).to(run.device))
 
     def __len__(self) -> int:
@@ -245,7 +246,7 @@ class Views:
         return images, normals, mask
 
 
-def decoder(run: common.Run) -> Callable[[Tensor], Tensor]:
+def decoder(run: Run) -> Callable[[Tensor], Tensor]:
     """A function from moments half (N, 8, 32, 32) to images uint8 (N, 256, 256, 3), decoded from their means."""
     vae = AutoencoderKL.from_pretrained(run.weights_of("autoencoder"), torch_dtype=torch.float32)
     vae = vae.to(run.device, memory_format=torch.channels_last).eval()
@@ -278,27 +279,31 @@ def load(kind: str, folder: Path) -> PreTrainedModel:
     return auto.from_pretrained(folder, dtype=torch.float32)
 
 
-def main(run: common.Run) -> None:
+def main(run: Run) -> None:
     """Trains the estimator of one kind on WORK/conditions and writes WORK/estimators-KIND/weights."""
     conditions.ensure(run)
     began = time.perf_counter()
     views = Views(run, 16 if run.smoke else SCENES)
     torch.manual_seed(run.seed)
-    model = load(run.kind, run.weights_of(run.stage)) if run.init else build(run.kind, run.smoke)
+    model = (
+        load(run.stage.kind, run.weights_of(run.stage))
+        if run.init
+        else build(run.stage.kind, run.smoke)
+    )
     model.to(run.device)
     with (
         torch.no_grad()
     ):  # transformers hangs hooks into the network at its first call, which would break the graph
-        estimate(run.kind, model.eval(), torch.zeros(1, 3, SIDE, SIDE, device=run.device))
-    losses = depth_losses if run.kind == "depth" else normal_losses
+        estimate(run.stage.kind, model.eval(), torch.zeros(1, 3, SIDE, SIDE, device=run.device))
+    losses = depth_losses if run.stage.kind == "depth" else normal_losses
     batch = run.batch or (2 if run.smoke else BATCH)
     size = sum(p.numel() for p in model.parameters()) / 1e6
-    run.say(f"{len(views):,} scenes a process, {size:.2f} M parameters")
+    run.log(f"{len(views):,} scenes a process, {size:.2f} M parameters")
 
     def loss_fn(net: nn.Module, step: int, fraction: float) -> dict[str, Tensor]:
         images, target, mask = views.sample(batch, run.generator)
         images = to_input(varied(images, run.generator))
-        guess = estimate(run.kind, net, images)
+        guess = estimate(run.stage.kind, net, images)
         with torch.autocast(run.device.type, enabled=False):
             return losses(guess, target, mask)
 
@@ -306,10 +311,18 @@ def main(run: common.Run) -> None:
         model.save_pretrained(folder)
         write_processor(folder, SIDE, "DPTImageProcessor")
 
-    optimizer = common.adamw(model, lr=1e-3, weight_decay=0.02)
+    optimizer = loop.adamw(model, lr=1e-3, weight_decay=0.02)
     limits: dict[str, Any] = (
         {"steps": 2, "minutes": 1.0} if run.smoke else {"steps": 100_000, "minutes": 5.0}
     )
     warmup = min(300, (run.steps or limits["steps"]) // 10)
-    common.train(run, model, optimizer, loss_fn, save, warmup=warmup, began=began, **limits)
+    loop.train(
+        run,
+        model,
+        optimizer,
+        loss_fn,
+        save,
+        loop.Settings(warmup=warmup, **limits),
+        start_time=began,
+    )
     run.accelerator.wait_for_everyone()

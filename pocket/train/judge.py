@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetForImageClassification
 
-from pocket.train import common
 from pocket.train.data import (
     TEST_SEED,
     Pool,
@@ -28,6 +27,9 @@ from pocket.train.data import (
 )
 from pocket.world import render
 from pocket.world import vocabulary as v
+
+from . import loop
+from .run import Run
 
 SIZE = 192
 BATCH = 512
@@ -199,7 +201,7 @@ def judge(model: nn.Module, images: Tensor, size: int = SIZE, batch: int = 256) 
     return torch.cat([model.forward(pixel_values=part).logits.float() for part in parts])
 
 
-def main(run: common.Run) -> None:
+def main(run: Run) -> None:
     """Trains the judge on WORK/data, held-out compositions included, and reads fresh renders at the end."""
     size, batch = (64, run.batch or 8) if run.smoke else (SIZE, run.batch or BATCH)
     pool = Pool(
@@ -230,14 +232,21 @@ def main(run: common.Run) -> None:
         model.save_pretrained(folder)
         write_processor(folder, size)
 
-    optimizer = common.adamw(model, lr=2e-3, weight_decay=0.05)
+    optimizer = loop.adamw(model, lr=2e-3, weight_decay=0.05)
     limits: dict[str, Any] = (
         {"steps": 4, "minutes": 1.0} if run.smoke else {"steps": 12_000, "minutes": 5.0}
     )
-    common.train(run, model, optimizer, loss_fn, save, warmup=1 if run.smoke else 300, **limits)
+    loop.train(
+        run,
+        model,
+        optimizer,
+        loss_fn,
+        save,
+        loop.Settings(warmup=1 if run.smoke else 300, **limits),
+    )
     if run.is_main:
         found = measure(model, run.device, 4 if run.smoke else 2000, size)
-        run.say(", ".join(f"{group} {100 * value:.1f} %" for group, value in found.items()))
+        run.log(", ".join(f"{group} {100 * value:.1f} %" for group, value in found.items()))
         (run.folder / "accuracy.json").write_text(json.dumps(found, indent=2))
     run.accelerator.wait_for_everyone()
 

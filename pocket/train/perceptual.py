@@ -15,8 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPModel, CLIPVisionModel
 
-from pocket.train import common
 from pocket.train.data import Pool, resize, to_float, to_input
+
+from . import loop
+from .run import Run
 
 BATCH = 128
 UNRELATED = (
@@ -166,7 +168,7 @@ def ranking_loss(near: Tensor, far: Tensor) -> Tensor:
     return F.softplus(-MARGIN * (far - near) / (far + near + 1e-8)).mean()
 
 
-def main(run: common.Run) -> None:
+def main(run: Run) -> None:
     """Learns the channel weights on WORK/data and the image tower, and writes WORK/perceptual/weights."""
     pool = Pool(run.work, run.device, rank=run.rank, world_size=run.processes, size=128)
     clip = run.weights_of("towers")
@@ -208,17 +210,19 @@ def main(run: common.Run) -> None:
             json.dumps({"layers": model.layers, "image_size": model.image_size})
         )
 
-    optimizer = common.adamw(model, lr=1e-2, weight_decay=0.0)
+    optimizer = loop.adamw(model, lr=1e-2, weight_decay=0.0)
     limits: dict[str, Any] = (
         {"steps": 4, "minutes": 1.0} if run.smoke else {"steps": 1_400, "minutes": 2.0}
     )
-    common.train(run, model, optimizer, loss_fn, save, warmup=1 if run.smoke else 50, **limits)
+    loop.train(
+        run, model, optimizer, loss_fn, save, loop.Settings(warmup=1 if run.smoke else 50, **limits)
+    )
     if run.is_main:
         images = to_input(
             to_float(pool.sample(min(len(pool), 64), torch.Generator(run.device).manual_seed(1))[0])
         )
         found = order(model, images.contiguous())
-        run.say(
+        run.log(
             "distances that grow with the distortion: "
             + ", ".join(f"{k} {100 * x:.1f} %" for k, x in found.items())
         )

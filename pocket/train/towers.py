@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from pocket.train import common
 from pocket.train.data import (
     TEST_SEED,
     Pool,
@@ -31,6 +30,9 @@ from pocket.train.data import (
 )
 from pocket.train.tokenizer import LENGTH, encode, load
 from pocket.world import render
+
+from . import loop
+from .run import Run
 
 SIZE = 128
 BATCH = 1024
@@ -100,7 +102,7 @@ def contrastive_loss(
     }
 
 
-def main(run: common.Run) -> None:
+def main(run: Run) -> None:
     """Trains both towers on WORK/data and writes WORK/towers/weights, the tokenizer with them."""
     batch = run.batch or (8 if run.smoke else BATCH)
     pool = Pool(run.work, run.device, rank=run.rank, world_size=run.processes, size=SIZE)
@@ -129,14 +131,21 @@ def main(run: common.Run) -> None:
         tokenizer.save_pretrained(folder)
         write_processor(folder, SIZE)
 
-    optimizer = common.adamw(model, lr=1e-3, weight_decay=0.05, betas=(0.9, 0.98))
+    optimizer = loop.adamw(model, lr=1e-3, weight_decay=0.05, betas=(0.9, 0.98))
     limits: dict[str, Any] = (
         {"steps": 4, "minutes": 1.0} if run.smoke else {"steps": 8_000, "minutes": 5.0}
     )
-    common.train(run, model, optimizer, loss_fn, save, warmup=1 if run.smoke else 300, **limits)
+    loop.train(
+        run,
+        model,
+        optimizer,
+        loss_fn,
+        save,
+        loop.Settings(warmup=1 if run.smoke else 300, **limits),
+    )
     if run.is_main:
         found = measure(model, tokenizer, run.device, 4 if run.smoke else 2000)
-        run.say(
+        run.log(
             "tells a caption from a wrong one: "
             + ", ".join(f"{k} {100 * x:.1f} %" for k, x in found.items())
         )

@@ -13,8 +13,8 @@ from diffusers import UNet2DConditionModel
 from benchmarks import control
 from course import notebooks
 from pocket.train import controlnet, estimators
-from pocket.train.common import CONDITIONS, ESTIMATED
 from pocket.train.data import write_processor
+from pocket.train.run import CONDITIONS, ESTIMATED
 
 
 def lines(*columns: int, size: int = 32) -> np.ndarray:

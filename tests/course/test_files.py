@@ -41,13 +41,13 @@ def test_an_error_leaves_the_old_file(tmp_path, error):
 
 
 def test_a_folder_has_its_old_contents_until_the_new_ones_are_complete(tmp_path):
-    folder = tmp_path / "weights"
+    folder = tmp_path / "new" / "weights"
     for content in ("first", "second"):
         with replace_folder(folder) as new:
             (new / content).touch()
             assert not (folder / content).exists()
         assert [path.name for path in folder.iterdir()] == [content]
-        assert list(tmp_path.iterdir()) == [folder]
+        assert list(folder.parent.iterdir()) == [folder]
 
 
 @pytest.mark.parametrize("error", ERRORS)

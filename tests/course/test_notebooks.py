@@ -20,10 +20,15 @@ from diffusers import DDIMScheduler
 from PIL import Image
 
 from course import notebooks
-from course.notebooks import LessonError
+from course.notebooks import (
+    BEGIN_SOLUTION,
+    END_SOLUTION,
+    LessonError,
+    code_cells,
+    without_solutions,
+)
 
-LESSONS = notebooks.lessons()
-BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
+LESSONS = notebooks.lesson_paths()
 QUICK = {"STEPS": 2, "TRAINING_STEPS": 2}
 
 
@@ -34,18 +39,6 @@ def quick(tmp_path: Path) -> dict[str, object]:
 
 
 each_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
-
-
-def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
-
-
-def without_solutions(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The lesson as a student gets it: the fenced lines are gone."""
-    blank = nbformat.from_dict(notebook)
-    for cell in code_cells(blank):
-        cell.source = re.sub(rf" *{BEGIN}.*?{END}", "", cell.source, flags=re.DOTALL)
-    return blank
 
 
 def test_there_are_lessons():
@@ -65,12 +58,12 @@ def test_opens_with_versions_and_parameters(path):
 @each_lesson
 def test_solutions_are_fenced_numbered_and_checked(path):
     cells = notebooks.read(path).cells
-    exercises = [i for i, cell in enumerate(cells) if BEGIN in cell.source]
+    exercises = [i for i, cell in enumerate(cells) if BEGIN_SOLUTION in cell.source]
     assert exercises
     for i in exercises:
         source = cells[i].source
-        assert source.count(BEGIN) == source.count(END) == 1
-        assert source.index(BEGIN) < source.index(END)
+        assert source.count(BEGIN_SOLUTION) == source.count(END_SOLUTION) == 1
+        assert source.index(BEGIN_SOLUTION) < source.index(END_SOLUTION)
         before = source + cells[i - 1].source
         assert re.search(r"TODO \d", before), f"no number: {source}"
         assert cells[i + 1].cell_type == "code" and "checks." in cells[i + 1].source, (
@@ -133,7 +126,7 @@ def test_each_missing_solution_is_told_by_its_own_check(path, quick, steered_fol
     notebook, blank = notebooks.read(path), without_solutions(notebooks.read(path))
     cells, exercises = [], []
     for i, cell in enumerate(notebook.cells):
-        if BEGIN in cell.source:
+        if BEGIN_SOLUTION in cell.source:
             exercises.append(cell.source)
             check = "\n".join(f"    {line}" for line in notebook.cells[i + 1].source.splitlines())
             attempt = (
@@ -263,7 +256,7 @@ def test_paths_of_this_machine_are_found_in_outputs():
 
 
 def test_execute_refuses_parameters_without_a_cell_for_them():
-    with pytest.raises(ValueError, match="tagged `parameters`"):
+    with pytest.raises(LessonError, match="tagged `parameters`"):
         notebooks.execute(small("1", tagged=False), {"STEPS": 3})
 
 
@@ -289,7 +282,7 @@ def test_storing_from_the_command_line(tmp_path, capsys):
     assert notebooks.read(path).cells[0].outputs[0].text == "42\n"
     nbformat.write(small("import os; print(os.path.expanduser('~/secret'))"), path)
     assert notebooks.main([str(path)]) == 1
-    assert "not stored" in capsys.readouterr().err
+    assert "paths of this machine" in capsys.readouterr().err
     assert notebooks.read(path).cells[0].outputs == []
 
 
@@ -298,7 +291,7 @@ def test_lessons_come_in_the_order_of_the_course(tmp_path, monkeypatch):
     for name in ("task_1_3_ControlNet", "make_video", "task_1_2_Stable_Diffusion_detailed"):
         nbformat.write(small("1"), tmp_path / f"{name}.ipynb")
     names = ["task_1_2_Stable_Diffusion_detailed", "make_video", "task_1_3_ControlNet"]
-    assert [path.stem for path in notebooks.lessons()] == names
+    assert [path.stem for path in notebooks.lesson_paths()] == names
 
 
 # --- The kernel
@@ -491,10 +484,7 @@ def test_a_lesson_that_cannot_be_stored(error, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(nbformat, "write", fail)
     assert notebooks.main([str(path)]) == 1
-    assert (
-        capsys.readouterr().err
-        == f"lesson.ipynb: it cannot be stored in {path}: {error.strerror}.\n"
-    )
+    assert capsys.readouterr().err == f"lesson.ipynb: {path} cannot be written: {error.strerror}.\n"
 
 
 def test_without_a_home_folder_the_remedy_is_named(monkeypatch):

@@ -7,7 +7,7 @@ from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 
 from pocket import card
-from pocket.train.export import thinned, training_record, vocabulary
+from pocket.train.export import downsample, training_record, vocabulary
 from tests.conftest import ROOT
 
 STORED = ROOT / "pocket" / "weights"
@@ -83,11 +83,11 @@ def test_curves_are_drawn(weights):
     assert (weights / "curves.png").stat().st_size > 5000
 
 
-def test_thinned_keeps_the_last_row():
+def test_downsample_keeps_the_last_row():
     rows = [{"step": i, "loss": 0.123456 * i} for i in range(1, 1001)]
-    kept = thinned(rows, 100)
+    kept = downsample(rows, 100)
     assert len(kept) <= 100 and kept[-1]["step"] == 1000 and kept[-1]["loss"] == 123.5
-    assert thinned([], 100) == []
+    assert downsample([], 100) == []
 
 
 def test_training_record_adds_continued_runs_and_replaces_restarted_ones(tmp_path):

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from course.images import conditions as lessons
-from pocket.train import common, conditions, controlnet
+from pocket.train import conditions, controlnet
+from pocket.train.__main__ import expand
 from pocket.train.__main__ import main as train_main
-from pocket.train.__main__ import names
+from pocket.train.run import CONDITIONS, Run, Stage, add_arguments
 from pocket.world import render, sample_scene
 from pocket.world.landscapes import slots
 from pocket.world.renderer import layout
@@ -149,12 +150,11 @@ def test_bits_come_back():
 
 
 def test_stages_with_kinds_have_a_run_each():
-    assert names("denoiser") == ["denoiser"]
-    assert names("controlnet") == [f"controlnet-{kind}" for kind in common.CONDITIONS]
-    assert names("controlnet", "depth") == ["controlnet-depth"]
-    assert {"data", "conditions", "controlnet-scribble", "estimators-normals", "export"} <= set(
-        names("all")
-    )
+    assert expand("denoiser") == [Stage("denoiser")]
+    assert expand("controlnet") == [Stage("controlnet", kind) for kind in CONDITIONS]
+    assert list(map(str, expand("controlnet", "depth"))) == ["controlnet-depth"]
+    names = set(map(str, expand("all")))
+    assert {"data", "conditions", "controlnet-scribble", "estimators-normals", "export"} <= names
     with pytest.raises(SystemExit):
         train_main(["estimators", "--condition", "canny"])
 
@@ -207,17 +207,16 @@ def test_shards_stay_grow_and_go_with_their_autoencoder(work):
     train_main(["conditions", "--smoke", "--scenes", "6", "--work", str(work)])
     assert len(np.load(shard / "tokens.npy")) == 6
     parser = argparse.ArgumentParser()
-    common.add_arguments(parser)
-    conditions.ensure(
-        common.start("controlnet-canny", parser.parse_args(["--smoke", "--work", str(work)]))
-    )
+    add_arguments(parser)
+    args = parser.parse_args(["--smoke", "--work", str(work)])
+    conditions.ensure(Run.from_args(Stage("controlnet", "canny"), args))
     assert len(np.load(shard / "tokens.npy")) == 6  # another stage takes what was asked for last
     (work / "autoencoder" / "weights" / "note.txt").write_text("another")
     train_main(["conditions", "--smoke", "--scenes", "4", "--work", str(work)])
     assert len(np.load(shard / "tokens.npy")) == 4
 
 
-@pytest.mark.parametrize("kind", common.CONDITIONS)
+@pytest.mark.parametrize("kind", CONDITIONS)
 def test_latents_keep_their_condition(work, kind):
     data = controlnet.Controlled(work / "conditions", kind, torch.device("cpu"))
     moments, _, condition, objects = data.sample(12, torch.Generator().manual_seed(0))
@@ -233,6 +232,6 @@ def test_latents_keep_their_condition(work, kind):
 
 def test_options_know_the_kinds():
     parser = argparse.ArgumentParser()
-    common.add_arguments(parser)
+    add_arguments(parser)
     with pytest.raises(SystemExit):
         parser.parse_args(["--condition", "sketch"])

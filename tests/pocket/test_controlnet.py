@@ -16,8 +16,10 @@ from transformers import (
     pipeline,
 )
 
-from pocket.train import common, controlnet, denoiser, estimators, export
+from pocket.train import controlnet, denoiser, estimators, export
 from pocket.train.__main__ import main as train_main
+from pocket.train.loop import trainable_parameters
+from pocket.train.run import ESTIMATED, Run, Stage, add_arguments
 
 
 class Text(nn.Module):
@@ -75,7 +77,7 @@ def test_the_network_that_ships_fits_its_budget():
         sum(p.numel() for p in network.parameters()) * 2 + 2**19
         <= export.BUDGETS["controlnet/canny"]
     )
-    for kind in common.ESTIMATED:
+    for kind in ESTIMATED:
         estimator = estimators.build(kind)
         assert (
             sum(p.numel() for p in estimator.parameters()) * 2 <= export.BUDGETS["estimators"] / 2
@@ -103,9 +105,9 @@ def test_only_the_controlnet_trains_and_the_condition_reaches_it(trainee):
         if name.startswith("controlnet_down_blocks")
     ]
     assert zeros and all(p.grad is not None and p.grad.abs().sum() > 0 for p in zeros)
-    assert common.trainable(trainee) == common.trainable(trainee.controlnet)
+    assert trainable_parameters(trainee) == trainable_parameters(trainee.controlnet)
     # A step later the zeros have grown, and what reads the condition learns too.
-    torch.optim.SGD(common.trainable(trainee), 1.0).step()
+    torch.optim.SGD(trainable_parameters(trainee), 1.0).step()
     trainee.zero_grad()
     trainee(*batch())["loss"].backward()
     assert trainee.controlnet.controlnet_cond_embedding.conv_out.weight.grad.abs().sum() > 0
@@ -318,10 +320,9 @@ def test_the_strip_ships_with_the_weights(folder, tmp_path):
     if not (folder / "controlnet-canny" / "curve.json").exists():
         train(folder, "controlnet", "--condition", "canny", "--scenes", "5")
     made = (folder / "controlnet-canny" / "strip" / "strip.jpg").read_bytes()
-    export.save_following(
-        "controlnet-canny", folder / "controlnet-canny" / "weights", tmp_path / "first"
-    )
-    export.save_following("controlnet-canny", tmp_path / "first", tmp_path / "again")
+    stage = Stage("controlnet", "canny")
+    export.save_dependent(stage, folder / "controlnet-canny" / "weights", tmp_path / "first")
+    export.save_dependent(stage, tmp_path / "first", tmp_path / "again")
     assert (tmp_path / "again" / "strip.jpg").read_bytes() == made
 
 
@@ -329,7 +330,7 @@ def test_it_goes_on_where_it_was(folder, capsys):
     """An interrupted run is the same command again; --init trains on from the weights."""
     train(folder, "controlnet", "--condition", "scribble", "--scenes", "5")
     train(folder, "controlnet", "--condition", "scribble", "--scenes", "5")
-    assert "controlnet-scribble: done in" in capsys.readouterr().out
+    assert "controlnet-scribble: finished in" in capsys.readouterr().out
     train(
         folder, "controlnet", "--condition", "scribble", "--scenes", "5", "--init", "--steps", "2"
     )
@@ -346,13 +347,13 @@ def test_budgets_are_kept_apart(tmp_path, monkeypatch):
     }.items():
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "a").write_bytes(bytes(size))
-    monkeypatch.setattr(export, "BUDGET", 50)
+    monkeypatch.setattr(export, "CORE_BUDGET", 50)
     monkeypatch.setattr(export, "BUDGETS", {"controlnet/canny": 40, "estimators": 40})
-    monkeypatch.setattr(export, "EVERYTHING", 130)
+    monkeypatch.setattr(export, "TOTAL_BUDGET", 130)
     assert export.check_sizes(tmp_path) == 130
     for name, value, said in (
-        ("BUDGET", 49, "without controlnet and estimators"),
-        ("EVERYTHING", 129, "in all"),
+        ("CORE_BUDGET", 49, "without controlnet and estimators"),
+        ("TOTAL_BUDGET", 129, "in all"),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(export, name, value)
@@ -367,7 +368,7 @@ def test_budgets_are_kept_apart(tmp_path, monkeypatch):
 
 def test_missing_weights_name_the_command(tmp_path):
     parser = argparse.ArgumentParser()
-    common.add_arguments(parser)
-    run = common.start("export", parser.parse_args(["--smoke", "--work", str(tmp_path)]))
+    add_arguments(parser)
+    run = Run.from_args(Stage("export"), parser.parse_args(["--smoke", "--work", str(tmp_path)]))
     with pytest.raises(FileNotFoundError, match=r"pocket\.train controlnet --condition depth"):
-        run.weights_of("controlnet-depth")
+        run.weights_of(Stage("controlnet", "depth"))

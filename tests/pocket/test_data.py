@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pocket.train import common, data
+from pocket.train import data
 from pocket.train.__main__ import main as train_main
 from pocket.train.tokenizer import LENGTH
 from pocket.world import sample_labels, sample_scene
@@ -252,4 +252,3 @@ def test_the_longest_of_many_captions_fits() -> None:
     ids = data.encode_all(tokenizer, scenes.captions)
     assert (ids == tokenizer.eos_token_id).any(axis=2).all()
     assert max(len(tokenizer(t)["input_ids"]) for texts in scenes.captions for t in texts) <= LENGTH
-    assert common.SHIPPED["towers"] == "clip"

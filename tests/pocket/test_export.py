@@ -10,17 +10,18 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageClassification, CLIPModel, CLIPTokenizer
 
-from pocket.train import common, export
+from pocket.train import export
+from pocket.train.run import Run, Stage, add_arguments
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, write_untrained) -> common.Run:
+def run(tmp_path_factory, write_untrained) -> Run:
     """A work folder with untrained weights of every stage."""
     work = tmp_path_factory.mktemp("export")
     parser = argparse.ArgumentParser()
-    common.add_arguments(parser)
+    add_arguments(parser)
     options = ["--smoke", "--work", str(work / "work"), "--weights", str(work / "weights")]
-    run = common.start("export", parser.parse_args(options))
+    run = Run.from_args(Stage("export"), parser.parse_args(options))
     write_untrained(run.work)
     heads = run.work / "perceptual" / "weights"
     heads.mkdir(parents=True)
@@ -82,14 +83,14 @@ def test_the_vocabulary_is_published(run):
 
 def test_exporting_again_takes_what_ships_where_a_stage_did_not_run(run, tmp_path):
     parser = argparse.ArgumentParser()
-    common.add_arguments(parser)
+    add_arguments(parser)
     options = ["--smoke", "--work", str(tmp_path), "--weights", str(run.weights)]
     before = {
         name: entry
         for name, entry in export.manifest(run.weights)["files"].items()
         if "model" not in name
     }
-    export.main(common.start("export", parser.parse_args(options)))
+    export.main(Run.from_args(Stage("export"), parser.parse_args(options)))
     after = export.manifest(run.weights)["files"]
     assert before and {name: after[name] for name in before} == before
 
@@ -101,10 +102,10 @@ def test_no_file_names_a_path_of_the_machine_that_trained(run):
 
 def test_too_large_a_file_or_folder_is_refused(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(bytes(100))
-    monkeypatch.setattr(export, "LARGEST", 99)
+    monkeypatch.setattr(export, "FILE_BUDGET", 99)
     with pytest.raises(ValueError, match="a file may have"):
         export.check_sizes(tmp_path)
-    monkeypatch.setattr(export, "LARGEST", 100)
-    monkeypatch.setattr(export, "BUDGET", 99)
+    monkeypatch.setattr(export, "FILE_BUDGET", 100)
+    monkeypatch.setattr(export, "CORE_BUDGET", 99)
     with pytest.raises(ValueError, match="in all"):
         export.check_sizes(tmp_path)

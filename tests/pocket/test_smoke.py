@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionPipeline
 
-from pocket.train.__main__ import names
+from pocket.train.__main__ import expand
 
 
 def pocket(*arguments: str) -> subprocess.CompletedProcess:
@@ -52,7 +52,7 @@ def test_two_controlnets_steer_that_pipeline_together(folder):
 
 @pytest.mark.slow
 def test_every_trained_stage_leaves_its_curve(folder):
-    for stage in set(names("all")) - {"data", "latents", "conditions", "export"}:
+    for stage in set(map(str, expand("all"))) - {"data", "latents", "conditions", "export"}:
         curve = json.loads((folder / "work" / stage / "curve.json").read_text())
         assert curve["stage"] == stage and len(curve["rows"]) == curve["steps"] > 0
         assert any((folder / "work" / "logs" / stage).iterdir())
@@ -73,7 +73,7 @@ def test_no_held_out_composition_is_in_what_the_denoiser_sees(folder):
 @pytest.mark.slow
 def test_done_stages_are_passed_over_and_init_trains_on(folder):
     options = ["--smoke", "--work", str(folder / "work"), "--weights", str(folder / "weights")]
-    assert "done in" in pocket("pocket.train", "denoiser", *options).stdout
+    assert "finished in" in pocket("pocket.train", "denoiser", *options).stdout
     pocket("pocket.train", "denoiser", "--init", "--steps", "2", *options)
     curve = json.loads((folder / "work" / "denoiser" / "curve.json").read_text())
     assert curve["steps"] == 2

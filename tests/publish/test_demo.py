@@ -196,7 +196,7 @@ def test_an_object_turns_on_the_page(tmp_path, capfd, monkeypatch):
     monkeypatch.setenv("COURSE_MODEL", "sd-2.1")
     (tmp_path / "objects" / "a_duck" / "checkpoints" / "000001").mkdir(parents=True)
     section = objects.generate_object(tmp_path, "a duck", SHORT)
-    assert section.error == "" and "--text 'a duck'" in section.line
+    assert section.error == "" and "--text 'a duck'" in section.summary
     assert "2/2" in capfd.readouterr().err  # the progress was shown
     text = render_page([Section("First"), section], tmp_path)
     [source] = re.findall(r'<video src="([^"]+)" autoplay', text)

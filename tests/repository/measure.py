@@ -11,6 +11,7 @@ import functools
 import json
 import re
 import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -22,6 +23,15 @@ MAX_FILE_LINES = 450
 MAX_LINE_LENGTH = 100
 DUPLICATE_LINES = 6
 BANNED_NAMES = frozenset("found made asked said told drawn began apart".split())
+BANNED_WORDS = (
+    "pictures?",  # image
+    "wish(es)?",  # prompt, request
+    "foresees?|foreseen",  # predict
+    "mend(s|ed)?|cures?",  # repair, hint
+    "dear(er)?",  # expensive
+    "are no numbers",  # are not finite
+    "in earnest|whispers?|for want of|forth and back",
+)
 PACKAGES = (
     "benchmarks",
     "course",
@@ -301,6 +311,25 @@ def banned_names() -> list[str]:
     ]
 
 
+def banned_words() -> list[str]:
+    """Home-made words for the field's terms in code, comments and messages; style.md lists them."""
+    words = re.compile(rf"\b({'|'.join(BANNED_WORDS)})\b", flags=re.IGNORECASE)
+    return [
+        f"{source.name}:{number}: {match[0]}"
+        for source in python_sources()
+        if source.name != "tests/repository/measure.py"
+        for number, line in enumerate(source.lines, 1)
+        for match in words.finditer(line)
+    ]
+
+
+def misspellings() -> list[str]:
+    """Words that codespell does not know, or that are British; pyproject.toml has its settings."""
+    names = [name for name in tracked_files() if name.endswith((*SOURCES, ".md", ".yml", ".cff"))]
+    command = [sys.executable, "-m", "codespell_lib", *names]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
+
+
 def wide_assignments() -> list[str]:
     """Tuple assignments with more than two targets, tests excepted."""
     places = []
@@ -336,6 +365,39 @@ def nested_conditionals() -> list[str]:
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.IfExp):
                 places.append(source.place(node, "a call of a conditional"))
     return places
+
+
+# --- Figures in README
+
+# Numbers that are no measurement: names, versions, sizes of models, and what the reader needs.
+CONSTANTS = (
+    r"Stable Diffusion [12]\.[15]",
+    r"Python 3\.11",
+    r"\d+ × \d+",  # size of an image
+    r"[\d.]+ GB( download| of disk space| of memory)",
+    r"\b(in|lesson|for|and) [123](\.[123])?\b",  # a lesson
+    r"\b[23]D\b|360-degree|\bMP4|\bF1\b|\bH200\b",
+    r"assignment 5\b",
+)
+
+
+def unfilled_figures() -> list[str]:
+    """Numbers in README that no row fills, outside code, links and the constants above."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for hidden in (
+        r"```.*?```",
+        r"<!--figure .*?<!---->",
+        r"<[^>]*>",
+        r"`[^`]*`",
+        r"\[[^]]*\]\([^)]*\)",
+    ):
+        text = re.sub(hidden, lambda match: "\n" * match[0].count("\n"), text, flags=re.DOTALL)
+    text = re.sub("|".join(CONSTANTS), "", text, flags=re.IGNORECASE)
+    return [
+        f"README.md:{number}: {figure}"
+        for number, line in enumerate(text.splitlines(), 1)
+        for figure in re.findall(r"\d[\d.,]*", line)
+    ]
 
 
 # --- Task 3's settings

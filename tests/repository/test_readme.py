@@ -1,7 +1,6 @@
-"""What the documents promise is there: files, make targets, modules."""
+"""README and the docs: links, commands and figures are right."""
 
 import importlib.util
-import json
 import os
 import re
 import subprocess
@@ -11,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from course import notebooks
+from publish import readme
+from tests.repository import measure
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMENT = r"<!--.*?-->"
@@ -41,7 +42,9 @@ def test_make_targets_exist(document):
 def test_commands_exist(document):
     text = document.read_text()
     modules = set(
-        re.findall(r"python -m ((?:benchmarks|course|pocket|task_3_DreamFusion|tests)[\w.]*)", text)
+        re.findall(
+            r"python -m ((?:benchmarks|course|pocket|publish|task_3_DreamFusion|tests)[\w.]*)", text
+        )
     )
     assert (
         modules and [module for module in modules if importlib.util.find_spec(module) is None] == []
@@ -71,35 +74,46 @@ def test_each_make_target_is_one_line_to_python(target):
 def test_the_gpu_tests_fail_loudly_without_a_gpu():
     blind = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "tests.gpu"]
-    done = subprocess.run(command, cwd=ROOT, env=blind, capture_output=True, text=True)
-    assert (
-        done.returncode == 1
-        and "there is no CUDA device here" in done.stderr
-        and "passed" not in done.stdout
+    result = subprocess.run(command, cwd=ROOT, env=blind, capture_output=True, text=True)
+    assert result.returncode == 1 and "passed" not in result.stdout
+    assert "there is no CUDA device here" in result.stderr
+
+
+def test_the_table_has_every_lesson():
+    text = (ROOT / "README.md").read_text()
+    files = re.findall(r"^\| \[\d(?:\.\d)? .*?\]\((\S+)\)", text, flags=re.MULTILINE)
+    lessons = {path.name for path in notebooks.lesson_paths()}
+    assert set(files) == lessons | {"task_3_DreamFusion/README.md"}
+
+
+def test_every_figure_is_that_of_its_row():
+    values = readme.figure_values()
+    for name in readme.DOCUMENTS:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert readme.fill_figures(text, values) == text, "python -m publish.readme fills them"
+
+
+def test_every_number_in_readme_comes_from_a_row():
+    assert measure.unfilled_figures() == []
+
+
+def test_a_figure_is_scaled_and_formatted():
+    text = (
+        "<!--figure a.b/60:.1f-->?<!----> min, <!--figure a:d--><!---->, <!--figure a:.1f--><!---->"
     )
+    filled = readme.fill_figures(text, {"a.b": 273.1, "a": 7})
+    assert re.sub(r"<!--.*?-->", "", filled) == "4.6 min, 7, 7.0"
+    assert readme.fill_figures(filled, {"a.b": 273.1, "a": 7}) == filled
 
 
-def test_lessons_in_the_table_are_those_that_exist():
-    text = re.sub(COMMENT, "", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    here, to_come = text.split("Not here yet", 1)
-    linked = re.findall(r"^\| \[(\d(?:\.\d)?) .*?\]\((\S+)\)", here, flags=re.MULTILINE)
-    assert {file for _, file in linked} == {path.name for path in notebooks.lessons()} | {
-        "task_3_DreamFusion/README.md"
-    }
-    promised = re.findall(r"^\| (\d(?:\.\d)?) ", to_come, flags=re.MULTILINE)
-    assert not set(promised) & {number for number, _ in linked}
+def test_a_figure_without_a_row_is_an_error():
+    with pytest.raises(readme.FigureError, match="no row has the id 'a.b'"):
+        readme.fill_figures("<!--figure a.b:.1f-->4.6<!---->", {})
 
 
-def test_the_size_of_the_toy_world_is_told_right():
-    words = json.loads((ROOT / "pocket" / "weights" / "vocabulary.json").read_text())
-    objects, landscapes = len(words["objects"]), len(words["landscapes"])
-    text = " ".join((ROOT / "README.md").read_text().split())
-    assert f"{objects} objects in {len(words['colors'])} colours" in text
-    assert (
-        f"{len(words['grounds'])} grounds" in text
-        and f"{landscapes} landscapes at four times of day" in text
-    )
-    assert len(words["times"]) == 4
+def test_lesson_1_1_counts_the_words_of_the_model():
+    values = readme.figure_values()
+    objects, landscapes = values["vocabulary.objects"], values["vocabulary.landscapes"]
     lesson = (ROOT / "task_1_1_Stable_Diffusion_intro.ipynb").read_text()
     assert f"{objects} objects and {landscapes} landscapes" in lesson
 

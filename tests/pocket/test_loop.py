@@ -7,13 +7,15 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from pocket.train import common, export
+from pocket.train import export, loop
 from pocket.train.__main__ import main as train_main
+from pocket.train.run import Run, Stage, add_arguments, folders
 
 TOY = textwrap.dedent(
     """
@@ -21,14 +23,15 @@ TOY = textwrap.dedent(
     import torch
     from torch import nn
     from safetensors.torch import save_file
-    from pocket.train import common
+    from pocket.train import loop
+    from pocket.train.run import Run, Stage, add_arguments
 
     parser = argparse.ArgumentParser()
-    common.add_arguments(parser)
+    add_arguments(parser)
     parser.add_argument("--pause", type=float, default=0.0)
     args = parser.parse_args()
-    common.SAVE_MINUTES = 0.0
-    run = common.start("toy", args)
+    loop.SAVE_MINUTES = 0.0
+    run = Run.from_args(Stage("toy"), args)
     torch.manual_seed(1)
     model = nn.Linear(4, 1)
 
@@ -39,17 +42,17 @@ TOY = textwrap.dedent(
         return {"loss": (net(x).squeeze(1) - x.sum(1) - run.rank).square().mean()}
 
     save = lambda folder: save_file(dict(model.state_dict()), folder / "model.safetensors")
-    limits = {"steps": 150, "minutes": 5, "warmup": 5, "ema_decays": (0.9,)}
-    common.train(run, model, common.adamw(model, 0.05), loss_fn, save, **limits)
-    common.finish()
+    settings = loop.Settings(steps=150, minutes=5, warmup=5, ema_decays=(0.9,))
+    loop.train(run, model, loop.adamw(model, 0.05), loss_fn, save, settings)
+    run.accelerator.end_training()
     """
 )
 
 
-def make_run(tmp_path, *options: str) -> common.Run:
+def make_run(tmp_path, *options: str) -> Run:
     parser = argparse.ArgumentParser()
-    common.add_arguments(parser)
-    return common.start("toy", parser.parse_args(["--work", str(tmp_path), *options]))
+    add_arguments(parser)
+    return Run.from_args(Stage("toy"), parser.parse_args(["--work", str(tmp_path), *options]))
 
 
 def toy(tmp_path, *options: str, launcher: tuple[str, ...] = (sys.executable,)) -> list[str]:
@@ -73,15 +76,15 @@ def weights(tmp_path, name: str = "weight") -> torch.Tensor:
 
 
 def test_schedule_warms_up_and_ends_at_zero():
-    assert common.schedule(0, 0.0, 10) == pytest.approx(0.1)
-    assert common.schedule(9, 0.0, 10) == 1
-    assert common.schedule(500, 0.5, 10) == pytest.approx(0.5)
-    assert common.schedule(500, 1.0, 10) == pytest.approx(0)
+    assert loop.lr_factor(0, 0.0, 10) == pytest.approx(0.1)
+    assert loop.lr_factor(9, 0.0, 10) == 1
+    assert loop.lr_factor(500, 0.5, 10) == pytest.approx(0.5)
+    assert loop.lr_factor(500, 1.0, 10) == pytest.approx(0)
 
 
 def test_the_average_warms_up_and_copies_back():
     model = nn.Linear(2, 2)
-    ema = common.average(model, decay=0.5)
+    ema = loop.build_ema(model, decay=0.5)
     start = model.weight.detach().clone()
     ema.step(model.parameters())
     with torch.no_grad():
@@ -93,10 +96,10 @@ def test_the_average_warms_up_and_copies_back():
 
 def test_averaged_gives_the_own_weights_back():
     model = nn.Linear(2, 2)
-    ema = common.average(model, 0.999)
+    ema = loop.build_ema(model, 0.999)
     own = model.weight.detach().clone()
     ema.shadow_params[0].zero_()
-    with common.averaged(model, ema):
+    with loop.ema_weights(model, ema):
         assert model.weight.abs().sum() == 0
     torch.testing.assert_close(model.weight.detach(), own)
 
@@ -116,15 +119,10 @@ def test_the_average_with_the_lowest_loss_is_kept(tmp_path, target):
     def loss_fn(net, step, fraction):
         return {"loss": (net.weight - 1).square().mean()}
 
-    settings = {"steps": 12, "minutes": 5, "warmup": 1, "ema_decays": decays, "validate": validate}
-    common.train(
-        make_run(tmp_path),
-        model,
-        torch.optim.SGD(model.parameters(), 4.0),
-        loss_fn,
-        lambda f: None,
-        **settings,
-    )
+    settings = loop.Settings(steps=12, minutes=5, warmup=1, ema_decays=decays)
+    optimizer = torch.optim.SGD(model.parameters(), 4.0)
+    run = make_run(tmp_path)
+    loop.train(run, model, optimizer, loss_fn, lambda f: None, settings, validate)
     curve = json.loads((tmp_path / "toy" / "curve.json").read_text())
     best = min(curve["ema"], key=curve["ema"].get)
     assert best == ("0.999" if target == 0 else "0.0")
@@ -137,7 +135,7 @@ def test_training_learns_and_writes_its_curve(tmp_path):
     curve = json.loads((tmp_path / "toy" / "curve.json").read_text())
     assert curve["steps"] == 150 and curve["rows"][-1]["loss"] < 0.01 < curve["rows"][0]["loss"]
     assert not (tmp_path / "toy" / "state.pt").exists()
-    assert common.done(make_run(tmp_path)) and not common.done(make_run(tmp_path, "--init"))
+    assert make_run(tmp_path).is_finished and not make_run(tmp_path, "--init").is_finished
 
 
 def test_minutes_end_a_run(tmp_path):
@@ -166,7 +164,7 @@ def stop(tmp_path, number: signal.Signals) -> int:
 def test_a_stopped_run_goes_on_from_its_state(tmp_path, number):
     reached = stop(tmp_path, number)
     assert 0 < reached < 150
-    assert f"goes on from step {reached}" in run_toy(tmp_path)
+    assert f"resuming from step {reached}" in run_toy(tmp_path)
     rows = json.loads((tmp_path / "toy" / "curve.json").read_text())["rows"]
     assert [row["step"] for row in rows] == list(range(1, 151))
     torch.testing.assert_close(weights(tmp_path), torch.ones(1, 4), atol=0.05, rtol=0)
@@ -207,8 +205,8 @@ def test_a_stopped_run_has_logged_all_its_steps(tmp_path):
 
 def test_a_toy_run_stays_away_from_what_ships():
     parser = argparse.ArgumentParser()
-    common.add_arguments(parser)
-    real, smoke = (common.folders(parser.parse_args(options)) for options in ([], ["--smoke"]))
+    add_arguments(parser)
+    real, smoke = (folders(parser.parse_args(options)) for options in ([], ["--smoke"]))
     assert [path.as_posix() for path in real] == ["outputs/pocket", "pocket/weights"]
     assert not {*real} & {*smoke} and smoke[0] in smoke[1].parents
 
@@ -216,7 +214,7 @@ def test_a_toy_run_stays_away_from_what_ships():
 def test_time_adds_up_over_interruptions_and_finished_work_costs_nothing(tmp_path):
     run = make_run(tmp_path)
     for images in (10, 5, 0):
-        common.record_time(run, time.perf_counter() - 60, images)
+        run.record_time(time.perf_counter() - 60, images)
     spent = json.loads((run.folder / "time.json").read_text())
     assert spent["seconds"] == pytest.approx(120, abs=1) and spent["pictures"] == 15
 
@@ -228,9 +226,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
         return {"loss": net(torch.ones(1, 1)).sum() * float("nan")}
 
     with pytest.raises(FloatingPointError, match="step 1"):
-        common.train(
-            run, model, common.adamw(model, 0.1), loss_fn, lambda folder: None, steps=3, minutes=1
-        )
+        settings = loop.Settings(steps=3, minutes=1)
+        loop.train(run, model, loop.adamw(model, 0.1), loss_fn, lambda folder: None, settings)
 
 
 @pytest.mark.parametrize(
@@ -256,7 +253,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 def test_options_that_cannot_be_are_refused_before_anything_is_done(
     options, said, monkeypatch, capsys
 ):
-    monkeypatch.setattr(common, "start", lambda *_: pytest.fail("began"))
+    monkeypatch.setattr(Run, "from_args", lambda *_: pytest.fail("the stage started"))
     with pytest.raises(SystemExit, match="2"):
         train_main(["judge", *options])
     assert f"argument {said}" in capsys.readouterr().err
@@ -279,7 +276,7 @@ def test_options_at_the_ends_of_what_is_allowed(tmp_path):
             "export: no weights of",
         ),
         (OSError(28, "No space left on device"), "No space left on device"),
-        (FloatingPointError("export: loss not finite at step 3"), "not finite at step 3"),
+        (FloatingPointError("the loss is not finite at step 3"), "export: the loss is not finite"),
         (torch.OutOfMemoryError("CUDA out of memory"), "try --batch with half of it"),
         (
             RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
@@ -310,7 +307,7 @@ def test_a_work_folder_that_cannot_be_created_is_named(monkeypatch, tmp_path):
     def refused(*_, **__):
         raise PermissionError(13, "Permission denied", str(tmp_path / "x"))
 
-    monkeypatch.setattr(common.Path, "mkdir", refused)
+    monkeypatch.setattr(Path, "mkdir", refused)
     with pytest.raises(SystemExit, match="judge: .*Permission denied"):
         train_main(["judge", "--work", str(tmp_path / "x")])
 
@@ -319,30 +316,3 @@ def test_missing_weights_name_the_command_that_makes_them(tmp_path):
     run = make_run(tmp_path, "--weights", str(tmp_path / "none"))
     with pytest.raises(FileNotFoundError, match=r"pocket\.train towers"):
         run.weights_of("towers")
-
-
-def test_replace_folder_leaves_the_old_one_when_writing_fails(tmp_path):
-    folder = tmp_path / "weights"
-    common.replace_folder(folder, lambda new: (new / "a").write_text("1"))
-
-    def broken(new):
-        (new / "a").write_text("2")
-        raise OSError("full")
-
-    with pytest.raises(OSError):
-        common.replace_folder(folder, broken)
-    assert (folder / "a").read_text() == "1"
-    assert list(tmp_path.iterdir()) == [folder]  # and the disk is no fuller
-
-
-def test_replace_file_leaves_the_old_one_when_writing_fails(tmp_path):
-    path = tmp_path / "state.pt"
-    common.replace_file(path, lambda new: new.write_text("1"))
-
-    def broken(new):
-        new.write_text("2")
-        raise OSError("full")
-
-    with pytest.raises(OSError):
-        common.replace_file(path, broken)
-    assert path.read_text() == "1" and list(tmp_path.iterdir()) == [path]
