@@ -269,9 +269,9 @@ def frame_rows(reduced: bool) -> list[Row]:
             each = []
             for i in range(count):
                 each.append(
-                    timed(partial(list, trainer.renderer.render_eval(cameras[i : i + 1], side, side)))[
-                        0
-                    ]
+                    timed(
+                        partial(list, trainer.renderer.render_eval(cameras[i : i + 1], side, side))
+                    )[0]
                 )
     return [
         Row(

@@ -161,9 +161,7 @@ class Trainer:
         if self.step % 16 == 0:
             self.renderer.update_occupancy(self.generator, 1.0 if self.step < 64 else 0.25)
         share = 1.0 if not s.widen else min(1.0, 0.5 + 0.5 * self.progress / s.widen)
-        cameras = self.cameras = self.views.narrow(share).sample(
-            s.batch, self.generator, self.step
-        )
+        cameras = self.cameras = self.views.narrow(share).sample(s.batch, self.generator, self.step)
         shading = self.shading(cameras)
         behind = (
             torch.rand(s.batch, 3, generator=self.generator) if s.background == "random" else None
