@@ -51,9 +51,9 @@ class Estimator:
             self.std = torch.tensor(config["image_std"], device=self.device).view(1, 3, 1, 1)
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Estimate inverse depth (N, H, W) or normals (N, H, W, 3) of images (N, 3, H, W) in [0, 1].
+        """Estimate depth (N, H, W) or normals (N, H, W, 3) of images (N, 3, H, W) in [0, 1].
 
-        Inverse depth is larger where nearer. Normals have length 1, or 0 where there is no surface.
+        Depth is inverse: larger is nearer. Normals have length 1, or 0 where there is no surface.
         """
         height, width = images.shape[-2:]
         # The network reads squares of one size: the image is fitted into one, its edges repeated.
