@@ -27,13 +27,12 @@ from diffusers import StableDiffusionPanoramaPipeline
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.common import RESULTS, command_line, parse, report, sd21_model
-from course import notebooks
-from course.figures import Row, machine, peak_memory, run_on_two_cores, timed
-from course.metrics import scores as metrics
-from course.metrics.judge import Judge
+from benchmarks.common import RESULTS, command_line, sd21_model
+from course import metrics, notebooks
+from course.figures import Row, machine, peak_memory, report, run_on_two_cores, timed
+from course.metrics import Judge
 from course.models import Model, find_model, load_pipeline
-from course.speed.cuda_graphs import fast
+from course.speed.cuda_graphs import CudaGraphModule
 
 LESSON = notebooks.ROOT / "task_2_Joint_Diffusion.ipynb"
 STEPS = 25
@@ -70,8 +69,11 @@ def pocket() -> Any:
 def joint(model: Model, compile: bool = False, **options: Any) -> Any:
     """The lesson's class on a model, on the fast path, as the lesson has it; or compiled, as it may be asked for."""
     sd = lesson().JointDiffusion(model, **options)
-    sd.unet = fast(sd.unet, compile=compile)
-    sd.decoder, sd.distance = fast(sd.decoder, gradients=True), fast(sd.distance, gradients=True)
+    sd.unet = CudaGraphModule(sd.unet, compile=compile)
+    sd.decoder, sd.distance = (
+        CudaGraphModule(sd.decoder, gradients=True),
+        CudaGraphModule(sd.distance, gradients=True),
+    )
     return sd
 
 
@@ -170,7 +172,7 @@ def coverage_rows(reduced: bool) -> list[Row]:
 
 def coherence_rows(reduced: bool) -> list[Row]:
     """Both methods from the same seeds, and single images of the same prompts for FID and KID."""
-    sd, networks, judge = pocket(), metrics.find_networks(device=DEVICE), Judge(DEVICE)
+    sd, networks, judge = pocket(), metrics.load_networks(device=DEVICE), Judge(DEVICE)
     count, steps = (2, 6) if reduced else (PANORAMAS, STEPS)
     rows, values, pieces = [], {}, {}
     singles = single_images(landscapes(count), 4, steps)
@@ -185,8 +187,8 @@ def coherence_rows(reduced: bool) -> list[Row]:
             torch.cat([metrics.crops(image, WIDE[0]) for image in made]),
         )
         vectors = networks.embed(pieces[name])
-        found["fid"] = metrics.frechet_distance(vectors, networks.embed(singles))
-        found["kid"] = 1000 * metrics.kernel_distance(vectors, networks.embed(singles))
+        found["fid"] = metrics.fid(vectors, networks.embed(singles))
+        found["kid"] = 1000 * metrics.kid(vectors, networks.embed(singles))
         rows += [
             Row(
                 f"task2.coherence.{name.lower()}.{key}",
@@ -205,7 +207,7 @@ def coherence_rows(reduced: bool) -> list[Row]:
 
 
 def judged(
-    images: list[Tensor], asked: list[Any], networks: metrics.Networks, judge: Judge
+    images: list[Tensor], asked: list[Any], networks: metrics.MetricNetworks, judge: Judge
 ) -> dict[str, float]:
     """The figures of panoramas (3, H, W): the mean over panoramas, or over their pieces."""
     size, pieces = WIDE[0], [metrics.crops(image, WIDE[0]) for image in images]
@@ -250,7 +252,7 @@ def closure_rows(reduced: bool) -> list[Row]:
             num_sampling_steps=steps,
             seed=seed,
         )
-        columns = metrics.column_steps(image)
+        columns = metrics.column_differences(image)
         calm[stride].append(bool(columns[-1] <= columns[:-1].quantile(0.95)))
         worst = max(worst, float(columns[-1] / columns[:-1].max()))
     about = f"{count} closed panoramas {WIDE[0]}x{WIDE[1]}, strides {', '.join(map(str, STRIDES))}: step across the wrap"
@@ -303,7 +305,7 @@ def choices(sd: Any) -> dict[str, dict[str, Any]]:
 
 def tradeoff_rows(reduced: bool) -> list[Row]:
     """Each choice on the same prompts and seeds, in turn, so that all see the machine in the same state."""
-    sd, networks = pocket(), metrics.find_networks(device=DEVICE)
+    sd, networks = pocket(), metrics.load_networks(device=DEVICE)
     count, request = (
         (1, {"num_sampling_steps": 2, "width": 512})
         if reduced
@@ -535,7 +537,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     parser.add_argument(
         "--reduced", action="store_true", help="a rehearsal, of which nothing is stored"
     )
-    args = parse(parser, GROUPS, arguments)
+    args = parser.parse_args(arguments)
     everything: list[Row] = []
     for name in args.groups:
         reduced = args.reduced or (name in ON_GPU and DEVICE.type != "cuda")

@@ -31,11 +31,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.common import RESULTS, command_line, parse, report, sd21_model
+from benchmarks.common import RESULTS, command_line, sd21_model
 from course import notebooks
-from course.figures import Row, machine, median_seconds, run_command, timed
+from course.figures import Row, machine, median_seconds, report, run_command, timed
 from course.images import image_grid, to_pil
-from course.metrics.judge import Judge
+from course.metrics import Judge
 from course.models import Model, find_model
 from pocket.world.vocabulary import WITH_FRONT, view_word
 from task_3_DreamFusion import main as program
@@ -138,7 +138,6 @@ def resumed(workspace: Path, guidance: StableDiffusion) -> Trainer:
 def command_rows(on_gpu: bool, reduced: bool) -> list[Row]:
     """The texts of the exercise by the command, on a GPU only the first."""
     where, bar = ("one GPU", 60.0) if on_gpu else ("two CPU cores", 360.0)
-    here = machine(gpu=on_gpu)
     judge, guidance = Judge(DEVICE), StableDiffusion(find_model("pocket"))
     rows = []
     for text, thing in list(NAMED.items())[: 1 if on_gpu or reduced else None]:
@@ -151,12 +150,13 @@ def command_rows(on_gpu: bool, reduced: bool) -> list[Row]:
             )
         name = f"{where}, {text}"
         key = f"task3.{'gpu' if on_gpu else 'cpu'}.{thing}"
-        figures = (
-            ("seconds", "command to clip and mesh", seconds, "s", "<=", bar),
-            ("views", "views of 8 in which the judge reads it", sum(objects), "", ">=", 6.0),
-        )
-        for key_end, figure, *rest in figures:
-            rows.append(Row(f"{key}_{key_end}", f"{name}: {figure}", *rest, machine=here))
+        views = f"{name}: views of 8 in which the judge reads it"
+        rows += [
+            Row(f"{key}_seconds", f"{name}: command to clip and mesh", seconds, "s", "<=", bar),
+            Row(f"{key}_views", views, sum(objects), "", ">=", 6.0),
+        ]
+    for row in rows:
+        row.machine = machine(gpu=on_gpu)
     return rows
 
 
@@ -269,9 +269,9 @@ def frame_rows(reduced: bool) -> list[Row]:
             each = []
             for i in range(count):
                 each.append(
-                    timed(partial(list, trainer.renderer.finished(cameras[i : i + 1], side, side)))[
-                        0
-                    ]
+                    timed(
+                        partial(list, trainer.renderer.render_eval(cameras[i : i + 1], side, side))
+                    )[0]
                 )
     return [
         Row(
@@ -415,7 +415,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     parser.add_argument(
         "--given", type=str.split, default=[], metavar="OPTIONS", help="objects: options of main.py"
     )
-    args = parse(parser, GROUPS, arguments)
+    args = parser.parse_args(arguments)
     given, tried = tuple(args.given), bool(args.only or args.given)
     if tried and args.groups != ["objects"]:
         parser.error(

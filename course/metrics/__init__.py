@@ -1,1 +1,34 @@
-"""How good are images: distances between sets of them, CLIP score, perceptual distance, the judge."""
+"""How good are images: FID, KID, CLIP score, Intra-LPIPS, a perceptual distance, the judge."""
+
+from course.metrics.clip import ClipEncoder, clip_score
+from course.metrics.errors import MetricError
+from course.metrics.judge import Judge
+from course.metrics.networks import (
+    FeatureDistance,
+    JudgeFeatures,
+    MetricNetworks,
+    load_networks,
+)
+from course.metrics.panorama import column_differences, crops, intra_lpips, intra_style_loss
+from course.metrics.perceptual import PerceptualDistance, load_distance, load_lpips
+from course.metrics.set_distances import fid, kid
+
+__all__ = [
+    "ClipEncoder",
+    "FeatureDistance",
+    "Judge",
+    "JudgeFeatures",
+    "MetricError",
+    "MetricNetworks",
+    "PerceptualDistance",
+    "clip_score",
+    "column_differences",
+    "crops",
+    "fid",
+    "intra_lpips",
+    "intra_style_loss",
+    "kid",
+    "load_distance",
+    "load_lpips",
+    "load_networks",
+]

@@ -1,8 +1,8 @@
 """How different two images look: a learned distance that needs no download.
 
-The features are the hidden states of the pocket model's image tower, weighted by channel (Zhang et al. 2018, "The
-Unreasonable Effectiveness of Deep Features as a Perceptual Metric", equation 1). The call is that of the lpips package,
-so `LPIPS(net="vgg")` can stand in its place where there is a network.
+The features are the hidden states of the pocket model's image tower, weighted by channel (Zhang et
+al. 2018, "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", equation 1). The
+call is that of the lpips package, so `LPIPS(net="vgg")` can replace it where there is a network.
 """
 
 import json
@@ -20,9 +20,9 @@ from course.models.files import load_network
 
 
 class PerceptualDistance(torch.nn.Module):
-    """sum over layers l of the mean over positions of w_l . (f_l(x) - f_l(y))^2, f normalised along channels.
+    """sum over layers l of the mean over positions of w_l . (f_l(x) - f_l(y))^2.
 
-    Differentiable in both images; its own weights are frozen.
+    f is normalized along channels. Differentiable in both images; its own weights are frozen.
         distance = PerceptualDistance()
         distance(x, y)  # (N, 1, 1, 1); x, y (N, 3, H, W) in [-1, 1]
     """
@@ -35,21 +35,21 @@ class PerceptualDistance(torch.nn.Module):
         clip, own = embedded_folder("clip"), embedded_folder("perceptual")
         self.tower = load_network(CLIPModel, clip, "CLIP").vision_model
         self.preprocess = Preprocess(clip)
-        self.layers: list[int] = json.loads((own / "config.json").read_text(encoding="utf-8"))[
-            "layers"
-        ]
+        config = json.loads((own / "config.json").read_text(encoding="utf-8"))
+        self.layers: list[int] = config["layers"]
         for name, head in load_file(own / "heads.safetensors").items():
             self.register_buffer(name, head.float())  # layer_i: (C,)
         self.requires_grad_(False).eval()
 
     def features(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Images (N, 3, H, W) in [-1, 1] to one (N, positions, C) a layer, each position of length 1."""
-        states = self.tower(
-            pixel_values=self.preprocess(images), output_hidden_states=True
-        ).hidden_states
-        return [
-            F.normalize(states[layer][:, 1:], dim=-1) for layer in self.layers
-        ]  # without the class token
+        """Return one (N, positions, C) a layer, each position of length 1.
+
+        images: (N, 3, H, W) in [-1, 1].
+        """
+        pixels = self.preprocess(images)
+        states = self.tower(pixel_values=pixels, output_hidden_states=True).hidden_states
+        # Without the class token.
+        return [F.normalize(states[layer][:, 1:], dim=-1) for layer in self.layers]
 
     def forward(
         self,
@@ -58,12 +58,14 @@ class PerceptualDistance(torch.nn.Module):
         retPerLayer: bool = False,
         normalize: bool = False,
     ) -> torch.Tensor | tuple[torch.Tensor, list[torch.Tensor]]:
-        """The distance (N, 1, 1, 1) of images (N, 3, H, W) in [-1, 1], or in [0, 1] with `normalize`. With
-        `retPerLayer` also the list of the layers' shares, each (N, 1, 1, 1). Names as in the lpips package."""
+        """Return the distance (N, 1, 1, 1) of images (N, 3, H, W) in [-1, 1].
+
+        Names as in the lpips package: with `normalize` the images are in [0, 1]; with `retPerLayer`
+        also the list of the layers' shares, each (N, 1, 1, 1).
+        """
         if in0.shape != in1.shape or in0.dim() != 4 or in0.shape[1] != 3:
-            raise ValueError(
-                f"two batches (N, 3, H, W) of one shape, not {tuple(in0.shape)} and {tuple(in1.shape)}"
-            )
+            shapes = f"{tuple(in0.shape)} and {tuple(in1.shape)}"
+            raise ValueError(f"in0 and in1 must have one shape (N, 3, H, W), got {shapes}.")
         if normalize:
             in0, in1 = 2 * in0 - 1, 2 * in1 - 1
         shares = []
@@ -74,28 +76,34 @@ class PerceptualDistance(torch.nn.Module):
         return (total, shares) if retPerLayer else total
 
 
-def find_distance(model: Model) -> tuple[str, Callable[..., Any]]:
-    """The distance that guides images of `model`, on its device, and its name: LPIPS on VGG, or the embedded one for
-    the embedded model, and where LPIPS cannot be had; one line then says so."""
+def load_distance(model: Model) -> tuple[str, Callable[..., Any]]:
+    """Return the name of the distance that guides images of `model`, and it on the model's device.
+
+    It is LPIPS on VGG. For the embedded model, and where LPIPS is not available, it is the embedded
+    distance; in the second case one line says so.
+    """
     if not model.is_embedded:
         try:
-            return "LPIPS (VGG)", published_lpips("vgg", model.device)
+            return "LPIPS (VGG)", load_lpips("vgg", model.device)
         except CourseError as error:
-            print(f"{error} It takes its place.")
+            print(f"{error} It is used instead.")
     return "the embedded distance", PerceptualDistance().to(model.device)
 
 
-def published_lpips(net: str, device: str | torch.device = "cpu") -> Any:
-    """`lpips.LPIPS(net=...)` on a device, frozen. Raises CourseError if the package or its trunk cannot be had."""
+def load_lpips(net: str, device: str | torch.device = "cpu") -> Any:
+    """Return `lpips.LPIPS(net=...)` on a device, frozen.
+
+    Raises CourseError if the package or its network is not available.
+    """
     try:
         import lpips
 
         distance = lpips.LPIPS(net=net, verbose=False)
-    except (
-        Exception
-    ) as error:  # a missing package, a failed download and a damaged file each raise their own
+    # A missing package, a failed download and a damaged file each raise their own error.
+    except Exception as error:
         raise CourseError(
-            f"LPIPS on {net} cannot be had here ({error}). It takes the package lpips, a torchvision that fits torch, "
-            "and a network the first time. The embedded distance needs none of that."
+            f"LPIPS on {net} is not available here ({error}). It needs the package lpips, a "
+            "torchvision that fits torch, and a network connection the first time. The embedded "
+            "distance needs none of these."
         ) from error
     return distance.to(device).eval().requires_grad_(False)

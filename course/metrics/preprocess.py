@@ -1,4 +1,4 @@
-"""Images as a vision network reads them, by the settings that lie beside its weights."""
+"""Images as a vision network takes them, by the settings that lie beside its weights."""
 
 import json
 from pathlib import Path
@@ -8,9 +8,10 @@ import torch.nn.functional as F
 
 
 class Preprocess(torch.nn.Module):
-    """Images (N, 3, H, W) in [-1, 1] to (N, 3, size, size), normalised as in `folder`/preprocessor_config.json.
+    """Images (N, 3, H, W) in [-1, 1] to (N, 3, size, size), normalized for the network.
 
-    Differentiable, on the images' device: transformers' own image processors go through PIL and cut the gradient.
+    Size, mean and standard deviation come from `folder`/preprocessor_config.json. Differentiable,
+    on the images' device: transformers' own image processors go through PIL and cut the gradient.
     """
 
     mean: torch.Tensor
@@ -25,9 +26,8 @@ class Preprocess(torch.nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         if images.dim() != 4 or images.shape[1] != 3:
-            raise ValueError(
-                f"pictures are a tensor (N, 3, H, W) in [-1, 1], not {tuple(images.shape)}"
-            )
+            shape = tuple(images.shape)
+            raise ValueError(f"images must be a tensor (N, 3, H, W) in [-1, 1], got {shape}.")
         if images.shape[-2:] != self.size:
             images = F.interpolate(
                 images, self.size, mode="bilinear", align_corners=False, antialias=True

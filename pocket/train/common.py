@@ -28,8 +28,8 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         write(new)
 
 
-def record_time(run: Run, began: float, pictures: int) -> None:
-    run.record_time(began, pictures)
+def record_time(run: Run, began: float, images: int) -> None:
+    run.record_time(began, images)
 
 
 def train(run, model, optimizer, loss_fn, save, *, validate=None, began=None, **settings) -> None:

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from course import checks, diffusion
 from course.errors import CourseError
 from course.models import Model, load_pipeline
-from course.speed.cuda_graphs import fast
-from course.speed.frozen_vae import LatentDecoder, LatentEncoder, lighten
+from course.speed.cuda_graphs import CudaGraphModule
+from course.speed.frozen_vae import LatentDecoder, LatentEncoder, optimize_frozen_vae
 from task_3_DreamFusion.nerf import sd
 from task_3_DreamFusion.nerf.settings import GuidanceOptions, check_unicode
 from task_3_DreamFusion.nerf.views import VIEWS, ViewPrompts, negative_views
@@ -86,10 +86,10 @@ class StableDiffusion:
         self.model, self.options = model, options or GuidanceOptions()
         self.device, self.dtype = model.device, model.dtype
         self.text_encoder = pipe.text_encoder
-        vae = lighten(pipe.vae.requires_grad_(False))
-        self.encoder = fast(LatentEncoder(vae), gradients=True)
-        self.decoder = fast(LatentDecoder(vae))
-        self.unet = fast(pipe.unet.requires_grad_(False), compile=compile)
+        vae = optimize_frozen_vae(pipe.vae.requires_grad_(False))
+        self.encoder = CudaGraphModule(LatentEncoder(vae), gradients=True)
+        self.decoder = CudaGraphModule(LatentDecoder(vae))
+        self.unet = CudaGraphModule(pipe.unet.requires_grad_(False), compile=compile)
         self.scaling_factor: float = pipe.vae.config.scaling_factor
         self.alphas_cumprod = pipe.scheduler.alphas_cumprod.to(self.device, torch.float32)
         self._embeddings: dict[str, Tensor] = {}

@@ -18,7 +18,7 @@ import psutil
 import torch
 
 from course.errors import CourseError
-from task_3_DreamFusion.nerf.renderer import ROUND
+from task_3_DreamFusion.nerf.renderer import SAMPLES_PER_ROUND
 
 if TYPE_CHECKING:  # which itself imports this module
     from task_3_DreamFusion.nerf.settings import Settings
@@ -62,7 +62,11 @@ def estimate(settings: "Settings", frames: int, video_size: int) -> list[Need]:
             image_samples * (SAMPLE if in_pixels else TRAINED_SAMPLE),
             {"--batch_size": s.batch, "--size": s.size, "--max_steps": s.steps},
         ),
-        Need("a frame of the clip", ROUND * video_size**2 * SAMPLE, {"--video_size": video_size}),
+        Need(
+            "a frame of the clip",
+            SAMPLES_PER_ROUND * video_size**2 * SAMPLE,
+            {"--video_size": video_size},
+        ),
         Need(
             "the frames of the clip",
             frames * video_size**2 * FRAME_PIXEL,

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 
 from task_3_DreamFusion.nerf.network_grid import GridField
-from task_3_DreamFusion.nerf.renderer import Rendered, Renderer
+from task_3_DreamFusion.nerf.renderer import Renderer, RenderOutput
 from task_3_DreamFusion.nerf.settings import Settings
 
 
 def regularise(
-    rendered: Rendered,
+    rendered: RenderOutput,
     renderer: Renderer,
     settings: Settings,
     generator: torch.Generator,

@@ -37,7 +37,7 @@ def frames(trainer: Trainer, count: int, size: int, elevation: float) -> Iterato
     cameras = orbit(count, elevation)
     radius = float(cameras.radius[0])
     with trainer.averaged():
-        images = trainer.renderer.finished(cameras, size, size)
+        images = trainer.renderer.render_eval(cameras, size, size)
         for i, colour in enumerate(tqdm(images, total=count, desc="video", unit="frame")):
             normals = normal_map(cameras[i : i + 1], colour)
             yield np.concatenate(
@@ -114,15 +114,20 @@ def save_mesh(trainer: Trainer, resolution: int = 128, texture: int = 1024) -> l
 
     Raises MeshError if there is none.
     """
-    from task_3_DreamFusion.nerf.mesh import extract  # these two are slow to import
+    from task_3_DreamFusion.nerf.mesh import extract_mesh  # these two are slow to import
     from task_3_DreamFusion.nerf.viewer import page
 
     field = trainer.renderer.field
     with trainer.averaged(), torch.no_grad():
-        mesh = extract(
-            field.density, field.albedo, LEVEL, resolution, texture=texture, bound=field.bound,
+        mesh = extract_mesh(
+            field.density,
+            field.albedo,
+            LEVEL,
+            resolution,
+            texture_size=texture,
+            bound=field.bound,
             device=trainer.guidance.device,
-        )  # fmt: skip
+        )
     paths = mesh.save(trainer.workspace, MESH)
     viewer = trainer.workspace / f"{MESH}.html"
     files.write_text(viewer, page(mesh, trainer.settings.text))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from course.arguments import check_number
-from task_3_DreamFusion.nerf.provider import Cameras, joined
+from task_3_DreamFusion.nerf.provider import Cameras
 from task_3_DreamFusion.nerf.renderer import Shading
 from task_3_DreamFusion.nerf.settings import Settings
 
@@ -37,7 +37,7 @@ class Target:
         camera, shading = vars(self.camera), self.shading
         return {
             "camera": camera, "picture": self.image, "behind": self.behind,
-            "look": shading.look, "lights": shading.lights, "ambient": shading.ambient,
+            "mode": shading.mode, "lights": shading.lights, "ambient": shading.ambient,
         }  # fmt: skip
 
     @classmethod
@@ -57,7 +57,7 @@ class Target:
             check_shape("behind", behind, (3,))
         elif behind is not None:
             raise ValueError("there is a color behind a target")
-        shading = Shading(state["look"], lights, check_number("ambient", state["ambient"], 0, 1))
+        shading = Shading(state["mode"], lights, check_number("ambient", state["ambient"], 0, 1))
         return cls(camera, image.to(device), shading, behind)
 
 
@@ -77,7 +77,7 @@ class TargetRays:
     @classmethod
     def of(cls, targets: Sequence[Target], size: int, device: torch.device) -> "TargetRays":
         """Those of `targets`, of size x size pixels each."""
-        rays = joined([target.camera for target in targets]).to(device).rays(size, size)
+        rays = Cameras.cat([target.camera for target in targets]).to(device).rays(size, size)
         images = torch.stack([target.image for target in targets]).permute(0, 2, 3, 1)
         origins, directions, pixels = (part.reshape(-1, 3) for part in (*rays, images))
         lights = [target.shading.lights for target in targets if target.shading.lights is not None]

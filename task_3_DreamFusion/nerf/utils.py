@@ -32,7 +32,7 @@ from task_3_DreamFusion.nerf.network import Background, Field, FrequencyField
 from task_3_DreamFusion.nerf.network_grid import GridField
 from task_3_DreamFusion.nerf.provider import Cameras, ViewRange, orbit
 from task_3_DreamFusion.nerf.regularizers import regularise
-from task_3_DreamFusion.nerf.renderer import Rendered, Renderer, Shading
+from task_3_DreamFusion.nerf.renderer import Renderer, RenderOutput, Shading
 from task_3_DreamFusion.nerf.settings import (
     SETTINGS,
     GuidanceOptions,
@@ -161,9 +161,7 @@ class Trainer:
         if self.step % 16 == 0:
             self.renderer.update_occupancy(self.generator, 1.0 if self.step < 64 else 0.25)
         share = 1.0 if not s.widen else min(1.0, 0.5 + 0.5 * self.progress / s.widen)
-        cameras = self.cameras = self.views.narrowed(share).sample(
-            s.batch, self.generator, self.step
-        )
+        cameras = self.cameras = self.views.narrow(share).sample(s.batch, self.generator, self.step)
         shading = self.shading(cameras)
         behind = (
             torch.rand(s.batch, 3, generator=self.generator) if s.background == "random" else None
@@ -207,7 +205,7 @@ class Trainer:
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.guidance.device.type, torch.float16, enabled=self.half)
 
-    def _learn(self, loss: Tensor, rendered: Rendered) -> dict[str, Tensor]:
+    def _learn(self, loss: Tensor, rendered: RenderOutput) -> dict[str, Tensor]:
         """Moves the field against the gradient of the loss and of the regularisers; returns the latter, scalars."""
         terms = regularise(rendered, self.renderer, self.settings, self.generator, self.progress)
         self.optimizer.zero_grad(set_to_none=True)
@@ -229,10 +227,10 @@ class Trainer:
             drawn = self.targets[
                 int(torch.randint(len(self.targets), (), generator=self.generator))
             ].shading
-            if drawn.look not in looks:
-                group = [target for target in self.targets if target.shading.look == drawn.look]
-                looks[drawn.look] = TargetRays.of(group, s.size, device)
-            look = looks[drawn.look]
+            if drawn.mode not in looks:
+                group = [target for target in self.targets if target.shading.mode == drawn.mode]
+                looks[drawn.mode] = TargetRays.of(group, s.size, device)
+            look = looks[drawn.mode]
             chosen = torch.randint(len(look.pixels), (s.rays,), generator=self.generator)
             times.append((look, chosen.to(device, non_blocking=True)))
         origins, directions = (
@@ -300,7 +298,7 @@ class Trainer:
     def images(self, cameras: Cameras, size: int, look: str = "albedo") -> list[Tensor]:
         """Finished images (5, size, size) of the averaged field."""
         with self.averaged():
-            return list(self.renderer.finished(cameras, size, size, Shading(look)))
+            return list(self.renderer.render_eval(cameras, size, size, Shading(look)))
 
     # --- On the disk
 

@@ -73,7 +73,7 @@ def test_landscapes_are_those_that_the_model_knows():
 
 
 def test_panoramas_of_different_places_are_told_from_one_place(tiny):
-    networks, judge = task2.metrics.find_networks(), task2.Judge()
+    networks, judge = task2.metrics.load_networks(), task2.Judge()
     generator = torch.Generator().manual_seed(0)
     piece = torch.rand((3, 64, 64), generator=generator) * 2 - 1
     same, other = (

@@ -9,7 +9,7 @@ import torch
 from benchmarks import task3
 from course.figures import Row
 from course.images import to_pil
-from course.metrics.judge import Judge
+from course.metrics import Judge
 from course.models import find_model
 from pocket.world import heldout_compositions, render, sample_scene
 from pocket.world.vocabulary import OBJECTS, VIEWS, view_word

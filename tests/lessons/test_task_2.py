@@ -13,10 +13,9 @@ from diffusers import DDIMScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from course import notebooks
+from course import metrics, notebooks
 from course.diffusion import timesteps
 from course.errors import CourseError, CourseWarning
-from course.metrics import scores as metrics
 from course.models import RequestError, find_model
 from tests.lessons.test_task_1_2 import (
     ODD_COUNTS,
@@ -494,9 +493,9 @@ def test_a_closed_decoder_has_no_seam_where_it_works_in_tiles(sd, lesson, tile, 
         with lesson.closed_convolutions(tiled.vae.decoder):
             by_themselves = tiled.decode_latents(latents)
     assert around.shape == (1, 3, 64, 8 * width)
-    steps = metrics.column_steps(around[0])
+    steps = metrics.column_differences(around[0])
     assert steps[-1] <= steps[:-1].max()
-    steps = metrics.column_steps(by_themselves[0])
+    steps = metrics.column_differences(by_themselves[0])
     assert steps[-1] > 1.1 * steps[:-1].max()
 
 
@@ -506,14 +505,14 @@ def test_tiles_larger_than_the_panorama_close_it_too(sd, width):
     around = in_tiles(sd, 64).decode_closed(latents)
     assert around.shape == (2, 3, 64, 8 * width)
     for image in around:
-        steps = metrics.column_steps(image)
+        steps = metrics.column_differences(image)
         assert steps[-1] <= steps[:-1].max()
 
 
 def test_a_closed_panorama_in_tiles_is_nearly_that_of_the_whole(sd):
     whole, tiled = (own.sample(closed=True, width=128, stride=4) for own in (sd, in_tiles(sd, 8)))
     assert whole.shape == tiled.shape and (whole - tiled).abs().mean() < 0.5 * whole.std()
-    steps = metrics.column_steps(tiled)
+    steps = metrics.column_differences(tiled)
     assert steps[-1] <= steps[:-1].max()
 
 
@@ -571,7 +570,7 @@ def test_turned_noise_makes_a_turned_panorama(sd, lesson):
 @pytest.mark.parametrize("stride", [1, 2, 3, 4, 8])
 def test_the_wrap_looks_like_any_other_place(sd, stride):
     image = sd.sample(closed=True, stride=stride, width=256, num_sampling_steps=2)
-    steps = metrics.column_steps(image)
+    steps = metrics.column_differences(image)
     assert steps[-1] <= 1.5 * steps[:-1].max()
 
 

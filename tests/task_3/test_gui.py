@@ -31,7 +31,7 @@ from task_3_DreamFusion.nerf.gui import GuiError, LiveView, Visitor, camera_at, 
 from task_3_DreamFusion.nerf.gui_server import Inputs
 from task_3_DreamFusion.nerf.guidance import StableDiffusion
 from task_3_DreamFusion.nerf.provider import orbit
-from task_3_DreamFusion.nerf.renderer import LOOKS
+from task_3_DreamFusion.nerf.renderer import SHADING_MODES
 from task_3_DreamFusion.nerf.results import as_bytes
 from task_3_DreamFusion.nerf.settings import Settings
 from task_3_DreamFusion.nerf.utils import Trainer
@@ -131,7 +131,7 @@ def test_what_a_page_begins_with(port, monkeypatch):
         sent = list(view.server._websock_server._broadcast_buffer.message_from_id.values())
         [theme] = [each for each in sent if type(each).__name__ == "ThemeConfigurationMessage"]
         assert theme.show_share_button is False and theme.show_logo is False
-        assert (view.look.value, view.look.options) == ("albedo", LOOKS)
+        assert (view.look.value, view.look.options) == ("albedo", SHADING_MODES)
 
 
 def test_without_viser(port, monkeypatch):
@@ -305,7 +305,7 @@ def encoded(message: object) -> bytes:
 @pytest.fixture
 def inputs() -> Inputs:
     inputs = Inputs()
-    for name, values in (("LOOK", LOOKS), ("STOP", (True,))):
+    for name, values in (("LOOK", SHADING_MODES), ("STOP", (True,))):
         inputs.allow(SimpleNamespace(_impl=SimpleNamespace(uuid=name)), values)
     return inputs
 
@@ -327,7 +327,7 @@ def test_a_message_of_text_is_dropped(inputs, text):
         camera(position=[1e5, -1e5, 0], near=0, far=1e9),
         camera(image_height=1, image_width=1e5, fov=3.1),
         camera(fov=0.01),
-        *(update("LOOK", value=look) for look in LOOKS),
+        *(update("LOOK", value=look) for look in SHADING_MODES),
         update("STOP", value=True),
     ],
 )
@@ -564,19 +564,19 @@ def test_an_image_is_never_without_width_nor_too_wide(port, trainer):
 
 def test_a_light_stands_at_the_camera(port, trainer, monkeypatch):
     shadings = []
-    finished = trainer.renderer.finished
+    render_eval = trainer.renderer.render_eval
 
     def record(cameras: Any, height: int, width: int, shading: Any) -> Any:
         shadings.append(shading)
-        return finished(cameras, height, width, shading)
+        return render_eval(cameras, height, width, shading)
 
-    monkeypatch.setattr(trainer.renderer, "finished", record)
+    monkeypatch.setattr(trainer.renderer, "render_eval", record)
     seen = seen_from()
     with LiveView(port, "a car") as view:
-        for look in LOOKS:
+        for look in SHADING_MODES:
             view.look.value = look
             view.image(trainer, seen, 4)
-    assert [shading.look for shading in shadings] == list(LOOKS)
+    assert [shading.mode for shading in shadings] == list(SHADING_MODES)
     for shading in shadings:
         if shading.is_lit:
             assert shading.lights.numpy() == pytest.approx(seen.position[None], abs=1e-5)

@@ -48,11 +48,13 @@ def options(tiny_folder, tmp_path) -> list[str]:
 
 @pytest.fixture
 def small_mesh(monkeypatch):
-    whole = mesh.extract
+    whole = mesh.extract_mesh
     monkeypatch.setattr(
         mesh,
-        "extract",
-        lambda *args, texture, **more: whole(*args[:3], 24, faces=500, texture=64, **more),
+        "extract_mesh",
+        lambda *args, texture_size, **more: whole(
+            *args[:3], 24, max_faces=500, texture_size=64, **more
+        ),
     )
 
 
@@ -914,12 +916,12 @@ def test_the_page_is_written_by_one_process_at_a_time(tmp_path, monkeypatch):
 
 
 def test_normals_of_a_ball_look_outward(monkeypatch):
-    renderer = Renderer(GridField(), None, steps=400, cells=32)
+    renderer = Renderer(GridField(), max_steps=400, grid_size=32)
     monkeypatch.setattr(
         renderer.field, "_activate", lambda raw, x: (1000 * (0.5 - x.norm(dim=-1))).clamp(min=0)
     )
     camera = orbit(1, elevation=20.0, start=70.0)
-    [image] = renderer.finished(camera, 64, 64)
+    [image] = renderer.render_eval(camera, 64, 64)
     normals = results.normal_map(camera, image)
     assert normals.shape == (3, 64, 64) and (normals[:, image[3] == 0] == 1).all()
     [origins], [directions] = camera.rays(64, 64)

@@ -209,7 +209,7 @@ def test_a_student_is_told_which_part_is_missing(tiny_folder, parts, missing, ca
 @pytest.mark.slow
 def test_the_image_is_what_the_text_says(tmp_path):
     """With the defaults; read by a judge that took no part."""
-    from course.metrics.judge import Judge
+    from course.metrics import Judge
 
     defaults = sds_2d.parser().parse_args([])
     options = sds_2d.options(defaults.guidance_scale, defaults.weighting)

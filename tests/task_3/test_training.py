@@ -25,7 +25,7 @@ from task_3_DreamFusion.nerf.guidance import StableDiffusion
 from task_3_DreamFusion.nerf.network import Background
 from task_3_DreamFusion.nerf.provider import ViewRange, orbit
 from task_3_DreamFusion.nerf.regularizers import regularise
-from task_3_DreamFusion.nerf.renderer import Rendered, Shading
+from task_3_DreamFusion.nerf.renderer import RenderOutput, Shading
 from task_3_DreamFusion.nerf.settings import (
     NUMBERS,
     SPACES,
@@ -400,10 +400,10 @@ def test_the_field_learns_what_the_targets_show(begin, monkeypatch):
     def targets(*args: object) -> tuple[torch.Tensor, object]:
         return shown.clone(), step(*args)[1]
 
-    monkeypatch.setattr(trainer.guidance, "targets", targets)
+    monkeypatch.setattr(trainer.guidance, "target_images", targets)
     for _ in range(6):
         trainer.train_step()
-    assert len(trainer.targets) == 5 and {target.shading.look for target in trainer.targets} == {
+    assert len(trainer.targets) == 5 and {target.shading.mode for target in trainer.targets} == {
         "albedo",
         "lambertian",
     }
@@ -424,7 +424,7 @@ def test_the_field_learns_what_the_targets_show(begin, monkeypatch):
         *parts, asked, strict=True
     ):
         assert torch.equal(directions, its_directions)
-        group = [target for target in trainer.targets if target.shading.look == shading.look]
+        group = [target for target in trainer.targets if target.shading.mode == shading.mode]
         assert owners.max() < len(group)
         for origin, direction, owner in zip(origins, directions, owners, strict=True):
             eyes, rays = group[owner].camera.rays(8, 8)
@@ -440,14 +440,14 @@ def test_a_field_comes_to_look_like_its_targets(begin, monkeypatch):
     trainer = begin(iters=40, albedo=1.0, lr=1e-2, entropy=0.0, sparsity=0.0, widen=0.0)
     red = torch.tensor([0.9, 0.1, 0.1])[:, None, None].expand(2, 3, 8, 8)
     step = trainer.guidance.target_images
-    monkeypatch.setattr(trainer.guidance, "targets", lambda *args: (red, step(*args)[1]))
+    monkeypatch.setattr(trainer.guidance, "target_images", lambda *args: (red, step(*args)[1]))
     terms = [trainer.train_step() for _ in range(40)]
     assert terms[-1]["difference"] < 0.3 * terms[0]["difference"]
     middle = trainer.images(orbit(1), 9)[0][:3, 4, 4]
     assert middle[0] > 0.7 and middle[1:].max() < 0.3
 
 
-def lit(trainer: Trainer) -> Rendered:
+def lit(trainer: Trainer) -> RenderOutput:
     """An image that is lit, with normals."""
     cameras = trainer.views.sample(2, trainer.generator)
     shading = Shading("lambertian", cameras.poses()[:, :3, 3])
@@ -528,16 +528,14 @@ def test_schedules_of_a_run(begin, monkeypatch, step, occupancy):
     as a whole."""
     trainer = begin(iters=100, fade_in=1.0, widen=0.4, space="latents")
     calls: dict[str, list] = {"levels": [], "share": [], "occupancy": []}
-    fade_in, narrowed = trainer.renderer.field.fade_in, trainer.views.narrowed
+    fade_in, narrow = trainer.renderer.field.fade_in, trainer.views.narrow
     monkeypatch.setattr(
         trainer.renderer.field, "fade_in", lambda x: calls["levels"].append(x) or fade_in(x)
     )
     monkeypatch.setattr(
         trainer.renderer, "update_occupancy", lambda _, x: calls["occupancy"].append(x)
     )
-    monkeypatch.setattr(
-        ViewRange, "narrowed", lambda self, x: calls["share"].append(x) or narrowed(x)
-    )
+    monkeypatch.setattr(ViewRange, "narrow", lambda self, x: calls["share"].append(x) or narrow(x))
     trainer.step = step
     trainer.train_step()
     assert calls["levels"] == [pytest.approx(0.4 + 0.006 * step)]
@@ -551,11 +549,11 @@ def test_light_comes_after_its_share_of_the_run_from_near_the_camera(begin):
     cameras = trainer.views.sample(2, trainer.generator)
     for step in (0, 29):
         trainer.step = step
-        assert {trainer.shading(cameras).look for _ in range(50)} == {"albedo"}
+        assert {trainer.shading(cameras).mode for _ in range(50)} == {"albedo"}
     trainer.step = 30
     shadings = [trainer.shading(cameras) for _ in range(2000)]
     shares = {
-        look: sum(s.look == look for s in shadings) / len(shadings)
+        look: sum(s.mode == look for s in shadings) / len(shadings)
         for look in ("albedo", "lambertian", "textureless")
     }
     assert shares["albedo"] == pytest.approx(0.3, abs=0.03)
@@ -777,9 +775,9 @@ FOREIGN = {
     "a target's camera of another shape": changed(ONES)("targets", 0, "camera", "radius"),
     "a target's camera with more": changed(ONES)("targets", 0, "camera", "roll"),
     "a target of another size": changed(torch.ones(3, 9, 9))("targets", 0, "picture"),
-    "a target's look": changed("shiny")("targets", 0, "look"),
+    "a target's look": changed("shiny")("targets", 0, "mode"),
     "a target's lights": changed(ONES)("targets", 0, "lights"),
-    "a target that is lit by nothing": changed("lambertian")("targets", 0, "look"),
+    "a target that is lit by nothing": changed("lambertian")("targets", 0, "mode"),
     "a target's ambient": changed("x")("targets", 0, "ambient"),
     "a target before nothing": changed(ONES)("targets", 0, "behind"),
 }

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
 
-from course.metrics.judge import Judge, read
-from course.metrics.perceptual import PerceptualDistance
+from course.metrics import PerceptualDistance
+from course.metrics.judge import Judge, decode_logits
 from course.metrics.preprocess import Preprocess
 from course.models import ModelError
 from course.models import weights as course_weights
@@ -102,13 +102,13 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_azimuth_is_finer_than_a_bin_and_whole_around_the_back(bins, azimuth, view):
-    reading = read(logits_of(bins=bins), NAMES)
+    reading = decode_logits(logits_of(bins=bins), NAMES)
     assert reading["azimuth"] == pytest.approx(azimuth, abs=0.3)
     assert reading["view"] == view
 
 
 def test_reading_names_classes_and_overhead():
-    reading = read(logits_of("duck", overhead="yes"), NAMES)
+    reading = decode_logits(logits_of("duck", overhead="yes"), NAMES)
     assert (reading["object"], reading["view"]) == ("duck", "overhead")
     assert set(reading) == {"object", "overhead", "azimuth", "view"}
 

@@ -40,7 +40,7 @@ def weights(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """Use the tiny weights with a ControlNet for edges and both estimators as pocket/weights."""
     weights = tmp_path / "pocket" / "weights"
     shutil.copytree(tiny_folder.parent, weights)
-    add_control(weights, loud=0)
+    add_control(weights, scale=0)
     for kind in ("depth", "normals", "scribble"):
         shutil.rmtree(weights / "controlnet" / kind)
     write_manifest(weights)

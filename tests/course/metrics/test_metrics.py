@@ -1,4 +1,4 @@
-"""The figures against brute force, on sizes that do not fit, and what they refuse."""
+"""Metrics against brute force, on sizes that do not fit, and what they refuse."""
 
 import itertools
 
@@ -9,15 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from course import metrics
 from course.errors import CourseError
-from course.metrics import scores as metrics
-from course.metrics.perceptual import PerceptualDistance
-from course.metrics.scores import MetricError
+from course.metrics import MetricError, PerceptualDistance
 
 
 @pytest.fixture(scope="module")
 def networks():
-    return metrics.find_networks()
+    return metrics.load_networks()
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -32,7 +31,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 def test_pieces_lie_in_the_image_and_do_not_overlap(height, width, size):
     image = torch.arange(3 * height * width).reshape(3, height, width).float()
     if size > min(height, width):
-        with pytest.raises(MetricError, match=f"No square of {size} pixels"):
+        with pytest.raises(MetricError, match=rf"got {size}\."):
             metrics.crops(image, size)
         return
     pieces = metrics.crops(image, size)
@@ -145,7 +144,7 @@ def test_what_judges_does_not_guide(networks):
 
 def test_the_step_across_the_wrap_comes_last():
     ramp = torch.arange(5).float().expand(3, 4, 5)
-    assert metrics.column_steps(ramp).tolist() == [1, 1, 1, 1, 4]
+    assert metrics.column_differences(ramp).tolist() == [1, 1, 1, 1, 4]
 
 
 # --- Words
@@ -164,7 +163,7 @@ def test_clip_score_prefers_the_right_words(networks):
     )
     other = metrics.clip_score(image[None], ["a forest at night"], networks.clip)
     assert both == pytest.approx((score + other) / 2, abs=1e-3)
-    with pytest.raises(MetricError, match="1 pictures and 2 texts"):
+    with pytest.raises(MetricError, match="1 images and 2 texts"):
         metrics.clip_score(image[None], ["a", "b"], networks.clip)
 
 
@@ -175,11 +174,11 @@ class FakeClip:
         self.image_vectors, self.rows = torch.tensor(images), torch.tensor(texts)
         self.seen = None
 
-    def images(self, images):
+    def encode_images(self, images):
         self.seen = images
         return self.image_vectors
 
-    def texts(self, texts):
+    def encode_texts(self, texts):
         return self.rows[: len(texts)]
 
 
@@ -211,9 +210,9 @@ def test_clip_sees_images_clipped_to_their_range():
 @pytest.mark.parametrize(
     ("count", "texts", "message"),
     [
-        (0, [], "0 pictures and 0 texts"),
-        (1, [], "1 pictures and 0 texts"),
-        (2, ["a"], "2 pictures and 1 texts"),
+        (0, [], "0 images and 0 texts"),
+        (1, [], "1 images and 0 texts"),
+        (2, ["a"], "2 images and 1 texts"),
     ],
 )
 def test_a_clip_score_takes_one_text_for_each_image(count, texts, message):
@@ -227,8 +226,8 @@ def test_a_clip_score_that_is_not_finite():
 
 
 def test_vectors_of_clip_have_length_1_and_cut_long_texts(networks):
-    images = networks.clip.images(noise(2, 3, 40, 60))
-    texts = networks.clip.texts(["a beach", "a forest " * 200, ""])
+    images = networks.clip.encode_images(noise(2, 3, 40, 60))
+    texts = networks.clip.encode_texts(["a beach", "a forest " * 200, ""])
     assert images.shape[0] == 2 and texts.shape[0] == 3 and images.shape[1] == texts.shape[1]
     for vectors in (images, texts):
         torch.testing.assert_close(vectors.norm(dim=1), torch.ones(len(vectors)))
@@ -238,15 +237,15 @@ def test_vectors_of_clip_have_length_1_and_cut_long_texts(networks):
 # --- Sets of images
 
 
-def test_frechet_distance_of_gaussians_is_the_closed_form():
+def test_fid_of_gaussians_is_the_closed_form():
     rng = np.random.default_rng(0)
     a = rng.normal(size=(50_000, 3)) * [1, 2, 3]
     b = rng.normal(size=(50_000, 3)) * [2, 2, 1] + [1, 0, 0]
-    assert metrics.frechet_distance(a, b) == pytest.approx(1 + 1 + 0 + 4, rel=0.03)
-    assert metrics.frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
+    assert metrics.fid(a, b) == pytest.approx(1 + 1 + 0 + 4, rel=0.03)
+    assert metrics.fid(a, a) == pytest.approx(0, abs=1e-6)
 
 
-def test_frechet_distance_by_eigenvalues():
+def test_fid_by_eigenvalues():
     """tr (A B)^(1/2) is the sum of the roots of the eigenvalues of A B."""
     rng = np.random.default_rng(1)
     a, b = rng.normal(size=(40, 5)) @ rng.normal(size=(5, 5)), rng.normal(size=(30, 5)) + 0.5
@@ -257,20 +256,18 @@ def test_frechet_distance_by_eigenvalues():
     roots = np.sqrt(np.linalg.eigvals(covariances[0] @ covariances[1]).real.clip(0)).sum()
     mean = np.square(a.mean(axis=0) - b.mean(axis=0)).sum()
     expected = mean + np.trace(covariances[0]) + np.trace(covariances[1]) - 2 * roots
-    assert metrics.frechet_distance(torch.tensor(a), torch.tensor(b)) == pytest.approx(
-        expected, rel=1e-6
-    )
+    assert metrics.fid(torch.tensor(a), torch.tensor(b)) == pytest.approx(expected, rel=1e-6)
 
 
 def test_fewer_images_than_dimensions_still_give_a_number():
     rng = np.random.default_rng(2)
-    assert np.isfinite(metrics.frechet_distance(rng.normal(size=(4, 32)), rng.normal(size=(5, 32))))
+    assert np.isfinite(metrics.fid(rng.normal(size=(4, 32)), rng.normal(size=(5, 32))))
 
 
 def test_a_root_that_is_not_finite_is_taken_again_with_a_small_offset(monkeypatch):
     rng = np.random.default_rng(4)
     a, b = rng.normal(size=(20, 3)), rng.normal(size=(20, 3)) + 1
-    expected = metrics.frechet_distance(a, b)
+    expected = metrics.fid(a, b)
     matrices = []
 
     def root(matrix, own=scipy.linalg.sqrtm):
@@ -278,30 +275,30 @@ def test_a_root_that_is_not_finite_is_taken_again_with_a_small_offset(monkeypatc
         return own(matrix) if len(matrices) > 1 else np.full_like(matrix, np.nan)
 
     monkeypatch.setattr(scipy.linalg, "sqrtm", root)
-    assert metrics.frechet_distance(a, b) == pytest.approx(expected, rel=1e-4)
+    assert metrics.fid(a, b) == pytest.approx(expected, rel=1e-4)
     shifted = [np.cov(x, rowvar=False) + 1e-6 * np.eye(3) for x in (a, b)]
     np.testing.assert_allclose(matrices[1], shifted[0] @ shifted[1], rtol=1e-9)
 
 
 def test_two_vectors_of_one_number_are_enough():
     a, b = torch.tensor([[1.0], [3.0]]), torch.tensor([[2.0], [4.0]])
-    assert metrics.frechet_distance(a, b) == pytest.approx(1)
+    assert metrics.fid(a, b) == pytest.approx(1)
     # (4^3 + 9^3) - 2 (3^3 + 5^3 + 7^3 + 13^3) / 4
-    assert metrics.kernel_distance(a, b) == pytest.approx(-553)
+    assert metrics.kid(a, b) == pytest.approx(-553)
 
 
-def test_kernel_distance_takes_its_settings():
+def test_kid_takes_its_settings():
     rng = np.random.default_rng(5)
     a, b = rng.normal(size=(30, 4)), rng.normal(size=(30, 4)) + 0.5
-    first = metrics.kernel_distance(a, b, subsets=3, most=10, seed=1)
-    assert first == metrics.kernel_distance(a, b, subsets=3, most=10, seed=1)
-    assert first != metrics.kernel_distance(a, b, subsets=3, most=10, seed=2)
-    assert first != metrics.kernel_distance(a, b, subsets=3, most=11, seed=1)
-    assert first != metrics.kernel_distance(a, b, subsets=4, most=10, seed=1)
-    assert metrics.kernel_distance(a, b, 3, 10) == metrics.kernel_distance(a, b, 3, 10, seed=0)
+    first = metrics.kid(a, b, subsets=3, max_size=10, seed=1)
+    assert first == metrics.kid(a, b, subsets=3, max_size=10, seed=1)
+    assert first != metrics.kid(a, b, subsets=3, max_size=10, seed=2)
+    assert first != metrics.kid(a, b, subsets=3, max_size=11, seed=1)
+    assert first != metrics.kid(a, b, subsets=4, max_size=10, seed=1)
+    assert metrics.kid(a, b, 3, 10) == metrics.kid(a, b, 3, 10, seed=0)
 
 
-def test_kernel_distance_is_the_sum_over_pairs():
+def test_kid_is_the_sum_over_pairs():
     rng = np.random.default_rng(3)
     x, y = rng.normal(size=(6, 4)), rng.normal(size=(6, 4)) + 1
     kernel = lambda a, b: (sum(p * q for p, q in zip(a, b, strict=True)) / 4 + 1) ** 3
@@ -310,11 +307,11 @@ def test_kernel_distance_is_the_sum_over_pairs():
         / 30
     )
     expected -= 2 * sum(kernel(p, q) for p in x for q in y) / 36
-    assert metrics.kernel_distance(x, y, subsets=3) == pytest.approx(
+    assert metrics.kid(x, y, subsets=3) == pytest.approx(
         expected, rel=1e-9
     )  # each subset is the whole
-    alike = metrics.kernel_distance(
-        rng.normal(size=(400, 4)), rng.normal(size=(400, 4)), subsets=20, most=200
+    alike = metrics.kid(
+        rng.normal(size=(400, 4)), rng.normal(size=(400, 4)), subsets=20, max_size=200
     )
     assert abs(alike) < 0.1 < expected
 
@@ -331,16 +328,16 @@ def test_judged_vectors_of_images_of_any_size(networks):
 
 
 @pytest.mark.parametrize(("call", "message"), [
-    (lambda: metrics.crops(torch.zeros(1, 8, 8), 4), "not \\(1, 8, 8\\)"),
-    (lambda: metrics.crops(torch.zeros(3, 8, 8), 0), "No square of 0 pixels"),
-    (lambda: metrics.crops(torch.zeros(3, 8, 8), 2.5), "No square of 2.5 pixels"),
-    (lambda: metrics.intra_lpips(torch.zeros(3, 8, 15), lambda x, y: x, 8), "of 8 x 15 has one piece of 8 pixels"),
+    (lambda: metrics.crops(torch.zeros(1, 8, 8), 4), r"got \(1, 8, 8\)"),
+    (lambda: metrics.crops(torch.zeros(3, 8, 8), 0), "got 0"),
+    (lambda: metrics.crops(torch.zeros(3, 8, 8), 2.5), "got 2.5"),
+    (lambda: metrics.intra_lpips(torch.zeros(3, 8, 15), lambda x, y: x, 8), "of 8 x 15 has one crop of 8 pixels"),
     (lambda: metrics.intra_lpips(torch.zeros(3, 8, 16), lambda x, y: torch.tensor(float("nan")), 8), "LPIPS is nan"),
-    (lambda: metrics.frechet_distance(torch.zeros(5, 3), torch.zeros(5, 4)), r"not \(5, 3\) and \(5, 4\)"),
-    (lambda: metrics.frechet_distance(torch.zeros(1, 3), torch.zeros(5, 3)), "two at least"),
-    (lambda: metrics.kernel_distance(torch.full((5, 3), float("inf")), torch.zeros(5, 3)), "not finite"),
-    (lambda: metrics.kernel_distance(torch.zeros(5, 3), torch.zeros(5, 3), subsets=0), "0 subsets"),
-    (lambda: metrics.kernel_distance(torch.zeros(5, 3), torch.zeros(5, 3), most=1), "subsets of 1 vectors"),
+    (lambda: metrics.fid(torch.zeros(5, 3), torch.zeros(5, 4)), r"got \(5, 3\) and \(5, 4\)"),
+    (lambda: metrics.fid(torch.zeros(1, 3), torch.zeros(5, 3)), "at least 2 vectors"),
+    (lambda: metrics.kid(torch.full((5, 3), float("inf")), torch.zeros(5, 3)), "not finite"),
+    (lambda: metrics.kid(torch.zeros(5, 3), torch.zeros(5, 3), subsets=0), "0 subsets"),
+    (lambda: metrics.kid(torch.zeros(5, 3), torch.zeros(5, 3), max_size=1), "subsets of 1"),
     (lambda: metrics.FeatureDistance(lambda x: [x])(torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 5)), "one shape"),
 ])  # fmt: skip
 def test_what_it_refuses(call, message):
@@ -360,4 +357,4 @@ def test_the_published_networks_or_the_reason_why_not(monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(CourseError, match="no lpips here.*The embedded distance needs none"):
-        metrics.find_networks(published=True)
+        metrics.load_networks(published=True)
