@@ -103,9 +103,9 @@ def estimate_normals(image: ImageLike, model: Model) -> np.ndarray:
     pipe = _load_public_normals(model)
     generator = torch.Generator().manual_seed(0)
     output = pipe(to_pil(image), num_inference_steps=4, generator=generator, output_type="np")
-    normals = output.prediction[0]  # (H, W, 3)
+    normals: np.ndarray = np.asarray(output.prediction[0], np.float32)  # (H, W, 3)
     length = np.linalg.norm(normals, axis=2, keepdims=True)
-    return (normals / np.maximum(length, 1e-6)).astype(np.float32)
+    return normals / np.maximum(length, 1e-6)
 
 
 def _own_folder(model: Model, kind: str) -> Path | None:

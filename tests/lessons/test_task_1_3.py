@@ -289,8 +289,8 @@ def test_what_cannot_be_is_refused_before_the_work_begins(lesson, tmp_path, monk
         ([control._replace(end=1.1)], {}, "end must be a number from 0 to 1, got 1.1"),
         ([narrow], {}, "width must be a multiple of 8 .* got 61. The nearest is 64"),
         ([control, small], {}, "different sizes, 64 x 64 and 56 x 64"),
-        ([control._replace(condition=control.condition * 2 - 1)], {}, "from -1 to 1"),
-        ([control._replace(condition=control.condition[0])], {}, r"not \(3, 64, 64\)"),
+        ([control._replace(condition=control.condition * 2 - 1)], {}, "got -1 to 1"),
+        ([control._replace(condition=control.condition[0])], {}, r"got \(3, 64, 64\)"),
     ]:
         with pytest.raises(RequestError, match=message):
             lesson.generate(PROMPT, *controls, **settings)
