@@ -105,7 +105,8 @@ def estimate_normals(image: ImageLike, model: Model) -> np.ndarray:
     output = pipe(to_pil(image), num_inference_steps=4, generator=generator, output_type="np")
     normals: np.ndarray = np.asarray(output.prediction[0], np.float32)  # (H, W, 3)
     length = np.linalg.norm(normals, axis=2, keepdims=True)
-    return normals / np.maximum(length, 1e-6)
+    normals /= np.maximum(length, 1e-6)
+    return normals
 
 
 def _own_folder(model: Model, kind: str) -> Path | None:
