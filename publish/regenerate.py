@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import imageio.v3 as iio
+from nbformat import NotebookNode
 from PIL import Image
 
 from course import notebooks
@@ -85,7 +86,7 @@ def store_lessons(outputs: Path, root: Path) -> None:
         print(f"  {path.name}")
 
 
-def cell_sources(notebook: notebooks.nbformat.NotebookNode) -> list[str]:
+def cell_sources(notebook: NotebookNode) -> list[str]:
     return [cell.source for cell in notebook.cells]
 
 
