@@ -30,7 +30,7 @@ from course.images.video import write_video
 from publish import demo
 from publish.lessons import extract_media
 from publish.objects import OBJECTS, object_folder
-from task_3_DreamFusion.nerf.results import VIDEO
+from task_3_DreamFusion.nerf.export import VIDEO
 
 # README loads quickly, and every version stays in the history. Clips are larger than images.
 MAX_BYTES = {".png": 500_000, ".gif": 2_000_000}
@@ -39,7 +39,7 @@ README_OBJECTS: dict[str, tuple[str, list[str]]] = {
     "hamburger.gif": (demo.OBJECT, []),
     "squirrel.gif": ("a squirrel reading a book", []),
     # The bunny loses its small ears where the front view is ahead of the others.
-    "bunny.gif": ("a bunny sitting on top of a stack of pancakes", ["--lead", "0"]),
+    "bunny.gif": ("a bunny sitting on top of a stack of pancakes", ["--front_lead", "0"]),
 }
 # Each asset of README with its source: a file below outputs/, or a lesson and the heading above
 # the image.

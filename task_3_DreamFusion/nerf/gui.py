@@ -1,7 +1,7 @@
 """A live view of the training in the browser, by viser: the mouse moves a camera around the field.
 
     with LiveView(8080, "a hamburger") as view:
-        trainer.train(after_step=lambda terms: view.after_step(trainer, terms))
+        trainer.train(after_step=view.after_step)
 
 The training renders the images itself, between two steps. Their number and size are limited so that
 most of the time is left for training.
@@ -22,9 +22,9 @@ import numpy as np
 import torch
 
 from course.errors import CourseError, CourseWarning
+from task_3_DreamFusion.nerf.export import as_bytes
 from task_3_DreamFusion.nerf.provider import Cameras, camera_distance
 from task_3_DreamFusion.nerf.renderer import SHADING_MODES, Shading
-from task_3_DreamFusion.nerf.results import as_bytes
 from task_3_DreamFusion.nerf.utils import Trainer
 
 HOST = "127.0.0.1"  # not reachable from other machines, except through a tunnel
@@ -188,11 +188,11 @@ class LiveView:
         """
         self._try(lambda: self._update_panel(trainer, terms))
         self._try(lambda: self._update_images(trainer))
-        while self.paused.is_set() and not trainer.interrupt.asked:
+        while self.paused.is_set() and not trainer.interrupt.requested:
             self._try(lambda: self._update_images(trainer))
             time.sleep(0.02)
         if self.stopped.is_set():
-            trainer.interrupt.asked = True
+            trainer.interrupt.requested = True
 
     def _try(self, action: Callable[[], None]) -> None:
         if self.has_failed:

@@ -27,6 +27,7 @@ from websockets.typing import Subprotocol
 from course.errors import CourseWarning
 from course.models import find_model
 from task_3_DreamFusion.nerf import gui
+from task_3_DreamFusion.nerf.export import as_bytes
 from task_3_DreamFusion.nerf.gui import (
     ClientState,
     GuiError,
@@ -39,7 +40,6 @@ from task_3_DreamFusion.nerf.gui_server import Inputs
 from task_3_DreamFusion.nerf.guidance import StableDiffusion
 from task_3_DreamFusion.nerf.provider import orbit
 from task_3_DreamFusion.nerf.renderer import SHADING_MODES
-from task_3_DreamFusion.nerf.results import as_bytes
 from task_3_DreamFusion.nerf.settings import Settings
 from task_3_DreamFusion.nerf.utils import Trainer
 from tests.task_3.browser import Browser
@@ -54,7 +54,9 @@ def port() -> int:
 
 @pytest.fixture
 def trainer(tiny_folder, tmp_path) -> Trainer:
-    settings = Settings("a car", iters=10**6, batch=1, size=8, reuse=1, rays=64, steps=24, cells=16)
+    settings = Settings(
+        "a car", iters=10**6, batch_size=1, size=8, reuse=1, rays=64, max_steps=24, grid_size=16
+    )
     return Trainer(settings, StableDiffusion(find_model(tiny_folder)), tmp_path / "run")
 
 
@@ -453,7 +455,7 @@ def test_buttons_of_a_page(port, trainer):
         waits.start()
         page.set(view.stop, True)
         waits.join(60)
-        assert not waits.is_alive() and trainer.interrupt.asked
+        assert not waits.is_alive() and trainer.interrupt.requested
         assert view.stopped.is_set() and not view.paused.is_set()
 
 
@@ -493,7 +495,7 @@ def test_an_error_of_the_view_never_reaches_the_training(port, trainer, monkeypa
         if method == "_update_panel":
             monkeypatch.setattr(view, "_update_images", lambda trainer: None)
 
-        def after(terms: dict[str, float]) -> None:
+        def after(trainer: Trainer, terms: dict[str, float]) -> None:
             if trainer.step == 3:
                 view.stopped.set()
             view.after_step(trainer, terms)
@@ -642,7 +644,7 @@ def test_training_keeps_most_of_the_time(monkeypatch):
 
 def test_stop_ends_the_run_with_a_checkpoint(port, trainer):
     with LiveView(port, "a car") as view:
-        after = lambda terms: (
+        after = lambda trainer, terms: (
             view.stopped.set() if trainer.step == 3 else None,
             view.after_step(trainer, terms),
         )
@@ -651,7 +653,7 @@ def test_stop_ends_the_run_with_a_checkpoint(port, trainer):
             re.search(r"step [1-3] of 1000000", view.text.content)
             and "opacity" in view.text.content
         )
-    assert (trainer.checkpoints / "000003").exists()
+    assert (trainer.checkpoints / "000003.pt").exists()
 
 
 def test_a_paused_training_waits_and_ctrl_c_ends_that(port, trainer):
@@ -661,7 +663,7 @@ def test_a_paused_training_waits_and_ctrl_c_ends_that(port, trainer):
         waits.start()
         waits.join(0.3)
         assert waits.is_alive()
-        trainer.interrupt.asked = True
+        trainer.interrupt.requested = True
         waits.join(5)
         assert not waits.is_alive()
 
@@ -702,13 +704,13 @@ def test_a_browser_sees_the_training_and_its_mouse_moves_the_camera(port, traine
             browser.press("Stop and save")
         except BaseException as error:
             failed.append(error)
-            trainer.interrupt.asked = True
+            trainer.interrupt.requested = True
 
     driver = threading.Thread(target=drive)
     driver.start()
     try:
         with view:
-            assert trainer.train(10**6, 0, lambda terms: view.after_step(trainer, terms)) is False
+            assert trainer.train(10**6, 0, view.after_step) is False
             driver.join(60)
     finally:
         browser.close()

@@ -206,7 +206,9 @@ def test_a_browser_turns_the_page(solid, tmp_path):
 
 
 def test_a_form_that_touches_the_box_is_closed_there():
-    vertices, faces = meshes.marching_cubes(lambda p: 20 - 20 * p[:, 1].clamp(min=0), LEVEL, 20, 1.0, "cpu")
+    vertices, faces = meshes.marching_cubes(
+        lambda p: 20 - 20 * p[:, 1].clamp(min=0), LEVEL, 20, 1.0, "cpu"
+    )
     half = trimesh.Trimesh(vertices, faces)
     assert half.is_watertight and half.volume == pytest.approx(2 * 2 * 1.5, rel=0.15)
 
@@ -216,7 +218,9 @@ def test_specks_are_dropped_and_parts_kept():
         parts = [ball(p, 0.4, (-0.5, 0, 0)), ball(p, 0.3, (0.5, 0, 0)), ball(p, 0.05, (0, 0.9, 0))]
         return torch.stack(parts).amax(0)
 
-    vertices, _ = meshes.remove_small_parts(*meshes.marching_cubes(two_and_a_speck, LEVEL, 64, 1.0, "cpu"))
+    vertices, _ = meshes.remove_small_parts(
+        *meshes.marching_cubes(two_and_a_speck, LEVEL, 64, 1.0, "cpu")
+    )
     assert (
         vertices[:, 1].max() < 0.5 and vertices[:, 0].min() < -0.85 and vertices[:, 0].max() > 0.75
     )

@@ -9,7 +9,8 @@ import re
 import pytest
 
 from course import notebooks
-from task_3_DreamFusion import main, sds_2d
+from task_3_DreamFusion import sds_2d
+from task_3_DreamFusion.command_line import build_parser
 
 README = notebooks.ROOT / "task_3_DreamFusion" / "README.md"
 
@@ -35,7 +36,7 @@ def rows(group: argparse._ArgumentGroup) -> list[str]:
 def main_table() -> str:
     """The options of main.py, group by group."""
     parts = []
-    for group in main.parser()._action_groups:
+    for group in build_parser()._action_groups:
         if lines := rows(group):
             title = group.title or ""
             parts.append(
@@ -72,7 +73,7 @@ def test_every_option_that_the_text_names_exists():
     text = README.read_text().replace("--max_restarts", "").replace("--logdir", "")
     known = {
         flag
-        for parser in (main.parser(), sds_2d.parser())
+        for parser in (build_parser(), sds_2d.parser())
         for action in parser._actions
         for flag in action.option_strings
     }

@@ -59,18 +59,18 @@ def test_argument_comes_before_environment_before_pocket(tiny_weights, tiny_fold
 
 @pytest.mark.parametrize("name", [*hub.HUB, "somebody/something"])
 def test_hub_names_are_fetched_once_by_their_id(name, tiny_folder, monkeypatch):
-    asked = []
+    requests = []
 
     def download(repo, **patterns):
-        asked.append((repo, patterns["allow_patterns"]))
+        requests.append((repo, patterns["allow_patterns"]))
         return str(tiny_folder)
 
     monkeypatch.setattr(hub, "snapshot_download", download)
     assert find_model(name).folder == tiny_folder
-    assert {repo for repo, _ in asked} == {hub.HUB.get(name, name)}
-    assert asked[0][1] == ["model_index.json"]
-    assert "unet/*.safetensors" in asked[1][1] and not any(
-        ".bin" in p or ".ckpt" in p for p in asked[1][1]
+    assert {repo for repo, _ in requests} == {hub.HUB.get(name, name)}
+    assert requests[0][1] == ["model_index.json"]
+    assert "unet/*.safetensors" in requests[1][1] and not any(
+        ".bin" in p or ".ckpt" in p for p in requests[1][1]
     )
 
 
@@ -345,7 +345,7 @@ def test_manifest_helper_agrees_with_the_check(tiny_weights):
     assert embedded_folder("judge") == tiny_weights / "judge"
 
 
-# --- What is asked of a model
+# --- Requests
 
 
 def test_prompts_and_negative_prompts_in_pairs(tiny_folder):
