@@ -22,7 +22,7 @@ from course.arguments import check_integer
 from course.errors import RequestError, shorten
 from course.models import weights
 from course.models.files import ModelError, existing_path, read_json, short_path
-from course.models.hub import HUB, NAMES, fetch
+from course.models.hub import HUB_IDS, MODEL_NAMES, fetch
 from course.models.prompts import (
     PromptWarning,
     cut_prompt,
@@ -244,17 +244,17 @@ def find_model(name: str | Path | None = None) -> Model:
     path = existing_path(name)
     if name == "pocket" or path == weights.WEIGHTS / "stable-diffusion":
         return Model(name, weights.embedded_folder("stable-diffusion"))
-    if name in HUB or (path is None and re.fullmatch(r"[\w.-]+/[\w.-]+", name)):
-        return Model(name, _download(HUB.get(name, name), name))
+    if name in HUB_IDS or (path is None and re.fullmatch(r"[\w.-]+/[\w.-]+", name)):
+        return Model(name, _download(HUB_IDS.get(name, name), name))
     if path is not None and path.is_dir():
         check_pipeline(path, name)
         return Model(name, path)
     if path is not None:
         raise ModelError(f"{name} is not a folder; a model is a folder in diffusers' layout.")
-    close = get_close_matches(name, NAMES, n=1)
+    close = get_close_matches(name, MODEL_NAMES, n=1)
     suggestion = f" (did you mean {close[0]}?)" if close else ""
     raise ModelError(
-        f'There is no model "{shorten(name, 200)}"{suggestion}. Choose one of {", ".join(NAMES)}, '
+        f'There is no model "{shorten(name, 200)}"{suggestion}. Choose one of {", ".join(MODEL_NAMES)}, '
         'a Hugging Face id such as "owner/name", or an existing folder.'
     )
 

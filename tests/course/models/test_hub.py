@@ -419,9 +419,9 @@ def test_other_errors_of_the_client(server, error, advice, monkeypatch):
 def test_a_full_disk_below_another_error(monkeypatch):
     error = RuntimeError("download failed")
     error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
-    advice = hub.download_advice(hub.HUB["sd-1.5"], "sd-1.5", error)
+    advice = hub.download_advice(hub.HUB_IDS["sd-1.5"], "sd-1.5", error)
     assert "downloaded: the disk is full" in advice
-    assert f'"sd-1.5" ({hub.HUB["sd-1.5"]})' in advice
+    assert f'"sd-1.5" ({hub.HUB_IDS["sd-1.5"]})' in advice
 
 
 def test_nobody_answers(server, monkeypatch):
