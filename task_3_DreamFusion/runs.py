@@ -272,7 +272,7 @@ def writing(workspace: Path) -> Iterator[None]:
 def remove_leftovers(workspace: Path) -> None:
     """Remove what a killed run was writing in a workspace."""
     checkpoint.prune(workspace / "checkpoints")
-    for folder in ("", "previews"):
-        remove_partial(workspace / folder)
+    for name in ("", "previews"):
+        remove_partial(workspace / name)
     for folder in workspace.glob(".clip-*"):  # of course.images.video
         shutil.rmtree(folder, ignore_errors=True)

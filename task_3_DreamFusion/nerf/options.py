@@ -93,7 +93,7 @@ def check_fields(settings: Any) -> None:
         object.__setattr__(settings, item.name, value)
 
 
-def _checked(item: Field, value: Any) -> Any:
+def _checked(item: Field[Any], value: Any) -> Any:
     """Return the value of a field as its type has it. Raises SettingError."""
     name, limits, choices = item.name, item.metadata["limits"], item.metadata["choices"]
     if choices:
@@ -104,7 +104,7 @@ def _checked(item: Field, value: Any) -> Any:
     if item.type is int:
         return _check_integer(name, value, limits, item.metadata["reason"])
     if item.type is float:
-        return check_number(name, value, *limits, SettingError)
+        return check_number(name, value, limits[0], limits[1], SettingError)
     if item.type is str:
         check_unicode(name, value, SettingError)
     elif item.type is bool and not isinstance(value, bool):
@@ -115,7 +115,8 @@ def _checked(item: Field, value: Any) -> Any:
         except (TypeError, ValueError):
             message = f"{name} must be two numbers from 0 to 1, got {value!r:.60}."
             raise SettingError(message) from None
-        return tuple(check_number(name, number, *limits, SettingError) for number in (low, high))
+        least, most = limits
+        return tuple(check_number(name, x, least, most, SettingError) for x in (low, high))
     return value
 
 
