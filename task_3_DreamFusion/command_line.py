@@ -8,7 +8,7 @@ lines for both.
 import argparse
 import contextlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -145,13 +145,8 @@ def _arguments(item: Field[Any]) -> dict[str, Any]:
         arguments["choices"] = item.metadata["choices"]
     if isinstance(item.default, tuple):
         return arguments | {"nargs": len(item.default), "type": float}
-    types: dict[Any, Callable[[str], Any]] = {
-        int: int,
-        float: float,
-        Path | None: resolved_path,
-        str | None: existing_name,
-    }
-    return arguments | {"type": types.get(item.type, str)}
+    types: dict[Any, Any] = {Path | None: resolved_path, str | None: existing_name}
+    return arguments | {"type": types.get(item.type, item.type)}
 
 
 def _default_text(item: Field[Any]) -> str:
