@@ -29,7 +29,7 @@ from pocket.train.common import Run, record_time, replace_folder
 from pocket.train.tokenizer import encode, train_tokenizer
 from pocket.world import caption, render, sample_labels, sample_scene
 from pocket.world import vocabulary as v
-from pocket.world.captions import words
+from pocket.world.phrases import words
 from pocket.world.renderer import cores
 
 CAPTIONS = 4  # a scene

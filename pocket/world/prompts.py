@@ -10,28 +10,28 @@ from functools import cache
 
 import numpy as np
 
-from . import captions as c
-from . import vocabulary as v
-from .labels import labels_from
+from pocket.world import phrases as p
+from pocket.world import vocabulary as v
+from pocket.world.labels import labels_from
 
 # Phrases that stand in one place of a prompt, by the label that they name. Some name one thing of an object and
 # another of a landscape ("in the snow", "at night"): there the kind of the scene decides.
-FIXED: dict[str, tuple[c.Table, ...]] = {
-    "relation": (c.RELATION_PHRASES, {name: c.FINITE.get(name, ()) for name in c.RELATION_PHRASES}),
-    "reversed": (c.REVERSED_PHRASES,),
-    "pose": (c.POSE_VERBS, {name: c.FINITE[name] for name in v.POSES}),
-    "ground": (c.GROUND_PHRASES,),
-    "lighting": (c.TIME_PHRASES,),
-    "time": (c.TIME_PHRASES,),
-    "weather": (c.WEATHER_SUFFIXES,),
-    "style": (c.STYLE_PREFIXES, c.STYLE_SUFFIXES),
-    "view": (c.VIEW_SUFFIXES, {view: (phrase,) for view, phrase in c.VIEW_PREFIXES.items()}),
-    "pattern": (c.PATTERN_SUFFIXES,),
+FIXED: dict[str, tuple[p.Table, ...]] = {
+    "relation": (p.RELATION_PHRASES, {name: p.FINITE.get(name, ()) for name in p.RELATION_PHRASES}),
+    "reversed": (p.REVERSED_PHRASES,),
+    "pose": (p.POSE_VERBS, {name: p.FINITE[name] for name in v.POSES}),
+    "ground": (p.GROUND_PHRASES,),
+    "lighting": (p.TIME_PHRASES,),
+    "time": (p.TIME_PHRASES,),
+    "weather": (p.WEATHER_SUFFIXES,),
+    "style": (p.STYLE_PREFIXES, p.STYLE_SUFFIXES),
+    "view": (p.VIEW_SUFFIXES, {view: (phrase,) for view, phrase in p.VIEW_PREFIXES.items()}),
+    "pattern": (p.PATTERN_SUFFIXES,),
 }
-NEUTRAL = (*c.NEUTRAL_PREFIXES, *c.LANDSCAPE_PREFIXES)
-ADJECTIVES: dict[str, c.Table] = {
-    "color": c.COLOR_WORDS, "pattern": c.PATTERN_ADJECTIVES, "size": c.SIZE_ADJECTIVES,
-    "weather": c.WEATHER_ADJECTIVES,
+NEUTRAL = (*p.NEUTRAL_PREFIXES, *p.LANDSCAPE_PREFIXES)
+ADJECTIVES: dict[str, p.Table] = {
+    "color": p.COLOR_WORDS, "pattern": p.PATTERN_ADJECTIVES, "size": p.SIZE_ADJECTIVES,
+    "weather": p.WEATHER_ADJECTIVES,
 }  # fmt: skip
 ONLY_LANDSCAPES = ("landscape", "time", "weather")
 OF_LANDSCAPES = (*ONLY_LANDSCAPES, "style")
@@ -153,7 +153,7 @@ def _fixed() -> dict[Words, tuple[Names, ...]]:
                 for phrase in phrases:
                     words = _words(phrase)
                     meanings[words] = (*meanings.get(words, ()), ((field, name),))
-    for preposition in c.ON_PREPOSITIONS:
+    for preposition in p.ON_PREPOSITIONS:
         meanings[_words(preposition)] = ((("relation", "on"),),)
     return meanings
 
@@ -178,18 +178,18 @@ def _nouns() -> tuple[Noun, ...]:
             yield Noun((*_words(head), *before), after, (*more, *names))
 
     articles: list[tuple[str, Names]] = [("", ()), ("a", ())]
-    ones: list[tuple[str, Names]] = [(word, (("count", "one"),)) for word in c.ONE_WORDS]
+    ones: list[tuple[str, Names]] = [(word, (("count", "one"),)) for word in p.ONE_WORDS]
     numbers: list[tuple[str, Names]] = [
-        (word, (("count", count),)) for count, options in c.COUNT_WORDS.items() for word in options
+        (word, (("count", count),)) for count, options in p.COUNT_WORDS.items() for word in options
     ]
     nouns: list[Noun] = []
-    for field, table in (("object", c.OBJECT_PHRASES), ("landscape", c.LANDSCAPE_PHRASES)):
+    for field, table in (("object", p.OBJECT_PHRASES), ("landscape", p.LANDSCAPE_PHRASES)):
         for name, phrases in table.items():
             for phrase in phrases:
                 heads = [*articles, *ones] if field == "object" else articles
                 bare = re.sub("^(a|the) ", "", phrase)
                 nouns += forms(bare, heads if bare != phrase else articles[:1], ((field, name),))
-    for name, phrases in c.PLURAL_PHRASES.items():
+    for name, phrases in p.PLURAL_PHRASES.items():
         for phrase in phrases:
             nouns += forms(phrase, numbers, (("object", name),))
     return tuple(nouns)

@@ -187,7 +187,7 @@ def test_named_colors_show():
     """The pixels of a colored object are nearest to their own color's hue, for the vivid colors."""
     import colorsys
 
-    from pocket.world.scene import COLOR_RGB
+    from pocket.world.placement import COLOR_RGB
 
     for name in ("red", "yellow", "green", "blue", "purple"):
         out = image(
