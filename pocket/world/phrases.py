@@ -5,13 +5,13 @@ card. The first phrase of a tuple is the usual one.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from pocket.world import vocabulary as v
 
 Table = Mapping[str, tuple[str, ...]]
 
-# In a noun phrase "*" marks the place of the adjectives. The first phrase of a tuple is the usual one.
+# In a noun phrase "*" marks the place of the adjectives.
 OBJECT_PHRASES = {
     "hamburger": ("a * hamburger", "a * burger", "a * cheeseburger"),
     "squirrel": ("a * squirrel", "a * chipmunk"),
@@ -72,8 +72,12 @@ OBJECT_PHRASES = {
     "ball": ("a * ball", "a * soccer ball", "a * football"),
 }
 PLURALS = {  # of the last word of a noun; the others follow the rule
-    "snowman": "snowmen", "spaceman": "spacemen", "cactus": "cacti", "fish": "fish", "goldfish": "goldfish",
-}  # fmt: skip
+    "snowman": "snowmen",
+    "spaceman": "spacemen",
+    "cactus": "cacti",
+    "fish": "fish",
+    "goldfish": "goldfish",
+}
 ONE_WORDS = ("one", "a single")  # now and then in the place of the article
 COUNT_WORDS = {"two": ("two", "2", "a pair of"), "three": ("three", "3", "a group of three")}
 COLOR_WORDS = {name: (name,) for name in v.COLORS} | {
@@ -105,23 +109,40 @@ RELATION_PHRASES = {
     "holding": ("holding", "with", "carrying"),
 }
 FINITE = {  # verbs that make a sentence of a caption, in the place of those above
-    "sitting": ("sits", "is sitting"), "standing": ("stands", "is standing"), "reading": ("reads", "is reading"),
-    "riding": ("rides", "is riding", "rides on"), "holding": ("holds", "is holding", "carries"),
-}  # fmt: skip
+    "sitting": ("sits", "is sitting"),
+    "standing": ("stands", "is standing"),
+    "reading": ("reads", "is reading"),
+    "riding": ("rides", "is riding", "rides on"),
+    "holding": ("holds", "is holding", "carries"),
+}
 ON_PREPOSITIONS = ("on top of", "on")  # after a verb, and of people and animals without one
 REVERSED_PHRASES = {"next to": ("to the right of",)}  # the other object first
 GROUND_PHRASES = {
-    "white": ("on a plain white background", "on a white background", "with a white background",
-              "in front of a white wall"),
-    "plain": ("on a plain background", "with a plain background", "in a studio", "in front of a plain wall"),
+    "white": (
+        "on a plain white background",
+        "on a white background",
+        "with a white background",
+        "in front of a white wall",
+    ),
+    "plain": (
+        "on a plain background",
+        "with a plain background",
+        "in a studio",
+        "in front of a plain wall",
+    ),
     "grass": ("on the grass", "on grass", "in the grass", "on a lawn", "in a meadow", "in a field"),
     "snow": ("in the snow", "on snow", "on the snow", "on snowy ground", "in winter"),
     "sand": ("on the sand", "on sand", "in the sand", "in the desert"),
     "wooden table": ("on a wooden table", "on a table", "on a wooden desk", "on a desk"),
-    "checkered floor": ("on a checkered floor", "on a checkerboard floor", "on a tiled floor", "on tiles"),
+    "checkered floor": (
+        "on a checkered floor",
+        "on a checkerboard floor",
+        "on a tiled floor",
+        "on tiles",
+    ),
     "mars": ("on mars", "on planet mars", "on the red planet"),
     "moon": ("on the moon", "on the surface of the moon", "on the lunar surface"),
-}  # fmt: skip
+}
 # The same words for the lighting of an object and for the time of day of a landscape.
 TIME_PHRASES = {
     "day": ("by day", "during the day", "in daylight", "at noon", "in the daytime"),
@@ -137,9 +158,12 @@ TIME_PHRASES = {
     "dawn": ("at dawn", "at daybreak", "at sunrise", "in the morning"),
 }
 WEATHER_ADJECTIVES = {
-    "clear": ("clear", "sunny"), "cloudy": ("cloudy", "overcast"), "foggy": ("foggy", "misty", "hazy"),
-    "rain": ("rainy", "wet"), "snow": ("snowy", "wintry"),
-}  # fmt: skip
+    "clear": ("clear", "sunny"),
+    "cloudy": ("cloudy", "overcast"),
+    "foggy": ("foggy", "misty", "hazy"),
+    "rain": ("rainy", "wet"),
+    "snow": ("snowy", "wintry"),
+}
 WEATHER_SUFFIXES = {
     "clear": ("under a clear sky", "in clear weather", "under a blue sky", "in sunny weather"),
     "cloudy": ("under a cloudy sky", "with clouds", "in cloudy weather"),
@@ -197,9 +221,14 @@ STYLE_PREFIXES = {
     "photo": ("a photo of", "a photograph of"),
     "3d render": ("a 3d render of", "a 3d rendering of", "a 3d model of"),
     "pencil sketch": ("a pencil sketch of", "a sketch of", "a pencil drawing of", "a drawing of"),
-    "cartoon": ("a cartoon of", "a cartoon drawing of", "a cartoon illustration of", "an illustration of",
-                "a comic of"),
-}  # fmt: skip
+    "cartoon": (
+        "a cartoon of",
+        "a cartoon drawing of",
+        "a cartoon illustration of",
+        "an illustration of",
+        "a comic of",
+    ),
+}
 STYLE_SUFFIXES = {
     "photo": ("photo", "realistic photo"),
     "3d render": ("3d render", "3d"),
@@ -232,8 +261,12 @@ def plural(noun: str) -> str:
 
 
 def plural_phrase(phrase: str) -> str | None:
-    """Return a noun phrase with an article in the plural, without one: "* hats" of "a * hat", "stacks of *
-    pancakes" of "a stack of * pancakes". None if it has no article, and so no plural of its own."""
+    """Return the plural of a noun phrase with an article, without one; None if it has no article.
+
+    Example:
+        >>> plural_phrase("a * hat"), plural_phrase("a stack of * pancakes")
+        ('* hats', 'stacks of * pancakes')
+    """
     if not phrase.startswith("a "):
         return None
     phrase = phrase.removeprefix("a ")
@@ -243,29 +276,20 @@ def plural_phrase(phrase: str) -> str | None:
 
 
 PLURAL_PHRASES = {
-    name: tuple(many for phrase in phrases if (many := plural_phrase(phrase)))
+    name: tuple(filter(None, map(plural_phrase, phrases)))
     for name, phrases in OBJECT_PHRASES.items()
 }
 
 
-def _phrases() -> Iterator[str]:
-    tables: list[Table] = [
-        OBJECT_PHRASES, PLURAL_PHRASES, COUNT_WORDS, COLOR_WORDS, PATTERN_ADJECTIVES, PATTERN_SUFFIXES, SIZE_ADJECTIVES,
-        POSE_VERBS, RELATION_PHRASES, FINITE, REVERSED_PHRASES, GROUND_PHRASES, TIME_PHRASES, WEATHER_ADJECTIVES,
-        WEATHER_SUFFIXES, LANDSCAPE_PHRASES, STYLE_PREFIXES, STYLE_SUFFIXES, VIEW_SUFFIXES,
-    ]  # fmt: skip
-    for table in tables:
-        for options in table.values():
-            yield from options
-    yield from (
-        *ONE_WORDS,
-        *ON_PREPOSITIONS,
-        *NEUTRAL_PREFIXES,
-        *LANDSCAPE_PREFIXES,
-        *VIEW_PREFIXES.values(),
-    )
-
-
 def words() -> list[str]:
-    """Every word the grammar can say, in lower case, sorted."""
-    return sorted(set(" ".join(_phrases()).replace("*", " ").split()) | {"a", "an"})
+    """Return every word that the grammar can say, in lower case, sorted."""
+    tables: list[Table] = [
+        *(OBJECT_PHRASES, PLURAL_PHRASES, COUNT_WORDS, COLOR_WORDS, SIZE_ADJECTIVES),
+        *(PATTERN_ADJECTIVES, PATTERN_SUFFIXES, POSE_VERBS, RELATION_PHRASES, FINITE),
+        *(REVERSED_PHRASES, GROUND_PHRASES, TIME_PHRASES, WEATHER_ADJECTIVES, WEATHER_SUFFIXES),
+        *(LANDSCAPE_PHRASES, STYLE_PREFIXES, STYLE_SUFFIXES, VIEW_SUFFIXES),
+    ]
+    phrases = [phrase for table in tables for options in table.values() for phrase in options]
+    phrases += [*ONE_WORDS, *ON_PREPOSITIONS, *NEUTRAL_PREFIXES, *LANDSCAPE_PREFIXES]
+    phrases += VIEW_PREFIXES.values()
+    return sorted(set(" ".join(phrases).replace("*", " ").split()) | {"a", "an"})

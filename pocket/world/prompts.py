@@ -30,9 +30,11 @@ FIXED: dict[str, tuple[p.Table, ...]] = {
 }
 NEUTRAL = (*p.NEUTRAL_PREFIXES, *p.LANDSCAPE_PREFIXES)
 ADJECTIVES: dict[str, p.Table] = {
-    "color": p.COLOR_WORDS, "pattern": p.PATTERN_ADJECTIVES, "size": p.SIZE_ADJECTIVES,
+    "color": p.COLOR_WORDS,
+    "pattern": p.PATTERN_ADJECTIVES,
+    "size": p.SIZE_ADJECTIVES,
     "weather": p.WEATHER_ADJECTIVES,
-}  # fmt: skip
+}
 ONLY_LANDSCAPES = ("landscape", "time", "weather")
 OF_LANDSCAPES = (*ONLY_LANDSCAPES, "style")
 OF_THINGS = (
