@@ -1,4 +1,4 @@
-"""Speed of the renderer, and agreement of its CPU and CUDA builds: figures for `pocket.evaluate`."""
+"""Speed of the renderer and agreement of its CPU and CUDA builds, for `pocket.evaluate`."""
 
 import numpy as np
 import torch

@@ -1,6 +1,6 @@
-"""Reads a prompt of the caption grammar back into labels: the inverse of `captions.py`, from the same tables.
+"""Reads a prompt of the caption grammar back into labels: the inverse of `captions.py`.
 
-So images of a prompt can be compared with renders of it, and the judge's readings with what the prompt asks for.
+So images of a prompt can be compared with renders of it, and the judge's readings with the prompt.
 """
 
 import re
@@ -14,7 +14,7 @@ from pocket.world import phrases as p
 from pocket.world import vocabulary as v
 from pocket.world.labels import labels_from
 
-# Phrases that stand in one place of a prompt, by the label that they name. Some name one thing of an object and
+# Phrases without adjectives, by the label that they name. Some name one thing of an object and
 # another of a landscape ("in the snow", "at night"): there the kind of the scene decides.
 FIXED: dict[str, tuple[p.Table, ...]] = {
     "relation": (p.RELATION_PHRASES, {name: p.FINITE.get(name, ()) for name in p.RELATION_PHRASES}),
@@ -37,12 +37,7 @@ ADJECTIVES: dict[str, p.Table] = {
 }
 ONLY_LANDSCAPES = ("landscape", "time", "weather")
 OF_LANDSCAPES = (*ONLY_LANDSCAPES, "style")
-OF_THINGS = (
-    "object",
-    "color",
-    "pattern",
-    "size",
-)  # labels that the other object has too, as "object2" and so on
+OF_THINGS = ("object", "color", "pattern", "size")  # the second object's end in "2"
 LONGEST = 10  # words of a phrase, adjectives included
 Words = tuple[str, ...]
 Names = tuple[tuple[str, str], ...]  # pairs of a field and a class
@@ -66,27 +61,18 @@ def parse(prompt: str) -> dict[str, str]:
         >>> parse("two red mushrooms on grass")
         {'count': 'two', 'object': 'mushroom', 'color': 'red', 'ground': 'grass'}
     """
-    words, position = _words(prompt), 0
-    phrases: list[list[Names]] = []  # the meanings of each phrase
-    while position < len(words):
-        matches = list(_matches(words, position))
-        length = max((length for length, _ in matches), default=0)
-        if not length:
-            rest = " ".join(words[position:])
-            raise ValueError(
-                f"cannot read {rest!r} in {prompt!r}: it is not in the language of the world's captions"
-            )
-        phrases.append([names for n, names in matches if n == length])
-        position += length
-    is_landscape = any(
-        field == "landscape" for meanings in phrases for names in meanings for field, _ in names
-    )
+    phrases = _split(prompt)
+    fields = {field for meanings in phrases for names in meanings for field, _ in names}
+    is_landscape = "landscape" in fields
     named: dict[str, str] = {}
-    which, reverse = "", False
+    which = ""
+    reverse = False
     for meanings in phrases:
         for field, name in _meaning(meanings, is_landscape):
             if field in ("relation", "reversed"):
-                which, reverse, field = "2", field == "reversed", "relation"
+                which = "2"
+                reverse = field == "reversed"
+                field = "relation"
             elif field in OF_THINGS:
                 field += which
             if field in named:
@@ -94,28 +80,45 @@ def parse(prompt: str) -> dict[str, str]:
             named[field] = name
     if reverse:
         named = {_other(field): name for field, name in named.items()}
-    if "landscape" not in named and (
-        "object" not in named or ("relation" in named) != ("object2" in named)
-    ):
+    complete = "object" in named and ("relation" in named) == ("object2" in named)
+    if not complete and "landscape" not in named:
         raise ValueError(f"{prompt!r} lacks an object or a landscape to show")
     for field, name in named.items():
-        known = v.CLASSES.get(field, v.VIEWS)
-        if (
-            field not in OF_LANDSCAPES if is_landscape else field in ONLY_LANDSCAPES
-        ) or name not in known:
+        if not _fits(field, is_landscape) or name not in v.CLASSES.get(field, v.VIEWS):
             raise ValueError(
                 f"{prompt!r} names the {field} {name!r}, which such a scene does not have"
             )
     return named
 
 
+def _split(prompt: str) -> list[list[Names]]:
+    """Return the meanings of each phrase of a prompt, from left to right the longest that fits."""
+    words = _words(prompt)
+    position = 0
+    phrases: list[list[Names]] = []
+    while position < len(words):
+        matches = list(_matches(words, position))
+        length = max((length for length, _ in matches), default=0)
+        if not length:
+            rest = " ".join(words[position:])
+            raise ValueError(
+                f"cannot read {rest!r} in {prompt!r}: "
+                "it is not in the language of the world's captions"
+            )
+        phrases.append([names for n, names in matches if n == length])
+        position += length
+    return phrases
+
+
+def _fits(field: str, is_landscape: bool) -> bool:
+    """Return whether a kind of scene has a label."""
+    return field in OF_LANDSCAPES if is_landscape else field not in ONLY_LANDSCAPES
+
+
 def _meaning(meanings: list[Names], is_landscape: bool) -> Names:
-    """Of several meanings the one that fits the kind of scene, without what names nothing."""
+    """Return the first of several meanings that fits the kind of scene."""
     for names in meanings:
-        if all(
-            field in OF_LANDSCAPES if is_landscape else field not in ONLY_LANDSCAPES
-            for field, _ in names
-        ):
+        if all(_fits(field, is_landscape) for field, _ in names):
             return names
     return meanings[0]
 
@@ -123,7 +126,7 @@ def _meaning(meanings: list[Names], is_landscape: bool) -> Names:
 def prompt_labels(prompt: str, rng: np.random.Generator) -> np.ndarray:
     """Return the labels of a scene that shows a prompt, 0-d of `vocabulary.LABELS`.
 
-    What the prompt leaves open is drawn as in any scene. Raises ValueError as `parse` does.
+    What the prompt leaves open is random. Raises ValueError as `parse` does.
 
     Example:
         >>> params = build_scene(prompt_labels("a squirrel riding a cactus", rng), rng)
@@ -132,14 +135,14 @@ def prompt_labels(prompt: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def _words(text: str) -> Words:
-    """The words of a text in lower case, with "a" for every article."""
+    """Return the words of a text in lower case, with "a" for every article."""
     return tuple(
         "a" if word in ("an", "the") else word for word in re.findall(r"[a-z0-9]+", text.lower())
     )
 
 
 def _other(field: str) -> str:
-    """The field of the other object in the place of the object's, and the reverse."""
+    """Return the field of the second object for one of the first, and the reverse."""
     if field.removesuffix("2") not in OF_THINGS:
         return field
     return field.removesuffix("2") if field.endswith("2") else field + "2"
@@ -147,7 +150,7 @@ def _other(field: str) -> str:
 
 @cache
 def _fixed() -> dict[Words, tuple[Names, ...]]:
-    """What each phrase that is no noun names; a phrase of several meanings has them in the order of FIXED."""
+    """Return what each phrase that is no noun names, several meanings in the order of FIXED."""
     meanings: dict[Words, tuple[Names, ...]] = {_words(phrase): ((),) for phrase in NEUTRAL}
     for field, tables in FIXED.items():
         for table in tables:
@@ -172,7 +175,7 @@ def _adjectives() -> dict[Words, tuple[str, str]]:
 
 @cache
 def _nouns() -> tuple[Noun, ...]:
-    """All noun phrases; an article may be left out."""
+    """Return all noun phrases; an article may be left out."""
 
     def forms(phrase: str, heads: Iterable[tuple[str, Names]], names: Names) -> Iterator[Noun]:
         before, after = (_words(part) for part in phrase.split("*"))
@@ -199,7 +202,7 @@ def _nouns() -> tuple[Noun, ...]:
 
 @cache
 def _nouns_by_word() -> dict[str, tuple[Noun, ...]]:
-    """The nouns by the first word after their adjectives, so that few have to be tried."""
+    """Return the nouns by the first word after their adjectives, so that few are tried."""
     by_word: dict[str, tuple[Noun, ...]] = {}
     for noun in _nouns():
         by_word[noun.after[0]] = (*by_word.get(noun.after[0], ()), noun)
@@ -207,7 +210,7 @@ def _nouns_by_word() -> dict[str, tuple[Noun, ...]]:
 
 
 def _matches(words: Words, position: int) -> Iterator[tuple[int, Names]]:
-    """All phrases that begin at a position: the number of their words and what they name."""
+    """Yield all phrases that start at a position: number of words, and what they name."""
     for length in range(1, min(LONGEST, len(words) - position) + 1):
         for names in _fixed().get(words[position : position + length], ()):
             yield length, names
@@ -225,7 +228,7 @@ def _matches(words: Words, position: int) -> Iterator[tuple[int, Names]]:
 
 
 def _read_adjectives(words: Words) -> Names | None:
-    """What a row of adjectives names; None if it is not one."""
+    """Return what a row of adjectives names; None if it is not one."""
     names: Names = ()
     while words:
         length = next((n for n in range(len(words), 0, -1) if words[:n] in _adjectives()), 0)
