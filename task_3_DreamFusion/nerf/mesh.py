@@ -21,7 +21,7 @@ from skimage import measure
 from torch import Tensor
 
 from course.errors import CourseError
-from task_3_DreamFusion.nerf.files import replacing, write_text
+from course.files import replace_file, write_text
 
 CHUNK = 2**18  # points evaluated at a time
 # A texel's color is composited from samples inward of the surface: their number, and their distance
@@ -67,12 +67,12 @@ class Mesh:
             visual=trimesh.visual.TextureVisuals(uv=self.uv, material=material),
         )
         paths = {kind: folder / f"{name}.{kind}" for kind in ("glb", "obj", "mtl", "png")}
-        with replacing(paths["glb"]) as new:
+        with replace_file(paths["glb"]) as new:
             mesh.export(new, include_normals=True)
         write_text(paths["obj"], self._obj(name))
         colors = "Ka 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum 1"
         write_text(paths["mtl"], f"newmtl {name}\n{colors}\nmap_Kd {name}.png\n")
-        with replacing(paths["png"]) as new:
+        with replace_file(paths["png"]) as new:
             image.save(new)
         return list(paths.values())
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import time
+import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -206,7 +207,9 @@ def test_a_browser_turns_the_page(solid, tmp_path):
 
 
 def test_a_form_that_touches_the_box_is_closed_there():
-    vertices, faces = meshes.marching_cubes(lambda p: 20 - 20 * p[:, 1].clamp(min=0), LEVEL, 20, 1.0, "cpu")
+    vertices, faces = meshes.marching_cubes(
+        lambda p: 20 - 20 * p[:, 1].clamp(min=0), LEVEL, 20, 1.0, "cpu"
+    )
     half = trimesh.Trimesh(vertices, faces)
     assert half.is_watertight and half.volume == pytest.approx(2 * 2 * 1.5, rel=0.15)
 
@@ -216,7 +219,9 @@ def test_specks_are_dropped_and_parts_kept():
         parts = [ball(p, 0.4, (-0.5, 0, 0)), ball(p, 0.3, (0.5, 0, 0)), ball(p, 0.05, (0, 0.9, 0))]
         return torch.stack(parts).amax(0)
 
-    vertices, _ = meshes.remove_small_parts(*meshes.marching_cubes(two_and_a_speck, LEVEL, 64, 1.0, "cpu"))
+    vertices, _ = meshes.remove_small_parts(
+        *meshes.marching_cubes(two_and_a_speck, LEVEL, 64, 1.0, "cpu")
+    )
     assert (
         vertices[:, 1].max() < 0.5 and vertices[:, 0].min() < -0.85 and vertices[:, 0].max() > 0.75
     )
@@ -314,6 +319,19 @@ def test_texels_of_a_face_are_those_whose_centre_it_holds(numbers, side):
             expected += min(signs) > 1e-7 or max(signs) < -1e-7
     edge = 3 * side  # centres that lie on an edge may fall either way
     assert expected <= len(rows) <= expected + edge
+
+
+@pytest.mark.parametrize("corner", [(0.001, 0.999), (0.998, 0.001)])  # top left, bottom right
+def test_a_small_face_costs_little_wherever_it_lies(corner):
+    """An atlas has thousands of faces: only texels of a face's own bounding box are tested."""
+    uv = np.array(corner, np.float32) + np.array([[0, 0], [0.001, 0], [0, 0.001]], np.float32)
+    tracemalloc.start()
+    try:
+        rows, _, _ = meshes.texels(uv, np.array([[0, 1, 2]]), uv, 4096)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert 3 <= len(rows) <= 25 and peak < 100_000
 
 
 def test_page_holds_all_and_asks_for_nothing(solid):
