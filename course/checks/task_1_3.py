@@ -212,7 +212,9 @@ def controlled(function: Callable[..., torch.Tensor], control: Any, pipe: Any, m
         "The two halves are exchanged: the first belongs to the negative prompt.": (
             guided(outputs.flip(0))
         ),
-        "The output is unguided: return guide(uncond, cond, guidance_scale).": guided(outputs, 1),
+        "The output is unguided: return diffusion.guide(uncond, cond, guidance_scale).": (
+            guided(outputs, 1)
+        ),
         "Guidance starts from `uncond`, not from `cond`.": guided(outputs, w + 1),
     }
     otherwise = (

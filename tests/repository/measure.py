@@ -405,13 +405,19 @@ def unfilled_figures() -> list[str]:
 
 def differing_settings() -> list[str]:
     """Settings of task 3 whose field has no option of the same name, or is not in its README."""
-    from task_3_DreamFusion import main
-    from task_3_DreamFusion.nerf.settings import GuidanceOptions, Settings
+    from task_3_DreamFusion.command_line import build_parser
+    from task_3_DreamFusion.nerf.settings import (
+        GuidanceOptions,
+        OutputOptions,
+        RunOptions,
+        Settings,
+    )
 
     readme = (ROOT / "task_3_DreamFusion" / "README.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"--([a-z_]\w*)", readme))
-    names = [field.name for part in (Settings, GuidanceOptions) for field in fields(part)]
-    options = {flag for group in option_names(main.parser()) for flag in group}
+    kinds = (Settings, GuidanceOptions, RunOptions, OutputOptions)
+    names = [field.name for part in kinds for field in fields(part)]
+    options = {flag for group in option_names(build_parser()) for flag in group}
     return [name for name in names if name not in options or name not in documented]
 
 

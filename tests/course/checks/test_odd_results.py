@@ -73,7 +73,7 @@ def test_odd_results_end_in_advice(
         "attention": lambda: task_1_2.attention(strange(lesson.attention)),
         "text_embeddings": lambda: task_1_2.text_embeddings(odd_part("get_text_embeddings", sd, strange), model),
         "decoding": lambda: task_1_2.decoding(odd_part("decode_latents", sd, strange), model),
-        "strengths": lambda: task_1_2.strengths(ODD[odd]([1.0]), [lesson.Step(0, *torch.ones(5, 1))]),
+        "strengths": lambda: task_1_2.strengths(ODD[odd]([1.0]), [lesson.SamplingStep(0, *torch.ones(5, 1))]),
         "series": lambda: task_1_1.series(colored, ODD[odd]([colored("a")]), prompt="a", steps=[1]),
         "token": lambda: task_1_1.token(ODD[odd]("hf_x"), model),
         "edges": lambda: task_1_3.edges(strange(control_lesson.canny_edges), photograph),

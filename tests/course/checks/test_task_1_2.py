@@ -180,7 +180,7 @@ def test_the_loop_and_its_mistakes(lesson, sd, model):
     right = lesson.denoise
 
     def empty(self, latents, *others):
-        yield lesson.Step(0, latents, ..., ..., ..., ...)
+        yield lesson.SamplingStep(0, latents, ..., ..., ..., ...)
 
     def forgetful(self, latents, embeddings, count, w, eta, generators):
         """Begins every step with the first noise."""
@@ -286,7 +286,7 @@ def test_attention_and_its_mistakes(lesson):
 
 def test_strengths_and_their_mistakes(lesson):
     tensors = torch.randn(4, 2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    steps = [lesson.Step(0, u, u, c, u, u) for u, c in tensors]
+    steps = [lesson.SamplingStep(0, u, u, c, u, u) for u, c in tensors]
     pushes, plain = (
         [x.norm().item() for x in xs] for xs in zip(*[(c - u, u) for u, c in tensors], strict=True)
     )

@@ -101,7 +101,7 @@ def test_residuals_and_their_mistakes(control_lesson, by_edges):
 def test_the_controlled_answer_and_its_mistakes(control_lesson, by_edges):
     given = (by_edges, control_lesson.pipe, control_lesson.model)
     checks.controlled(control_lesson.guided_output, *given)
-    w = "guide(uncond, cond, guidance_scale)"
+    w = "diffusion.guide(uncond, cond, guidance_scale)"
     muted = "heard = torch.tensor({}).view(2, 1, 1, 1)\n    down, mid = [heard * part for part in down], heard * mid\n    "
     for changes, advice in [
         ((f"return {w}", w), "still empty"),
@@ -196,7 +196,7 @@ def test_the_loss_of_training_and_its_mistakes(control_lesson, by_edges, kind, m
     given = (by_edges, control_lesson.pipe, control_lesson.model)
     checks.control_loss(control_lesson.control_loss, *given)
     other = "noise" if kind == "v_prediction" else "v"
-    mixed = "add_noise(latents, noise, alpha_bar)"
+    mixed = "diffusion.add_noise(latents, noise, alpha_bar)"
     for changes, advice in [
         (("return F.mse_loss", "F.mse_loss"), "returns None"),
         (("F.mse_loss(output.float(), target)", "(output.float() - target) ** 2"), "one number"),
