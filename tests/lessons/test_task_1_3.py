@@ -299,7 +299,7 @@ def test_invalid_requests_are_refused_before_sampling(lesson, tmp_path, monkeypa
         with pytest.raises(RequestError, match="A prompt must be text, got"):
             lesson.generate(prompt, control)
     (tmp_path / "letter.png").write_text("dear me")
-    with pytest.raises(ImageError, match="not a picture"):
+    with pytest.raises(ImageError, match="not an image"):
         load_image(tmp_path / "letter.png", lesson.model.image_size)
 
 
