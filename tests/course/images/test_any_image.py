@@ -286,7 +286,7 @@ def test_what_cannot_be_used_says_why(tmp_path, monkeypatch):
     with pytest.raises(ImageError, match=r"cut\.png is damaged"):
         load_image(tmp_path / "cut.png")
     Image.new("RGB", (300, 8)).save(tmp_path / "tiny.png")
-    with pytest.raises(ImageError, match="300 x 8 pixels: too few"):
+    with pytest.raises(ImageError, match="300 x 8 pixels, but each side"):
         load_image(tmp_path / "tiny.png")
     Image.new("1", (15_000, 15_000)).save(tmp_path / "vast.png")
     with pytest.raises(ImageError, match=r"vast\.png.*(too large|more than)"):
