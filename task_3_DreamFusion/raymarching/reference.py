@@ -125,7 +125,7 @@ def march_rays(
     step_size: float,
     max_samples: int,
     capacity: int | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """Return positions, ts, ray_indices and packed_info of march.Samples."""
     steps = torch.zeros_like(rays[2], dtype=torch.int32)
     *samples, counts = march(rays, bits, box, step_size, max_samples, steps)[:4]
