@@ -23,8 +23,8 @@ from pocket.train import judge as judging
 from pocket.train.data import TEST_SEED, Scenes, scenes_to_arrays, workers_here
 from pocket.world import caption, render
 from pocket.world import vocabulary as v
-from pocket.world.captions import words
 from pocket.world.labels import upgrade
+from pocket.world.phrases import words
 from pocket.world.scene import build_scene
 
 FIRST = Path(__file__).parent / "test_sets" / "first.npz"

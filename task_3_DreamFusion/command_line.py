@@ -133,7 +133,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} (python main.py --help lists the options)\n")
 
 
-def _arguments(item: Field) -> dict[str, Any]:
+def _arguments(item: Field[Any]) -> dict[str, Any]:
     """Return the arguments of `add_argument` for the option of a setting."""
     help = item.metadata["help"] + _default_text(item)
     if item.type is bool and item.default:
@@ -149,7 +149,7 @@ def _arguments(item: Field) -> dict[str, Any]:
     return arguments | {"type": types.get(item.type, item.type)}
 
 
-def _default_text(item: Field) -> str:
+def _default_text(item: Field[Any]) -> str:
     """Return the defaults of a setting for its help: "" if there is none."""
     if item.default is None or item.default is False or item.default is MISSING:
         return ""

@@ -25,7 +25,7 @@ from transformers import CLIPTokenizer
 
 from course.files import replace_folder, write_text
 from pocket.world import Rendered, render
-from pocket.world.landscapes import slots
+from pocket.world.landscape_header import slots
 from pocket.world.renderer import layout
 
 from .data import RENDER_BATCH, SHARD, encode_all, scene_batches, workers_here

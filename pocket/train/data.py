@@ -25,12 +25,12 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPTokenizer
 
+from course.figures import cpu_cores
 from pocket.train.common import Run, record_time, replace_folder
 from pocket.train.tokenizer import encode, train_tokenizer
 from pocket.world import caption, render, sample_labels, sample_scene
 from pocket.world import vocabulary as v
-from pocket.world.captions import words
-from pocket.world.renderer import cores
+from pocket.world.phrases import words
 
 CAPTIONS = 4  # a scene
 SCENES = 300_000
@@ -69,7 +69,7 @@ def workers_here() -> int:
         sys.platform != "linux"
     ):  # workers are forked: not to be had on Windows, and not safe on macOS
         return 0
-    mine = cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1
+    mine = cpu_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1
     return mine if mine >= 3 else 0
 
 

@@ -93,7 +93,7 @@ def check_fields(settings: Any) -> None:
         object.__setattr__(settings, item.name, value)
 
 
-def _checked(item: Field, value: Any) -> Any:
+def _checked(item: Field[Any], value: Any) -> Any:
     """Return the value of a field as its type has it. Raises SettingError."""
     name, choices = item.name, item.metadata["choices"]
     if choices:

@@ -142,7 +142,7 @@ def test_a_disk_too_small_is_named_before_anything_is_drawn(
 def test_workers_are_shared_among_processes_and_forked_on_linux_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(data, "cores", lambda: 16)
+    monkeypatch.setattr(data, "cpu_cores", lambda: 16)
     monkeypatch.setattr(data.sys, "platform", "linux")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert data.workers_here() == 7
