@@ -110,10 +110,12 @@ def build_parser(description: str | None = None) -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
     )
     groups = {title: parser.add_argument_group(title) for title in GROUPS}
+    title = GROUPS[0]
     for kind in (Settings, GuidanceOptions, RunOptions, OutputOptions):
         for item in fields(kind):
+            title = item.metadata["group"] or title
             flags = (*item.metadata["flags"], f"--{item.name}")
-            groups[item.metadata["group"]].add_argument(*flags, **_arguments(item))
+            groups[title].add_argument(*flags, **_arguments(item))
     return parser
 
 
