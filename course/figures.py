@@ -1,8 +1,8 @@
 """Measured figures: each is a row with an id, stored in a results file, and printed as a table.
 
-The benchmarks and `pocket.evaluate` measure with the helpers here: the time of a call, of a command, and of a
-function in a process of its own on two cores. `python -m course.figures MODULE FUNCTION [ARGUMENT ...]` is such a
-process: it prints what the function returns as one line of JSON.
+The benchmarks and `pocket.evaluate` measure with the helpers here: the time of a call, of a
+command, and of a function in a process of its own on two cores. `python -m course.figures MODULE
+FUNCTION [ARGUMENT ...]` is such a process: it prints what the function returns as a line of JSON.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -31,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass
 class Row:
-    """A measured figure. `id` is a dotted name that stays; `sense` says on which side of `bar` the goal lies."""
+    """A measured figure: `id` is a dotted name, `sense` the side of `bar` on which the goal lies."""
 
     id: str
     figure: str
@@ -64,17 +65,20 @@ def cpu_cores() -> int:
 
 
 def machine(gpu: bool = True) -> str:
-    """Return the name of the GPU, or of the processor without one or with gpu=False, and the number of cores."""
+    """Return the GPU, or the processor without one or with gpu=False, and the number of cores."""
+    name = platform.processor() or platform.machine()
     if gpu and torch.cuda.is_available():
-        return f"{torch.cuda.get_device_name()}, {cpu_cores()} CPU cores"
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(
-            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
-        )
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
+        name = torch.cuda.get_device_name()
+    elif names := _proc("cpuinfo", "model name"):
+        name = names[0]
     return f"{name}, {cpu_cores()} CPU cores"
+
+
+def _proc(file: str, label: str) -> list[str]:
+    """Return the values with a label in a file of Linux's /proc; none on other systems."""
+    path = Path("/proc", file)
+    text = path.read_text() if path.exists() else ""
+    return re.findall(rf"^{label}\s*:\s*(.*)$", text, re.MULTILINE)
 
 
 def versions() -> dict[str, str]:
@@ -92,7 +96,7 @@ def load(path: Path) -> list[dict[str, Any]]:
 
 
 def store(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows to a results file in place of all earlier rows of the same commands; other rows stay."""
+    """Write rows to a results file in place of all earlier rows of the same commands."""
     stored = load(path)
     ids = {row.id for row in rows}
     commands = {row.command for row in rows}
@@ -180,11 +184,9 @@ def _synchronize() -> None:
 
 def peak_memory() -> float:
     """Return the most memory that this process has used so far, in MiB."""
-    status = Path("/proc/self/status")  # getrusage would count the memory of the parent process
-    if status.exists():
-        fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        if "VmHWM" in fields:
-            return int(fields["VmHWM"].split()[0]) / 1024
+    # getrusage would count the memory of the parent process.
+    if peaks := _proc("self/status", "VmHWM"):
+        return int(peaks[0].removesuffix("kB")) / 1024
     if sys.platform == "win32":
         import psutil
 
@@ -224,9 +226,9 @@ def run_command(
 
 
 def run_on_two_cores(function: Callable[..., Any], *arguments: str) -> Any:
-    """Call a module's function in a process of its own on two CPU cores; return its result, which goes through JSON.
+    """Call a module's function in a process of its own on two CPU cores and return its result.
 
-    Raises RuntimeError if it fails.
+    The result has to be JSON. Raises RuntimeError if it fails.
     """
     module = function.__module__
     if module == "__main__":  # `python -m` runs the module under this name

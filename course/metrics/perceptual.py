@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from course.errors import CourseError
 from course.metrics.preprocess import Preprocess
-from course.models import Model, embedded_folder, hide_loading_bars
+from course.models import Model, embedded_folder
 from course.models.files import load_network
 
 
@@ -31,7 +31,6 @@ class PerceptualDistance(torch.nn.Module):
         super().__init__()
         from transformers import CLIPModel
 
-        hide_loading_bars()
         clip, own = embedded_folder("clip"), embedded_folder("perceptual")
         self.tower = load_network(CLIPModel, clip, "CLIP").vision_model
         self.preprocess = Preprocess(clip)

@@ -647,8 +647,8 @@ def test_regions_that_fill_the_image_need_no_background(sd):
     ({"stride": True}, "stride .* got True"),
     ({"num_sampling_steps": 0}, "from 1 to 999, got 0"),
     ({"num_sampling_steps": 2.5}, "from 1 to 999, got 2.5"),
-    ({"guidance_scale": float("nan")}, "guidance_scale must be a finite number, got nan"),
-    ({"guidance_scale": math.inf}, "guidance_scale must be a finite number, got inf"),
+    ({"guidance_scale": float("nan")}, "guidance_scale must be a number, got nan"),
+    ({"guidance_scale": math.inf}, "guidance_scale must be a number, got inf"),
     ({"guidance_scale": "7"}, "guidance_scale must be a number, got '7'"),
     ({"guidance_scale": None}, "guidance_scale must be a number, got None"),
     ({"guidance_scale": True}, "guidance_scale must be a number, got True"),
@@ -665,9 +665,9 @@ def test_requests_that_cannot_be(sd, wrong, message):
 
 @pytest.mark.parametrize(("wrong", "message"), [
     ({"weight": 0.0}, "weight must be above 0 .* got 0.0"),
-    ({"weight": float("nan")}, "weight must be a finite number, got nan"),
+    ({"weight": float("nan")}, "weight must be a number, got nan"),
     ({"weight": -1.0}, "weight must be above 0 .* got -1"),
-    ({"weight": math.inf}, "weight must be a finite number, got inf"),
+    ({"weight": math.inf}, "weight must be a number, got inf"),
     ({"weight": "20"}, "weight must be a number, got '20'"),
     ({"decay": 0.0}, "decay must be above 0 and at most 1, got 0"),
     ({"decay": 1.1}, "decay must be a number of at most 1, got 1.1"),
