@@ -94,7 +94,6 @@ class StableDiffusion:
         self.unet = CudaGraphModule(pipe.unet.requires_grad_(False), compile=compile)
         self.scaling_factor: float = pipe.vae.config.scaling_factor
         self.alphas_cumprod = pipe.scheduler.alphas_cumprod.to(self.device, torch.float32)
-        self._embeddings: dict[str, Tensor] = {}
 
     # --- Prompts
 
@@ -103,17 +102,13 @@ class StableDiffusion:
         return sd.embed_text(text, self.model.tokenizer, self.text_encoder, self.model.text_length)
 
     def get_text_embeds(self, prompts: Sequence[str]) -> Tensor:
-        """Return the embeddings (N, L, D) of prompts, each computed once.
+        """Return the embeddings (N, L, D) of prompts.
 
-        Raises GuidanceError for a new prompt after `unload_text_encoder`.
+        Raises GuidanceError after `unload_text_encoder`.
         """
-        for prompt in dict.fromkeys(prompts):
-            if prompt in self._embeddings:
-                continue
-            if self.text_encoder is None:
-                raise GuidanceError(f"text encoder is unloaded; cannot embed new prompt {prompt!r}")
-            self._embeddings[prompt] = self.embed_text(prompt).to(self.dtype)
-        return torch.stack([self._embeddings[prompt] for prompt in prompts])
+        if self.text_encoder is None:
+            raise GuidanceError(f"text encoder is unloaded; cannot embed {prompts[0]!r}")
+        return torch.stack([self.embed_text(prompt) for prompt in prompts]).to(self.dtype)
 
     def view_prompts(self, text: str, negative: str = "") -> ViewPrompts:
         """Embed "<text>, <view> view" for each of VIEWS. Raises GuidanceError for an empty text."""
@@ -139,7 +134,7 @@ class StableDiffusion:
         return self.get_text_embeds([self.model.check_prompt(negative)])
 
     def unload_text_encoder(self) -> None:
-        """Free the text encoder's memory; embeddings computed so far stay."""
+        """Free the text encoder's memory; no prompt can be embedded afterwards."""
         self.text_encoder = None
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
