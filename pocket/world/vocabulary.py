@@ -6,6 +6,9 @@ append, never insert. `captions.py` says how each name is spoken of.
 
 import numpy as np
 
+from course.views import VIEWS as VIEWS
+from course.views import view_word as view_word
+
 OBJECTS = (
     "hamburger", "squirrel", "book", "bunny", "pancakes", "astronaut", "horse", "snowman",
     "duck", "cat", "robot", "car", "rocket", "house", "tree", "mushroom", "cactus", "teapot",
@@ -65,7 +68,6 @@ LANDSCAPES = (
 NO_WEATHER = frozenset(("underwater", "space"))  # always "clear"
 TIMES = ("day", "sunset", "night", "dawn")
 WEATHERS = ("clear", "cloudy", "foggy", "rain", "snow")
-VIEWS = ("front", "side", "back", "overhead")
 
 # The names that a label chooses from, by field.
 CLASSES: dict[str, tuple[str, ...]] = {
@@ -96,12 +98,3 @@ def empty_labels() -> np.ndarray:
     labels["seed"] = labels["azimuth"] = labels["elevation"] = 0
     labels["heldout"] = False
     return labels
-
-
-def view_word(azimuth: float, elevation: float) -> str:
-    """The word for a view in degrees: overhead from elevation 60, else front within 45 of azimuth 0,
-    back beyond 135, side between."""
-    if elevation >= 60:
-        return "overhead"
-    turn = abs((azimuth + 180) % 360 - 180)
-    return "front" if turn < 45 else "back" if turn > 135 else "side"

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-VIEWS = ("front", "side", "back", "overhead")
-# Borders between views, in degrees of |azimuth| (the first two) and of elevation.
-FRONT_SIDE, SIDE_BACK, OVERHEAD = 45.0, 135.0, 60.0
+from course.views import FRONT_SIDE, OVERHEAD, SIDE_BACK
+from course.views import VIEWS as VIEWS
 
 
 @dataclass(frozen=True)
