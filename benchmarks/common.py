@@ -1,7 +1,6 @@
 """What the benchmarks share: the command line of a topic with groups, and networks of Stable Diffusion's size."""
 
 import argparse
-import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from course.errors import CourseError
-from course.figures import Row, store, table
+from course.figures import Row, add_groups, report
 from course.models import Model, find_model, load_pipeline
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -72,62 +70,28 @@ def sd21_model(folder: Path, toy: bool = False) -> Model:
 
 
 def command_line(
-    module: str, about: str | None, groups: Collection[str]
+    module: str, description: str | None, groups: Collection[str]
 ) -> argparse.ArgumentParser:
-    """The parser of `python -m MODULE [GROUP ...]`; a module may add options of its own."""
+    """Return the parser of `python -m MODULE [GROUP ...]`, to which a module may add options."""
     parser = argparse.ArgumentParser(
         prog=f"python -m {module}",
-        description=about,
+        description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("groups", nargs="*", help=f"any of {', '.join(groups)} (default: all)")
+    add_groups(parser, groups)
     return parser
-
-
-def parse(
-    parser: argparse.ArgumentParser, groups: Collection[str], arguments: list[str] | None
-) -> argparse.Namespace:
-    """The options, with `groups` those asked for, or all. A group that is not there ends the program with a message."""
-    args = parser.parse_args(arguments)
-    if unknown := set(args.groups) - set(groups):
-        parser.error(f"no group {', '.join(sorted(unknown))}: choose from {', '.join(groups)}")
-    args.groups = args.groups or list(groups)
-    return args
-
-
-def report(command: str, work: Callable[[], list[Row]], results: Path | None) -> list[Row]:
-    """Does the `work` of one group, prints its rows and stores them in the file `results`, if there is one.
-
-    command: what measures them again.
-    """
-    began = time.perf_counter()
-    try:
-        rows = work()
-    except CourseError as error:
-        raise SystemExit(f"{command}: {error}") from error
-    for row in rows:
-        row.command = command
-    said = "" if results else ", reduced, not stored"
-    print(
-        f"\n{command.split()[3]} ({time.perf_counter() - began:.0f} s{said})\n{table(rows)}",
-        flush=True,
-    )
-    if results:
-        store(results, rows)
-    return rows
 
 
 def measure(
     module: str,
-    about: str | None,
+    description: str | None,
     groups: Mapping[str, Callable[[], list[Row]]],
     results: Path | None,
     arguments: list[str] | None = None,
 ) -> list[Row]:
-    """The whole program of a module without options of its own; returns the rows of the groups asked for."""
-    args = parse(command_line(module, about, groups), groups, arguments)
-    return [
-        row
-        for name in args.groups
-        for row in report(f"python -m {module} {name}", groups[name], results)
-    ]
+    """Run the whole program of a module that has no options but groups; return their rows."""
+    args = command_line(module, description, groups).parse_args(arguments)
+    rows: list[Row] = []
+    for name in args.groups:
+        rows += report(f"python -m {module} {name}", groups[name], results)
+    return rows

@@ -41,14 +41,21 @@ from diffusers import (
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from benchmarks.common import RESULTS, command_line, parse, report
-from course.figures import Row
+from benchmarks.common import RESULTS, command_line
+from course.figures import Row, report
 from course.images import conditions as read
 from course.images import image_grid
 from course.models.estimators import Estimator
 from pocket.arguments import folder, integer, number, results_file
-from pocket.evaluate import STEPS, Judge, generate, right, scored
-from pocket.test_set import Asked, ask_known
+from pocket.test_set import (
+    STEPS,
+    CaptionedScenes,
+    Judge,
+    correct_masks,
+    generate,
+    load_test_set,
+    scored_masks,
+)
 from pocket.train import conditions as given
 from pocket.train.autoencoder import to_input as to_vae
 from pocket.train.controlnet import to_input
@@ -118,9 +125,9 @@ class Benchmark:
     shown: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
     @cached_property
-    def asked(self) -> Asked:
+    def asked(self) -> CaptionedScenes:
         """Scenes with objects, one caption of each."""
-        asked = ask_known(self.weights, 2 * self.images + 8, "all")
+        asked = load_test_set(self.weights, 2 * self.images + 8, "all")
         return asked.pick(
             np.flatnonzero(asked.scenes.labels["object"] >= 0)[: self.images].tolist()
         )
@@ -230,8 +237,8 @@ class Benchmark:
     def object_right(self, images: Tensor) -> float:
         """In how many images, in percent, the judge sees the right object, where the caption names it."""
         labels = self.asked.scenes.labels
-        counts = scored(labels, self.asked.mentions)["object"]
-        return 100 * float(right(labels, self.judge.read(images))["object"][counts].mean())
+        counts = scored_masks(labels, self.asked.mentions)["object"]
+        return 100 * float(correct_masks(labels, self.judge.read(images))["object"][counts].mean())
 
 
 def kind_rows(kind: str, b: Benchmark) -> list[Row]:
@@ -430,7 +437,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     parser.add_argument(
         "--work", type=folder, default=Path("outputs/pocket"), help="two_gpus: holds the conditions"
     )
-    args = parse(parser, groups, arguments)
+    args = parser.parse_args(arguments)
     asked = args.groups
     needed = [f"controlnet/{kind}" for kind in CONDITIONS if kind in asked]
     needed += [f"estimators/{kind}" for kind in ("depth", "normals") if kind in asked]

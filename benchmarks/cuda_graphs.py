@@ -19,7 +19,7 @@ from diffusers import UNet2DConditionModel
 from benchmarks.common import RESULTS, measure, sd21_unet
 from course.figures import Row, timed
 from course.models import find_model, load_pipeline
-from course.speed.cuda_graphs import fast
+from course.speed.cuda_graphs import CudaGraphModule
 
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")
@@ -54,7 +54,7 @@ def compare(
     plain = unet(sample, t, states).sample  # the libraries load
     before = torch.cuda.memory_allocated() if CUDA else 0
 
-    quick = fast(unet, compile=compiled)
+    quick = CudaGraphModule(unet, compile=compiled)
     ready, output = timed(partial(quick, sample, t, states))
     result = output.sample
     del output

@@ -27,9 +27,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from benchmarks.common import RESULTS, command_line, parse, report
+from benchmarks.common import RESULTS, command_line
 from course import notebooks
-from course.figures import Row, machine, median_seconds
+from course.figures import Row, machine, median_seconds, report
 from task_3_DreamFusion import kernels
 from task_3_DreamFusion.freqencoder import freq_encode
 from task_3_DreamFusion.freqencoder import reference as freq_reference
@@ -626,7 +626,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     parser.add_argument(
         "--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu"
     )
-    args = parse(parser, GROUPS, arguments)
+    args = parser.parse_args(arguments)
     device = torch.device(args.device, 0 if args.device == "cuda" else None)
     for package in kernels.PACKAGES:
         if not kernels.is_available(package, device):

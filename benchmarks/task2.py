@@ -27,12 +27,12 @@ from diffusers import StableDiffusionPanoramaPipeline
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.common import RESULTS, command_line, parse, report, sd21_model
+from benchmarks.common import RESULTS, command_line, sd21_model
 from course import metrics, notebooks
-from course.figures import Row, machine, peak_memory, run_on_two_cores, timed
+from course.figures import Row, machine, peak_memory, report, run_on_two_cores, timed
 from course.metrics import Judge
 from course.models import Model, find_model, load_pipeline
-from course.speed.cuda_graphs import fast
+from course.speed.cuda_graphs import CudaGraphModule
 
 LESSON = notebooks.ROOT / "task_2_Joint_Diffusion.ipynb"
 STEPS = 25
@@ -69,8 +69,11 @@ def pocket() -> Any:
 def joint(model: Model, compile: bool = False, **options: Any) -> Any:
     """The lesson's class on a model, on the fast path, as the lesson has it; or compiled, as it may be asked for."""
     sd = lesson().JointDiffusion(model, **options)
-    sd.unet = fast(sd.unet, compile=compile)
-    sd.decoder, sd.distance = fast(sd.decoder, gradients=True), fast(sd.distance, gradients=True)
+    sd.unet = CudaGraphModule(sd.unet, compile=compile)
+    sd.decoder, sd.distance = (
+        CudaGraphModule(sd.decoder, gradients=True),
+        CudaGraphModule(sd.distance, gradients=True),
+    )
     return sd
 
 
@@ -534,7 +537,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     parser.add_argument(
         "--reduced", action="store_true", help="a rehearsal, of which nothing is stored"
     )
-    args = parse(parser, GROUPS, arguments)
+    args = parser.parse_args(arguments)
     everything: list[Row] = []
     for name in args.groups:
         reduced = args.reduced or (name in ON_GPU and DEVICE.type != "cuda")

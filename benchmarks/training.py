@@ -25,12 +25,19 @@ from tqdm import tqdm
 from transformers import CLIPModel, CLIPVisionModel
 
 from benchmarks.common import RESULTS
-from course.figures import Row, machine, store, table, today, versions
+from course.figures import Row, add_groups, machine, store, table, today, versions
 from course.metrics import JudgeFeatures, fid
 from course.models import WEIGHTS
-from pocket import evaluate
 from pocket.arguments import folder, integer
-from pocket.test_set import ask_first
+from pocket.test_set import (
+    Judge,
+    correct_masks,
+    generate,
+    load_first_edition,
+    render_scenes,
+    save_sheet,
+    scored_masks,
+)
 from pocket.train import denoiser, loop
 from pocket.train.data import resize
 from pocket.train.muon import Muon
@@ -123,12 +130,12 @@ class Bench:
         self.vae = AutoencoderKL.from_pretrained(
             WEIGHTS / "stable-diffusion" / "vae", torch_dtype=torch.float32
         )
-        self.judge = evaluate.Judge(WEIGHTS / "judge", device)
+        self.judge = Judge(WEIGHTS / "judge", device)
         self.judge_features = JudgeFeatures(device)
-        self.tests = ask_first(images, "all")
-        others = ask_first(images, "all", seed=1)
-        self.reference = self.embed(evaluate.draw(others, device))
-        self.floor = fid(self.embed(evaluate.draw(self.tests, device)), self.reference)
+        self.tests = load_first_edition(images, "all")
+        others = load_first_edition(images, "all", seed=1)
+        self.reference = self.embed(render_scenes(others, device))
+        self.floor = fid(self.embed(render_scenes(self.tests, device)), self.reference)
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
@@ -219,17 +226,15 @@ class Bench:
         pipe.set_progress_bar_config(disable=True)
         labels = self.tests.scenes.labels
         seeds = [int(seed) % 2**32 for seed in labels["seed"]]
-        counts = evaluate.scored(labels, self.tests.mentions)["object"]
+        counts = scored_masks(labels, self.tests.mentions)["object"]
         batch = 250 if self.device.type == "cuda" else 10
         scores = {}
         for guidance, key in ((3.0, "3"), (7.5, "7_5")):
-            images = evaluate.generate(
-                pipe, self.tests.prompts, seeds, guidance=guidance, batch=batch
-            )
-            hits = evaluate.right(labels, self.judge.read(images))["object"]
+            images = generate(pipe, self.tests.prompts, seeds, guidance=guidance, batch=batch)
+            hits = correct_masks(labels, self.judge.read(images))["object"]
             scores[f"fid_{key}"] = fid(self.embed(images), self.reference)
             scores[f"object_{key}"] = 100 * float(hits[counts].mean()) if counts.any() else 0.0
-        evaluate.sheet(images[:24], self.tests.prompts[:24], 8).save(sheet)
+        save_sheet(sheet, images[:24], self.tests.prompts[:24], columns=8)
         return scores
 
 
@@ -264,9 +269,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "variants", nargs="*", default=[], help=f"any of {', '.join(VARIANTS)} (default: all)"
-    )
+    add_groups(parser, VARIANTS)
     parser.add_argument(
         "--samples", type=integer(1), default=SAMPLES, help="samples that each variant sees"
     )
@@ -286,12 +289,10 @@ def main(arguments: list[str] | None = None) -> list[Row]:
         help="the folder for results and sheets",
     )
     args = parser.parse_args(arguments)
-    if unknown := set(args.variants) - set(VARIANTS):
-        parser.error(f"no variant {', '.join(sorted(unknown))}: choose from {', '.join(VARIANTS)}")
     args.out.mkdir(parents=True, exist_ok=True)
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
-    names, bench, rows = args.variants or list(VARIANTS), None, []
+    names, bench, rows = args.groups, None, []
     for name in names:
         path = args.out / f"{name}.json"
         if not path.exists():

@@ -28,8 +28,9 @@ def check_integer(
             raise TypeError
         number = operator.index(value)
     except TypeError:
+        shown = shorten(repr(value), 60)
         raise error(
-            f"{name} must be a whole number{_range(minimum, maximum)}, got {shorten(repr(value), 60)}."
+            f"{name} must be a whole number{_range(minimum, maximum)}, got {shown}."
         ) from None
     if (minimum is not None and number < minimum) or (maximum is not None and number > maximum):
         raise error(f"{name} must be a whole number{_range(minimum, maximum)}, got {number}.")

@@ -5,6 +5,7 @@ function in a process of its own on two cores. `python -m course.figures MODULE 
 process: it prints what the function returns as one line of JSON.
 """
 
+import argparse
 import datetime
 import importlib
 import json
@@ -14,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any
 
 import torch
 
+from course.errors import CourseError
 from course.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -116,6 +118,41 @@ def table(rows: Sequence[Row]) -> str:
         value = format_value(row.value)
         lines.append(f"{row.figure:<72} {value:>9} {row.unit:<8} {bar:>9} {holds:>4}")
     return "\n".join(lines)
+
+
+def add_groups(parser: argparse.ArgumentParser, groups: Collection[str]) -> None:
+    """Add the arguments [GROUP ...] to a parser; without any, `groups` is all of them."""
+
+    def group(name: str) -> str:
+        if name not in groups:
+            message = f"must be one of {', '.join(groups)}, got {name!r}"
+            raise argparse.ArgumentTypeError(message)
+        return name
+
+    text = f"any of {', '.join(groups)} (default: all)"
+    parser.add_argument(
+        "groups", nargs="*", metavar="GROUP", type=group, default=list(groups), help=text
+    )
+
+
+def report(command: str, work: Callable[[], list[Row]], results: Path | None) -> list[Row]:
+    """Measure rows, print them as a table, store them if there is a results file, and return them.
+
+    command: what measures them again. Exits with a message on a CourseError.
+    """
+    start = time.perf_counter()
+    try:
+        rows = work()
+    except CourseError as error:
+        raise SystemExit(f"{command}: {error}") from error
+    for row in rows:
+        row.command = command
+    note = "" if results else ", reduced, not stored"
+    seconds = time.perf_counter() - start
+    print(f"\n{command} ({seconds:.0f} s{note})\n{table(rows)}", flush=True)
+    if results:
+        store(results, rows)
+    return rows
 
 
 # --- Time and memory

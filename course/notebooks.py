@@ -78,7 +78,7 @@ def read(path: str | Path) -> nbformat.NotebookNode:
     if not Path(path).is_file():
         raise LessonError(f"{path} is not a file.")
     try:
-        notebook = nbformat.read(path, as_version=4)
+        notebook: nbformat.NotebookNode = nbformat.read(path, as_version=4)
         nbformat.validate(notebook)
     except OSError as error:
         raise LessonError(f"{path} cannot be read: {error.strerror}.") from error
@@ -155,7 +155,7 @@ def _insert_parameters(
 ) -> nbformat.NotebookNode:
     """Insert a cell that sets the parameters, and return it."""
     source = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
-    inserted = nbformat.v4.new_code_cell(source)
+    inserted: nbformat.NotebookNode = nbformat.v4.new_code_cell(source)
     for i, cell in enumerate(notebook.cells):
         if _has_parameters(cell):
             notebook.cells.insert(i + 1, inserted)
@@ -229,7 +229,7 @@ def machine_paths(notebook: nbformat.NotebookNode) -> list[str]:
 def _failed_source(notebook: nbformat.NotebookNode) -> str:
     for cell in notebook.cells:
         if any(output.output_type == "error" for output in cell.get("outputs", [])):
-            return cell.source
+            return str(cell.source)
     return "(a cell without output)"
 
 

@@ -1,8 +1,9 @@
-"""Test scenes and their captions: fresh ones of today's world, and a stored set that stays when the world grows.
+"""Test scenes with captions, images of them, and how the judge's readings are scored.
 
-`test_sets/first.npz` holds 4,000 scenes of the world's first edition (28 objects, ten landscapes, 171 words), 2,000 of
-all compositions and 2,000 that hold a held-out one: labels, captions, and what each caption names. Weights that were
-trained before the world grew are asked nothing else, and newer ones can be compared with them on it.
+`test_sets/first.npz` holds 4,000 scenes of the world's first edition (28 objects, ten landscapes,
+171 words), 2,000 of all compositions and 2,000 that each hold a held-out one: labels, captions, and
+what each caption names. Weights that were trained before the world grew are tested on these alone,
+and newer ones can be compared with them.
 """
 
 import json
@@ -11,19 +12,33 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+from torch import Tensor
+from tqdm import tqdm
+from transformers import AutoModelForImageClassification
 
+from course.images import image_grid
+from pocket.train import judge as judging
 from pocket.train.data import TEST_SEED, Scenes, scenes_to_arrays, workers_here
-from pocket.world import caption
+from pocket.world import caption, render
+from pocket.world import vocabulary as v
 from pocket.world.captions import words
 from pocket.world.labels import upgrade
 from pocket.world.scene import build_scene
 
 FIRST = Path(__file__).parent / "test_sets" / "first.npz"
+STEPS = 25
+GUIDANCE = 7.5  # the pipeline's own default
+ATTRIBUTES = (  # in the order of the tables
+    "object color ground view relation landscape object2 pattern lighting style time weather "
+    "color2 pattern2 count size size2 pose"
+).split()
 
 
 @dataclass
-class Asked:
-    """N scenes, with one caption of each and the labels that it names."""
+class CaptionedScenes:
+    """N scenes, with one caption of each as prompt and the attributes that it names."""
 
     scenes: Scenes
     prompts: list[str]
@@ -32,33 +47,45 @@ class Asked:
     def __len__(self) -> int:
         return len(self.prompts)
 
-    def pick(self, indices: Sequence[int]) -> "Asked":
+    @property
+    def labels(self) -> np.ndarray:
+        """The labels of the scenes, (N,) of vocabulary.LABELS."""
+        return self.scenes.labels
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of each scene as a seed of its image."""
+        return [int(seed) % 2**32 for seed in self.labels["seed"]]
+
+    def pick(self, indices: Sequence[int]) -> "CaptionedScenes":
+        """Return the scenes at these positions."""
         s = self.scenes
         lists = [[whole[i] for i in indices] for whole in (s.captions, s.opposites)]
         chosen = Scenes(s.labels[list(indices)], s.params[list(indices)], *lists)
-        return Asked(
-            chosen, [self.prompts[i] for i in indices], [self.mentions[i] for i in indices]
-        )
+        prompts = [self.prompts[i] for i in indices]
+        return CaptionedScenes(chosen, prompts, [self.mentions[i] for i in indices])
 
 
-def ask(count: int, split: str, first: int = TEST_SEED) -> Asked:
-    """`count` test scenes, which nothing was trained on, and a caption of each from the full grammar."""
+# --- Scenes
+
+
+def sample_test_set(count: int, split: str, first: int = TEST_SEED) -> CaptionedScenes:
+    """Return scenes that nothing was trained on, each with a caption from the full grammar."""
     scenes = scenes_to_arrays(range(first, first + count), split=split, workers=workers_here())
-    said = [
-        caption(record, np.random.default_rng([int(record["seed"]), 2])) for record in scenes.labels
-    ]
-    return Asked(scenes, [text for text, _ in said], [mentions for _, mentions in said])
+    rngs = [np.random.default_rng([int(record["seed"]), 2]) for record in scenes.labels]
+    pairs = [caption(record, rng) for record, rng in zip(scenes.labels, rngs, strict=True)]
+    return CaptionedScenes(scenes, [text for text, _ in pairs], [names for _, names in pairs])
 
 
-def ask_first(count: int, split: str, first: int = 0, seed: int = 0) -> Asked:
-    """Return scenes of the world's first edition, as today's world builds them, with their stored captions.
+def load_first_edition(count: int, split: str, first: int = 0, seed: int = 0) -> CaptionedScenes:
+    """Return scenes of the world's first edition, as today's world builds them, with their captions.
 
     Args:
         count: how many scenes.
         split: "all" (some hold a held-out composition) or "heldout" (each does).
         first: the position of the first one.
-        seed: of all that the labels leave open (proportions, light, camera): another seed gives other images of the
-            same captions.
+        seed: of all that the labels leave open (proportions, light, camera): another seed gives
+            other images of the same captions.
     Raises:
         ValueError: the set has no such split, or not so many scenes.
     """
@@ -77,23 +104,141 @@ def ask_first(count: int, split: str, first: int = 0, seed: int = 0) -> Asked:
     total = len(captions)
     if not 0 <= first < first + count <= total:
         raise ValueError(
-            f"{FIRST.name} has {total} scenes in {split!r}, got a request for {first} to {first + count}"
+            f"{FIRST.name} has {total} scenes in {split!r}, "
+            f"got a request for {first} to {first + count}"
         )
     records = np.zeros(total, [(name, array.dtype) for name, array in arrays.items()])
     for name, array in arrays.items():
         records[name] = array
     chosen = slice(first, first + count)
-    labels, prompts = upgrade(records[chosen]), captions[chosen]
+    labels = upgrade(records[chosen])
+    prompts = captions[chosen]
     rngs = [np.random.Generator(np.random.PCG64([int(record["seed"]), seed])) for record in labels]
     params = np.stack([build_scene(record, rng) for record, rng in zip(labels, rngs, strict=True)])
     scenes = Scenes(labels, params, [[prompt] for prompt in prompts], [[] for _ in prompts])
-    return Asked(scenes, prompts, [frozenset(names.split()) for names in mentions[chosen]])
+    return CaptionedScenes(
+        scenes, prompts, [frozenset(names.split()) for names in mentions[chosen]]
+    )
 
 
-def ask_known(weights: Path, count: int, split: str, first: int = 0) -> Asked:
-    """Return test scenes in words that the model in `weights` was trained on: fresh ones, or those of the first
-    edition if its vocabulary lacks words of today's grammar. first: the position of the first one."""
+def load_test_set(weights: Path, count: int, split: str, first: int = 0) -> CaptionedScenes:
+    """Return test scenes in words that the model in `weights` was trained on.
+
+    They are fresh ones, or those of the first edition if its vocabulary lacks words of today's
+    grammar. first: the position of the first one.
+    """
     known = json.loads((weights / "vocabulary.json").read_text())["words"]
     if set(words()) <= set(known):
-        return ask(count, split, TEST_SEED + first)
-    return ask_first(count, split, first)
+        return sample_test_set(count, split, TEST_SEED + first)
+    return load_first_edition(count, split, first)
+
+
+# --- Images
+
+
+def render_scenes(test: CaptionedScenes, device: torch.device, samples: int = 4) -> Tensor:
+    """Render the scenes themselves: uint8 (N, 256, 256, 3) on the CPU."""
+    parts = [test.scenes.params[i : i + 250] for i in range(0, len(test), 250)]
+    return torch.cat([render(part, samples=samples, device=device).color.cpu() for part in parts])
+
+
+@torch.no_grad()
+def generate(
+    pipe: StableDiffusionPipeline,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    steps: int = STEPS,
+    guidance: float = GUIDANCE,
+    batch: int = 10,
+    conditions: Tensor | None = None,
+) -> Tensor:
+    """Generate images of prompts: uint8 (N, 256, 256, 3) on the CPU.
+
+    seeds: of each image's noise, which is drawn on the CPU.
+    conditions: float (N, 3, 256, 256) in [0, 1] for a pipeline with a ControlNet.
+    """
+    size = pipe.unet.config.sample_size
+    parts = []
+    for i in tqdm(range(0, len(prompts), batch), desc="images", unit_scale=batch, leave=False):
+        noise = [
+            torch.randn(1, 4, size, size, generator=torch.Generator().manual_seed(seed))
+            for seed in seeds[i : i + batch]
+        ]
+        control = {} if conditions is None else {"image": conditions[i : i + batch].to(pipe.device)}
+        images = pipe(
+            list(prompts[i : i + batch]),
+            **control,
+            latents=torch.cat(noise).to(pipe.device, pipe.dtype),
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            output_type="pt",
+        ).images
+        parts.append((images.permute(0, 2, 3, 1) * 255).round().byte().cpu())
+    return torch.cat(parts)
+
+
+def save_sheet(path: Path, images: Tensor, captions: Sequence[str], columns: int) -> None:
+    """Save images uint8 (N, H, W, 3) as a grid with a caption above each."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet = image_grid(list(images.numpy()), columns, titles=captions, side=192)
+    sheet.save(path, quality=88)
+
+
+# --- Scores
+
+
+class Judge:
+    """The shipped judge on a device."""
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self.model = AutoModelForImageClassification.from_pretrained(folder).to(device).eval()
+        self.device = device
+
+    def read(self, images: Tensor) -> dict[str, np.ndarray]:
+        """Return what images uint8 (N, H, W, 3) show, as `pocket.train.judge.read` does."""
+        size = self.model.config.image_size
+        parts = images.split(250)
+        logits = [judging.judge(self.model, part.to(self.device), size).cpu() for part in parts]
+        return judging.read(torch.cat(logits), self.model.config.id2label)
+
+
+def scored_masks(
+    labels: np.ndarray, mentions: Sequence[frozenset[str]] | None = None
+) -> dict[str, np.ndarray]:
+    """Return which scenes count for which attribute, bool (N,) each: the published rule.
+
+    An attribute counts where the scene has it and, for images generated from captions, the caption
+    names it. A color counts only where it is not the object's natural one, and style, lighting and
+    surface let it show (`judge.color_shows`); a view only of objects that have a front.
+
+    labels: (N,) of vocabulary.LABELS.
+    mentions: what each caption names; None for renders, which show everything.
+    """
+    masks = {name: labels[name] >= 0 for name in ATTRIBUTES if name != "view"}
+    for which in ("", "2"):
+        masks[f"color{which}"] &= judging.color_shows(labels, which)
+    masks["count"] &= labels["relation"] == 0
+    masks["view"] = judging.has_front(labels)
+    if mentions is None:
+        return masks
+    return {
+        name: mask & np.array([name in names for names in mentions]) for name, mask in masks.items()
+    }
+
+
+def correct_masks(labels: np.ndarray, readings: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return whether the judge's reading of each attribute is the scene's, bool (N,) each.
+
+    A view is correct within 15 degrees of the range of its word (`judge.view_right`). Attributes
+    that the judge was not trained to read are left out. `scored_masks` says where each counts.
+    """
+    targets = judging.targets(labels)
+    words = map(v.view_word, labels["azimuth"], labels["elevation"])
+    views = zip(words, readings["azimuth"], readings["overhead"] == "yes", strict=True)
+    masks = {"view": np.array([judging.view_right(*view) for view in views], bool)}
+    for name in ATTRIBUTES:
+        if name in readings and name != "view":
+            classes = np.array(judging.GROUPS[name])
+            # judging.SKIP is negative, and such a scene never counts.
+            masks[name] = classes[targets[name].clip(0)] == readings[name]
+    return masks

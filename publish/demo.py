@@ -21,7 +21,7 @@ from course.models import find_model, load_pipeline
 from publish.lessons import run_lesson
 from publish.objects import generate_object
 from publish.page import Media, Section, render_page
-from task_3_DreamFusion.main import slug
+from task_3_DreamFusion.jobs import folder_name
 
 PROMPTS = (  # what people try first, then some of everything the model knows
     "a photo of an astronaut riding a horse on mars",
@@ -66,7 +66,7 @@ def generate_images(outputs: Path, prompts: Sequence[str], steps: int) -> Sectio
             guidance_scale=GUIDANCE_SCALE,
             latents=noise.to(model.device, model.dtype),
         ).images[0]
-        path = folder / f"{slug(prompt)}.png"
+        path = folder / f"{folder_name(prompt)}.png"
         image.save(path)
         section.media.append(Media(path, prompt))
         print(f"  {time.perf_counter() - image_start:5.1f} s  {prompt}", flush=True)

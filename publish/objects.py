@@ -12,15 +12,15 @@ from pathlib import Path
 
 from course import notebooks
 from publish.page import Media, Section
-from task_3_DreamFusion import main as task_3
-from task_3_DreamFusion.nerf import results
+from task_3_DreamFusion.jobs import folder_name
+from task_3_DreamFusion.nerf import export
 
 OBJECTS = Path("objects")  # below outputs/, one folder for each object
 
 
 def object_folder(text: str) -> Path:
     """Return the folder of an object below outputs/, by task 3's own rule for names."""
-    return OBJECTS / task_3.slug(text)
+    return OBJECTS / folder_name(text)
 
 
 def generate_object(outputs: Path, text: str, options: Sequence[str] = ()) -> Section:
@@ -41,8 +41,8 @@ def generate_object(outputs: Path, text: str, options: Sequence[str] = ()) -> Se
     seconds = time.perf_counter() - start
     section.summary = f"{shlex.join(command)} took {seconds:.0f} seconds."
     note = "A full turn: color, depth (near is bright) and normals."
-    section.media.append(Media(folder / results.VIDEO, text, note))
-    page = folder / f"{results.MESH}.html"
+    section.media.append(Media(folder / export.VIDEO, text, note))
+    page = folder / f"{export.MESH}.html"
     if page.exists():  # a field may be too thin for a mesh
         section.links.append((page, "Rotate the mesh"))
     return section

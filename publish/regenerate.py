@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import imageio.v3 as iio
+from nbformat import NotebookNode
 from PIL import Image
 
 from course import notebooks
@@ -30,7 +31,7 @@ from course.images.video import write_video
 from publish import demo
 from publish.lessons import extract_media
 from publish.objects import OBJECTS, object_folder
-from task_3_DreamFusion.nerf.results import VIDEO
+from task_3_DreamFusion.nerf.export import VIDEO
 
 # README loads quickly, and every version stays in the history. Clips are larger than images.
 MAX_BYTES = {".png": 500_000, ".gif": 2_000_000}
@@ -39,7 +40,7 @@ README_OBJECTS: dict[str, tuple[str, list[str]]] = {
     "hamburger.gif": (demo.OBJECT, []),
     "squirrel.gif": ("a squirrel reading a book", []),
     # The bunny loses its small ears where the front view is ahead of the others.
-    "bunny.gif": ("a bunny sitting on top of a stack of pancakes", ["--lead", "0"]),
+    "bunny.gif": ("a bunny sitting on top of a stack of pancakes", ["--front_lead", "0"]),
 }
 # Each asset of README with its source: a file below outputs/, or a lesson and the heading above
 # the image.
@@ -85,7 +86,7 @@ def store_lessons(outputs: Path, root: Path) -> None:
         print(f"  {path.name}")
 
 
-def cell_sources(notebook: notebooks.nbformat.NotebookNode) -> list[str]:
+def cell_sources(notebook: NotebookNode) -> list[str]:
     return [cell.source for cell in notebook.cells]
 
 

@@ -18,7 +18,7 @@ from course.diffusion import check_finite, make_generator
 from course.errors import CourseError
 from course.images import image_grid, to_pil
 from course.models import find_model
-from task_3_DreamFusion.main import OUTPUTS, slug
+from task_3_DreamFusion.jobs import OUTPUTS, folder_name
 from task_3_DreamFusion.nerf.guidance import (
     WEIGHTINGS,
     GuidanceOutput,
@@ -83,7 +83,9 @@ def decode(
 
 def options(guidance_scale: float, weighting: str) -> GuidanceOptions:
     """Return options with DreamFusion's timesteps: any below the highest, which falls."""
-    return GuidanceOptions(guidance_scale, weighting, t_end=0.5, band=1.0, lead=0.0, perp_neg=0.0)
+    return GuidanceOptions(
+        guidance_scale, weighting, perp_neg=0.0, t_max_end=0.5, t_window=1.0, front_lead=0.0
+    )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -117,7 +119,7 @@ def run(args: argparse.Namespace) -> Path:
     check_integer("--seed", args.seed, 0, 2**63 - 1, error=SdsError)
     if check_number("--lr", args.lr, 0, error=SdsError) == 0:
         raise SdsError("--lr must be above 0, got 0.")
-    path = args.out or OUTPUTS / "sds_2d" / f"{slug(args.text)}.png"
+    path = args.out or OUTPUTS / "sds_2d" / f"{folder_name(args.text)}.png"
     if path.suffix.lower() != ".png":
         raise SdsError(f"--out must end in .png, got {path.name!r}.")
     guidance = StableDiffusion(find_model(args.model), options(args.guidance_scale, args.weighting))

@@ -12,24 +12,28 @@ import torch
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
-# The tests run side by side, one process a core; what they start does as they do, and finds the project.
+# The tests run in one process per core. Commands that they start use one thread too, and can
+# import the project.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-os.environ.pop("COURSE_MODEL", None)  # the tests say themselves which model they mean
-# Time is measured by benchmarks: a machine that is busy for a moment fails no test.
+os.environ.pop("COURSE_MODEL", None)  # each test names its model
+# Benchmarks measure time; a busy machine must not fail a test.
 hypothesis.settings.register_profile("course", deadline=None)
 hypothesis.settings.load_profile("course")
 
 WORDS = (
-    "a an at astronaut book bunny car city duck grass hamburger horse mars moon next night of on pancakes photo"
-    " reading red riding sitting skyline squirrel stack to top tree"
+    "a an at astronaut book bunny car city duck grass hamburger horse mars moon next night of on"
+    " pancakes photo reading red riding sitting skyline squirrel stack to top tree"
 )
 
 
 def build_tiny_model(folder: Path) -> Path:
-    """Save a StableDiffusionPipeline (64 x 64 pixels, f=8, 77 tokens, one a letter) under `folder`; returns it."""
+    """Save a StableDiffusionPipeline in `folder` and return the folder.
+
+    Images have 64 x 64 pixels, f=8, and each of 77 tokens is a letter.
+    """
     from diffusers import (
         AutoencoderKL,
         DDIMScheduler,
@@ -52,37 +56,62 @@ def build_tiny_model(folder: Path) -> Path:
     )
     text_encoder = CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=len(symbols), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-            bos_token_id=len(symbols) - 2, eos_token_id=len(symbols) - 1, pad_token_id=len(symbols) - 1,
+            vocab_size=len(symbols),
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            bos_token_id=len(symbols) - 2,
+            eos_token_id=len(symbols) - 1,
+            pad_token_id=len(symbols) - 1,
         )
-    )  # fmt: skip
+    )
     unet = UNet2DConditionModel(
-        sample_size=8, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=4, attention_head_dim=2,
-        cross_attention_dim=16, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        sample_size=8,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        norm_num_groups=4,
+        attention_head_dim=2,
+        cross_attention_dim=16,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-    )  # fmt: skip
+    )
     vae = AutoencoderKL(
-        block_out_channels=(8, 8, 8, 8), norm_num_groups=4, latent_channels=4, sample_size=64,
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-    )  # fmt: skip
-    with torch.no_grad():  # at the usual initialisation a text hardly shows in the image
+        block_out_channels=(8, 8, 8, 8),
+        norm_num_groups=4,
+        latent_channels=4,
+        sample_size=64,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+    )
+    with torch.no_grad():  # with the default initialization a prompt hardly changes the image
         for name, weight in unet.named_parameters():
             if "attn2.to_v" in name or "conv_out" in name:
                 weight.mul_(10)
     scheduler = DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
         steps_offset=1,
-    )  # fmt: skip
+    )
     pipe = StableDiffusionPipeline(
-        vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler,
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
     pipe.save_pretrained(folder)
     return folder
 
 
 def write_manifest(weights: Path) -> None:
-    """List every file under `weights` with its size and SHA-256, as the export of the real weights does."""
+    """List every file in `weights` with its size and SHA-256, as the export of the weights does."""
     files = {
         path.relative_to(weights).as_posix(): {
             "size": path.stat().st_size,
@@ -94,9 +123,11 @@ def write_manifest(weights: Path) -> None:
     (weights / "manifest.json").write_text(json.dumps({"files": files}))
 
 
-def add_control(weights: Path, loud: float = 0.5) -> None:
-    """Beside the tiny model in `weights`: a ControlNet of each kind, its zero convolutions filled with noise of
-    deviation `loud` so that it has something to say, and both estimators."""
+def add_control(weights: Path, scale: float = 0.5) -> None:
+    """Add a ControlNet of each kind and both estimators to the tiny model in `weights`.
+
+    Noise of standard deviation `scale` in the zero convolutions gives the ControlNets an effect.
+    """
     from diffusers import ControlNetModel, UNet2DConditionModel
     from transformers import (
         GLPNConfig,
@@ -109,9 +140,9 @@ def add_control(weights: Path, loud: float = 0.5) -> None:
     for seed, kind in enumerate(("canny", "depth", "normals", "scribble")):
         torch.manual_seed(seed)
         network = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 4, 4, 4))
-        silent = (network.controlnet_mid_block, *network.controlnet_down_blocks)
-        for layer in (network.controlnet_cond_embedding.conv_out, *silent) if loud else ():
-            torch.nn.init.normal_(layer.weight, std=loud)
+        zero_layers = (network.controlnet_mid_block, *network.controlnet_down_blocks)
+        for layer in (network.controlnet_cond_embedding.conv_out, *zero_layers) if scale else ():
+            torch.nn.init.normal_(layer.weight, std=scale)
         network.save_pretrained(weights / "controlnet" / kind)
         Image.new("RGB", (60, 20), "red").save(weights / "controlnet" / kind / "strip.jpg")
     small = {
@@ -138,7 +169,7 @@ def add_control(weights: Path, loud: float = 0.5) -> None:
 
 @pytest.fixture(scope="session")
 def steered_folder(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As `tiny_folder`, with ControlNets and estimators beside it; read only. Returns stable-diffusion/."""
+    """Return `tiny_folder` with ControlNets and estimators beside it; read only."""
     weights = tmp_path_factory.mktemp("steered") / "weights"
     shutil.copytree(tiny_folder.parent, weights)
     add_control(weights)
@@ -148,7 +179,7 @@ def steered_folder(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights laid out as pocket/weights, with the tiny model in them; read only. Returns stable-diffusion/."""
+    """Return stable-diffusion/ of the tiny model, in a folder like pocket/weights; read only."""
     weights = tmp_path_factory.mktemp("weights")
     build_tiny_model(weights / "stable-diffusion")
     (weights / "vocabulary.json").write_text(json.dumps({"words": WORDS.split()}))
@@ -157,5 +188,5 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests first: a process that is done early can take over fast ones, but not half of a slow one."""
+    """Run slow tests first: a process that is done early can take fast tests from the other."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)

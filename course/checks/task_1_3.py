@@ -243,7 +243,10 @@ def controlled(
             guided(answers.flip(0)),
             "The two halves are exchanged: the first belongs to the negative prompt.",
         ),
-        (guided(answers, 1), "The answer is unguided: return guide(uncond, cond, guidance_scale)."),
+        (
+            guided(answers, 1),
+            "The answer is unguided: return diffusion.guide(uncond, cond, guidance_scale).",
+        ),
         (guided(answers, w + 1), "Guidance starts from `uncond`, not from `cond`."),
     ):
         expect(close(wrong, right, tolerance) or not close(found, wrong, tolerance), advice)

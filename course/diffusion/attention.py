@@ -56,7 +56,8 @@ class AttentionRecorder:
         pixels = prompt_weights.shape[1]
         self.maps[pixels] = self.maps.get(pixels, 0) + prompt_weights
         result = result.transpose(1, 2).flatten(2).to(hidden_states.dtype)  # (2B, n, heads d)
-        return attn.to_out[1](attn.to_out[0](result))
+        output: torch.Tensor = attn.to_out[1](attn.to_out[0](result))
+        return output
 
 
 def token_maps(recorder: AttentionRecorder, height: int, width: int) -> torch.Tensor:
@@ -69,7 +70,7 @@ def token_maps(recorder: AttentionRecorder, height: int, width: int) -> torch.Te
         # Each level of the U-Net halves the sides, rounded up.
         sizes = [(-(-height // 2**i), -(-width // 2**i)) for i in range(8)]
         size = next(size for size in sizes if size[0] * size[1] == pixels)
-        small = weights.transpose(1, 2).unflatten(2, size)  # (B, L, h', w')
+        small = weights.transpose(1, 2).reshape(*weights.shape[::2], *size)  # (B, L, h', w')
         total = total.to(small) + F.interpolate(small, (height, width), mode="bilinear")
     return total
 

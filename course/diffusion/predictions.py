@@ -11,7 +11,7 @@ def add_noise(x_0: torch.Tensor, noise: torch.Tensor, alpha_bar: torch.Tensor) -
 
 
 def velocity(x_0: torch.Tensor, noise: torch.Tensor, alpha_bar: torch.Tensor) -> torch.Tensor:
-    """Return v, a mixture of noise and image (Salimans and Ho 2022, arXiv:2202.00512, section 4)."""
+    """Return v, a mixture of noise and image (Salimans and Ho 2022, arXiv:2202.00512)."""
     return alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * x_0
 
 

@@ -18,10 +18,10 @@ def timesteps(config: Any, count: int) -> list[int]:
     if config.timestep_spacing == "trailing":
         # Rounding may add an entry, just above 0: it is cut off.
         falling = np.arange(total, 0, -total / count)[:count]
-        return (falling.round().astype(int) - 1).tolist()
+        return [int(t) - 1 for t in falling.round()]
     if config.timestep_spacing == "leading":
         return [(count - 1 - i) * (total // count) + config.steps_offset for i in range(count)]
-    return np.linspace(0, total - 1, count).round()[::-1].astype(int).tolist()
+    return [int(t) for t in np.linspace(0, total - 1, count).round()[::-1]]
 
 
 def alpha_bar_at(scheduler: Any, t: int) -> torch.Tensor:
@@ -29,4 +29,5 @@ def alpha_bar_at(scheduler: Any, t: int) -> torch.Tensor:
 
     `t` is a timestep, or END for the scheduler's final alpha.
     """
-    return scheduler.final_alpha_cumprod if t == END else scheduler.alphas_cumprod[t]
+    alpha_bar: torch.Tensor = scheduler.final_alpha_cumprod
+    return alpha_bar if t == END else scheduler.alphas_cumprod[t]

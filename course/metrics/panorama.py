@@ -1,7 +1,7 @@
 """How coherent is a panorama? Metrics of the literature on crops, and the seam of a closed one.
 
-    networks = load_networks()  # the embedded judge, which guides nothing in the lessons
-intra_lpips(panorama, networks.distance, 256)   # crops of 256 x 256 that look alike: a low value
+networks = load_networks()  # the embedded judge, which guides nothing in the lessons
+intra_lpips(panorama, networks.distance, 256)  # crops of 256 x 256 that look alike: a low value
 """
 
 import itertools

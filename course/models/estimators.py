@@ -51,9 +51,9 @@ class Estimator:
             self.std = torch.tensor(config["image_std"], device=self.device).view(1, 3, 1, 1)
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Estimate inverse depth (N, H, W) or normals (N, H, W, 3) of images (N, 3, H, W) in [0, 1].
+        """Estimate depth (N, H, W) or normals (N, H, W, 3) of images (N, 3, H, W) in [0, 1].
 
-        Inverse depth is larger where nearer. Normals have length 1, or 0 where there is no surface.
+        Depth is inverse: larger is nearer. Normals have length 1, or 0 where there is no surface.
         """
         height, width = images.shape[-2:]
         # The network reads squares of one size: the image is fitted into one, its edges repeated.
@@ -103,9 +103,10 @@ def estimate_normals(image: ImageLike, model: Model) -> np.ndarray:
     pipe = _load_public_normals(model)
     generator = torch.Generator().manual_seed(0)
     output = pipe(to_pil(image), num_inference_steps=4, generator=generator, output_type="np")
-    normals = output.prediction[0]  # (H, W, 3)
+    normals: np.ndarray = np.asarray(output.prediction[0], np.float32)  # (H, W, 3)
     length = np.linalg.norm(normals, axis=2, keepdims=True)
-    return (normals / np.maximum(length, 1e-6)).astype(np.float32)
+    normals /= np.maximum(length, 1e-6)
+    return normals
 
 
 def _own_folder(model: Model, kind: str) -> Path | None:

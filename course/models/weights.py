@@ -40,9 +40,9 @@ def verify(root: Path, part: str) -> None:
         hidden = path.name in SYSTEM_FILES or any(name.startswith(".") for name in inside.parts)
         if inside.as_posix() not in listed and not hidden and not path.is_dir():
             raise ModelError(
-                f"{short_path(path)} is not one of the embedded weights' files and might change their "
-                "images. Move it to another folder; to change the model, copy the whole folder and "
-                "name the copy instead of pocket."
+                f"{short_path(path)} is not one of the embedded weights' files and might change "
+                "their images. Move it to another folder; to change the model, copy the whole "
+                "folder and name the copy instead of pocket."
             )
     # The part's own files, and those beside all parts, such as the vocabulary.
     for file, (size, sha256) in listed.items():

@@ -1,8 +1,9 @@
-"""An autoencoder that is lighter on a GPU: the same results, sooner, and with less kept for a gradient.
+"""A frozen autoencoder that is faster on a GPU, with the same results and less kept for a gradient.
 
-    lighten(pipe.vae)
+    optimize_frozen_vae(pipe.vae)
 
-Three of its layers are replaced in place. None of this trains: only images and latents get gradients.
+Three kinds of layers are replaced in place. None of this trains: only images and latents get
+gradients.
 """
 
 import math
@@ -16,60 +17,59 @@ from diffusers.models.autoencoders.vae import Decoder, Encoder
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
-FEW = (
-    64 * 64
-)  # latent pixels for whose pairs there is room: 100 MB an image in half precision, with the gradient
+# Latent pixels up to which attention stores a score for each pair: 100 MB an image in half
+# precision, with the gradient.
+MAX_MATH_TOKENS = 64 * 64
 
 
-def lighten(vae: AutoencoderKL) -> AutoencoderKL:
-    """An autoencoder that does not train, changed in place: on a GPU it encodes and decodes faster, with and without
-    gradient, and its convolutions and norms keep a third for the gradient. Its results agree within the noise of
-    float16. On a CPU it stays as it is.
+def optimize_frozen_vae(vae: AutoencoderKL) -> AutoencoderKL:
+    """Make an autoencoder that does not train faster, in place, and return it.
 
-    Two layers stand out in a profile. Normalisation gives a block of threads to each group, 32 for one image: most
-    of the GPU waits. Attention with one wide head goes back through a kernel made for many narrow ones: up to FEW
-    latent pixels, plain products of matrices are faster. And of the three tensors that each convolution, with the norm
-    and SiLU before it, keeps for the gradient, the first is enough.
+    On a GPU it encodes and decodes faster, with and without gradient, and its convolutions and
+    norms keep a third for the gradient. Its results agree within the noise of float16. On a CPU it
+    stays as it is.
+
+    Two layers stand out in a profile. Group normalization gives one thread block to each group, 32
+    for one image: most of the GPU waits. Attention with one wide head runs backward through a
+    kernel made for many narrow ones: up to MAX_MATH_TOKENS latent pixels, plain matrix products are
+    faster. And of the three tensors that each convolution, with the norm and SiLU before it, keeps
+    for the gradient, the first is enough.
     """
     if vae.device.type == "cuda":
-        economise(vae)
-        vae.set_attn_processor(WideHead())
+        replace_layers(vae)
+        vae.set_attn_processor(SingleHeadAttnProcessor())
     return vae
 
 
-def economise(vae: AutoencoderKL) -> None:
-    """Puts `SpreadNorm` in place of an autoencoder's norms and of the SiLU after them, and `FixedConv2d` in that of its
-    convolutions.
+def replace_layers(vae: AutoencoderKL) -> None:
+    """Replace an autoencoder's norms, each with the SiLU after it, and its convolutions.
 
-    These get another class, not another `forward`: so whoever lends one a `forward` for a while, as lesson 2 does, can
-    take it away again.
+    `FrozenGroupNorm` and `FrozenConv2d` take their place. Convolutions get another class instead of
+    another `forward`: so a caller that replaces `forward` for a while, as lesson 2 does, can restore
+    it.
     """
     with_silu: list[nn.GroupNorm] = []
     for layer in vae.modules():
-        if isinstance(layer, nn.GroupNorm) and "forward" not in vars(
-            layer
-        ):  # or else this has been done before
-            layer.forward = partial(spread_norm, layer)
+        if isinstance(layer, nn.GroupNorm) and "forward" not in vars(layer):  # not yet replaced
+            layer.forward = partial(frozen_group_norm, layer)
         elif isinstance(layer, nn.Conv2d):
-            layer.__class__ = FixedConv2d
+            layer.__class__ = FrozenConv2d
         elif isinstance(layer, ResnetBlock2D) and isinstance(layer.nonlinearity, nn.SiLU):
-            with_silu += [
-                layer.norm1,
-                layer.norm2,
-            ]  # for these alone: an autoencoder has no timestep
+            # The nonlinearity serves these alone: an autoencoder has no timestep.
+            with_silu += [layer.norm1, layer.norm2]
             layer.nonlinearity = nn.Identity()
         elif isinstance(layer, Encoder | Decoder) and isinstance(layer.conv_act, nn.SiLU):
             with_silu.append(layer.conv_norm_out)
             layer.conv_act = nn.Identity()
     for norm in with_silu:
-        norm.forward = partial(spread_norm, norm, silu=True)
+        norm.forward = partial(frozen_group_norm, norm, silu=True)
 
 
-class WideHead:
-    """The attention of an autoencoder, by products of matrices where its image is small enough."""
+class SingleHeadAttnProcessor:
+    """The attention of an autoencoder: plain matrix products up to MAX_MATH_TOKENS pixels."""
 
     def __init__(self) -> None:
-        self.small, self.large = AttnProcessor(), AttnProcessor2_0()
+        self.math, self.fused = AttnProcessor(), AttnProcessor2_0()
 
     def __call__(
         self,
@@ -79,19 +79,23 @@ class WideHead:
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
     ) -> Tensor:
-        """As diffusers' processors are called; it looks at the names of their arguments."""
-        chosen = self.small if math.prod(hidden_states.shape[2:]) <= FEW else self.large
-        return chosen(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+        """Apply the attention; diffusers looks at the names of these arguments."""
+        tokens = math.prod(hidden_states.shape[2:])
+        processor = self.math if tokens <= MAX_MATH_TOKENS else self.fused
+        return processor(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
 
 
-def spread_norm(layer: nn.GroupNorm, x: Tensor, silu: bool = False) -> Tensor:
-    """What `layer` makes of x (B, C, ...), its moments worked out by the whole GPU, and then SiLU if `silu`."""
-    return SpreadNorm.apply(x, layer.weight, layer.bias, layer.num_groups, layer.eps, silu)
+def frozen_group_norm(layer: nn.GroupNorm, x: Tensor, silu: bool = False) -> Tensor:
+    """Return `layer(x)` for x (B, C, ...), followed by SiLU if `silu`, by `FrozenGroupNorm`."""
+    return FrozenGroupNorm.apply(x, layer.weight, layer.bias, layer.num_groups, layer.eps, silu)
 
 
-class SpreadNorm(torch.autograd.Function):
-    """Group normalisation (Wu and He 2018) with torch's reductions, which split a sum over many blocks of threads; and
-    SiLU, whose input is worked out again for the gradient. Only x gets one: for networks that do not train."""
+class FrozenGroupNorm(torch.autograd.Function):
+    """Group normalization (Wu and He 2018), with SiLU if wanted, whose weights do not train.
+
+    Its moments come from torch's reductions, which split a sum over many thread blocks. The input
+    of SiLU is recomputed for the gradient, which only x gets.
+    """
 
     @staticmethod
     def forward(
@@ -100,8 +104,8 @@ class SpreadNorm(torch.autograd.Function):
         x = x.contiguous()
         batch, channels = x.shape[:2]
         var, mean = torch.var_mean(x.view(batch, groups, -1), dim=2, correction=0)  # (B, G)
-        wide = torch.promote_types(x.dtype, torch.float32)
-        rstd = (var.to(wide) + eps).rsqrt()
+        at_least_float32 = torch.promote_types(x.dtype, torch.float32)
+        rstd = (var.to(at_least_float32) + eps).rsqrt()
         scale = rstd.repeat_interleave(channels // groups, dim=1) * weight  # (B, C)
         shift = bias - mean.repeat_interleave(channels // groups, dim=1) * scale
         shape = (batch, channels, *[1] * (x.dim() - 2))
@@ -114,46 +118,45 @@ class SpreadNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, mean, rstd, weight, scale, shift = ctx.saved_tensors
+        gradient = gradient.contiguous()
         if ctx.silu:
-            gradient = torch.ops.aten.silu_backward(
-                gradient.contiguous(), torch.addcmul(shift, x, scale)
-            )
+            gradient = torch.ops.aten.silu_backward(gradient, torch.addcmul(shift, x, scale))
         batch, channels, *size = x.shape
-        found = torch.ops.aten.native_group_norm_backward(
-            gradient.contiguous(), x, mean, rstd, weight, batch, channels, math.prod(size), ctx.groups,
-            (True, False, False),
-        )  # fmt: skip
-        return found[0], None, None, None, None, None
+        sizes = (batch, channels, math.prod(size), ctx.groups)
+        wanted = (True, False, False)  # the gradient of x, weight, bias
+        grad_x, *_ = torch.ops.aten.native_group_norm_backward(
+            gradient.contiguous(), x, mean, rstd, weight, *sizes, wanted
+        )
+        return grad_x, None, None, None, None, None
 
 
-class FixedConv2d(nn.Conv2d):
-    """A convolution whose weights do not train: for the gradient of its input it does not keep that input."""
+class FrozenConv2d(nn.Conv2d):
+    """A convolution whose weights do not train: it does not keep its input for the gradient."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return FixedConvolution.apply(
-            x, self.weight, self.bias, (self.stride, self.padding, self.dilation, self.groups)
-        )
+        settings = (self.stride, self.padding, self.dilation, self.groups)
+        return FrozenConvolution.apply(x, self.weight, self.bias, settings)
 
 
-class FixedConvolution(torch.autograd.Function):
-    """A convolution with a gradient of its input alone. Not for mixed precision: input and weights are of one type."""
+class FrozenConvolution(torch.autograd.Function):
+    """A convolution with a gradient of its input alone.
+
+    Not for mixed precision: input and weights have one dtype.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, how: tuple[Any, ...]
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, settings: tuple[Any, ...]
     ) -> Tensor:
         ctx.save_for_backward(weight)
-        ctx.size, ctx.how = x.shape, how
-        return nn.functional.conv2d(x, weight, bias, *how)
+        ctx.size, ctx.settings = x.shape, settings
+        return nn.functional.conv2d(x, weight, bias, *settings)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        return (
-            torch.nn.grad.conv2d_input(ctx.size, *ctx.saved_tensors, gradient, *ctx.how),
-            None,
-            None,
-            None,
-        )
+        [weight] = ctx.saved_tensors
+        grad_x = torch.nn.grad.conv2d_input(ctx.size, weight, gradient, *ctx.settings)
+        return grad_x, None, None, None
 
 
 class LatentEncoder(nn.Module):

@@ -118,8 +118,8 @@ def _command_in(variable: str) -> tuple[str, ...] | None:
 
 
 def _first_program(*names: str) -> tuple[str] | None:
-    found = next(filter(None, map(shutil.which, names)), None)
-    return (found,) if found else None
+    program = next(filter(None, map(shutil.which, names)), None)
+    return (program,) if program else None
 
 
 def _version(command: tuple[str, ...]) -> str:

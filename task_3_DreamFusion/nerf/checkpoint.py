@@ -1,182 +1,173 @@
-"""Checkpoints: all that a run needs to go on, as safetensors plus JSON, complete or not there at all.
+"""Checkpoints of a run: one file each, written whole or not at all, and read without running code.
 
-    save(folder, step, {"field": field.state_dict(), "optimizer": optimizer.state_dict(), ...})
+    path = save(folder, step, {"field": field.state_dict(), ...})
     step, state = load(latest(folder))
 
-A checkpoint is a folder `000500` with tensors.safetensors and state.json. It is written under another name and moved
-into place in one step, so whatever kills the process leaves whole checkpoints only. Nothing in it is executed.
+`read_run` also checks that the state is that of a run of task 3.
 """
 
 import contextlib
-import hashlib
-import json
-import os
+import io
 import re
-import shutil
-import tempfile
+import sys
+import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from course.arguments import check_integer
 from course.errors import CourseError
+from course.files import remove_partial, replace_file
+from task_3_DreamFusion.nerf.options import SettingError, build, check_unicode
+from task_3_DreamFusion.nerf.settings import GuidanceOptions, Settings
 
 MAX_STEP = 10**12
-TENSORS, STATE = "tensors.safetensors", "state.json"
+KEEP = 2
+# What the parameters and the targets consist of: a resumed run cannot change it.
+FIXED_SETTINGS = tuple("backbone levels bound grid_size background optim space size".split())
 
 
 class CheckpointError(CourseError):
     """A checkpoint cannot be written or read; the message names the file and says what to do."""
 
 
-def save(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
-    """Writes `state` as the checkpoint of `step` into `folder`, and removes all but the last `keep`.
+@dataclass(frozen=True)
+class SavedRun:
+    """A checkpoint that was read. state: what `Trainer.save` puts there. model: its name or folder."""
 
-    state: nested dictionaries, lists and tuples of tensors, numbers, texts, truth values and None. Returns the
-    checkpoint's folder. Raises CheckpointError where it cannot be written; earlier checkpoints are left as they are.
+    path: Path
+    step: int
+    state: dict[str, Any]
+    settings: Settings
+    guidance: GuidanceOptions
+    model: str
+
+    def check_compatible(self, settings: Settings) -> None:
+        """Raise CheckpointError if a run with these settings cannot continue from here."""
+        for name in FIXED_SETTINGS:
+            earlier, new = getattr(self.settings, name), getattr(settings, name)
+            if earlier != new:
+                raise CheckpointError(f"{self.path} has {name} {earlier!r}, this run has {new!r}")
+
+
+def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
+    """Write `state` as the checkpoint of `step` into `folder`, and keep only the last two.
+
+    state: nested dictionaries, lists and tuples of tensors, numbers, text, booleans and None; equal
+    states make equal files. Returns the path of the file. Raises CheckpointError if it cannot be
+    written; earlier checkpoints stay as they are.
     """
-    tensors: dict[str, Tensor] = {}
-    content = {"step": step, "state": _encode(state, tensors)}
-    binary = save_tensors(
-        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    )
-    content["tensors_sha256"] = hashlib.sha256(binary).hexdigest()
-    place = folder / f"{step:06d}"
+    path = folder / f"{step:06d}.pt"
+    buffer = io.BytesIO()
+    torch.save({"step": step, "state": _plain(state)}, buffer)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob("partial-*"):  # of a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        with tempfile.TemporaryDirectory(prefix="partial-", dir=folder) as private:
-            new = Path(private) / place.name
-            new.mkdir()
-            _write(new / TENSORS, binary)
-            _write(
-                new / STATE, json.dumps({"content": content, "sha256": _digest(content)}).encode()
-            )
-            if place.exists():
-                place.rename(Path(private) / "old")
-            new.rename(place)
+        with replace_file(path) as new:
+            new.write_bytes(buffer.getvalue())
     except OSError as error:
-        raise CheckpointError(
-            f"the checkpoint {place} cannot be written: {error.strerror or error}"
-        ) from error
-    for old in _all(folder)[:-keep]:
-        with (
-            contextlib.suppress(OSError),
-            tempfile.TemporaryDirectory(prefix="partial-", dir=folder) as private,
-        ):
-            old.rename(
-                Path(private) / old.name
-            )  # first, so that a process killed here leaves no half of it
-    return place
+        reason = error.strerror or error
+        raise CheckpointError(f"the checkpoint {path} cannot be written: {reason}") from error
+    prune(folder)
+    return path
+
+
+def prune(folder: Path) -> None:
+    """Remove all checkpoints but the last two, and what a killed process was writing."""
+    for old in _all(folder)[:-KEEP]:
+        with contextlib.suppress(OSError):
+            old.unlink()
+    remove_partial(folder)
 
 
 def latest(folder: Path) -> Path | None:
-    """The checkpoint of the highest step in `folder`, or None if there is none."""
-    found = _all(folder)
-    return found[-1] if found else None
+    """Return the checkpoint of the highest step in `folder`, or None if there is none."""
+    paths = _all(folder)
+    return paths[-1] if paths else None
 
 
-def load(path: Path, device: torch.device | str = "cpu") -> tuple[int, dict[str, Any]]:
-    """The step and the state of a checkpoint, its tensors on `device`.
+def step_of(path: Path) -> int:
+    """Return the step that the name of a checkpoint says."""
+    return int(path.stem)
 
-    Raises CheckpointError for a file that is missing, cut off, was changed, or is of another program.
+
+def load(path: Path) -> tuple[int, dict[str, Any]]:
+    """Return the step and the state of a checkpoint, its tensors on the CPU.
+
+    Raises CheckpointError for a file that is missing, cut off, changed, or of another program.
     """
     try:
-        text, binary = (path / STATE).read_bytes(), (path / TENSORS).read_bytes()
+        data = path.read_bytes()
     except OSError as error:
+        raise CheckpointError(f"{path} is no checkpoint: {error.strerror or error}") from error
+    if not _is_intact(data):
         raise CheckpointError(
-            f"{path} is no checkpoint: {error.strerror or error} ({Path(error.filename).name})"
-        ) from error
-    spoilt = "is cut off or was changed: remove the checkpoint's folder, and --resume takes the one before"
+            f"{path} is cut off or was changed: remove it, and --resume takes the one before"
+        )
     try:
-        whole = json.loads(text)
-        content = whole["content"]
-        if whole["sha256"] != _digest(content):
-            raise ValueError
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path / STATE} {spoilt}") from error
-    try:
-        digest, encoded = content["tensors_sha256"], content["state"]
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         step = check_integer("step", content["step"], 0, MAX_STEP)
-    except (ValueError, KeyError, TypeError) as error:
-        raise foreign(path, error) from error
-    if hashlib.sha256(binary).hexdigest() != digest:
-        raise CheckpointError(f"{path / TENSORS} {spoilt}")
-    try:
-        tensors = load_tensors(binary)
-        state = _decode(encoded, {name: tensor.to(device) for name, tensor in tensors.items()})
+        state = content["state"]
         if not isinstance(state, dict):
             raise TypeError(f"the state is a {type(state).__name__}")
-    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except Exception as error:  # torch.load and foreign data raise errors of all kinds
         raise foreign(path, error) from error
     return step, state
 
 
-def foreign(path: Path, error: object) -> CheckpointError:
-    """Return the error of a checkpoint whose checksums are right, but which no run of Task 3 has written."""
+def read_run(path: Path) -> SavedRun:
+    """Return the run that a checkpoint holds. Raises CheckpointError like `load`."""
+    step, state = load(path)
+    try:
+        settings = build(Settings, state["settings"])
+        guidance = build(GuidanceOptions, state["guidance"])
+        model = state["model"]
+        check_unicode("model", model, SettingError)
+        if "\0" in model:
+            raise ValueError(f"model {model!r}")
+    except (CourseError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise foreign(path, error) from error
+    return SavedRun(path, step, state, settings, guidance, model)
+
+
+def foreign(path: Path, error: Exception) -> CheckpointError:
+    """Return the error for an intact file that no run of task 3 has written."""
     reason = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)
     return CheckpointError(
-        f"{path} holds something else than a run of Task 3 ({reason[:200]}): name a checkpoint that main.py has written"
+        f"{path} holds something else than a run of task 3 ({reason[:200]}): name a checkpoint that "
+        "main.py has written"
     )
 
 
 def _all(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, by their steps."""
-    found = [
-        path for path in folder.glob("*") if re.fullmatch(r"\d{6,}", path.name) and path.is_dir()
-    ]
-    return sorted(found, key=lambda path: int(path.name))
+    """Return the checkpoints in a folder, by their steps."""
+    paths = (path for path in folder.glob("*.pt") if re.fullmatch(r"\d{6,}", path.stem))
+    return sorted(paths, key=step_of)
 
 
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(
-            file.fileno()
-        )  # or else the name could be there before the contents, after a power cut
+def _is_intact(data: bytes) -> bool:
+    """Return whether the checksums of an archive of torch.save are right; torch reads none."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return archive.testzip() is None
+    except Exception:  # a damaged archive raises errors of all kinds
+        return False
 
 
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _encode(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """`value` in JSON's terms, its tensors put aside under names: dictionaries keep whole numbers as keys."""
+def _plain(value: Any) -> Any:
+    """Return a state without shared memory, whose file depends on nothing but its values."""
     if isinstance(value, Tensor):
-        name = f"t{len(tensors)}"
-        tensors[name] = value
-        return {"tensor": name}
+        return value.detach().cpu().contiguous().clone()
     if isinstance(value, dict):
-        return {"dict": [[_key(key), _encode(item, tensors)] for key, item in value.items()]}
+        return {_plain(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return {type(value).__name__: [_encode(item, tensors) for item in value]}
-    if value is None or isinstance(value, bool | int | float | str):
+        return type(value)(map(_plain, value))
+    if isinstance(value, str):
+        return sys.intern(value)  # pickle writes the same object only once
+    if value is None or isinstance(value, bool | int | float):
         return value
     raise TypeError(
-        f"a checkpoint holds tensors, numbers, texts and containers, not {type(value).__name__}"
+        f"a checkpoint holds tensors, numbers, text and containers, not {type(value).__name__}"
     )
-
-
-def _key(key: Any) -> Any:
-    if isinstance(key, bool) or not isinstance(key, int | str):
-        raise TypeError(f"a key is a text or a whole number, not {key!r}")
-    return key
-
-
-def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:
-    if not isinstance(value, dict):
-        return value
-    [(kind, inner)] = value.items()
-    if kind == "tensor":
-        return tensors[inner]
-    if kind == "dict":
-        return {key: _decode(item, tensors) for key, item in inner}
-    items = [_decode(item, tensors) for item in inner]
-    return {"tuple": tuple, "list": list}[kind](items)

@@ -1,7 +1,7 @@
 """A live view of the training in the browser, by viser: the camera under the mouse looks at the field between steps.
 
     with LiveView(8080, "a hamburger") as view:
-        trainer.train(after_step=lambda terms: view.after_step(trainer, terms))
+        trainer.train(after_step=view.after_step)
 
 Images are made by the training itself, between two steps, and only as many and as large as leave it most of the time.
 """
@@ -21,9 +21,9 @@ import numpy as np
 import torch
 
 from course.errors import CourseError, CourseWarning
-from task_3_DreamFusion.nerf.provider import Cameras, distance
-from task_3_DreamFusion.nerf.renderer import LOOKS, Shading
-from task_3_DreamFusion.nerf.results import as_bytes
+from task_3_DreamFusion.nerf.export import as_bytes
+from task_3_DreamFusion.nerf.provider import Cameras, camera_distance
+from task_3_DreamFusion.nerf.renderer import SHADING_MODES, Shading
 from task_3_DreamFusion.nerf.utils import Trainer
 
 HOST = "127.0.0.1"  # this machine alone; from another one through a tunnel
@@ -111,7 +111,7 @@ class LiveView:
         self.server.scene.set_up_direction("+y")
         camera = self.server.initial_camera
         camera.fov = math.radians(40)
-        radius = distance(torch.tensor(40.0), torch.tensor(0.6)).item()
+        radius = camera_distance(torch.tensor(40.0), torch.tensor(0.6)).item()
         camera.position = (
             0.0,
             radius * math.sin(math.radians(15)),
@@ -131,10 +131,10 @@ class LiveView:
         self.text = gui.add_html(panel(title, "The model is being loaded ...", {}))
         self.progress: Any = gui.add_progress_bar(0.0)
         self.title = title
-        self.look = gui.add_dropdown("look", LOOKS, hint="albedo: without light")
+        self.look = gui.add_dropdown("look", SHADING_MODES, hint="albedo: without light")
         self.pause = gui.add_button("Pause")
         self.stop = gui.add_button("Stop and save", color="red")
-        self.inputs.allow(self.look, LOOKS)
+        self.inputs.allow(self.look, SHADING_MODES)
         for button in (self.pause, self.stop):
             self.inputs.allow(button, (True,))
 
@@ -169,11 +169,11 @@ class LiveView:
         """
         self._try(lambda: self._write(trainer, terms))
         self._try(lambda: self._show(trainer))
-        while self.paused.is_set() and not trainer.interrupt.asked:
+        while self.paused.is_set() and not trainer.interrupt.requested:
             self._try(lambda: self._show(trainer))
             time.sleep(0.02)
         if self.stopped.is_set():
-            trainer.interrupt.asked = True
+            trainer.interrupt.requested = True
 
     def _try(self, action: Callable[[], None]) -> None:
         if self.has_failed:
@@ -224,7 +224,7 @@ class LiveView:
             else Shading(look)
         )
         with trainer.averaged():
-            [seen] = trainer.renderer.finished(one, height, width, shading)
+            [seen] = trainer.renderer.render_eval(one, height, width, shading)
         return as_bytes(seen[:3])
 
 

@@ -18,10 +18,11 @@ from torch.nn import functional as F
 from course import checks, diffusion
 from course.errors import CourseError
 from course.models import Model, load_pipeline
-from course.speed.cuda_graphs import fast
-from course.speed.frozen_vae import LatentDecoder, LatentEncoder, lighten
+from course.speed.cuda_graphs import CudaGraphModule
+from course.speed.frozen_vae import LatentDecoder, LatentEncoder, optimize_frozen_vae
 from task_3_DreamFusion.nerf import sd
-from task_3_DreamFusion.nerf.settings import GuidanceOptions, check_unicode
+from task_3_DreamFusion.nerf.options import check_unicode
+from task_3_DreamFusion.nerf.settings import GuidanceOptions
 from task_3_DreamFusion.nerf.views import VIEWS, ViewPrompts, negative_views
 
 PERP_NEG_END = 0.9  # fraction of a run after which no view is pushed away: the rest is for detail
@@ -86,10 +87,10 @@ class StableDiffusion:
         self.model, self.options = model, options or GuidanceOptions()
         self.device, self.dtype = model.device, model.dtype
         self.text_encoder = pipe.text_encoder
-        vae = lighten(pipe.vae.requires_grad_(False))
-        self.encoder = fast(LatentEncoder(vae), gradients=True)
-        self.decoder = fast(LatentDecoder(vae))
-        self.unet = fast(pipe.unet.requires_grad_(False), compile=compile)
+        vae = optimize_frozen_vae(pipe.vae.requires_grad_(False))
+        self.encoder = CudaGraphModule(LatentEncoder(vae), gradients=True)
+        self.decoder = CudaGraphModule(LatentDecoder(vae))
+        self.unet = CudaGraphModule(pipe.unet.requires_grad_(False), compile=compile)
         self.scaling_factor: float = pipe.vae.config.scaling_factor
         self.alphas_cumprod = pipe.scheduler.alphas_cumprod.to(self.device, torch.float32)
         self._embeddings: dict[str, Tensor] = {}
@@ -173,7 +174,7 @@ class StableDiffusion:
         azimuth: (B,) degrees.
         """
         angle = ((azimuth + 180) % 360 - 180).abs()
-        return progress + self.options.lead * (1 - angle / 90).clamp(min=0)
+        return progress + self.options.front_lead * (1 - angle / 90).clamp(min=0)
 
     def sample_timesteps(self, progress: Tensor, generator: torch.Generator) -> Tensor:
         """Sample a timestep for each view, (B,), stratified: each from another part of its range.
@@ -182,9 +183,9 @@ class StableDiffusion:
         """
         count = len(progress)
         low, high = self.options.t_range
-        end = min(self.options.t_end, high)
+        end = min(self.options.t_max_end, high)
         highest = (high + (end - high) * progress.cpu().clamp(0, 1)).clamp(min=low)
-        lowest = (highest - self.options.band).clamp(min=low)
+        lowest = (highest - self.options.t_window).clamp(min=low)
         strata = (torch.arange(count) + torch.rand(count, generator=generator)) / count
         # Shuffled, or each view would keep its part of the range.
         strata = strata[torch.randperm(count, generator=generator)]
@@ -216,9 +217,9 @@ class StableDiffusion:
         options = self.options
         perp_neg = options.perp_neg * max(1 - progress / PERP_NEG_END, 0.0)
         negative = prompts.negative.expand(len(noisy_latents), -1, -1)
-        embeddings = [negative, prompts.at(azimuth, elevation, options.blend)]
+        embeddings = [negative, prompts.at(azimuth, elevation)]
         if perp_neg:
-            views, weights = negative_views(azimuth, options.blend)
+            views, weights = negative_views(azimuth)
             embeddings += [prompts.views[view] for view in views.T]
         count = len(embeddings)
         output = self.unet(

@@ -1,10 +1,10 @@
-"""Memory: an estimate before a run starts, and one clear error where it is not enough on the way.
+"""Memory: an estimate before a run starts, and one clear error if it is not enough later.
 
     check(settings, frames=90, video_size=256, device=device)
-    with reported("making the clip", "lower --video_size"):
+    with reported("writing the clip", "lower --video_size"):
         ...
 
-The estimate is of what a run needs at least: it refuses what no machine of this size can do.
+The estimate is a lower bound: it refuses what no machine of this size can do.
 """
 
 import contextlib
@@ -12,21 +12,19 @@ import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 import torch
 
 from course.errors import CourseError
-from task_3_DreamFusion.nerf.renderer import ROUND
-
-if TYPE_CHECKING:  # which itself imports this module
-    from task_3_DreamFusion.nerf.settings import Settings
+from task_3_DreamFusion.nerf.renderer import SAMPLES_PER_ROUND
+from task_3_DreamFusion.nerf.settings import Settings
 
 GIB = 2**30
-# Bytes, measured with the grid field on a CPU. A lit step takes several times as much.
-SAMPLE, TRAINED_SAMPLE = 380, 780  # a sample of the field, without and with its gradient
-MARCHED_SAMPLE = 20  # a sample before the field has seen it
+# Bytes, measured with the hash grid on a CPU. A lit step takes several times as much.
+SAMPLE = 380  # a sample of the field without its gradient
+TRAINED_SAMPLE = 780  # and with it
+MARCHED_SAMPLE = 20  # a sample before the field is evaluated there
 TARGET_PIXEL = 48  # a color and its ray, in a target and among the rays of all targets
 FRAME_PIXEL = 36  # three images side by side, four times: the image, an array, what ffmpeg gets
 OCCUPIED = 0.08  # the share of --max_steps that a ray takes in the cloud that a run starts with
@@ -43,26 +41,31 @@ class OutOfMemory(CourseError):
 
 @dataclass(frozen=True)
 class Need:
-    """What a part of a run needs. purpose: what for. options: what decides about it, with values."""
+    """The memory of a part of a run. purpose: what for. options: what it depends on."""
 
     purpose: str
     size: float  # bytes
     options: dict[str, int]
 
 
-def estimate(settings: "Settings", frames: int, video_size: int) -> list[Need]:
+def estimate(settings: Settings, frames: int, video_size: int) -> list[Need]:
     """Return what the parts of a run need at least, one after the other."""
     s = settings
     in_pixels = s.space == "pixels"
-    per_ray = max(OCCUPIED * s.steps, 1)
-    image_samples = s.batch * s.size**2 * per_ray
+    samples_per_ray = max(OCCUPIED * s.max_steps, 1)
+    image_samples = s.batch_size * s.size**2 * samples_per_ray
+    target_samples = s.rays * samples_per_ray
     needs = [
         Need(
             "the images of a step",
             image_samples * (SAMPLE if in_pixels else TRAINED_SAMPLE),
-            {"--batch_size": s.batch, "--size": s.size, "--max_steps": s.steps},
+            {"--batch_size": s.batch_size, "--size": s.size, "--max_steps": s.max_steps},
         ),
-        Need("a frame of the clip", ROUND * video_size**2 * SAMPLE, {"--video_size": video_size}),
+        Need(
+            "a frame of the clip",
+            SAMPLES_PER_ROUND * video_size**2 * SAMPLE,
+            {"--video_size": video_size},
+        ),
         Need(
             "the frames of the clip",
             frames * video_size**2 * FRAME_PIXEL,
@@ -70,24 +73,22 @@ def estimate(settings: "Settings", frames: int, video_size: int) -> list[Need]:
         ),
     ]
     if in_pixels:
-        needs.append(
+        needs += [
             Need(
                 "the rays of a step",
-                s.rays * per_ray * (TRAINED_SAMPLE + MARCHED_SAMPLE * s.reuse),
-                {"--rays": s.rays, "--reuse": s.reuse, "--max_steps": s.steps},
-            )
-        )
-        needs.append(
+                target_samples * (TRAINED_SAMPLE + MARCHED_SAMPLE * s.reuse),
+                {"--rays": s.rays, "--reuse": s.reuse, "--max_steps": s.max_steps},
+            ),
             Need(
                 "the targets",
                 s.keep * s.size**2 * TARGET_PIXEL,
                 {"--keep": s.keep, "--size": s.size},
             ),
-        )
+        ]
     return needs
 
 
-def check(settings: "Settings", frames: int, video_size: int, device: torch.device) -> None:
+def check(settings: Settings, frames: int, video_size: int, device: torch.device) -> None:
     """Raise OutOfMemory for a run that needs more memory than the device has."""
     available = total(device)
     for need in estimate(settings, frames, video_size):

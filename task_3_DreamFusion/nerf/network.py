@@ -1,7 +1,7 @@
-"""Radiance fields: what is where, and of which colour. Here what all of them share, and the plain one of NeRF.
+"""Radiance fields: their common base class, and the plain MLP of NeRF.
 
-A field answers for points (M, 3) with a density (M,) and an albedo (M, 3). It begins as a cloud in the middle of the
-box, so that there is something to look at from every side (DreamFusion, appendix A.1).
+A field maps points (M, 3) to density (M,) and albedo (M, 3). It starts as a blob at the center of
+the box, so that something is visible from every side (DreamFusion, appendix A.1).
 """
 
 import torch
@@ -14,9 +14,9 @@ BLOB_DENSITY, BLOB_RADIUS = 10.0, 0.5  # Magic3D (Lin et al. 2022, arXiv:2211.10
 
 
 class MLP(nn.Module):
-    """Linear layers with ReLU between them; with `skip` the input joins again in the middle (NeRF, appendix A).
+    """Linear layers with ReLU between them; with `skip` the middle one also gets the input (NeRF).
 
-    The result is float32, in mixed precision too: what follows are exponentials and sums.
+    The result is float32, in mixed precision too, since exponentials and sums follow.
     """
 
     def __init__(
@@ -39,9 +39,9 @@ class MLP(nn.Module):
 
 
 class Field(nn.Module):
-    """A field in the box [-bound, bound]^3. Subclasses give `raw`, their output before the activations.
+    """A field in the box [-bound, bound]^3; subclasses implement `raw`, before the activations.
 
-    levels: how many levels the encoding has; `level_weights` fades them in one after the other.
+    levels: number of levels of the encoding, which `fade_in` enables one after the other.
     """
 
     bound: float
@@ -50,73 +50,75 @@ class Field(nn.Module):
     def __init__(self, bound: float = 1.0) -> None:
         super().__init__()
         if not bound > 0:
-            raise ValueError(f"bound is a positive number, not {bound}")
+            raise ValueError(f"bound must be positive, got {bound}")
         self.bound = bound
         self.level_weights: Tensor | None = None
 
     def raw(self, x: Tensor) -> Tensor:
-        """(M, 3) to (M, 4): the density and the colour before their activations, float32."""
+        """Return density and color before their activations: (M, 3) to (M, 4), float32."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Density (M,), 0 or more, and albedo (M, 3) in [0, 1], at points (M, 3)."""
+        """Return density (M,), 0 or more, and albedo (M, 3) in [0, 1], at points (M, 3)."""
         raw = self.raw(x)
         return self._activate(raw[:, 0], x), raw[:, 1:].sigmoid()
 
     def density(self, x: Tensor) -> Tensor:
-        """Density (M,) at points (M, 3)."""
+        """Return the density (M,) at points (M, 3)."""
         return self._activate(self.raw(x)[:, 0], x)
 
     def albedo(self, x: Tensor) -> Tensor:
-        """Albedo (M, 3) in [0, 1] at points (M, 3)."""
+        """Return the albedo (M, 3) in [0, 1] at points (M, 3)."""
         return self.raw(x)[:, 1:].sigmoid()
 
     def _activate(self, raw: Tensor, x: Tensor) -> Tensor:
         blob = BLOB_DENSITY * (1 - x.norm(dim=-1) / (BLOB_RADIUS * self.bound))
         return F.softplus(raw + blob)
 
-    def fade_in(self, share: float) -> None:
-        """Uses the coarse levels of the encoding first: the share of them that count, of 1. The level at the border
-        counts in part, as in the coarse-to-fine schedule of Nerfies (Park et al. 2021, arXiv:2011.12948)."""
-        if share >= 1:
+    def fade_in(self, fraction: float) -> None:
+        """Use only a fraction of the encoding's levels, the coarse ones.
+
+        The level at the border counts in part, as in the coarse-to-fine schedule of Nerfies (Park
+        et al. 2021, arXiv:2011.12948).
+        """
+        if fraction >= 1:
             self.level_weights = None
             return
-        place = next(self.parameters())
-        levels = torch.arange(self.levels, device=place.device, dtype=torch.float32)
-        inside = (share * self.levels - levels).clamp(0, 1)
-        self.level_weights = (1 - (torch.pi * inside).cos()) / 2
+        device = next(self.parameters()).device
+        levels = torch.arange(self.levels, device=device, dtype=torch.float32)
+        enabled = (fraction * self.levels - levels).clamp(0, 1)
+        self.level_weights = (1 - (torch.pi * enabled).cos()) / 2
 
-    def _weigh(self, encoded: Tensor) -> Tensor:
-        """The encoding (M, levels * n) with the levels that do not count yet taken back."""
+    def _weight_levels(self, encoded: Tensor) -> Tensor:
+        """Return the encoding (M, levels * n) times the weights of the levels."""
         if self.level_weights is None:
             return encoded
-        each = encoded.shape[1] // self.levels
-        return encoded * self.level_weights.repeat_interleave(each)
+        features = encoded.shape[1] // self.levels
+        return encoded * self.level_weights.repeat_interleave(features)
 
     def normals(self, x: Tensor, step: float | None = None) -> Tensor:
-        """Unit normals (M, 3) that point to where the density falls, with gradient where gradients are on.
+        """Return unit normals (M, 3), in the direction of falling density, differentiable.
 
-        step: the width of central differences; None takes the analytic gradient, differentiable in its turn.
+        step: width of central differences; None: the analytic gradient, which is differentiable
+            again.
         """
         if step is not None:
             offsets = step * torch.cat([torch.eye(3), -torch.eye(3)]).to(x)  # (6, 3)
-            around = self.density(
-                (x[:, None] + offsets).clamp(-self.bound, self.bound).flatten(0, 1)
-            ).view(-1, 6)
-            slope = (around[:, :3] - around[:, 3:]) / (2 * step)
+            neighbors = (x[:, None] + offsets).clamp(-self.bound, self.bound)  # (M, 6, 3)
+            density = self.density(neighbors.flatten(0, 1)).view(-1, 6)
+            gradient = (density[:, :3] - density[:, 3:]) / (2 * step)
         else:
             training = torch.is_grad_enabled()
             with torch.enable_grad():
-                places = x.detach().requires_grad_()
-                [slope] = torch.autograd.grad(
-                    self.density(places).sum(), places, create_graph=training
-                )
-        # Not F.normalize: its gradient at 0 is not finite, and in empty space the slope is 0.
-        return -slope / (slope.square().sum(-1, keepdim=True) + 1e-8).sqrt()
+                x = x.detach().requires_grad_()
+                total = self.density(x).sum()
+                [gradient] = torch.autograd.grad(total, x, create_graph=training)
+        # Not F.normalize: its gradient is not finite at 0, the gradient of empty space.
+        return -gradient / (gradient.square().sum(-1, keepdim=True) + 1e-8).sqrt()
 
 
 class FrequencyField(Field):
-    """The plain network of NeRF: a frequency encoding and a multilayer perceptron with a skip."""
+    """The plain network of NeRF: a frequency encoding and an MLP with a skip connection."""
 
     def __init__(
         self, bound: float = 1.0, levels: int = 6, width: int = 96, layers: int = 5
@@ -127,12 +129,12 @@ class FrequencyField(Field):
         self.mlp = MLP(size + 3, 4, width, layers, skip=True)
 
     def raw(self, x: Tensor) -> Tensor:
-        places = x / self.bound
-        return self.mlp(torch.cat([places, self._weigh(self.encoder(places))], -1))
+        x = x / self.bound
+        return self.mlp(torch.cat([x, self._weight_levels(self.encoder(x))], -1))
 
 
 class Background(nn.Module):
-    """What rays see that miss everything: a colour for each direction, smooth, from a small network."""
+    """A color for each direction, from a small MLP, for rays that miss everything."""
 
     def __init__(self, levels: int = 3, width: int = 32) -> None:
         super().__init__()
@@ -140,5 +142,5 @@ class Background(nn.Module):
         self.mlp = MLP(size, 3, width, 2)
 
     def forward(self, directions: Tensor) -> Tensor:
-        """Colours (N, 3) in [0, 1] for unit directions (N, 3)."""
+        """Return colors (N, 3) in [0, 1] for unit directions (N, 3)."""
         return self.mlp(self.encoder(directions)).sigmoid()

@@ -41,4 +41,4 @@ class GridField(Field):
         self.mlp = MLP(size, 4, width, layers)
 
     def raw(self, x: Tensor) -> Tensor:
-        return self.mlp(self._weigh(self.encoder(x).float()))
+        return self.mlp(self._weight_levels(self.encoder(x).float()))

@@ -1,6 +1,6 @@
-"""Images of a field: rays march through what is occupied, samples are shaded and composited.
+"""Volume rendering of a field: march rays through occupied cells, shade samples, composite.
 
-Training images carry gradients, and say what the regularisers need; finished ones are made in rounds, without.
+`Renderer.forward` renders training images with gradient; `Renderer.render_eval` renders without.
 """
 
 import math
@@ -23,65 +23,71 @@ from task_3_DreamFusion.raymarching import (
     ray_aabb_intersect,
 )
 
-LOOKS = ("albedo", "lambertian", "textureless", "normals")
-OPAQUE = 0.01  # a cell is occupied if a step through it is at least so opaque
-ROUND, LONGEST = (
-    16,
-    64,
-)  # samples a ray takes in a round of a finished image: at first, and when few are left
-# Behind a field without a background: a plain wall in a soft colour, as pocket draws it, which stands out from white as
-# well as from dark things.
-PLAIN = (0.60, 0.68, 0.76)
+SHADING_MODES = ("albedo", "lambertian", "textureless", "normals")
+NEAR_PLANE = 0.05
+NORMAL_STEP = 1e-2  # of central differences, in units of `bound`
+MIN_CELL_OPACITY = 0.01  # a cell is occupied if a step through it is at least so opaque
+# Samples of a ray in a round of render_eval: in the first round, and at most, when few rays are
+# left.
+SAMPLES_PER_ROUND, MAX_SAMPLES_PER_ROUND = 16, 64
+# Behind a field without a background: a wall as pocket's training images have it, in a soft color
+# that contrasts with white and with dark objects.
+PLAIN_COLOR = (0.60, 0.68, 0.76)
 
 
 @dataclass(frozen=True)
 class Shading:
-    """How points are coloured.
+    """How points are shaded.
 
-    look: one of LOOKS; "lambertian" is lit albedo, "textureless" is lit white (DreamFusion, section 3.1).
-    lights: (B, 3) positions of a light for each camera; None where the look needs none. ambient: the share of light
-    that comes from everywhere.
+    mode: one of SHADING_MODES; "lambertian" is lit albedo, "textureless" is lit white (DreamFusion,
+    section 3.1). lights: (B, 3) position of a point light for each camera; None where the mode
+    needs none. ambient: fraction of the light that is ambient.
     """
 
-    look: str = "albedo"
+    mode: str = "albedo"
     lights: Tensor | None = None
     ambient: float = 0.3
 
     def __post_init__(self) -> None:
-        if self.look not in LOOKS:
-            raise ValueError(f"no look {self.look!r}: choose from {', '.join(LOOKS)}")
+        if self.mode not in SHADING_MODES:
+            raise ValueError(f"mode must be one of {', '.join(SHADING_MODES)}, got {self.mode!r}")
         if self.is_lit and self.lights is None:
-            raise ValueError(f"the look {self.look!r} needs lights")
+            raise ValueError(f"lights must be given for the shading mode {self.mode!r}")
 
     @property
     def is_lit(self) -> bool:
-        return self.look in ("lambertian", "textureless")
+        return self.mode in ("lambertian", "textureless")
 
     @property
     def needs_normals(self) -> bool:
-        return self.look != "albedo"
+        return self.mode != "albedo"
 
-    def colours(self, albedo: Tensor, normals: Tensor | None, x: Tensor, cameras: Tensor) -> Tensor:
-        """Colours (M, 3) of points x (M, 3), seen by the cameras (M,), with unit normals (M, 3) if they are needed."""
+    def shade(
+        self, albedo: Tensor, normals: Tensor | None, x: Tensor, camera_indices: Tensor
+    ) -> Tensor:
+        """Return colors (M, 3) of points x (M, 3), each seen by one of the cameras.
+
+        albedo: (M, 3). normals: (M, 3) unit normals, if needed. camera_indices: (M,).
+        """
         if normals is None:
             return albedo
         if not self.is_lit:
             return 0.5 + 0.5 * normals
         assert self.lights is not None
-        to_light = torch.nn.functional.normalize(self.lights.to(x)[cameras] - x, dim=-1)
-        light = self.ambient + (1 - self.ambient) * (normals * to_light).sum(
-            -1, keepdim=True
-        ).clamp(min=0)
-        return light * albedo if self.look == "lambertian" else light.expand_as(albedo)
+        to_light = nn.functional.normalize(self.lights.to(x)[camera_indices] - x, dim=-1)
+        diffuse = (normals * to_light).sum(-1, keepdim=True).clamp(min=0)
+        light = self.ambient + (1 - self.ambient) * diffuse
+        return light * albedo if self.mode == "lambertian" else light.expand_as(albedo)
 
 
 @dataclass(frozen=True)
-class Rendered:
-    """What rays have seen. image: (N, 3) with the background. opacity, depth: (N, 1); or (B, 3, H, W) and (B, 1, H, W),
-    if the rays are those of whole images.
+class RenderOutput:
+    """Rendered rays and their samples.
 
-    positions: (M, 3) the samples. weights: (M,) what each adds to its ray. directions: (M, 3) of their rays. normals:
-    (M, 3), if the shading needed them.
+    image: (N, 3) with the background. opacity, depth: (N, 1). For the rays of whole images these
+    are (B, 3, H, W) and (B, 1, H, W).
+    positions: (M, 3) of the samples. weights: (M,) in the sum of their ray. directions: (M, 3) of
+    their rays. normals: (M, 3), if the shading needed them.
     """
 
     image: Tensor
@@ -94,38 +100,37 @@ class Rendered:
 
 
 class Renderer(nn.Module):
-    """A field, what is behind it, and the grid of cells that are occupied.
+    """A field, its background, and the grid of occupied cells.
 
-    background: a network, or None for colours given with each call, or else PLAIN. steps: samples along the box's
-    diagonal. cells: along a side of the occupancy grid, a power of two. normal_step: of central differences, in units
-    of `bound`; None takes analytic normals.
+    background: a network, or None for PLAIN_COLOR. max_steps: samples along the diagonal of the
+        box.
+    grid_size: cells along a side of the occupancy grid, a power of two.
     """
 
     density_grid: Tensor
     bits: Tensor
-    plain: Tensor
+    plain_color: Tensor
 
     def __init__(
         self,
         field: Field,
         background: Background | None = None,
-        steps: int = 256,
-        cells: int = 64,
-        normal_step: float | None = 1e-2,
+        max_steps: int = 256,
+        grid_size: int = 64,
     ) -> None:
         super().__init__()
-        if steps < 1:
-            raise ValueError(f"steps is at least 1, not {steps}")
-        self.field, self.background, self.cells = field, background, cells
-        self.step = 2 * math.sqrt(3) * field.bound / steps
-        self.normal_step = None if normal_step is None else normal_step * field.bound
-        self.register_buffer("density_grid", torch.zeros(cells**3))  # in Morton order
-        self.register_buffer(
-            "plain", torch.tensor(PLAIN), persistent=False
-        )  # there already: nobody waits for its way
-        self.register_buffer(
-            "bits", torch.full((cells**3 // 8,), 255, dtype=torch.uint8)
-        )  # at first all
+        if max_steps < 1:
+            raise ValueError(f"max_steps must be at least 1, got {max_steps}")
+        self.field, self.background = field, background
+        self.grid_size = grid_size
+        self.step_size = 2 * math.sqrt(3) * field.bound / max_steps
+        self.normal_step = NORMAL_STEP * field.bound
+        cells = grid_size**3
+        self.register_buffer("density_grid", torch.zeros(cells))  # in Morton order
+        # A buffer, so that it is on the device already.
+        self.register_buffer("plain_color", torch.tensor(PLAIN_COLOR), persistent=False)
+        # At first all cells are occupied.
+        self.register_buffer("bits", torch.full((cells // 8,), 255, dtype=torch.uint8))
 
     @property
     def device(self) -> torch.device:
@@ -137,8 +142,7 @@ class Renderer(nn.Module):
         return Occupancy(self.bits, (-b, -b, -b, b, b, b))
 
     @property
-    def filled(self) -> float:
-        """The share of cells that are occupied."""
+    def occupied_fraction(self) -> float:
         bits = self.bits.to(torch.int32)
         return sum(((bits >> i) & 1).sum().item() for i in range(8)) / (8 * len(self.bits))
 
@@ -146,37 +150,38 @@ class Renderer(nn.Module):
 
     @torch.no_grad()
     def update_occupancy(
-        self, generator: torch.Generator, share: float = 1.0, decay: float = 0.95
+        self, generator: torch.Generator, fraction: float = 1.0, decay: float = 0.95
     ) -> None:
-        """Asks the field for its density in some of the cells, at a random place in each (Instant-NGP, appendix E).
+        """Evaluate the density at a random point in some of the cells (Instant-NGP, appendix E).
 
-        share: of the cells; half of these are drawn from all, half from those that are occupied. What was found
-        before fades by `decay`, so that a cell that has emptied is noticed.
+        fraction: of the cells; half of these are sampled from all cells, half from the occupied
+        ones. Earlier densities decay, so that emptied cells are noticed. generator: on the CPU.
         """
-        count = self.cells**3
-        if share >= 1:
-            chosen = torch.arange(count, device=self.device)
+        count = self.grid_size**3
+        if fraction >= 1:
+            indices = torch.arange(count, device=self.device)
         else:
-            half = int(count * share / 2)
-            chosen = torch.randint(count, (half,), generator=generator).to(
-                self.device, non_blocking=True
-            )
+            half = int(count * fraction / 2)
+            indices = torch.randint(count, (half,), generator=generator)
+            indices = indices.to(self.device, non_blocking=True)
             occupied = (self.density_grid > self._threshold()).nonzero()[:, 0]
             if len(occupied):
-                drawn = torch.rand(half, generator=generator).to(self.device, non_blocking=True)
-                chosen = torch.cat([chosen, occupied[(drawn * len(occupied)).long()]])
-        cells = morton3d_invert(chosen.int())
-        inside = torch.rand(len(chosen), 3, generator=generator).to(self.device, non_blocking=True)
-        x = ((cells + inside) * (2 / self.cells) - 1) * self.field.bound
-        found = torch.cat([self.field.density(part) for part in x.split(2**18)]).float()
+                uniform = torch.rand(half, generator=generator).to(self.device, non_blocking=True)
+                indices = torch.cat([indices, occupied[(uniform * len(occupied)).long()]])
+        cells = morton3d_invert(indices.int())
+        offsets = torch.rand(len(indices), 3, generator=generator)
+        offsets = offsets.to(self.device, non_blocking=True)
+        x = ((cells + offsets) * (2 / self.grid_size) - 1) * self.field.bound
+        density = torch.cat([self.field.density(part) for part in x.split(2**18)]).float()
         self.density_grid *= decay
-        # The largest where a cell was drawn twice, in whatever order.
-        self.density_grid.scatter_reduce_(0, chosen, found, "amax")
+        # The maximum where a cell was sampled twice, whatever the order.
+        self.density_grid.scatter_reduce_(0, indices, density, "amax")
         self.bits.copy_(packbits(self.density_grid, self._threshold()))
 
     def _threshold(self) -> float:
-        """The density from which a cell counts as occupied: at most the mean, so that a thin field is not lost."""
-        return min(-math.log1p(-OPAQUE) / self.step, self.density_grid.mean().item())
+        """Return the density of an occupied cell: at most the mean, to keep a thin field."""
+        density = -math.log1p(-MIN_CELL_OPACITY) / self.step_size
+        return min(density, self.density_grid.mean().item())
 
     # --- Images
 
@@ -187,105 +192,121 @@ class Renderer(nn.Module):
         width: int,
         generator: torch.Generator,
         shading: Shading | None = None,
-        behind: Tensor | None = None,
-    ) -> Rendered:
-        """A training image (B, 3, height, width) with gradient.
+        background_color: Tensor | None = None,
+    ) -> RenderOutput:
+        """Render training images (B, 3, height, width) with gradient.
 
-        generator: on the CPU; each ray begins at a random place of its first step. behind: (B, 3) background colours
-        in place of the network's.
+        generator: on the CPU; jitters the first step of each ray. background_color: (B, 3),
+        replaces the background.
         """
-        origins, directions = (
-            part.reshape(-1, 3) for part in cameras.to(self.device).rays(height, width)
-        )
-        owners = torch.arange(len(cameras), device=self.device).repeat_interleave(height * width)
-        seen = self.render(
-            self.march(origins, directions, generator), directions, owners, shading, behind
-        )
+        origins, directions = self._rays(cameras, height, width)
+        samples = self.march(origins, directions, generator)
+        camera_indices = torch.arange(len(cameras), device=self.device)
+        camera_indices = camera_indices.repeat_interleave(height * width)
+        output = self.render(samples, directions, camera_indices, shading, background_color)
 
-        def image(values: Tensor) -> Tensor:  # (B * H * W, C) to (B, C, H, W)
+        def to_image(values: Tensor) -> Tensor:  # (B * H * W, C) to (B, C, H, W)
             return values.view(len(cameras), height, width, -1).permute(0, 3, 1, 2)
 
         return replace(
-            seen,
-            image=image(seen.image),
-            opacity=image(seen.opacity),
-            depth=image(seen.depth),
+            output,
+            image=to_image(output.image),
+            opacity=to_image(output.opacity),
+            depth=to_image(output.depth),
         )
 
+    def _rays(self, cameras: Cameras, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Return origins and directions (B * height * width, 3)."""
+        origins, directions = cameras.to(self.device).rays(height, width)
+        return origins.reshape(-1, 3), directions.reshape(-1, 3)
+
+    def _intersect(self, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        return ray_aabb_intersect(origins, directions, self.occupancy.box, NEAR_PLANE)
+
     def march(self, origins: Tensor, directions: Tensor, generator: torch.Generator) -> Samples:
-        """Where to ask the field along rays (N, 3). generator: as `forward` has it."""
-        nears, fars = ray_aabb_intersect(origins, directions, self.occupancy.box, near_plane=0.05)
-        starts = nears + self.step * torch.rand(len(nears), generator=generator).to(
-            self.device, non_blocking=True
-        )
-        return march_rays(origins, directions, starts, fars, self.occupancy, self.step)
+        """Return the samples along rays (N, 3); `generator` as in `forward`."""
+        nears, fars = self._intersect(origins, directions)
+        jitter = torch.rand(len(nears), generator=generator).to(self.device, non_blocking=True)
+        starts = nears + self.step_size * jitter
+        return march_rays(origins, directions, starts, fars, self.occupancy, self.step_size)
 
     def render(
         self,
         samples: Samples,
         directions: Tensor,
-        owners: Tensor,
+        camera_indices: Tensor,
         shading: Shading | None = None,
-        behind: Tensor | None = None,
-    ) -> Rendered:
-        """What rays (N, 3) with these samples see, with gradient. owners: (N,) which camera each belongs to, for the
-        lights of `shading` and the colours `behind`, both (B, 3)."""
+        background_color: Tensor | None = None,
+    ) -> RenderOutput:
+        """Render rays with these samples and directions (N, 3), with gradient.
+
+        camera_indices: (N,), the camera of each ray, for the lights of `shading` and for
+        `background_color`, both (B, 3).
+        """
         shading = shading or Shading()
-        x, d = samples.positions, directions[samples.ray_indices]
-        sigmas, albedo = self.field(x)
-        normals = self.field.normals(x, self.normal_step) if shading.needs_normals else None
-        colours = shading.colours(albedo, normals, x, owners[samples.ray_indices])
-        sums = composite_rays(sigmas, colours, torch.full_like(sigmas, self.step), samples)
-        far = self._behind(directions) if behind is None else behind.to(directions)[owners]
-        image = sums.image + (1 - sums.opacities)[:, None] * far
-        return Rendered(
-            image, sums.opacities[:, None], sums.depths[:, None], x, sums.weights, d, normals
+        x = samples.positions
+        sigmas, colors, normals = self._shade(x, camera_indices[samples.ray_indices], shading)
+        deltas = torch.full_like(sigmas, self.step_size)
+        rays = composite_rays(sigmas, colors, deltas, samples)
+        if background_color is None:
+            background = self._background(directions)
+        else:
+            background = background_color.to(directions)[camera_indices]
+        return RenderOutput(
+            image=rays.image + (1 - rays.opacities)[:, None] * background,
+            opacity=rays.opacities[:, None],
+            depth=rays.depths[:, None],
+            positions=x,
+            weights=rays.weights,
+            directions=directions[samples.ray_indices],
+            normals=normals,
         )
 
-    def _behind(self, directions: Tensor) -> Tensor:
-        """Colours (N, 3) of the background."""
+    def _shade(
+        self, x: Tensor, camera_indices: Tensor, shading: Shading
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return density (M,), colors (M, 3) and, if needed, normals (M, 3) at points (M, 3)."""
+        sigmas, albedo = self.field(x)
+        normals = self.field.normals(x, self.normal_step) if shading.needs_normals else None
+        return sigmas, shading.shade(albedo, normals, x, camera_indices), normals
+
+    def _background(self, directions: Tensor) -> Tensor:
+        """Return the background's colors (N, 3)."""
         if self.background is None:
-            return self.plain.expand_as(directions)
+            return self.plain_color.expand_as(directions)
         return self.background(directions)
 
     @torch.no_grad()
-    def finished(
+    def render_eval(
         self, cameras: Cameras, height: int, width: int, shading: Shading | None = None
     ) -> Iterator[Tensor]:
-        """Images (5, height, width) of one camera after the other: colour in [0, 1], opacity, depth.
+        """Yield an image (5, height, width) of each camera: color in [0, 1], opacity, mean depth.
 
-        Depth is the mean over what is seen; 0 where nothing is.
+        Depth is 0 where nothing is visible.
         """
         shading = shading or Shading()
         for i in range(len(cameras)):
-            one = cameras[i : i + 1]
-            origins, directions = (
-                part.reshape(-1, 3) for part in one.to(self.device).rays(height, width)
-            )
-            nears, fars = ray_aabb_intersect(
-                origins, directions, self.occupancy.box, near_plane=0.05
-            )
-            rays = AliveRays(
-                origins, directions, nears + self.step / 2, fars, self.occupancy, self.step
-            )
-            lit = (
-                shading
-                if shading.lights is None
-                else Shading(shading.look, shading.lights[i : i + 1], shading.ambient)
-            )
-            # As many samples a round as in the first: each waits for the GPU to count the alive rays.
-            while (
-                samples := rays.march(
-                    min(ROUND * len(origins) // max(len(rays.indices), 1), LONGEST)
-                )
-            ) is not None:
-                x = samples.positions
-                sigmas, albedo = self.field(x)
-                normals = self.field.normals(x, self.normal_step) if lit.needs_normals else None
-                camera = torch.zeros(len(x), dtype=torch.long, device=x.device)
-                rays.composite(samples, sigmas, lit.colours(albedo, normals, x, camera))
-            left = (1 - rays.opacities)[:, None]
-            colours = rays.image + left * self._behind(directions)
-            depth = rays.depths / rays.opacities.clamp(min=1e-6)
-            values = torch.cat([colours.clamp(0, 1), rays.opacities[:, None], depth[:, None]], -1)
-            yield values.view(height, width, 5).permute(2, 0, 1)
+            own = shading
+            if shading.lights is not None:
+                own = replace(shading, lights=shading.lights[i : i + 1])
+            yield self._render_eval(cameras[i : i + 1], height, width, own)
+
+    def _render_eval(self, camera: Cameras, height: int, width: int, shading: Shading) -> Tensor:
+        origins, directions = self._rays(camera, height, width)
+        nears, fars = self._intersect(origins, directions)
+        starts = nears + self.step_size / 2
+        rays = AliveRays(origins, directions, starts, fars, self.occupancy, self.step_size)
+        while True:
+            # As many samples as in the first round: each round waits for the GPU.
+            count = SAMPLES_PER_ROUND * len(origins) // max(len(rays.indices), 1)
+            samples = rays.march(min(count, MAX_SAMPLES_PER_ROUND))
+            if samples is None:
+                break
+            camera_indices = torch.zeros_like(samples.ray_indices)
+            sigmas, colors, _ = self._shade(samples.positions, camera_indices, shading)
+            rays.composite(samples, sigmas, colors)
+        transmittance = (1 - rays.opacities)[:, None]
+        color = rays.image + transmittance * self._background(directions)
+        depth = rays.depths / rays.opacities.clamp(min=1e-6)
+        values = torch.cat([color.clamp(0, 1), rays.opacities[:, None], depth[:, None]], -1)
+        return values.view(height, width, 5).permute(2, 0, 1)

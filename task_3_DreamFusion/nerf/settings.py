@@ -1,235 +1,396 @@
-"""Settings of a run and of its guidance: their defaults, what is allowed, and the errors for other values.
+"""Settings of task 3: each field has its default, its limits and its meaning in one place.
 
-Nothing here needs PyTorch, so that the command line answers at once.
+The options of `python main.py`, the checks of values and the option tables of README.md are
+generated from these fields, so a setting has the same name in all of them. Neither this module nor
+options.py imports PyTorch: the command line answers at once.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
 from typing import Any
 
-from course.arguments import check_integer, check_number
-from course.errors import CourseError
+from task_3_DreamFusion.nerf.options import SettingError, check_fields, option
 
-SPACES = ("pixels", "latents")
-BACKGROUNDS = ("plain", "network", "random")
-BACKBONES = ("grid", "vanilla")
-OPTIMIZERS = ("adan", "adam")
-WEIGHTINGS = ("sigma2", "uniform", "middle")
-CELLS = (8, 16, 32, 64, 128, 256)  # along a side of the occupancy grid
-SETTINGS = "settings.json"
-# The lowest and the highest value of each option that is a number.
-OPTION_RANGES = {
-    "guidance_scale": (-1000, 1000),  # ten times what DreamFusion takes
-    "t_end": (0, 1),
-    "band": (0, 1),
-    "lead": (0, 1),
-    "blend": (0, 45),
-    "perp_neg": (0, 1000),
-}
+SETTINGS = "settings.json"  # the file in a workspace
 
+# Groups of options, in the order of `--help` and README.md.
+PROMPT = "what to generate"
+RUN = "the run"
+TRAINING = "the training"
+FIELD = "the field"
+GUIDANCE = "the guidance"
+SCHEDULES = "schedules"
+REGULARIZERS = "regularizers"
+OUTPUT = "the output"
+GROUPS = (PROMPT, RUN, TRAINING, FIELD, GUIDANCE, SCHEDULES, REGULARIZERS, OUTPUT)
 
-class TrainingError(CourseError):
-    """A run cannot go on; the message says why and what to change."""
-
-
-class SettingError(TrainingError):
-    """A setting is out of range. The message starts with its name in Settings."""
-
-
-def check_unicode(name: str, text: object, error: type[CourseError]) -> None:
-    """Raise `error`, whose message starts with `name`, unless this is text that can be written in UTF-8.
-
-    A byte that is not UTF-8 on a command line reaches Python as a lone surrogate, which no tokenizer takes.
-    """
-    if not isinstance(text, str):
-        raise error(f"{name} must be text, got {text!r:.60}.")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as lone:
-        raise error(
-            f"{name} must be UTF-8, and character {lone.start + 1} of {text!r:.60} is not: type it again."
-        ) from None
-
-
-# Whole numbers: the smallest, the largest, and why nothing larger makes sense.
-WHOLE_NUMBERS: dict[str, tuple[int, int, str]] = {
-    "iters": (1, 10_000_000, "At a tenth of a second each, so many steps take eleven days."),
-    "batch": (1, 1024, "The denoiser sees all views of a step at once."),
-    "size": (
-        1,
-        2048,
-        "The model sees images at its own size, which is 64 pixels for pocket and 512 for sd-1.5.",
-    ),
-    "reuse": (1, 10_000, "The targets stay as they are within a step."),
-    "rays": (1, 1_000_000, "So many are all pixels of almost four images of 512 x 512."),
-    "keep": (1, 100_000, "A run of the default length makes 1,600 targets."),
-    "levels": (
-        1,
-        16,
-        "Each has 1.46 times the cells of the one before: the last would be finer than any image.",
-    ),
-    "steps": (1, 10_000, "So many are more than 20 in each cell of the finest grid."),
-    "seed": (0, 2**63 - 1, "The generator takes no larger one."),
-}
-# Numbers: the smallest and the largest.
-NUMBERS: dict[str, tuple[float, float]] = {
-    "lr": (1e-8, 10),
-    "bound": (0.01, 100),
-    **dict.fromkeys(("albedo", "shaded", "textureless", "fade_in", "widen", "ema"), (0, 1)),
-    **dict.fromkeys(
-        ("entropy", "sparsity", "orientation", "variation", "smoothness"), (0, 1_000_000)
-    ),
-}
-CHOICES: dict[str, tuple[str | int, ...]] = {
-    "space": SPACES,
-    "background": BACKGROUNDS,
-    "backbone": BACKBONES,
-    "optimizer": OPTIMIZERS,
-    "cells": CELLS,
-}
-
-
-def check_whole_number(
-    name: str, value: Any, limits: tuple[int, int, str], error: type[CourseError]
-) -> int:
-    """Return `value` as an int if it is one within limits: the smallest, the largest, and why nothing larger makes
-    sense. Raises `error`, whose message starts with `name`."""
-    least, most, reason = limits
-    number = check_integer(name, value, error=error)
-    if not least <= number <= most:
-        explanation = f" {reason}" if number > most else ""
-        raise error(f"{name} must be from {least:,} to {most:,}, got {number:,}.{explanation}")
-    return number
+SHARE = (0, 1)
+WEIGHT = (0, 1_000_000)
+MAX_STEPS = 10**9
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is made, and how. The defaults are those of the course's model on a GPU; main.py has others for a CPU, and
-    for models of photographs.
+    """What is trained, and how; a checkpoint holds these.
 
-    Raises SettingError for a value out of range; NumPy's numbers count as numbers.
+    On a CPU fewer and smaller images make an object in a few minutes. For models of photographs the
+    defaults are DreamFusion's: gradients in latents, strong guidance, a world around the object.
 
-    text, negative: what it shall be, and shall not. scene: words after the text that say where it is. seed: of
-    everything that is drawn.
-    iters: steps. batch: views a step. size: pixels of an image's side. space: one of SPACES. In that of pixels, reuse:
-    how often the field learns in a step; rays: from how many rays each time; keep: of the last so many targets.
-    lr: of the perceptrons; the grid's is ten times that. optimizer: one of OPTIMIZERS. ema: how much of the averaged
-    field stays each time that it learns.
-    backbone: one of BACKBONES. levels: of the encoding, from coarse to fine. bound: half the side of the box. steps:
-    samples along its diagonal. cells: along a side of the occupancy grid. background: one of BACKGROUNDS.
-    albedo: the share of the run without light; shaded: of the later steps, how many are lit; textureless: of these,
-    how many have no colour. fade_in: the share of the run after which all levels count. widen: the share of the run
-    after which views come from everywhere.
-    entropy, sparsity, orientation, variation, smoothness: weights of the regularisers, see `regularise`.
+    Raises SettingError for a value that is not allowed. Scalars of NumPy and PyTorch are numbers.
     """
 
-    text: str
-    negative: str = ""
-    scene: str = "on a plain background"
-    seed: int = 0
-    iters: int = 400
-    batch: int = 4
-    size: int = 96
-    space: str = "pixels"
-    reuse: int = 8
-    rays: int = 4096
-    keep: int = 64
-    lr: float = 3e-3
-    optimizer: str = "adam"
-    ema: float = 0.95
-    backbone: str = "grid"
-    levels: int = 9
-    bound: float = 1.0
-    steps: int = 192
-    cells: int = 64
-    background: str = "plain"
-    albedo: float = 1.0
-    shaded: float = 0.6
-    textureless: float = 0.2
-    fade_in: float = 0.3
-    widen: float = 0.4
-    entropy: float = 50.0
-    sparsity: float = 20.0
-    orientation: float = 10.0
-    variation: float = 0.0
-    smoothness: float = 0.0
+    text: str = option(
+        MISSING, PROMPT, "text prompt, such as 'a hamburger'; a resumed run knows its own"
+    )
+    negative: str = option("", PROMPT, "negative prompt: what to avoid")
+    scene: str = option(
+        "on a plain background", PROMPT, "words after the text prompt that set the scene", photos=""
+    )
+    seed: int = option(
+        0, PROMPT, "random seed", (0, 2**63 - 1), reason="The generator takes no larger one."
+    )
+
+    half: bool = option(False, RUN, "use half precision; needs a GPU", flags=("-O",))
+
+    iters: int = option(
+        400,
+        TRAINING,
+        "number of training steps",
+        (1, 10_000_000),
+        reason="At a tenth of a second each, so many steps take eleven days.",
+        cpu=240,
+        photos=5000,
+    )
+    batch_size: int = option(
+        4,
+        TRAINING,
+        "number of views per step",
+        (1, 1024),
+        reason="The denoiser sees all views of a step at once.",
+        cpu=1,
+    )
+    size: int = option(
+        96,
+        TRAINING,
+        "height and width of a training image in pixels",
+        (1, 2048),
+        reason="The model sees images at its own size, which is 64 pixels for pocket and 512 for "
+        "sd-1.5.",
+        cpu=64,
+        photos=64,
+    )
+    space: str = option(
+        "pixels",
+        TRAINING,
+        "where the guidance acts: target images in pixels, or gradients in latents",
+        choices=("pixels", "latents"),
+        photos="latents",
+    )
+    reuse: int = option(
+        8,
+        TRAINING,
+        "optimizer steps on the targets per training step, with --space pixels",
+        (1, 10_000),
+        reason="The targets stay as they are within a step.",
+    )
+    rays: int = option(
+        4096,
+        TRAINING,
+        "number of rays per optimizer step, with --space pixels",
+        (1, 1_000_000),
+        reason="So many are all pixels of almost four images of 512 x 512.",
+        cpu=2048,
+    )
+    keep: int = option(
+        64,
+        TRAINING,
+        "number of latest targets to learn from, with --space pixels",
+        (1, 100_000),
+        reason="A run of the default length makes 1,600 targets.",
+        cpu=32,
+    )
+    lr: float = option(
+        3e-3,
+        TRAINING,
+        "learning rate of the networks; the hash grid has ten times as much",
+        (1e-8, 10),
+        photos=1e-3,
+    )
+    optim: str = option("adam", TRAINING, "optimizer", choices=("adan", "adam"), photos="adan")
+    ema: float = option(
+        0.95, TRAINING, "decay of the averaged field, which is the one that is shown", SHARE
+    )
+
+    backbone: str = option(
+        "grid", FIELD, "hash grid, or the plain network of NeRF", choices=("grid", "vanilla")
+    )
+    levels: int = option(
+        9,
+        FIELD,
+        "number of levels of the encoding; each level of a grid is 1.46 times as fine as the last",
+        (1, 16),
+        reason="Each has 1.46 times the cells of the one before: the last would be finer than any "
+        "image.",
+        cpu=8,
+        photos=12,
+    )
+    bound: float = option(1.0, FIELD, "half the side length of the box", (0.01, 100))
+    max_steps: int = option(
+        192,
+        FIELD,
+        "number of samples along the diagonal of the box",
+        (1, 10_000),
+        reason="So many are more than 20 in each cell of the finest grid.",
+        cpu=96,
+    )
+    grid_size: int = option(
+        64,
+        FIELD,
+        "number of cells along each side of the occupancy grid",
+        choices=(8, 16, 32, 64, 128, 256),
+        cpu=32,
+    )
+    background: str = option(
+        "plain",
+        FIELD,
+        "what is behind the field: a plain wall, a learned network, or random colors",
+        choices=("plain", "network", "random"),
+        photos="network",
+    )
+
+    fade_in: float = option(
+        0.3, SCHEDULES, "share of the run after which all levels of the encoding count", SHARE
+    )
+    widen: float = option(
+        0.4, SCHEDULES, "share of the run after which cameras stand everywhere", SHARE, photos=0.2
+    )
+    albedo_iter_ratio: float = option(
+        1.0,
+        SCHEDULES,
+        "share of the run without light, at its beginning",
+        SHARE,
+        cpu=1.0,
+        photos=0.4,
+    )
+    shaded_ratio: float = option(0.6, SCHEDULES, "share of the later steps that are lit", SHARE)
+    textureless_ratio: float = option(
+        0.2, SCHEDULES, "share of the lit steps that are without color", SHARE
+    )
+
+    lambda_entropy: float = option(
+        50.0,
+        REGULARIZERS,
+        "weight of the opacity entropy loss, which pushes the opacity of rays to 0 or 1",
+        WEIGHT,
+        photos=10.0,
+    )
+    lambda_opacity: float = option(
+        20.0,
+        REGULARIZERS,
+        "weight of the sparsity loss, which penalizes opacity",
+        WEIGHT,
+        photos=10.0,
+    )
+    lambda_orient: float = option(
+        10.0,
+        REGULARIZERS,
+        "weight of the orientation loss on lit steps, which penalizes visible normals that face "
+        "away",
+        WEIGHT,
+    )
+    lambda_tv: float = option(
+        0.0, REGULARIZERS, "weight of the total variation of the hash grid", WEIGHT
+    )
+    lambda_smooth: float = option(
+        0.0,
+        REGULARIZERS,
+        "weight of the smoothness loss on lit steps, which penalizes differences of near normals",
+        WEIGHT,
+    )
 
     def __post_init__(self) -> None:
-        for name in ("text", "negative", "scene"):
-            check_unicode(name, getattr(self, name), SettingError)
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                listed = ", ".join(map(str, choices))
-                raise SettingError(
-                    f"{name} must be one of {listed}, got {getattr(self, name)!r:.60}."
-                )
-            object.__setattr__(
-                self, name, choices[choices.index(getattr(self, name))]
-            )  # not NumPy's
-        for name, limits in WHOLE_NUMBERS.items():
-            integer = check_whole_number(name, getattr(self, name), limits, SettingError)
-            object.__setattr__(self, name, integer)
-        for name, (lowest, highest) in NUMBERS.items():
-            number = check_number(name, getattr(self, name), lowest, highest, SettingError)
-            object.__setattr__(self, name, number)
+        check_fields(self)
+        if not self.text.strip():
+            raise SettingError("text is empty: say what to generate, such as 'a hamburger'")
 
     @property
     def prompt(self) -> str:
-        """What the guidance is told, but for the words of the views."""
+        """The text prompt with the words of the scene, and without those of the view."""
         return f"{self.text.strip()} {self.scene}".strip()
 
 
 @dataclass(frozen=True)
 class GuidanceOptions:
-    """How the guidance works.
+    """How the model guides the field. Raises SettingError for a value that is not allowed."""
 
-    guidance_scale: of classifier-free guidance. DreamFusion takes 100 for a model of photographs; a small model of
-        few things is led by far less.
-    weighting: w(t) of the gradient, a name in WEIGHTINGS.
-    t_range: the share of the noise levels drawn from, as (lowest, highest) of 1. t_end: where the highest has gone by
-        the end of the run, linearly: coarse form first, detail last. band: how far below the highest a level may lie;
-        with a narrow band the run goes down the levels as sampling does, with 1 all below the highest are drawn.
-    lead: by which share of the run the view from the very front is ahead on that way of those of sides and back; it
-        falls linearly to 0 at 90 degrees. So the face shows where the front is while the sides can still turn either
-        way: they, silhouettes at first, would decide it by chance.
-    blend: half the width, in degrees, of the band about a border of two view words in which their prompts are mixed.
-    perp_neg: how strongly the views that are not shown are pushed away at the beginning (Perp-Neg); it falls to 0 at
-        FACED of the run. 0 leaves it out.
-    """
+    # DreamFusion takes 100 for a model of photographs; a small model of few objects needs far less.
+    guidance_scale: float = option(
+        7.5, GUIDANCE, "scale of classifier-free guidance", (-1000, 1000), photos=100.0
+    )
+    weighting: str = option(
+        "sigma2",
+        GUIDANCE,
+        "weight w(t) of the gradient at a timestep, with --space latents",
+        choices=("sigma2", "uniform", "middle"),
+    )
+    perp_neg: float = option(
+        0.5,
+        GUIDANCE,
+        "strength at the start of Perp-Neg, which pushes hidden views away; 0 turns it off",
+        (0, 1000),
+        photos=0.0,
+    )
 
-    guidance_scale: float = 7.5
-    weighting: str = "sigma2"
-    t_range: tuple[float, float] = (0.02, 0.98)
-    t_end: float = 0.45
-    band: float = 0.15
-    lead: float = 0.25
-    blend: float = 15.0
-    perp_neg: float = 0.5
+    t_range: tuple[float, float] = option(
+        (0.02, 0.98),
+        SCHEDULES,
+        "lowest and highest timestep, as shares of all",
+        SHARE,
+        metavar=("LOW", "HIGH"),
+    )
+    # Coarse shapes first, details last: the highest timestep falls linearly. With a narrow window
+    # the run goes down the timesteps as sampling does; with 1 all below the highest are sampled.
+    t_max_end: float = option(
+        0.45, SCHEDULES, "highest timestep at the end of the run", SHARE, photos=0.5
+    )
+    t_window: float = option(
+        0.15, SCHEDULES, "how far below the highest timestep others are sampled", SHARE, photos=1.0
+    )
+    # The face shows where the front is while the sides can still turn either way. Without a lead
+    # they, silhouettes at first, would decide it by chance.
+    front_lead: float = option(
+        0.25,
+        SCHEDULES,
+        "share of the run by which timesteps of the front fall earlier; none from 90 degrees on",
+        SHARE,
+        photos=0.0,
+    )
 
     def __post_init__(self) -> None:
-        if self.weighting not in WEIGHTINGS:
+        check_fields(self)
+        low, high = self.t_range
+        if low > min(high, self.t_max_end):
             raise SettingError(
-                f"weighting must be one of {', '.join(WEIGHTINGS)}, got {self.weighting!r}."
-            )
-        try:
-            low, high = self.t_range
-        except (TypeError, ValueError):
-            raise SettingError(
-                f"t_range must be two numbers from 0 to 1, got {self.t_range!r}."
-            ) from None
-        low, high = (check_number("t_range", value, 0, 1, SettingError) for value in (low, high))
-        object.__setattr__(self, "t_range", (low, high))
-        for name, (least, most) in OPTION_RANGES.items():
-            value = check_number(name, getattr(self, name), least, most, SettingError)
-            object.__setattr__(self, name, value)
-        if low > min(high, self.t_end):
-            raise SettingError(
-                f"t_range must begin with its lower end, which t_end must not fall below, got t_range {low:g} "
-                f"{high:g} and t_end {self.t_end:g}."
+                f"t_range must begin with its lower end, which t_max_end must not be below, got "
+                f"t_range {low:g} {high:g} and t_max_end {self.t_max_end:g}."
             )
 
 
-def known_fields(kind: type, values: dict[str, Any]) -> dict[str, Any]:
-    """Return the entries of `values` that are fields of a dataclass. Raises TypeError for what is no dictionary."""
-    if not isinstance(values, dict):
-        raise TypeError(f"a {type(values).__name__} where settings should be")
-    return {field.name: values[field.name] for field in fields(kind) if field.name in values}
+@dataclass(frozen=True)
+class RunOptions:
+    """Where a run starts, and what it saves and shows. Raises SettingError."""
+
+    prompts: Path | None = option(  # noqa: RUF009
+        None,
+        PROMPT,
+        "file of text prompts, one per line: generate each in a folder of its own; processes that "
+        "are started with the same file share the work, and finished prompts are skipped",
+        metavar="FILE",
+    )
+    model: str | None = option(
+        None,
+        PROMPT,
+        "pocket, sd-2.1-base, a Hub id or a folder (default: COURSE_MODEL, or pocket)",
+    )
+
+    workspace: Path | None = option(  # noqa: RUF009
+        None,
+        RUN,
+        "folder for the results (default: outputs/task_3/TEXT); with --prompts the folder of all "
+        "runs (default: outputs/task_3)",
+        metavar="FOLDER",
+    )
+    resume: bool = option(
+        False,
+        RUN,
+        "continue from the last checkpoint of the workspace, with its settings unless others are "
+        "given",
+    )
+    ckpt: Path | None = option(  # noqa: RUF009
+        None,
+        RUN,
+        "continue from this checkpoint, such as WORKSPACE/checkpoints/000400.pt",
+        metavar="FILE",
+    )
+    test: bool = option(
+        False, RUN, "do not train: write the clip and the mesh of the last checkpoint"
+    )
+    save_every: int = option(
+        200,
+        RUN,
+        "number of steps between checkpoints, which a crash can cost",
+        (1, MAX_STEPS),
+        reason="No run has so many steps.",
+        metavar="STEPS",
+    )
+    preview_every: int = option(
+        200,
+        RUN,
+        "number of steps between preview images; 0 for none",
+        (0, MAX_STEPS),
+        reason="No run has so many steps.",
+        metavar="STEPS",
+    )
+    gui: bool = option(False, RUN, "show the training in the browser")
+    gui_port: int = option(
+        8080,
+        RUN,
+        "port of the live view",
+        (1, 65535),
+        reason="There is no port with a larger number.",
+        metavar="PORT",
+    )
+    compile: bool = option(
+        False,
+        RUN,
+        "compile the denoiser; needs a GPU: a minute before the first step for shorter steps, "
+        "which is worth it for a large model and many steps",
+    )
+    deterministic: bool = option(
+        False,
+        RUN,
+        "make results equal bit for bit on one machine; the CPU works on one thread, and is slower",
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What a run writes at its end. Raises SettingError."""
+
+    frames: int = option(
+        90,
+        OUTPUT,
+        "number of frames of the clip, one full turn",
+        (1, 10_000),
+        reason="At 30 frames a second so many last for more than five minutes.",
+    )
+    video_size: int = option(
+        256,
+        OUTPUT,
+        "height and width of an image of the clip in pixels",
+        (1, 5460),
+        reason="Three images stand side by side, and H.264 ends at 16,384 pixels.",
+        metavar="PIXELS",
+    )
+    elevation: float = option(
+        15.0, OUTPUT, "elevation of the clip's camera in degrees", (-90, 90), metavar="DEGREES"
+    )
+    save_mesh: bool = option(
+        True, OUTPUT, "write a textured mesh as GLB and OBJ, and a page that shows it"
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+def preset(on_cpu: bool, of_photos: bool) -> dict[str, Any]:
+    """Return the defaults that differ on a CPU, and with a model of photographs."""
+    values: dict[str, Any] = {}
+    for name, applies in (("photos", of_photos), ("cpu", on_cpu)):
+        for item in (*fields(Settings), *fields(GuidanceOptions)):
+            if applies and item.metadata[name] is not None:
+                values[item.name] = item.metadata[name]
+    return values

@@ -1,4 +1,4 @@
-"""Targets: the images that a field learns from in the space of pixels, and the rays of their pixels."""
+"""Targets: the images that a field learns from with `--space pixels`, and their rays."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,79 +8,93 @@ import torch
 from torch import Tensor
 
 from course.arguments import check_number
-from task_3_DreamFusion.nerf.provider import Cameras, joined
+from task_3_DreamFusion.nerf.provider import Cameras
 from task_3_DreamFusion.nerf.renderer import Shading
 from task_3_DreamFusion.nerf.settings import Settings
 
 
+@dataclass(frozen=True)
+class Target:
+    """What the field should look like from one camera.
+
+    image: (3, H, W) in [0, 1]. shading: of that image. background_color: (3,), or None if the field
+    has its own background.
+    """
+
+    camera: Cameras
+    image: Tensor
+    shading: Shading
+    background_color: Tensor | None
+
+    def state(self) -> dict[str, Any]:
+        """Return the target for a checkpoint; `from_state` reads it."""
+        return {
+            "camera": vars(self.camera),
+            "image": self.image,
+            "background_color": self.background_color,
+            "mode": self.shading.mode,
+            "lights": self.shading.lights,
+            "ambient": self.shading.ambient,
+        }
+
+    @classmethod
+    def from_state(
+        cls, state: dict[str, Any], settings: Settings, device: torch.device
+    ) -> "Target":
+        """Return the target of a checkpoint.
+
+        Raises TypeError, ValueError, LookupError or AttributeError for foreign data.
+        """
+        camera = {
+            name: check_shape(name, value, (1, 3) if name == "target" else (1,)).cpu()
+            for name, value in state["camera"].items()
+        }
+        image = check_shape("image", state["image"], (3, settings.size, settings.size))
+        lights = state["lights"]
+        if lights is not None:
+            check_shape("lights", lights, (1, 3))
+        color = state["background_color"]
+        if settings.background == "random":
+            check_shape("background_color", color, (3,))
+        elif color is not None:
+            raise ValueError("a target has a background color")
+        ambient = check_number("ambient", state["ambient"], 0, 1)
+        shading = Shading(state["mode"], lights, ambient)
+        return cls(Cameras(**camera), image.to(device), shading, color)
+
+
+@dataclass(frozen=True)
+class TargetRays:
+    """The rays and colors, each (N, 3), of all pixels of targets that are lit in one way.
+
+    shading: of the first target, with the lights of all. background_colors: (B, 3), or None.
+    """
+
+    origins: Tensor
+    directions: Tensor
+    colors: Tensor
+    shading: Shading
+    background_colors: Tensor | None
+
+    @classmethod
+    def from_targets(
+        cls, targets: Sequence[Target], size: int, device: torch.device
+    ) -> "TargetRays":
+        """Return the rays of targets of size x size pixels, target after target."""
+        rays = Cameras.cat([target.camera for target in targets]).to(device).rays(size, size)
+        images = torch.stack([target.image for target in targets]).permute(0, 2, 3, 1)
+        origins, directions = (part.reshape(-1, 3) for part in rays)
+        lights = [target.shading.lights for target in targets if target.shading.lights is not None]
+        shading = replace(targets[0].shading, lights=torch.cat(lights) if lights else None)
+        colors = [t.background_color for t in targets if t.background_color is not None]
+        background_colors = torch.stack(colors) if colors else None
+        return cls(origins, directions, images.reshape(-1, 3), shading, background_colors)
+
+
 def check_shape(name: str, value: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return a tensor of this shape. Raise ValueError for another shape, and TypeError for what is no tensor."""
+    """Return a tensor of this shape. Raises ValueError for another shape, and TypeError."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} is not a tensor")
     if tuple(value.shape) != tuple(shape):
         raise ValueError(f"{name} has the shape {tuple(value.shape)}, not {tuple(shape)}")
     return value
-
-
-@dataclass(frozen=True)
-class Target:
-    """An image that the field shall come to look like. camera: one. image: (3, H, W) in [0, 1]. shading: of that
-    image. behind: (3,), or None for the background of the field."""
-
-    camera: Cameras
-    image: Tensor
-    shading: Shading
-    behind: Tensor | None
-
-    def state(self) -> dict[str, Any]:
-        """For a checkpoint; `Target.of` reads it."""
-        camera, shading = vars(self.camera), self.shading
-        return {
-            "camera": camera, "picture": self.image, "behind": self.behind,
-            "look": shading.look, "lights": shading.lights, "ambient": shading.ambient,
-        }  # fmt: skip
-
-    @classmethod
-    def of(cls, state: dict[str, Any], settings: Settings, device: torch.device) -> "Target":
-        """Return the target of a checkpoint. Raises TypeError, ValueError or KeyError for something else."""
-        camera = Cameras(
-            **{
-                name: check_shape(name, value, (1, 3) if name == "target" else (1,)).cpu()
-                for name, value in state["camera"].items()
-            }
-        )
-        image = check_shape("picture", state["picture"], (3, settings.size, settings.size))
-        lights, behind = state["lights"], state["behind"]
-        if lights is not None:
-            check_shape("lights", lights, (1, 3))
-        if settings.background == "random":
-            check_shape("behind", behind, (3,))
-        elif behind is not None:
-            raise ValueError("there is a color behind a target")
-        shading = Shading(state["look"], lights, check_number("ambient", state["ambient"], 0, 1))
-        return cls(camera, image.to(device), shading, behind)
-
-
-@dataclass(frozen=True)
-class TargetRays:
-    """The pixels of targets that are lit in one way: their rays and colours, each (N, 3), target after target.
-
-    shading: of the first, with the lights of all. behind: the colours (B, 3) behind them, or None.
-    """
-
-    origins: Tensor
-    directions: Tensor
-    pixels: Tensor
-    shading: Shading
-    behind: Tensor | None
-
-    @classmethod
-    def of(cls, targets: Sequence[Target], size: int, device: torch.device) -> "TargetRays":
-        """Those of `targets`, of size x size pixels each."""
-        rays = joined([target.camera for target in targets]).to(device).rays(size, size)
-        images = torch.stack([target.image for target in targets]).permute(0, 2, 3, 1)
-        origins, directions, pixels = (part.reshape(-1, 3) for part in (*rays, images))
-        lights = [target.shading.lights for target in targets if target.shading.lights is not None]
-        shading = replace(targets[0].shading, lights=torch.cat(lights) if lights else None)
-        behind = [target.behind for target in targets if target.behind is not None]
-        return cls(origins, directions, pixels, shading, torch.stack(behind) if behind else None)

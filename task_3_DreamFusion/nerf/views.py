@@ -24,9 +24,9 @@ class ViewPrompts:
     views: Tensor
     negative: Tensor
 
-    def at(self, azimuth: Tensor, elevation: Tensor, blend: float) -> Tensor:
+    def at(self, azimuth: Tensor, elevation: Tensor) -> Tensor:
         """Return embeddings (B, L, D) for cameras at (B,) degrees, mixed by `view_weights`."""
-        weights = view_weights(azimuth, elevation, blend).to(self.views)
+        weights = view_weights(azimuth, elevation).to(self.views)
         return torch.einsum("bv,vld->bld", weights, self.views)
 
 

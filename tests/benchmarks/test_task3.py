@@ -13,9 +13,9 @@ from course.metrics import Judge
 from course.models import find_model
 from pocket.world import heldout_compositions, render, sample_scene
 from pocket.world.vocabulary import OBJECTS, VIEWS, view_word
-from task_3_DreamFusion import main as program
+from task_3_DreamFusion import command_line
 from task_3_DreamFusion.nerf.guidance import StableDiffusion
-from task_3_DreamFusion.nerf.settings import TrainingError
+from task_3_DreamFusion.nerf.options import TrainingError
 from task_3_DreamFusion.nerf.utils import Trainer
 
 
@@ -90,7 +90,7 @@ def test_options_are_tried_on_some_texts(tiny_folder, monkeypatch, tmp_path, cap
         ("--widen", "0.4", "--lambda_opacity", "4"),
     )
     settings = task3.trained("a duck", guidance, tmp_path / "run", given, iters=7).settings
-    assert (settings.widen, settings.sparsity, settings.iters) == (0.4, 4.0, 7)
+    assert (settings.widen, settings.lambda_opacity, settings.iters) == (0.4, 4.0, 7)
     seen = []
     row = Row("task3.objects.object", "objects", 1.0, "%", ">=", 0.0)
     monkeypatch.setattr(task3, "object_rows", lambda *asked: seen.append(asked) or [row])
@@ -145,10 +145,10 @@ def test_one_and_two_processes_do_the_same_work(reduced, texts, steps, monkeypat
         launch = launch_command_parser().parse_args(
             command[command.index("accelerate.commands.launch") + 1 :]
         )
-        args = program.parser().parse_args(launch.training_script_args)
-        program.check(args)
-        assert Path(launch.training_script) == task3.PROGRAM and args.half
-        calls.append((launch.num_processes, len(args.prompts.read_text().splitlines()), args.iters))
+        request = command_line.parse(launch.training_script_args)
+        assert Path(launch.training_script) == task3.PROGRAM and request.given["half"]
+        lines = request.run.prompts.read_text().splitlines()
+        calls.append((launch.num_processes, len(lines), request.given["iters"]))
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

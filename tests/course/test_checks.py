@@ -398,7 +398,7 @@ def test_the_loop_and_its_mistakes(lesson, sd, model):
     right = lesson.denoise
 
     def empty(self, latents, *others):
-        yield lesson.Step(0, latents, ..., ..., ..., ...)
+        yield lesson.SamplingStep(0, latents, ..., ..., ..., ...)
 
     def forgetful(self, latents, embeddings, count, w, eta, generators):
         """Begins every step with the first noise."""
@@ -504,7 +504,7 @@ def test_attention_and_its_mistakes(lesson):
 
 def test_strengths_and_their_mistakes(lesson):
     tensors = torch.randn(4, 2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    steps = [lesson.Step(0, u, u, c, u, u) for u, c in tensors]
+    steps = [lesson.SamplingStep(0, u, u, c, u, u) for u, c in tensors]
     pushes, plain = (
         [x.norm().item() for x in xs] for xs in zip(*[(c - u, u) for u, c in tensors], strict=True)
     )
@@ -655,7 +655,7 @@ def test_residuals_and_their_mistakes(control_lesson, by_edges):
 def test_the_controlled_answer_and_its_mistakes(control_lesson, by_edges):
     given = (by_edges, control_lesson.pipe, control_lesson.model)
     checks.controlled(control_lesson.guided_output, *given)
-    w = "guide(uncond, cond, guidance_scale)"
+    w = "diffusion.guide(uncond, cond, guidance_scale)"
     muted = "heard = torch.tensor({}).view(2, 1, 1, 1)\n    down, mid = [heard * part for part in down], heard * mid\n    "
     for changes, advice in [
         ((f"return {w}", w), "still empty"),
@@ -744,7 +744,7 @@ def test_the_loss_of_training_and_its_mistakes(control_lesson, by_edges, kind, m
     given = (by_edges, control_lesson.pipe, control_lesson.model)
     checks.control_loss(control_lesson.control_loss, *given)
     other = "noise" if kind == "v_prediction" else "v"
-    mixed = "add_noise(latents, noise, alpha_bar)"
+    mixed = "diffusion.add_noise(latents, noise, alpha_bar)"
     for changes, advice in [
         (("return F.mse_loss", "F.mse_loss"), "returns None"),
         (("F.mse_loss(output.float(), target)", "(output.float() - target) ** 2"), "one number"),
@@ -1416,7 +1416,7 @@ def test_odd_results_end_in_advice(
         "attention": lambda: checks.attention(strange(lesson.attention)),
         "text_embeddings": lambda: checks.text_embeddings(odd_part("get_text_embeddings", sd, strange), model),
         "decoding": lambda: checks.decoding(odd_part("decode_latents", sd, strange), model),
-        "strengths": lambda: checks.strengths(ODD[odd]([1.0]), [lesson.Step(0, *torch.ones(5, 1))]),
+        "strengths": lambda: checks.strengths(ODD[odd]([1.0]), [lesson.SamplingStep(0, *torch.ones(5, 1))]),
         "series": lambda: checks.series(colored, ODD[odd]([colored("a")]), prompt="a", steps=[1]),
         "token": lambda: checks.token(ODD[odd]("hf_x"), model),
         "edges": lambda: checks.edges(strange(control_lesson.canny_edges), photograph),

@@ -11,7 +11,7 @@ ROOT = __file__.rsplit("tests", 1)[0]
 
 
 def stderr_of(code: str) -> list[str]:
-    """Return the lines that a program of its own writes to stderr: pytest has its own filters of warnings."""
+    """Return what another process writes to stderr: pytest filters warnings by itself."""
     return subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
     ).stderr.splitlines()

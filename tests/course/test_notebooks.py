@@ -1,4 +1,4 @@
-"""The lessons: in order as files, and they run from top to bottom; what they tell a student who errs is right."""
+"""The lessons as files: their form, their execution, and what students are told."""
 
 import ast
 import atexit
@@ -34,7 +34,7 @@ QUICK = {"STEPS": 2, "TRAINING_STEPS": 2}
 
 @pytest.fixture
 def quick(tmp_path: Path) -> dict[str, object]:
-    """Few steps, and folders of its own: lessons that run side by side must not read each other's frames."""
+    """Few steps, and own folders: tests that run side by side must not share frames."""
     return {**QUICK, "OUTPUTS": str(tmp_path / "outputs"), "FRAMES": str(tmp_path / "frames")}
 
 
@@ -112,7 +112,7 @@ def test_runs_from_top_to_bottom(path, quick):
 
 @each_lesson
 def test_a_student_who_did_nothing_is_told_so(path, quick, steered_folder: Path):
-    """The first exercise whose result is missing stops the notebook with advice, not with a NameError."""
+    """The first missing result stops the notebook with advice, not with a NameError."""
     with pytest.raises(LessonError, match=r"CheckFailed: .*TODO"):
         notebooks.execute(
             without_solutions(notebooks.read(path)), quick, {"COURSE_MODEL": str(steered_folder)}
@@ -122,7 +122,7 @@ def test_a_student_who_did_nothing_is_told_so(path, quick, steered_folder: Path)
 @pytest.mark.slow
 @each_lesson
 def test_each_missing_solution_is_told_by_its_own_check(path, quick, steered_folder: Path):
-    """All others solved. The message speaks of the result that is missing, by a name that stands in the exercise."""
+    """With all others solved, the message names the missing result as the exercise does."""
     notebook, blank = notebooks.read(path), without_solutions(notebooks.read(path))
     cells, exercises = [], []
     for i, cell in enumerate(notebook.cells):
@@ -137,8 +137,8 @@ def test_each_missing_solution_is_told_by_its_own_check(path, quick, steered_fol
     notebook.cells = cells
     done = notebooks.execute(notebook, quick, {"COURSE_MODEL": str(steered_folder)})
     text = "".join(output.get("text", "") for cell in code_cells(done) for output in cell.outputs)
-    told = re.findall(r"^TOLD (.*)$", text, flags=re.MULTILINE)
-    for source, message in zip(exercises, told, strict=True):
+    messages = re.findall(r"^TOLD (.*)$", text, flags=re.MULTILINE)
+    for source, message in zip(exercises, messages, strict=True):
         assert re.search("is still empty[:,] write the lines? of the TODO", message)
         assert [name for name in re.findall(r"`(\w+)`", message) if name not in source] == []
 
@@ -162,7 +162,7 @@ def test_lessons_come_in_order():
 
 
 def test_make_video_takes_the_frames_that_are_there(tmp_path: Path):
-    """Of odd sizes, unpadded, more than ten; no model is asked for, so that one that does not exist does no harm."""
+    """Of odd sizes, unpadded, more than ten. No model is loaded, so its name does not matter."""
     for side, size in (("x_t", (33, 21)), ("x_0", (50, 35))):
         (tmp_path / side).mkdir()
         for step in range(12):
@@ -190,7 +190,7 @@ def test_make_video_takes_the_frames_that_are_there(tmp_path: Path):
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("steps", [2, 10, 50])
 def test_make_video_works_out_the_prediction_of_ddim(kind, steps):
-    """The lesson's own function, from the two states alone, against what the scheduler says it predicted."""
+    """The lesson's own function, from two states, beside the prediction of the scheduler."""
     cells = code_cells(notebooks.read(notebooks.ROOT / "make_video.ipynb"))
     lesson: dict[str, Any] = {}
     exec(next(cell.source for cell in cells if cell.source.startswith("def predicted_x_0")), lesson)
@@ -206,11 +206,11 @@ def test_make_video_works_out_the_prediction_of_ddim(kind, steps):
     ]
     for i, t in enumerate(scheduler.timesteps):
         step = scheduler.step(torch.randn(x_t.shape, generator=generator), t, x_t)
-        found = lesson["predicted_x_0"](x_t, step.prev_sample, *alphas[i : i + 2])
+        predicted = lesson["predicted_x_0"](x_t, step.prev_sample, *alphas[i : i + 2])
         largest = (
             step.pred_original_sample.abs().max()
         )  # divided by a small alpha at first: tens, for random noise
-        assert (found - step.pred_original_sample).abs().max() <= 1e-4 * largest
+        assert (predicted - step.pred_original_sample).abs().max() <= 1e-4 * largest
         x_t = step.prev_sample
 
 
@@ -237,8 +237,11 @@ def test_execute_sets_parameters_and_leaves_the_notebook_alone():
 def test_definitions_of_a_lesson_without_running_it():
     notebook = small(
         "STEPS = 25\nSIZE = STEPS * 2",
-        "import math\nfrom pathlib import Path\n1 / 0\nx = 3\ndef count(steps=STEPS):\n    return steps",
-        "class A:\n    pass\ndef area(self):\n    return math.pi * STEPS\nA.area = area\nA.other = A()",
+        "import math\nfrom pathlib import Path\n1 / 0\nx = 3\n"
+        "def count(steps=STEPS):\n    return steps",
+        "class A:\n    pass\n"
+        "def area(self):\n    return math.pi * STEPS\n"
+        "A.area = area\nA.other = A()",
     )
     lesson = notebooks.definitions(notebook, {"STEPS": 2})
     assert (lesson.STEPS, lesson.SIZE, lesson.Path) == (2, 50, Path)
@@ -438,8 +441,8 @@ def test_a_file_that_is_no_notebook_ends_in_one_line(kind, tmp_path, monkeypatch
     )
     assert notebooks.main([str(good), str(path)]) == 1
     [line] = capsys.readouterr().err.strip().splitlines()
-    said = "is not a valid Jupyter notebook: ." if kind in BAD else "is not a file"
-    assert re.search(rf"{re.escape(str(path))} {said}", line)
+    problem = "is not a valid Jupyter notebook: ." if kind in BAD else "is not a file"
+    assert re.search(rf"{re.escape(str(path))} {problem}", line)
 
 
 @pytest.mark.parametrize(

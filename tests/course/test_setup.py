@@ -191,12 +191,12 @@ def test_build_starts_again_when_something_changed(project, change):
 
 
 @pytest.mark.parametrize(
-    ("fail", "said"),
+    ("fail", "message"),
     [("pip", "network and the free disk space"), ("course.setup", "do not work together")],
 )
-def test_a_failed_installation_is_not_taken_for_a_finished_one(project, fail, said):
+def test_a_failed_installation_is_not_taken_for_a_finished_one(project, fail, message):
     project.fail = fail
-    with pytest.raises(SetupError, match=said):
+    with pytest.raises(SetupError, match=message):
         setup.build(project.root)
     project.fail = None
     setup.build(project.root)
@@ -449,10 +449,10 @@ def test_the_command(monkeypatch, capsys, arguments, answer, status):
 
 def imported_modules() -> list[Path]:
     """The files that `python -m course.setup` reads before it looks at the version."""
-    found, queue = [], [Path("course/__init__.py"), Path("course/setup.py")]
+    paths, queue = [], [Path("course/__init__.py"), Path("course/setup.py")]
     while queue:
         path = queue.pop()
-        found.append(path)
+        paths.append(path)
         for node in ast.walk(ast.parse((setup.ROOT / path).read_text())):
             if (
                 isinstance(node, ast.ImportFrom)
@@ -460,7 +460,7 @@ def imported_modules() -> list[Path]:
                 and node.module.startswith("course.")
             ):
                 queue.append(Path(*node.module.split(".")).with_suffix(".py"))
-    return found
+    return paths
 
 
 @pytest.mark.parametrize("path", imported_modules(), ids=str)
@@ -589,7 +589,9 @@ def test_requirements_are_all_pinned():
         return [Requirement(line) for line in lines if line]
 
     pins = {canonicalize_name(r.name): r for r in requirements("constraints.txt")}
-    for asked in requirements("requirements.txt"):
-        pin = next(iter(pins[canonicalize_name(asked.name)].specifier))
+    for requirement in requirements("requirements.txt"):
+        pin = next(iter(pins[canonicalize_name(requirement.name)].specifier))
         assert pin.operator == "=="
-        assert asked.specifier.contains(pin.version), f"{asked} does not allow {pin.version}"
+        assert requirement.specifier.contains(pin.version), (
+            f"{requirement} does not allow {pin.version}"
+        )

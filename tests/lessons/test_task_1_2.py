@@ -1,4 +1,4 @@
-"""Lesson 1.2: its own loop against diffusers' pipeline, its frames, its look inside, and what it refuses."""
+"""Lesson 1.2: its loop beside diffusers' pipeline, frames, attention, and invalid requests."""
 
 import ast
 import copy
@@ -57,11 +57,11 @@ def v_folder(tiny_folder, tmp_path_factory) -> Path:
 def sds(lesson, tiny_folder, v_folder):
     """The lesson's class on a model that predicts the noise, and on one that predicts v."""
     folders = {"epsilon": tiny_folder, "v_prediction": v_folder}
-    made = {kind: lesson.StableDiffusion(find_model(folder)) for kind, folder in folders.items()}
-    assert {kind: sd.model.prediction_type for kind, sd in made.items()} == {
-        kind: kind for kind in made
+    models = {kind: lesson.StableDiffusion(find_model(folder)) for kind, folder in folders.items()}
+    assert {kind: sd.model.prediction_type for kind, sd in models.items()} == {
+        kind: kind for kind in models
     }
-    return made
+    return models
 
 
 @pytest.fixture
@@ -76,14 +76,20 @@ SPACINGS = ("trailing", "leading", "linspace")
 ODD_COUNTS = (13, 60, 61, 67, 91, 103, 201)  # they do not divide the 1,000 levels
 
 
-@pytest.mark.parametrize("settings", [
-    {"timestep_spacing": "trailing"}, {"timestep_spacing": "linspace"}, {"timestep_spacing": "leading"},
-    {"timestep_spacing": "leading", "steps_offset": 1},
-    {"timestep_spacing": "trailing", "num_train_timesteps": 100},
-    {"timestep_spacing": "linspace", "num_train_timesteps": 997},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"timestep_spacing": "trailing"},
+        {"timestep_spacing": "linspace"},
+        {"timestep_spacing": "leading"},
+        {"timestep_spacing": "leading", "steps_offset": 1},
+        {"timestep_spacing": "trailing", "num_train_timesteps": 100},
+        {"timestep_spacing": "linspace", "num_train_timesteps": 997},
+    ],
+    ids=str,
+)
 def test_timesteps_fall_strictly_at_every_count(lesson, settings):
-    """As many as asked for, all in range: diffusers' own, without the one too many that it has at some counts."""
+    """The right number, all in range: diffusers' own, without the extra one at some counts."""
     scheduler = DDIMScheduler(**settings)
     levels = scheduler.config.num_train_timesteps
     for count in range(1, levels - scheduler.config.steps_offset + 1):
@@ -101,7 +107,7 @@ def test_timesteps_fall_strictly_at_every_count(lesson, settings):
     ("kind", "count"), [("epsilon", 2), ("epsilon", 3), ("v_prediction", 2), ("v_prediction", 4)]
 )
 def test_the_loop_is_that_of_the_pipeline(sds, kind, count, eta):
-    """Where both have to agree: any count with leading timesteps, a divisor of 1,000 with trailing ones."""
+    """Where both agree: any count with leading timesteps, divisors of 1,000 with trailing ones."""
     sd, seeds = sds[kind], [3, 4]
     scheduler = DDIMScheduler.from_pretrained(sd.model.folder, subfolder="scheduler")
     pipe = StableDiffusionPipeline.from_pretrained(sd.model.folder, scheduler=scheduler).to(
@@ -109,9 +115,14 @@ def test_the_loop_is_that_of_the_pipeline(sds, kind, count, eta):
     )
     pipe.set_progress_bar_config(disable=True)
     expected = pipe(
-        PROMPTS, negative_prompt=NEGATIVES, num_inference_steps=count, guidance_scale=GUIDANCE, eta=eta,
-        generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds], output_type="latent",
-    ).images  # fmt: skip
+        PROMPTS,
+        negative_prompt=NEGATIVES,
+        num_inference_steps=count,
+        guidance_scale=GUIDANCE,
+        eta=eta,
+        generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+        output_type="latent",
+    ).images
     sd.sample(PROMPTS, NEGATIVES, count, GUIDANCE, seed=seeds, eta=eta)
     assert (sd.steps[-1].x_prev - expected).abs().max() <= 1e-4
     assert [step.t for step in sd.steps] == pipe.scheduler.timesteps.tolist()
@@ -138,7 +149,7 @@ class Gaussian:
 
 
 def by_euler(scheduler, levels, latents, network):
-    """The latents after Euler's steps along `levels`: DDIM without fresh noise, in other units and by diffusers."""
+    """Return the latents after diffusers' Euler steps: DDIM without fresh noise in other units."""
     euler = EulerDiscreteScheduler.from_config(scheduler.config)
     euler.set_timesteps(timesteps=levels)
     latents = latents / scheduler.alphas_cumprod[levels[0]].sqrt()
@@ -151,7 +162,7 @@ def by_euler(scheduler, levels, latents, network):
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_each_step_goes_to_the_next_timestep_at_any_count(lesson, sds, spacing, kind):
-    """Where the constant stride of diffusers' DDIM would miss it, beside diffusers' Euler on the same timesteps."""
+    """Where diffusers' DDIM would miss it, beside diffusers' Euler on the same timesteps."""
     scheduler = DDIMScheduler.from_config(
         sds[kind].scheduler.config, timestep_spacing=spacing, set_alpha_to_one=True
     )
@@ -276,11 +287,21 @@ def test_one_seed_gives_one_image_and_one_noise_to_all(sd):
 
 
 SAMPLERS = [
-    "DDIMScheduler", "DDPMScheduler", "DEISMultistepScheduler", "DPMSolverMultistepScheduler",
-    "DPMSolverSinglestepScheduler", "EulerAncestralDiscreteScheduler", "EulerDiscreteScheduler",
-    "HeunDiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "KDPM2DiscreteScheduler", "LMSDiscreteScheduler",
-    "PNDMScheduler", "SASolverScheduler", "UniPCMultistepScheduler",
-]  # fmt: skip
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "PNDMScheduler",
+    "SASolverScheduler",
+    "UniPCMultistepScheduler",
+]
 
 
 @pytest.mark.parametrize("kind", SAMPLERS)
@@ -295,7 +316,7 @@ def test_other_samplers_reach_the_end(sds, kind):
 
 @pytest.mark.parametrize("kind", SAMPLERS)
 def test_other_samplers_find_the_distribution(sds, kind):
-    """At a count that divides the 1,000 levels, and at one where diffusers' trailing list has a timestep below 0."""
+    """At a divisor of 1,000, and at a count where diffusers' list has a timestep below 0."""
     for sd in sds.values():
         other = changed(sd, unet=Gaussian(sd.scheduler))
         for count in (25, 61):
@@ -304,10 +325,18 @@ def test_other_samplers_find_the_distribution(sds, kind):
             assert abs(latents.std() - Gaussian.std) < 0.15, (sd.model.prediction_type, count)
 
 
-@pytest.mark.parametrize("kind", [
-    "EDMEulerScheduler", "EDMDPMSolverMultistepScheduler", "FlowMatchEulerDiscreteScheduler",
-    "FlowMatchHeunDiscreteScheduler", "IPNDMScheduler", "CMStochasticIterativeScheduler", "ScoreSdeVeScheduler",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "EDMEulerScheduler",
+        "EDMDPMSolverMultistepScheduler",
+        "FlowMatchEulerDiscreteScheduler",
+        "FlowMatchHeunDiscreteScheduler",
+        "IPNDMScheduler",
+        "CMStochasticIterativeScheduler",
+        "ScoreSdeVeScheduler",
+    ],
+)
 def test_samplers_of_other_models_are_refused(sd, kind):
     with pytest.raises(
         RequestError, match=f"{kind} cannot take over the noise levels .* UniPCMultistepScheduler"
@@ -394,7 +423,7 @@ def test_key_steps(lesson):
 
 
 def test_colours_between_the_keys_are_exact_for_a_linear_decoder(lesson, sd):
-    """Latents of one colour each, which a matrix turns into pixels: nothing is lost between the keys."""
+    """Latents of one color each and a linear decoder: nothing is lost between the keys."""
 
     class Linear(lesson.StableDiffusion):
         def decode_latents(self, latents):
@@ -405,11 +434,11 @@ def test_colours_between_the_keys_are_exact_for_a_linear_decoder(lesson, sd):
     matrix = 0.1 * torch.randn((4, 3), generator=generator)
     series = torch.randn((10, 4, 1, 1), generator=generator).expand(-1, -1, 8, 12)
     linear = Linear(sd.model)
-    wanted = linear.decode_latents(series)
-    found = torch.stack(list(linear.decode_series(series, [0, 1, 2, 4, 6, 9], wanted[-1])))
-    assert (found - wanted).abs().max() < 1e-3
-    assert found.std(0).mean() > 0.01  # they differ, and not by fading alone:
-    assert (found[5] - (found[4] + found[6]) / 2).abs().max() > 0.01
+    expected = linear.decode_latents(series)
+    images = torch.stack(list(linear.decode_series(series, [0, 1, 2, 4, 6, 9], expected[-1])))
+    assert (images - expected).abs().max() < 1e-3
+    assert images.std(0).mean() > 0.01  # they differ, and not by fading alone:
+    assert (images[5] - (images[4] + images[6]) / 2).abs().max() > 0.01
 
 
 @pytest.mark.slow
@@ -515,9 +544,9 @@ def test_eta_outside_its_range_is_refused(sd, eta):
 )
 def test_any_number_in_its_range_is_an_eta(sd, eta):
     sd.sample("a duck", eta=eta)
-    found = sd.steps[-1].x_prev
+    latents = sd.steps[-1].x_prev
     sd.sample("a duck", eta=float(eta))
-    assert torch.equal(sd.steps[-1].x_prev, found)
+    assert torch.equal(sd.steps[-1].x_prev, latents)
 
 
 @pytest.mark.parametrize("scale", [NAN, INFINITY, -INFINITY, "7", None, True, np.float64("nan")])
@@ -623,8 +652,14 @@ def test_requests_that_can_be(sd):
 def test_the_signature_of_the_assignment(lesson):
     names = list(inspect.signature(lesson.StableDiffusion.sample).parameters)
     assert names[1:8] == [
-        "prompts", "negative_prompts", "num_sampling_steps", "guidance_scale", "save_dir", "save_x_t", "save_x_0",
-    ]  # fmt: skip
+        "prompts",
+        "negative_prompts",
+        "num_sampling_steps",
+        "guidance_scale",
+        "save_dir",
+        "save_x_t",
+        "save_x_0",
+    ]
 
 
 @pytest.mark.slow

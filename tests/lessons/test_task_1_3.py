@@ -1,4 +1,4 @@
-"""Lesson 1.3: its controlled loop against diffusers' pipeline, its training, and what it takes and refuses.
+"""Lesson 1.3: its controlled loop beside diffusers' pipeline, training, and invalid requests.
 
 On tiny networks: their ControlNets are noise, but have something to say.
 """
@@ -57,11 +57,11 @@ def on_model(folder: Path):
 
 @pytest.fixture(scope="module")
 def lessons(steered_folder, v_folder):
-    found = {"epsilon": on_model(steered_folder), "v_prediction": on_model(v_folder)}
-    assert {kind: lesson.model.prediction_type for kind, lesson in found.items()} == {
-        kind: kind for kind in found
+    lessons = {"epsilon": on_model(steered_folder), "v_prediction": on_model(v_folder)}
+    assert {kind: lesson.model.prediction_type for kind, lesson in lessons.items()} == {
+        kind: kind for kind in lessons
     }
-    return found
+    return lessons
 
 
 @pytest.fixture
@@ -79,16 +79,20 @@ def make_control(lesson, kind: str = "canny", name: str = "house.png", **setting
 # --- The loop
 
 
-@pytest.mark.parametrize("settings", [
-    [{}],
-    [{"scale": 0.7, "end": 0.5}],
-    [{"scale": 0.5, "start": 0.25}, {"scale": 1.3, "end": 0.75}],
-], ids=["one", "one-for-a-time", "two"])  # fmt: skip
+@pytest.mark.parametrize(
+    "settings",
+    [
+        [{}],
+        [{"scale": 0.7, "end": 0.5}],
+        [{"scale": 0.5, "start": 0.25}, {"scale": 1.3, "end": 0.75}],
+    ],
+    ids=["one", "one-for-a-time", "two"],
+)
 @pytest.mark.parametrize(
     ("kind", "count"), [("epsilon", 3), ("epsilon", 4), ("v_prediction", 4), ("v_prediction", 5)]
 )
 def test_the_loop_is_that_of_the_pipeline(lessons, kind, count, settings):
-    """Where both have to agree: any count with leading timesteps, a divisor of 1,000 with trailing ones."""
+    """Where both agree: any count with leading timesteps, divisors of 1,000 with trailing ones."""
     lesson = lessons[kind]
     controls = [
         make_control(lesson, *of, **each)
@@ -108,25 +112,34 @@ def test_the_loop_is_that_of_the_pipeline(lessons, kind, count, settings):
     if len(controls) == 1:
         given = {name: value for name, [value] in given.items()}
     expected = pipe(
-        PROMPT, negative_prompt=NEGATIVE, num_inference_steps=count, guidance_scale=GUIDANCE,
-        generator=torch.Generator("cpu").manual_seed(3), output_type="latent", **given,
-    ).images  # fmt: skip
+        PROMPT,
+        negative_prompt=NEGATIVE,
+        num_inference_steps=count,
+        guidance_scale=GUIDANCE,
+        generator=torch.Generator("cpu").manual_seed(3),
+        output_type="latent",
+        **given,
+    ).images
     ask = {"seed": 3, "steps": count, "negative_prompt": NEGATIVE}
-    found = lesson.sample(PROMPT, *controls, **ask)
-    assert (found - expected).abs().max() <= 1e-4
+    result = lesson.sample(PROMPT, *controls, **ask)
+    assert (result - expected).abs().max() <= 1e-4
     assert (
-        found - lesson.sample(PROMPT, **ask)
+        result - lesson.sample(PROMPT, **ask)
     ).abs().max() > 1e-2  # and control makes a difference
 
 
 def test_without_control_it_is_the_loop_of_1_2(lessons):
     for lesson in lessons.values():
         expected = lesson.pipe(
-            PROMPT, negative_prompt=NEGATIVE, num_inference_steps=4, guidance_scale=GUIDANCE,
-            generator=torch.Generator("cpu").manual_seed(3), output_type="latent",
-        ).images  # fmt: skip
-        found = lesson.sample(PROMPT, seed=3, steps=4, negative_prompt=NEGATIVE)
-        assert (found - expected).abs().max() <= 1e-4
+            PROMPT,
+            negative_prompt=NEGATIVE,
+            num_inference_steps=4,
+            guidance_scale=GUIDANCE,
+            generator=torch.Generator("cpu").manual_seed(3),
+            output_type="latent",
+        ).images
+        result = lesson.sample(PROMPT, seed=3, steps=4, negative_prompt=NEGATIVE)
+        assert (result - expected).abs().max() <= 1e-4
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
@@ -145,10 +158,10 @@ def test_each_step_goes_to_the_next_timestep_at_any_count(lessons, monkeypatch, 
     start = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(0))
     for count in ODD_COUNTS:
         levels.clear()
-        found = lesson.denoise(start, None, [], count, GUIDANCE)
+        result = lesson.denoise(start, None, [], count, GUIDANCE)
         assert levels == timesteps(scheduler.config, count)
-        assert (found - by_euler(scheduler, levels, start, network)).abs().max() <= 1e-3, count
-        assert abs(found.std() - network.std) < 0.15, count  # neither black nor grain
+        assert (result - by_euler(scheduler, levels, start, network)).abs().max() <= 1e-3, count
+        assert abs(result.std() - network.std) < 0.15, count  # neither black nor grain
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
@@ -276,8 +289,8 @@ def test_what_cannot_be_is_refused_before_the_work_begins(lesson, tmp_path, monk
         ([control._replace(end=1.1)], {}, "end must be a number from 0 to 1, got 1.1"),
         ([narrow], {}, "width must be a multiple of 8 .* got 61. The nearest is 64"),
         ([control, small], {}, "different sizes, 64 x 64 and 56 x 64"),
-        ([control._replace(condition=control.condition * 2 - 1)], {}, "from -1 to 1"),
-        ([control._replace(condition=control.condition[0])], {}, r"not \(3, 64, 64\)"),
+        ([control._replace(condition=control.condition * 2 - 1)], {}, "got -1 to 1"),
+        ([control._replace(condition=control.condition[0])], {}, r"got \(3, 64, 64\)"),
     ]:
         with pytest.raises(RequestError, match=message):
             lesson.generate(PROMPT, *controls, **settings)
@@ -363,15 +376,15 @@ def test_a_silent_controlnets_loss_is_the_denoisers(lesson):
     latents, noise = latents[0], latents[1]
     own = ControlNetModel.from_unet(lesson.pipe.unet)
     t = torch.tensor([300, 700])
-    found = lesson.control_loss(own, latents, torch.rand(2, 3, 64, 64), texts, t, noise)
+    result = lesson.control_loss(own, latents, torch.rand(2, 3, 64, 64), texts, t, noise)
     noisy = lesson.pipe.scheduler.add_noise(latents, noise, t)
     with torch.no_grad():
         expected = (lesson.pipe.unet(noisy, t, texts).sample - noise).square().mean()
-    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert result.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_training_learns_where_control_is_easy(lesson):
-    """A hundred steps towards one image with its own condition: the loss falls, by the ControlNet alone."""
+    """In a hundred steps on one image and its condition the loss falls, by the ControlNet alone."""
     generator = torch.Generator().manual_seed(0)
     latents, noise = torch.randn(2, 2, 4, 8, 8, generator=generator)
     condition, texts, t = (

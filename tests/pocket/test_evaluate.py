@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from pocket import evaluate as e
-from pocket.test_set import Asked, ask
+from pocket import cost, evaluate, quality, test_set
+from pocket.test_set import CaptionedScenes, sample_test_set
 from pocket.train import judge as judging
 from pocket.world import vocabulary as v
 
@@ -58,7 +58,7 @@ SCENES = np.array(
 
 
 def test_a_colour_counts_only_where_it_shows_and_a_view_only_of_a_front():
-    rows = e.scored(SCENES)
+    rows = test_set.scored_masks(SCENES)
     assert rows["color"].tolist() == [True, False, False, False, False]
     assert rows["view"].tolist() == [True, True, False, True, False]
     assert rows["landscape"].tolist() == [False] * 4 + [True]
@@ -73,7 +73,7 @@ def test_only_what_the_caption_names_counts():
         frozenset({"relation"}),
         frozenset(),
     ]
-    rows = e.scored(SCENES, mentions)
+    rows = test_set.scored_masks(SCENES, mentions)
     assert rows["object"].tolist() == [True, True, False, False, False]
     assert rows["view"].tolist() == [False, True, False, False, False]
     assert not rows["color"].any() and rows["relation"].tolist() == [
@@ -87,13 +87,19 @@ def test_only_what_the_caption_names_counts():
 
 def test_a_perfect_judge_is_right_everywhere_and_a_wrong_one_where_it_errs():
     seen = seen_as(SCENES)
-    counts, hits = e.scored(SCENES), e.right(SCENES, seen)
-    assert all(hits[name][counts[name]].all() for name in e.BARS)
+    counts, hits = test_set.scored_masks(SCENES), test_set.correct_masks(SCENES, seen)
+    assert all(hits[name][counts[name]].all() for name in test_set.ATTRIBUTES)
     seen["object"] = seen["object"].copy()
     seen["object"][0] = "duck"
-    assert e.right(SCENES, seen)["object"].tolist() == [False, True, True, True, True]
-    rows = e.percent_rows(
-        "judge", "judge", counts, e.right(SCENES, seen), {"object": 98, "color": 97}
+    assert test_set.correct_masks(SCENES, seen)["object"].tolist() == [
+        False,
+        True,
+        True,
+        True,
+        True,
+    ]
+    rows = quality.percent_rows(
+        "judge", "judge", counts, test_set.correct_masks(SCENES, seen), {"object": 98, "color": 97}
     )
     named = {row.id: row for row in rows}
     assert named["pocket.judge.object"].value == 75 and named["pocket.judge.object"].holds is False
@@ -106,14 +112,14 @@ def test_a_view_may_be_15_degrees_beyond_its_word(azimuth, right):
     seen = seen_as(SCENES[:1]) | {
         "azimuth": np.array([azimuth], np.float32)
     }  # the scene's view is "front"
-    assert e.right(SCENES[:1], seen)["view"].tolist() == [right]
+    assert test_set.correct_masks(SCENES[:1], seen)["view"].tolist() == [right]
 
 
 def test_color_errors_are_ciede2000():
     """White against black is 100 by definition; a gray against itself is 0; red and green are far apart."""
     a = torch.tensor([[1.0, 1.0, 1.0], [0.5, 0.5, 0.5], [1.0, 0.0, 0.0]], dtype=torch.float64)
     b = torch.tensor([[0.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.0, 1.0, 0.0]], dtype=torch.float64)
-    assert e.color_errors(a, b) == pytest.approx([100, 0, 86.61], abs=0.05)
+    assert quality.color_errors(a, b) == pytest.approx([100, 0, 86.61], abs=0.05)
 
 
 def test_mean_colors_look_at_the_object_alone():
@@ -122,12 +128,12 @@ def test_mean_colors_look_at_the_object_alone():
     mask = torch.zeros(1, 4, 4, dtype=torch.uint8)
     mask[0, 1:3] = 1
     torch.testing.assert_close(
-        e.mean_colors(images, mask), torch.tensor([[0.5, 0, 0]], dtype=torch.float64)
+        quality.mean_colors(images, mask), torch.tensor([[0.5, 0, 0]], dtype=torch.float64)
     )
 
 
 def test_test_scenes_are_ones_nothing_was_trained_on_and_repeat():
-    asked, again = ask(6, "heldout"), ask(6, "heldout")
+    asked, again = sample_test_set(6, "heldout"), sample_test_set(6, "heldout")
     assert asked.prompts == again.prompts and (asked.scenes.labels == again.scenes.labels).all()
     assert asked.scenes.labels["seed"].min() >= 2**40 and asked.scenes.labels["heldout"].all()
     picked = asked.pick([4, 1])
@@ -139,25 +145,22 @@ def test_what_an_earlier_judge_does_not_read_gives_no_row():
     """The judge that was trained before counts and sizes were added has no answer for them."""
     scenes = np.array([scene(object="cat", count="two"), scene(object="mug", size="small")])
     seen = seen_as(scenes)
-    every = e.percent_rows("judge", "judge", e.scored(scenes), e.right(scenes, seen), {})
+    every = quality.percent_rows(
+        "judge", "judge", test_set.scored_masks(scenes), test_set.correct_masks(scenes, seen), {}
+    )
     assert {"pocket.judge.count", "pocket.judge.size"} <= {row.id for row in every}
     fewer = {name: value for name, value in seen.items() if name not in ("count", "size")}
-    rows = e.percent_rows("judge", "judge", e.scored(scenes), e.right(scenes, fewer), {})
+    rows = quality.percent_rows(
+        "judge", "judge", test_set.scored_masks(scenes), test_set.correct_masks(scenes, fewer), {}
+    )
     missing = {row.id for row in every} - {row.id for row in rows}
     assert missing == {"pocket.judge.count", "pocket.judge.size"}
 
 
-def test_the_judge_sees_what_the_prompts_ask_for(tmp_path):
-    page = e.sheet(torch.zeros(3, 256, 256, 3, dtype=torch.uint8), ["a cat"] * 3, columns=2)
-    width, height = page.size
-    assert width == 2 * 200 + 8 and height > 2 * 192
-    assert np.asarray(page)[100, 100].tolist() == [0, 0, 0]
-
-
 def test_an_unknown_group_is_refused(capsys):
     with pytest.raises(SystemExit):
-        e.main(["colours"])
-    assert "choose from" in capsys.readouterr().err
+        evaluate.main(["colours"])
+    assert "GROUP: must be one of sizes, autoencoder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -177,7 +180,7 @@ def test_an_unknown_group_is_refused(capsys):
 )
 def test_options_that_cannot_be_are_refused(options, said, capsys):
     with pytest.raises(SystemExit, match="2"):
-        e.main(["sizes", *options])
+        evaluate.main(["sizes", *options])
     assert f"argument {said}" in capsys.readouterr().err
 
 
@@ -187,47 +190,47 @@ def test_results_that_are_none_are_named_before_anything_is_measured(
 ):
     (tmp_path / "manifest.json").write_text("{}")
     (tmp_path / "evaluation.json").write_text(results)
-    monkeypatch.setattr(e, "Evaluation", lambda *_: pytest.fail("began"))
+    monkeypatch.setattr(evaluate, "Evaluation", lambda *_: pytest.fail("began"))
     with pytest.raises(SystemExit, match="2"):
-        e.main(["sizes", "--weights", str(tmp_path)])
+        evaluate.main(["sizes", "--weights", str(tmp_path)])
     assert "--weights: must name a file of results" in capsys.readouterr().err
 
 
 def test_a_file_that_a_group_needs_is_named(tmp_path, capsys):
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(SystemExit, match="2"):
-        e.main(["training", "--weights", str(tmp_path)])
+        evaluate.main(["training", "--weights", str(tmp_path)])
     assert re.search(r"error: training: .*training\.json", capsys.readouterr().err)
 
 
 def test_missing_weights_are_named(tmp_path, capsys):
     with pytest.raises(SystemExit):
-        e.main(["sizes", "--weights", str(tmp_path / "none")])
+        evaluate.main(["sizes", "--weights", str(tmp_path / "none")])
     assert "no weights in" in capsys.readouterr().err
 
 
 def test_few_images_may_hold_no_composition_that_counts(tmp_path, monkeypatch):
-    asked = ask(4, "heldout")
-    nothing = Asked(asked.scenes, asked.prompts, [frozenset()] * 4)
+    asked = sample_test_set(4, "heldout")
+    nothing = CaptionedScenes(asked.scenes, asked.prompts, [frozenset()] * 4)
     answers = iter([nothing, asked])
-    monkeypatch.setattr(e, "ask_known", lambda *_: next(answers, asked))
-    monkeypatch.setattr(e, "Judge", lambda *_: argparse.Namespace(read=lambda images: {}))
+    monkeypatch.setattr(quality, "load_test_set", lambda *_: next(answers, asked))
+    monkeypatch.setattr(quality, "Judge", lambda *_: argparse.Namespace(read=lambda images: {}))
     blank = lambda pipe, prompts, *_, **__: torch.cat(
         [torch.zeros(1, 8, 8, 3).byte() for _ in prompts]
     )
-    monkeypatch.setattr(e, "generate", blank)
-    monkeypatch.setattr(e.Evaluation, "pipe", None)
+    monkeypatch.setattr(quality, "generate", blank)
+    monkeypatch.setattr(quality.Evaluation, "pipe", None)
     monkeypatch.setattr(
-        e,
-        "right",
+        quality,
+        "correct_masks",
         lambda labels, seen: {k: np.ones(len(labels), bool) for k in ("object", "color")},
     )
-    rows = e.composition_rows(e.Evaluation(tmp_path, torch.device("cpu"), images=4))
+    rows = quality.composition_rows(quality.Evaluation(tmp_path, torch.device("cpu"), images=4))
     assert [row.value for row in rows] == [100, 100]
 
 
-def test_renderer_rows_on_a_cpu_have_no_goal(tmp_path):
-    rows = e.renderer_rows(e.Evaluation(tmp_path, torch.device("cpu")))
+def test_renderer_rows_on_a_cpu_have_no_goal():
+    rows = cost.renderer_rows(torch.device("cpu"))
     assert [row.bar for row in rows] == [None, None] and all(row.value > 0 for row in rows)
 
 
@@ -237,7 +240,7 @@ def test_training_rows_count_every_process(tmp_path):
     (tmp_path / "training.json").write_text(
         json.dumps({"towers": [run], "denoiser": [run, run], "controlnet-canny": [run]})
     )
-    rows = e.training_rows(e.Evaluation(tmp_path, torch.device("cpu")))
+    rows = cost.training_rows(tmp_path)
     assert {row.id: row.value for row in rows} == {
         "pocket.training.all": 60.0,
         "pocket.training.towers": 20.0,

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pocket.test_set import FIRST, ask, ask_first, ask_known
+from pocket.test_set import FIRST, load_first_edition, load_test_set, sample_test_set
 from pocket.world import vocabulary as v
 from pocket.world.captions import words
 from pocket.world.labels import is_heldout
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 @pytest.mark.parametrize("split", ["all", "heldout"])
 def test_the_stored_scenes_still_build(split):
-    asked = ask_first(2000, split)
+    asked = load_first_edition(2000, split)
     assert len(asked) == len(set(asked.scenes.labels["seed"].tolist())) == 2000
     assert np.isfinite(asked.scenes.params).all()
     assert asked.scenes.labels["heldout"].tolist() == [
@@ -28,7 +28,7 @@ def test_the_stored_scenes_still_build(split):
 
 
 def test_the_stored_captions_are_in_the_words_of_the_shipped_model_that_they_were_made_for():
-    asked = ask_first(2000, "all")
+    asked = load_first_edition(2000, "all")
     assert asked.prompts[:2] == ["a duck next to a chair", "snowy hills at sundown"]
     assert asked.mentions[:2] == [
         frozenset({"object", "object2", "relation"}),
@@ -47,7 +47,7 @@ def test_the_stored_captions_are_in_the_words_of_the_shipped_model_that_they_wer
 @pytest.mark.parametrize("split", ["all", "heldout"])
 def test_old_captions_keep_their_meaning(split):
     """Today's grammar reads each of them as the labels that it was said to name."""
-    asked = ask_first(2000, split)
+    asked = load_first_edition(2000, split)
     for record, prompt, mentions in zip(
         asked.scenes.labels, asked.prompts, asked.mentions, strict=True
     ):
@@ -61,11 +61,15 @@ def test_old_captions_keep_their_meaning(split):
 
 
 def test_another_seed_gives_other_images_of_the_same_captions():
-    one, again, other = ask_first(20, "all"), ask_first(20, "all"), ask_first(20, "all", seed=1)
+    one, again, other = (
+        load_first_edition(20, "all"),
+        load_first_edition(20, "all"),
+        load_first_edition(20, "all", seed=1),
+    )
     assert np.array_equal(one.scenes.params, again.scenes.params)
     assert (one.scenes.params != other.scenes.params).any(axis=1).all()
     assert one.prompts == other.prompts and np.array_equal(one.scenes.labels, other.scenes.labels)
-    later = ask_first(5, "all", first=15)
+    later = load_first_edition(5, "all", first=15)
     assert later.prompts == one.prompts[15:]
     assert np.array_equal(later.scenes.params, one.scenes.params[15:])
 
@@ -76,19 +80,22 @@ def test_another_seed_gives_other_images_of_the_same_captions():
 )
 def test_requests_beyond_the_set_are_refused(request_):
     with pytest.raises(ValueError, match="has 2000 scenes|split must be one of all, heldout"):
-        ask_first(*request_)
+        load_first_edition(*request_)
 
 
 def test_weights_are_asked_in_words_that_they_know(tmp_path):
     (tmp_path / "vocabulary.json").write_text(json.dumps({"words": words()}))
-    fresh, wanted = ask_known(tmp_path, 4, "all"), ask(4, "all")
+    fresh, wanted = load_test_set(tmp_path, 4, "all"), sample_test_set(4, "all")
     assert fresh.prompts == wanted.prompts and fresh.scenes.labels["seed"].min() >= 2**40
     (tmp_path / "vocabulary.json").write_text(json.dumps({"words": words()[1:]}))
-    assert ask_known(tmp_path, 4, "heldout", 3).prompts == ask_first(4, "heldout", 3).prompts
+    assert (
+        load_test_set(tmp_path, 4, "heldout", 3).prompts
+        == load_first_edition(4, "heldout", 3).prompts
+    )
     shipped = set(
         json.loads((ROOT / "pocket" / "weights" / "vocabulary.json").read_text())["words"]
     )
-    asked = ask_known(ROOT / "pocket" / "weights", 50, "all")
+    asked = load_test_set(ROOT / "pocket" / "weights", 50, "all")
     said = {
         word
         for prompt in asked.prompts

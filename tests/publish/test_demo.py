@@ -234,7 +234,9 @@ def test_each_part_is_named_before_it_starts(tiny_pocket, tmp_path, monkeypatch)
     monkeypatch.setattr(
         demo, "load_pipeline", lambda model: outputs.append(shown.getvalue()) or load(model)
     )
-    monkeypatch.setattr(demo, "slug", lambda prompt: outputs.append(shown.getvalue()) or prompt)
+    monkeypatch.setattr(
+        demo, "folder_name", lambda prompt: outputs.append(shown.getvalue()) or prompt
+    )
     monkeypatch.setattr(notebooks, "lessons", lambda: [Path("a.ipynb")])
     monkeypatch.setattr(demo, "run_lesson", lambda *_: shown.getvalue().decode())
     monkeypatch.setattr(demo, "generate_object", lambda *_: shown.getvalue().decode())

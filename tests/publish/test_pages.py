@@ -13,8 +13,8 @@ import pytest
 from course.images.panorama import write_page
 from publish.page import Media, Section, render_page
 from task_3_DreamFusion.nerf.gui import panel
+from task_3_DreamFusion.nerf.index_page import save_index
 from task_3_DreamFusion.nerf.mesh import Mesh
-from task_3_DreamFusion.nerf.results import save_index
 from task_3_DreamFusion.nerf.settings import SETTINGS, Settings
 from task_3_DreamFusion.nerf.viewer import page
 

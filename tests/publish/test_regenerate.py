@@ -107,20 +107,18 @@ def test_the_2d_image_comes_from_task_3(tmp_path, monkeypatch):
 
 def test_the_objects_come_from_task_3(tmp_path, monkeypatch):
     """Where assets looks for them, and where the demo has left the first."""
-    from task_3_DreamFusion import main, prompts
-    from task_3_DreamFusion.nerf import results
+    from task_3_DreamFusion import command_line, main
+    from task_3_DreamFusion.jobs import read_jobs
+    from task_3_DreamFusion.nerf.export import VIDEO
 
     clips = []
 
     def run(command, cwd):
         [_, _, module, *options] = command
-        args = main.parser().parse_args(options)
-        main.check(args)
-        [folder] = prompts.read(
-            args.prompts, lambda text: args.workspace / main.slug(text)
-        ).values()
-        clips.append(folder / results.VIDEO)
-        assert (module, args.model, cwd) == (main.__name__, "pocket", notebooks.ROOT)
+        run = command_line.parse(options).run
+        [folder] = read_jobs(run.prompts, run.workspace).values()
+        clips.append(folder / VIDEO)
+        assert (module, run.model, cwd) == (main.__name__, "pocket", notebooks.ROOT)
         return SimpleNamespace(
             returncode=len(clips) == len(regenerate.README_OBJECTS)
         )  # the last one fails

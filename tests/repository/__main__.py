@@ -55,6 +55,8 @@ def figures() -> list[Figure]:
         counted("nested or called conditionals", "0", measure.nested_conditionals),
         counted("lines over 100 characters", "0", measure.long_lines),
         counted("`fmt: skip`", "< 20", measure.unformatted_blocks),
+        counted("banned words in code", "0", measure.banned_words),
+        counted("misspelled or British words", "0", measure.misspellings),
         counted("figures in README not filled from a row", "0", measure.unfilled_figures),
         Figure("lines of Python outside tests", measure.lines_outside_tests(), f"< {LINES_BEFORE}"),
     ]

@@ -11,6 +11,7 @@ import functools
 import json
 import re
 import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -22,6 +23,15 @@ MAX_FILE_LINES = 450
 MAX_LINE_LENGTH = 100
 DUPLICATE_LINES = 6
 BANNED_NAMES = frozenset("found made asked said told drawn began apart".split())
+BANNED_WORDS = (
+    "pictures?",  # image
+    "wish(es)?",  # prompt, request
+    "foresees?|foreseen",  # predict
+    "mend(s|ed)?|cures?",  # repair, hint
+    "dear(er)?",  # expensive
+    "are no numbers",  # are not finite
+    "in earnest|whispers?|for want of|forth and back",
+)
 PACKAGES = (
     "benchmarks",
     "course",
@@ -301,6 +311,25 @@ def banned_names() -> list[str]:
     ]
 
 
+def banned_words() -> list[str]:
+    """Home-made words for the field's terms in code, comments and messages; style.md lists them."""
+    words = re.compile(rf"\b({'|'.join(BANNED_WORDS)})\b", flags=re.IGNORECASE)
+    return [
+        f"{source.name}:{number}: {match[0]}"
+        for source in python_sources()
+        if source.name != "tests/repository/measure.py"
+        for number, line in enumerate(source.lines, 1)
+        for match in words.finditer(line)
+    ]
+
+
+def misspellings() -> list[str]:
+    """Words that codespell does not know, or that are British; pyproject.toml has its settings."""
+    names = [name for name in tracked_files() if name.endswith((*SOURCES, ".md", ".yml", ".cff"))]
+    command = [sys.executable, "-m", "codespell_lib", *names]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
+
+
 def wide_assignments() -> list[str]:
     """Tuple assignments with more than two targets, tests excepted."""
     places = []
@@ -376,13 +405,19 @@ def unfilled_figures() -> list[str]:
 
 def differing_settings() -> list[str]:
     """Settings of task 3 whose field has no option of the same name, or is not in its README."""
-    from task_3_DreamFusion import main
-    from task_3_DreamFusion.nerf.settings import GuidanceOptions, Settings
+    from task_3_DreamFusion.command_line import build_parser
+    from task_3_DreamFusion.nerf.settings import (
+        GuidanceOptions,
+        OutputOptions,
+        RunOptions,
+        Settings,
+    )
 
     readme = (ROOT / "task_3_DreamFusion" / "README.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"--([a-z_]\w*)", readme))
-    names = [field.name for part in (Settings, GuidanceOptions) for field in fields(part)]
-    options = {flag for group in option_names(main.parser()) for flag in group}
+    kinds = (Settings, GuidanceOptions, RunOptions, OutputOptions)
+    names = [field.name for part in kinds for field in fields(part)]
+    options = {flag for group in option_names(build_parser()) for flag in group}
     return [name for name in names if name not in options or name not in documented]
 
 

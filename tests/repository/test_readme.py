@@ -124,3 +124,29 @@ def test_images_load_quickly():
     assert (
         images and [path.name for path in images if path.stat().st_size > most[path.suffix]] == []
     )
+
+
+def tree_paths() -> set[str]:
+    """Return the paths in the tree of CONTRIBUTING.md."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    tree = re.search(r"```\n(\*\.ipynb .*?)```", text, flags=re.DOTALL)
+    assert tree
+    paths: set[str] = set()
+    folders: list[str] = []
+    for line in filter(str.strip, tree[1].splitlines()):
+        depth = (len(line) - len(line.lstrip())) // 2
+        name = line.split()[0]
+        folders[depth:] = [name]
+        paths.add("".join(folders))
+    return paths
+
+
+def test_the_tree_of_contributing_has_every_module():
+    """Once each; of a folder that has one line in the tree, the modules are left out."""
+    paths = tree_paths()
+    assert [path for path in paths if "*" not in path and not (ROOT / path).exists()] == []
+    listed = {path.rpartition("/")[0] for path in paths if path.endswith(".py")}
+    for source in measure.python_sources():
+        folder, _, name = source.name.rpartition("/")
+        if folder in listed and name != "__init__.py":
+            assert source.name in paths, f"{source.name} is missing in CONTRIBUTING.md"

@@ -7,7 +7,7 @@ import torch
 
 from task_3_DreamFusion.nerf.network import Background, Field
 from task_3_DreamFusion.nerf.provider import ViewRange, orbit
-from task_3_DreamFusion.nerf.renderer import PLAIN, Renderer, Shading
+from task_3_DreamFusion.nerf.renderer import PLAIN_COLOR, Renderer, Shading
 
 RADIUS = 0.5
 
@@ -36,37 +36,37 @@ def generator() -> torch.Generator:
 
 @pytest.fixture(scope="module")
 def renderer() -> Renderer:
-    made = Renderer(Ball(), cells=32, steps=400)
+    made = Renderer(Ball(), grid_size=32, max_steps=400)
     made.update_occupancy(generator())
     return made
 
 
 def test_occupancy_holds_the_ball_and_little_else(renderer):
     share = 4 / 3 * math.pi * RADIUS**3 / 8
-    assert share < renderer.filled < 1.8 * share
+    assert share < renderer.occupied_fraction < 1.8 * share
 
 
 def test_occupancy_notices_what_comes_and_goes():
-    renderer = Renderer(Ball(), cells=16)
-    assert renderer.filled == 1
+    renderer = Renderer(Ball(), grid_size=16)
+    assert renderer.occupied_fraction == 1
     draw = generator()
     renderer.update_occupancy(draw)
-    before = renderer.filled
+    before = renderer.occupied_fraction
     with torch.no_grad():
         renderer.field.density_of_inside.zero_()
     for _ in range(200):
-        renderer.update_occupancy(draw, share=0.5)
+        renderer.update_occupancy(draw, fraction=0.5)
     assert renderer.density_grid.max() < 0.05
     with torch.no_grad():
         renderer.field.density_of_inside.fill_(300.0)
     for _ in range(20):
-        renderer.update_occupancy(draw, share=0.5)
-    assert before <= renderer.filled < 1.5 * before  # cells of the rim are hit by and by
+        renderer.update_occupancy(draw, fraction=0.5)
+    assert before <= renderer.occupied_fraction < 1.5 * before  # cells of the rim are hit by and by
 
 
 def test_silhouette_depth_and_colour_are_the_balls(renderer):
     cameras, side = orbit(4, elevation=0), 64
-    for i, image in enumerate(renderer.finished(cameras, side, side)):
+    for i, image in enumerate(renderer.render_eval(cameras, side, side)):
         colour, opacity, depth = image[:3], image[3], image[4]
         distance = cameras.radius[i].item()
         # The outline of a ball: a cone of rays that touch it.
@@ -75,7 +75,7 @@ def test_silhouette_depth_and_colour_are_the_balls(renderer):
         )
         assert opacity.mean().item() == pytest.approx(math.pi * edge**2 / 4, rel=0.03)
         assert depth[side // 2, side // 2].item() == pytest.approx(distance - RADIUS, abs=0.03)
-        assert colour[:, 0, 0].tolist() == pytest.approx(PLAIN) and depth[0, 0] == 0
+        assert colour[:, 0, 0].tolist() == pytest.approx(PLAIN_COLOR) and depth[0, 0] == 0
         azimuth = cameras.azimuth[i].item()
         left, right = colour[:, side // 2, side // 2 - 8], colour[:, side // 2, side // 2 + 8]
         red, blue = torch.tensor([1.0, 0, 0]), torch.tensor([0, 0, 1.0])
@@ -89,7 +89,7 @@ def test_silhouette_depth_and_colour_are_the_balls(renderer):
 def test_training_images_are_those_of_the_finished_ones_but_for_noise(renderer):
     cameras = orbit(3, elevation=20)
     trained = renderer(cameras, 32, 32, generator())
-    finished = torch.stack(list(renderer.finished(cameras, 32, 32)))
+    finished = torch.stack(list(renderer.render_eval(cameras, 32, 32)))
     assert (trained.image - finished[:, :3]).abs().mean() < 0.02
     assert (trained.opacity - finished[:, 3:4]).abs().mean() < 0.02
     assert trained.weights.shape == trained.positions.shape[:1] == trained.directions.shape[:1]
@@ -120,7 +120,7 @@ def test_one_seed_one_image(renderer):
 
 
 def test_gradients_reach_field_and_background():
-    renderer = Renderer(Ball(), Background(), cells=16, steps=100)
+    renderer = Renderer(Ball(), Background(), grid_size=16, max_steps=100)
     renderer.update_occupancy(generator())
     renderer(orbit(1), 16, 16, generator()).image.sum().backward()
     assert renderer.field.density_of_inside.grad.abs() > 0
@@ -131,22 +131,21 @@ def test_gradients_reach_field_and_background():
 
 def test_colours_behind_can_be_given(renderer):
     behind = torch.tensor([[0.1, 0.2, 0.3], [0.9, 0.8, 0.7]])
-    image = renderer(orbit(2), 16, 16, generator(), behind=behind).image
+    image = renderer(orbit(2), 16, 16, generator(), background_color=behind).image
     torch.testing.assert_close(image[:, :, 0, 0], behind)
 
 
-@pytest.mark.parametrize("step", [None, 1e-2])
-def test_normals_and_light(step):
-    renderer = Renderer(Ball(), cells=32, steps=400, normal_step=step)
+def test_normals_and_light():
+    renderer = Renderer(Ball(), grid_size=32, max_steps=400)
     renderer.update_occupancy(generator())
     cameras, side = orbit(1, elevation=0), 33
-    [normals] = renderer.finished(cameras, side, side, Shading("normals"))
+    [normals] = renderer.render_eval(cameras, side, side, Shading("normals"))
     torch.testing.assert_close(
         normals[:3, 16, 16], torch.tensor([0.5, 0.5, 1.0]), atol=0.06, rtol=0
     )  # to the camera
     assert normals[0, 16, 23] > 0.7 and normals[0, 16, 9] < 0.3 and normals[1, 9, 16] > 0.7
     above = Shading("textureless", torch.tensor([[0.0, 5.0, 0.0]]), ambient=0.2)
-    [lit] = renderer.finished(cameras, side, side, above)
+    [lit] = renderer.render_eval(cameras, side, side, above)
     assert lit[0, 9, 16] > lit[0, 16, 16] + 0.2 and lit[0, 23, 16].item() == pytest.approx(
         0.2, abs=0.05
     )
@@ -157,12 +156,12 @@ def test_normals_and_light(step):
     assert coloured.normals.shape == coloured.positions.shape
 
 
-@pytest.mark.parametrize("wrong", [{"look": "shiny"}, {"look": "lambertian"}])
-def test_looks_that_cannot_be(wrong):
+@pytest.mark.parametrize("wrong", [{"mode": "shiny"}, {"mode": "lambertian"}])
+def test_invalid_shading(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong.values()))):
         Shading(**wrong)
 
 
 def test_no_steps():
     with pytest.raises(ValueError, match="0"):
-        Renderer(Ball(), steps=0)
+        Renderer(Ball(), max_steps=0)

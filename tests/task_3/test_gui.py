@@ -27,12 +27,12 @@ from websockets.typing import Subprotocol
 from course.errors import CourseWarning
 from course.models import find_model
 from task_3_DreamFusion.nerf import gui
+from task_3_DreamFusion.nerf.export import as_bytes
 from task_3_DreamFusion.nerf.gui import GuiError, LiveView, Visitor, camera_at, next_height, panel
 from task_3_DreamFusion.nerf.gui_server import Inputs
 from task_3_DreamFusion.nerf.guidance import StableDiffusion
 from task_3_DreamFusion.nerf.provider import orbit
-from task_3_DreamFusion.nerf.renderer import LOOKS
-from task_3_DreamFusion.nerf.results import as_bytes
+from task_3_DreamFusion.nerf.renderer import SHADING_MODES
 from task_3_DreamFusion.nerf.settings import Settings
 from task_3_DreamFusion.nerf.utils import Trainer
 from tests.task_3.browser import Browser
@@ -47,7 +47,9 @@ def port() -> int:
 
 @pytest.fixture
 def trainer(tiny_folder, tmp_path) -> Trainer:
-    settings = Settings("a car", iters=10**6, batch=1, size=8, reuse=1, rays=64, steps=24, cells=16)
+    settings = Settings(
+        "a car", iters=10**6, batch_size=1, size=8, reuse=1, rays=64, max_steps=24, grid_size=16
+    )
     return Trainer(settings, StableDiffusion(find_model(tiny_folder)), tmp_path / "run")
 
 
@@ -131,7 +133,7 @@ def test_what_a_page_begins_with(port, monkeypatch):
         sent = list(view.server._websock_server._broadcast_buffer.message_from_id.values())
         [theme] = [each for each in sent if type(each).__name__ == "ThemeConfigurationMessage"]
         assert theme.show_share_button is False and theme.show_logo is False
-        assert (view.look.value, view.look.options) == ("albedo", LOOKS)
+        assert (view.look.value, view.look.options) == ("albedo", SHADING_MODES)
 
 
 def test_without_viser(port, monkeypatch):
@@ -305,7 +307,7 @@ def encoded(message: object) -> bytes:
 @pytest.fixture
 def inputs() -> Inputs:
     inputs = Inputs()
-    for name, values in (("LOOK", LOOKS), ("STOP", (True,))):
+    for name, values in (("LOOK", SHADING_MODES), ("STOP", (True,))):
         inputs.allow(SimpleNamespace(_impl=SimpleNamespace(uuid=name)), values)
     return inputs
 
@@ -327,7 +329,7 @@ def test_a_message_of_text_is_dropped(inputs, text):
         camera(position=[1e5, -1e5, 0], near=0, far=1e9),
         camera(image_height=1, image_width=1e5, fov=3.1),
         camera(fov=0.01),
-        *(update("LOOK", value=look) for look in LOOKS),
+        *(update("LOOK", value=look) for look in SHADING_MODES),
         update("STOP", value=True),
     ],
 )
@@ -442,7 +444,7 @@ def test_buttons_of_a_page(port, trainer):
         waits.start()
         page.set(view.stop, True)
         waits.join(60)
-        assert not waits.is_alive() and trainer.interrupt.asked
+        assert not waits.is_alive() and trainer.interrupt.requested
         assert view.stopped.is_set() and not view.paused.is_set()
 
 
@@ -482,7 +484,7 @@ def test_an_error_of_the_view_never_reaches_the_training(port, trainer, monkeypa
         if method == "_write":
             monkeypatch.setattr(view, "_show", lambda trainer: None)
 
-        def after(terms: dict[str, float]) -> None:
+        def after(trainer: Trainer, terms: dict[str, float]) -> None:
             if trainer.step == 3:
                 view.stopped.set()
             view.after_step(trainer, terms)
@@ -564,19 +566,19 @@ def test_an_image_is_never_without_width_nor_too_wide(port, trainer):
 
 def test_a_light_stands_at_the_camera(port, trainer, monkeypatch):
     shadings = []
-    finished = trainer.renderer.finished
+    render_eval = trainer.renderer.render_eval
 
     def record(cameras: Any, height: int, width: int, shading: Any) -> Any:
         shadings.append(shading)
-        return finished(cameras, height, width, shading)
+        return render_eval(cameras, height, width, shading)
 
-    monkeypatch.setattr(trainer.renderer, "finished", record)
+    monkeypatch.setattr(trainer.renderer, "render_eval", record)
     seen = seen_from()
     with LiveView(port, "a car") as view:
-        for look in LOOKS:
+        for look in SHADING_MODES:
             view.look.value = look
             view.image(trainer, seen, 4)
-    assert [shading.look for shading in shadings] == list(LOOKS)
+    assert [shading.mode for shading in shadings] == list(SHADING_MODES)
     for shading in shadings:
         if shading.is_lit:
             assert shading.lights.numpy() == pytest.approx(seen.position[None], abs=1e-5)
@@ -630,7 +632,7 @@ def test_training_keeps_most_of_the_time(monkeypatch):
 
 def test_stop_ends_the_run_with_a_checkpoint(port, trainer):
     with LiveView(port, "a car") as view:
-        after = lambda terms: (
+        after = lambda trainer, terms: (
             view.stopped.set() if trainer.step == 3 else None,
             view.after_step(trainer, terms),
         )
@@ -639,7 +641,7 @@ def test_stop_ends_the_run_with_a_checkpoint(port, trainer):
             re.search(r"step [1-3] of 1000000", view.text.content)
             and "opacity" in view.text.content
         )
-    assert (trainer.checkpoints / "000003").exists()
+    assert (trainer.checkpoints / "000003.pt").exists()
 
 
 def test_a_paused_training_waits_and_ctrl_c_ends_that(port, trainer):
@@ -649,7 +651,7 @@ def test_a_paused_training_waits_and_ctrl_c_ends_that(port, trainer):
         waits.start()
         waits.join(0.3)
         assert waits.is_alive()
-        trainer.interrupt.asked = True
+        trainer.interrupt.requested = True
         waits.join(5)
         assert not waits.is_alive()
 
@@ -688,13 +690,13 @@ def test_a_browser_sees_the_training_and_its_mouse_moves_the_camera(port, traine
             browser.press("Stop and save")
         except BaseException as error:
             failed.append(error)
-            trainer.interrupt.asked = True
+            trainer.interrupt.requested = True
 
     driver = threading.Thread(target=drive)
     driver.start()
     try:
         with view:
-            assert trainer.train(10**6, 0, lambda terms: view.after_step(trainer, terms)) is False
+            assert trainer.train(10**6, 0, view.after_step) is False
             driver.join(60)
     finally:
         browser.close()

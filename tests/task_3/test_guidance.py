@@ -1,5 +1,7 @@
 """Score distillation: the gradient is the paper's, views are told apart, and an image comes out of it."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -9,14 +11,15 @@ from hypothesis import strategies as st
 from course.diffusion import predict_x0
 from course.models import PromptWarning, find_model, load_pipeline
 from pocket.world.vocabulary import view_word
-from task_3_DreamFusion.nerf import sd, settings
+from task_3_DreamFusion.nerf import sd
 from task_3_DreamFusion.nerf.guidance import (
     PERP_NEG_END,
     WEIGHTINGS,
     GuidanceError,
     StableDiffusion,
 )
-from task_3_DreamFusion.nerf.settings import GuidanceOptions, SettingError
+from task_3_DreamFusion.nerf.options import SettingError
+from task_3_DreamFusion.nerf.settings import GuidanceOptions
 from task_3_DreamFusion.nerf.views import VIEWS, negative_views, view_weights
 
 CAMERA = (torch.zeros(2), torch.full((2,), 15.0))
@@ -80,9 +83,7 @@ def test_each_view_has_words_of_its_own(guidance):
         and len({tuple(view.flatten().tolist()) for view in prompts.views}) == 4
     )
     expected = guidance.get_text_embeds(["a car, front view", "a car, overhead view"])
-    torch.testing.assert_close(
-        prompts.at(torch.zeros(2), torch.tensor([0.0, 85.0]), 15.0), expected
-    )
+    torch.testing.assert_close(prompts.at(torch.zeros(2), torch.tensor([0.0, 85.0])), expected)
 
 
 def test_a_long_text_keeps_its_view(guidance):
@@ -262,12 +263,14 @@ def test_perp_neg_stays_away_after_its_end(tiny_folder, progress):
     assert calls == [2 * 2]  # and asks for no other view
 
 
-@pytest.mark.parametrize("band", [1.0, 0.15])
-def test_timesteps_differ_stay_in_range_and_fall(tiny_folder, band):
-    guidance = StableDiffusion(find_model(tiny_folder), GuidanceOptions(t_end=0.5, band=band))
+@pytest.mark.parametrize("window", [1.0, 0.15])
+def test_timesteps_differ_stay_in_range_and_fall(tiny_folder, window):
+    guidance = StableDiffusion(
+        find_model(tiny_folder), GuidanceOptions(t_max_end=0.5, t_window=window)
+    )
     last = len(guidance.alphas_cumprod) - 1
     for progress, high in ((0.0, 0.98), (0.5, 0.74), (1.0, 0.5)):
-        low = max(0.02, high - band)
+        low = max(0.02, high - window)
         drawn = (torch.Generator().manual_seed(seed) for seed in range(200))
         timesteps = torch.stack(
             [
@@ -283,13 +286,13 @@ def test_timesteps_differ_stay_in_range_and_fall(tiny_folder, band):
 
 def test_the_front_is_ahead(tiny_folder):
     guidance = StableDiffusion(
-        find_model(tiny_folder), GuidanceOptions(t_end=0.5, band=0.0, lead=0.2)
+        find_model(tiny_folder), GuidanceOptions(t_max_end=0.5, t_window=0.0, front_lead=0.2)
     )
     progress = guidance.view_progress(0.9, torch.tensor([0.0, 45.0, -45.0, 90.0, -180.0, 360.0]))
     torch.testing.assert_close(progress, torch.tensor([1.1, 1.0, 1.0, 0.9, 0.9, 1.1]))
     timesteps = guidance.sample_timesteps(progress, generator()) / (
         len(guidance.alphas_cumprod) - 1
-    )  # without a band the highest
+    )  # without a window the highest
     torch.testing.assert_close(
         timesteps, torch.tensor([0.5, 0.5, 0.5, 0.548, 0.548, 0.5]), atol=1e-3, rtol=0
     )
@@ -389,15 +392,16 @@ def test_what_is_no_batch_of_images(guidance, shape):
         guidance.encode_imgs(torch.zeros(shape))
 
 
-LIMITS = {"guidance_scale": (-1000, 1000), "t_end": (0, 1), "band": (0, 1), "lead": (0, 1), "blend": (0, 45),
+LIMITS = {"guidance_scale": (-1000, 1000), "t_max_end": (0, 1), "t_window": (0, 1), "front_lead": (0, 1),
           "perp_neg": (0, 1000)}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", LIMITS)
 def test_limits_of_options(name):
-    assert settings.OPTION_RANGES.keys() == LIMITS.keys()
+    limited = {f.name for f in dataclasses.fields(GuidanceOptions) if f.metadata["limits"]}
+    assert limited == LIMITS.keys() | {"t_range"}
     least, most = LIMITS[name]
-    within = {"t_range": (0.0, 0.98)} if name == "t_end" else {}
+    within = {"t_range": (0.0, 0.98)} if name == "t_max_end" else {}
     for value in (least, most, torch.tensor(most), np.float32(most)):
         assert getattr(GuidanceOptions(**within, **{name: value}), name) == float(value)
     for value in (
@@ -423,9 +427,12 @@ def test_limits_of_options(name):
         ({"weighting": ["sigma2"]}, "weighting must be one of"),
         (
             {"t_range": (0.5, 0.2)},
-            "t_range must begin with its lower end, .*got t_range 0.5 0.2 and t_end 0.45",
+            "t_range must begin with its lower end, .*got t_range 0.5 0.2 and t_max_end 0.45",
         ),
-        ({"t_range": (0.6, 0.9)}, "t_end must not fall below, got t_range 0.6 0.9 and t_end 0.45"),
+        (
+            {"t_range": (0.6, 0.9)},
+            "t_max_end must not be below, got t_range 0.6 0.9 and t_max_end 0.45",
+        ),
         ({"t_range": (float("nan"), 0.9)}, "t_range must be a finite number"),
         ({"t_range": (0.1, 2.0)}, "t_range must be a number from 0 to 1, got 2"),
         ({"t_range": (-0.1, 0.9)}, "t_range must be a number from 0 to 1, got -0.1"),

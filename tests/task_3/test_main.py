@@ -1,4 +1,4 @@
-"""`python main.py`: from a text to a clip, a mesh and a page; on, again and not at all."""
+"""`python main.py`: from a text to a clip, a mesh and a page; resumed, repeated and refused."""
 
 import contextlib
 import dataclasses
@@ -19,13 +19,21 @@ import torch
 import trimesh
 
 from course import notebooks
+from course.files import LockTimeout, lock
+from task_3_DreamFusion import command_line, runs
 from task_3_DreamFusion import main as program
-from task_3_DreamFusion.nerf import checkpoint, files, memory, mesh, results
+from task_3_DreamFusion.jobs import LOCK, OUTPUTS, folder_name
+from task_3_DreamFusion.nerf import checkpoint, export, index_page, memory, mesh
 from task_3_DreamFusion.nerf.network_grid import GridField
 from task_3_DreamFusion.nerf.provider import orbit
 from task_3_DreamFusion.nerf.renderer import Renderer
-from task_3_DreamFusion.nerf.results import save_index
-from task_3_DreamFusion.nerf.settings import GuidanceOptions, Settings
+from task_3_DreamFusion.nerf.settings import (
+    GuidanceOptions,
+    OutputOptions,
+    RunOptions,
+    Settings,
+    preset,
+)
 from task_3_DreamFusion.nerf.targets import TargetRays
 from task_3_DreamFusion.nerf.utils import Trainer
 
@@ -48,11 +56,13 @@ def options(tiny_folder, tmp_path) -> list[str]:
 
 @pytest.fixture
 def small_mesh(monkeypatch):
-    whole = mesh.extract
+    whole = mesh.extract_mesh
     monkeypatch.setattr(
         mesh,
-        "extract",
-        lambda *args, texture, **more: whole(*args[:3], 24, faces=500, texture=64, **more),
+        "extract_mesh",
+        lambda *args, texture_size, **more: whole(
+            *args[:3], 24, max_faces=500, texture_size=64, **more
+        ),
     )
 
 
@@ -71,17 +81,17 @@ def test_from_text_to_files(options, tmp_path, capsys, small_mesh):
     # A second run does not write over it; --resume and --test go on from it.
     assert program.main(options) == 1 and "--resume" in capsys.readouterr().err
     assert program.main([*options, "--resume", "--iters", "4", "--no-save_mesh"]) == 0
-    assert "goes on from step 3" in capsys.readouterr().out
+    assert "continuing from step 3" in capsys.readouterr().out
     before = sorted(path.name for path in (run / "checkpoints").iterdir())
     assert program.main([*options, "--test", "--no-save_mesh"]) == 0
-    assert "goes on from step 4" in capsys.readouterr().out
+    assert "continuing from step 4" in capsys.readouterr().out
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == before
 
 
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--text", " "], "the text is empty"),
+        (["--text", " "], "--text is empty: say what to generate"),
         (["--frames", "0"], "--frames must be from 1 to 10,000, got 0."),
         (["--elevation", "100"], "--elevation"),
         (["--iters", "-3"], "--iters must be from 1 to 10,000,000, got -3."),
@@ -113,8 +123,8 @@ def test_from_text_to_files(options, tmp_path, capsys, small_mesh):
             "--guidance_scale must be a finite number from -1,000 to 1,000, got nan.",
         ),
         (["--gui", "--gui_port", "0"], "--gui_port must be from 1 to 65,535, got 0."),
-        (["--gui", "--test"], "--gui does not go with --test"),
-        (["--prompts", "list.txt"], "--prompts does not go with --text"),
+        (["--gui", "--test"], "--gui cannot be combined with --test"),
+        (["--prompts", "list.txt"], "--prompts cannot be combined with --text"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(options, more, said, capsys):
@@ -140,7 +150,7 @@ def answer(capsys):
 
 
 NUMERIC = {
-    action.option_strings[0]: action for action in program.parser()._actions if action.type in (int, float)
+    action.option_strings[0]: action for action in command_line.build_parser()._actions if action.type in (int, float)
 }  # fmt: skip
 
 
@@ -220,7 +230,7 @@ def test_what_this_machine_cannot_do_is_refused_before_the_model_is_loaded(
     options, answer, monkeypatch, given, message
 ):
     monkeypatch.setattr(memory, "total", lambda device: 16 * 2**30)
-    monkeypatch.setattr(program, "StableDiffusion", None)
+    monkeypatch.setattr(runs, "StableDiffusion", None)
     status, line = answer([*options, *given.split()])
     assert status == 1 and message in line and "this machine has 16 GiB" in line
 
@@ -228,17 +238,21 @@ def test_what_this_machine_cannot_do_is_refused_before_the_model_is_loaded(
 @pytest.mark.parametrize(
     ("module", "name", "message"),
     [
-        (program, "StableDiffusion", "loading the model: name a smaller --model"),
+        (runs, "StableDiffusion", "loading the model: choose a smaller --model"),
         (
             Trainer,
             "train_step",
             "training: lower --batch_size or --max_steps, or start again with a smaller --size",
         ),
-        (TargetRays, "of", "learning from the targets: lower --rays, --reuse or --max_steps"),
-        (Trainer, "preview", "making a preview: take --preview_every 0"),
-        (results, "save_video", "making the clip: lower --video_size or --frames"),
-        (results, "save_mesh", "making the mesh: take --no-save_mesh"),
-        (program, "find_model", "working: lower --batch_size, --size or --max_steps"),
+        (
+            TargetRays,
+            "from_targets",
+            "learning from the targets: lower --rays, --reuse or --max_steps",
+        ),
+        (Trainer, "preview", "writing a preview: use --preview_every 0"),
+        (export, "save_video", "writing the clip: lower --video_size or --frames"),
+        (export, "save_mesh", "writing the mesh: use --no-save_mesh"),
+        (runs, "find_model", "working: lower --batch_size, --size or --max_steps"),
     ],
 )
 def test_out_of_memory_ends_in_a_line_that_names_the_option(
@@ -268,7 +282,7 @@ def test_out_of_memory_ends_in_a_line_that_names_the_option(
         ("-O --sd_version 2.1", "here use --model"),
         ("--hf_key stabilityai/stable-diffusion-2-1-base", "here use --model"),
         ("--perpneg", "here use --perp_neg"),
-        ("--image a.png", "an object comes from text alone"),
+        ("--image a.png", "an object is generated from text alone"),
         (
             "--guidance IF",
             "use --model for the model, and --guidance_scale for how strongly it guides",
@@ -290,9 +304,11 @@ def test_options_of_stable_dreamfusion_are_answered_in_one_line(
 
 
 def test_no_option_of_this_program_is_answered_as_another_ones():
-    own = {flag for action in program.parser()._actions for flag in action.option_strings}
-    assert own & set(program.OF_STABLE_DREAMFUSION) == set()
-    named = set(re.findall(r"--[a-z]\w*", " ".join(program.OF_STABLE_DREAMFUSION.values())))
+    own = {
+        flag for action in command_line.build_parser()._actions for flag in action.option_strings
+    }
+    assert own & set(command_line.STABLE_DREAMFUSION) == set()
+    named = set(re.findall(r"--[a-z]\w*", " ".join(command_line.STABLE_DREAMFUSION.values())))
     assert named <= own
 
 
@@ -331,39 +347,72 @@ def test_a_workspace_that_leads_nowhere(options, answer, monkeypatch, tmp_path, 
 
 
 def test_without_a_surface_there_is_still_a_clip(options, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(results, "LEVEL", 1e6)
+    monkeypatch.setattr(export, "SURFACE_DENSITY", 1e6)
     assert program.main(options) == 0
-    assert "no mesh: no surface" in capsys.readouterr().err
+    assert "no mesh: the field has no surface" in capsys.readouterr().err
     assert (tmp_path / "run" / "video.mp4").exists() and not (
         tmp_path / "run" / "mesh.glb"
     ).exists()
 
 
 def test_a_cpu_has_defaults_of_its_own():
-    args = program.parser().parse_args(["--text", "a car", "--size", "20"])
-    cpu, gpu = (program.settings_of(args, preset, args.text) for preset in (program.CPU, {}))
-    assert cpu.iters == program.CPU["iters"] < gpu.iters and cpu.size == gpu.size == 20
-    assert program.OUTPUTS.parts[-2:] == ("outputs", "task_3")
-    assert program.slug("A Hamburger, please!") == "a_hamburger_please"
+    cpu, gpu = preset(on_cpu=True, of_photos=False), preset(on_cpu=False, of_photos=False)
+    assert gpu == {} and cpu["iters"] < Settings("a car").iters
+    photos, both = preset(on_cpu=False, of_photos=True), preset(on_cpu=True, of_photos=True)
+    assert photos["albedo_iter_ratio"] == 0.4 and photos["guidance_scale"] == 100
+    assert both == photos | cpu and both["albedo_iter_ratio"] == 1.0  # light costs a CPU too much
+    assert OUTPUTS.parts[-2:] == ("outputs", "task_3")
+    assert folder_name("A Hamburger, please!") == "a_hamburger_please"
     long = "a very " * 20 + "red car"
-    assert (
-        len(program.slug(long)) == 60
-        and program.slug(long) != program.slug(long + "t")
-        and program.slug("?") != ""
+    assert len(folder_name(long)) == 60 and folder_name(long) != folder_name(long + "t")
+    assert folder_name("?") != ""
+
+
+def test_every_setting_has_an_option_of_its_name():
+    kinds = (Settings, GuidanceOptions, RunOptions, OutputOptions)
+    names = [f.name for kind in kinds for f in dataclasses.fields(kind)]
+    actions = command_line.build_parser()._actions[1:]  # the first is --help
+    assert sorted(action.dest for action in actions) == sorted(names)
+    assert all(f"--{action.dest}" in action.option_strings for action in actions)
+    flags = "--text --negative -O --iters --lr --seed --workspace --ckpt --test --save_mesh"
+    flags += " --backbone --frames --video_size --elevation --t_range --fade_in --widen --prompts"
+    flags += " --gui --resume --deterministic --model"
+    help = command_line.build_parser().format_help()
+    assert [flag for flag in flags.split() if flag not in help] == []
+
+
+def test_only_options_that_were_given_count_as_given():
+    request = command_line.parse(["--text", "a car", "--size", "20", "-O"])
+    assert request.given == {"text": "a car", "size": 20, "half": True}
+    assert request.run == RunOptions() and request.output == OutputOptions()
+
+
+def test_help_needs_no_pytorch():
+    code = "import sys; from task_3_DreamFusion import main\n"
+    code += "try: main.main(['--help'])\nexcept SystemExit: print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=HERE.parent, capture_output=True, text=True, check=True
     )
+    assert done.stdout.splitlines()[-1] == "False"
 
 
-def test_every_setting_has_an_option():
-    """But the text, which has --text or --prompts, and the blending of view words."""
-    fields = {f.name for kind in (Settings, GuidanceOptions) for f in dataclasses.fields(kind)} - {
-        "text",
-        "blend",
-    }
-    assert set(program.parser().options) == fields
-    issue = "--text --negative -O --iters --lr --seed --workspace --ckpt --test --save_mesh --backbone --frames"
-    issue += " --video_size --elevation --t_range --fade_in --widen --prompts --gui --resume --deterministic --model"
-    told = program.parser().format_help()
-    assert [flag for flag in issue.split() if flag not in told] == []
+def test_a_prompt_is_embedded_once_and_an_unknown_word_warned_of_once(
+    options, monkeypatch, recwarn
+):
+    """And a checkpoint is read once."""
+    texts, paths = [], []
+    embed, load = runs.StableDiffusion.embed_text, checkpoint.load
+    monkeypatch.setattr(
+        runs.StableDiffusion,
+        "embed_text",
+        lambda self, text: texts.append(text) or embed(self, text),
+    )
+    monkeypatch.setattr(checkpoint, "load", lambda path: paths.append(path.name) or load(path))
+    monkeypatch.setattr(runs, "check_exercise", lambda guidance: None)
+    assert program.main([*options, "--no-save_mesh"]) == 0
+    assert len(texts) == len(set(texts)) == 5 and paths == []
+    assert program.main([*options, "--resume", "--iters", "4", "--no-save_mesh"]) == 0
+    assert len(texts) == 10 and paths == ["000003.pt"]
 
 
 # --- What could write over something, or is broken
@@ -396,56 +445,53 @@ def refused(capsys, arguments: list[str]) -> str:
 
 def test_a_run_that_goes_on_keeps_its_settings(trained, capsys):
     before = json.loads((trained / "settings.json").read_text())
-    assert before["variation"] == 0.5 and before["guidance"]["guidance_scale"] == 9
+    assert before["lambda_tv"] == 0.5 and before["guidance"]["guidance_scale"] == 9
     here = ["--workspace", str(trained), "--no-save_mesh", "--frames", "2", "--video_size", "16"]
     assert program.main([*here, "--resume", "--iters", "4"]) == 0
     assert json.loads((trained / "settings.json").read_text()) == before | {"iters": 4}
     assert program.main([*here, "--test"]) == 0
-    assert "goes on from step 4" in capsys.readouterr().out
+    assert "continuing from step 4" in capsys.readouterr().out
 
 
 def test_nothing_is_overwritten(options, trained, tmp_path, capsys):
-    before, last = written(trained), str(trained / "checkpoints" / "000003")
-    assert "came to step 3" in refused(capsys, options)
+    before, last = written(trained), str(trained / "checkpoints" / "000003.pt")
+    assert "holds a run at step 3" in refused(capsys, options)
     assert "'a car', not for 'a bunny'" in refused(
         capsys, [*options, "--resume", "--text", "a bunny"]
     )
     assert "backbone 'grid', this run has 'vanilla'" in refused(
         capsys, [*options, "--resume", "--backbone", "vanilla"]
     )
-    earlier = ["--ckpt", str(trained / "checkpoints" / "000002")]
-    assert "came to step 3" in refused(capsys, [*options, *earlier])
-    assert "say what to make" in refused(capsys, ["--workspace", str(trained)])
+    earlier = ["--ckpt", str(trained / "checkpoints" / "000002.pt")]
+    assert "holds a run at step 3" in refused(capsys, [*options, *earlier])
+    assert "--text is missing" in refused(capsys, ["--workspace", str(trained)])
     assert written(trained) == before
     # From an earlier one into a folder of its own, under another text.
     other = ["--workspace", str(tmp_path / "other"), "--text", "a bunny", "--no-save_mesh"]
     assert program.main([*options, *earlier, *other]) == 0 and written(trained) == before
-    assert "came to step 3" in refused(capsys, [*options, *other, "--ckpt", last])
+    assert "holds a run at step 3" in refused(capsys, [*options, *other, "--ckpt", last])
 
 
-@pytest.mark.parametrize("name", ["state.json", "tensors.safetensors"])
 @pytest.mark.parametrize("harm", ["cut off", "edited"])
-def test_a_checkpoint_that_is_not_whole(options, trained, name, harm, capsys):
-    file = trained / "checkpoints" / "000003" / name
+def test_a_damaged_checkpoint(options, trained, harm, capsys):
+    file = trained / "checkpoints" / "000003.pt"
     data = file.read_bytes()
-    file.write_bytes(
-        data[: len(data) // 2] if harm == "cut off" else data.replace(data[500:502], b"77")
-    )
+    middle = len(data) // 2
+    file.write_bytes(data[:middle] + (b"" if harm == "cut off" else b"77" + data[middle + 2 :]))
     before = written(trained)
     for more in (
         ["--resume"],
         ["--test"],
-        ["--ckpt", str(file.parent), "--workspace", str(trained.parent / "new")],
+        ["--ckpt", str(file), "--workspace", str(trained.parent / "new")],
     ):
-        said = refused(capsys, [*options, *more])
-        assert f"000003/{name} is cut off or was changed" in said
+        assert "000003.pt is cut off or was changed" in refused(capsys, [*options, *more])
     assert written(trained) == before and not (trained.parent / "new").exists()
 
 
 def test_a_checkpoint_of_something_else(options, tmp_path, capsys):
     path = checkpoint.save(tmp_path / "foreign", 5, {"x": torch.ones(3)})
     for more in (["--ckpt", str(path)], ["--ckpt", str(path), "--test"]):
-        assert "something else than a run of Task 3" in refused(capsys, [*options, *more])
+        assert "something else than a run of task 3" in refused(capsys, [*options, *more])
     path.parent.rename(tmp_path / "checkpoints")
     assert "something else" in refused(capsys, ["--workspace", str(tmp_path), "--resume"])
 
@@ -457,7 +503,7 @@ def test_settings_that_are_given_anew_are_used_and_written_down(trained, monkeyp
     trainers = []
     resume = Trainer.resume
     monkeypatch.setattr(
-        Trainer, "resume", lambda self, path: trainers.append(self) or resume(self, path)
+        Trainer, "resume", lambda self, saved: trainers.append(self) or resume(self, saved)
     )
     settings = {
         "iters": 4,
@@ -465,32 +511,31 @@ def test_settings_that_are_given_anew_are_used_and_written_down(trained, monkeyp
         "seed": 7,
         "ema": 0.5,
         "keep": 2,
-        "entropy": 3.0,
-        "batch": 2,
+        "lambda_entropy": 3.0,
+        "batch_size": 2,
         "negative": "red",
     }
-    guidance = {"guidance_scale": 3.0, "perp_neg": 0.25, "t_end": 0.3, "band": 0.5}
-    flags = program.parser().options
+    guidance = {"guidance_scale": 3.0, "perp_neg": 0.25, "t_max_end": 0.3, "t_window": 0.5}
     given = [
-        word for name, value in (settings | guidance).items() for word in (flags[name], str(value))
+        word for name, value in (settings | guidance).items() for word in (f"--{name}", str(value))
     ]
     here = ["--workspace", str(trained), "--no-save_mesh", "--frames", "2", "--video_size", "16"]
     assert program.main([*here, "--resume", *given]) == 0
     [trainer] = trainers
     recorded = json.loads((trained / "settings.json").read_text())
-    described = program.told(trained / "checkpoints" / "000004")
+    saved = checkpoint.read_run(trained / "checkpoints" / "000004.pt")
     for name, value in settings.items():
         assert (
             getattr(trainer.settings, name)
             == recorded[name]
-            == described["settings"][name]
+            == getattr(saved.settings, name)
             == value
         )
     for name, value in guidance.items():
         assert (
             getattr(trainer.guidance.options, name)
             == recorded["guidance"][name]
-            == described["guidance"][name]
+            == getattr(saved.guidance, name)
             == value
         )
     assert [group["lr"] for group in trainer.optimizer.param_groups] == [0.02, 0.2]
@@ -520,12 +565,12 @@ def test_a_mesh_of_an_earlier_step_is_neither_kept_nor_linked(
     assert program.main([*options, "--test", "--no-save_mesh"]) == 0  # of the same step: it stays
     assert (run / "mesh.glb").exists() and "mesh.html" in (run / "index.html").read_text()
     assert program.main([*options, "--resume", "--iters", "4", "--no-save_mesh"]) == 0
-    assert list(run.glob("mesh*")) == [] and "mesh" not in (run / "index.html").read_text()
+    assert list(run.glob("mesh*")) == [] and "mesh." not in (run / "index.html").read_text()
     assert program.main([*options, "--test"]) == 0
     assert len(list(run.glob("mesh*"))) == 5
-    monkeypatch.setattr(results, "LEVEL", 1e6)  # the next field has no surface
+    monkeypatch.setattr(export, "SURFACE_DENSITY", 1e6)  # the next field has no surface
     assert program.main([*options, "--resume", "--iters", "5"]) == 0
-    assert list(run.glob("mesh*")) == [] and "mesh" not in (run / "index.html").read_text()
+    assert list(run.glob("mesh*")) == [] and "mesh." not in (run / "index.html").read_text()
 
 
 def test_a_second_run_in_a_folder_is_refused(options, tmp_path, trained, capsys):
@@ -533,11 +578,10 @@ def test_a_second_run_in_a_folder_is_refused(options, tmp_path, trained, capsys)
     before = written(trained)
     for run, *more in ((trained, "--resume"), (trained, "--test"), (trained, "--resume", "--iters", "9"),
                        (tmp_path / "new",), (tmp_path / "new", "--gui")):  # fmt: skip
-        with files.lock(run):
+        with lock(run / LOCK):
             line = refused(capsys, [*options, "--workspace", str(run), *more])
             assert (
-                f"--workspace {run} is in use by another run: wait until it ends, or name another"
-                in line
+                f"{run} is in use by another process: wait until it ends, or choose another" in line
             )
         assert not (run / ".lock").exists()
     assert written(trained) == before and list((tmp_path / "new").iterdir()) == []
@@ -549,14 +593,14 @@ def test_what_another_process_trained_meanwhile_is_not_overwritten(
 ):
     """Between the look at the folder and its lock."""
     run = tmp_path / "run"
-    prepare = program.prepare
+    prepare = runs.prepare
 
     def others_first(workspace: Path) -> None:
         prepare(workspace)
         checkpoint.save(workspace / "checkpoints", 9, {"x": 1})
 
-    monkeypatch.setattr(program, "prepare", others_first)
-    assert "holds a run that came to step 9" in refused(capsys, options)
+    monkeypatch.setattr(runs, "prepare", others_first)
+    assert "holds a run at step 9" in refused(capsys, options)
     assert [path.name for path in run.iterdir()] == ["checkpoints"]
 
 
@@ -577,12 +621,12 @@ def test_texts_of_other_signs_have_folders_of_their_own():
         "के",
         "का",
     ]
-    folders = [program.slug(text) for text in signs]
+    folders = [folder_name(text) for text in signs]
     assert len(set(folders)) == len(signs)
     assert all(re.fullmatch(r"\w+", folder) and len(folder) <= 60 for folder in folders)
-    assert program.slug("caf\u00e9") == program.slug("cafe\u0301") == "café"
-    assert program.slug("A car, it's (red)!") == "a_car_it_s_red" and program.slug("東京") == "東京"
-    assert program.slug("x" * 60) == "x" * 60 and len(program.slug("x" * 61)) == 60
+    assert folder_name("caf\u00e9") == folder_name("cafe\u0301") == "café"
+    assert folder_name("A car, it's (red)!") == "a_car_it_s_red" and folder_name("東京") == "東京"
+    assert folder_name("x" * 60) == "x" * 60 and len(folder_name("x" * 61)) == 60
 
 
 @pytest.fixture
@@ -610,11 +654,9 @@ def test_deterministic_does_not_depend_on_the_number_of_threads(
             "2048",
         ]
         assert program.main([*options, *given]) == 0
-        states.append(
-            [path.read_bytes() for path in sorted((run / "checkpoints" / "000003").iterdir())]
-        )
+        states.append((run / "checkpoints" / "000003.pt").read_bytes())
     assert states[0] == states[1] == states[2]
-    assert "the CPU works on one thread" in program.parser().format_help().replace(
+    assert "the CPU works on one thread" in command_line.build_parser().format_help().replace(
         "\n" + " " * 24, " "
     )
 
@@ -679,9 +721,9 @@ def test_killed_anywhere_and_resumed_it_leaves_the_files_of_a_whole_run(
         "settings.json",
         "previews/000004.png",
     } <= set(expected)
-    assert {Path(name).parent.name for name in expected if "checkpoints" in name} == {
-        "000004",
-        "000005",
+    assert {Path(name).name for name in expected if "checkpoints" in name} == {
+        "000004.pt",
+        "000005.pt",
     }
     changes = int((tmp_path / "changes").read_text())
     assert changes > 40
@@ -699,8 +741,8 @@ def test_killed_anywhere_and_resumed_it_leaves_the_files_of_a_whole_run(
 
 def test_a_full_disk_is_told_before_anything_is_written(options, tmp_path, monkeypatch, capsys):
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(program.shutil, "disk_usage", lambda _: usage._replace(free=5 * 2**20))
-    assert "run is full: 5 MiB are left" in refused(capsys, options)
+    monkeypatch.setattr(runs.shutil, "disk_usage", lambda _: usage._replace(free=5 * 2**20))
+    assert "run is full: 5 MiB are free" in refused(capsys, options)
     assert list((tmp_path / "run").iterdir()) == []
 
 
@@ -732,7 +774,7 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint(options, trained):
     process = start([*options, "--resume", "--iters", "6", "--no-save_mesh"], preexec_fn=limit)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 1
-    assert re.search(r"error: the checkpoint \S+/000004 cannot be written: File too large", err)
+    assert re.search(r"error: the checkpoint \S+/000004\.pt cannot be written: File too large", err)
     assert "Traceback" not in err and written(trained / "checkpoints") == before
 
 
@@ -740,12 +782,12 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint(options, trained):
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGTERM")
 def test_sigterm_finishes_the_step_and_leaves_a_clip(options, tmp_path):
     process = start([*options, "--iters", "5000", "--save_every", "2", "--no-save_mesh"])
-    wait_for(tmp_path / "run" / "checkpoints" / "000002", process)
+    wait_for(tmp_path / "run" / "checkpoints" / "000002.pt", process)
     process.terminate()
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130 and "Traceback" not in err
-    step = int(re.search(r"stopped at step (\d+) of 5000: --resume goes on", out)[1])
-    assert int(checkpoint.latest(tmp_path / "run" / "checkpoints").name) == step
+    step = int(re.search(r"stopped at step (\d+) of 5000: --resume continues", out)[1])
+    assert checkpoint.step_of(checkpoint.latest(tmp_path / "run" / "checkpoints")) == step
     assert len(iio.imread(tmp_path / "run" / "video.mp4")) == 3
 
 
@@ -760,7 +802,7 @@ def test_a_run_whose_terminal_is_closed_saves_and_leaves_a_clip(options, tmp_pat
         signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup may have had the tests ignore it
         os.execv(sys.executable, [sys.executable, str(HERE / "main.py"), *given])
     deadline = time.monotonic() + 120
-    while not (tmp_path / "run" / "checkpoints" / "000002").exists():
+    while not (tmp_path / "run" / "checkpoints" / "000002.pt").exists():
         assert time.monotonic() < deadline
         with contextlib.suppress(BlockingIOError):
             os.set_blocking(keeper, False)
@@ -769,7 +811,7 @@ def test_a_run_whose_terminal_is_closed_saves_and_leaves_a_clip(options, tmp_pat
     os.close(keeper)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
     saved = checkpoint.latest(tmp_path / "run" / "checkpoints")
-    assert int(saved.name) > 2 and checkpoint.load(saved)[0] == int(saved.name)
+    assert checkpoint.load(saved)[0] == checkpoint.step_of(saved) > 2
     assert (
         len(iio.imread(tmp_path / "run" / "video.mp4")) == 3
         and (tmp_path / "run" / "index.html").exists()
@@ -808,18 +850,14 @@ def test_help_from_either_folder(folder):
 def write_settings(run: Path, **changes: object) -> None:
     """A settings.json as a run writes it, with changes."""
     run.mkdir(parents=True, exist_ok=True)
-    settings = (
-        dataclasses.asdict(Settings("a car"))
-        | {"guidance": {}, "model": "pocket", "half": False}
-        | changes
-    )
+    settings = dataclasses.asdict(Settings("a car")) | {"guidance": {}, "model": "pocket"} | changes
     (run / "settings.json").write_text(json.dumps(settings))
 
 
 def test_page_of_many_runs(tmp_path):
     for name in ("one", "two"):
         write_settings(tmp_path / name, text=f"a <{name}>", negative="a cat & a dog")
-    page = save_index(tmp_path).read_text()
+    page = index_page.save_index(tmp_path).read_text()
     assert (
         "2 runs" in page
         and "a &lt;one&gt;" in page
@@ -842,11 +880,11 @@ FOREIGN = {
     "UTF-16": '{"text": "a car"}'.encode("utf-16"),
     "not text": bytes(range(256)),
     "nested": b"[" * 100_000,
-    "large": b" " * (results.MAX_SETTINGS + 1),
+    "large": b" " * (index_page.MAX_SETTINGS + 1),
     "large number": b'{"text": ' + b"9" * 5000 + b"}",
 }
 ODD = [{"iters": "many"}, {"iters": -1}, {"seed": None}, {"text": ["a car"]}, {"text": "a \ud800 car"},
-       {"lr": float("nan")}, {"backbone": {}}, {"negative": 3}, {"cells": 33}]  # fmt: skip
+       {"lr": float("nan")}, {"backbone": {}}, {"negative": 3}, {"grid_size": 33}]  # fmt: skip
 
 
 @pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
@@ -855,7 +893,7 @@ def test_a_foreign_settings_file_counts_for_nothing(tmp_path, content):
     for place in ("a", "b", "b/mine/deep", "b/mine/previews"):
         (tmp_path / place).mkdir(exist_ok=True)
         (tmp_path / place / "settings.json").write_bytes(content)
-    page = save_index(tmp_path).read_text()
+    page = index_page.save_index(tmp_path).read_text()
     assert "1 run<" in page and "a tree" in page
 
 
@@ -863,7 +901,7 @@ def test_a_foreign_settings_file_counts_for_nothing(tmp_path, content):
 def test_settings_that_no_run_can_have_count_for_nothing(tmp_path, changes):
     write_settings(tmp_path / "mine", text="a tree")
     write_settings(tmp_path / "odd", **changes)
-    assert "1 run<" in save_index(tmp_path).read_text()
+    assert "1 run<" in index_page.save_index(tmp_path).read_text()
 
 
 def test_what_is_no_file_of_settings_counts_for_nothing(tmp_path):
@@ -878,7 +916,7 @@ def test_what_is_no_file_of_settings_counts_for_nothing(tmp_path):
     (tmp_path / "closed" / "settings.json").touch(mode=0)
     for name in (".partial-settings.json-abc", ".partial-xyz", "mine/.partial-abc", ".hidden/run"):
         write_settings(tmp_path / name, text="a phantom")
-    page = save_index(tmp_path).read_text()
+    page = index_page.save_index(tmp_path).read_text()
     assert "1 run<" in page and "a tree" in page and "phantom" not in page
 
 
@@ -896,31 +934,31 @@ def test_a_run_in_a_folder_whose_name_is_no_text(tmp_path):
     run = tmp_path / os.fsdecode(b"caf\xe9 & <b>")
     write_settings(run, text="a tree")
     (run / "video.mp4").touch()
-    assert 'src="caf%E9%20%26%20%3Cb%3E/video.mp4"' in save_index(tmp_path).read_text()
+    assert 'src="caf%E9%20%26%20%3Cb%3E/video.mp4"' in index_page.save_index(tmp_path).read_text()
 
 
 def test_the_page_is_written_by_one_process_at_a_time(tmp_path, monkeypatch):
     (tmp_path / ".partial-index.html-dead").mkdir()
     (tmp_path / ".partial-settings.json-alive").mkdir()
-    save_index(tmp_path)
+    index_page.save_index(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         ".partial-settings.json-alive",
         "index.html",
     ]
-    lock = files.lock
-    monkeypatch.setattr(files, "lock", lambda folder, name, seconds: lock(folder, name, 0.01))
-    with lock(tmp_path, ".index.html.lock"), pytest.raises(files.FolderInUse):
-        save_index(tmp_path)
+    with lock(tmp_path / ".index.html.lock"):
+        monkeypatch.setattr(index_page, "lock", lambda path, timeout: lock(path, 0.01))
+        with pytest.raises(LockTimeout):
+            index_page.save_index(tmp_path)
 
 
 def test_normals_of_a_ball_look_outward(monkeypatch):
-    renderer = Renderer(GridField(), None, steps=400, cells=32)
+    renderer = Renderer(GridField(), max_steps=400, grid_size=32)
     monkeypatch.setattr(
         renderer.field, "_activate", lambda raw, x: (1000 * (0.5 - x.norm(dim=-1))).clamp(min=0)
     )
     camera = orbit(1, elevation=20.0, start=70.0)
-    [image] = renderer.finished(camera, 64, 64)
-    normals = results.normal_map(camera, image)
+    [image] = renderer.render_eval(camera, 64, 64)
+    normals = export.normal_map(camera, image)
     assert normals.shape == (3, 64, 64) and (normals[:, image[3] == 0] == 1).all()
     [origins], [directions] = camera.rays(64, 64)
     places = origins + image[4][..., None] * directions
@@ -938,7 +976,7 @@ def test_an_outline_bends_no_surface():
     depth = 2 / -directions[..., 2]  # the camera looks along -z
     depth[:, :16] /= 2
     image = torch.stack([*torch.zeros(3, 32, 32), torch.ones(32, 32), depth])
-    normals = results.normal_map(camera, image)
+    normals = export.normal_map(camera, image)
     away = (normals - torch.tensor([0.5, 0.5, 1.0])[:, None, None]).norm(dim=0)
     assert away[3:-3, 3:-3].max() < 0.02  # at the image's border the softening is lopsided
 
@@ -946,6 +984,22 @@ def test_an_outline_bends_no_surface():
 def test_depth_is_bright_where_it_is_near():
     image = torch.zeros(5, 8, 8)
     image[3, :, :6], image[4, :, :3], image[4, :, 3:6] = 1, 2.2, 3.8
-    shown = results.depth_map(image, radius=3.0).astype(int)
+    shown = export.depth_map(image, radius=3.0).astype(int)
     assert shown.shape == (8, 8, 3) and (shown[:, 6:] == 255).all()
     assert shown[:, :3].sum() > shown[:, 3:6].sum()
+
+
+def test_what_a_killed_run_was_writing_goes_and_nothing_else(tmp_path):
+    leftovers = [".partial-x", ".partial-settings.json-ab", ".clip-q"]
+    leftovers += ["previews/.partial-000200.png-z", "checkpoints/.partial-000200.pt-a"]
+    kept = ["video.mp4", "previews/000200.png", "checkpoints/000200.pt", "partial.txt"]
+    kept += [".partials", "logs/x", "mine/.partial-x/file", ".clip"]
+    for name in leftovers:
+        (tmp_path / name / "inside").mkdir(parents=True)
+    for name in kept:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    runs.remove_leftovers(tmp_path)
+    assert [name for name in leftovers if (tmp_path / name).exists()] == []
+    assert [name for name in kept if not (tmp_path / name).exists()] == []
+    runs.remove_leftovers(tmp_path / "nowhere")

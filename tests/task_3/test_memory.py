@@ -12,8 +12,10 @@ from task_3_DreamFusion.nerf.memory import GIB, OutOfMemory, check, estimate, re
 from task_3_DreamFusion.nerf.settings import Settings
 
 CPU = torch.device("cpu")
-RUN = Settings("a car", batch=1, size=64, rays=2048, keep=32, levels=8, steps=96, cells=32)
-DREAMFUSION = dataclasses.replace(RUN, space="latents", batch=4)
+RUN = Settings(
+    "a car", batch_size=1, size=64, rays=2048, keep=32, levels=8, max_steps=96, grid_size=32
+)
+DREAMFUSION = dataclasses.replace(RUN, space="latents", batch_size=4)
 
 
 @pytest.fixture
@@ -22,7 +24,7 @@ def total(monkeypatch):
 
 
 @pytest.mark.parametrize("settings", [RUN, DREAMFUSION, Settings("a car"), dataclasses.replace(RUN, size=512),
-                                      dataclasses.replace(RUN, rays=200_000, steps=400)])  # fmt: skip
+                                      dataclasses.replace(RUN, rays=200_000, max_steps=400)])  # fmt: skip
 def test_runs_that_fit_are_let_through(total, settings):
     check(settings, 90, 256, CPU)
     check(settings, 360, 1024, CPU)
@@ -32,12 +34,12 @@ def test_runs_that_fit_are_let_through(total, settings):
     ("changes", "frames", "video_size", "message"),
     [
         (
-            {"batch": 1024, "size": 512},
+            {"batch_size": 1024, "size": 512},
             90,
             256,
             r"images of a step would .* lower --batch_size \(1,024\), --size \(512\)",
         ),
-        ({"size": 2048, "steps": 10_000}, 90, 256, r"or --max_steps \(10,000\)"),
+        ({"size": 2048, "max_steps": 10_000}, 90, 256, r"or --max_steps \(10,000\)"),
         (
             {"rays": 1_000_000, "reuse": 100},
             90,
@@ -70,7 +72,7 @@ def test_the_estimate_is_what_was_measured():
     """On a CPU, in MB: four images of 512 x 512, 100,000 rays, and a frame of 1024 x 1024."""
     sizes = {
         need.purpose: need.size / 2**20
-        for need in estimate(dataclasses.replace(RUN, batch=4, size=512), 90, 1024)
+        for need in estimate(dataclasses.replace(RUN, batch_size=4, size=512), 90, 1024)
     }
     assert sizes["the images of a step"] == pytest.approx(2650, rel=0.2)
     assert sizes["a frame of the clip"] == pytest.approx(6376, rel=0.2)
@@ -80,7 +82,7 @@ def test_the_estimate_is_what_was_measured():
     }
     assert sizes["the rays of a step"] == pytest.approx(750, rel=0.2)
     assert sizes["the frames of the clip"] == 90 * 256**2 * 3 * 3 * 4 / 2**20
-    [images, *_] = estimate(dataclasses.replace(RUN, steps=1), 90, 256)
+    [images, *_] = estimate(dataclasses.replace(RUN, max_steps=1), 90, 256)
     assert images.size == 64**2 * memory.SAMPLE  # a ray has at least one sample
     with_gradient = estimate(dataclasses.replace(DREAMFUSION, size=256), 90, 256)[0]
     assert with_gradient.size / 2**20 == pytest.approx(1386, rel=0.2)

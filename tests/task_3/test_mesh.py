@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from task_3_DreamFusion.nerf import mesh as meshes
-from task_3_DreamFusion.nerf.mesh import Mesh, MeshError, extract
+from task_3_DreamFusion.nerf.mesh import Mesh, MeshError, extract_mesh
 from task_3_DreamFusion.nerf.viewer import page
 from tests.task_3.browser import Browser
 
@@ -41,7 +41,7 @@ def rainbow(points: torch.Tensor) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def solid() -> Mesh:
-    return extract(ball, rainbow, LEVEL, resolution=40, faces=1500, texture=256)
+    return extract_mesh(ball, rainbow, LEVEL, resolution=40, max_faces=1500, texture_size=256)
 
 
 def test_surface_lies_at_the_level_and_looks_outward(solid):
@@ -62,7 +62,9 @@ def test_texture_shows_what_lies_under_a_thin_skin():
         return torch.where(outside, torch.tensor([0.0, 0.0, 1.0]), torch.tensor([1.0, 0.0, 0.0]))
 
     dense = lambda points: ball(points) + 5000 * (0.58 - points.norm(dim=-1)).clamp(min=0)
-    texture = extract(dense, skin, LEVEL, resolution=40, faces=1500, texture=128).texture
+    texture = extract_mesh(
+        dense, skin, LEVEL, resolution=40, max_faces=1500, texture_size=128
+    ).texture
     assert texture[..., 0].mean() > 0.65 * 255 and texture[..., 2].mean() < 0.35 * 255
 
 
@@ -78,8 +80,13 @@ def test_texture_shows_the_field(solid):
 
 def test_no_hole_shows_at_a_seam(solid):
     """Half a texel outside of every face there is a colour of the field too."""
-    white = extract(
-        ball, lambda points: torch.ones_like(points), LEVEL, resolution=24, faces=500, texture=64
+    white = extract_mesh(
+        ball,
+        lambda points: torch.ones_like(points),
+        LEVEL,
+        resolution=24,
+        max_faces=500,
+        texture_size=64,
     )
     assert (white.texture == 255).all()
 
@@ -199,7 +206,9 @@ def test_a_browser_turns_the_page(solid, tmp_path):
 
 
 def test_a_form_that_touches_the_box_is_closed_there():
-    vertices, faces = meshes.march(lambda p: 20 - 20 * p[:, 1].clamp(min=0), LEVEL, 20, 1.0, "cpu")
+    vertices, faces = meshes.marching_cubes(
+        lambda p: 20 - 20 * p[:, 1].clamp(min=0), LEVEL, 20, 1.0, "cpu"
+    )
     half = trimesh.Trimesh(vertices, faces)
     assert half.is_watertight and half.volume == pytest.approx(2 * 2 * 1.5, rel=0.15)
 
@@ -209,7 +218,9 @@ def test_specks_are_dropped_and_parts_kept():
         parts = [ball(p, 0.4, (-0.5, 0, 0)), ball(p, 0.3, (0.5, 0, 0)), ball(p, 0.05, (0, 0.9, 0))]
         return torch.stack(parts).amax(0)
 
-    vertices, _ = meshes.largest_parts(*meshes.march(two_and_a_speck, LEVEL, 64, 1.0, "cpu"))
+    vertices, _ = meshes.remove_small_parts(
+        *meshes.marching_cubes(two_and_a_speck, LEVEL, 64, 1.0, "cpu")
+    )
     assert (
         vertices[:, 1].max() < 0.5 and vertices[:, 0].min() < -0.85 and vertices[:, 0].max() > 0.75
     )
@@ -221,7 +232,7 @@ def test_specks_have_less_than_a_fiftieth_of_the_largest_surface(share):
     small.apply_scale(share**0.5)
     small.apply_translation((5, 0, 0))
     both = trimesh.util.concatenate([large, small])
-    vertices, faces = meshes.largest_parts(np.asarray(both.vertices), np.asarray(both.faces))
+    vertices, faces = meshes.remove_small_parts(np.asarray(both.vertices), np.asarray(both.faces))
     assert len(faces) == (24 if share >= 0.02 else 12) and (vertices[:, 0].max() > 4) == (
         share >= 0.02
     )
@@ -231,13 +242,13 @@ def test_specks_have_less_than_a_fiftieth_of_the_largest_surface(share):
 @pytest.mark.parametrize("bound", [1e-4, 1e-3, 0.01, 0.3, 1.0, 100.0])
 def test_a_mesh_does_not_depend_on_the_size_of_the_box(solid, bound, tmp_path):
     """Libraries take small lengths for nothing: with a bound of 0.01 there were no places on the texture."""
-    scaled = extract(
+    scaled = extract_mesh(
         lambda p: ball(p / bound),
         lambda p: rainbow(p / bound),
         LEVEL,
         resolution=40,
-        faces=1500,
-        texture=256,
+        max_faces=1500,
+        texture_size=256,
         bound=bound,
     )
     np.testing.assert_allclose(
@@ -278,14 +289,14 @@ def test_files_of_a_mesh_are_the_old_ones_until_they_are_whole(
 @pytest.mark.parametrize(
     ("field", "said"),
     [
-        (lambda p: torch.zeros(len(p)), "nowhere as dense as 10"),
-        (lambda p: torch.full((len(p),), 99.0), "everywhere denser"),
-        (lambda p: torch.full((len(p),), float("nan")), "no numbers"),
+        (lambda p: torch.zeros(len(p)), "no surface at density 10: its densities are from 0 to 0"),
+        (lambda p: torch.full((len(p),), 99.0), "its densities are from 99 to 99"),
+        (lambda p: torch.full((len(p),), float("nan")), "NaN or infinite densities"),
     ],
 )
 def test_no_surface(field, said):
     with pytest.raises(MeshError, match=said):
-        extract(field, rainbow, LEVEL, resolution=8)
+        extract_mesh(field, rainbow, LEVEL, resolution=8)
 
 
 @settings(max_examples=30)

@@ -37,10 +37,10 @@ from tests.conftest import add_control, write_manifest
 
 @pytest.fixture
 def weights(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The tiny weights with a ControlNet for edges and both estimators, standing in for pocket/weights."""
+    """Use the tiny weights with a ControlNet for edges and both estimators as pocket/weights."""
     weights = tmp_path / "pocket" / "weights"
     shutil.copytree(tiny_folder.parent, weights)
-    add_control(weights, loud=0)
+    add_control(weights, scale=0)
     for kind in ("depth", "normals", "scribble"):
         shutil.rmtree(weights / "controlnet" / kind)
     write_manifest(weights)
@@ -115,10 +115,15 @@ def test_missing_and_damaged_parts_are_named(weights):
 
 def test_one_that_does_not_fit_is_refused(weights, tmp_path):
     other = UNet2DConditionModel(
-        sample_size=8, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, attention_head_dim=2,
-        cross_attention_dim=16, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        sample_size=8,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        attention_head_dim=2,
+        cross_attention_dim=16,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-    )  # fmt: skip
+    )
     ControlNetModel.from_unet(other, conditioning_embedding_out_channels=(4, 4)).save_pretrained(
         tmp_path / "other"
     )
@@ -212,7 +217,7 @@ def test_names_that_are_no_folder(steered_folder, kind):
 
 
 def test_a_model_in_a_folder_brings_its_own(steered_folder, weights):
-    """Laid out as the embedded weights are: what one trained oneself with `--weights`, for instance."""
+    """In a folder like that of the embedded weights, such as one trained with `--weights`."""
     model = find_model(steered_folder)
     assert not model.is_embedded and available_kinds(model) == list(control.KINDS)
     assert find_controlnet("scribble", model) == steered_folder.parent / "controlnet" / "scribble"
@@ -288,15 +293,15 @@ def test_invalid_conditions_are_refused(tiny_folder, conditions, message):
 
 @pytest.mark.parametrize("kind", control.KINDS)
 def test_public_controlnets_are_fetched_by_their_id(kind, weights, tiny_folder, monkeypatch):
-    asked = []
+    requests = []
 
     def download(repo, **patterns):
-        asked.append((repo, patterns["allow_patterns"]))
+        requests.append((repo, patterns["allow_patterns"]))
         return str(weights / "controlnet" / "canny")
 
     monkeypatch.setattr(hub, "snapshot_download", download)
     assert find_controlnet(kind, real("sd-1.5", tiny_folder)) == weights / "controlnet" / "canny"
-    assert asked == [
+    assert requests == [
         (hub.CONTROLNETS["sd-1.5"][kind], ["config.json", "diffusion_pytorch_model.safetensors"])
     ]
 
@@ -412,7 +417,7 @@ def test_normals_that_are_sure_have_length_one_and_others_none(weights):
 
 
 def test_an_image_that_is_not_square_is_fitted_into_one(weights):
-    """The network sees it whole, undistorted, with its border drawn out; what it says of that border is dropped."""
+    """The network gets the whole image with its border repeated, which is cut off again."""
     estimator, seen = estimators.Estimator("depth"), []
 
     class Network:

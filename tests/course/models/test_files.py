@@ -111,8 +111,8 @@ def test_models_of_older_libraries_pass(folder):
     rewrite(folder, VAE, older_attention)
     rewrite(folder, TEXT, older_text)
     pipe = load_pipeline(find_model(folder))
-    found = pipe.vae.state_dict() | pipe.text_encoder.state_dict()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    loaded = pipe.vae.state_dict() | pipe.text_encoder.state_dict()
+    assert all(torch.equal(loaded[name], expected[name]) for name in expected)
 
 
 def test_a_tokenizer_in_two_files_passes(folder):

@@ -57,20 +57,20 @@ def test_argument_comes_before_environment_before_pocket(tiny_weights, tiny_fold
     assert find_model().is_embedded
 
 
-@pytest.mark.parametrize("name", [*hub.HUB, "somebody/something"])
+@pytest.mark.parametrize("name", [*hub.HUB_IDS, "somebody/something"])
 def test_hub_names_are_fetched_once_by_their_id(name, tiny_folder, monkeypatch):
-    asked = []
+    requests = []
 
     def download(repo, **patterns):
-        asked.append((repo, patterns["allow_patterns"]))
+        requests.append((repo, patterns["allow_patterns"]))
         return str(tiny_folder)
 
     monkeypatch.setattr(hub, "snapshot_download", download)
     assert find_model(name).folder == tiny_folder
-    assert {repo for repo, _ in asked} == {hub.HUB.get(name, name)}
-    assert asked[0][1] == ["model_index.json"]
-    assert "unet/*.safetensors" in asked[1][1] and not any(
-        ".bin" in p or ".ckpt" in p for p in asked[1][1]
+    assert {repo for repo, _ in requests} == {hub.HUB_IDS.get(name, name)}
+    assert requests[0][1] == ["model_index.json"]
+    assert "unet/*.safetensors" in requests[1][1] and not any(
+        ".bin" in p or ".ckpt" in p for p in requests[1][1]
     )
 
 
@@ -345,7 +345,7 @@ def test_manifest_helper_agrees_with_the_check(tiny_weights):
     assert embedded_folder("judge") == tiny_weights / "judge"
 
 
-# --- What is asked of a model
+# --- Requests
 
 
 def test_prompts_and_negative_prompts_in_pairs(tiny_folder):
@@ -412,11 +412,11 @@ def test_sizes(tiny_folder):
 def test_every_id_of_the_hub_is_one_of_a_repository():
     """In one place, one repository each."""
     ids = [
-        *hub.HUB.values(),
+        *hub.HUB_IDS.values(),
         *hub.ESTIMATORS.values(),
         *(i for m in hub.CONTROLNETS.values() for i in m.values()),
     ]
     assert len(set(ids)) == len(ids) and all(i.count("/") == 1 for i in ids)
-    assert set(hub.CONTROLNETS) <= set(hub.HUB)
+    assert set(hub.CONTROLNETS) <= set(hub.HUB_IDS)
     others = [path for path in Path(models.__file__).parent.glob("*.py") if path.name != "hub.py"]
     assert not [path.name for path in others for i in ids if i in path.read_text()]

@@ -1,4 +1,4 @@
-"""The fast path where there is no GPU: the network as it is. What is recorded is tested in tests/gpu."""
+"""CUDA graphs without a GPU: the network as it is. Captured calls are tested in tests/gpu."""
 
 import copy
 
@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from course.models import find_model, load_pipeline
-from course.speed.cuda_graphs import as_tensor, fast, signature
+from course.speed.cuda_graphs import CudaGraphModule, number_to_tensor, signature
 
 
 class Scaled(nn.Module):
@@ -20,17 +20,17 @@ class Scaled(nn.Module):
 
 def test_on_a_cpu_the_network_runs_as_it_is():
     network = Scaled()
-    quick, x = fast(network), torch.randn(2, 3)
-    assert torch.equal(quick(x, 0.5)["y"], network(x, 0.5)["y"])
-    assert torch.equal(quick(x, 0.5, flag=True)["z"], x)
-    quick(x, 1.0)["y"].sum().backward()
+    graphed, x = CudaGraphModule(network), torch.randn(2, 3)
+    assert torch.equal(graphed(x, 0.5)["y"], network(x, 0.5)["y"])
+    assert torch.equal(graphed(x, 0.5, flag=True)["z"], x)
+    graphed(x, 1.0)["y"].sum().backward()
     assert network.linear.weight.grad is not None
 
 
 def test_attributes_are_the_networks():
-    quick = fast(Scaled())
-    assert quick.linear is quick.network.linear and not hasattr(quick, "nothing")
-    assert isinstance(copy.copy(quick).network, Scaled)
+    graphed = CudaGraphModule(Scaled())
+    assert graphed.linear is graphed.network.linear and not hasattr(graphed, "nothing")
+    assert isinstance(copy.copy(graphed).network, Scaled)
 
 
 def test_a_pipeline_takes_it(tiny_folder):
@@ -44,14 +44,18 @@ def test_a_pipeline_takes_it(tiny_folder):
 
     pipe = load_pipeline(find_model(tiny_folder))
     expected = draw()
-    pipe.unet = fast(pipe.unet)
+    pipe.unet = CudaGraphModule(pipe.unet)
     assert torch.equal(draw(), expected)
 
 
 def test_numbers_may_change_without_a_new_recording_but_shapes_not():
-    assert as_tensor(3).dtype == torch.int64 and as_tensor(0.5).dtype == torch.float32
-    assert as_tensor(False) is False and as_tensor("a") == "a" and as_tensor(None) is None
-    assert signature(as_tensor(3)) == signature(as_tensor(4))
+    assert number_to_tensor(3).dtype == torch.int64 and number_to_tensor(0.5).dtype == torch.float32
+    assert (
+        number_to_tensor(False) is False
+        and number_to_tensor("a") == "a"
+        and number_to_tensor(None) is None
+    )
+    assert signature(number_to_tensor(3)) == signature(number_to_tensor(4))
     x = torch.zeros(2, 3, 4, 4)
     others = [x[:1], x.half(), x.to(memory_format=torch.channels_last)]
     assert signature(x) not in [signature(other) for other in others]

@@ -9,12 +9,12 @@ from torch import nn
 
 from course.models import find_model, load_pipeline
 from course.speed.frozen_vae import (
-    FEW,
+    MAX_MATH_TOKENS,
     LatentDecoder,
     LatentEncoder,
-    WideHead,
-    economise,
-    spread_norm,
+    SingleHeadAttnProcessor,
+    frozen_group_norm,
+    replace_layers,
 )
 
 
@@ -26,8 +26,8 @@ def test_a_spread_norm_is_torchs_with_its_gradient(silu):
     norm.bias.normal_()
     x = torch.randn(2, 8, 3, 5, dtype=torch.float64, requires_grad=True)
     expected = nn.functional.silu(norm(x)) if silu else norm(x)
-    torch.testing.assert_close(spread_norm(norm, x, silu), expected)
-    assert torch.autograd.gradcheck(lambda y: spread_norm(norm, y, silu), x)
+    torch.testing.assert_close(frozen_group_norm(norm, x, silu), expected)
+    assert torch.autograd.gradcheck(lambda y: frozen_group_norm(norm, y, silu), x)
 
 
 def test_an_autoencoder_that_keeps_less_says_the_same():
@@ -65,7 +65,7 @@ def test_an_autoencoder_that_keeps_less_says_the_same():
         return [found.detach(), own.grad], size
 
     plain, before = both_ways()
-    economise(vae)
+    replace_layers(vae)
     found, after = both_ways()
     for a, b in zip(found, plain, strict=True):
         torch.testing.assert_close(a, b)
@@ -84,9 +84,9 @@ def test_one_wide_head_says_what_diffusers_says(side, monkeypatch):
     monkeypatch.setattr(attention_processor.logger, "warning", said.append)
     with torch.no_grad():
         expected = attention(x, temb=None)
-        attention.set_processor(WideHead())
+        attention.set_processor(SingleHeadAttnProcessor())
         torch.testing.assert_close(attention(x, temb=None), expected)
-    assert (side**2 > FEW) == (side == 80) and not said
+    assert (side**2 > MAX_MATH_TOKENS) == (side == 80) and not said
 
 
 def test_twice_is_as_good_as_once():
@@ -100,7 +100,7 @@ def test_twice_is_as_good_as_once():
     x = torch.rand(1, 3, 8, 8, dtype=torch.float64)
     expected = vae(x).sample
     for _ in range(2):
-        economise(vae)
+        replace_layers(vae)
         torch.testing.assert_close(vae(x).sample, expected)
 
 

@@ -1,4 +1,4 @@
-"""The fast path on a GPU: the same results, for every shape, and the plain path where it cannot be taken."""
+"""CUDA graphs on a GPU: the same results, for every shape, and the plain network otherwise."""
 
 import gc
 
@@ -7,8 +7,8 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 
-from course.speed.cuda_graphs import GRAPHS, FastWarning, fast
-from course.speed.frozen_vae import lighten
+from course.speed.cuda_graphs import MAX_GRAPHS, CudaGraphModule, CudaGraphWarning
+from course.speed.frozen_vae import optimize_frozen_vae
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -39,74 +39,74 @@ def assert_same(a: torch.Tensor, b: torch.Tensor) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("compile", [False, True])
-def test_results_are_those_of_the_plain_path(unet, compile):
-    quick = fast(unet, compile=compile)
+def test_results_are_those_of_the_plain_network(unet, compile):
+    graphed = CudaGraphModule(unet, compile=compile)
     for seed, t in enumerate([999, 500, 1]):
         x, states = inputs(seed=seed)
         assert_same(
-            quick(x, t, encoder_hidden_states=states).sample,
+            graphed(x, t, encoder_hidden_states=states).sample,
             unet(x, t, encoder_hidden_states=states).sample,
         )
-    assert len(quick._graphs) == 1
+    assert len(graphed._graphs) == 1
 
 
 @torch.no_grad()
-def test_timesteps_of_any_kind_share_a_recording_with_their_like(unet):
-    quick, (x, states) = fast(unet), inputs()
+def test_timesteps_of_any_kind_share_a_captured_call(unet):
+    graphed, (x, states) = CudaGraphModule(unet), inputs()
     expected = unet(x, 7, states).sample
     for t in (7, torch.tensor(7), torch.tensor(7, device="cuda")):
-        assert_same(quick(x, t, states).sample, expected)
-    assert len(quick._graphs) == 1
+        assert_same(graphed(x, t, states).sample, expected)
+    assert len(graphed._graphs) == 1
 
 
 @torch.no_grad()
 def test_results_stay_when_it_is_called_again(unet):
-    quick, (x, states) = fast(unet), inputs()
-    first = quick(x, 10, states).sample
+    graphed, (x, states) = CudaGraphModule(unet), inputs()
+    first = graphed(x, 10, states).sample
     kept = first.clone()
-    quick(x + 1, 900, states)
+    graphed(x + 1, 900, states)
     assert torch.equal(first, kept)
 
 
 @torch.no_grad()
-def test_a_changed_shape_is_recorded_again_and_said(unet, capsys):
-    quick = fast(unet)
+def test_a_changed_shape_is_captured_again_and_reported(unet, capsys):
+    graphed = CudaGraphModule(unet)
     for batch in (1, 2, 1, 3):
         x, states = inputs(batch)
-        assert_same(quick(x, 5, states).sample, unet(x, 5, states).sample)
-    said = capsys.readouterr().out.splitlines()
-    assert len(said) == 3 and "recorded again for (3, 4, 16, 16)" in said[-1]
+        assert_same(graphed(x, 5, states).sample, unet(x, 5, states).sample)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and "captured again for (3, 4, 16, 16)" in lines[-1]
     for side in (8, 16, 24, 32, 40):
         x, states = inputs(side=side)
-        assert_same(quick(x, 5, states).sample, unet(x, 5, states).sample)
-    assert len(quick._graphs) == GRAPHS
+        assert_same(graphed(x, 5, states).sample, unet(x, 5, states).sample)
+    assert len(graphed._graphs) == MAX_GRAPHS
 
 
 @torch.no_grad()
 def test_weights_may_change_in_place(unet):
     network = nn.Linear(3, 3).cuda()
-    quick, x = fast(network), torch.ones(1, 3, device="cuda")
-    quick(x)
+    graphed, x = CudaGraphModule(network), torch.ones(1, 3, device="cuda")
+    graphed(x)
     network.bias.add_(1)
-    torch.testing.assert_close(quick(x), network(x))
+    torch.testing.assert_close(graphed(x), network(x))
 
 
-def test_gradients_take_the_plain_path(unet):
+def test_gradients_take_the_plain_network(unet):
     x, states = inputs()
-    quick = fast(unet)
+    graphed = CudaGraphModule(unet)
     x.requires_grad_()
-    quick(x, 5, states).sample.float().sum().backward()
-    assert x.grad is not None and not quick._graphs
-    with pytest.warns(FastWarning, match="no_grad"):
-        quick(x.detach(), 5, states)
+    graphed(x, 5, states).sample.float().sum().backward()
+    assert x.grad is not None and not graphed._graphs
+    with pytest.warns(CudaGraphWarning, match="no_grad"):
+        graphed(x.detach(), 5, states)
 
 
 def test_inference_mode_and_back(unet):
-    quick, (x, states) = fast(unet), inputs()
+    graphed, (x, states) = CudaGraphModule(unet), inputs()
     with torch.inference_mode():
-        quick(x.clone(), 5, states)
+        graphed(x.clone(), 5, states)
     with torch.no_grad():
-        assert_same(quick(x, 6, states).sample, unet(x, 6, states).sample)
+        assert_same(graphed(x, 6, states).sample, unet(x, 6, states).sample)
 
 
 @torch.no_grad()
@@ -116,28 +116,30 @@ def test_memory_goes_with_the_object(unet):
     gc.collect()
     torch.cuda.empty_cache()
     before = torch.cuda.memory_reserved()
-    quick = fast(unet)
-    quick(x, 5, states)
+    graphed = CudaGraphModule(unet)
+    graphed(x, 5, states)
     assert torch.cuda.memory_reserved() > before
-    del quick
+    del graphed
     gc.collect()
     torch.cuda.empty_cache()
     assert torch.cuda.memory_reserved() <= before + 2**21
 
 
 @torch.no_grad()
-def test_what_cannot_be_recorded_runs_as_it_is():
+def test_what_cannot_be_captured_runs_without_a_graph():
     class Looks(nn.Linear):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return super().forward(x) * (2 if x.sum().item() > 0 else 1)
 
     network, x = Looks(3, 3).cuda(), torch.ones(1, 3, device="cuda")
-    quick = fast(network)
-    with pytest.warns(FastWarning, match="cannot be recorded"):
-        result = quick(x)
+    graphed = CudaGraphModule(network)
+    with pytest.warns(CudaGraphWarning, match="cannot be captured"):
+        result = graphed(x)
     torch.testing.assert_close(result, network(x))
-    torch.testing.assert_close(quick(-x), network(-x))
-    assert fast(nn.Linear(3, 3).cuda())(x).shape == x.shape  # the GPU is as good as before
+    torch.testing.assert_close(graphed(-x), network(-x))
+    assert (
+        CudaGraphModule(nn.Linear(3, 3).cuda())(x).shape == x.shape
+    )  # the GPU is as good as before
 
 
 def test_a_light_autoencoder_says_the_same():
@@ -168,25 +170,25 @@ def test_a_light_autoencoder_says_the_same():
         return [found.detach(), own.grad, image.detach(), latents.grad]
 
     plain = both_ways()
-    assert lighten(vae) is vae
+    assert optimize_frozen_vae(vae) is vae
     for a, b in zip(both_ways(), plain, strict=True):
         assert (a - b).float().norm() < 1e-2 * b.float().norm()
 
 
-def test_gradients_are_recorded_on_request(unet):
+def test_gradients_are_captured_on_request(unet):
     x, states = inputs()
-    quick = fast(unet.requires_grad_(False), gradients=True)
+    graphed = CudaGraphModule(unet.requires_grad_(False), gradients=True)
     try:
-        for seed in (1, 2):  # the second time from the recording
+        for seed in (1, 2):  # the second time by a replay
             own = inputs(seed=seed)[0].requires_grad_()
-            [found] = torch.autograd.grad(quick(own, 5, states).sample.square().sum(), own)
+            [found] = torch.autograd.grad(graphed(own, 5, states).sample.square().sum(), own)
             [expected] = torch.autograd.grad(unet(own, 5, states).sample.square().sum(), own)
             assert (found - expected).float().norm() < 2e-2 * expected.float().norm()
-        kept = quick(own, 5, states).sample
-        quick(own, 5, states)
+        kept = graphed(own, 5, states).sample
+        graphed(own, 5, states)
         with pytest.raises(RuntimeError, match="called again before the gradient"):
             kept.sum().backward()
         with torch.no_grad():
-            assert_same(quick(x, 6, states).sample, unet(x, 6, states).sample)
+            assert_same(graphed(x, 6, states).sample, unet(x, 6, states).sample)
     finally:
         unet.requires_grad_(True)

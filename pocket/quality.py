@@ -1,0 +1,245 @@
+"""Groups of `pocket.evaluate` that look at images: how good are the autoencoder, the judge, the
+generated images and the perceptual distance?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from skimage.color import deltaE_ciede2000, rgb2lab
+from torch import Tensor
+
+from course.figures import Row
+from pocket.test_set import (
+    ATTRIBUTES,
+    GUIDANCE,
+    CaptionedScenes,
+    Judge,
+    correct_masks,
+    generate,
+    load_test_set,
+    render_scenes,
+    save_sheet,
+    scored_masks,
+)
+from pocket.train.autoencoder import to_input
+from pocket.train.data import resize
+from pocket.train.perceptual import DISTORTIONS, PerceptualDistance, order
+from pocket.world import render
+
+IMAGES = 2000
+DISTORTED = 32  # images that try the perceptual distance
+# The project's goals in percent.
+JUDGE_BARS = {"object": 98, "color": 97, "ground": 98, "view": 95, "relation": 95, "landscape": 98}
+IMAGE_BARS = {"object": 95, "color": 93, "ground": 95, "view": 90, "relation": 85, "landscape": 95}
+PROMPTS = (
+    "a photo of an astronaut riding a horse on mars",
+    "a hamburger",
+    "a squirrel reading a book",
+    "a bunny sitting on top of a stack of pancakes",
+    "a city skyline at night",
+)
+
+
+@dataclass
+class Evaluation:
+    """The weights under test, the device, and what every group shares."""
+
+    weights: Path
+    device: torch.device
+    images: int = IMAGES
+    guidance: float = GUIDANCE
+    samples: Path | None = None  # the folder of the sample sheets
+    work: Path = Path("outputs/pocket")  # where training left its latents
+
+    @cached_property
+    def pipe(self) -> StableDiffusionPipeline:
+        """The pipeline as a plain call loads it, on the device."""
+        pipe = StableDiffusionPipeline.from_pretrained(self.weights / "stable-diffusion")
+        pipe.set_progress_bar_config(disable=True)
+        return pipe.to(self.device)
+
+    @cached_property
+    def judge(self) -> Judge:
+        return Judge(self.weights / "judge", self.device)
+
+    @property
+    def batch(self) -> int:
+        """Images generated at a time: to decode 250 in float32 takes some 30 GB."""
+        if self.device.type != "cuda":
+            return 10
+        return 250 if torch.cuda.get_device_properties(self.device).total_memory > 40e9 else 32
+
+    def share(self, part: float) -> int:
+        """Return that part of the number of images, at least two."""
+        return max(2, round(part * self.images))
+
+    def load(self, count: int, split: str, first: int = 0) -> CaptionedScenes:
+        """Load test scenes in words that the weights know."""
+        return load_test_set(self.weights, count, split, first)
+
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+        return generate(self.pipe, prompts, seeds, guidance=self.guidance, batch=self.batch)
+
+    def save(self, name: str, images: Tensor, captions: Sequence[str], columns: int) -> None:
+        """Save a sample sheet, if this run keeps any."""
+        if self.samples:
+            save_sheet(self.samples / f"{name}.jpg", images, captions, columns)
+
+
+# --- The autoencoder
+
+
+def mean_colors(images: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean sRGB color in [0, 1], float64 (N, 3), of the pixels where a mask is set.
+
+    images: uint8 (N, H, W, 3). mask: (N, H, W).
+    """
+    weight = mask.double()[..., None]
+    return (images.double() * weight).sum((1, 2)) / weight.sum((1, 2)) / 255
+
+
+def color_errors(a: Tensor, b: Tensor) -> np.ndarray:
+    """Return the CIEDE2000 differences (N,) of sRGB colors (N, 3) in [0, 1]."""
+    return deltaE_ciede2000(*(rgb2lab(x.cpu().numpy()[:, None])[:, 0] for x in (a, b)))
+
+
+@torch.no_grad()
+def autoencoder_rows(e: Evaluation) -> list[Row]:
+    """PSNR and the error of the object's mean color on held-out renders, half as many as images."""
+    vae = AutoencoderKL.from_pretrained(e.weights / "stable-diffusion" / "vae").to(e.device).eval()
+    params = e.load(e.share(0.5), "all").scenes.params
+    psnr, errors, pairs = [], [], []
+    for i in range(0, len(params), 50):
+        rendered = render(params[i : i + 50], device=e.device)
+        latents = vae.encode(to_input(rendered.color)).latent_dist.mode()
+        decoded = vae.decode(latents).sample.clamp(-1, 1)
+        images = ((decoded + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
+        difference = (images.double() - rendered.color.double()) / 255
+        psnr.append(-10 * difference.square().mean((1, 2, 3)).clamp_min(1e-10).log10().cpu())
+        has_object = rendered.mask.flatten(1).any(1)
+        mask = rendered.mask[has_object]
+        colors = [mean_colors(each[has_object], mask) for each in (rendered.color, images)]
+        errors.append(color_errors(*colors))
+        pairs.append(torch.stack([rendered.color, images], dim=1).flatten(0, 1).cpu())
+    shown = torch.cat(pairs)[:32]
+    e.save("autoencoder", shown, ["render", "reconstruction"] * (len(shown) // 2), columns=8)
+    mean_psnr = round(float(torch.cat(psnr).mean()), 2)
+    mean_error = round(float(np.concatenate(errors).mean()), 2)
+    key, about = "pocket.autoencoder", "autoencoder"
+    return [
+        Row(f"{key}.psnr", f"{about}: PSNR on held-out renders", mean_psnr, "dB", bar=31),
+        Row(
+            f"{key}.color_error",
+            f"{about}: mean error of the object's color",
+            *(mean_error, "dE2000", "<=", 3),
+        ),
+    ]
+
+
+# --- What the judge reads
+
+
+def percent_rows(
+    key: str,
+    title: str,
+    scored: dict[str, np.ndarray],
+    correct: dict[str, np.ndarray],
+    bars: dict[str, int] | None = None,
+) -> list[Row]:
+    """Return the share of correct readings in percent, a row for each attribute that counts."""
+    rows = []
+    for name in ATTRIBUTES:
+        if name in correct and scored[name].any():
+            percent = round(100 * float(correct[name][scored[name]].mean()), 2)
+            bar = (bars or {}).get(name)
+            rows.append(Row(f"pocket.{key}.{name}", f"{title}: {name}", percent, "%", bar=bar))
+    return rows
+
+
+def judge_rows(e: Evaluation) -> list[Row]:
+    """The judge on real renders of all compositions, on everything that they show."""
+    test = e.load(e.images, "all")
+    correct = correct_masks(test.labels, e.judge.read(render_scenes(test, e.device)))
+    return percent_rows("judge", "judge on renders", scored_masks(test.labels), correct, JUDGE_BARS)
+
+
+def image_rows(e: Evaluation) -> list[Row]:
+    """Images of captions of the full grammar, as the judge reads them, and renders beside them."""
+    test = e.load(e.images, "all")
+    images = e.generate(test.prompts, test.seeds)
+    e.save("captions", images[:40], test.prompts[:40], columns=8)
+    prompts = [prompt for prompt in PROMPTS for _ in range(4)]
+    e.save("prompts", e.generate(prompts, list(range(4)) * len(PROMPTS)), prompts, columns=4)
+    scored = scored_masks(test.labels, test.mentions)
+    renders = e.judge.read(render_scenes(test, e.device))
+    correct = correct_masks(test.labels, e.judge.read(images))
+    correct_renders = correct_masks(test.labels, renders)
+    return [
+        *percent_rows("images", "images", scored, correct, IMAGE_BARS),
+        *percent_rows("images.renders", "renders of the same captions", scored, correct_renders),
+    ]
+
+
+def load_compositions(e: Evaluation, count: int) -> list[CaptionedScenes]:
+    """Load scenes with a held-out composition whose captions name an object's color that shows."""
+    parts: list[CaptionedScenes] = []
+    first = 0
+    while (missing := count - sum(map(len, parts))) > 0:
+        test = e.load(2 * count, "heldout", first)
+        scored = scored_masks(test.labels, test.mentions)
+        chosen = np.flatnonzero(scored["object"] & scored["color"])[:missing].tolist()
+        if chosen:  # about a third of the captions name such a color; of a few, perhaps none
+            parts.append(test.pick(chosen))
+        first += 2 * count
+    return parts
+
+
+def composition_rows(e: Evaluation) -> list[Row]:
+    """Compositions that training never saw: are object and color both correct?"""
+    hits: dict[str, list[np.ndarray]] = {"images": [], "renders": []}
+    for k, test in enumerate(load_compositions(e, e.share(0.25))):
+        images = e.generate(test.prompts, test.seeds)
+        if k == 0:
+            e.save("compositions", images[:24], test.prompts[:24], columns=8)
+        for name, shown in (("images", images), ("renders", render_scenes(test, e.device))):
+            correct = correct_masks(test.labels, e.judge.read(shown))
+            hits[name].append(correct["object"] & correct["color"])
+    rates = {
+        name: round(100 * float(np.concatenate(parts).mean()), 2) for name, parts in hits.items()
+    }
+    key, both = "pocket.compositions", "object and color both right"
+    images_about = f"compositions never trained on: {both}"
+    renders_about = f"renders of the same compositions: {both}"
+    return [
+        Row(f"{key}.images", images_about, rates["images"], "%", bar=85),
+        Row(f"{key}.renders", renders_about, rates["renders"], "%"),
+    ]
+
+
+# --- The perceptual distance
+
+
+@torch.no_grad()
+def perceptual_rows(e: Evaluation) -> list[Row]:
+    """Does the distance grow with the strength of a distortion, on average and for each image?"""
+    distance = PerceptualDistance.load(e.weights / "clip", e.weights / "perceptual")
+    distance = distance.to(e.device).eval()
+    color = render(e.load(DISTORTED, "all").scenes.params, device=e.device).color
+    images = resize(to_input(color), distance.image_size).contiguous()
+    ordered = order(distance, images)
+    rows = []
+    for name, distort in DISTORTIONS.items():
+        strengths = torch.linspace(0, 1, 7, device=e.device)[:, None].expand(-1, len(images))
+        torch.manual_seed(0)
+        distances = [distance(images, distort(images, s)).mean() for s in strengths[1:]]
+        grows = round(100 * float((torch.stack(distances).diff() > 0).float().mean()), 2)
+        bar = 100 if name in ("blur", "noise", "shift", "hue") else None
+        key, about = f"pocket.perceptual.{name}", "perceptual distance"
+        rows.append(Row(key, f"{about}: mean grows with {name}", grows, "%", bar=bar))
+        each = round(100 * ordered[name], 2)
+        rows.append(Row(f"{key}_each", f"{about}: grows with {name}, each image", each, "%"))
+    return rows

@@ -1,0 +1,130 @@
+"""Fields that become options: a default, limits and a meaning in one place, and checks of values.
+
+settings.py declares dataclasses of such fields.
+"""
+
+from collections.abc import Mapping
+from dataclasses import Field, field, fields
+from typing import Any, TypeVar
+
+from course.arguments import check_integer, check_number
+from course.errors import CourseError
+
+T = TypeVar("T")
+
+
+class TrainingError(CourseError):
+    """A run cannot go on; the message says why and what to change."""
+
+
+class SettingError(TrainingError):
+    """A setting is not allowed. The message starts with its name."""
+
+
+def option(
+    default: Any,
+    group: str,
+    help: str,
+    limits: tuple[float, float] | None = None,
+    *,
+    reason: str = "",
+    choices: tuple[str | int, ...] = (),
+    metavar: str | tuple[str, ...] | None = None,
+    flags: tuple[str, ...] = (),
+    cpu: Any = None,
+    photos: Any = None,
+) -> Any:
+    """Return a field of a dataclass of settings.
+
+    Args:
+        default: the value with the model of the course on a GPU; MISSING for a required field.
+        help: what the setting means, for `--help` and README.md.
+        limits: the smallest and the largest value of a number.
+        reason: why a larger number makes no sense, for the message.
+        flags: further names of the option.
+        cpu: the default on a CPU, which overrides `photos`.
+        photos: the default for models of photographs.
+    """
+    metadata = {
+        "group": group,
+        "help": help,
+        "limits": limits,
+        "reason": reason,
+        "choices": choices,
+        "metavar": metavar,
+        "flags": flags,
+        "cpu": cpu,
+        "photos": photos,
+    }
+    return field(default=default, metadata=metadata)
+
+
+def build(kind: type[T], *sources: Mapping[str, Any]) -> T:
+    """Return a dataclass of settings from the values of `sources`, of which later ones override.
+
+    Names that are no field of `kind` are ignored. Raises SettingError for a value that is not
+    allowed, and TypeError for a missing one.
+    """
+    names = {item.name for item in fields(kind)}  # type: ignore[arg-type]
+    values = {name: value for source in sources for name, value in source.items() if name in names}
+    return kind(**values)
+
+
+def check_unicode(name: str, text: object, error: type[CourseError]) -> None:
+    """Raise `error`, whose message starts with `name`, unless this is text that UTF-8 can encode.
+
+    A byte of a command line that is not UTF-8 becomes a lone surrogate, which no tokenizer takes.
+    """
+    if not isinstance(text, str):
+        raise error(f"{name} must be text, got {text!r:.60}.")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as lone:
+        raise error(
+            f"{name} must be UTF-8, and character {lone.start + 1} of {text!r:.60} is not: type it "
+            "again."
+        ) from None
+
+
+def check_fields(settings: Any) -> None:
+    """Check all fields of a dataclass of settings, and replace their scalars by Python's."""
+    for item in fields(settings):
+        value = _checked(item, getattr(settings, item.name))
+        object.__setattr__(settings, item.name, value)
+
+
+def _checked(item: Field, value: Any) -> Any:
+    """Return the value of a field as its type has it. Raises SettingError."""
+    name, limits, choices = item.name, item.metadata["limits"], item.metadata["choices"]
+    if choices:
+        if value not in choices:
+            allowed = ", ".join(map(str, choices))
+            raise SettingError(f"{name} must be one of {allowed}, got {value!r:.60}.")
+        return choices[choices.index(value)]
+    if item.type is int:
+        return _check_integer(name, value, limits, item.metadata["reason"])
+    if item.type is float:
+        return check_number(name, value, *limits, SettingError)
+    if item.type is str:
+        check_unicode(name, value, SettingError)
+    elif item.type is bool and not isinstance(value, bool):
+        raise SettingError(f"{name} must be True or False, got {value!r:.60}.")
+    elif limits:  # a pair of numbers
+        try:
+            low, high = value
+        except (TypeError, ValueError):
+            message = f"{name} must be two numbers from 0 to 1, got {value!r:.60}."
+            raise SettingError(message) from None
+        return tuple(check_number(name, number, *limits, SettingError) for number in (low, high))
+    return value
+
+
+def _check_integer(name: str, value: Any, limits: tuple[int, int], reason: str) -> int:
+    smallest, largest = limits
+    number = check_integer(name, value, error=SettingError)
+    if not smallest <= number <= largest:
+        explanation = f" {reason}" if number > largest else ""
+        raise SettingError(
+            f"{name} must be from {smallest:,} to {largest:,}, got {number:,}.{explanation}"
+        )
+    return number
