@@ -1,9 +1,10 @@
-"""A live view of the training in the browser, by viser: the camera under the mouse looks at the field between steps.
+"""A live view of the training in the browser, by viser: the mouse moves a camera around the field.
 
     with LiveView(8080, "a hamburger") as view:
         trainer.train(after_step=view.after_step)
 
-Images are made by the training itself, between two steps, and only as many and as large as leave it most of the time.
+The training renders the images itself, between two steps. Their number and size are limited so that
+most of the time is left for training.
 """
 
 import contextlib
@@ -26,14 +27,13 @@ from task_3_DreamFusion.nerf.provider import Cameras, camera_distance
 from task_3_DreamFusion.nerf.renderer import SHADING_MODES, Shading
 from task_3_DreamFusion.nerf.utils import Trainer
 
-HOST = "127.0.0.1"  # this machine alone; from another one through a tunnel
-LEAST, MOST = 24, 512  # height of an image in pixels
-MOVING, STILL = (
-    0.1,
-    0.4,
-)  # seconds that an image may take while the camera moves, and while it rests
-REST = 4  # a resting camera gets a new image after so many times what the last one took: a fifth of the time at most
-TEXTS = 0.2  # seconds between new figures in the panel
+HOST = "127.0.0.1"  # not reachable from other machines, except through a tunnel
+MIN_HEIGHT, MAX_HEIGHT = 24, 512  # of an image, in pixels
+MOVING_SECONDS, STILL_SECONDS = 0.1, 0.4  # to render an image while the camera moves or rests
+# A resting camera gets a new image after this many times the last one's seconds: a fifth of the
+# time.
+REST_FACTOR = 4
+PANEL_SECONDS = 0.2  # between updates of the panel
 
 
 class GuiError(CourseError):
@@ -41,24 +41,26 @@ class GuiError(CourseError):
 
 
 def camera_at(position: np.ndarray, look_at: np.ndarray, fov: float) -> Cameras:
-    """One camera at a place of the world that looks at another, upright.
+    """Return one upright camera at a position.
 
-    position, look_at: (3,). fov: from the lower to the upper edge, in radians, as viser has it.
+    position, look_at: (3,). fov: vertical, in radians as in viser.
     """
-    away = np.asarray(position, np.float64) - np.asarray(look_at, np.float64)
-    radius = max(float(np.linalg.norm(away)), 1e-6)
-    elevation = math.degrees(math.asin(float(np.clip(away[1] / radius, -1, 1))))
-    azimuth = math.degrees(math.atan2(away[0], away[2]))
-    numbers = torch.tensor([azimuth, elevation, radius, math.degrees(fov)], dtype=torch.float32)
+    offset = np.asarray(position, np.float64) - np.asarray(look_at, np.float64)
+    radius = max(float(np.linalg.norm(offset)), 1e-6)
+    elevation = math.degrees(math.asin(float(np.clip(offset[1] / radius, -1, 1))))
+    azimuth = math.degrees(math.atan2(offset[0], offset[2]))
+    values = torch.tensor([azimuth, elevation, radius, math.degrees(fov)], dtype=torch.float32)
     target = torch.as_tensor(np.asarray(look_at), dtype=torch.float32)[None]
-    return Cameras(numbers[0:1], numbers[1:2], numbers[2:3], numbers[3:4], target)
+    return Cameras(*values[:, None], target)
 
 
-def next_height(height: int, seconds: float, wanted: float) -> int:
-    """How high the next image is, if one of `height` took `seconds` and it may take `wanted`; at most twice or half
-    as high."""
-    factor = min(max(math.sqrt(wanted / max(seconds, 1e-6)), 0.5), 2.0)
-    return round(min(max(height * factor, LEAST), MOST))
+def next_height(height: int, seconds: float, allowed: float) -> int:
+    """Return the height at which an image takes the allowed seconds, from the last one.
+
+    At most twice, at least half of `height`.
+    """
+    factor = min(max(math.sqrt(allowed / max(seconds, 1e-6)), 0.5), 2.0)
+    return round(min(max(height * factor, MIN_HEIGHT), MAX_HEIGHT))
 
 
 def panel(title: str, line: str, terms: Mapping[str, float]) -> str:
@@ -71,29 +73,46 @@ def panel(title: str, line: str, terms: Mapping[str, float]) -> str:
     )
 
 
-class Visitor:
-    """What one open page has been shown. height: of its next image. took: seconds of its last one. at: when that
-    was. seen: the camera's time stamp then. fine: whether it was one for a camera at rest."""
+class ClientState:
+    """The last image of an open page.
+
+    height: of the next image. seconds: that the last one took. rendered_at: time of the last one.
+    camera_time: the camera's time stamp in it. at_rest: whether the camera was at rest.
+    """
 
     def __init__(self) -> None:
-        self.height, self.took, self.at, self.seen, self.fine = 64, 0.0, -math.inf, -1.0, False
+        self.height = 64
+        self.seconds = 0.0
+        self.rendered_at = -math.inf
+        self.camera_time = -1.0
+        self.at_rest = False
 
     def is_due(self, moved: bool, changed: bool) -> bool:
-        """Whether it is time for an image: at once for a camera that moved, else if there is something new to see and
-        the last image has been paid for."""
+        """Return whether to render an image.
+
+        moved: the camera, which gets one at once. changed: the field; then one is due after a
+            while.
+        """
         if moved:
             return True
-        return (changed or not self.fine) and time.monotonic() - self.at >= REST * self.took
+        is_stale = changed or not self.at_rest
+        return is_stale and time.monotonic() - self.rendered_at >= REST_FACTOR * self.seconds
 
-    def shown(self, took: float, camera_time: float, fine: bool) -> None:
-        self.height = next_height(self.height, took, STILL if fine else MOVING)
-        self.took, self.at, self.seen, self.fine = took, time.monotonic(), camera_time, fine
+    def record(self, seconds: float, camera_time: float, at_rest: bool) -> None:
+        """Note that an image has been rendered."""
+        allowed = STILL_SECONDS if at_rest else MOVING_SECONDS
+        self.height = next_height(self.height, seconds, allowed)
+        self.seconds = seconds
+        self.rendered_at = time.monotonic()
+        self.camera_time = camera_time
+        self.at_rest = at_rest
 
 
 class LiveView:
-    """The page: an image that follows the mouse, and a panel with the step, the terms of the loss and buttons.
+    """The page: an image that follows the mouse, and a panel with the step, the losses and buttons.
 
-    port: of http://localhost:PORT. title: what is made. Raises GuiError without viser, and where the port is taken.
+    port: of http://localhost:PORT. title: the prompt. Raises GuiError without viser, or if the port
+    is in use.
     """
 
     def __init__(self, port: int, title: str) -> None:
@@ -105,22 +124,19 @@ class LiveView:
             self.server = gui_server.start(HOST, port, self.inputs)
         except ImportError as error:
             raise GuiError(f"--gui needs viser 1.1 ({error}): pip install 'viser<1.2'") from error
-        if self.server.get_port() != port:  # taken since the check
+        if self.server.get_port() != port:  # another program has taken it since the check
             self.server.stop()
-            raise GuiError(_taken(port))
+            raise GuiError(_in_use(port))
         self.server.scene.set_up_direction("+y")
         camera = self.server.initial_camera
         camera.fov = math.radians(40)
         radius = camera_distance(torch.tensor(40.0), torch.tensor(0.6)).item()
-        camera.position = (
-            0.0,
-            radius * math.sin(math.radians(15)),
-            radius * math.cos(math.radians(15)),
-        )
+        elevation = math.radians(15)
+        camera.position = (0.0, radius * math.sin(elevation), radius * math.cos(elevation))
         camera.look_at = (0.0, 0.0, 0.0)
         self.paused, self.stopped = threading.Event(), threading.Event()
-        self.visitors: dict[int, Visitor] = {}
-        self._last_text, self._step = -math.inf, -1
+        self.clients: dict[int, ClientState] = {}
+        self._panel_time, self._step = -math.inf, -1
         self.has_failed = False
         self._build(title)
         print(f"live view: http://localhost:{port}", flush=True)
@@ -131,27 +147,30 @@ class LiveView:
         self.text = gui.add_html(panel(title, "The model is being loaded ...", {}))
         self.progress: Any = gui.add_progress_bar(0.0)
         self.title = title
-        self.look = gui.add_dropdown("look", SHADING_MODES, hint="albedo: without light")
+        self.shading = gui.add_dropdown("shading", SHADING_MODES, hint="albedo: without light")
         self.pause = gui.add_button("Pause")
         self.stop = gui.add_button("Stop and save", color="red")
-        self.inputs.allow(self.look, SHADING_MODES)
+        self.inputs.allow(self.shading, SHADING_MODES)
         for button in (self.pause, self.stop):
             self.inputs.allow(button, (True,))
 
         @self.pause.on_click
         def _(_: Any) -> None:
-            (self.paused.clear if self.paused.is_set() else self.paused.set)()
-            self.pause.label = "Go on" if self.paused.is_set() else "Pause"
+            if self.paused.is_set():
+                self.paused.clear()
+            else:
+                self.paused.set()
+            self.pause.label = "Continue" if self.paused.is_set() else "Pause"
 
         @self.stop.on_click
         def _(_: Any) -> None:
             self.stopped.set()
             self.paused.clear()
 
-        @self.look.on_update
+        @self.shading.on_update
         def _(_: Any) -> None:
-            for visitor in list(self.visitors.values()):
-                visitor.seen = -1.0
+            for client in list(self.clients.values()):
+                client.camera_time = -1.0
 
     def __enter__(self) -> "LiveView":
         return self
@@ -163,14 +182,14 @@ class LiveView:
     # --- Between two steps
 
     def after_step(self, trainer: Trainer, terms: dict[str, float]) -> None:
-        """Show the figures and images that are due, and wait while the page is paused.
+        """Update the panel and the images that are due, and wait while the page is paused.
 
         An error of the view is reported and turns it off: it never reaches the training.
         """
-        self._try(lambda: self._write(trainer, terms))
-        self._try(lambda: self._show(trainer))
+        self._try(lambda: self._update_panel(trainer, terms))
+        self._try(lambda: self._update_images(trainer))
         while self.paused.is_set() and not trainer.interrupt.requested:
-            self._try(lambda: self._show(trainer))
+            self._try(lambda: self._update_images(trainer))
             time.sleep(0.02)
         if self.stopped.is_set():
             trainer.interrupt.requested = True
@@ -184,67 +203,64 @@ class LiveView:
             self.has_failed = True
             reason = f"{type(error).__name__}: {error}"
             warnings.warn(
-                f"The live view is off after an error, the training goes on ({reason}).",
+                f"The live view is off after an error; the training continues ({reason}).",
                 CourseWarning,
                 stacklevel=2,
             )
 
-    def _write(self, trainer: Trainer, terms: dict[str, float]) -> None:
-        now, last = time.monotonic(), trainer.step >= trainer.settings.iters
-        if now - self._last_text < TEXTS and not last:
+    def _update_panel(self, trainer: Trainer, terms: dict[str, float]) -> None:
+        now = time.monotonic()
+        is_last = trainer.step >= trainer.settings.iters
+        if now - self._panel_time < PANEL_SECONDS and not is_last:
             return
-        self._last_text = now
+        self._panel_time = now
         line = f"step {trainer.step} of {trainer.settings.iters}"
         self.text.content = panel(self.title, line, terms)
         self.progress.value = 100 * trainer.progress
 
-    def _show(self, trainer: Trainer) -> None:
-        """An image for every page that is due one."""
-        changed, self._step = trainer.step != self._step, trainer.step
+    def _update_images(self, trainer: Trainer) -> None:
+        """Render an image for every page that is due one."""
+        changed = trainer.step != self._step
+        self._step = trainer.step
         clients = self.server.get_clients()
-        self.visitors = {number: self.visitors.get(number) or Visitor() for number in clients}
+        self.clients = {number: self.clients.get(number) or ClientState() for number in clients}
         for number, client in clients.items():
-            visitor, camera = self.visitors[number], client.camera
-            moved = camera.update_timestamp != visitor.seen
-            if not visitor.is_due(moved, changed):
+            state, camera = self.clients[number], client.camera
+            moved = camera.update_timestamp != state.camera_time
+            if not state.is_due(moved, changed):
                 continue
-            began = time.monotonic()
-            image = self.image(trainer, camera, visitor.height)
-            visitor.shown(time.monotonic() - began, camera.update_timestamp, fine=not moved)
+            start = time.monotonic()
+            image = self.render(trainer, camera, state.height)
+            seconds = time.monotonic() - start
+            state.record(seconds, camera.update_timestamp, at_rest=not moved)
             client.scene.set_background_image(image, format="jpeg", jpeg_quality=90)
 
-    def image(self, trainer: Trainer, camera: Any, height: int) -> np.ndarray:
-        """The averaged field (height, W, 3) uint8 as a viser camera sees it; a light stands where the camera is."""
-        one = camera_at(camera.position, camera.look_at, camera.fov)
-        width = round(min(max(height * camera.aspect, 1), 2 * MOST))
-        look = self.look.value
-        shading = (
-            Shading(look, one.poses()[:, :3, 3])
-            if look in ("lambertian", "textureless")
-            else Shading(look)
-        )
+    def render(self, trainer: Trainer, camera: Any, height: int) -> np.ndarray:
+        """Render the averaged field for a viser camera, with a light at the camera.
+
+        Returns (height, W, 3) uint8.
+        """
+        cameras = camera_at(camera.position, camera.look_at, camera.fov)
+        width = round(min(max(height * camera.aspect, 1), 2 * MAX_HEIGHT))
+        shading = Shading(self.shading.value, lights=cameras.poses()[:, :3, 3])
         with trainer.averaged():
-            [seen] = trainer.renderer.render_eval(one, height, width, shading)
-        return as_bytes(seen[:3])
+            [image] = trainer.renderer.render_eval(cameras, height, width, shading)
+        return as_bytes(image[:3])
 
 
 def _check_port(port: int) -> None:
-    """Raises GuiError if the port cannot be had: viser would take the next one, and say so in passing."""
+    """Raise GuiError if the port cannot be used; viser would take the next one instead."""
     with socket.socket() as probe:
-        probe.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # not to be stopped by connections that have ended
+        # Connections that have ended do not block the port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
         except PermissionError as error:
-            raise GuiError(
-                f"--gui_port {port} is not allowed here: choose one above 1024"
-            ) from error
+            message = f"--gui_port {port} is not allowed here: choose one above 1024"
+            raise GuiError(message) from error
         except OSError as error:
-            raise GuiError(_taken(port)) from error
+            raise GuiError(_in_use(port)) from error
 
 
-def _taken(port: int) -> str:
-    return (
-        f"--gui_port {port} is taken by another program: choose another number, such as {port + 1}"
-    )
+def _in_use(port: int) -> str:
+    return f"--gui_port {port} is used by another program: choose another one, such as {port + 1}"

@@ -1,11 +1,10 @@
-"""The web server of the live view: viser's, with origins and messages checked where they arrive.
+"""The web server of the live view: viser's, with origins and messages checked on arrival.
 
-viser accepts websockets of every page in the browser, and trusts what they send: a camera of two
-numbers or a value that is not on its list would reach the training, and any client can have viser
+viser accepts websockets of every page in the browser and trusts what they send: a camera of two
+numbers or a value that is not on its list would reach the training, and any client can make viser
 open a tunnel to the internet. Here a websocket must come from the page that this server serves, and
-only the messages pass that this page needs: its camera, and values of inputs that are allowed.
-Not covered: a program on this machine that pretends to be the page can move cameras and press
-buttons.
+only the messages that this page needs pass: its camera, and allowed values of inputs.
+Not covered: a program on this machine that poses as the page can move cameras and press buttons.
 """
 
 import contextlib
@@ -33,7 +32,7 @@ class CameraMessage(
     tag="ViewerCameraMessage",
     forbid_unknown_fields=True,
 ):
-    """Where the camera of a page is, as viser has it."""
+    """The camera of a page, as viser sends it."""
 
     wxyz: tuple[Coordinate, Coordinate, Coordinate, Coordinate]
     position: Vector
@@ -58,14 +57,14 @@ class InputMessage(
     tag="GuiUpdateMessage",
     forbid_unknown_fields=True,
 ):
-    """A button was pressed, or a value was chosen."""
+    """A pressed button or a chosen value."""
 
     uuid: str
     updates: Update
 
 
 class Inputs:
-    """What pages may send: `allowed` holds the values that each input accepts, by its uuid."""
+    """Checks what pages send: `allowed` holds the accepted values of each input, by its uuid."""
 
     def __init__(self) -> None:
         self.allowed: dict[str, Collection[Value]] = {}
@@ -76,7 +75,7 @@ class Inputs:
         self.allowed[handle._impl.uuid] = values
 
     def check(self, raw: str | bytes) -> bytes | None:
-        """Return a message, with no more in it than what was checked; None if it is invalid."""
+        """Return a message with only its checked fields, or None if it is invalid."""
         if isinstance(raw, str):
             return None
         try:
@@ -105,7 +104,7 @@ class CheckedConnection(ServerConnection):
 
 
 def start(host: str, port: int, inputs: Inputs) -> viser.ViserServer:
-    """Start viser's server; it takes another port if this one is taken.
+    """Start viser's server; it takes another port if this one is in use.
 
     Raises ImportError for a version of viser whose server cannot be checked.
     """
@@ -114,13 +113,13 @@ def start(host: str, port: int, inputs: Inputs) -> viser.ViserServer:
         server = viser.ViserServer(host, port, label="Text to 3D", verbose=False)
         if not calls:
             server.stop()
-            raise ImportError(f"viser {viser.__version__} starts its server in another way")
+            raise ImportError(f"viser {viser.__version__} starts its server in an unknown way")
     return server
 
 
 @contextlib.contextmanager
 def _checked_websockets(port: int, inputs: Inputs) -> Iterator[list[int]]:
-    """Within the block, servers of websockets check origins and messages. Yield their ports.
+    """Make websocket servers check origins and messages within the block. Yield their ports.
 
     viser has no setting for either, so the function that it calls is replaced while it starts.
     """

@@ -1,4 +1,4 @@
-"""The live view: the page is there, its camera is ours, training goes on beside it, and its buttons work."""
+"""The live view: the page is there, its camera is ours, training continues beside it, and its buttons work."""
 
 import json
 import math
@@ -28,7 +28,14 @@ from course.errors import CourseWarning
 from course.models import find_model
 from task_3_DreamFusion.nerf import gui
 from task_3_DreamFusion.nerf.export import as_bytes
-from task_3_DreamFusion.nerf.gui import GuiError, LiveView, Visitor, camera_at, next_height, panel
+from task_3_DreamFusion.nerf.gui import (
+    ClientState,
+    GuiError,
+    LiveView,
+    camera_at,
+    next_height,
+    panel,
+)
 from task_3_DreamFusion.nerf.gui_server import Inputs
 from task_3_DreamFusion.nerf.guidance import StableDiffusion
 from task_3_DreamFusion.nerf.provider import orbit
@@ -79,11 +86,13 @@ def test_the_page_is_served_here_and_gone_afterwards(port, capsys):
         urllib.request.urlopen(address, timeout=5)
 
 
-def test_a_port_that_is_taken(port):
+def test_a_port_in_use(port):
     with socket.socket() as other:
         other.bind((gui.HOST, port))
         other.listen()
-        with pytest.raises(GuiError, match=f"--gui_port {port} is taken.*such as {port + 1}"):
+        with pytest.raises(
+            GuiError, match=f"--gui_port {port} is used by another program.*such as {port + 1}"
+        ):
             LiveView(port, "a car")
 
 
@@ -98,20 +107,20 @@ def test_a_port_is_asked_for_before_viser_starts(port, monkeypatch):
     with socket.socket() as other:
         other.bind((gui.HOST, port))
         other.listen()
-        with pytest.raises(GuiError, match=f"--gui_port {port} is taken"):
+        with pytest.raises(GuiError, match=f"--gui_port {port} is used by another program"):
             LiveView(port, "a car")
     monkeypatch.setattr(socket.socket, "bind", refuse)
     with pytest.raises(GuiError, match="--gui_port 80 is not allowed here: choose one above 1024"):
         LiveView(80, "a car")
 
 
-def test_a_port_that_is_taken_in_between(port, monkeypatch):
+def test_a_port_in_use_in_between(port, monkeypatch):
     from task_3_DreamFusion.nerf import gui_server
 
     stopped: list[bool] = []
     server = SimpleNamespace(get_port=lambda: port + 1, stop=lambda: stopped.append(True))
     monkeypatch.setattr(gui_server, "start", lambda *_: server)
-    with pytest.raises(GuiError, match=f"--gui_port {port} is taken"):
+    with pytest.raises(GuiError, match=f"--gui_port {port} is used by another program"):
         LiveView(port, "a car")
     assert stopped == [True]
 
@@ -133,7 +142,7 @@ def test_what_a_page_begins_with(port, monkeypatch):
         sent = list(view.server._websock_server._broadcast_buffer.message_from_id.values())
         [theme] = [each for each in sent if type(each).__name__ == "ThemeConfigurationMessage"]
         assert theme.show_share_button is False and theme.show_logo is False
-        assert (view.look.value, view.look.options) == ("albedo", SHADING_MODES)
+        assert (view.shading.value, view.shading.options) == ("albedo", SHADING_MODES)
 
 
 def test_without_viser(port, monkeypatch):
@@ -150,7 +159,7 @@ def test_a_viser_whose_server_cannot_be_checked_does_not_run(port, monkeypatch):
     server = SimpleNamespace(stop=lambda: stopped.append(True))
     stopped: list[bool] = []
     monkeypatch.setattr(viser, "ViserServer", lambda *_, **__: server)
-    with pytest.raises(GuiError, match=r"viser 1\S+ starts its server in another way"):
+    with pytest.raises(GuiError, match=r"viser 1\S+ starts its server in an unknown way"):
         LiveView(port, "a car")
     assert stopped == [True]
 
@@ -256,19 +265,19 @@ HOSTILE: list[object] = [
     camera(more=1),
     {"type": "ViewerCameraMessage"},
     {"type": "GuiUpdateMessage"},
-    {"type": "GuiUpdateMessage", "uuid": "LOOK", "updates": {}},
-    {"type": "GuiUpdateMessage", "uuid": "LOOK", "updates": None},
-    update("LOOK", value="no such look"),
-    update("LOOK", value=""),
-    update("LOOK", value=0),
-    update("LOOK", value=None),
-    update("LOOK", value=True),
-    update("LOOK", value=["albedo"]),
-    update("LOOK", value={"albedo": 1}),
-    update("LOOK", value="albedo", removed=True),
-    update("LOOK", removed=True),
-    update("LOOK", update_cb=[]),
-    update("LOOK", nothing=1),
+    {"type": "GuiUpdateMessage", "uuid": "SHADING", "updates": {}},
+    {"type": "GuiUpdateMessage", "uuid": "SHADING", "updates": None},
+    update("SHADING", value="no such mode"),
+    update("SHADING", value=""),
+    update("SHADING", value=0),
+    update("SHADING", value=None),
+    update("SHADING", value=True),
+    update("SHADING", value=["albedo"]),
+    update("SHADING", value={"albedo": 1}),
+    update("SHADING", value="albedo", removed=True),
+    update("SHADING", removed=True),
+    update("SHADING", update_cb=[]),
+    update("SHADING", nothing=1),
     update("STOP", value=False),
     update("STOP", value=1),
     update("STOP", value="albedo"),
@@ -277,10 +286,10 @@ HOSTILE: list[object] = [
     update("", value=True),
     {"type": "ShareUrlRequest"},
     {"type": "ShareUrlDisconnect"},
-    {"type": "GuiRemoveMessage", "uuid": "LOOK"},
+    {"type": "GuiRemoveMessage", "uuid": "SHADING"},
     {"type": "GuiButtonHoldMessage", "uuid": "STOP", "frequency": 1.0},
     {"type": "RunJavascriptMessage", "source": "alert(1)"},
-    {"type": "FileTransferStartUpload", "source_component_uuid": "LOOK"},
+    {"type": "FileTransferStartUpload", "source_component_uuid": "SHADING"},
     {"type": "no such type"},
     {"type": ["ViewerCameraMessage"]},
     {"type": None},
@@ -307,7 +316,7 @@ def encoded(message: object) -> bytes:
 @pytest.fixture
 def inputs() -> Inputs:
     inputs = Inputs()
-    for name, values in (("LOOK", SHADING_MODES), ("STOP", (True,))):
+    for name, values in (("SHADING", SHADING_MODES), ("STOP", (True,))):
         inputs.allow(SimpleNamespace(_impl=SimpleNamespace(uuid=name)), values)
     return inputs
 
@@ -329,7 +338,7 @@ def test_a_message_of_text_is_dropped(inputs, text):
         camera(position=[1e5, -1e5, 0], near=0, far=1e9),
         camera(image_height=1, image_width=1e5, fov=3.1),
         camera(fov=0.01),
-        *(update("LOOK", value=look) for look in SHADING_MODES),
+        *(update("SHADING", value=mode) for mode in SHADING_MODES),
         update("STOP", value=True),
     ],
 )
@@ -359,7 +368,7 @@ def test_what_passes_is_a_camera(name, value):
 def test_a_script_cannot_end_or_change_the_training(port, trainer, capfd):
     """It sends everything hostile, then a valid camera; nothing of it is an error anywhere."""
     with LiveView(port, "a car") as view, connect(port, f"http://localhost:{port}") as script:
-        uuids = {"LOOK": view.look._impl.uuid, "STOP": view.stop._impl.uuid}
+        uuids = {"SHADING": view.shading._impl.uuid, "STOP": view.stop._impl.uuid}
         script.send(encoded(camera()))
         for message in HOSTILE:
             if isinstance(message, dict) and message.get("uuid") in uuids:
@@ -367,14 +376,14 @@ def test_a_script_cannot_end_or_change_the_training(port, trainer, capfd):
             script.send(encoded(message))
         script.send("text")
         script.send(encoded(camera(position=[0, 0, 2])))
-        script.send(encoded(update(uuids["LOOK"], value="normals")))
-        wait_until(lambda: view.look.value == "normals")
+        script.send(encoded(update(uuids["SHADING"], value="normals")))
+        wait_until(lambda: view.shading.value == "normals")
         wait_until(lambda: bool(view.server.get_clients()))
         for _ in range(3):
             view.after_step(trainer, trainer.train_step())
         [client] = view.server.get_clients().values()
         assert tuple(client.camera.position) == (0, 0, 2) and client.camera.aspect == 1.5
-        assert view.visitors and not view.has_failed and not view.stopped.is_set()
+        assert view.clients and not view.has_failed and not view.stopped.is_set()
     error = capfd.readouterr().err
     assert "Traceback" not in error and "exception" not in error
 
@@ -412,9 +421,9 @@ def test_a_page_gets_an_image_whenever_one_is_due(port, trainer, monkeypatch):
             view.after_step(trainer, {"error": 0.5})
             return len(heights) - before
 
-        monkeypatch.setattr(view, "image", image)
+        monkeypatch.setattr(view, "render", image)
         monkeypatch.setattr(gui, "time", SimpleNamespace(monotonic=lambda: 100.0))
-        assert images(0) == 0 and not view.visitors
+        assert images(0) == 0 and not view.clients
         page.move()
         assert images(0) == 1 and heights == [64]  # a first one, quickly
         assert images(0) == 1 and heights[-1] == 128  # and a finer one, since it took no time
@@ -422,21 +431,23 @@ def test_a_page_gets_an_image_whenever_one_is_due(port, trainer, monkeypatch):
         assert images(1) == 1 and images(1) == 0  # a step
         page.move(position=[3, 0, 0])
         assert [images(1) for _ in range(3)] == [1, 1, 0]
-        page.set(view.look, "normals")
-        wait_until(lambda: all(visitor.seen == -1 for visitor in view.visitors.values()))
-        assert view.look.value == "normals" and images(1) == 1
-        [visitor] = view.visitors.values()
-        assert page.seen() == [visitor.seen] and visitor.took == 0
+        page.set(view.shading, "normals")
+        wait_until(
+            lambda: all(client_state.camera_time == -1 for client_state in view.clients.values())
+        )
+        assert view.shading.value == "normals" and images(1) == 1
+        [client_state] = view.clients.values()
+        assert page.seen() == [client_state.camera_time] and client_state.seconds == 0
         page.socket.close()
         wait_until(lambda: not view.server.get_clients())
-        assert images(2) == 0 and not view.visitors
+        assert images(2) == 0 and not view.clients
 
 
 def test_buttons_of_a_page(port, trainer):
     with LiveView(port, "a car") as view:
         page = Page(view, port)
         page.move()
-        for is_paused, label in ((True, "Go on"), (False, "Pause"), (True, "Go on")):
+        for is_paused, label in ((True, "Continue"), (False, "Pause"), (True, "Continue")):
             page.set(view.pause, True)
             wait_until(lambda label=label: view.pause.label == label)
             assert view.paused.is_set() == is_paused
@@ -464,11 +475,11 @@ def test_the_panel_has_step_terms_and_progress(port, trainer, monkeypatch):
 @pytest.mark.parametrize(
     ("method", "error"),
     [
-        ("image", ZeroDivisionError("float division by zero")),
-        ("image", ValueError("no look 'x'")),
-        ("image", AssertionError()),
-        ("image", torch.OutOfMemoryError("CUDA out of memory")),
-        ("_write", OSError(28, "No space left on device")),
+        ("render", ZeroDivisionError("float division by zero")),
+        ("render", ValueError("no look 'x'")),
+        ("render", AssertionError()),
+        ("render", torch.OutOfMemoryError("CUDA out of memory")),
+        ("_update_panel", OSError(28, "No space left on device")),
     ],
 )
 def test_an_error_of_the_view_never_reaches_the_training(port, trainer, monkeypatch, method, error):
@@ -481,8 +492,8 @@ def test_an_error_of_the_view_never_reaches_the_training(port, trainer, monkeypa
     with LiveView(port, "a car") as view:
         monkeypatch.setattr(view, method, fail)
         monkeypatch.setattr(view.server, "get_clients", lambda: {0: seen})
-        if method == "_write":
-            monkeypatch.setattr(view, "_show", lambda trainer: None)
+        if method == "_update_panel":
+            monkeypatch.setattr(view, "_update_images", lambda trainer: None)
 
         def after(trainer: Trainer, terms: dict[str, float]) -> None:
             if trainer.step == 3:
@@ -490,7 +501,7 @@ def test_an_error_of_the_view_never_reaches_the_training(port, trainer, monkeypa
             view.after_step(trainer, terms)
 
         expected = (
-            rf"live view is off after an error, the training goes on \({type(error).__name__}"
+            rf"live view is off after an error; the training continues \({type(error).__name__}"
         )
         with pytest.warns(CourseWarning, match=expected) as warned:
             assert trainer.train(preview_every=0, after_step=after) is False  # by the stop button
@@ -503,7 +514,7 @@ def test_ctrl_c_in_the_view_ends_the_run(port, trainer, monkeypatch):
         raise KeyboardInterrupt
 
     with LiveView(port, "a car") as view:
-        monkeypatch.setattr(view, "_show", interrupt)
+        monkeypatch.setattr(view, "_update_images", interrupt)
         with pytest.raises(KeyboardInterrupt):
             view.after_step(trainer, {"error": 1.0})
 
@@ -550,18 +561,18 @@ def test_a_camera_straight_above_and_one_at_its_target_are_cameras():
 def test_the_image_is_the_averaged_field_from_there(port, trainer):
     trainer.train_step()
     with LiveView(port, "a car") as view:
-        found = view.image(trainer, seen_from(), 12)
+        found = view.render(trainer, seen_from(), 12)
         expected = trainer.images(orbit(1), 12)[0]
         assert np.abs(found.astype(int) - as_bytes(expected[:3])).max() <= 1
-        for look in view.look.options:
-            view.look.value = look
-            assert view.image(trainer, seen_from(aspect=1.5), 12).shape == (12, 18, 3)
+        for mode in view.shading.options:
+            view.shading.value = mode
+            assert view.render(trainer, seen_from(aspect=1.5), 12).shape == (12, 18, 3)
 
 
 def test_an_image_is_never_without_width_nor_too_wide(port, trainer):
     with LiveView(port, "a car") as view:
         for aspect, width in ((1e-5, 1), (0.5, 12), (1e5, 1024)):
-            assert view.image(trainer, seen_from(aspect=aspect), 24).shape == (24, width, 3)
+            assert view.render(trainer, seen_from(aspect=aspect), 24).shape == (24, width, 3)
 
 
 def test_a_light_stands_at_the_camera(port, trainer, monkeypatch):
@@ -575,59 +586,60 @@ def test_a_light_stands_at_the_camera(port, trainer, monkeypatch):
     monkeypatch.setattr(trainer.renderer, "render_eval", record)
     seen = seen_from()
     with LiveView(port, "a car") as view:
-        for look in SHADING_MODES:
-            view.look.value = look
-            view.image(trainer, seen, 4)
+        for mode in SHADING_MODES:
+            view.shading.value = mode
+            view.render(trainer, seen, 4)
     assert [shading.mode for shading in shadings] == list(SHADING_MODES)
     for shading in shadings:
-        if shading.is_lit:
-            assert shading.lights.numpy() == pytest.approx(seen.position[None], abs=1e-5)
-        else:
-            assert shading.lights is None
+        assert shading.lights.numpy() == pytest.approx(seen.position[None], abs=1e-5)
 
 
 def test_a_new_page_is_due_at_once():
-    visitor = Visitor()
-    assert visitor.height == 64 and visitor.is_due(moved=False, changed=False)
+    client_state = ClientState()
+    assert client_state.height == 64 and client_state.is_due(moved=False, changed=False)
 
 
 def test_an_image_may_take_longer_while_the_camera_rests():
-    for seconds, fine in ((0.1, False), (0.4, True)):
-        visitor = Visitor()
-        visitor.shown(seconds, 1.0, fine)
-        assert visitor.height == 64
-        visitor.shown(4 * seconds, 1.0, fine)
-        assert visitor.height == 32 and visitor.took == 4 * seconds and visitor.fine == fine
+    for seconds, at_rest in ((0.1, False), (0.4, True)):
+        client_state = ClientState()
+        client_state.record(seconds, 1.0, at_rest)
+        assert client_state.height == 64
+        client_state.record(4 * seconds, 1.0, at_rest)
+        assert (
+            client_state.height == 32
+            and client_state.seconds == 4 * seconds
+            and client_state.at_rest == at_rest
+        )
 
 
 def test_images_are_as_large_as_time_allows():
-    assert (gui.LEAST, gui.MOST) == (24, 512)
+    assert (gui.MIN_HEIGHT, gui.MAX_HEIGHT) == (24, 512)
     assert (
         next_height(100, 0.1, 0.1) == 100
         and next_height(100, 0.4, 0.1) == 50
         and next_height(100, 0.05, 0.1) == 141
     )
-    assert next_height(100, 1e-9, 0.1) == 200 and next_height(30, 9.0, 0.1) == gui.LEAST
-    assert next_height(500, 1e-9, 0.1) == gui.MOST
+    assert next_height(100, 1e-9, 0.1) == 200 and next_height(30, 9.0, 0.1) == gui.MIN_HEIGHT
+    assert next_height(500, 1e-9, 0.1) == gui.MAX_HEIGHT
 
 
 def test_training_keeps_most_of_the_time(monkeypatch):
     """Steps of 0.1 s, images of 0.2 s: for a camera at rest, a fifth of the time goes into images at most."""
     now = [100.0]
     monkeypatch.setattr(gui.time, "monotonic", lambda: now[0])
-    visitor, drawing = Visitor(), 0.0
+    client_state, drawing = ClientState(), 0.0
     for _ in range(1000):
         now[0] += 0.1
-        if visitor.is_due(moved=False, changed=True):
+        if client_state.is_due(moved=False, changed=True):
             now[0] += 0.2
             drawing += 0.2
-            visitor.shown(0.2, 1.0, fine=True)
+            client_state.record(0.2, 1.0, at_rest=True)
     assert 0.15 < drawing / (now[0] - 100) <= 0.2 + 0.01
-    assert not visitor.is_due(moved=False, changed=True) and visitor.is_due(
+    assert not client_state.is_due(moved=False, changed=True) and client_state.is_due(
         moved=True, changed=False
     )
     now[0] += 10
-    assert not visitor.is_due(moved=False, changed=False)  # nothing new to see
+    assert not client_state.is_due(moved=False, changed=False)  # nothing new to see
 
 
 def test_stop_ends_the_run_with_a_checkpoint(port, trainer):
@@ -669,7 +681,9 @@ def test_a_browser_sees_the_training_and_its_mouse_moves_the_camera(port, traine
             assert browser.evaluate(
                 "window.hacked === undefined && !document.querySelector('iframe')"
             )
-            wait_until(lambda: any(visitor.fine for visitor in list(view.visitors.values())))
+            wait_until(
+                lambda: any(client_state.at_rest for client_state in list(view.clients.values()))
+            )
             [client] = view.server.get_clients().values()
             start = (
                 view.server.initial_camera.position
@@ -680,12 +694,12 @@ def test_a_browser_sees_the_training_and_its_mouse_moves_the_camera(port, traine
             wait_until(lambda: math.dist(client.camera.position, positions[0]) > 0.3)
             positions.append(tuple(client.camera.position))
             browser.press("Pause")
-            browser.until("document.body.innerText.includes('Go on')")
+            browser.until("document.body.innerText.includes('Continue')")
             time.sleep(0.5)
             steps.append(trainer.step)
             time.sleep(1)
             steps.append(trainer.step)
-            browser.press("Go on")
+            browser.press("Continue")
             wait_until(lambda: trainer.step > steps[-1])
             browser.press("Stop and save")
         except BaseException as error:
