@@ -45,15 +45,22 @@ class Judge:
         """
         attributes = []
         for image in images:
-            array = np.array(to_pil(image))
-            pixels = torch.from_numpy(array).permute(2, 0, 1)[None].to(self.device)
-            classes = decode_logits(self.logits(pixels.float() / 127.5 - 1), self.names)
+            classes = self.classify(torch.from_numpy(np.array(to_pil(image)))[None])
             result: Attributes = {group: values.tolist()[0] for group, values in classes.items()}
             if "azimuth" in result and "overhead" in result:
                 elevation = 90 if result["overhead"] == "yes" else 0
                 result["view"] = view_word(float(result["azimuth"]), elevation)
             attributes.append(result)
         return attributes
+
+    @torch.no_grad()
+    def classify(self, images: torch.Tensor, batch: int = 250) -> dict[str, np.ndarray]:
+        """Return the classes of images uint8 (N, H, W, 3) of one size, as `decode_logits` does."""
+        logits = []
+        for part in images.split(batch):
+            pixels = part.to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+            logits.append(self.logits(pixels).cpu())
+        return decode_logits(torch.cat(logits), self.names)
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Return the raw outputs (N, classes) for images (N, 3, H, W) in [-1, 1]; differentiable.

@@ -1,9 +1,9 @@
 """The autoencoder: images of 256x256 pixels to latents of 4x32x32 and back (AutoencoderKL).
 
-Trained on random crops with an L1 loss over a pyramid, on gradients and on chroma, and in the second
-half of the run with a small PatchGAN discriminator for crisp edges. Fully convolutional, without
-attention: images of any width decode in memory proportional to their area, and crops suffice to
-train on.
+Trained on random crops with an L1 loss over a pyramid, on gradients and on chroma, and in the
+second half of the run with a small PatchGAN discriminator for crisp edges. Fully convolutional,
+without attention: images of any width decode in memory proportional to their area, and crops
+suffice to train on.
 """
 
 import copy
@@ -143,7 +143,7 @@ def image_losses(y: Tensor, x: Tensor) -> dict[str, Tensor]:
 
 
 class AutoencoderLoss(nn.Module):
-    """Autoencoder and discriminator with all losses of a batch: one module, so one compiled graph."""
+    """Autoencoder and discriminator with all losses of a batch, as one module to compile."""
 
     def __init__(self, vae: AutoencoderKL) -> None:
         super().__init__()

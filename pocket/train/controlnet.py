@@ -116,7 +116,7 @@ def object_weight(objects: Tensor) -> Tensor:
 
 
 class ControlNetLoss(denoiser.DiffusionLoss):
-    """ControlNet and frozen denoiser with the denoiser's loss: one module, so one compiled graph.
+    """ControlNet and frozen denoiser with the denoiser's loss, as one module to compile.
 
     empty: the token ids (L,) of the empty prompt.
     """
@@ -180,8 +180,8 @@ class Strip:
     """Images of the same test scenes from the same noise, after more and more training steps.
 
     Args:
-        folder: gets condition.png, step-000000.png and so on, and strip.jpg with all of them, small,
-            one column a step, which ships with the weights. Images of an interrupted run stay.
+        folder: gets condition.png, step-000000.png and so on, and strip.jpg, which has a column of
+            small images for each step and ships with the weights. Those of an interrupted run stay.
         count: number of scenes.
         steps: number of sampling steps.
     """

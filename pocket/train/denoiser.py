@@ -1,6 +1,6 @@
-"""The denoiser: predicts the noise in a latent, given its caption (diffusers' UNet2DConditionModel).
+"""The denoiser: predicts the noise in a latent, given its caption (a UNet2DConditionModel).
 
-Trained as Stable Diffusion is (Rombach et al. 2022): noise prediction on the scaled_linear schedule,
+Trained like Stable Diffusion (Rombach et al. 2022): noise prediction on the scaled_linear schedule,
 conditioned on the last hidden states of a frozen CLIP text tower; one caption in ten is left out,
 for guidance.
 """
@@ -68,9 +68,11 @@ def build(config: dict[str, Any], text_width: int) -> UNet2DConditionModel:
     return UNet2DConditionModel(sample_size=32, cross_attention_dim=text_width, **config)
 
 
-def storage_device(device: torch.device, size: int, fraction: float = MEMORY_FRACTION) -> torch.device:
-    """Return `device` if `size` bytes fit into a fraction of its free memory, else the CPU."""
-    if device.type == "cuda" and size > fraction * torch.cuda.mem_get_info(device)[0]:
+def storage_device(
+    device: torch.device, size: int, fraction: float = MEMORY_FRACTION
+) -> torch.device:
+    """Return `device` if `size` bytes fit into its free memory, else the CPU."""
+    if device.type == "cuda" and size > MEMORY_FRACTION * torch.cuda.mem_get_info(device)[0]:
         return torch.device("cpu")
     return device
 
@@ -114,9 +116,7 @@ class LatentDataset:
         first = len(self) - min(HELD_OUT, len(self) // 4)
         return torch.arange(first, len(self), device=self.moments.device)
 
-    def sample_indices(
-        self, batch: int, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def sample_indices(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return the indices of random scenes, with replacement, and of a caption of each: (B,)."""
         count = len(self) - len(self.held_out)
         indices = [
@@ -148,7 +148,7 @@ def min_snr_weight(alphas_cumprod: Tensor, limit: float = SNR_LIMIT) -> Tensor:
 
 
 class DiffusionLoss(nn.Module):
-    """Denoiser and frozen text tower with the loss of a batch: one module, so one compiled graph.
+    """Denoiser and frozen text tower with the loss of a batch, as one module to compile.
 
     empty: the token ids (L,) of the empty prompt.
     """

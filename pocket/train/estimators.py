@@ -1,9 +1,9 @@
 """The estimators: depth and normals of an image, so that any image can condition a ControlNet.
 
-Both are small DPT hybrids (Ranftl et al. 2021) in transformers' own classes: a ResNet, a Transformer
-of two layers on its coarsest map, and a convolutional decoder that uses the ResNet's finer maps.
-They train on renders and on decoded latents of these, because generated images look like the
-latter, with color jitter, blur and noise for other images.
+Both are small DPT hybrids (Ranftl et al. 2021) in transformers' own classes: a ResNet, a
+Transformer of two layers on its coarsest map, and a convolutional decoder that uses the ResNet's
+finer maps. They train on renders and on decoded latents of these, because generated images look
+like the latter, with color jitter, blur and noise for other images.
 """
 
 import math
@@ -62,9 +62,9 @@ SMOKE_DPT = DPT | {
 
 
 def build(kind: str, smoke: bool = False) -> PreTrainedModel:
-    """Return an untrained estimator of "depth" or "normals" of images (B, 3, SIDE, SIDE) in [-1, 1].
+    """Return an untrained estimator of "depth" or "normals".
 
-    Depth gives `predicted_depth` (B, SIDE, SIDE): inverse depth in [0, 1], larger is nearer, like
+    Images are (B, 3, SIDE, SIDE) in [-1, 1]. Depth gives `predicted_depth` (B, SIDE, SIDE): inverse depth in [0, 1], larger is nearer, like
     the public estimators of relative depth. Normals give `logits` (B, 3, SIDE, SIDE): camera-space
     normals along AXES, shorter than 1/2 where there is no surface.
     """
@@ -111,7 +111,8 @@ def estimate(kind: str, network: nn.Module, images: Tensor) -> Tensor:
 def affine_residual(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Return the error of the shape of objects: the difference of two maps (B, H, W).
 
-    Each map less its mean inside the mask, in units of the target's mean deviation there; 0 outside.
+    Each map less its mean inside the mask, in units of the target's mean deviation there; 0 outside
+    it.
     After the shift- and scale-invariant loss of Ranftl et al. 2022 (equations 5 and 6, with means
     instead of medians): without it, the far greater range of the ground's depth would dominate.
     Here the scale is known; dividing the prediction by its own deviation as well would make its

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Return images uint8 (B, H, W, 3) as float32 (B, 3, H, W) in [0, 1], in channels-last memory."""
+    """Return images uint8 (B, H, W, 3) as float32 (B, 3, H, W) in [0, 1], channels last in memory."""
     return images.permute(0, 3, 1, 2).float() / 255
 
 
@@ -60,8 +60,10 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def color_jitter(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Return images (B, 3, H, W) in [0, 1] with another exposure, tint and contrast, some of them
-    blurred and noisy."""
+    """Return images (B, 3, H, W) in [0, 1] with another exposure, tint and contrast.
+
+    Some of them are blurred and noisy.
+    """
     count = len(images)
     images = _random_blur(images, generator)
     gamma = _uniform((count, 1, 1, 1), 0.7, 1.4, generator)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetForImageClassification
 
-from course.metrics.judge import Judge, decode_logits
+from course.metrics.judge import Judge
 from pocket.world import render
 from pocket.world import vocabulary as v
 
@@ -36,7 +36,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "object": ("none", *v.OBJECTS), "color": ("none", *v.COLORS), "pattern": ("none", *v.PATTERNS),
     "relation": v.RELATIONS, "object2": ("none", *v.OBJECTS), "color2": ("none", *v.COLORS),
     "ground": ("none", *v.GROUNDS), "lighting": ("none", *v.LIGHTINGS), "style": v.STYLES,
-    "landscape": ("none", *v.LANDSCAPES), "time": ("none", *v.TIMES), "weather": ("none", *v.WEATHERS),
+    "landscape": ("none", *v.LANDSCAPES), "time": ("none", *v.TIMES),
+    "weather": ("none", *v.WEATHERS),
     "pattern2": ("none", *v.PATTERNS), "count": ("none", *v.COUNTS), "size": ("none", *v.SIZES),
     "size2": ("none", *v.SIZES), "pose": ("none", *v.POSES),
     "overhead": ("no", "yes"), "azimuth": tuple(map(str, AZIMUTHS)),
@@ -59,10 +60,10 @@ def build(smoke: bool = False) -> ResNetForImageClassification:
 
 
 def is_color_visible(labels: np.ndarray, which: str = "") -> np.ndarray:
-    """Return whether the color of the object, or of the other one (which="2"), is visible, bool (N,).
+    """Return whether the color of the main object is visible, bool (N,).
 
     It is by day, at sunset and at dawn, in every style but the pencil sketch, and not on wood or
-    metal, which have colors of their own.
+    metal, which have colors of their own. which: "2" for the other object.
     """
     patterns = [v.PATTERNS.index(name) for name in COLORED_PATTERNS]
     lightings = [v.LIGHTINGS.index(name) for name in COLORED_LIGHTINGS]
@@ -163,8 +164,8 @@ def scored_scenes(labels: np.ndarray) -> dict[str, np.ndarray]:
 def accuracy(labels: np.ndarray, predicted: dict[str, np.ndarray]) -> dict[str, float]:
     """Return the accuracy of each group where it counts, and of "view" where there is a front.
 
-    labels: (N,) of vocabulary.LABELS. predicted: as from `decode_logits`. A group that counts for no
-    scene is left out.
+    labels: (N,) of vocabulary.LABELS. predicted: as from `Judge.classify`. A group without a scene
+    that counts is left out.
     """
     result = {}
     right = targets(labels)
@@ -180,13 +181,6 @@ def accuracy(labels: np.ndarray, predicted: dict[str, np.ndarray]) -> dict[str, 
     return result | ({"view": float(np.mean(views))} if views else {})
 
 
-@torch.no_grad()
-def classify(judge: Judge, images: Tensor, batch: int = 256) -> dict[str, np.ndarray]:
-    """Return the classes that the judge predicts for images uint8 (N, H, W, 3) on its device."""
-    logits = [judge.logits(normalize(to_float(part))).cpu() for part in images.split(batch)]
-    return decode_logits(torch.cat(logits), judge.names)
-
-
 def measure(judge: Judge, count: int) -> dict[str, float]:
     """Return the accuracy on new renders of all compositions."""
     scenes = sample_all(range(TEST_SEED, TEST_SEED + count), "all", workers=worker_count())
@@ -195,7 +189,7 @@ def measure(judge: Judge, count: int) -> dict[str, float]:
         render(scenes.params[i : i + 256], samples=samples, device=judge.device).color
         for i in range(0, count, 256)
     ]
-    return accuracy(scenes.labels, classify(judge, torch.cat(images)))
+    return accuracy(scenes.labels, judge.classify(torch.cat(images)))
 
 
 def main(run: Run) -> None:

@@ -98,15 +98,11 @@ def encode_pool(run: Run, encode: Encoder) -> Iterator[int]:
         high = min(low + SHARD, len(pool))
         if not folder.exists():
             latents = encode(pool.images[low:high]).cpu().numpy()
-            write_shard(
-                folder, {"moments": latents, "tokens": pool.tokens[low:high].cpu().numpy()}
-            )
+            write_shard(folder, {"moments": latents, "tokens": pool.tokens[low:high].cpu().numpy()})
             yield high - low
 
 
-def encode_extra(
-    run: Run, encode: Encoder, tokenizer: CLIPTokenizer, count: int
-) -> Iterator[int]:
+def encode_extra(run: Run, encode: Encoder, tokenizer: CLIPTokenizer, count: int) -> Iterator[int]:
     """Encode this process's part of the fresh scenes; yield the images of each shard."""
     lows = range(0, count, SHARD)[run.rank :: run.processes]
     lows = [low for low in lows if not (run.folder / f"extra-{low:08d}").exists()]
