@@ -81,9 +81,10 @@ def decode_logits(logits: torch.Tensor, names: dict[int, str]) -> dict[str, np.n
     for index, name in names.items():
         group, _, label = name.partition(":")
         groups.setdefault(group, []).append((int(index), label))
+    logits = logits.detach().float().cpu()
     attributes = {}
     for group, members in groups.items():
-        part = logits.float().cpu()[:, [index for index, _ in members]]  # (N, members)
+        part = logits[:, [index for index, _ in members]]  # (N, members)
         labels = np.array([label for _, label in members])
         best = part.argmax(dim=1)
         if group != "azimuth":
