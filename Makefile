@@ -16,20 +16,20 @@ help: ## this list
 environment: ## build or update .venv
 	@$(PYTHON) -m course.setup
 
-demo: environment ## first pictures, every lesson and a 3D object on the embedded model; leaves outputs/index.html
+demo: environment ## images, every lesson and a 3D object on the embedded model; leaves outputs/index.html
 	@$(VENV) -m publish.demo
 
 test: environment ## style, types and tests
 	@$(VENV) -m tests
 
-test-gpu: environment ## what only a GPU can tell; fails where there is none
+test-gpu: environment ## tests that need a GPU; fails without one
 	@$(VENV) -m tests.gpu
 
 lab: environment ## open the lessons in JupyterLab
 	@$(VENV) -m jupyterlab --ServerApp.kernel_spec_manager_class=course.notebooks.CourseKernels
 
-pocket: environment ## train the embedded model anew (needs a GPU, about two hours)
+pocket: environment ## train the embedded model (needs a GPU, about two hours)
 	@$(VENV) -m pocket.train all
 
-regenerate: environment ## after new weights: run the lessons again and store them, and renew the pictures and clips of README
+regenerate: environment ## after new weights: run and store the lessons, update README's images and clips
 	@$(VENV) -m publish.regenerate

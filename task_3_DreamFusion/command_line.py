@@ -145,8 +145,8 @@ def _arguments(item: Field) -> dict[str, Any]:
         arguments["choices"] = item.metadata["choices"]
     if isinstance(item.default, tuple):
         return arguments | {"nargs": len(item.default), "type": float}
-    types = {int: int, float: float, Path | None: resolved_path, str | None: existing_name}
-    return arguments | {"type": types.get(item.type, str)}
+    types: dict[Any, Any] = {Path | None: resolved_path, str | None: existing_name}
+    return arguments | {"type": types.get(item.type, item.type)}
 
 
 def _default_text(item: Field) -> str:

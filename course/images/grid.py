@@ -47,7 +47,7 @@ def image_grid(
     wrapped = [wrap(title, font, width) for title in above_tiles]
     above = line_height * max((text.count("\n") + 1 for text in wrapped), default=0)
     left = max((round(font.getlength(row)) + 2 * gap for row in beside), default=0)
-    every_line = len(wrapped) == len(tiles) > columns
+    every_line = len(wrapped) == len(tiles)
     step = height + gap + (above if every_line else 0)
 
     sheet = Image.new(

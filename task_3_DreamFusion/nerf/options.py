@@ -95,28 +95,32 @@ def check_fields(settings: Any) -> None:
 
 def _checked(item: Field, value: Any) -> Any:
     """Return the value of a field as its type has it. Raises SettingError."""
-    name, limits, choices = item.name, item.metadata["limits"], item.metadata["choices"]
+    name, choices = item.name, item.metadata["choices"]
     if choices:
         if value not in choices:
             allowed = ", ".join(map(str, choices))
             raise SettingError(f"{name} must be one of {allowed}, got {value!r:.60}.")
         return choices[choices.index(value)]
     if item.type is int:
-        return _check_integer(name, value, limits, item.metadata["reason"])
+        return _check_integer(name, value, item.metadata["limits"], item.metadata["reason"])
     if item.type is float:
-        return check_number(name, value, *limits, SettingError)
+        return _check_float(name, value, item.metadata["limits"])
     if item.type is str:
         check_unicode(name, value, SettingError)
     elif item.type is bool and not isinstance(value, bool):
         raise SettingError(f"{name} must be True or False, got {value!r:.60}.")
-    elif limits:  # a pair of numbers
+    elif item.metadata["limits"]:  # a pair of numbers
         try:
             low, high = value
         except (TypeError, ValueError):
             message = f"{name} must be two numbers from 0 to 1, got {value!r:.60}."
             raise SettingError(message) from None
-        return tuple(check_number(name, number, *limits, SettingError) for number in (low, high))
+        return tuple(_check_float(name, end, item.metadata["limits"]) for end in (low, high))
     return value
+
+
+def _check_float(name: str, value: Any, limits: tuple[float, float]) -> float:
+    return check_number(name, value, minimum=limits[0], maximum=limits[1], error=SettingError)
 
 
 def _check_integer(name: str, value: Any, limits: tuple[int, int], reason: str) -> int:

@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import io
 import os
 import re
 import shutil
@@ -171,6 +172,26 @@ def test_build_makes_installs_and_checks_once(project):
     assert project.ran == ["venv", "pip", "course.setup"]
     setup.build(project.root)
     assert project.ran == ["venv", "pip", "course.setup"]
+
+
+def test_each_long_step_is_announced_before_it_begins(project, monkeypatch):
+    """In a pipe too, where Python keeps what is printed until it is flushed."""
+    pipe = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(pipe))
+    last_lines = []
+
+    def recorded(function):
+        def call(*arguments, **options):
+            last_lines.append(pipe.getvalue().decode().splitlines()[-1])
+            return function(*arguments, **options)
+
+        return call
+
+    monkeypatch.setattr(setup.venv, "create", recorded(setup.venv.create))
+    monkeypatch.setattr(setup, "install", recorded(setup.install))
+    setup.build(project.root)
+    created, installed = last_lines
+    assert created.startswith("Creating .venv") and installed.startswith("Installing the packages")
 
 
 @pytest.mark.parametrize(

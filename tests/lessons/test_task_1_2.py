@@ -507,7 +507,7 @@ def test_words_come_with_the_indices_of_their_tokens(lesson, sd):
 # --- What it refuses
 
 
-def test_requests_that_cannot_be(sd):
+def test_invalid_requests_are_refused(sd):
     for wrong, message in [
         ({"num_sampling_steps": 0}, "from 1 to 999, got 0"),
         ({"num_sampling_steps": -1}, "from 1 to 999, got -1"),
@@ -577,12 +577,12 @@ def test_seeds_come_in_any_sequence(sd, seeds):
 @pytest.mark.parametrize(
     "seed", [True, 1.5, "1", None, -1, 2**63, np.float64(1), [1.5], [None], ["1"]]
 )
-def test_seeds_that_cannot_be(sd, seed):
+def test_invalid_seeds_are_refused(sd, seed):
     with pytest.raises(RequestError, match="^seed must be a whole number from 0 to .*, got"):
         sd.sample("a duck", seed=seed)
 
 
-def test_frames_are_saved_by_a_numpy_boolean(sd, tmp_path):
+def test_frames_are_saved_for_a_numpy_boolean(sd, tmp_path):
     sd.sample("a duck", save_dir=tmp_path, save_x_t=np.True_, save_x_0=np.False_)
     assert [path.name for path in tmp_path.iterdir()] == ["x_t"]
 
@@ -640,7 +640,7 @@ def test_a_guidance_scale_that_overflows_is_an_error(sd):
 # --- What it takes
 
 
-def test_requests_that_can_be(sd):
+def test_valid_requests(sd):
     [empty] = sd.sample("")
     assert empty.size == (64, 64)
     many = sd.sample(["a duck", "a car", ""], "a tree", height=72, width=40)

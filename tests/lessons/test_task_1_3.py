@@ -267,7 +267,7 @@ def test_an_image_of_another_shape_is_drawn_in_its_shape(lesson):
     assert lesson.generate(PROMPT, control).size == (96, 64)
 
 
-def test_what_cannot_be_is_refused_before_the_work_begins(lesson, tmp_path, monkeypatch):
+def test_invalid_requests_are_refused_before_sampling(lesson, tmp_path, monkeypatch):
     control = make_control(lesson)
     monkeypatch.setattr(lesson.pipe.unet, "forward", None)  # whoever begins to work fails otherwise
     narrow, small = (control._replace(condition=control.condition[..., cut:]) for cut in (3, 8))
@@ -341,7 +341,7 @@ def test_the_step_that_is_not_finite_is_named(lesson, monkeypatch, place):
     assert len(seen) == place
 
 
-def test_an_empty_prompt_and_a_long_one_can_be(lesson):
+def test_an_empty_prompt_and_a_long_one_are_valid(lesson):
     assert lesson.generate("", make_control(lesson)).size == (64, 64)
     with pytest.warns(match="Cut from its end"):
         lesson.generate("duck " * 100, make_control(lesson), steps=1)

@@ -15,8 +15,8 @@ RADIUS = 0.5
 class Ball(Field):
     """Dense inside, sharp at the rim; red where x > 0, else blue."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, bound: float = 1.0) -> None:
+        super().__init__(bound)
         self.density_of_inside = torch.nn.Parameter(torch.tensor(300.0))
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -62,6 +62,21 @@ def test_occupancy_notices_what_comes_and_goes():
     for _ in range(20):
         renderer.update_occupancy(draw, fraction=0.5)
     assert before <= renderer.occupied_fraction < 1.5 * before  # cells of the rim are hit by and by
+
+
+def test_half_of_the_updated_cells_are_occupied_ones_of_all_parts(monkeypatch):
+    renderer = Renderer(Ball(), grid_size=32, max_steps=400)
+    renderer.update_occupancy(generator())
+    calls = []
+    density = renderer.field.density
+    monkeypatch.setattr(renderer.field, "density", lambda x: calls.append(x) or density(x))
+    renderer.update_occupancy(generator(), fraction=0.1)
+    anywhere, occupied = calls[0].split(int(32**3 * 0.1 / 2))
+    # Uniform over the box [-1, 1]^3, and over the ball and the cells that its surface cuts.
+    assert (anywhere.std(0) - 1 / math.sqrt(3)).abs().max() < 0.03
+    assert occupied.norm(dim=-1).max() < RADIUS + 2 * math.sqrt(3) * 2 / 32
+    assert (occupied.std(0) - RADIUS / math.sqrt(5)).abs().max() < 0.04
+    assert anywhere.mean(0).abs().max() < 0.05 and occupied.mean(0).abs().max() < 0.05
 
 
 def test_silhouette_depth_and_colour_are_the_balls(renderer):
@@ -165,3 +180,8 @@ def test_invalid_shading(wrong):
 def test_no_steps():
     with pytest.raises(ValueError, match="0"):
         Renderer(Ball(), max_steps=0)
+
+
+def test_one_step_is_the_diagonal_of_the_box():
+    assert Renderer(Ball(), max_steps=1).step_size == pytest.approx(2 * math.sqrt(3))
+    assert Renderer(Ball(bound=2.5), max_steps=100).step_size == pytest.approx(0.05 * math.sqrt(3))

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import time
+import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -318,6 +319,19 @@ def test_texels_of_a_face_are_those_whose_centre_it_holds(numbers, side):
             expected += min(signs) > 1e-7 or max(signs) < -1e-7
     edge = 3 * side  # centres that lie on an edge may fall either way
     assert expected <= len(rows) <= expected + edge
+
+
+@pytest.mark.parametrize("corner", [(0.001, 0.999), (0.998, 0.001)])  # top left, bottom right
+def test_a_small_face_costs_little_wherever_it_lies(corner):
+    """An atlas has thousands of faces: only texels of a face's own bounding box are tested."""
+    uv = np.array(corner, np.float32) + np.array([[0, 0], [0.001, 0], [0, 0.001]], np.float32)
+    tracemalloc.start()
+    try:
+        rows, _, _ = meshes.texels(uv, np.array([[0, 1, 2]]), uv, 4096)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert 3 <= len(rows) <= 25 and peak < 100_000
 
 
 def test_page_holds_all_and_asks_for_nothing(solid):

@@ -121,11 +121,16 @@ def test_a_turn_is_even_and_of_one_height():
     assert len({tuple(pose.flatten().tolist()) for pose in cameras.to("cpu").poses()}) == 8
 
 
-@given(count=st.integers(1, 12), seed=st.integers(0, 1000), share=st.floats(0, 1))
-def test_views_stay_in_their_range_one_in_each_sector(count, seed, share):
+@given(
+    count=st.integers(1, 12),
+    seed=st.integers(0, 1000),
+    share=st.floats(0, 1),
+    step=st.none() | st.integers(0, 1000),
+)
+def test_views_stay_in_their_range_one_in_each_sector(count, seed, share, step):
     full = ViewRange()
     views = full.narrow(share)
-    cameras = views.sample(count, torch.Generator().manual_seed(seed))
+    cameras = views.sample(count, torch.Generator().manual_seed(seed), step)
     assert len(cameras) == count and cameras.target.abs().max() <= full.jitter
     for name in ("azimuth", "elevation", "fov"):
         low, high = getattr(views, name)

@@ -274,6 +274,14 @@ def test_two_samples_by_hand(path):
     assert stopped.weights.tolist() == pytest.approx([0.5, 0])
 
 
+def test_rays_without_samples_beside_a_ray_with_one(path):
+    info = torch.tensor([[0, 0], [0, 1], [1, 0]])
+    samples = Samples(torch.zeros(1, 3), torch.ones(1), torch.ones(1).long(), info)
+    found = composite_rays(torch.full((1,), 1e3), torch.ones(1, 2), torch.ones(1), samples)
+    assert found.image.tolist() == [[0, 0], [1, 1], [0, 0]]
+    assert found.depths.tolist() == found.opacities.tolist() == [0, 1, 0]
+
+
 @pytest.mark.parametrize("threshold", [0, 0.02])
 def test_compositing_agrees_with_the_reference(compiled, threshold):
     """Values, and gradients of all four outputs at once."""

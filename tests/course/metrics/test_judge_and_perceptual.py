@@ -125,12 +125,51 @@ def test_judge_reads_images_of_any_kind_alike(weights):
     assert judge.logits(tensor[None]).shape == (1, len(NAMES))
 
 
+@pytest.mark.parametrize("color", [(0, 0, 0), (255, 255, 255), (255, 128, 0)])
+def test_judge_sees_images_in_the_range_of_its_network(weights, color):
+    """A reading is that of the raw outputs for the same image in [-1, 1]."""
+    judge = Judge()
+    image = torch.tensor(color).view(1, 3, 1, 1).expand(1, 3, 40, 40) / 127.5 - 1
+    expected = decode_logits(judge.logits(image)[0], judge.names)
+    [reading] = judge([Image.new("RGB", (40, 40), color)])
+    assert reading.pop("azimuth") == pytest.approx(expected.pop("azimuth"), abs=1e-3)
+    assert reading == expected
+
+
+def test_judge_is_frozen_but_lets_gradients_through(weights):
+    judge = Judge()
+    assert not judge.network.training
+    assert not any(parameter.requires_grad for parameter in judge.network.parameters())
+    image = torch.rand(1, 3, 32, 32, requires_grad=True)
+    judge.logits(image).sum().backward()
+    assert image.grad.abs().max() > 0
+
+
+def test_judge_works_on_its_device(weights):
+    images = torch.zeros(2, 3, 48, 48, device="meta")
+    assert Judge("meta").logits(images).device.type == "meta"
+
+
 def test_preprocess_normalises_and_resizes(weights):
     preprocess = Preprocess(weights / "judge")
     assert torch.equal(preprocess(torch.full((2, 3, 32, 32), 0.5)), torch.full((2, 3, 32, 32), 0.5))
     assert preprocess(torch.zeros(1, 3, 90, 50)).shape == (1, 3, 32, 32)
     with pytest.raises(ValueError, match=r"\(3, 32, 32\)"):
         preprocess(torch.zeros(3, 32, 32))
+
+
+@pytest.mark.parametrize("size", [(90, 50), (12, 20), (24, 40)])
+def test_preprocess_resizes_as_pillow_does_and_normalizes_each_channel(tmp_path, size):
+    """Pillow's bilinear filter is the one of transformers' image processors."""
+    mean, std = [0.1, 0.4, 0.7], [0.5, 0.25, 0.2]
+    settings = {"size": {"height": 24, "width": 40}, "image_mean": mean, "image_std": std}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    images = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    [found] = Preprocess(tmp_path)(images)
+    for i, channel in enumerate((images[0] + 1) / 2):
+        resized = Image.fromarray(channel.numpy()).resize((40, 24), Image.Resampling.BILINEAR)
+        expected = (np.asarray(resized) - mean[i]) / std[i]
+        np.testing.assert_allclose(found[i].numpy(), expected, atol=1e-5)
 
 
 def test_distance_is_the_formula(weights):

@@ -201,6 +201,22 @@ def test_a_long_prompt_is_read_no_further_than_needed(model):
     assert cut_prompt("duck " * 20_000, tokenizer, 77) == "duck " * 17 + "duck"
 
 
+@pytest.mark.parametrize(
+    ("prompt", "kept"),
+    [
+        ("x" * 75, "x" * 75),  # 77 tokens with start and end
+        ("x" * 76, "x" * 75),
+        ("x" * 75 + " duck", "x" * 75),
+        ("x" * 76 + " duck", "x" * 75),
+        ("x" * 71 + " duck", "x" * 71 + " duck"),
+        ("x" * 72 + " duck", "x" * 72),
+    ],
+)
+def test_a_prompt_is_cut_only_where_it_must_be(model, prompt, kept):
+    """A word that just fits stays whole; each letter is a token here."""
+    assert cut_prompt(prompt, model.tokenizer, 77) == kept
+
+
 @given(
     st.text(
         alphabet=st.one_of(st.characters(), st.sampled_from("\ud800\udfff\u200b\u200d “’<|>")),
