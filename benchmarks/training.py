@@ -196,7 +196,7 @@ class Bench:
         for step in tqdm(range(steps), desc=variant.title, leave=False):
             for group in optimizer.param_groups:
                 group["lr"] = variant.lr * loop.lr_factor(step, step / steps, steps // 20)
-            scenes, captions = self.data.draw(variant.batch, generator)
+            scenes, captions = self.data.sample_indices(variant.batch, generator)
             batch = [self.data.moments[scenes], self.data.tokens[scenes, captions].long()]
             if variant.repa:
                 batch.append(self.features[scenes])

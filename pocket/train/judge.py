@@ -5,6 +5,7 @@ renders of all compositions. `course.metrics.judge` turns the outputs into class
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "size2": ("none", *v.SIZES), "pose": ("none", *v.POSES),
     "overhead": ("no", "yes"), "azimuth": tuple(map(str, AZIMUTHS)),
 }  # fmt: skip
+ATTRIBUTES = (  # in the order of the tables
+    "object color ground view relation landscape object2 pattern lighting style time weather "
+    "color2 pattern2 count size size2 pose"
+).split()
 IGNORE = -100  # a target that does not count, as in torch's cross_entropy
 
 
@@ -135,50 +140,53 @@ def is_view_right(word: str, azimuth: float, overhead: bool) -> bool:
     return low - VIEW_TOLERANCE <= angle <= high + VIEW_TOLERANCE
 
 
-def scored_scenes(labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Return for which scenes each group counts, bool (N,): a color where it is visible."""
-    is_object = labels["object"] >= 0
-    is_landscape = labels["landscape"] >= 0
-    has_second = labels["object2"] >= 0
+def scored_masks(
+    labels: np.ndarray, mentions: Sequence[frozenset[str]] | None = None
+) -> dict[str, np.ndarray]:
+    """Return which scenes count for which attribute, bool (N,) each: the published rule.
+
+    An attribute counts where the scene has it and, for images generated from captions, the caption
+    names it. A color counts only where it is not the object's natural one, and style, lighting and
+    surface let it show (`is_color_visible`); a view only of objects that have a front.
+
+    labels: (N,) of vocabulary.LABELS.
+    mentions: what each caption names; None for renders, which show everything.
+    """
+    masks = {name: labels[name] >= 0 for name in ATTRIBUTES if name != "view"}
+    for which in ("", "2"):
+        masks[f"color{which}"] &= is_color_visible(labels, which)
+    masks["count"] &= labels["relation"] == 0
+    masks["view"] = has_front(labels)
+    if mentions is None:
+        return masks
     return {
-        "object": is_object,
-        "color": is_color_visible(labels) & (labels["color"] >= 0),
-        "pattern": is_object,
-        "relation": is_object,
-        "object2": has_second,
-        "color2": is_color_visible(labels, "2") & (labels["color2"] >= 0),
-        "ground": is_object,
-        "lighting": is_object,
-        "style": is_object | is_landscape,
-        "landscape": is_landscape,
-        "time": is_landscape,
-        "weather": is_landscape,
-        "pattern2": has_second,
-        "count": is_object,
-        "size": is_object,
-        "size2": has_second,
-        "pose": is_object,
+        name: mask & np.array([name in names for names in mentions]) for name, mask in masks.items()
     }
 
 
-def accuracy(labels: np.ndarray, predicted: dict[str, np.ndarray]) -> dict[str, float]:
-    """Return the accuracy of each group where it counts, and of "view" where there is a front.
+def correct_masks(labels: np.ndarray, predicted: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return whether the predicted attributes are those of the scenes, bool (N,) each.
 
-    labels: (N,) of vocabulary.LABELS. predicted: as from `Judge.classify`. A group without a scene
-    that counts is left out.
+    A view is correct within 15 degrees of the range of its word (`is_view_right`). Attributes that
+    are not predicted are left out. `scored_masks` returns where each counts.
     """
-    result = {}
     right = targets(labels)
-    for group, rows in scored_scenes(labels).items():
-        if rows.any():
-            names = np.array(GROUPS[group])[right[group][rows]]
-            result[group] = float((names == predicted[group][rows]).mean())
-    views = []
-    for i in np.flatnonzero(has_front(labels)):
-        word = v.view_word(labels["azimuth"][i], labels["elevation"][i])
-        is_overhead = predicted["overhead"][i] == "yes"
-        views.append(is_view_right(word, predicted["azimuth"][i], is_overhead))
-    return result | ({"view": float(np.mean(views))} if views else {})
+    words = map(v.view_word, labels["azimuth"], labels["elevation"])
+    views = zip(words, predicted["azimuth"], predicted["overhead"] == "yes", strict=True)
+    masks = {"view": np.array([is_view_right(*view) for view in views], bool)}
+    for name in ATTRIBUTES:
+        if name in predicted and name != "view":
+            classes = np.array(GROUPS[name])
+            # IGNORE is negative, and such a scene never counts.
+            masks[name] = classes[right[name].clip(0)] == predicted[name]
+    return masks
+
+
+def accuracy(labels: np.ndarray, predicted: dict[str, np.ndarray]) -> dict[str, float]:
+    """Return the accuracy of each attribute; those that count for no scene are left out."""
+    correct = correct_masks(labels, predicted)
+    masks = scored_masks(labels)
+    return {name: float(correct[name][masks[name]].mean()) for name in correct if masks[name].any()}
 
 
 def measure(judge: Judge, count: int) -> dict[str, float]:
