@@ -237,8 +237,8 @@ def march_difference(device: torch.device) -> int:
     rays = scene(device, 48)
     found = march_rays(*rays, STEP)
     origins, directions, starts, fars, bits = (t.cpu() for t in (*rays[:4], rays[4].bits))
-    on_cpu = origins, directions, starts, fars, bits
-    expected = march_reference.march_rays(*on_cpu, list(BOX), STEP, 1024, None)
+    on_cpu = [origins, directions, starts, fars]
+    expected = march_reference.march_rays(on_cpu, bits, list(BOX), STEP, 1024, None)
     if len(found.ts) != len(expected[1]):
         return max(len(found.ts), len(expected[1]))
     return sum(int((a.cpu() != b).sum()) for a, b in zip(found, expected, strict=True))

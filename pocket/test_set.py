@@ -23,8 +23,8 @@ from pocket.train.judge import correct_masks as correct_masks
 from pocket.train.judge import scored_masks as scored_masks
 from pocket.train.scenes import TEST_SEED, Scenes, sample_all, worker_count
 from pocket.world import caption, render
-from pocket.world.captions import words
 from pocket.world.labels import upgrade
+from pocket.world.phrases import words
 from pocket.world.scene import build_scene
 
 FIRST = Path(__file__).parent / "test_sets" / "first.npz"

@@ -1,8 +1,10 @@
 """A model by its name: its folder on this disk, and the numbers of its own configuration.
 
-model = find_model()             # the embedded pocket model, or what COURSE_MODEL names
-model = find_model("sd-1.5")     # Stable Diffusion 1.5, from the Hugging Face Hub
-pipe = StableDiffusionPipeline.from_pretrained(model.folder, dtype=model.dtype)
+    model = find_model()             # the embedded pocket model, or what COURSE_MODEL names
+    model = find_model("sd-1.5")     # Stable Diffusion 1.5, from the Hugging Face Hub
+    pipe = StableDiffusionPipeline.from_pretrained(model.folder, dtype=model.dtype)
+
+Sizes and kinds are properties of `Model`: no lesson has them as literals.
 """
 
 import logging
@@ -254,8 +256,8 @@ def find_model(name: str | Path | None = None) -> Model:
     close = get_close_matches(name, MODEL_NAMES, n=1)
     suggestion = f" (did you mean {close[0]}?)" if close else ""
     raise ModelError(
-        f'There is no model "{shorten(name, 200)}"{suggestion}. Choose one of {", ".join(MODEL_NAMES)}, '
-        'a Hugging Face id such as "owner/name", or an existing folder.'
+        f'There is no model "{shorten(name, 200)}"{suggestion}. Choose one of '
+        f'{", ".join(MODEL_NAMES)}, a Hugging Face id such as "owner/name", or an existing folder.'
     )
 
 

@@ -31,7 +31,7 @@ from course.images.conditions import (
     scribble_mask,
 )
 from pocket.world import Rendered, render
-from pocket.world.landscapes import slots
+from pocket.world.landscape_header import slots
 from pocket.world.renderer import layout
 
 from .data import RENDER_BATCH, SHARD, encode_all, write_shard

@@ -16,7 +16,7 @@ from transformers import CLIPTokenizer
 
 from course.files import replace_folder
 from pocket.world import caption, render, sample_labels
-from pocket.world.captions import words
+from pocket.world.phrases import words
 
 from .run import Run
 from .scenes import scene_batches, worker_count

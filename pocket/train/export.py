@@ -27,7 +27,7 @@ from transformers import (
 
 from course.files import replace_folder, write_text
 from pocket.world import vocabulary as v
-from pocket.world.captions import words
+from pocket.world.phrases import words
 
 from .denoiser import SCHEDULER
 from .run import CONDITIONS, CORE_STAGES, DEPENDENT_STAGES, Run, Stage

@@ -11,9 +11,9 @@ from functools import partial
 
 import numpy as np
 
+from course.figures import cpu_cores
 from pocket.world import caption, sample_scene
 from pocket.world import vocabulary as v
-from pocket.world.renderer import cores
 
 CAPTIONS = 4  # a scene
 CHUNK = 64  # scenes a worker's task
@@ -166,7 +166,7 @@ def worker_count() -> int:
     """
     if sys.platform != "linux":  # workers are forked, which Windows cannot and macOS not safely
         return 0
-    count = cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1
+    count = cpu_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1
     return count if count >= 3 else 0
 
 

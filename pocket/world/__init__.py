@@ -1,7 +1,7 @@
-"""The pocket world: captioned scenes that the project draws itself.
+"""The pocket world: captioned scenes that the project renders itself.
 
-`sample_scene(seed)` draws a scene (labels and parameters), `render` paints it, `caption` speaks of it, and `parse`
-reads such captions back.
+`sample_scene(seed)` samples a scene (labels and parameters), `render` renders it, `caption`
+describes it, and `parse` reads such captions back.
 """
 
 from pocket.world.captions import caption
@@ -11,6 +11,15 @@ from pocket.world.renderer import Rendered, render
 from pocket.world.scene import SCENE_FLOATS, Scene, sample_scene
 
 __all__ = [
-    "SCENE_FLOATS", "Rendered", "Scene", "caption", "heldout_compositions", "is_heldout", "parse",
-    "prompt_labels", "render", "sample_labels", "sample_scene",
-]  # fmt: skip
+    "SCENE_FLOATS",
+    "Rendered",
+    "Scene",
+    "caption",
+    "heldout_compositions",
+    "is_heldout",
+    "parse",
+    "prompt_labels",
+    "render",
+    "sample_labels",
+    "sample_scene",
+]

@@ -1,4 +1,4 @@
-"""What a scene holds, before any geometry: samples the labels and keeps the held-out compositions apart."""
+"""Labels of scenes: samples what a scene holds, and keeps held-out compositions out of training."""
 
 from __future__ import annotations
 
@@ -11,20 +11,28 @@ from pocket.world import vocabulary as v
 
 Triple = tuple[str, str, str]
 
-# The first edition of the world had these objects and only the pairs of `familiar_triples`. Its held-out
-# compositions were drawn from them and stay held out.
-FIRST_OBJECTS, FIRST_COLORS, FIRST_GROUNDS = v.OBJECTS[:28], v.COLORS[:12], v.GROUNDS[:9]
+# The first edition of the world had these objects and only the pairs of `familiar_triples`. Its
+# held-out compositions were sampled from them and stay held out.
+FIRST_OBJECTS = v.OBJECTS[:28]
+FIRST_COLORS = v.COLORS[:12]
+FIRST_GROUNDS = v.GROUNDS[:9]
 READERS = ("squirrel", "bunny", "astronaut", "snowman", "duck", "cat", "robot", "bear", "penguin")
 RIDERS = READERS
 MOUNTS = ("horse", "elephant", "turtle", "car", "airplane")
 BASES = ("pancakes", "book", "cake", "chair", "pumpkin", "hamburger", "mushroom")
-TOPS = (*READERS, "turtle", "horse", "elephant", "car", "rocket", "house", "cactus", "teapot", "mug", "cake",
-        "pumpkin", "hamburger", "mushroom")  # fmt: skip
+TOPS = (
+    *READERS,
+    *"turtle horse elephant car rocket house cactus teapot mug".split(),
+    *"cake pumpkin hamburger mushroom".split(),
+)
 # The prompts of README and of the first issues: they have to be learned, not composed.
 NEVER_HELD_OUT = {
-    ("astronaut", "riding", "horse"), ("squirrel", "reading", "book"), ("bunny", "on", "pancakes"),
-    ("astronaut", "ground", "mars"), ("horse", "ground", "mars"),
-}  # fmt: skip
+    ("astronaut", "riding", "horse"),
+    ("squirrel", "reading", "book"),
+    ("bunny", "on", "pancakes"),
+    ("astronaut", "ground", "mars"),
+    ("horse", "ground", "mars"),
+}
 NEVER_HELD_OUT_LATER = NEVER_HELD_OUT | {
     ("astronaut", "riding", "duck"),
     ("squirrel", "riding", "cactus"),
@@ -54,24 +62,25 @@ UNLIKELY_WEATHER = {
     **dict.fromkeys(("mars", "snowy hills"), ("rain", "snow")),
     **dict.fromkeys(("volcano", "desert", "beach", "ocean", "canyon"), ("snow",)),
 }
-# What comes out worst is sampled more often: these landscapes so many times, the city mostly by night, people
-# from overhead.
+# What comes out worst is sampled more often: these landscapes so many times, the city mostly by
+# night, people from overhead.
 LANDSCAPE_WEIGHT = {"snowy hills": 1.3, "city skyline": 1.3}
 P_TIME_OF = {"city skyline": (0.3, 0.2, 0.35, 0.15), "space": (1.0, 0.0, 0.0, 0.0)}
 LIT = ("city skyline", "village", "park", "volcano")  # shows by night, whatever the weather
 NIGHT_WEATHER = {"foggy": 0.4, "rain": 0.15, "snow": 0.4}  # so many times as often in the dark
-P_OVERHEAD, P_OVERHEAD_FIGURE = 0.14, 0.22
+P_OVERHEAD = 0.14
+P_OVERHEAD_FIGURE = 0.22
 P_OVERHEAD_UPON = 0.06  # what is below is hardly seen
 FIGURES = frozenset(("astronaut", "robot", "snowman"))
 WITH_BACK = ("chair", "sofa", "bed")  # hides from behind what is on it
 STUDIO = {v.GROUNDS.index("white"), v.GROUNDS.index("plain")}
-# The size of the object and of the other one in a pair: what is said is never contradicted by the other.
+# The sizes of a pair's objects: neither contradicts the other.
 PAIR_SIZES = ((0, -1), (1, -1), (-1, 0), (-1, 1), (0, 1), (1, 0))
 
 
 @cache
 def familiar_triples() -> dict[str, tuple[Triple, ...]]:
-    """Return the compositions (object, relation, object) that people think of first, by relation."""
+    """Return the compositions (object, relation, object) that people try first, by relation."""
     return {
         "on": tuple((a, "on", b) for a in TOPS for b in BASES if a != b),
         "reading": tuple((a, "reading", "book") for a in READERS),
@@ -104,7 +113,7 @@ def _families(
 
 
 def _hold_out(families: list[list[Triple]], seed: int, exceptions: set[Triple]) -> set[Triple]:
-    """Draw the held-out share of each family."""
+    """Sample the held-out share of each family."""
     rng = np.random.Generator(np.random.PCG64(seed))
     held: set[Triple] = set()
     for family in families:
@@ -116,9 +125,11 @@ def _hold_out(families: list[list[Triple]], seed: int, exceptions: set[Triple]) 
 
 @cache
 def heldout_compositions() -> frozenset[Triple]:
-    """Return the fixed 5 % of the pairs object-color and object-ground and of the triples object-relation-object
-    that training never sees. They are drawn with generators of fixed seeds, a family at a time: first those of
-    the world's first edition, then those that were added to it."""
+    """Return the fixed 5 % of all compositions that training never sees.
+
+    They are pairs object-color and object-ground and triples object-relation-object, sampled with
+    fixed seeds, a family at a time: first those of the world's first edition, then the later ones.
+    """
     first = _families(FIRST_OBJECTS, FIRST_COLORS, FIRST_GROUNDS)
     first += [list(family) for family in familiar_triples().values()]
     known = {composition for family in first for composition in family}
@@ -133,33 +144,35 @@ def heldout_compositions() -> frozenset[Triple]:
 
 
 def compositions(labels: np.void | np.ndarray) -> list[Triple]:
-    """The compositions that one scene shows: (object, "color", color), (object, "ground", ground) and
-    (object, relation, object)."""
+    """Return the compositions that a scene shows.
+
+    They are (object, "color", color), (object, "ground", ground) and (object, relation, object).
+    """
     if labels["object"] < 0:
         return []
-    found: list[Triple] = []
+    shown: list[Triple] = []
     for thing, color in (("object", "color"), ("object2", "color2")):
         if labels[thing] >= 0:
             name = v.OBJECTS[labels[thing]]
-            found.append((name, "ground", v.GROUNDS[labels["ground"]]))
+            shown.append((name, "ground", v.GROUNDS[labels["ground"]]))
             if labels[color] >= 0:
-                found.append((name, "color", v.COLORS[labels[color]]))
+                shown.append((name, "color", v.COLORS[labels[color]]))
     if labels["object2"] >= 0:
         relation = v.RELATIONS[labels["relation"]]
-        found.append((v.OBJECTS[labels["object"]], relation, v.OBJECTS[labels["object2"]]))
-    return found
+        shown.append((v.OBJECTS[labels["object"]], relation, v.OBJECTS[labels["object2"]]))
+    return shown
 
 
 def is_heldout(labels: np.void | np.ndarray) -> bool:
-    """Whether a scene shows a composition that training never sees."""
+    """Return whether a scene shows a composition that training never sees."""
     return any(c in heldout_compositions() for c in compositions(labels))
 
 
 def upgrade(records: np.ndarray) -> np.ndarray:
     """Return records of an earlier edition's fields, any shape, as records of `vocabulary.LABELS`.
 
-    An object of an earlier edition is one, of no stated size, and its pose is free. Raises ValueError if a field
-    is unknown.
+    An object of an earlier edition is one, of no stated size, and its pose is open. Raises
+    ValueError if a field is unknown.
     """
     names = records.dtype.names or ()
     unknown = set(names) - set(v.LABELS.names or ())
@@ -180,39 +193,39 @@ def upgrade(records: np.ndarray) -> np.ndarray:
 def labels_from(named: Mapping[str, str], rng: np.random.Generator, seed: int = 0) -> np.ndarray:
     """Return a record, 0-d of `vocabulary.LABELS`, with these classes by field, "view" among them.
 
-    What captions nearly always say is absent if it is not named: colors, patterns, sizes, more than one object,
-    night, sketches. The rest (ground, pose, view, photo or 3d render) is drawn as in any scene.
+    What captions nearly always say is absent if it is not named: colors, patterns, sizes, more than
+    one object, night, sketches. The rest (ground, pose, view, photo or 3d render) is sampled.
     """
     landscape = "landscape" in named
-    drawn = _draw_landscape(rng) if landscape else _draw_object(rng)
+    sampled = _sample_landscape(rng) if landscape else _sample_object(rng)
     kept = () if landscape else ("ground", "azimuth", "elevation")
     labels = v.empty_labels()
-    usual = {"time": "day", "weather": "clear"} if landscape else {
-        "count": "one", "pattern": "plain", "relation": "none", "lighting": "day",
-    }  # fmt: skip
+    usual = {"count": "one", "pattern": "plain", "relation": "none", "lighting": "day"}
+    if landscape:
+        usual = {"time": "day", "weather": "clear"}
     if "object2" in named:
         usual["pattern2"] = "plain"
     if "object" in named and named.get("relation") != "riding":
-        labels["pose"] = _draw_pose(rng, named["object"])
+        labels["pose"] = _sample_pose(rng, named["object"])
     usual["style"] = (
         "photo" if rng.random() < P_STYLE[0] / (P_STYLE[0] + P_STYLE[1]) else "3d render"
     )
     for field in kept:
-        labels[field] = drawn[field]
+        labels[field] = sampled[field]
     for field, value in (usual | dict(named)).items():
         if field != "view":
             labels[field] = v.CLASSES[field].index(value)
     if "view" in named:
         while v.view_word(float(labels["azimuth"]), float(labels["elevation"])) != named["view"]:
-            drawn = _draw_object(rng)
-            labels["azimuth"], labels["elevation"] = drawn["azimuth"], drawn["elevation"]
+            sampled = _sample_object(rng)
+            labels["azimuth"], labels["elevation"] = sampled["azimuth"], sampled["elevation"]
     labels["seed"] = seed
     labels["heldout"] = is_heldout(labels)
     return labels
 
 
 def _pick(rng: np.random.Generator, probabilities: tuple[float, ...]) -> int:
-    """An index with the given probabilities (much faster than Generator.choice)."""
+    """Return an index with the given probabilities (much faster than Generator.choice)."""
     x = rng.random() * sum(probabilities)
     for i, p in enumerate(probabilities):
         x -= p
@@ -228,17 +241,21 @@ def _landscape_weights() -> tuple[float, ...]:
 
 @cache
 def _weathers(landscape: str, dark: bool) -> tuple[float, ...]:
-    """The probabilities of the weathers of a landscape; dark: by night, where nothing shines."""
-    seen = {
+    """Return the probabilities of the weathers of a landscape.
+
+    dark: by night, where nothing shines.
+    """
+    probabilities = {
         name: P_WEATHER[name] * (NIGHT_WEATHER.get(name, 1.0) if dark else 1.0)
         for name in v.WEATHERS
     }
     return tuple(
-        0.0 if name in UNLIKELY_WEATHER.get(landscape, ()) else seen[name] for name in v.WEATHERS
+        0.0 if name in UNLIKELY_WEATHER.get(landscape, ()) else probabilities[name]
+        for name in v.WEATHERS
     )
 
 
-def _draw_landscape(rng: np.random.Generator) -> dict[str, float]:
+def _sample_landscape(rng: np.random.Generator) -> dict[str, float]:
     landscape = _pick(rng, _landscape_weights())
     name = v.LANDSCAPES[landscape]
     time = _pick(rng, P_TIME_OF.get(name, P_TIME))
@@ -247,105 +264,106 @@ def _draw_landscape(rng: np.random.Generator) -> dict[str, float]:
     return {"landscape": landscape, "time": time, "weather": weather, "style": _pick(rng, P_STYLE)}
 
 
-def _draw_surface(rng: np.random.Generator, p_pattern: float, p_color: float) -> tuple[int, int]:
-    """A pattern and a color; wood has the color of wood."""
+def _sample_surface(rng: np.random.Generator, p_pattern: float, p_color: float) -> tuple[int, int]:
+    """Return a pattern and a color; wood has no other color."""
     pattern = int(rng.integers(1, len(v.PATTERNS))) if rng.random() < p_pattern else 0
     if v.PATTERNS[pattern] == "wooden" or rng.random() >= p_color:
         return pattern, -1
     return pattern, int(rng.integers(len(v.COLORS)))
 
 
-def _draw_pose(rng: np.random.Generator, name: str) -> int:
-    """One of the poses of an object; -1 if it has none."""
+def _sample_pose(rng: np.random.Generator, name: str) -> int:
+    """Return one of the poses of an object; -1 if it has none."""
     poses = v.POSES_OF.get(name, v.POSES) if name in v.ANIMATE else ()
     return v.POSES.index(poses[int(rng.integers(len(poses)))]) if poses else -1
 
 
-def _draw_things(rng: np.random.Generator) -> dict[str, float]:
-    """What there is, and in which relation."""
+def _sample_things(rng: np.random.Generator) -> dict[str, float]:
+    """Sample one or two objects and their relation."""
     relation = v.RELATIONS[_pick(rng, tuple(P_RELATION[name] for name in v.RELATIONS))]
-    drawn: dict[str, float] = {"relation": v.RELATIONS.index(relation), "count": 0}
+    sampled: dict[str, float] = {"relation": v.RELATIONS.index(relation), "count": 0}
     if relation == "none":
         name = v.OBJECTS[int(rng.integers(len(v.OBJECTS)))]
-        drawn["count"] = _pick(rng, P_COUNT)
-        drawn["pattern"], drawn["color"] = _draw_surface(rng, 0.25, 0.5)
-        if drawn["count"] == 0 and rng.random() < P_SIZE:
-            drawn["size"] = int(rng.integers(len(v.SIZES)))
+        sampled["count"] = _pick(rng, P_COUNT)
+        sampled["pattern"], sampled["color"] = _sample_surface(rng, 0.25, 0.5)
+        if sampled["count"] == 0 and rng.random() < P_SIZE:
+            sampled["size"] = int(rng.integers(len(v.SIZES)))
     else:
         familiar = familiar_triples().get(relation)
         choices = familiar if familiar and rng.random() < P_FAMILIAR else triples()[relation]
         name, _, other = choices[int(rng.integers(len(choices)))]
-        drawn["object2"] = v.OBJECTS.index(other)
-        drawn["pattern"], drawn["color"] = _draw_surface(rng, 0.25, 0.45)
-        drawn["pattern2"], drawn["color2"] = _draw_surface(rng, 0.2, 0.5)
+        sampled["object2"] = v.OBJECTS.index(other)
+        sampled["pattern"], sampled["color"] = _sample_surface(rng, 0.25, 0.45)
+        sampled["pattern2"], sampled["color2"] = _sample_surface(rng, 0.2, 0.5)
         if rng.random() < P_SIZE:
-            drawn["size"], drawn["size2"] = PAIR_SIZES[int(rng.integers(len(PAIR_SIZES)))]
-    drawn["object"] = v.OBJECTS.index(name)
+            sampled["size"], sampled["size2"] = PAIR_SIZES[int(rng.integers(len(PAIR_SIZES)))]
+    sampled["object"] = v.OBJECTS.index(name)
     if relation != "riding":
-        drawn["pose"] = _draw_pose(rng, name)
-    return drawn
+        sampled["pose"] = _sample_pose(rng, name)
+    return sampled
 
 
-def _draw_azimuth(rng: np.random.Generator, things: Mapping[str, float]) -> float:
-    """Any azimuth; seldom one from which an object hides the other."""
-    relation, azimuth = v.RELATIONS[int(things["relation"])], rng.uniform(-180, 180)
+def _sample_azimuth(rng: np.random.Generator, things: Mapping[str, float]) -> float:
+    """Return any azimuth, but seldom one from which an object hides the other."""
+    relation = v.RELATIONS[int(things["relation"])]
+    azimuth = rng.uniform(-180, 180)
     on_a_seat = relation in ("on", "riding") and v.OBJECTS[int(things["object2"])] in WITH_BACK
-    if (
-        (on_a_seat or relation in ("reading", "holding"))
-        and abs(azimuth) > 125
-        and rng.random() < 0.6
-    ):
+    hidden = (on_a_seat or relation in ("reading", "holding")) and abs(azimuth) > 125
+    if hidden and rng.random() < 0.6:
         return rng.uniform(-125, 125)
     return azimuth
 
 
-def _draw_object(rng: np.random.Generator) -> dict[str, float]:
-    drawn = _draw_things(rng)
+def _sample_object(rng: np.random.Generator) -> dict[str, float]:
+    things = _sample_things(rng)
     ground = _pick(rng, P_GROUND)
-    upon = v.RELATIONS[int(drawn["relation"])] in ("on", "riding")
-    overhead = P_OVERHEAD_FIGURE if v.OBJECTS[int(drawn["object"])] in FIGURES else P_OVERHEAD
+    upon = v.RELATIONS[int(things["relation"])] in ("on", "riding")
+    overhead = P_OVERHEAD_FIGURE if v.OBJECTS[int(things["object"])] in FIGURES else P_OVERHEAD
     if rng.random() < (P_OVERHEAD_UPON if upon else overhead):
         elevation = rng.uniform(60, 72 if upon else 85)
     else:
         low = -8 if v.GROUNDS[ground] == "plain" else 2
         elevation = low + (56 - low) * rng.beta(1.3, 2.6)
-    return drawn | {
-        "ground": ground, "lighting": 0 if ground in STUDIO else _pick(rng, P_LIGHTING), "style": _pick(rng, P_STYLE),
-        "azimuth": _draw_azimuth(rng, drawn), "elevation": elevation,
-    }  # fmt: skip
+    return things | {
+        "ground": ground,
+        "lighting": 0 if ground in STUDIO else _pick(rng, P_LIGHTING),
+        "style": _pick(rng, P_STYLE),
+        "azimuth": _sample_azimuth(rng, things),
+        "elevation": elevation,
+    }
 
 
-def _draw(rng: np.random.Generator, kind: str | None) -> dict[str, float]:
+def _sample(rng: np.random.Generator, kind: str | None) -> dict[str, float]:
     is_landscape = kind == "landscape" or (kind is None and rng.random() < P_LANDSCAPE)
-    return _draw_landscape(rng) if is_landscape else _draw_object(rng)
+    return _sample_landscape(rng) if is_landscape else _sample_object(rng)
 
 
 def sample_labels(
     rng: np.random.Generator, seed: int, split: str = "train", kind: str | None = None
 ) -> np.ndarray:
-    """Draws the labels of one scene.
+    """Sample the labels of a scene.
 
     Args:
-        rng: generator, advanced by the draw.
+        rng: the random generator.
         seed: stored in the record.
         split: "train" (never a held-out composition), "heldout" (always one) or "all".
         kind: "object", "landscape" or None for a mixture with a quarter of landscapes.
     Returns:
         A 0-d array of dtype `vocabulary.LABELS`.
     Raises:
-        ValueError: if split or kind is not one of these, or heldout landscapes are asked for.
+        ValueError: split or kind is not one of these, or "heldout" comes with landscapes.
     """
     if split not in ("train", "heldout", "all"):
-        raise ValueError(f"split must be train, heldout or all, not {split!r}")
+        raise ValueError(f"split must be train, heldout or all, got {split!r}")
     if kind not in (None, "object", "landscape"):
-        raise ValueError(f"kind must be object, landscape or None, not {kind!r}")
+        raise ValueError(f"kind must be object, landscape or None, got {kind!r}")
     if split == "heldout" and kind == "landscape":
         raise ValueError(
-            "held-out compositions are made of objects: there is no held-out landscape"
+            "split heldout has objects only: kind must be object or None, got 'landscape'"
         )
     while True:
         labels = v.empty_labels()
-        for name, value in _draw(rng, "object" if split == "heldout" else kind).items():
+        for name, value in _sample(rng, "object" if split == "heldout" else kind).items():
             labels[name] = value
         labels["seed"] = seed
         labels["heldout"] = is_heldout(labels)

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,43 +14,36 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from course.figures import cpu_cores
 from course.speed import native
 
 SOURCE = Path(__file__).parent / "src"
 BUILD = Path(__file__).parent / "build"
 
 
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @cache
 def layout() -> dict[str, int]:
-    """The numbers defined in src/layout.h, by name."""
-    found: dict[str, int] = {}
+    """Return the numbers defined in src/layout.h, by name."""
+    numbers: dict[str, int] = {}
     for line in (SOURCE / "layout.h").read_text().splitlines():
         words = line.split("//")[0].split(maxsplit=2)
         if len(words) == 3 and words[0] == "#define":
-            found[words[1]] = int(
-                eval(words[2], {"__builtins__": {}}, dict(found))
-            )  # sums of earlier names
-    return found
+            # A value may be a sum of earlier names.
+            numbers[words[1]] = int(eval(words[2], {"__builtins__": {}}, dict(numbers)))
+    return numbers
 
 
 @dataclass
 class Rendered:
-    """A batch of images, tensors on the device that drew them.
+    """A batch of images, tensors on the device that rendered them.
 
-    color (N, H, W, 3) uint8 sRGB; depth (N, H, W) float32 along the camera's forward axis (for landscapes
-    the horizontal distance), 0 where there is only sky; normal (N, H, W, 3) float32 unit vectors in world
-    space, 0 for sky; mask (N, H, W) uint8, 1 on objects.
+    Depth is along the camera's forward axis, for landscapes the horizontal distance, and 0 for sky.
     """
 
-    color: torch.Tensor
-    depth: torch.Tensor
-    normal: torch.Tensor
-    mask: torch.Tensor
+    color: torch.Tensor  # (N, H, W, 3) uint8 sRGB
+    depth: torch.Tensor  # (N, H, W) float32
+    normal: torch.Tensor  # (N, H, W, 3) float32 unit vectors in world space, 0 for sky
+    mask: torch.Tensor  # (N, H, W) uint8, 1 on objects
 
 
 @cache
@@ -78,7 +70,7 @@ def render(
     device: str | torch.device = "cpu",
     threads: int | None = None,
 ) -> Rendered:
-    """Draws scenes.
+    """Render scenes.
 
     Args:
         params: (N, SCENE_FLOATS) or (SCENE_FLOATS,) float32, `Scene.params`.
@@ -87,17 +79,20 @@ def render(
         device: "cpu" or a CUDA device; there the work is queued on the current stream.
         threads: CPU threads, all cores unless given.
     Raises:
-        ValueError: if params, a size or samples does not fit.
-        NativeError: if the renderer cannot be compiled.
-        RuntimeError: if a kernel fails.
+        ValueError: params, a size or samples is out of range.
+        NativeError: the renderer cannot be compiled.
+        RuntimeError: a kernel failed.
     """
     scenes = torch.as_tensor(params, dtype=torch.float32).reshape(
         -1, torch.as_tensor(params).shape[-1]
     )
     if scenes.shape[1] != layout()["SCENE_FLOATS"]:
-        raise ValueError(f"a scene has {layout()['SCENE_FLOATS']} floats, not {scenes.shape[1]}")
+        raise ValueError(f"a scene has {layout()['SCENE_FLOATS']} floats, got {scenes.shape[1]}")
     if not (height > 0 and width > 0 and 1 <= samples <= layout()["MAX_SAMPLES"]):
-        raise ValueError(f"cannot draw {height}x{width} with {samples} samples a pixel (1 to 16)")
+        raise ValueError(
+            f"height and width must be positive and samples from 1 to 16, "
+            f"got {height}x{width} with {samples} samples"
+        )
     device = torch.device(device)
     scenes = scenes.to(device).contiguous()
     n = scenes.shape[0]
@@ -123,7 +118,7 @@ def render(
                 f"the renderer failed on {device}: {library.world_error(code).decode()}"
             )
     else:
-        count = threads or cores()
+        count = threads or cpu_cores()
         _cpu_library().world_render(
             ctypes.c_void_p(scenes.data_ptr()), *sizes, *pointers, ctypes.c_int(count)
         )

@@ -23,11 +23,10 @@ class SettingError(TrainingError):
 
 def option(
     default: Any,
-    group: str,
     help: str,
     limits: tuple[float, float] | None = None,
     *,
-    reason: str = "",
+    group: str = "",
     choices: tuple[str | int, ...] = (),
     metavar: str | tuple[str, ...] | None = None,
     flags: tuple[str, ...] = (),
@@ -40,7 +39,7 @@ def option(
         default: the value with the model of the course on a GPU; MISSING for a required field.
         help: what the setting means, for `--help` and README.md.
         limits: the smallest and the largest value of a number.
-        reason: why a larger number makes no sense, for the message.
+        group: title of the group of options that begins with this one.
         flags: further names of the option.
         cpu: the default on a CPU, which overrides `photos`.
         photos: the default for models of photographs.
@@ -49,7 +48,6 @@ def option(
         "group": group,
         "help": help,
         "limits": limits,
-        "reason": reason,
         "choices": choices,
         "metavar": metavar,
         "flags": flags,
@@ -86,14 +84,17 @@ def check_unicode(name: str, text: object, error: type[CourseError]) -> None:
         ) from None
 
 
-def check_fields(settings: Any) -> None:
-    """Check all fields of a dataclass of settings, and replace their scalars by Python's."""
+def check_fields(settings: Any, reasons: Mapping[str, str]) -> None:
+    """Check all fields of a dataclass of settings, and replace their scalars by Python's.
+
+    reasons: why a larger whole number makes no sense. Raises SettingError.
+    """
     for item in fields(settings):
-        value = _checked(item, getattr(settings, item.name))
+        value = _checked(item, getattr(settings, item.name), reasons.get(item.name, ""))
         object.__setattr__(settings, item.name, value)
 
 
-def _checked(item: Field, value: Any) -> Any:
+def _checked(item: Field[Any], value: Any, reason: str) -> Any:
     """Return the value of a field as its type has it. Raises SettingError."""
     name, choices = item.name, item.metadata["choices"]
     if choices:
@@ -102,7 +103,7 @@ def _checked(item: Field, value: Any) -> Any:
             raise SettingError(f"{name} must be one of {allowed}, got {value!r:.60}.")
         return choices[choices.index(value)]
     if item.type is int:
-        return _check_integer(name, value, item.metadata["limits"], item.metadata["reason"])
+        return _check_integer(name, value, item.metadata["limits"], reason)
     if item.type is float:
         return _check_float(name, value, item.metadata["limits"])
     if item.type is str:

@@ -247,7 +247,7 @@ class Trainer:
         self.optimizer.step()  # not the scaler's, which would check the gradient once more
         self.scaler.update()
         with torch.no_grad():
-            parameters = list(self.renderer.parameters())
+            parameters: list[Tensor] = list(self.renderer.parameters())
             torch._foreach_lerp_(self.average, parameters, 1 - self.settings.ema)
 
     def _skip_step(self) -> None:

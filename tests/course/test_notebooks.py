@@ -130,7 +130,8 @@ def test_each_missing_solution_is_told_by_its_own_check(path, quick, steered_fol
             exercises.append(cell.source)
             check = "\n".join(f"    {line}" for line in notebook.cells[i + 1].source.splitlines())
             attempt = (
-                f"try:\n{check}\nexcept checks.CheckFailed as error:\n    print('TOLD', error)"
+                "from course.checks import CheckFailed\n"
+                f"try:\n{check}\nexcept CheckFailed as error:\n    print('TOLD', error)"
             )
             cells += [blank.cells[i], nbformat.v4.new_code_cell(attempt)]
         cells.append(cell)
@@ -227,8 +228,8 @@ def small(*sources: str, tagged: bool = True) -> nbformat.NotebookNode:
 
 
 def test_execute_sets_parameters_and_leaves_the_notebook_alone():
-    notebook = small("STEPS = 25", "import os; print(STEPS, os.environ['COLOUR'], os.getcwd())")
-    done = notebooks.execute(notebook, {"STEPS": 3}, {"COLOUR": "red"})
+    notebook = small("STEPS = 25", "import os; print(STEPS, os.environ['COLOR'], os.getcwd())")
+    done = notebooks.execute(notebook, {"STEPS": 3}, {"COLOR": "red"})
     assert done.cells[1].outputs[0].text == f"3 red {notebooks.ROOT}\n"
     assert [cell.source for cell in done.cells] == [cell.source for cell in notebook.cells]
     assert notebook.cells[1].outputs == []

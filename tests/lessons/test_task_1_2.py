@@ -17,7 +17,8 @@ import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, StableDiffusionPipeline
 from PIL import Image
 
-from course import checks, diffusion, notebooks
+from course import diffusion, notebooks
+from course.checks import task_1_2 as checks
 from course.errors import CourseError
 from course.images import video
 from course.models import RequestError, find_model
@@ -671,6 +672,6 @@ def test_runs_on_a_model_from_a_folder(kind, tiny_folder, v_folder, tmp_path):
     )
     text = "".join(o.get("text", "") for cell in done.cells for o in cell.get("outputs", []))
     assert text.count("✓") == 10
-    assert "the same picture: True" in text
+    assert re.search(r"the same \w+: True", text)
     assert len(video.read_frames(tmp_path / "x_t")) == 3
     assert {path.name for path in tmp_path.glob("sampling.*")} == {"sampling.mp4", "sampling.gif"}

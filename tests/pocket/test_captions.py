@@ -6,8 +6,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from pocket.world import captions, sample_labels, vocabulary
-from pocket.world.captions import caption, plural, plural_phrase, words
+from pocket.world import phrases, sample_labels, vocabulary
+from pocket.world.captions import caption
+from pocket.world.phrases import plural, plural_phrase, words
 from pocket.world.prompts import parse
 
 FIELDS = tuple(vocabulary.CLASSES)
@@ -175,15 +176,15 @@ def test_published_words_are_exactly_the_words_said() -> None:
 
 
 def test_every_class_has_its_phrases() -> None:
-    assert set(captions.OBJECT_PHRASES) == set(vocabulary.OBJECTS)
-    assert set(captions.GROUND_PHRASES) == set(vocabulary.GROUNDS)
-    assert set(captions.LANDSCAPE_PHRASES) == set(vocabulary.LANDSCAPES)
+    assert set(phrases.OBJECT_PHRASES) == set(vocabulary.OBJECTS)
+    assert set(phrases.GROUND_PHRASES) == set(vocabulary.GROUNDS)
+    assert set(phrases.LANDSCAPE_PHRASES) == set(vocabulary.LANDSCAPES)
     assert (
-        set(captions.PATTERN_ADJECTIVES)
-        == set(captions.PATTERN_SUFFIXES)
+        set(phrases.PATTERN_ADJECTIVES)
+        == set(phrases.PATTERN_SUFFIXES)
         == set(vocabulary.PATTERNS) - {"plain"}
     )
-    assert set(captions.TIME_PHRASES) == set(vocabulary.TIMES) | set(vocabulary.LIGHTINGS)
+    assert set(phrases.TIME_PHRASES) == set(vocabulary.TIMES) | set(vocabulary.LIGHTINGS)
 
 
 def test_no_two_objects_share_a_phrase() -> None:
@@ -194,9 +195,9 @@ def test_no_two_objects_share_a_phrase() -> None:
         "LANDSCAPE_PHRASES",
         "COLOR_WORDS",
     )
-    for table in (getattr(captions, name) for name in names):
-        phrases = [phrase for options in table.values() for phrase in options]
-        assert len(phrases) == len(set(phrases))
+    for table in (getattr(phrases, name) for name in names):
+        listed = [phrase for options in table.values() for phrase in options]
+        assert len(listed) == len(set(listed))
 
 
 def test_mentions_are_what_the_text_names() -> None:
@@ -278,7 +279,7 @@ def test_only_nouns_with_an_article_have_a_plural() -> None:
     assert plural_phrase("a stack of * pancakes") == "stacks of * pancakes"
     assert plural_phrase("a * rubber duck") == "* rubber ducks"
     assert plural_phrase("* pancakes") is None
-    assert all(captions.PLURAL_PHRASES.values())
+    assert all(phrases.PLURAL_PHRASES.values())
 
 
 @pytest.mark.parametrize("count,word", [("two", "two|2|pair"), ("three", "three|3")])

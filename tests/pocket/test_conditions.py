@@ -18,7 +18,7 @@ from pocket.train.__main__ import expand
 from pocket.train.__main__ import main as train_main
 from pocket.train.run import CONDITIONS, Run, Stage, add_arguments
 from pocket.world import render, sample_scene
-from pocket.world.landscapes import slots
+from pocket.world.landscape_header import slots
 from pocket.world.renderer import layout
 
 WEIGHTS = Path(__file__).parents[2] / "pocket" / "weights"

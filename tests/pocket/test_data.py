@@ -147,7 +147,7 @@ def test_a_disk_too_small_is_named_before_anything_is_drawn(
 def test_workers_are_shared_among_processes_and_forked_on_linux_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(scenes, "cores", lambda: 16)
+    monkeypatch.setattr(scenes, "cpu_cores", lambda: 16)
     monkeypatch.setattr(scenes.sys, "platform", "linux")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert scenes.worker_count() == 7

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from pocket.world import SCENE_FLOATS, Rendered, render
-from pocket.world.landscapes import HEADER_FLOATS, Header, sample_landscape, slots
+from pocket.world.landscape_header import HEADER_FLOATS, Header, slots
+from pocket.world.landscapes import sample_landscape
 from pocket.world.renderer import layout
 from pocket.world.vocabulary import LANDSCAPES, NO_WEATHER, STYLES, TIMES, WEATHERS
 

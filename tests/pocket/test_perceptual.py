@@ -147,7 +147,7 @@ def test_monotonicity_counts_what_grows(distance: PerceptualModel, images: torch
 def test_saved_distance_comes_back(tmp_path: Path, images: torch.Tensor) -> None:
     from pocket.train.tokenizer import train_tokenizer
     from pocket.train.towers import build
-    from pocket.world.captions import words
+    from pocket.world.phrases import words
 
     clip = build(train_tokenizer(words()), smoke=True).eval()
     clip.save_pretrained(tmp_path / "clip")

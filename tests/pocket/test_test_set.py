@@ -8,8 +8,8 @@ import pytest
 
 from pocket.test_set import FIRST, load_first_edition, load_test_set, sample_test_set
 from pocket.world import vocabulary as v
-from pocket.world.captions import words
 from pocket.world.labels import is_heldout
+from pocket.world.phrases import words
 from pocket.world.prompts import parse
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -7,8 +7,8 @@ import pytest
 from transformers import CLIPTokenizer
 
 from pocket.train.tokenizer import LENGTH, encode, load, train_tokenizer
-from pocket.world import captions as c
-from pocket.world.captions import words
+from pocket.world import phrases as c
+from pocket.world.phrases import words
 
 LONGEST = (
     "A 3d model of a giant turquoise rubber duck with a checkered pattern standing on top of a pile of giant turquoise "

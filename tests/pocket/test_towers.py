@@ -10,7 +10,7 @@ from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from pocket.train import towers
 from pocket.train.tokenizer import LENGTH, encode, train_tokenizer
-from pocket.world.captions import words
+from pocket.world.phrases import words
 
 
 @pytest.fixture(scope="module")

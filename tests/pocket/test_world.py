@@ -187,7 +187,7 @@ def test_named_colors_show():
     """The pixels of a colored object are nearest to their own color's hue, for the vivid colors."""
     import colorsys
 
-    from pocket.world.scene import COLOR_RGB
+    from pocket.world.placement import COLOR_RGB
 
     for name in ("red", "yellow", "green", "blue", "purple"):
         out = image(
@@ -226,7 +226,7 @@ def test_styles_change_the_image_as_they_should():
 
 @pytest.mark.parametrize("bad", [dict(height=0), dict(samples=0), dict(samples=17)])
 def test_impossible_images_are_refused(bad):
-    with pytest.raises(ValueError, match="cannot draw"):
+    with pytest.raises(ValueError, match="samples from 1 to 16"):
         render(sample_scene(0).params, **bad)
 
 

@@ -24,7 +24,7 @@ from task_3_DreamFusion.nerf.options import TrainingError
 from task_3_DreamFusion.nerf.provider import ViewRange, orbit
 from task_3_DreamFusion.nerf.regularizers import regularize
 from task_3_DreamFusion.nerf.renderer import RenderOutput, Shading
-from task_3_DreamFusion.nerf.settings import RunOptions, Settings
+from task_3_DreamFusion.nerf.settings import REASONS, RunOptions, Settings
 from task_3_DreamFusion.nerf.utils import MAX_OPACITY, MIN_OPACITY, PATIENCE, Trainer
 from task_3_DreamFusion.optimizer import Adan
 
@@ -938,7 +938,7 @@ def test_only_a_value_that_is_too_large_gets_a_reason():
         message = f"{name} must be from {smallest:,} to {largest:,}, got "
         with pytest.raises(TrainingError) as raised:
             dataclasses.replace(SMALL, **{name: largest + 1})
-        assert str(raised.value) == f"{message}{largest + 1:,}. {item.metadata['reason']}"
+        assert str(raised.value) == f"{message}{largest + 1:,}. {REASONS[name]}"
         with pytest.raises(TrainingError) as raised:
             dataclasses.replace(SMALL, **{name: smallest - 1})
         assert str(raised.value) == f"{message}{smallest - 1:,}."

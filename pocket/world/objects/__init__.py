@@ -1,7 +1,8 @@
-"""The families of objects: each function builds one member, with proportions of its own.
+"""The recipes of all objects: each function builds one, with random proportions.
 
-A recipe gets the builder and a pose ("stand", "sit" or "ride"; only those with legs care) and returns its
-anchors. y is up, the front is towards +z (azimuth 0), the object stands on y = 0 and is about one unit tall.
+A recipe gets the builder and a pose ("stand", "sit", "ride", or "base" for what carries another
+object) and returns its anchors. y is up, the front is towards +z (azimuth 0), the object stands on
+y = 0 and is about one unit tall.
 """
 
 from __future__ import annotations
@@ -23,35 +24,13 @@ RECIPES: dict[str, Recipe] = {name: FUNCTIONS[name.replace(" ", "_")] for name i
 
 # How large a thing is beside others: a small one can be held, a large one is larger than a person.
 SMALL = (
-    *(
-        "hamburger",
-        "book",
-        "pancakes",
-        "mushroom",
-        "teapot",
-        "cake",
-        "mug",
-        "bird",
-        "fish",
-        "butterfly",
-    ),
-    *("frog", "flower", "apple", "banana", "donut", "ice cream", "cupcake", "pizza", "hat", "ball"),
-)
+    "hamburger, book, pancakes, mushroom, teapot, cake, mug, bird, fish, butterfly, frog, flower, "
+    "apple, banana, donut, ice cream, cupcake, pizza, hat, ball"
+).split(", ")
 LARGE = (
-    *(
-        "horse",
-        "car",
-        "rocket",
-        "house",
-        "tree",
-        "elephant",
-        "sailboat",
-        "airplane",
-        "dinosaur",
-        "cow",
-    ),
-    *("castle", "lighthouse", "truck", "train", "bed", "sofa"),
-)
+    "horse car rocket house tree elephant sailboat airplane dinosaur cow castle lighthouse truck "
+    "train bed sofa"
+).split()
 SIZES = (
     dict.fromkeys(OBJECTS, "medium") | dict.fromkeys(SMALL, "small") | dict.fromkeys(LARGE, "large")
 )

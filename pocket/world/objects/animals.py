@@ -23,9 +23,17 @@ def squirrel(b: Builder, pose: str) -> Anchors:
     b.ellipsoid((0, 0.69, 0.19), (0.085, 0.075, 0.09), fur, k=0.05)
     size = b.vary(0.85, 1.15)
     b.limb(
-        [(0, 0.12, -0.16), (0, 0.24, -0.40), (0, 0.62 * size, -0.46), (0, 0.92 * size, -0.38), (0, 0.98 * size, -0.58)],
-        (0.07, 0.13 * size, 0.17 * size, 0.14 * size, 0.07), fur, 0.08,
-    )  # fmt: skip
+        [
+            (0, 0.12, -0.16),
+            (0, 0.24, -0.40),
+            (0, 0.62 * size, -0.46),
+            (0, 0.92 * size, -0.38),
+            (0, 0.98 * size, -0.58),
+        ],
+        (0.07, 0.13 * size, 0.17 * size, 0.14 * size, 0.07),
+        fur,
+        0.08,
+    )
     b.group()
     b.ellipsoid((0, 0.34, 0.10), (0.12 * plump, 0.20, 0.115 * plump), belly)
     b.ball((0, 0.705, 0.275), 0.028, dark)
@@ -78,8 +86,24 @@ def horse(b: Builder, pose: str) -> Anchors:
     b.capsule((0, 1.00, z + 0.20), (0, 0.88, z + 0.45), 0.10, 0.062, coat, 0.04)
     step = b.vary(0.0, 0.06)
     for s in (-1, 1):
-        b.limb([(s * 0.11, 0.52, z * 0.95), (s * 0.11, 0.28, z + s * step), (s * 0.11, 0.06, z + s * step)], (0.085, 0.055, 0.045), coat)  # fmt: skip
-        b.limb([(s * 0.11, 0.54, -z), (s * 0.11, 0.28, -z - 0.05 - s * step), (s * 0.11, 0.06, -z - s * step)], (0.11, 0.06, 0.045), coat)  # fmt: skip
+        b.limb(
+            [
+                (s * 0.11, 0.52, z * 0.95),
+                (s * 0.11, 0.28, z + s * step),
+                (s * 0.11, 0.06, z + s * step),
+            ],
+            (0.085, 0.055, 0.045),
+            coat,
+        )
+        b.limb(
+            [
+                (s * 0.11, 0.54, -z),
+                (s * 0.11, 0.28, -z - 0.05 - s * step),
+                (s * 0.11, 0.06, -z - s * step),
+            ],
+            (0.11, 0.06, 0.045),
+            coat,
+        )
         b.cone((s * 0.055, 1.11, z + 0.17), 0.035, 0.008, 0.06, coat, 0.006, (-8, 0, -s * 10), 0.02)
     b.group()
     for s in (-1, 1):
@@ -146,8 +170,17 @@ def cat(b: Builder, pose: str) -> Anchors:
         b.ellipsoid((s * 0.085, 0.04, 0.20), (0.055, 0.04, 0.075), fur, k=0.02)
         b.ellipsoid((s * 0.17 * plump, 0.14, -0.04), (0.09, 0.14, 0.18), fur, k=0.04)
     side = 1 if b.rng.random() < 0.5 else -1
-    b.limb([(0, 0.07, -0.24), (side * 0.25, 0.06, -0.25), (side * 0.38, 0.07, -0.04), (side * 0.30, 0.08, 0.16)],
-           (0.06, 0.055, 0.05, 0.04), fur, 0.03)  # fmt: skip
+    b.limb(
+        [
+            (0, 0.07, -0.24),
+            (side * 0.25, 0.06, -0.25),
+            (side * 0.38, 0.07, -0.04),
+            (side * 0.30, 0.08, 0.16),
+        ],
+        (0.06, 0.055, 0.05, 0.04),
+        fur,
+        0.03,
+    )
     b.group()
     b.ellipsoid((0, 0.635, 0.19), (0.085, 0.06, 0.055), light)
     b.ellipsoid((0, 0.36, 0.105), (0.095, 0.16, 0.07), light)
@@ -172,8 +205,15 @@ def bear(b: Builder, pose: str) -> Anchors:
     b.ellipsoid((0, y + 0.36, 0.02), (0.19, 0.175, 0.17), fur, k=0.05)
     for s in (-1, 1):
         b.ellipsoid((s * 0.15, y + 0.50, 0.0), (0.072, 0.072, 0.042), fur, k=0.02)
-        b.limb([(s * 0.18 * plump, y + 0.14, 0), (s * 0.30 * plump, y + 0.0, 0.08), (s * 0.27 * plump, y - 0.07, 0.17)],
-               (0.08, 0.075, 0.07), fur)  # fmt: skip
+        b.limb(
+            [
+                (s * 0.18 * plump, y + 0.14, 0),
+                (s * 0.30 * plump, y + 0.0, 0.08),
+                (s * 0.27 * plump, y - 0.07, 0.17),
+            ],
+            (0.08, 0.075, 0.07),
+            fur,
+        )
     b.group()
     b.ellipsoid((0, y - 0.01, 0.075), (0.145 * plump, 0.17, 0.13 * plump), light)
     b.ellipsoid((0, y + 0.315, 0.155), (0.085, 0.068, 0.075), light)
@@ -218,7 +258,12 @@ def elephant(b: Builder, pose: str) -> Anchors:
     b.ellipsoid((0, 0.58, -0.06), (0.28 * fat, 0.27, 0.40 * long_), hide, k=0.08)
     b.ellipsoid((0, 0.74, 0.40 * long_), (0.20, 0.21, 0.20), hide, k=0.08)
     t = 0.40 * long_
-    b.limb([(0, 0.70, t + 0.14), (0, 0.46, t + 0.27), (0, 0.22, t + 0.28), (0, 0.12, t + 0.38)], (0.10, 0.075, 0.058, 0.045), hide, 0.05)  # fmt: skip
+    b.limb(
+        [(0, 0.70, t + 0.14), (0, 0.46, t + 0.27), (0, 0.22, t + 0.28), (0, 0.12, t + 0.38)],
+        (0.10, 0.075, 0.058, 0.045),
+        hide,
+        0.05,
+    )
     for s in (-1, 1):
         b.ellipsoid((s * 0.31, 0.74, t - 0.06), (0.20, 0.24, 0.035), hide, (0, s * 28, 0), 0.03)
         b.capsule((s * 0.16, 0.48, z), (s * 0.16, 0.09, z), 0.115, 0.095, hide, 0.05)
@@ -226,7 +271,12 @@ def elephant(b: Builder, pose: str) -> Anchors:
     b.limb([(0, 0.66, -0.44 * long_), (0, 0.42, -0.50 * long_ - 0.03)], (0.035, 0.022), hide, 0.03)
     b.group()
     for s in (-1, 1):
-        b.limb([(s * 0.12, 0.58, t + 0.14), (s * 0.13, 0.46, t + 0.28), (s * 0.12, 0.48, t + 0.38)], (0.035, 0.03, 0.014), tusk, 0.02)  # fmt: skip
+        b.limb(
+            [(s * 0.12, 0.58, t + 0.14), (s * 0.13, 0.46, t + 0.28), (s * 0.12, 0.48, t + 0.38)],
+            (0.035, 0.03, 0.014),
+            tusk,
+            0.02,
+        )
         for q in (z, -z - 0.08):
             b.ellipsoid((s * 0.16, 0.03, q + 0.045), (0.09, 0.032, 0.07), nail)
     b.eyes(0.80, t + 0.155, 0.135, 0.026)
@@ -271,7 +321,12 @@ def turtle(b: Builder, pose: str) -> Anchors:
             h = high * math.sqrt(max(1 - (r / wide) ** 2, 0.0))
             tilt = math.degrees(math.atan2(r / wide**2, h / high**2)) if r else 0.0
             size = wide * 0.24
-            b.ellipsoid((r * math.sin(a), 0.165 + h, -0.04 + r * 1.12 * math.cos(a)), (size, 0.02, size), plate, (tilt, math.degrees(a), 0))  # fmt: skip
+            b.ellipsoid(
+                (r * math.sin(a), 0.165 + h, -0.04 + r * 1.12 * math.cos(a)),
+                (size, 0.02, size),
+                plate,
+                (tilt, math.degrees(a), 0),
+            )
     b.eyes(0.375, wide + 0.27, 0.085, 0.024)
     eye_whites(b, 0.375, wide + 0.27, 0.085, 0.024)
     return Anchors(

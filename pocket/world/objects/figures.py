@@ -56,7 +56,13 @@ def snowman(b: Builder, pose: str) -> Anchors:
     b.group()
     b.cone((0, y - 0.01, 0.23), 0.036, 0.006, 0.10, carrot, 0.005, (90, 0, 0))
     for s in (-1, 1):
-        b.capsule((s * 0.17 * fat, 0.64 * fat, 0), (s * 0.42, 0.64 * fat + b.vary(0.02, 0.16), 0.05), 0.022, 0.015, wood)  # fmt: skip
+        b.capsule(
+            (s * 0.17 * fat, 0.64 * fat, 0),
+            (s * 0.42, 0.64 * fat + b.vary(0.02, 0.16), 0.05),
+            0.022,
+            0.015,
+            wood,
+        )
         b.ball((s * 0.055, y + 0.045, 0.14), 0.023, coal)
     for i in range(3):
         b.ball((0, (0.50 + 0.09 * i) * fat, (0.195 + 0.008 * (i == 1)) * fat), 0.024, coal)
@@ -92,7 +98,11 @@ def robot(b: Builder, pose: str) -> Anchors:
             b.capsule((s * 0.11, hips, 0.05), (s * 0.13, 0.08, 0.30), 0.052, 0.052, joint)
             b.box((s * 0.13, 0.10, 0.36), (0.08, 0.10, 0.05), shell, 0.03)
         else:
-            b.limb([(s * 0.12, hips, 0), (s * 0.26, hips - 0.05, 0.12), (s * 0.29, hips - 0.26, 0.06)], (0.052,) * 3, joint)  # fmt: skip
+            b.limb(
+                [(s * 0.12, hips, 0), (s * 0.26, hips - 0.05, 0.12), (s * 0.29, hips - 0.26, 0.06)],
+                (0.052,) * 3,
+                joint,
+            )
             b.box((s * 0.29, hips - 0.30, 0.09), (0.06, 0.045, 0.10), shell, 0.03)
     b.group()
     y = hips + 0.20
@@ -104,8 +114,16 @@ def robot(b: Builder, pose: str) -> Anchors:
     b.box((0, y + 0.40, 0.125), (0.14 * wide, 0.08, 0.012), dark, 0.01)
     for s in (-1, 1):
         b.cylinder((s * 0.068, y + 0.415, 0.135), 0.038, 0.014, light, 0.008, (90, 0, 0))
-        b.limb([(s * 0.21 * wide, y + 0.12, 0), (s * 0.31 * wide, y - 0.02, 0.03), (s * 0.27 * wide, y - 0.12, 0.17)],
-               (0.045, 0.042, 0.042), joint, 0.01)  # fmt: skip
+        b.limb(
+            [
+                (s * 0.21 * wide, y + 0.12, 0),
+                (s * 0.31 * wide, y - 0.02, 0.03),
+                (s * 0.27 * wide, y - 0.12, 0.17),
+            ],
+            (0.045, 0.042, 0.042),
+            joint,
+            0.01,
+        )
         b.ball((s * 0.215 * wide, y + 0.125, 0), 0.07, shell)
         b.ball((s * 0.27 * wide, y - 0.12, 0.18), 0.062, shell)
         b.cylinder((s * 0.18 * wide, y + 0.39, 0), 0.045, 0.02, joint, 0.01, (0, 0, 90))

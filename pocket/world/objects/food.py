@@ -63,10 +63,24 @@ def pancakes(b: Builder, pose: str) -> Anchors:
     for i in range(4):
         a = i * 1.57 + b.vary(0, 0.9)
         x, z = math.cos(a), math.sin(a)
-        b.limb([(x * wide * 0.6, y, z * wide * 0.6), (x * wide * 1.0, y - 0.02, z * wide * 1.0),
-                (x * wide * 1.04, y - b.vary(0.1, 0.25), z * wide * 1.04)], (0.05, 0.05, 0.05), syrup, 0.05)  # fmt: skip
+        b.limb(
+            [
+                (x * wide * 0.6, y, z * wide * 0.6),
+                (x * wide * 1.0, y - 0.02, z * wide * 1.0),
+                (x * wide * 1.04, y - b.vary(0.1, 0.25), z * wide * 1.04),
+            ],
+            (0.05, 0.05, 0.05),
+            syrup,
+            0.05,
+        )
     b.group()
-    b.box((b.vary(-0.06, 0.06), y + 0.06, b.vary(-0.06, 0.06)), (0.10, 0.045, 0.10), butter, 0.02, (0, b.vary(0, 90), 0))  # fmt: skip
+    b.box(
+        (b.vary(-0.06, 0.06), y + 0.06, b.vary(-0.06, 0.06)),
+        (0.10, 0.045, 0.10),
+        butter,
+        0.02,
+        (0, b.vary(0, 90), 0),
+    )
     return Anchors((0, y + 0.03, 0), wide, seat=(0, y + 0.03, 0), wide=wide)
 
 
@@ -119,9 +133,23 @@ def pumpkin(b: Builder, pose: str) -> Anchors:
     b.ribbed((0, high, 0), (wide, high, wide), ribs, skin)
     b.group()
     top = 2 * high - 0.10 * high
-    b.limb([(0, top - 0.08, 0), (0, top + 0.06, 0), (b.vary(-0.08, 0.08), top + 0.15, b.vary(-0.08, 0.08))], (0.06, 0.042, 0.045), stem, 0.02)  # fmt: skip
+    b.limb(
+        [
+            (0, top - 0.08, 0),
+            (0, top + 0.06, 0),
+            (b.vary(-0.08, 0.08), top + 0.15, b.vary(-0.08, 0.08)),
+        ],
+        (0.06, 0.042, 0.045),
+        stem,
+        0.02,
+    )
     if b.rng.random() < 0.6:
-        b.ellipsoid((0.15, top + 0.0, 0.04), (0.13, 0.014, 0.08), b.material((0.28, 0.52, 0.18)), (0, b.vary(0, 360), -14))  # fmt: skip
+        b.ellipsoid(
+            (0.15, top + 0.0, 0.04),
+            (0.13, 0.014, 0.08),
+            b.material((0.28, 0.52, 0.18)),
+            (0, b.vary(0, 360), -14),
+        )
     return Anchors(
         (0, 2 * high - 0.08 * high, 0),
         wide,
@@ -147,7 +175,12 @@ def mushroom(b: Builder, pose: str) -> Anchors:
             size = b.vary(0.045, 0.075)
             n = (r * math.cos(a) / wide**2, h / high**2, r * math.sin(a) / wide**2)
             tilt = math.degrees(math.atan2(math.hypot(n[0], n[2]), n[1]))
-            b.ellipsoid((r * math.cos(a), tall + h, r * math.sin(a)), (size, 0.022, size), spot, (tilt, 90 - math.degrees(a), 0))  # fmt: skip
+            b.ellipsoid(
+                (r * math.cos(a), tall + h, r * math.sin(a)),
+                (size, 0.022, size),
+                spot,
+                (tilt, 90 - math.degrees(a), 0),
+            )
     return Anchors(
         (0, tall + high - 0.01, 0),
         wide,
@@ -161,7 +194,12 @@ def teapot(b: Builder, pose: str) -> Anchors:
     wide, tall = b.vary(0.32, 0.38), b.vary(0.26, 0.34)
     y = tall + 0.02
     b.ellipsoid((0, y, 0), (wide, tall, wide), glaze, k=0.03)
-    b.limb([(wide * 0.8, y - 0.06, 0), (wide + 0.14, y + 0.06, 0), (wide + 0.24, y + 0.24, 0)], (0.10, 0.065, 0.04), glaze, 0.05)  # fmt: skip
+    b.limb(
+        [(wide * 0.8, y - 0.06, 0), (wide + 0.14, y + 0.06, 0), (wide + 0.24, y + 0.24, 0)],
+        (0.10, 0.065, 0.04),
+        glaze,
+        0.05,
+    )
     b.torus((-wide - 0.04, y + 0.03, 0), 0.16, 0.036, glaze, (90, 0, 0), 0.03)
     b.cylinder((0, 0.03, 0), wide * 0.62, 0.03, glaze, 0.01)
     b.group()

@@ -3,23 +3,29 @@
 from pocket.world.builder import BLACK, RGB, Builder, Vec
 
 
-def legs(b: Builder, pose: str, suit: int, boot: int, apart: float, r: float, high: float) -> float:
+def legs(
+    b: Builder, pose: str, suit: int, boot: int, offset: float, r: float, high: float
+) -> float:
     """Two legs in a pose; returns the height of the hips."""
     hips = {"sit": r * 1.1, "ride": r * 1.2}.get(pose, high)
     for s in (-1, 1):
         if pose in ("stand", "base"):
-            knee, foot = (s * apart, hips * 0.5, 0.01), (s * apart, 0.08, 0.0)
+            knee, foot = (s * offset, hips * 0.5, 0.01), (s * offset, 0.08, 0.0)
         elif pose == "sit":
-            knee, foot = (s * apart * 1.2, hips + 0.03, 0.20), (s * apart * 1.35, r, 0.36)
+            knee, foot = (s * offset * 1.2, hips + 0.03, 0.20), (s * offset * 1.35, r, 0.36)
         else:  # astride
             knee, foot = (
-                (s * (apart + 0.15), hips - 0.07, 0.13),
-                (s * (apart + 0.20), hips - 0.30, 0.06),
+                (s * (offset + 0.15), hips - 0.07, 0.13),
+                (s * (offset + 0.20), hips - 0.30, 0.06),
             )
-        b.limb([(s * apart, hips, 0.0), knee, foot], (r * 1.1, r, r * 0.9), suit, 0.03)
+        b.limb([(s * offset, hips, 0.0), knee, foot], (r * 1.1, r, r * 0.9), suit, 0.03)
         toe = (0.0, 0.05, 0.02) if pose == "sit" else (0.0, -0.03, 0.05)
-        b.ellipsoid((foot[0], foot[1] + toe[1], foot[2] + toe[2]), (r * 0.95, r * 0.8, r * 1.35), boot,
-                    (-60, 0, 0) if pose == "sit" else (0, 0, 0))  # fmt: skip
+        b.ellipsoid(
+            (foot[0], foot[1] + toe[1], foot[2] + toe[2]),
+            (r * 0.95, r * 0.8, r * 1.35),
+            boot,
+            (-60, 0, 0) if pose == "sit" else (0, 0, 0),
+        )
     return hips
 
 
@@ -40,11 +46,11 @@ def eyes(
         b.ball((s * (x + dx), y + dy, z + dz), 0.64 * radius, pupil)
 
 
-def eye_whites(b: Builder, y: float, z: float, apart: float, radius: float) -> None:
+def eye_whites(b: Builder, y: float, z: float, offset: float, radius: float) -> None:
     """White rims behind the dark eyes that `Builder.eyes` makes with the same numbers."""
     white = b.material((0.97, 0.97, 0.95), shine=0.5, gloss=60)
     for s in (-1, 1):
-        b.ball((s * (apart - 0.3 * radius), y, z - 0.7 * radius), 1.35 * radius, white)
+        b.ball((s * (offset - 0.3 * radius), y, z - 0.7 * radius), 1.35 * radius, white)
 
 
 def natural(b: Builder, *colors: RGB) -> RGB:
@@ -61,7 +67,7 @@ def four_legs(
     long: float,
     stout: float,
     slim: float,
-    apart: float,
+    offset: float,
 ) -> Vec:
     """Body and legs of a four-legged animal, standing or sitting on its hind legs; returns the middle of its rump.
 
@@ -72,12 +78,12 @@ def four_legs(
     rump = (0.0, stout, z - 0.72 * long) if sits else (0.0, y, z - long)
     b.capsule((0, y, z), rump, stout, 1.04 * stout, coat, 0.05)
     for s in (-1, 1):
-        x = s * apart
+        x = s * offset
         foot = (x, 0.05, z + 0.05)
         b.capsule((x, y - 0.1, z + 0.02), foot, 1.25 * slim, 0.9 * slim, coat, 0.04)
         feet = [foot]
         if sits:
-            x = s * (apart + 0.45 * stout)
+            x = s * (offset + 0.45 * stout)
             haunch = (0.55 * stout, 0.85 * stout, 1.05 * stout)
             b.ellipsoid((x, 0.85 * stout, rump[2] + 0.3 * stout), haunch, coat, k=0.04)
             feet.append((x, 0.045, rump[2] + 1.3 * stout))

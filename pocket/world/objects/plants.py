@@ -16,7 +16,14 @@ def tree(b: Builder, pose: str) -> Anchors:
         for i in range(tiers):
             f = i / tiers
             half = 0.62 / tiers * 0.85
-            b.cone((0, 0.24 + half + f * 0.80, 0), wide * (1 - 0.72 * f), wide * (0.50 - 0.50 * f) * 0.7 + 0.01, half, leaf, 0.03)  # fmt: skip
+            b.cone(
+                (0, 0.24 + half + f * 0.80, 0),
+                wide * (1 - 0.72 * f),
+                wide * (0.50 - 0.50 * f) * 0.7 + 0.01,
+                half,
+                leaf,
+                0.03,
+            )
         return Anchors((0, 1.15, 0), wide, seat=(0, 1.0, 0), wide=0.1)
     leaf = b.main((0.24, 0.52, 0.18))
     b.cone((0, 0.24, 0), 0.10, 0.065, 0.25, bark, 0.02)
@@ -50,7 +57,12 @@ def cactus(b: Builder, pose: str) -> Anchors:
         (1, b.vary(0.32, 0.45), b.vary(0.22, 0.32)),
         (-1, b.vary(0.22, 0.36), b.vary(0.20, 0.30)),
     ):
-        b.limb([(0, base + high, 0), (s * 0.27, base + high, 0), (s * 0.29, base + high + up, 0)], (0.07, 0.075, 0.07), skin, 0.05)  # fmt: skip
+        b.limb(
+            [(0, base + high, 0), (s * 0.27, base + high, 0), (s * 0.29, base + high + up, 0)],
+            (0.07, 0.075, 0.07),
+            skin,
+            0.05,
+        )
     b.group()
     b.ellipsoid((0, base + tall + 0.12, 0), (0.065, 0.05, 0.065), flower)
     return Anchors((0, base + tall + 0.13, 0), 0.3, seat=(0, base + tall + 0.09, 0), wide=0.13)

@@ -18,7 +18,13 @@ def open_book(b: Builder, width: float) -> None:
             0.01,
             (0, s * 14, 0),
         )
-        b.box((s * width * 0.48, 0, -0.07 * width - 0.035), (width * 0.46, tall * 0.92, 0.026), paper, 0.012, (0, s * 14, 0))  # fmt: skip
+        b.box(
+            (s * width * 0.48, 0, -0.07 * width - 0.035),
+            (width * 0.46, tall * 0.92, 0.026),
+            paper,
+            0.012,
+            (0, s * 14, 0),
+        )
         b.group()
 
 
