@@ -1009,7 +1009,7 @@ def test_depth_is_bright_where_it_is_near():
 
 
 def test_what_a_killed_run_was_writing_goes_and_nothing_else(tmp_path):
-    leftovers = [".partial-x", ".partial-settings.json-ab", ".clip-q"]
+    leftovers = [".partial-x", ".partial-settings.json-ab"]
     leftovers += ["previews/.partial-000200.png-z", "checkpoints/.partial-000200.pt-a"]
     kept = ["video.mp4", "previews/000200.png", "checkpoints/000200.pt", "partial.txt"]
     kept += [".partials", "logs/x", "mine/.partial-x/file", ".clip"]
