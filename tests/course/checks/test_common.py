@@ -1,5 +1,6 @@
 """Errors and odd results of a student's function become advice; comparisons."""
 
+import inspect
 from types import SimpleNamespace
 
 import nbformat
@@ -9,7 +10,16 @@ import torch
 from PIL import Image
 
 from course import notebooks
-from course.checks import CheckFailed, common
+from course.checks import (
+    CheckFailed,
+    common,
+    make_video,
+    task_1_1,
+    task_1_2,
+    task_1_3,
+    task_2,
+    task_3,
+)
 from course.checks.common import call
 from course.models import ModelError
 from tests.course.checks.helpers import (
@@ -210,3 +220,16 @@ def test_a_check_tells_its_listeners_and_the_student(monkeypatch, capsys):
         common.Result("0 (a)", False, "It has to be 1."),
     ]
     assert capsys.readouterr().out == "\N{CHECK MARK} it is 1\n"
+
+
+@pytest.mark.parametrize(
+    "module", [make_video, task_1_1, task_1_2, task_1_3, task_2, task_3], ids=lambda m: m.__name__
+)
+def test_every_public_function_of_a_lesson_is_a_check(module):
+    """Without the decorator a check would report nothing."""
+    functions = [
+        value
+        for name, value in inspect.getmembers(module, inspect.isfunction)
+        if value.__module__ == module.__name__ and not name.startswith("_")
+    ]
+    assert functions and all(hasattr(function, "__wrapped__") for function in functions)
