@@ -45,21 +45,21 @@ from benchmarks.common import RESULTS, command_line
 from course.figures import Row, report
 from course.images import conditions as read
 from course.images import image_grid
+from course.metrics import Judge
 from course.models.estimators import Estimator
 from pocket.arguments import folder, integer, number, results_file
 from pocket.test_set import (
     STEPS,
     CaptionedScenes,
-    Judge,
     correct_masks,
     generate,
     load_test_set,
     scored_masks,
 )
 from pocket.train import conditions as given
-from pocket.train.autoencoder import to_input as to_vae
-from pocket.train.controlnet import to_input
+from pocket.train.conditions import to_control
 from pocket.train.export import BUDGETS, MIB, folder_size
+from pocket.train.images import normalize, to_float
 from pocket.train.latents import fingerprint
 from pocket.train.run import CONDITIONS, Stage
 from pocket.world import Rendered, render
@@ -156,7 +156,7 @@ class Benchmark:
 
     @cached_property
     def judge(self) -> Judge:
-        return Judge(self.weights / "judge", self.device)
+        return Judge(self.device, self.weights / "judge")
 
     def generate(self, pipe: StableDiffusionPipeline, conditions: Tensor | None = None) -> Tensor:
         """An image of each scene's caption, uint8 (N, 256, 256, 3) on the CPU, from the seed of the scene."""
@@ -176,7 +176,9 @@ class Benchmark:
         found = []
         with torch.no_grad():
             for part in self.drawn.color.split(20):
-                images = vae.decode(vae.encode(to_vae(part)).latent_dist.mode()).sample.clamp(-1, 1)
+                images = vae.decode(
+                    vae.encode(normalize(to_float(part))).latent_dist.mode()
+                ).sample.clamp(-1, 1)
                 found.append(((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu())
         return torch.cat(found)
 
@@ -189,7 +191,7 @@ class Benchmark:
         )
         pipe.set_progress_bar_config(disable=True)
         return self.generate(
-            pipe, to_input(given.of_kind(kind, self.drawn, self.asked.scenes.params))
+            pipe, to_control(given.make_condition(kind, self.drawn, self.asked.scenes.params))
         )
 
     @cached_property
@@ -218,7 +220,7 @@ class Benchmark:
             return given.inverse_depth(self.drawn.depth).cpu().numpy()
         if kind == "normals":
             return given.camera_normals(self.drawn.normal, params).cpu().numpy()
-        return given.of_kind(kind, self.drawn, params).cpu().numpy()
+        return given.make_condition(kind, self.drawn, params).cpu().numpy()
 
     def fit(self, kind: str, images: Tensor) -> float:
         """How well images keep to the condition: the kind's figure, its mean over the scenes where it can be told."""
@@ -238,7 +240,9 @@ class Benchmark:
         """In how many images, in percent, the judge sees the right object, where the caption names it."""
         labels = self.asked.scenes.labels
         counts = scored_masks(labels, self.asked.mentions)["object"]
-        return 100 * float(correct_masks(labels, self.judge.read(images))["object"][counts].mean())
+        return 100 * float(
+            correct_masks(labels, self.judge.classify(images))["object"][counts].mean()
+        )
 
 
 def kind_rows(kind: str, b: Benchmark) -> list[Row]:

@@ -15,6 +15,7 @@ from course.metrics.judge import Judge, decode_logits
 from course.metrics.preprocess import Preprocess
 from course.models import ModelError
 from course.models import weights as course_weights
+from course.views import view_word
 from tests.conftest import write_manifest
 
 AZIMUTHS = range(-180, 180, 15)
@@ -102,15 +103,17 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_azimuth_is_finer_than_a_bin_and_whole_around_the_back(bins, azimuth, view):
-    reading = decode_logits(logits_of(bins=bins), NAMES)
-    assert reading["azimuth"] == pytest.approx(azimuth, abs=0.3)
-    assert reading["view"] == view
+    attributes = decode_logits(logits_of(bins=bins)[None], NAMES)
+    assert attributes["azimuth"] == pytest.approx([azimuth], abs=0.3)
+    assert view_word(attributes["azimuth"][0]) == view
 
 
 def test_reading_names_classes_and_overhead():
-    reading = decode_logits(logits_of("duck", overhead="yes"), NAMES)
-    assert (reading["object"], reading["view"]) == ("duck", "overhead")
-    assert set(reading) == {"object", "overhead", "azimuth", "view"}
+    both = torch.stack([logits_of("duck", overhead="yes"), logits_of("cat")])
+    attributes = decode_logits(both, NAMES)
+    assert set(attributes) == {"object", "overhead", "azimuth"}
+    assert attributes["object"].tolist() == ["duck", "cat"]
+    assert attributes["overhead"].tolist() == ["yes", "no"]
 
 
 def test_judge_reads_images_of_any_kind_alike(weights):
