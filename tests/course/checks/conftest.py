@@ -56,7 +56,7 @@ def sd(lesson, model):
 
 @pytest.fixture(scope="module")
 def control_lesson(steered_folder):
-    """The lesson's functions on the tiny model, whose ControlNets are noise but have something to say."""
+    """The lesson's functions on the tiny model, whose random ControlNets are not zero."""
     lesson = notebooks.definitions(notebooks.read(CONTROL_LESSON), {"STEPS": 3, "SEED": 2})
     lesson.model = find_model(steered_folder)
     lesson.pipe = load_pipeline(lesson.model)

@@ -1,4 +1,4 @@
-"""The judge's reading and the perceptual distance, on small networks with known or random weights."""
+"""The judge and the perceptual distance, on small networks with known or random weights."""
 
 import json
 from pathlib import Path
@@ -43,7 +43,7 @@ def logits_of(
 
 @pytest.fixture
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A judge, an image tower and perceptual heads with random weights, laid out as pocket/weights."""
+    """A judge, an image tower and perceptual heads with random weights, as in pocket/weights."""
     from transformers import CLIPConfig, CLIPModel, ResNetConfig, ResNetForImageClassification
 
     torch.manual_seed(0)
@@ -73,10 +73,14 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     judge = ResNetForImageClassification(
         ResNetConfig(
-            embedding_size=8, hidden_sizes=[8], depths=[1], layer_type="basic",
-            id2label=NAMES, label2id={name: i for i, name in NAMES.items()},
+            embedding_size=8,
+            hidden_sizes=[8],
+            depths=[1],
+            layer_type="basic",
+            id2label=NAMES,
+            label2id={name: i for i, name in NAMES.items()},
         )
-    )  # fmt: skip
+    )
     for name, network in {"clip": clip, "judge": judge}.items():
         network.save_pretrained(tmp_path / name)
         (tmp_path / name / "preprocessor_config.json").write_text(json.dumps(settings))
@@ -165,11 +169,11 @@ def test_preprocess_resizes_as_pillow_does_and_normalizes_each_channel(tmp_path,
     settings = {"size": {"height": 24, "width": 40}, "image_mean": mean, "image_std": std}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
     images = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    [found] = Preprocess(tmp_path)(images)
+    [result] = Preprocess(tmp_path)(images)
     for i, channel in enumerate((images[0] + 1) / 2):
         resized = Image.fromarray(channel.numpy()).resize((40, 24), Image.Resampling.BILINEAR)
         expected = (np.asarray(resized) - mean[i]) / std[i]
-        np.testing.assert_allclose(found[i].numpy(), expected, atol=1e-5)
+        np.testing.assert_allclose(result[i].numpy(), expected, atol=1e-5)
 
 
 def test_distance_is_the_formula(weights):
