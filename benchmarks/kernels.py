@@ -23,6 +23,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -248,7 +249,7 @@ def gradients_hold(device: torch.device) -> bool:
     layout = GridLayout.make(3, 3, 2, 2, 9, 5, "hash", "smoothstep")
     x = torch.rand(3, 3, dtype=torch.float64).to(device).requires_grad_()
     values = torch.randn(layout.entries, 2, dtype=torch.float64).to(device).requires_grad_()
-    settings = dict(raise_exception=False, nondet_tol=1e-12)
+    settings: dict[str, Any] = {"raise_exception": False, "nondet_tol": 1e-12}
     checks = torch.autograd.gradcheck, torch.autograd.gradgradcheck
     rays = scene(device, 4)
     samples = march_rays(*rays, 0.1)
@@ -627,7 +628,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
         "--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu"
     )
     args = parser.parse_args(arguments)
-    device = torch.device(args.device, 0 if args.device == "cuda" else None)
+    device = torch.device("cuda:0" if args.device == "cuda" else "cpu")
     for package in kernels.PACKAGES:
         if not kernels.is_available(package, device):
             parser.error(
