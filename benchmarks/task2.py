@@ -107,7 +107,7 @@ def averaging_rows(reduced: bool) -> list[Row]:
         )
         windows = torch.randn((len(views), 4, window, window), generator=generator)
         weights = 0.01 + torch.rand((len(views), 1, window, window), generator=generator)
-        total = lesson().overlaps(views, weights, height, width)
+        total = lesson().weight_sum(views, weights, height, width)
         found = lesson().fuse(windows, views, weights, total)
         worst = max(
             worst,

@@ -110,10 +110,12 @@ def build_parser(description: str | None = None) -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
     )
     groups = {title: parser.add_argument_group(title) for title in GROUPS}
+    title = GROUPS[0]
     for kind in (Settings, GuidanceOptions, RunOptions, OutputOptions):
         for item in fields(kind):
+            title = item.metadata["group"] or title
             flags = (*item.metadata["flags"], f"--{item.name}")
-            groups[item.metadata["group"]].add_argument(*flags, **_arguments(item))
+            groups[title].add_argument(*flags, **_arguments(item))
     return parser
 
 
@@ -133,7 +135,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} (python main.py --help lists the options)\n")
 
 
-def _arguments(item: Field) -> dict[str, Any]:
+def _arguments(item: Field[Any]) -> dict[str, Any]:
     """Return the arguments of `add_argument` for the option of a setting."""
     help = item.metadata["help"] + _default_text(item)
     if item.type is bool and item.default:
@@ -145,11 +147,11 @@ def _arguments(item: Field) -> dict[str, Any]:
         arguments["choices"] = item.metadata["choices"]
     if isinstance(item.default, tuple):
         return arguments | {"nargs": len(item.default), "type": float}
-    types = {int: int, float: float, Path | None: resolved_path, str | None: existing_name}
-    return arguments | {"type": types.get(item.type, str)}
+    types: dict[Any, Any] = {Path | None: resolved_path, str | None: existing_name}
+    return arguments | {"type": types.get(item.type, item.type)}
 
 
-def _default_text(item: Field) -> str:
+def _default_text(item: Field[Any]) -> str:
     """Return the defaults of a setting for its help: "" if there is none."""
     if item.default is None or item.default is False or item.default is MISSING:
         return ""

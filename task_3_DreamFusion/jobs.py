@@ -20,7 +20,10 @@ from course.errors import CourseError
 from course.files import LockTimeout, lock, write_text
 
 OUTPUTS = Path(__file__).resolve().parent.parent / "outputs" / "task_3"
-LOCK, FINISHED, FAILED = ".lock", "finished.json", "failed.txt"  # files in a job's folder
+# Files in the folder of a job.
+LOCK = ".lock"
+FINISHED = "finished.json"
+FAILED = "failed.txt"
 
 
 class JobsError(CourseError):

@@ -93,7 +93,7 @@ def _library(package: str, device: torch.device) -> ctypes.CDLL | NativeError:
         return load(package, "cuda", torch.cuda.get_device_capability(device))
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _is_available(package: str, device: str) -> bool:
     return not isinstance(_library(package, torch.device(device)), NativeError)
 

@@ -23,7 +23,9 @@ def main(arguments: list[str] | None = None) -> int:
         request = command_line.parse(arguments, __doc__)
         from task_3_DreamFusion import runs  # slow to import: --help does without it
 
-        return runs.run(request)
+        if request.run.deterministic:
+            runs.make_deterministic()
+        return runs.run_many(request) if request.run.prompts else runs.run_one(request)
     except CourseError as error:
         option = "--" if isinstance(error, SettingError) else ""
         print(f"error: {option}{error}", file=sys.stderr)

@@ -1,7 +1,4 @@
-"""Runs of task 3: decide what a command line asks for, train, and write the results.
-
-`run` carries out a request: `run_one` for a single text prompt, `run_many` for a file of them.
-"""
+"""Runs of task 3: decide what a command line asks for, train, and write the results."""
 
 import contextlib
 import os
@@ -32,6 +29,7 @@ from task_3_DreamFusion.nerf.settings import (
 )
 from task_3_DreamFusion.nerf.utils import Trainer
 
+REMEDY = "lower --batch_size, --size or --max_steps, or use -O on a GPU"
 MIN_FREE = 300 * 2**20  # bytes: three checkpoints, while one is written, and the results
 
 
@@ -55,19 +53,9 @@ class RunConfig:
     output: OutputOptions
 
 
-def run(request: Request) -> int:
-    """Carry out a request; return the exit status: 0, 1 for a failed job, 130 if interrupted."""
-    if request.run.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
-        torch.use_deterministic_algorithms(True)
-        torch.set_num_threads(1)  # sums on a CPU depend on it
-    remedy = "lower --batch_size, --size or --max_steps, or use -O on a GPU"
-    with memory.reported("working", remedy):
-        return run_many(request) if request.run.prompts else run_one(request)
-
-
+@memory.reported("working", REMEDY)
 def run_one(request: Request) -> int:
-    """Generate one object; return the exit status."""
+    """Generate one object; return the exit status: 0, or 130 if interrupted."""
     job = find_job(request)
     prepare(job.workspace)
     with lock(job.workspace / LOCK), contextlib.ExitStack() as stack:
@@ -88,8 +76,12 @@ def run_one(request: Request) -> int:
     return 0 if is_finished else 130
 
 
+@memory.reported("working", REMEDY)
 def run_many(request: Request) -> int:
-    """Generate the objects of a file of prompts, beside other processes; return the exit status."""
+    """Generate the objects of a file of prompts, beside other processes; return the exit status.
+
+    It is 0, 1 if a prompt has failed, or 130 if interrupted.
+    """
     assert request.run.prompts
     base = request.run.workspace or OUTPUTS
     folders = jobs.read_jobs(request.run.prompts, base)
@@ -123,6 +115,13 @@ def run_many(request: Request) -> int:
     if outcome.interrupted:
         return 130
     return 1 if outcome.failed else 0
+
+
+def make_deterministic() -> None:
+    """Make results equal bit for bit on one machine."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(1)  # sums on a CPU depend on it
 
 
 # --- What to do
@@ -274,5 +273,5 @@ def remove_leftovers(workspace: Path) -> None:
     checkpoint.prune(workspace / "checkpoints")
     for folder in ("", "previews"):
         remove_partial(workspace / folder)
-    for folder in workspace.glob(".clip-*"):  # of course.images.video
-        shutil.rmtree(folder, ignore_errors=True)
+    for clip in workspace.glob(".clip-*"):  # of course.images.video
+        shutil.rmtree(clip, ignore_errors=True)

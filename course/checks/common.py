@@ -1,13 +1,16 @@
-"""What the checks of all lessons share: how a student's function is called, and how results are compared."""
+"""What the checks of all lessons share: results, calls of a student's function, comparisons."""
 
+import functools
 import inspect
 import re
 import sys
 import sysconfig
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, ParamSpec
 
 import numpy as np
 import torch
@@ -17,7 +20,7 @@ from course.errors import CourseError
 from course.models import Model
 
 # Code in these folders is not the student's.
-OTHERS = (
+LIBRARIES = (
     Path(__file__).resolve().parent.parent,
     *(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")),
 )
@@ -26,8 +29,8 @@ HINTS = {
     r"[Ee]llipsis": "`...` is still in the place of a value: write the lines of the TODO.",
     r"'NoneType'": "A value there is None: does the function that computes it end with `return`?",
     r"size of tensor|shapes cannot be multiplied|[Ss]izes of tensors|shape mismatch|must match the "
-    r"existing size|is invalid for input|could not be broadcast|[Ss]ize mismatch|expected .* channels|"
-    r"\(batched\) input": (
+    r"existing size|is invalid for input|could not be broadcast|[Ss]ize mismatch|"
+    r"expected .* channels|\(batched\) input": (
         "Two shapes do not fit: print the .shape of every tensor in that line. Is one left out, or "
         "another one in its place?"
     ),
@@ -45,10 +48,68 @@ HINTS = {
     ),
     r"^(Name|UnboundLocal)Error": "A name has no value there: is it spelled as in the lines above?",
 }
+SCHEDULE_KEYS = (
+    "num_train_timesteps",
+    "beta_schedule",
+    "beta_start",
+    "beta_end",
+    "prediction_type",
+)
 
 
 class CheckFailed(CourseError, AssertionError):
     """An exercise is not right yet; the message says what to look at."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """The outcome of a check: the number of the exercise, whether it is right, and a message."""
+
+    exercise: str
+    ok: bool
+    message: str
+
+
+def print_result(result: Result) -> None:
+    """Print that an exercise is right, with "OK" where the output's encoding has no check mark.
+
+    What is wrong with an exercise stands in the error.
+    """
+    if result.ok:
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        mark = "✓" if "✓".encode(encoding, "ignore") else "OK"
+        print(f"{mark} {result.message}")
+
+
+listeners: list[Callable[[Result], None]] = [print_result]
+P = ParamSpec("P")
+
+
+def check(exercise: str) -> Callable[[Callable[P, str]], Callable[P, None]]:
+    """Make a function the check of an exercise, such as "1.2 (c)".
+
+    The function returns what is right about it, or raises CheckFailed. Each outcome goes to
+    `listeners` as a `Result`; the error is raised as well.
+    """
+
+    def decorate(function: Callable[P, str]) -> Callable[P, None]:
+        @functools.wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> None:
+            try:
+                message = function(*args, **kwargs)
+            except CheckFailed as error:
+                _notify(Result(exercise, False, str(error)))
+                raise
+            _notify(Result(exercise, True, message))
+
+        return run
+
+    return decorate
+
+
+def _notify(result: Result) -> None:
+    for listener in listeners:
+        listener(result)
 
 
 def expect(condition: object, advice: str) -> None:
@@ -57,15 +118,28 @@ def expect(condition: object, advice: str) -> None:
         raise CheckFailed(advice)
 
 
-def passed(what: str) -> None:
-    """Print that an exercise is right; "OK" where the output's encoding has no check mark."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    mark = "✓" if "✓".encode(encoding, "ignore") else "OK"
-    print(f"{mark} {what}")
+def expect_type(value: object, kind: type | UnionType, what: str, advice: str) -> None:
+    """Raise CheckFailed, which names the type of `value`, unless it is a `kind`."""
+    expect(isinstance(value, kind), f"{what} is a {type(value).__name__}; {advice}")
 
 
-def made(value: object, what: str) -> None:
-    """Raise CheckFailed for `...`, which an exercise that was not begun leaves, and for None."""
+def diagnose(
+    result: Any, right: Any, mistakes: dict[str, Any], otherwise: str, tolerance: float = 1e-4
+) -> None:
+    """Raise CheckFailed unless `result` is close to `right`.
+
+    The advice is that of the first of `mistakes` ({advice: wrong result}) to which it is close, or
+    else `otherwise`.
+    """
+    if close(result, right, tolerance):
+        return
+    for advice, wrong in mistakes.items():
+        expect(not close(result, wrong, tolerance), advice)
+    raise CheckFailed(otherwise)
+
+
+def expect_value(value: object, what: str) -> None:
+    """Raise CheckFailed for `...`, which an empty exercise leaves, and for None."""
     expect(value is not ..., f"{what} is still empty: write the lines of the TODO above.")
     expect(value is not None, f"{what} is None: the lines of the TODO have to give it a value.")
 
@@ -78,8 +152,8 @@ def call(
 ) -> Any:
     """Call the student's `function` and return its result; a generator's values come as a list.
 
-    An error of a type in `allow` is returned. Raises CheckFailed, with advice, if the function raises
-    another error, or if its result is None, `...`, or not finite.
+    An error of a type in `allow` is returned. Raises CheckFailed, with advice, if the function
+    raises another error, or if its result is None, `...`, or not finite.
     """
     expect_function(function)
     name = name_of(function)
@@ -95,29 +169,31 @@ def call(
         raise CheckFailed(explain(error)) from error
     expect(
         result is not None,
-        f"{name[0].upper()}{name[1:]} returns None: is a `return` missing? If the function is still "
-        "empty, write the lines of the TODO above.",
+        f"{name[0].upper()}{name[1:]} returns None: is a `return` missing? If the function is "
+        "still empty, write the lines of the TODO above.",
     )
-    made(result, f"What {name} returns")
+    expect_value(result, f"What {name} returns")
     expect_finite(result, f"What {name} returns")
     return result
 
 
 def expect_function(value: object) -> None:
+    """Raise CheckFailed unless `value` is a function."""
     expect(
         callable(value) and not isinstance(value, type),
-        f"A function is checked here, not a value of type {type(value).__name__}: run the cell that "
-        "defines it, and use its name for nothing else.",
+        f"A function is checked here, not a value of type {type(value).__name__}: run the cell "
+        "that defines it, and use its name for nothing else.",
     )
 
 
 def name_of(function: Callable[..., Any]) -> str:
+    """Return the name of a function in backquotes, or "your function"."""
     name = getattr(function, "__name__", "")
     return f"`{name}`" if name.isidentifier() else "your function"
 
 
 def explain(error: Exception) -> str:
-    """Return what the student's code raised, in which of its lines, and what usually causes that."""
+    """Return what the student's code raised, in which of its lines, and the usual cause."""
     message = next(iter(str(error).strip().splitlines()), "")
     lines = [f"Your code raised {type(error).__name__}: {message}".rstrip(": ")]
     frames = traceback.extract_tb(error.__traceback__)
@@ -132,7 +208,7 @@ def explain(error: Exception) -> str:
 def _is_students(file: str) -> bool:
     if file.startswith("<"):  # code without a file; a cell in older kernels is <ipython-input-...>
         return file.startswith("<ipython-input")
-    return not any(Path(file).resolve().is_relative_to(folder) for folder in OTHERS)
+    return not any(Path(file).resolve().is_relative_to(folder) for folder in LIBRARIES)
 
 
 def expect_finite(value: object, what: str) -> None:
@@ -146,17 +222,13 @@ def expect_finite(value: object, what: str) -> None:
 
 def expect_tensor(value: object, shape: Sequence[int], what: str) -> None:
     """Raise CheckFailed unless `value` is a tensor of real numbers of that shape."""
-    wanted = f"it has to be a tensor of shape {tuple(shape)}."
-    expect(isinstance(value, torch.Tensor), f"{what} is a {type(value).__name__}; {wanted}")
+    rule = f"it has to be a tensor of shape {tuple(shape)}."
+    expect_type(value, torch.Tensor, what, rule)
     assert isinstance(value, torch.Tensor)
-    expect(
-        value.shape == torch.Size(shape),
-        f"The shape is {tuple(value.shape)}: {what} is wrong; {wanted}",
-    )
-    expect(
-        value.is_floating_point(),
-        f"{what} has the type {value.dtype}; it has to be a floating type.",
-    )
+    actual = tuple(value.shape)
+    expect(actual == tuple(shape), f"The shape is {actual}: {what} is wrong; {rule}")
+    rule = "it has to be a floating type."
+    expect(value.is_floating_point(), f"{what} has the type {value.dtype}; {rule}")
 
 
 def _finite(value: object) -> bool:
@@ -169,24 +241,27 @@ def _finite(value: object) -> bool:
     return True
 
 
-def as_trained(scheduler: Any, model: Model) -> None:
-    own = model.config("scheduler/scheduler_config.json")
-    for key in (
-        "num_train_timesteps",
-        "beta_schedule",
-        "beta_start",
-        "beta_end",
-        "prediction_type",
-    ):
+def expect_model_settings(scheduler: Any, model: Model) -> None:
+    """Raise CheckFailed unless a scheduler has the noise schedule that the model was trained on."""
+    config = model.config("scheduler/scheduler_config.json")
+    for key in SCHEDULE_KEYS:
         expect(
-            key not in own or scheduler.config[key] == own[key],
-            f"The scheduler has {key} = {scheduler.config[key]}, but {model.name} was trained with {own.get(key)}. "
-            'Take the model\'s own settings: DDIMScheduler.from_pretrained(model.folder, subfolder="scheduler").',
+            key not in config or scheduler.config[key] == config[key],
+            f"The scheduler has {key} = {scheduler.config[key]}, but {model.name} was trained with "
+            f"{config.get(key)}. Load the model's own settings: "
+            'DDIMScheduler.from_pretrained(model.folder, subfolder="scheduler").',
         )
 
 
-def close(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-4) -> bool:
-    """Whether two tensors agree in shape and, relative to their size, in value."""
+def close(a: Any, b: Any, tolerance: float = 1e-4) -> bool:
+    """Return whether tensors agree in shape and, relative to their size, in value.
+
+    Lists of tensors agree if each pair does.
+    """
+    if isinstance(b, list | tuple):
+        if not isinstance(a, list | tuple) or len(a) != len(b):
+            return False
+        return all(close(x, y, tolerance) for x, y in zip(a, b, strict=True))
     if not isinstance(a, torch.Tensor) or a.shape != b.shape:
         return False
     a, b = a.float(), b.float().to(a.device)
@@ -194,17 +269,12 @@ def close(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-4) -> bool:
 
 
 def same(a: Image.Image, b: Image.Image) -> bool:
-    """Whether two images agree in every pixel, up to rounding of the last bits on a GPU."""
+    """Return whether two images agree in every pixel, up to rounding on a GPU."""
     if a.size != b.size:
         return False
     return bool(np.abs(np.asarray(a, np.int16) - np.asarray(b, np.int16)).mean() < 0.05)
 
 
-def all_close(a: Sequence[torch.Tensor], b: Sequence[torch.Tensor]) -> bool:
-    return len(a) == len(b) and all(
-        close(one, other, 1e-2) for one, other in zip(a, b, strict=True)
-    )
-
-
 def tolerance_of(model: Model) -> float:
+    """Return the relative difference up to which results in the model's precision are equal."""
     return 1e-3 if model.dtype == torch.float32 else 3e-2

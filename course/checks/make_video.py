@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-from course.checks.common import call, expect, passed
+from course.checks.common import call, check, expect, expect_type
 
 
-def frame_order(function: Callable[[list[str]], list[str]]) -> None:
-    """Task 1.2 video (a): `in_order(names)` sorts names of frames by the number that counts up."""
-    for wanted in (
+@check("video (a)")
+def frame_order(function: Callable[[list[str]], list[str]]) -> str:
+    """`in_order(names)` sorts names of frames by the number that counts up."""
+    for expected in (
         ["8.png", "9.png", "10.png", "11.png", "100.png"],
         ["007.png", "8.png", "0010.png", "11.png"],
         ["frame_2.jpg", "frame_10.jpg"],
@@ -16,64 +17,62 @@ def frame_order(function: Callable[[list[str]], list[str]]) -> None:
         ["x_0_9.png", "x_0_10.png", "x_0_11.png"],
         ["00009-77.png", "00010-4.png", "00011-1234567.png"],
     ):
-        given = wanted[1::2] + wanted[::2]
-        found = call(function, list(given))
+        names = expected[1::2] + expected[::2]
+        result = call(function, list(names))
         expect(
-            isinstance(found, list | tuple) and sorted(map(str, found)) == sorted(wanted),
-            f"`in_order` makes {found} of {given}: return the same names, each once, in another order.",
+            isinstance(result, list | tuple) and sorted(map(str, result)) == sorted(expected),
+            f"`in_order` makes {result} of {names}: return the same names, each once, in another "
+            "order.",
         )
         expect(
-            list(found) == wanted,
-            f"`in_order` sorts {given} into {list(found)}; by their numbers they are {wanted}. "
+            list(result) == expected,
+            f"`in_order` sorts {names} into {list(result)}; by their numbers they are {expected}. "
             "Compare numbers, not text, and those that video.frame_numbers(...) returns.",
         )
-    passed("names in the order of the number that counts up, whatever the padding")
+    return "names in the order of the number that counts up, whatever the padding"
 
 
-def frame_pairs(function: Callable[[list[str], list[str]], list[tuple[str, str]]]) -> None:
-    """Task 1.2 video (b): `pairs(left, right)` matches names by their number, and refuses what has no partner."""
+@check("video (b)")
+def frame_pairs(function: Callable[[list[str], list[str]], list[tuple[str, str]]]) -> str:
+    """`pairs(left, right)` matches names by their number, and refuses what has no partner."""
     left, right = ["10.png", "8.png", "9.png"], ["0009.jpg", "0010.jpg", "0008.jpg"]
-    wanted = [("8.png", "0008.jpg"), ("9.png", "0009.jpg"), ("10.png", "0010.jpg")]
-    found = call(function, list(left), list(right))
+    expected = [("8.png", "0008.jpg"), ("9.png", "0009.jpg"), ("10.png", "0010.jpg")]
+    result = call(function, list(left), list(right))
     expect(
-        isinstance(found, list | tuple)
-        and [tuple(p) if isinstance(p, list) else p for p in found] == wanted,
-        f"`pairs` makes {found} of {left} and {right}, and not {wanted}. Put both sides in order first.",
+        isinstance(result, list | tuple)
+        and [tuple(pair) if isinstance(pair, list) else pair for pair in result] == expected,
+        f"`pairs` makes {result} of {left} and {right}, and not {expected}. Put both sides in "
+        "order first.",
     )
-    # Uneven, and as long but of other steps: zip(...) would make wrong pairs of both, without a word.
+    # Of unequal length, and of equal length with other steps: zip(...) would silently mismatch.
     for left, right in (
         (["1.png", "2.png", "3.png"], ["1.png", "3.png"]),
         (["1.png", "2.png"], ["2.png", "3.png"]),
     ):
         for sides in ((left, right), (right, left)):
-            found = call(function, *(list(side) for side in sides), allow=ValueError)
+            result = call(function, *(list(side) for side in sides), allow=ValueError)
             expect(
-                isinstance(found, ValueError),
-                f"`pairs` makes {found} of {sides[0]} and {sides[1]}, where some frames have no partner: "
-                "compare the steps of both sides, and raise a ValueError.",
+                isinstance(result, ValueError),
+                f"`pairs` makes {result} of {sides[0]} and {sides[1]}, where some frames have no "
+                "partner: compare the steps of both sides, and raise a ValueError.",
             )
-    passed("frames of the same step side by side; without a partner, an error")
+    return "frames of the same step side by side; without a partner, an error"
 
 
-def hold(function: Callable[[list[Any], float, float], list[Any]]) -> None:
-    """Task 1.2 video (c): `held(frames, fps, hold)` keeps the last frame for `hold` seconds more."""
+@check("video (c)")
+def hold(function: Callable[[list[Any], float, float], list[Any]]) -> str:
+    """`held(frames, fps, hold)` keeps the last frame for `hold` more seconds."""
     frames = ["a", "b", "c"]
-    # The last two are no whole frames: 2.7 and 2.4.
+    # The last two are no whole number of frames: 2.7 and 2.4.
     for fps, seconds, copies in ((8, 2.0, 16), (4, 0.5, 2), (10, 0.0, 0), (3, 0.9, 3), (8, 0.3, 2)):
-        found = call(function, list(frames), fps, seconds)
-        expect(
-            isinstance(found, list),
-            f"`held` returns a {type(found).__name__}; return a list of frames.",
-        )
-        expect(
-            found[: len(frames)] == frames,
-            f"`held` begins with {found[: len(frames)]}: all frames come first, as they were.",
-        )
-        extra = found[len(frames) :]
+        result = call(function, list(frames), fps, seconds)
+        expect_type(result, list, "The result of `held`", "return a list of frames.")
+        start, extra = result[: len(frames)], result[len(frames) :]
+        expect(start == frames, f"`held` begins with {start}: all frames come first, as they were.")
         expect(set(extra) <= {"c"}, f"`held` adds {extra}: only the last frame, 'c', stays.")
         expect(
             len(extra) == copies,
-            f"`held` adds {len(extra)} copies for {seconds:g} seconds at {fps} frames a second; that takes {copies}. "
-            "Multiply, and round to the nearest whole number.",
+            f"`held` adds {len(extra)} copies for {seconds:g} seconds at {fps} frames a second; "
+            f"that takes {copies}. Multiply, and round to the nearest whole number.",
         )
-    passed("the last frame stays as long as it should")
+    return "the last frame stays as long as it should"

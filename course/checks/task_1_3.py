@@ -3,350 +3,316 @@
 from collections.abc import Callable
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
 
-from course.checks.common import all_close, call, close, expect, made, passed, tolerance_of
-from course.checks.task_1_2 import constant_stride
+from course.checks.common import (
+    call,
+    check,
+    close,
+    diagnose,
+    expect,
+    expect_type,
+    expect_value,
+    tolerance_of,
+)
+from course.checks.reference import constant_stride
+from course.checks.task_1_1 import series as series  # an exercise of this lesson too
+from course.diffusion import add_noise, guide, velocity
+from course.images import conditions
 from course.models import Model
 
 
-def edges(function: Callable[..., np.ndarray], image: Image.Image) -> None:
-    """Task 1.3 (a): Canny's edges of a smoothed image, in three channels of 0 and 1."""
-    import cv2
-
-    from course.images import conditions
-
+@check("1.3 (a)")
+def edges(function: Callable[..., np.ndarray], image: Image.Image) -> str:
+    """Canny's edges of a smoothed image, in three channels of 0 and 1."""
     array = np.array(image)
-    found = call(function, image)
+    result = call(function, image)
+    expect_type(result, np.ndarray, "The result of `canny_edges`", "it has to be an array.")
     expect(
-        isinstance(found, np.ndarray), f"`canny_edges` returns a {type(found).__name__}, no array."
-    )
-    expect(
-        found.ndim != 2,
-        "The edges have one channel; a ControlNet wants three: np.stack([edges] * 3, axis=2).",
+        result.ndim != 2,
+        "The edges have one channel; a ControlNet needs three: np.stack([edges] * 3, axis=2).",
     )
     shape = (*array.shape[:2], 3)
     expect(
-        found.shape == shape,
-        f"The edges have the shape {found.shape}, not {shape}: the channels are the last axis, axis=2.",
+        result.shape == shape,
+        f"The edges have the shape {result.shape}, not {shape}: the channels are the last axis, "
+        "axis=2.",
     )
-    expect(found.max(initial=0) <= 1, "The edges are 255, and not 1: divide by 255.")
+    expect(result.max(initial=0) <= 1, "The edges are 255, and not 1: divide by 255.")
     expect(
-        np.isin(found, (0, 1)).all(),
-        "The edges are not all 0 or 1: is the picture divided in place of the edges?",
+        np.isin(result, (0, 1)).all(),
+        "The edges are not all 0 or 1: is the image divided in place of the edges?",
     )
-    soft = cv2.GaussianBlur(array, (0, 0), conditions.CANNY_BLUR)
     right = conditions.canny(image)[..., 0]
     expect(
         right.any(),
-        "This picture has no edges at 100 and 200. Choose another PICTURE for the exercise.",
+        "This image has no edges at 100 and 200. Choose another IMAGE for the exercise.",
     )
-    for wrong, advice in (
-        (
-            cv2.Canny(array, 100, 200) / 255,
-            "The picture was not smoothed: hand `smooth` to cv2.Canny, not `array`.",
+    mistakes = {
+        "The image was not smoothed: hand `smooth` to cv2.Canny, not `array`.": (
+            cv2.Canny(array, 100, 200) / 255
         ),
-        (1 - right, "Black edges on white: a ControlNet knows white ones on black."),
-    ):
-        expect(np.array_equal(wrong, right) or not np.array_equal(found[..., 0], wrong), advice)
-    expect(
-        np.array_equal(found[..., 0], right),
-        "Those are not Canny's edges of the picture after a blur of 1.4 pixels: cv2.Canny(smooth, low, high).",
+        "Black edges on white: a ControlNet knows white ones on black.": 1 - right,
+    }
+    diagnose(
+        torch.from_numpy(np.float32(result[..., 0])),
+        torch.from_numpy(right),
+        {advice: torch.from_numpy(np.float32(wrong)) for advice, wrong in mistakes.items()},
+        "Those are not Canny's edges of the image after a blur of 1.4 pixels: "
+        "cv2.Canny(smooth, low, high).",
     )
     for low, high in ((20, 40), (20, 200)):
         expect(
-            np.array_equal(
-                call(function, image, low, high)[..., 0], cv2.Canny(soft, low, high) / 255
-            ),
+            np.array_equal(call(function, image, low, high), conditions.canny(image, low, high)),
             "With other thresholds the edges are not right: hand `low` and `high` on to cv2.Canny.",
         )
-    passed(f"white edges on black; {right.mean():.1%} of the pixels are on one")
+    return f"white edges on black; {right.mean():.1%} of the pixels are on one"
 
 
-def condition(function: Callable[[np.ndarray], torch.Tensor], model: Model) -> None:
-    """Task 1.3 (b): an array (H, W, 3) in [0, 1] as a ControlNet reads it, (1, 3, H, W), where the model is."""
+@check("1.3 (b)")
+def condition(function: Callable[[np.ndarray], torch.Tensor], model: Model) -> str:
+    """An array (H, W, 3) in [0, 1] as a ControlNet reads it, (1, 3, H, W), on the model's device."""
     image = np.random.default_rng(0).random((16, 24, 3))
-    found = call(function, image)
+    result = call(function, image)
+    advice = "torch.from_numpy(image) makes a tensor."
+    expect_type(result, torch.Tensor, "The result of `to_condition`", advice)
+    shape = tuple(result.shape)
+    expect(shape != (3, 16, 24), "The batch is missing: [None] puts it before the channels.")
     expect(
-        isinstance(found, torch.Tensor),
-        f"`to_condition` returns a {type(found).__name__}: torch.from_numpy(image).",
-    )
-    expect(
-        tuple(found.shape) != (3, 16, 24),
-        "The batch is missing: [None] puts it before the channels.",
-    )
-    expect(
-        tuple(found.shape) not in ((1, 16, 24, 3), (16, 24, 3)),
+        shape not in ((1, 16, 24, 3), (16, 24, 3)),
         "The channels come last: .permute(2, 0, 1) brings them to the front.",
     )
     expect(
-        tuple(found.shape) != (1, 3, 24, 16),
-        "Height and width are exchanged: .permute(2, 0, 1) keeps their order, .T or .permute(2, 1, 0) does not.",
+        shape != (1, 3, 24, 16),
+        "Height and width are exchanged: .permute(2, 0, 1) keeps their order, .T or "
+        ".permute(2, 1, 0) does not.",
+    )
+    expect(shape == (1, 3, 16, 24), f"The shape is {shape}; for 16 x 24 it is (1, 3, 16, 24).")
+    expect(
+        result.dtype == model.dtype,
+        f"The type is {result.dtype}, and the networks' {model.dtype}: .to(..., model.dtype).",
     )
     expect(
-        tuple(found.shape) == (1, 3, 16, 24),
-        f"The shape is {tuple(found.shape)}; for 16 x 24 it is (1, 3, 16, 24).",
-    )
-    expect(
-        found.dtype == model.dtype,
-        f"The type is {found.dtype}, and the networks' {model.dtype}: .to(..., model.dtype).",
-    )
-    expect(
-        found.device.type == model.device.type,
-        f"It is on {found.device.type}: .to(model.device, ...).",
+        result.device.type == model.device.type,
+        f"It is on {result.device.type}: .to(model.device, ...).",
     )
     right = torch.from_numpy(image).permute(2, 0, 1)[None].to(model.dtype)
-    found = found.cpu()
-    expect(
-        not close(found, right * 2 - 1, 1e-2),
-        "The numbers go from -1 to 1; a condition goes from 0 to 1.",
-    )
-    expect(
-        not close(found, right / 255, 1e-2),
-        "The array is in [0, 1] already: do not divide by 255 once more.",
-    )
-    expect(
-        close(found, right, 1e-2),
-        "The numbers are not those of the array, in the order (channel, row, column).",
-    )
-    passed("a tensor (1, 3, height, width) in [0, 1], where the networks are")
+    mistakes = {
+        "The numbers go from -1 to 1; a condition goes from 0 to 1.": right * 2 - 1,
+        "The array is in [0, 1] already: do not divide by 255 once more.": right / 255,
+    }
+    otherwise = "The numbers are not those of the array, in the order (channel, row, column)."
+    diagnose(result.cpu(), right, mistakes, otherwise, 1e-2)
+    return "a tensor (1, 3, height, width) in [0, 1], where the networks are"
 
 
-def residuals(function: Callable[..., Any], control: Any, pipe: Any, model: Model) -> None:
-    """Task 1.3 (c): what several ControlNets add, each times its scale, in all."""
+@check("1.3 (c)")
+def residuals(function: Callable[..., Any], control: Any, pipe: Any, model: Model) -> str:
+    """The sum of what several ControlNets add, each times its scale."""
     x, embeddings = _step(pipe, model)
     other = control._replace(condition=control.condition.flip(3))
-    quiet, loud = control._replace(scale=0.4), other._replace(scale=1.5)
+    weak, strong = control._replace(scale=0.4), other._replace(scale=1.5)
 
-    def answer(*controls: Any) -> list[torch.Tensor]:
-        return [
-            sum(parts)
-            for parts in zip(*(_answer(each, x, embeddings) for each in controls), strict=True)
-        ]
+    def total(*controls: Any) -> list[torch.Tensor]:
+        each = [_residuals(one, x, embeddings) for one in controls]
+        return [sum(parts) for parts in zip(*each, strict=True)]
 
     def attempt(*controls: Any) -> list[torch.Tensor]:
         with torch.no_grad():
-            found = call(function, list(controls), x, 500, embeddings)
+            result = call(function, list(controls), x, 500, embeddings)
         expect(
-            isinstance(found, tuple) and len(found) == 2,
-            f"`control_residuals` returns a {type(found).__name__}; return down, mid.",
+            isinstance(result, tuple) and len(result) == 2,
+            f"`control_residuals` returns a {type(result).__name__}; return down, mid.",
         )
-        made(found[0], "`down`, the residuals of the skips,")
-        made(found[1], "`mid`, the residual of the middle,")
-        expect(
-            isinstance(found[0], list | tuple),
-            f"`down` is a {type(found[0]).__name__}; it is a list of tensors.",
-        )
-        return [*found[0], found[1]]
+        down, mid = result
+        expect_value(down, "`down`, the residuals of the skips,")
+        expect_value(mid, "`mid`, the residual of the middle,")
+        expect_type(down, list | tuple, "`down`", "it is a list of tensors.")
+        return [*down, mid]
 
-    found, right = attempt(control), answer(control)
+    result, right = attempt(control), total(control)
     expect(
-        len(found) == len(right),
-        f"There are {len(found) - 1} residuals for {len(right) - 1} skips: one for each, in the order of `down`.",
+        len(result) == len(right),
+        f"There are {len(result) - 1} residuals for {len(right) - 1} skips: one for each, in the "
+        "order of `down`.",
     )
-    expect(
-        all_close(found, right),
-        "With one control at scale 1 the residuals are not those that its network returns.",
-    )
-    found, right = attempt(quiet, loud), answer(quiet, loud)
-    plain = [control, other]
-    scaled_mid = [*answer(*plain)[:-1], right[-1]]
-    scaled_down = [*right[:-1], answer(*plain)[-1]]
-    for wrong, advice in (
-        (
-            answer(*plain),
-            "The scales make no difference: multiply the residuals by each control's scale.",
+    otherwise = "With one control at scale 1 the residuals are not those that its network returns."
+    diagnose(result, right, {}, otherwise, 1e-2)
+    right, unscaled = total(weak, strong), total(control, other)
+    mistakes = {
+        "The scales make no difference: multiply the residuals by each control's scale.": unscaled,
+        "The residuals of the skips are not scaled: each of `down` is multiplied, as `mid` is.": (
+            [*unscaled[:-1], right[-1]]
         ),
-        (
-            scaled_mid,
-            "The residuals of the skips are not scaled: each of `down` is multiplied, as `mid` is.",
+        "The residual of the middle is not scaled: multiply `mid`, as each of `down`.": (
+            [*right[:-1], unscaled[-1]]
         ),
-        (
-            scaled_down,
-            "The residual of the middle is not scaled: multiply `mid`, as each of `down`.",
+        "Only the last ControlNet counts: add its residuals to those of the ones before.": (
+            total(strong)
         ),
-        (
-            answer(loud),
-            "Only the last ControlNet is heard: add what it says to what the ones before said.",
+        "Only the first ControlNet counts: add up the residuals of all of them.": total(weak),
+        "Add the residuals up; a mean makes each ControlNet weaker than its scale.": (
+            [part / 2 for part in right]
         ),
-        (answer(quiet), "Only the first ControlNet is heard: add up what all of them say."),
-        (
-            [part / 2 for part in right],
-            "Add the residuals up; a mean makes each ControlNet quieter than its scale.",
-        ),
-    ):
-        expect(all_close(wrong, right) or not all_close(found, wrong), advice)
-    expect(
-        all_close(found, right),
-        "For two controls the residuals are not the sum of scale times residual.",
-    )
+    }
+    otherwise = "For two controls the residuals are not the sum of scale times residual."
+    diagnose(attempt(weak, strong), right, mistakes, otherwise, 1e-2)
     expect(
         call(function, [], x, 500, embeddings) == (None, None),
         "Without any control return None, None.",
     )
-    passed(
+    return (
         f"{len(right) - 1} residuals for the skips and one for the middle; two ControlNets add up"
     )
 
 
-def controlled(
-    function: Callable[..., torch.Tensor], control: Any, pipe: Any, model: Model
-) -> None:
-    """Task 1.3 (d): the guided answer of the denoiser with a ControlNet at its side."""
+@check("1.3 (d)")
+def controlled(function: Callable[..., torch.Tensor], control: Any, pipe: Any, model: Model) -> str:
+    """The guided output of the denoiser with a ControlNet beside it."""
     both, embeddings = _step(pipe, model)
     latents, w = both[:1].float(), 3.0
     strong = control._replace(scale=1.5)
 
     @torch.no_grad()
-    def ask(heard: tuple[int, ...]) -> torch.Tensor:
-        """Both answers, where only the questions `heard` are controlled."""
-        *down, mid = _answer(strong, both, embeddings)
-        mask = torch.tensor([float(i in heard) for i in range(2)]).view(2, 1, 1, 1).to(mid)
+    def predict(controlled: tuple[int, ...]) -> torch.Tensor:
+        """Both outputs, where only those of the indices `controlled` get residuals."""
+        *down, mid = _residuals(strong, both, embeddings)
+        mask = torch.tensor([float(i in controlled) for i in range(2)]).view(2, 1, 1, 1).to(mid)
         added = {
             "down_block_additional_residuals": [mask * part for part in down],
             "mid_block_additional_residual": mask * mid,
         }
         return pipe.unet(both, 500, encoder_hidden_states=embeddings, **added).sample.float()
 
-    def guided(answers: torch.Tensor, w: float = w) -> torch.Tensor:
-        uncond, cond = answers.chunk(2)
-        return uncond + w * (cond - uncond)
+    def guided(outputs: torch.Tensor, w: float = w) -> torch.Tensor:
+        uncond, cond = outputs.chunk(2)
+        return guide(uncond, cond, w)
 
-    found = call(function, pipe.unet, latents, 500, embeddings, [strong], w)
+    result = call(function, pipe.unet, latents, 500, embeddings, [strong], w)
+    expect_type(result, torch.Tensor, "That", "take the denoiser's .sample.")
     expect(
-        isinstance(found, torch.Tensor),
-        f"That is a {type(found).__name__}; take the denoiser's .sample.",
+        result.shape == latents.shape,
+        f"The shape is {tuple(result.shape)}, not {tuple(latents.shape)}: cut the output in two, "
+        "and guide.",
     )
-    expect(
-        tuple(found.shape) == tuple(latents.shape),
-        f"The shape is {tuple(found.shape)}, not {tuple(latents.shape)}: cut the answer in two, and guide.",
+    outputs = predict((0, 1))
+    mistakes = {
+        "The control does not reach the denoiser: hand both residuals to unet(...).": (
+            guided(predict(()))
+        ),
+        "Only the output with the prompt is controlled: hand `both` to the ControlNet.": (
+            guided(predict((1,)))
+        ),
+        "Only the output without the prompt is controlled: hand `both` to the ControlNet.": (
+            guided(predict((0,)))
+        ),
+        "The two halves are exchanged: the first belongs to the negative prompt.": (
+            guided(outputs.flip(0))
+        ),
+        "The output is unguided: return diffusion.guide(uncond, cond, guidance_scale).": (
+            guided(outputs, 1)
+        ),
+        "Guidance starts from `uncond`, not from `cond`.": guided(outputs, w + 1),
+    }
+    otherwise = (
+        "That is not the denoiser's output with these residuals: `down` to the skips, `mid` to the "
+        "middle?"
     )
-    answers = ask((0, 1))
-    right = guided(answers)
-    tolerance = tolerance_of(model)
-    for wrong, advice in (
-        (
-            guided(ask(())),
-            "The control does not reach the denoiser: hand both residuals to unet(...).",
-        ),
-        (
-            guided(ask((1,))),
-            "Only the question with the prompt is controlled: ask the ControlNet about `both`.",
-        ),
-        (
-            guided(ask((0,))),
-            "Only the question without the prompt is controlled: ask the ControlNet about `both`.",
-        ),
-        (
-            guided(answers.flip(0)),
-            "The two halves are exchanged: the first belongs to the negative prompt.",
-        ),
-        (
-            guided(answers, 1),
-            "The answer is unguided: return diffusion.guide(uncond, cond, guidance_scale).",
-        ),
-        (guided(answers, w + 1), "Guidance starts from `uncond`, not from `cond`."),
-    ):
-        expect(close(wrong, right, tolerance) or not close(found, wrong, tolerance), advice)
-    expect(
-        close(found, right, tolerance),
-        "That is not the denoiser's answer with these residuals: `down` to the skips, `mid` to the middle?",
-    )
-    passed("the condition counts in both questions, with the prompt and without")
+    diagnose(result, guided(outputs), mistakes, otherwise, tolerance_of(model))
+    return "the condition counts in both outputs, with the prompt and without"
 
 
-def active(function: Callable[..., list[Any]], control: Any) -> None:
-    """Task 1.3 (e): which controls count in a step."""
+@check("1.3 (e)")
+def active(function: Callable[..., list[Any]], control: Any) -> str:
+    """Which controls count in a step."""
     first, last = control._replace(start=0.0, end=0.55), control._replace(start=0.6, end=1.0)
-    given = [control, first, last]
+    controls = [control, first, last]
+    names = dict(zip(map(id, controls), ("0 to 1", "0 to 0.55", "0.6 to 1"), strict=True))
     for count in (10, 4):
         for i in range(count):
-            found = call(function, list(given), i, count)
+            result = call(function, list(controls), i, count)
+            expect_type(result, list, "The result of `active_controls`", "return a list.")
+            start, end = i / count, (i + 1) / count
+            right = [one for one in controls if one.start <= start and end <= one.end]
             expect(
-                isinstance(found, list),
-                f"`active_controls` returns a {type(found).__name__}; return a list.",
+                [id(one) for one in result] == [id(one) for one in right],
+                f"In step {i} of {count}, from {start:g} to {end:g} of the way, those from "
+                f"{', '.join(names.get(id(one), '?') for one in result) or 'nowhere'} are active, "
+                f"and not those from {', '.join(names[id(one)] for one in right)}: the whole step "
+                "has to lie between start and end.",
             )
-            names = dict(zip(map(id, given), ("0 to 1", "0 to 0.55", "0.6 to 1"), strict=True))
-            wanted = [
-                each for each in given if each.start <= i / count and (i + 1) / count <= each.end
-            ]
-            expect(
-                [id(each) for each in found] == [id(each) for each in wanted],
-                f"In step {i} of {count}, from {i / count:g} to {(i + 1) / count:g} of the way, those from "
-                f"{', '.join(names.get(id(each), '?') for each in found) or 'nowhere'} are active, and not those from "
-                f"{', '.join(names[id(each)] for each in wanted)}: the whole step has to lie between start and end.",
-            )
-    passed("a control counts in the steps that lie between its start and its end")
+    return "a control counts in the steps that lie between its start and its end"
 
 
+@check("1.3")
 def control_loop(
     function: Callable[..., torch.Tensor], control: Any, pipe: Any, model: Model
-) -> None:
-    """Task 1.3: `function(prompt, *controls, ...)` ends at the latents of diffusers' StableDiffusionControlNetPipeline,
-    with one ControlNet and with two."""
-    from diffusers import StableDiffusionControlNetPipeline
+) -> str:
+    """`function(prompt, *controls, ...)` ends at the latents of diffusers' ControlNet pipeline.
 
-    prompt, negative, count, w = "a duck", "a tree", 4, 4.0
+    With one ControlNet and with two.
+    """
     other = control._replace(condition=control.condition.flip(3), scale=0.5, start=0.25, end=0.75)
-    shape = (
-        1,
-        pipe.unet.config.in_channels,
-        *(side // model.scale_factor for side in control.condition.shape[2:]),
-    )
-    noise = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(3)).to(model.device)
     largest = 0.0
     for controls in ([control], [control._replace(end=0.5), other]):
-        networks = [each.network for each in controls]
-        settings = {
-            "image": [each.condition for each in controls],
-            "controlnet_conditioning_scale": [each.scale for each in controls],
-            "control_guidance_start": [each.start for each in controls],
-            "control_guidance_end": [each.end for each in controls],
-        }
-        if len(controls) == 1:
-            settings = {name: values[0] for name, values in settings.items()}
+        settings: dict[str, Any] = {"guidance_scale": 4.0, "negative_prompt": "a tree"}
         with constant_stride(pipe):
-            parts = {
-                name: part for name, part in pipe.components.items() if name != "image_encoder"
-            }
-            reference = StableDiffusionControlNetPipeline(
-                **parts,
-                controlnet=networks if len(networks) > 1 else networks[0],
-                requires_safety_checker=False,
-            )
-            reference.set_progress_bar_config(disable=True)
-            expected = reference(
-                prompt, negative_prompt=negative, num_inference_steps=count, guidance_scale=w,
-                latents=noise.to(model.dtype), output_type="latent", **settings,
-            ).images.float()  # fmt: skip
-            found = call(
-                function,
-                prompt,
-                *controls,
-                seed=3,
-                steps=count,
-                guidance_scale=w,
-                negative_prompt=negative,
-            )
-        largest = max(largest, (found - expected).abs().max().item())
+            expected = _sample_with_diffusers(pipe, model, controls, 3, 4, settings)
+            result = call(function, "a duck", *controls, seed=3, steps=4, **settings)
+        largest = max(largest, (result - expected).abs().max().item())
         expect(
-            close(found, expected, tolerance_of(model)),
-            f"With {len(controls)} ControlNet{'s' * (len(controls) > 1)} the latents are not those of "
-            "StableDiffusionControlNetPipeline. Has the loop been changed?",
+            close(result, expected, tolerance_of(model)),
+            f"With {len(controls)} ControlNet{'s' * (len(controls) > 1)} the latents are not those "
+            "of StableDiffusionControlNetPipeline. Has the loop been changed?",
         )
-    passed(
-        f"the latents of StableDiffusionControlNetPipeline, with one and with two; off by {largest:.0e} at most"
+    return (
+        "the latents of StableDiffusionControlNetPipeline, with one and with two; off by "
+        f"{largest:.0e} at most"
     )
 
 
-def zero_convolution(function: Callable[[int], Any]) -> None:
-    """Task 1.3 (g): a 1 x 1 convolution that says nothing yet, and can learn."""
+def _sample_with_diffusers(
+    pipe: Any, model: Model, controls: list[Any], seed: int, steps: int, settings: dict[str, Any]
+) -> torch.Tensor:
+    """Return the latents of StableDiffusionControlNetPipeline for the prompt "a duck"."""
+    from diffusers import StableDiffusionControlNetPipeline
+
+    per_control: dict[str, list[Any]] = {
+        "controlnet": [one.network for one in controls],
+        "image": [one.condition for one in controls],
+        "controlnet_conditioning_scale": [one.scale for one in controls],
+        "control_guidance_start": [one.start for one in controls],
+        "control_guidance_end": [one.end for one in controls],
+    }
+    options: dict[str, Any] = dict(per_control)
+    if len(controls) == 1:
+        options = {name: values[0] for name, values in per_control.items()}
+    parts = {name: part for name, part in pipe.components.items() if name != "image_encoder"}
+    reference = StableDiffusionControlNetPipeline(
+        **parts, controlnet=options.pop("controlnet"), requires_safety_checker=False
+    )
+    reference.set_progress_bar_config(disable=True)
+    sides = (side // model.scale_factor for side in controls[0].condition.shape[2:])
+    shape = (1, pipe.unet.config.in_channels, *sides)
+    noise = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))
+    return reference(
+        "a duck",
+        num_inference_steps=steps,
+        latents=noise.to(model.device, model.dtype),
+        output_type="latent",
+        **settings,
+        **options,
+    ).images.float()
+
+
+@check("1.3 (g)")
+def zero_convolution(function: Callable[[int], Any]) -> str:
+    """A 1 x 1 convolution that is zero at first, and can learn."""
     layer = call(function, 6)
-    expect(
-        isinstance(layer, torch.nn.Conv2d), f"That is a {type(layer).__name__}; make an nn.Conv2d."
-    )
+    expect_type(layer, torch.nn.Conv2d, "That", "make an nn.Conv2d.")
     expect(
         tuple(layer.kernel_size) == (1, 1),
         f"The window is {tuple(layer.kernel_size)}: kernel_size=1.",
@@ -358,96 +324,95 @@ def zero_convolution(function: Callable[[int], Any]) -> None:
     expect(not layer.weight.any(), "The weights are not zero: nn.init.zeros_(layer.weight).")
     expect(
         layer.bias is not None,
-        "The bias is missing; it belongs to the layer, and begins at zero too.",
+        "The bias is missing; it belongs to the layer, and starts at zero too.",
     )
     expect(not layer.bias.any(), "The bias is not zero: nn.init.zeros_(layer.bias).")
     expect(
         layer.weight.requires_grad and layer.bias.requires_grad,
         "The layer cannot learn: its weights are cut off from the gradient.",
     )
-    passed("it says nothing, whatever it is given, and it can learn to")
+    return "its output is zero, whatever the input, and it can learn to change that"
 
 
+@check("1.3 (h)")
 def control_loss(
     function: Callable[..., torch.Tensor], control: Any, pipe: Any, model: Model
-) -> None:
-    """Task 1.3 (h): the loss of training, for a ControlNet that says something."""
+) -> str:
+    """The training loss, for a ControlNet whose output is not zero."""
     both, embeddings = _step(pipe, model)
     generator = torch.Generator().manual_seed(5)
     latents, noise = (torch.randn(both.shape, generator=generator).to(both) for _ in range(2))
-    condition, t = (
-        control.condition.expand(2, -1, -1, -1),
-        torch.tensor([300, 700], device=both.device),
-    )
+    condition = control.condition.expand(2, -1, -1, -1)
+    t = torch.tensor([300, 700], device=both.device)
     a = pipe.scheduler.alphas_cumprod.to(both)[t].view(-1, 1, 1, 1)
+    targets = {
+        "epsilon": noise,
+        "v_prediction": velocity(latents, noise, a),
+        "sample": latents,
+    }
 
     @torch.no_grad()
     def loss(
-        heard: float = 1.0, mixed: bool = True, target: str = model.prediction_type
+        scale: float = 1.0, noisy: bool = True, target: str = model.prediction_type
     ) -> torch.Tensor:
-        x_t = a.sqrt() * latents + (1 - a).sqrt() * noise if mixed else latents
-        targets = {
-            "epsilon": noise,
-            "v_prediction": a.sqrt() * noise - (1 - a).sqrt() * latents,
-            "sample": latents,
-        }
-        *down, mid = _answer(control._replace(scale=heard), x_t, embeddings, t)
+        x_t = add_noise(latents, noise, a) if noisy else latents
+        *down, mid = _residuals(control._replace(scale=scale), x_t, embeddings, t)
         added = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
         output = pipe.unet(x_t, t, encoder_hidden_states=embeddings, **added).sample
         return (output.float() - targets[target].float()).square().mean()
 
-    with torch.autocast(
-        model.device.type, enabled=model.dtype != torch.float32
-    ):  # as training has it
-        found = call(function, control.network, latents, condition, embeddings, t, noise)
+    # As in training.
+    with torch.autocast(model.device.type, enabled=model.dtype != torch.float32):
+        result = call(function, control.network, latents, condition, embeddings, t, noise)
     expect(
-        isinstance(found, torch.Tensor) and found.dim() == 0,
+        isinstance(result, torch.Tensor) and result.dim() == 0,
         "The loss is one number, a tensor without dimensions: F.mse_loss(output, target).",
     )
     expect(
-        found.requires_grad,
-        "No gradient can flow back from the loss: work out everything inside, without no_grad and without .item().",
+        result.requires_grad,
+        "No gradient can flow back from the loss: compute everything inside, without no_grad and "
+        "without .item().",
     )
-    found, right, tolerance = found.detach(), loss(), tolerance_of(model)
     other = "epsilon" if model.prediction_type == "v_prediction" else "v_prediction"
-    for wrong, advice in (
-        (loss(heard=0), "The ControlNet has no say: hand both residuals to pipe.unet."),
-        (
-            loss(mixed=False),
-            "The denoiser was shown the clean latents: mix them with the noise, formula (3).",
+    mistakes = {
+        "The ControlNet has no effect: hand both residuals to pipe.unet.": loss(scale=0),
+        "The denoiser was shown the clean latents: mix them with the noise, formula (3).": (
+            loss(noisy=False)
         ),
-        (loss(target="sample"), "The target is not the clean picture: compare with `target`."),
-        (
-            loss(target=other),
-            f"{model.name} predicts {model.prediction_type}: compare with `target`.",
+        "The target is not the clean image: compare with `target`.": loss(target="sample"),
+        f"{model.name} predicts {model.prediction_type}: compare with `target`.": (
+            loss(target=other)
         ),
-    ):
-        expect(close(wrong, right, tolerance) or not close(found, wrong, tolerance), advice)
-    expect(
-        close(found, right, tolerance),
-        "The loss is not the mean square of the answer less the target.",
-    )
-    passed("the denoiser's own loss, with the ControlNet at its side, and a gradient to learn by")
+    }
+    otherwise = "The loss is not the mean square of the output minus the target."
+    diagnose(result.detach(), loss(), mistakes, otherwise, tolerance_of(model))
+    return "the denoiser's own loss, with the ControlNet beside it, and a gradient to learn by"
 
 
 @torch.no_grad()
 def _step(pipe: Any, model: Model) -> tuple[torch.Tensor, torch.Tensor]:
-    """Latents (2, C, h, w), twice the same, and texts (2, L, D), as the denoiser is asked in a step."""
+    """Return the denoiser's inputs of a step: the same latents twice, (2, C, h, w), and embeddings.
+
+    The embeddings (2, L, D) are those of the negative prompt and of the prompt.
+    """
     shape = (1, pipe.unet.config.in_channels, *model.latent_size())
-    latents = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(
-        model.device, model.dtype
-    )
+    latents = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    latents = latents.to(model.device, model.dtype)
     cond, uncond = pipe.encode_prompt("a duck", model.device, 1, True)
     return torch.cat([latents, latents]), torch.cat([uncond, cond])
 
 
 @torch.no_grad()
-def _answer(
+def _residuals(
     control: Any, x: torch.Tensor, embeddings: torch.Tensor, t: Any = 500
 ) -> list[torch.Tensor]:
-    """What one control adds to the skips and, last, to the middle, by diffusers' own scaling."""
+    """Return what one control adds to the skips and, last, to the middle, scaled by diffusers."""
     down, mid = control.network(
-        x, t, encoder_hidden_states=embeddings, controlnet_cond=control.condition.expand(len(x), -1, -1, -1),
-        conditioning_scale=control.scale, return_dict=False,
-    )  # fmt: skip
+        x,
+        t,
+        encoder_hidden_states=embeddings,
+        controlnet_cond=control.condition.expand(len(x), -1, -1, -1),
+        conditioning_scale=control.scale,
+        return_dict=False,
+    )
     return [*down, mid]

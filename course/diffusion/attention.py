@@ -1,7 +1,9 @@
 """Recording of cross-attention: which pixels look at which tokens of the prompt.
 
-recorder = AttentionRecorder()
-unet.set_attn_processor({name: recorder if "attn2" in name else own for name, own in ...})
+    recorder = AttentionRecorder()
+    unet.set_attn_processor({name: recorder if "attn2" in name else own for name, own in ...})
+
+In a U-Net of diffusers "attn2" names the cross-attention of a block, "attn1" its self-attention.
 """
 
 from typing import Any

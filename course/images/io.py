@@ -42,7 +42,7 @@ def to_pil(image: ImageLike) -> Image.Image:
     if isinstance(image, torch.Tensor):
         image = _tensor_to_array(image)
     if not isinstance(image, np.ndarray):
-        kind = type(image).__name__
+        kind = type(image).__name__  # type: ignore[unreachable]
         raise ImageError(f"A picture must be a PIL image, an array or a tensor, not {kind}.")
     shape = image.shape
     if image.ndim not in (2, 3) or shape[2:] not in ((), (3,)) or not image.size:
@@ -60,10 +60,10 @@ def _tensor_to_array(tensor: torch.Tensor) -> np.ndarray:
     if tensor.dim() != 3 or tensor.shape[0] != 3 or not tensor.numel():
         shape = tuple(tensor.shape)
         raise ImageError(f"A picture must be a tensor (3, H, W) or (1, 3, H, W), not {shape}.")
-    values = tensor.detach().cpu().permute(1, 2, 0)
+    channels_last = tensor.detach().cpu().permute(1, 2, 0)
     if not tensor.is_floating_point():
-        return values.numpy()
-    values = values.float().numpy()
+        return channels_last.numpy()
+    values: np.ndarray = channels_last.float().numpy()
     _check_finite(values)
     if values.max() >= DIMMEST_BYTES:
         raise ImageError(

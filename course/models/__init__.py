@@ -1,7 +1,4 @@
-"""Models by name: downloads, validation of files, prompts, pipelines, ControlNets and estimators.
-
-pipe = load_pipeline(find_model("pocket"))
-"""
+"""Models by name: downloads, validation, prompts, pipelines, ControlNets and estimators."""
 
 from course.errors import RequestError
 from course.models.controlnet import load_controlnet

@@ -1,8 +1,8 @@
 """ControlNets by the kind of condition: one network that fits the model, or one clear error.
 
-controlnet = load_controlnet("canny", model)
-pipe = load_pipeline(model, controlnet)
-pipe(prompt, image=to_control(canny(image)))
+    controlnet = load_controlnet("canny", model)
+    pipe = load_pipeline(model, controlnet)
+    pipe(prompt, image=to_control(canny(image)))
 
 Kinds are "canny", "depth", "normals" and "scribble"; `course.images.conditions` computes the
 conditions. A model in a folder has its ControlNets beside it: ../controlnet/canny and so on.

@@ -1,7 +1,7 @@
 """Depth and normals of any image, as conditions for a ControlNet.
 
-inverse_depth = estimate_depth(image, model)   # (H, W), larger is nearer
-normals = estimate_normals(image, model)       # (H, W, 3), x right, y up, z towards the viewer
+    inverse_depth = estimate_depth(image, model)   # (H, W), larger is nearer
+    normals = estimate_normals(image, model)       # (H, W, 3), x right, y up, z towards the viewer
 
 The embedded model has small estimators that were trained on renders; a model in a folder may have
 its own beside it. With real Stable Diffusion public ones are downloaded from the Hub.

@@ -1,8 +1,10 @@
 """A model by its name: its folder on this disk, and the numbers of its own configuration.
 
-model = find_model()             # the embedded pocket model, or what COURSE_MODEL names
-model = find_model("sd-1.5")     # Stable Diffusion 1.5, from the Hugging Face Hub
-pipe = StableDiffusionPipeline.from_pretrained(model.folder, dtype=model.dtype)
+    model = find_model()             # the embedded pocket model, or what COURSE_MODEL names
+    model = find_model("sd-1.5")     # Stable Diffusion 1.5, from the Hugging Face Hub
+    pipe = StableDiffusionPipeline.from_pretrained(model.folder, dtype=model.dtype)
+
+Sizes and kinds are properties of `Model`: no lesson has them as literals.
 """
 
 import logging

@@ -16,6 +16,7 @@ from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from diffusers.models.autoencoders.vae import Decoder, Encoder
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_input
 
 # Latent pixels up to which attention stores a score for each pair: 100 MB an image in half
 # precision, with the gradient.
@@ -51,7 +52,7 @@ def replace_layers(vae: AutoencoderKL) -> None:
     with_silu: list[nn.GroupNorm] = []
     for layer in vae.modules():
         if isinstance(layer, nn.GroupNorm) and "forward" not in vars(layer):  # not yet replaced
-            layer.forward = partial(frozen_group_norm, layer)
+            layer.forward = partial(frozen_group_norm, layer)  # type: ignore[method-assign]
         elif isinstance(layer, nn.Conv2d):
             layer.__class__ = FrozenConv2d
         elif isinstance(layer, ResnetBlock2D) and isinstance(layer.nonlinearity, nn.SiLU):
@@ -62,7 +63,7 @@ def replace_layers(vae: AutoencoderKL) -> None:
             with_silu.append(layer.conv_norm_out)
             layer.conv_act = nn.Identity()
     for norm in with_silu:
-        norm.forward = partial(frozen_group_norm, norm, silu=True)
+        norm.forward = partial(frozen_group_norm, norm, silu=True)  # type: ignore[method-assign]
 
 
 class SingleHeadAttnProcessor:
@@ -116,7 +117,7 @@ class FrozenGroupNorm(torch.autograd.Function):
         return nn.functional.silu(y, inplace=True) if silu else y
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, mean, rstd, weight, scale, shift = ctx.saved_tensors
         gradient = gradient.contiguous()
         if ctx.silu:
@@ -153,9 +154,9 @@ class FrozenConvolution(torch.autograd.Function):
         return nn.functional.conv2d(x, weight, bias, *settings)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         [weight] = ctx.saved_tensors
-        grad_x = torch.nn.grad.conv2d_input(ctx.size, weight, gradient, *ctx.settings)
+        grad_x = conv2d_input(ctx.size, weight, gradient, *ctx.settings)
         return grad_x, None, None, None
 
 

@@ -79,7 +79,7 @@ class Muon(torch.optim.AdamW):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Take one step along the gradients."""
-        groups: list[dict] = self.param_groups  # type: ignore[has-type]
+        groups: list[dict] = self.param_groups
         for group in groups:
             if group["muon"]:
                 self._muon_step(group)

@@ -183,7 +183,7 @@ class Builder:
         offsets = (self.rng.random(3) - 0.5) * 2.0 * amount
         return tuple(
             min(max(c * light + o, 0.0), 0.97) for c, o in zip(color, offsets, strict=True)
-        )  # type: ignore[return-value]
+        )
 
     def main(self, natural: RGB, tint: float = 0.0, **extra: float) -> int:
         """Add the material that takes the color and pattern of the labels; return its number.
@@ -207,7 +207,7 @@ class Builder:
         else:
             second = tuple(c + (0.97 - c) * 0.82 for c in color)  # type: ignore[assignment]
         scale = {0: 1.0, 1: 3.6, 2: 5.0, 3: 5.5}[pattern]
-        return self.material(color, pattern=pattern, second=second, scale=scale, **extra)  # type: ignore[arg-type]
+        return self.material(color, pattern=pattern, second=second, scale=scale, **extra)
 
     # -- primitives ----------------------------------------------------------------------------
 

@@ -7,6 +7,8 @@ trained.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -87,20 +89,20 @@ def _input_grad(x: Tensor, dy: Tensor, levels: int, v: Tensor | None) -> Tensor:
     return dx
 
 
-def _save(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: Tensor) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     *tensors, ctx.levels, v = inputs
     ctx.is_second = v is not None
     ctx.save_for_backward(*tensors)
 
 
-def _encode_backward(ctx: torch.autograd.function.FunctionCtx, dy: Tensor) -> tuple:
+def _encode_backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
     if ctx.is_second:
         kernels.no_third_derivative()
     [x] = ctx.saved_tensors
     return torch.ops.dreamfusion.freq_input_grad(x, dy, ctx.levels, None), None, None
 
 
-def _input_grad_backward(ctx: torch.autograd.function.FunctionCtx, v: Tensor) -> tuple:
+def _input_grad_backward(ctx: Any, v: Tensor) -> tuple[Any, ...]:
     if ctx.is_second:
         kernels.no_third_derivative()
     x, dy = ctx.saved_tensors

@@ -21,7 +21,7 @@ def _call(function: str, x: Tensor, type_of: Tensor, *arguments: object) -> None
     kernels.call("gridencoder", function, x.device, kernels.TYPE_CODES[type_of.dtype], *arguments)
 
 
-def _sizes(x: Tensor, features: int, layout: tuple) -> tuple:
+def _sizes(x: Tensor, features: int, layout: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return the last arguments of every function of src/grid.h."""
     return *x.shape, features, len(layout[0]), *layout
 
@@ -156,14 +156,14 @@ class _Accumulator:
 # --- Derivatives
 
 
-def _save(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: Tensor) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     *tensors, v, resolutions, offsets, hashed, smoothstep = inputs
     ctx.is_second = v is not None
     ctx.layout = resolutions, offsets, hashed, smoothstep
     ctx.save_for_backward(*tensors)
 
 
-def _encode_backward(ctx: torch.autograd.function.FunctionCtx, dy: Tensor) -> tuple:
+def _encode_backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
     if ctx.is_second:
         kernels.no_third_derivative()
     x, table = ctx.saved_tensors
@@ -173,7 +173,7 @@ def _encode_backward(ctx: torch.autograd.function.FunctionCtx, dy: Tensor) -> tu
     return dx, dtable, *[None] * 5
 
 
-def _input_grad_backward(ctx: torch.autograd.function.FunctionCtx, v: Tensor) -> tuple:
+def _input_grad_backward(ctx: Any, v: Tensor) -> tuple[Any, ...]:
     if ctx.is_second:
         kernels.no_third_derivative()
     x, table, dy = ctx.saved_tensors
@@ -184,7 +184,7 @@ def _input_grad_backward(ctx: torch.autograd.function.FunctionCtx, v: Tensor) ->
     return dx, dtable, ddy, *[None] * 5
 
 
-def _table_grad_backward(ctx: torch.autograd.function.FunctionCtx, dtable: Tensor) -> tuple:
+def _table_grad_backward(ctx: Any, dtable: Tensor) -> tuple[Any, ...]:
     if ctx.is_second:
         kernels.no_third_derivative()
     x, dy = ctx.saved_tensors
@@ -194,14 +194,12 @@ def _table_grad_backward(ctx: torch.autograd.function.FunctionCtx, dtable: Tenso
     return dx, ddy, *[None] * 5
 
 
-def _save_variation(
-    ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: Tensor
-) -> None:
+def _save_variation(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, table, *ctx.layout = inputs
     ctx.save_for_backward(x, table)
 
 
-def _variation_backward(ctx: torch.autograd.function.FunctionCtx, dy: Tensor) -> tuple:
+def _variation_backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
     dtable = torch.ops.dreamfusion.grid_variation_grad(*ctx.saved_tensors, dy, *ctx.layout)
     return None, dtable, *[None] * 4
 

@@ -36,7 +36,7 @@ class CheckpointError(CourseError):
 
 @dataclass(frozen=True)
 class SavedRun:
-    """A checkpoint that was read. state: what `Trainer.save` puts there. model: its name or folder."""
+    """A run as a checkpoint holds it. state: of `Trainer.save`. model: its name or folder."""
 
     path: Path
     step: int
@@ -136,8 +136,8 @@ def foreign(path: Path, error: Exception) -> CheckpointError:
     """Return the error for an intact file that no run of task 3 has written."""
     reason = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)
     return CheckpointError(
-        f"{path} holds something else than a run of task 3 ({reason[:200]}): name a checkpoint that "
-        "main.py has written"
+        f"{path} holds something else than a run of task 3 ({reason[:200]}): name a checkpoint "
+        "that main.py has written"
     )
 
 

@@ -56,7 +56,7 @@ def normal_map(camera: Cameras, image: Tensor) -> Tensor:
         steps = torch.stack([points.roll(-1, axis) - points, points - points.roll(1, axis)])
         is_surface = torch.stack([is_visible.roll(-1, axis), is_visible.roll(1, axis)])
         lengths = torch.where(is_surface, steps.norm(dim=-1), torch.inf)  # (2, H, W)
-        return torch.where((lengths[0] <= lengths[1])[..., None], *steps)
+        return torch.where((lengths[0] <= lengths[1])[..., None], steps[0], steps[1])
 
     normals = torch.nn.functional.normalize(torch.linalg.cross(slope(1), slope(0)), dim=-1)
     faces_away = (normals * directions).sum(-1, keepdim=True) > 0

@@ -49,9 +49,10 @@ def camera_at(position: np.ndarray, look_at: np.ndarray, fov: float) -> Cameras:
     radius = max(float(np.linalg.norm(offset)), 1e-6)
     elevation = math.degrees(math.asin(float(np.clip(offset[1] / radius, -1, 1))))
     azimuth = math.degrees(math.atan2(offset[0], offset[2]))
-    values = torch.tensor([azimuth, elevation, radius, math.degrees(fov)], dtype=torch.float32)
+    values = (azimuth, elevation, radius, math.degrees(fov))
+    azimuths, elevations, radii, fovs = torch.tensor(values, dtype=torch.float32)[:, None]
     target = torch.as_tensor(np.asarray(look_at), dtype=torch.float32)[None]
-    return Cameras(*values[:, None], target)
+    return Cameras(azimuths, elevations, radii, fovs, target)
 
 
 def next_height(height: int, seconds: float, allowed: float) -> int:

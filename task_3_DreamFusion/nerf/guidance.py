@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from course import checks, diffusion
+from course import diffusion
+from course.checks import task_3 as checks
 from course.errors import CourseError
 from course.models import Model, load_pipeline
 from course.speed.cuda_graphs import CudaGraphModule
@@ -300,8 +301,11 @@ class StableDiffusion:
         noise = noise.to(latents.device, non_blocking=True)
         alpha_bar = self.alpha_bar(timesteps)
         noisy_latents = diffusion.add_noise(latents.detach(), noise, alpha_bar)
-        cameras = [angle.to(timesteps.device, non_blocking=True) for angle in (azimuth, elevation)]
-        noise_pred = self.predict_noise(noisy_latents, timesteps, prompts, *cameras, progress)
+        azimuth = azimuth.to(timesteps.device, non_blocking=True)
+        elevation = elevation.to(timesteps.device, non_blocking=True)
+        noise_pred = self.predict_noise(
+            noisy_latents, timesteps, prompts, azimuth, elevation, progress
+        )
         gradient = sd.sds_gradient(noise_pred, noise, weighting(alpha_bar))
         return GuidanceOutput(
             sd.sds_loss(latents, gradient),

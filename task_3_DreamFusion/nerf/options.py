@@ -23,11 +23,10 @@ class SettingError(TrainingError):
 
 def option(
     default: Any,
-    group: str,
     help: str,
     limits: tuple[float, float] | None = None,
     *,
-    reason: str = "",
+    group: str = "",
     choices: tuple[str | int, ...] = (),
     metavar: str | tuple[str, ...] | None = None,
     flags: tuple[str, ...] = (),
@@ -40,7 +39,7 @@ def option(
         default: the value with the model of the course on a GPU; MISSING for a required field.
         help: what the setting means, for `--help` and README.md.
         limits: the smallest and the largest value of a number.
-        reason: why a larger number makes no sense, for the message.
+        group: title of the group of options that begins with this one.
         flags: further names of the option.
         cpu: the default on a CPU, which overrides `photos`.
         photos: the default for models of photographs.
@@ -49,7 +48,6 @@ def option(
         "group": group,
         "help": help,
         "limits": limits,
-        "reason": reason,
         "choices": choices,
         "metavar": metavar,
         "flags": flags,
@@ -86,37 +84,44 @@ def check_unicode(name: str, text: object, error: type[CourseError]) -> None:
         ) from None
 
 
-def check_fields(settings: Any) -> None:
-    """Check all fields of a dataclass of settings, and replace their scalars by Python's."""
+def check_fields(settings: Any, reasons: Mapping[str, str]) -> None:
+    """Check all fields of a dataclass of settings, and replace their scalars by Python's.
+
+    reasons: why a larger whole number makes no sense. Raises SettingError.
+    """
     for item in fields(settings):
-        value = _checked(item, getattr(settings, item.name))
+        value = _checked(item, getattr(settings, item.name), reasons.get(item.name, ""))
         object.__setattr__(settings, item.name, value)
 
 
-def _checked(item: Field, value: Any) -> Any:
+def _checked(item: Field[Any], value: Any, reason: str) -> Any:
     """Return the value of a field as its type has it. Raises SettingError."""
-    name, limits, choices = item.name, item.metadata["limits"], item.metadata["choices"]
+    name, choices = item.name, item.metadata["choices"]
     if choices:
         if value not in choices:
             allowed = ", ".join(map(str, choices))
             raise SettingError(f"{name} must be one of {allowed}, got {value!r:.60}.")
         return choices[choices.index(value)]
     if item.type is int:
-        return _check_integer(name, value, limits, item.metadata["reason"])
+        return _check_integer(name, value, item.metadata["limits"], reason)
     if item.type is float:
-        return check_number(name, value, *limits, SettingError)
+        return _check_float(name, value, item.metadata["limits"])
     if item.type is str:
         check_unicode(name, value, SettingError)
     elif item.type is bool and not isinstance(value, bool):
         raise SettingError(f"{name} must be True or False, got {value!r:.60}.")
-    elif limits:  # a pair of numbers
+    elif item.metadata["limits"]:  # a pair of numbers
         try:
             low, high = value
         except (TypeError, ValueError):
             message = f"{name} must be two numbers from 0 to 1, got {value!r:.60}."
             raise SettingError(message) from None
-        return tuple(check_number(name, number, *limits, SettingError) for number in (low, high))
+        return tuple(_check_float(name, end, item.metadata["limits"]) for end in (low, high))
     return value
+
+
+def _check_float(name: str, value: Any, limits: tuple[float, float]) -> float:
+    return check_number(name, value, minimum=limits[0], maximum=limits[1], error=SettingError)
 
 
 def _check_integer(name: str, value: Any, limits: tuple[int, int], reason: str) -> int:

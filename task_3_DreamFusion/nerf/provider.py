@@ -69,10 +69,10 @@ class Cameras:
         if height < 1 or width < 1:
             raise ValueError(f"height and width must be at least 1, got {height} and {width}")
         poses = self.poses()
-        like = {"device": poses.device, "dtype": poses.dtype}
         # Size of a pixel at distance 1.
         scale = torch.tan(torch.deg2rad(self.fov) / 2)[:, None, None] * 2 / height
-        rows, columns = torch.arange(height, **like), torch.arange(width, **like)
+        rows = torch.arange(height, device=poses.device, dtype=poses.dtype)
+        columns = torch.arange(width, device=poses.device, dtype=poses.dtype)
         y = (height / 2 - 0.5 - rows)[None, :, None] * scale  # (B, height, 1)
         x = (columns + 0.5 - width / 2)[None, None, :] * scale  # (B, 1, width)
         x, y = torch.broadcast_tensors(x, y)

@@ -1,5 +1,7 @@
 """The terms of the loss that regularize a field."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -38,7 +40,8 @@ def regularize(
     if settings.lambda_smooth and rendered.normals is not None:
         terms["smoothness"] = settings.lambda_smooth * smoothness(rendered, renderer, generator)
     if settings.lambda_tv and isinstance(renderer.field, GridField):
-        variation = renderer.field.encoder.total_variation(rendered.positions)
+        encoder: Any = renderer.field.encoder
+        variation = encoder.total_variation(rendered.positions)
         terms["variation"] = settings.lambda_tv * variation
     return terms
 
@@ -66,6 +69,7 @@ def orientation(rendered: RenderOutput) -> Tensor:
 
 def smoothness(rendered: RenderOutput, renderer: Renderer, generator: torch.Generator) -> Tensor:
     """Penalize differences between visible normals and those near them; a mean over the rays."""
+    assert rendered.normals is not None
     bound = renderer.field.bound
     noise = torch.randn(rendered.positions.shape, generator=generator)
     offsets = noise.to(rendered.positions, non_blocking=True)

@@ -125,8 +125,8 @@ class Trainer:
     def train_step(self) -> dict[str, float]:
         """Run one step.
 
-        Returns "opacity", the mean of the rendered images, "error" of the predicted noise as the
-        guidance has it, and the terms of the loss.
+        Returns "opacity", the mean of the rendered images, "noise_rmse" of the guidance, and the
+        terms of the loss.
         """
         s = self.settings
         self._follow_schedules()
@@ -139,13 +139,16 @@ class Trainer:
             colors = torch.rand(s.batch_size, 3, generator=self.generator)
         with self._autocast(), torch.set_grad_enabled(s.space == "latents"):
             rendered = self.renderer(self.cameras, s.size, s.size, self.generator, shading, colors)
+        angles = self.cameras.azimuth, self.cameras.elevation
+        view = (rendered.image, self.prompts, *angles, self.generator, self.progress)
         if s.space == "latents":
-            self.guided = self._guide(self.guidance.train_step, rendered)
+            self.guided = self.guidance.train_step(*view)
             terms = self._learn(self.guided.loss, rendered)
         else:
-            self._add_targets(rendered, shading, colors)
+            images, self.guided = self.guidance.target_images(*view)
+            self._add_targets(images, shading, colors)
             terms = self._learn_targets()
-        terms = {"opacity": rendered.opacity.mean(), "error": self.guided.noise_rmse} | terms
+        terms = {"opacity": rendered.opacity.mean(), "noise_rmse": self.guided.noise_rmse} | terms
         tensors = [term.detach().float() for term in terms.values()]
         values = torch.stack(tensors).tolist()  # waits for the GPU once
         figures = dict(zip(terms, values, strict=True))
@@ -164,30 +167,18 @@ class Trainer:
     def shading(self, cameras: Cameras) -> Shading:
         """Return the lighting of a step: none at first, then often one, sometimes without color."""
         s = self.settings
-        is_unlit, is_textureless = torch.rand(2, generator=self.generator).tolist()
+        chances = torch.rand(2, generator=self.generator).tolist()
         # Lights are near the camera; DreamFusion, appendix A.2, centers them on its direction.
         positions = cameras.poses()[:, :3, 3]
         noise = torch.randn(len(cameras), 3, generator=self.generator)
         lights = positions + 0.8 * cameras.radius[:, None] * noise
-        if self.progress < s.albedo_iter_ratio or is_unlit >= s.shaded_ratio:
+        if self.progress < s.albedo_iter_ratio or chances[0] >= s.shaded_ratio:
             return Shading()
-        look = "textureless" if is_textureless < s.textureless_ratio else "lambertian"
+        look = "textureless" if chances[1] < s.textureless_ratio else "lambertian"
         return Shading(look, lights, ambient=0.1)
 
-    def _guide(self, method: Callable[..., Any], rendered: RenderOutput) -> Any:
-        """Call a method of the guidance for the rendered images of this step."""
-        return method(
-            rendered.image,
-            self.prompts,
-            self.cameras.azimuth,
-            self.cameras.elevation,
-            self.generator,
-            self.progress,
-        )
-
-    def _add_targets(self, rendered: RenderOutput, shading: Shading, colors: Tensor | None) -> None:
-        """Add the images that the guidance wants instead of those rendered to the targets."""
-        images, self.guided = self._guide(self.guidance.target_images, rendered)
+    def _add_targets(self, images: Tensor, shading: Shading, colors: Tensor | None) -> None:
+        """Add images (B, 3, H, W) for the cameras of this step to the targets."""
         for i, image in enumerate(images):
             lights = None if shading.lights is None else shading.lights[i : i + 1]
             color = None if colors is None else colors[i]
@@ -215,7 +206,7 @@ class Trainer:
                     samples, rays_d, owners, rays.shading, rays.background_colors
                 )
             loss = (rendered.image - rays.colors[chosen]).square().mean()
-            terms = {"difference": loss.sqrt()} | self._learn(PIXEL_WEIGHT * loss, rendered)
+            terms = {"target_rmse": loss.sqrt()} | self._learn(PIXEL_WEIGHT * loss, rendered)
         return terms
 
     def _sample_target_rays(self) -> list[tuple[TargetRays, Tensor]]:
@@ -256,7 +247,7 @@ class Trainer:
         self.optimizer.step()  # not the scaler's, which would check the gradient once more
         self.scaler.update()
         with torch.no_grad():
-            parameters = list(self.renderer.parameters())
+            parameters: list[Tensor] = list(self.renderer.parameters())
             torch._foreach_lerp_(self.average, parameters, 1 - self.settings.ema)
 
     def _skip_step(self) -> None:

@@ -64,7 +64,7 @@ def _march_arguments(
     step_size: float,
     alive: Tensor | None = None,
     steps: Tensor | None = None,
-) -> tuple:
+) -> tuple[Any, ...]:
     """Return the first arguments of march_count and march_write."""
     bits = bits.contiguous()
     if bits.data_ptr() % 8:
@@ -73,7 +73,9 @@ def _march_arguments(
     return (*contiguous, bits, grid_resolution(bits), step_size, *box, alive, steps)
 
 
-def _march_count(arguments: tuple, max_samples: int, num_rays: int) -> tuple[Tensor, Tensor]:
+def _march_count(
+    arguments: tuple[Any, ...], max_samples: int, num_rays: int
+) -> tuple[Tensor, Tensor]:
     """Return the number of samples and the next step of each ray, (N,) int32."""
     origins = arguments[0]
     counts, next_steps = torch.empty(2, num_rays, dtype=torch.int32, device=origins.device)
@@ -82,7 +84,7 @@ def _march_count(arguments: tuple, max_samples: int, num_rays: int) -> tuple[Ten
 
 
 def _march_write(
-    arguments: tuple, packed_info: Tensor, num_samples: int
+    arguments: tuple[Any, ...], packed_info: Tensor, num_samples: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return positions (M, 3), ts (M,) and ray_indices (M,)."""
     origins = arguments[0]
@@ -203,14 +205,12 @@ def _composite_rays_grad(
     return d_sigmas, d_features
 
 
-def _save(
-    ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: tuple[Tensor, ...]
-) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *tensors, ctx.max_optical_depth = inputs
     ctx.save_for_backward(*tensors, output[3])
 
 
-def _composite_backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor) -> tuple:
+def _composite_backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
     d_sigmas, d_features = torch.ops.dreamfusion.composite_rays_grad(
         *ctx.saved_tensors, *grads, ctx.max_optical_depth
     )

@@ -163,7 +163,7 @@ def march_alive(
 
     The samples are positions, ts, ray_indices and packed_info (a row for each ray still alive).
     """
-    rays = [t[alive] for t in (origins, directions, starts, fars)]
+    rays = (origins[alive], directions[alive], starts[alive], fars[alive])
     positions, ts, owners, counts, next_steps = march(
         *rays, bits, box, step_size, max_samples, steps
     )

@@ -125,7 +125,7 @@ def test_a_rehearsal_stores_nothing(group, tiny_folder, tmp_path, monkeypatch, c
 def test_the_command_is_timed_and_a_failing_one_is_told(monkeypatch, tmp_path):
     rows = task3.command_rows(on_gpu=False, reduced=True)
     assert [row.unit for row in rows] == ["s", ""] and rows[0].value > 1 and 0 <= rows[1].value <= 8
-    with pytest.raises(RuntimeError, match="the text is empty"):
+    with pytest.raises(RuntimeError, match="--text is empty"):
         task3.commanded(" ", tmp_path / "run", on_gpu=False, reduced=True)
 
 

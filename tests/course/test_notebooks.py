@@ -130,7 +130,8 @@ def test_each_missing_solution_is_told_by_its_own_check(path, quick, steered_fol
             exercises.append(cell.source)
             check = "\n".join(f"    {line}" for line in notebook.cells[i + 1].source.splitlines())
             attempt = (
-                f"try:\n{check}\nexcept checks.CheckFailed as error:\n    print('TOLD', error)"
+                "from course.checks import CheckFailed\n"
+                f"try:\n{check}\nexcept CheckFailed as error:\n    print('TOLD', error)"
             )
             cells += [blank.cells[i], nbformat.v4.new_code_cell(attempt)]
         cells.append(cell)

@@ -13,7 +13,7 @@ from diffusers import DDIMScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from course import metrics, notebooks
+from course import diffusion, metrics, notebooks
 from course.diffusion import timesteps
 from course.errors import CourseError, CourseWarning
 from course.models import RequestError, find_model
@@ -128,7 +128,7 @@ def test_the_average_is_the_least_squares_solution(height, width, window, stride
     weights = 0.01 + torch.rand(
         (len(views), 1, window, window), generator=torch.Generator().manual_seed(seed)
     )
-    found = lesson.fuse(windows, views, weights, lesson.overlaps(views, weights, height, width))
+    found = lesson.fuse(windows, views, weights, lesson.weight_sum(views, weights, height, width))
     assert (
         found.double() - least_squares(windows, views, weights, height, width)
     ).abs().max() <= 1e-6
@@ -304,7 +304,7 @@ def test_batches_change_nothing_and_have_one_shape(lesson, tiny_folder, batch, c
 def test_a_model_that_predicts_v(lesson, sd_v):
     """One window again: noise worked out of v makes the steps of diffusers' DDIM."""
     latents = sd_v.draw_noise(8, 8, 2)
-    embeddings = sd_v.texts_of_windows("a duck", "", 1)
+    embeddings = sd_v.embed_window_prompts("a duck", "", 1)
     found = sd_v.sample_latents("a duck", width=64)
     sd_v.scheduler.set_timesteps(3)
     for t in sd_v.scheduler.timesteps:
@@ -323,12 +323,12 @@ def test_a_seed_gives_one_panorama(sd):
     assert (
         first.shape == (3, 64, 192) and torch.equal(first, again) and not torch.equal(first, other)
     )
-    assert len(sd.foreseen) == 3
+    assert len(sd.x0_history) == 3
 
 
 def test_a_prompt_for_each_window(sd):
     """The same prompt for all as a list is the same panorama; another one at the end changes that end alone."""
-    count = len(sd.lay_out()[1])
+    count = len(sd.plan_windows()[1])
     same = sd.sample_latents(["a duck"] * count, num_sampling_steps=1)
     assert torch.allclose(same, sd.sample_latents("a duck", num_sampling_steps=1), atol=1e-5)
     other = sd.sample_latents(["a duck"] * (count - 1) + ["a car on mars"], num_sampling_steps=1)
@@ -342,9 +342,9 @@ def test_a_prompt_for_each_window(sd):
 @pytest.mark.parametrize("through", ["decoder", "denoiser"])
 def test_synchronization_brings_windows_closer(sd, through):
     """By one small step of the first timestep: the mean distance of what is foreseen to the anchor falls."""
-    _, views = sd.lay_out()
+    _, views = sd.plan_windows()
     windows = torch.cat([sd.draw_noise(8, 24, 5)[..., r, c] for r, c in views])
-    embeddings = sd.texts_of_windows("a duck", "", len(views))
+    embeddings = sd.embed_window_prompts("a duck", "", len(views))
     sync = sd.recommended()._replace(weight=1e-3, through=through, scale=1.0)
     t = 500
     moved, its_noise = sd.synchronize(windows, t, 0, 10, sync, embeddings, 7.5)
@@ -360,7 +360,7 @@ def test_synchronization_brings_windows_closer(sd, through):
 @torch.no_grad()
 def apart(sd, windows, t, embeddings) -> float:
     """The mean distance to the anchor, in double precision where it counts."""
-    alpha_bar = sd.alpha_bar_at(t)
+    alpha_bar = diffusion.alpha_bar_at(sd.scheduler, t)
     x_0 = (
         windows - (1 - alpha_bar).sqrt() * sd.predict_noise(windows, t, embeddings, 7.5)
     ) / alpha_bar.sqrt()
@@ -371,9 +371,11 @@ def apart(sd, windows, t, embeddings) -> float:
 
 def test_the_weight_falls_and_steps_are_chosen(lesson, sd):
     sync = lesson.Sync(20.0, until=0.5, every=2)
-    assert [i for i in range(10) if lesson.acts(sync, i, 10)] == [0, 2, 4]
-    assert [i for i in range(3) if lesson.acts(sync._replace(until=0.01, every=5), i, 3)] == [0]
-    assert all(lesson.acts(lesson.Sync(20.0), i, 50) for i in range(50))
+    assert [i for i in range(10) if lesson.is_sync_step(sync, i, 10)] == [0, 2, 4]
+    assert [
+        i for i in range(3) if lesson.is_sync_step(sync._replace(until=0.01, every=5), i, 3)
+    ] == [0]
+    assert all(lesson.is_sync_step(lesson.Sync(20.0), i, 50) for i in range(50))
 
 
 def test_without_acting_steps_nothing_changes_after_the_first(sd):
@@ -389,9 +391,9 @@ def test_the_short_cut_moves_x_0_down_its_gradient(sd, lesson):
     """Its direction is -dL/dx_0, by finite differences of the distance in x_0."""
     windows, its_noise = noise(3, 4, 8, 8, seed=7), noise(3, 4, 8, 8, seed=8)
     alpha_bar = torch.tensor(0.5)
-    x_0 = lesson.foresee(windows, its_noise, alpha_bar)
-    anchor = sd.foresee_anchor(windows[1:2], its_noise[1:2], alpha_bar, 1.0)
-    step = x_0 - sd.descend_all(x_0, lambda own, part: sd.decode_small(own, 1.0), anchor, 1.0)
+    x_0 = lesson.predict_x0(windows, its_noise, alpha_bar)
+    anchor = sd.predict_anchor(windows[1:2], its_noise[1:2], alpha_bar, 1.0)
+    step = x_0 - sd.descend_windows(x_0, lambda own, part: sd.decode_small(own, 1.0), anchor, 1.0)
     along = step[2] / step[2].norm()
     with torch.no_grad():
         values = [
@@ -403,13 +405,13 @@ def test_the_short_cut_moves_x_0_down_its_gradient(sd, lesson):
 
 def test_on_the_short_cut_the_weight_is_the_length_of_the_step(sd, lesson):
     """In x_0, for every window but the anchor; the noise stays the same."""
-    _, views = sd.lay_out()
+    _, views = sd.plan_windows()
     windows = torch.cat([sd.draw_noise(8, 24, 5)[..., r, c] for r, c in views])
-    embeddings = sd.texts_of_windows("a duck", "", len(views))
+    embeddings = sd.embed_window_prompts("a duck", "", len(views))
     sync = sd.recommended()._replace(weight=0.25)
     moved, its_noise = sd.synchronize(windows, 500, 0, 10, sync, embeddings, 7.5)
-    alpha_bar = sd.alpha_bar_at(500)
-    change = lesson.foresee(moved, its_noise, alpha_bar) - lesson.foresee(
+    alpha_bar = diffusion.alpha_bar_at(sd.scheduler, 500)
+    change = lesson.predict_x0(moved, its_noise, alpha_bar) - lesson.predict_x0(
         windows, its_noise, alpha_bar
     )
     wanted = [0.0 if i == len(views) // 2 else 0.25 for i in range(len(views))]
@@ -527,7 +529,7 @@ def test_a_closed_decoder_opens_again_after_an_error(sd, lesson):
 def test_windows_of_a_ring_begin_somewhere_else_at_each_step(sd, lesson, monkeypatch, stride):
     """And what is foreseen stays where it is: with a network that sees nothing, the noise is only scaled."""
     began: list[torch.Tensor] = []
-    cut = lesson.cut
+    cut = lesson.crop_windows
     monkeypatch.setattr(
         lesson, "cut", lambda latents, views: began.append(latents) or cut(latents, views)
     )
@@ -556,9 +558,9 @@ def test_windows_of_a_ring_begin_somewhere_else_at_each_step(sd, lesson, monkeyp
 
 def test_turned_noise_makes_a_turned_panorama(sd, lesson):
     """On a ring no place is special: noise turned by a stride gives the panorama, turned."""
-    size, views = sd.lay_out(closed=True)
+    size, views = sd.plan_windows(closed=True)
     weights = lesson.window_weights(len(views), 8)
-    embeddings = sd.texts_of_windows("a duck", "", len(views))
+    embeddings = sd.embed_window_prompts("a duck", "", len(views))
     start = sd.draw_noise(*size, 3)
     ends = []
     for latents in (start, start.roll(2, dims=-1)):
@@ -594,7 +596,7 @@ def test_regions_hear_their_own_prompt(sd, monkeypatch):
 def test_the_wall_stands_at_first_and_beyond_the_mask_alone(sd):
     masks = torch.zeros(2, 1, 8, 8)
     masks[:, :, :, :4] = 1
-    prepare = sd.bootstrapper(masks, seed=0)
+    prepare = sd.make_bootstrap(masks, seed=0)
     windows = noise(2, 4, 8, 8)
     early, late = (prepare(windows, progress, torch.tensor(1.0)) for progress in (0.19, 0.2))
     assert torch.equal(late, windows)

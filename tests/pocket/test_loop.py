@@ -216,7 +216,7 @@ def test_time_adds_up_over_interruptions_and_finished_work_costs_nothing(tmp_pat
     for images in (10, 5, 0):
         run.record_time(time.perf_counter() - 60, images)
     spent = json.loads((run.folder / "time.json").read_text())
-    assert spent["seconds"] == pytest.approx(120, abs=1) and spent["pictures"] == 15
+    assert 120 <= spent["seconds"] < 180 and spent["pictures"] == 15
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):

@@ -1,4 +1,4 @@
-"""Jobs: read from a file, done by one process each, taken over from the dead, and by two real processes."""
+"""Jobs: read from a file, done by one process each, and taken over from dead processes."""
 
 import contextlib
 import json
@@ -42,7 +42,7 @@ def test_comments_and_empty_lines_are_skipped(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (b"# nothing\n\n", "has no prompt"),
         (b"a car\na bunny\nA car!\n", "lines 1 and 3 share the folder a_car"),
@@ -50,14 +50,14 @@ def test_comments_and_empty_lines_are_skipped(tmp_path):
         (None, "No such file"),
     ],
 )
-def test_a_file_that_cannot_be_used(tmp_path, text, said, capsys):
+def test_a_file_that_cannot_be_used(tmp_path, text, message, capsys):
     file = tmp_path / "list.txt"
     if text is not None:
         file.write_bytes(text)
-    with pytest.raises(JobsError, match=said):
+    with pytest.raises(JobsError, match=message):
         read_jobs(file, tmp_path)
     assert program.main(["--prompts", str(file), "--workspace", str(tmp_path / "out")]) == 1
-    assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 # --- Sharing
@@ -199,7 +199,8 @@ def test_the_job_of_a_killed_process_is_taken_over(tmp_path):
 def test_two_processes_and_one_is_killed(tiny_folder, tmp_path):
     texts = ["a car", "a bunny", "a tree", "a duck"]
     (tmp_path / "list.txt").write_text("\n".join(texts))
-    small = "--iters 40 --size 8 --max_steps 24 --frames 2 --video_size 16 --save_every 5 --preview_every 0 --no-save_mesh"
+    small = "--iters 40 --size 8 --max_steps 24 --frames 2 --video_size 16 --save_every 5"
+    small += " --preview_every 0 --no-save_mesh"
     command = [
         sys.executable,
         str(MAIN),

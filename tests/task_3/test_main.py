@@ -42,7 +42,8 @@ HERE = notebooks.ROOT / "task_3_DreamFusion"
 
 @pytest.fixture
 def options(tiny_folder, tmp_path) -> list[str]:
-    small = "--iters 3 --size 8 --rays 64 --max_steps 24 --frames 3 --video_size 32 --save_every 2 --preview_every 0"
+    small = "--iters 3 --size 8 --rays 64 --max_steps 24 --frames 3 --video_size 32"
+    small += " --save_every 2 --preview_every 0"
     return [
         "--text",
         "a car",
@@ -89,7 +90,7 @@ def test_from_text_to_files(options, tmp_path, capsys, small_mesh):
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
         (["--text", " "], "--text is empty: say what to generate"),
         (["--frames", "0"], "--frames must be from 1 to 10,000, got 0."),
@@ -127,10 +128,10 @@ def test_from_text_to_files(options, tmp_path, capsys, small_mesh):
         (["--prompts", "list.txt"], "--prompts cannot be combined with --text"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_one_line(options, more, said, capsys):
+def test_what_cannot_be_done_is_said_in_one_line(options, more, message, capsys):
     assert program.main([*options, *more]) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error: ") and said in error
+    assert error.startswith("error: ") and message in error
 
 
 @pytest.fixture
@@ -150,8 +151,10 @@ def answer(capsys):
 
 
 NUMERIC = {
-    action.option_strings[0]: action for action in command_line.build_parser()._actions if action.type in (int, float)
-}  # fmt: skip
+    action.option_strings[0]: action
+    for action in command_line.build_parser()._actions
+    if action.type in (int, float)
+}
 
 
 @pytest.mark.parametrize("flag", NUMERIC)
@@ -269,15 +272,15 @@ def test_out_of_memory_ends_in_a_line_that_names_the_option(
         ("-O2", "-O2 is an option of stable-dreamfusion; here use --backbone vanilla"),
         (
             "--w 64 --h 64",
-            "--w is an option of stable-dreamfusion; here the training images are square: use --size",
+            "--w is an option of stable-dreamfusion; here the training images are square",
         ),
         (
             "--h=64",
-            "--h is an option of stable-dreamfusion; here the training images are square: use --size",
+            "here the training images are square: use --size",
         ),
         (
             "--dmtet",
-            "--dmtet is an option of stable-dreamfusion; here there is no second stage that refines a mesh",
+            "--dmtet is an option of stable-dreamfusion; here there is no second stage",
         ),
         ("-O --sd_version 2.1", "here use --model"),
         ("--hf_key stabilityai/stable-diffusion-2-1-base", "here use --model"),
@@ -576,8 +579,13 @@ def test_a_mesh_of_an_earlier_step_is_neither_kept_nor_linked(
 def test_a_second_run_in_a_folder_is_refused(options, tmp_path, trained, capsys):
     (tmp_path / "new").mkdir()
     before = written(trained)
-    for run, *more in ((trained, "--resume"), (trained, "--test"), (trained, "--resume", "--iters", "9"),
-                       (tmp_path / "new",), (tmp_path / "new", "--gui")):  # fmt: skip
+    for run, *more in (
+        (trained, "--resume"),
+        (trained, "--test"),
+        (trained, "--resume", "--iters", "9"),
+        (tmp_path / "new",),
+        (tmp_path / "new", "--gui"),
+    ):
         with lock(run / LOCK):
             line = refused(capsys, [*options, "--workspace", str(run), *more])
             assert (
@@ -665,8 +673,10 @@ def test_deterministic_does_not_depend_on_the_number_of_threads(
 
 
 def run_in_child(arguments: list[str], folder: Path, last: int | None = None) -> int:
-    """main.py in a copy of this process, which ends as if it was killed before its last change to files below `folder`:
-    the first, second, ... `last`. Returns the exit status. The number of changes stands in FOLDER/../changes."""
+    """Run main.py in a fork that ends as if killed before change number `last` below `folder`.
+
+    Returns the exit status, and writes the number of changes to FOLDER/../changes.
+    """
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -733,9 +743,9 @@ def test_killed_anywhere_and_resumed_it_leaves_the_files_of_a_whole_run(
         assert run_in_child(here, run, last) == 77
         resumes = ["--resume"] if checkpoint.latest(run / "checkpoints") else []
         assert run_in_child([*here, *resumes], run) == 0
-        found = results_of(run)
-        assert set(found) == set(expected), last
-        assert [name for name in expected if found[name] != expected[name]] == [], last
+        files = results_of(run)
+        assert set(files) == set(expected), last
+        assert [name for name in expected if files[name] != expected[name]] == [], last
         assert [path.name for path in run.iterdir() if path.name.startswith(".")] == []
 
 
@@ -819,7 +829,7 @@ def test_a_run_whose_terminal_is_closed_saves_and_leaves_a_clip(options, tmp_pat
 
 
 def test_started_from_its_folder_it_hides_no_package():
-    """There is a package `kernels`, which transformers looks for, and kernels.py lies beside main.py."""
+    """transformers looks for a package `kernels`, and kernels.py lies beside main.py."""
     code = "import runpy, sys, importlib.util as u\nsys.argv[1:] = ['--help']\n"
     code += "try: runpy.run_path('main.py', run_name='__main__')\nexcept SystemExit: pass\n"
     code += "found = u.find_spec('kernels')\nprint('FOUND', found and found.origin)"
@@ -869,7 +879,7 @@ def test_page_of_many_runs(tmp_path):
 
 FOREIGN = {
     "an editor's": b'{"editor.tabSize": 4, "files.exclude": {}}',
-    "another program's": b'{"text": "a car", "iters": 3, "seed": 0, "backbone": "grid", "negative": ""}',
+    "another program's": b'{"text": "a car", "iters": 3, "seed": 0, "backbone": "grid"}',
     "a list": b'["text", "guidance", "model", "half"]',
     "a list of lists": b"[[], {}]",
     "a number": b"7",
@@ -883,8 +893,17 @@ FOREIGN = {
     "large": b" " * (index_page.MAX_SETTINGS + 1),
     "large number": b'{"text": ' + b"9" * 5000 + b"}",
 }
-ODD = [{"iters": "many"}, {"iters": -1}, {"seed": None}, {"text": ["a car"]}, {"text": "a \ud800 car"},
-       {"lr": float("nan")}, {"backbone": {}}, {"negative": 3}, {"grid_size": 33}]  # fmt: skip
+ODD = [
+    {"iters": "many"},
+    {"iters": -1},
+    {"seed": None},
+    {"text": ["a car"]},
+    {"text": "a \ud800 car"},
+    {"lr": float("nan")},
+    {"backbone": {}},
+    {"negative": 3},
+    {"grid_size": 33},
+]
 
 
 @pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
@@ -905,7 +924,7 @@ def test_settings_that_no_run_can_have_count_for_nothing(tmp_path, changes):
 
 
 def test_what_is_no_file_of_settings_counts_for_nothing(tmp_path):
-    """Folders, pipes, links in a circle, what may not be read, and what a killed run was writing."""
+    """Folders, pipes, links in a circle, unreadable files, and leftovers of a killed run."""
     write_settings(tmp_path / "mine", text="a tree")
     (tmp_path / "folder" / "settings.json").mkdir(parents=True)
     for name in ("pipe", "link", "closed", "circle"):
@@ -970,7 +989,7 @@ def test_normals_of_a_ball_look_outward(monkeypatch):
 
 
 def test_an_outline_bends_no_surface():
-    """A wall that the camera faces, and a nearer one before its left half: all normals look at the camera."""
+    """A wall facing the camera, and a nearer one before its left half: all normals face it too."""
     camera = orbit(1, elevation=0.0)
     [_], [directions] = camera.rays(32, 32)
     depth = 2 / -directions[..., 2]  # the camera looks along -z

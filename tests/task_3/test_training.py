@@ -1,4 +1,4 @@
-"""A run of task 3 on a model with random weights: it learns, repeats itself, resumes, and fails clearly."""
+"""A run of task 3 on a random model: it learns, is repeatable, resumes, and fails clearly."""
 
 import copy
 import dataclasses
@@ -24,7 +24,7 @@ from task_3_DreamFusion.nerf.options import TrainingError
 from task_3_DreamFusion.nerf.provider import ViewRange, orbit
 from task_3_DreamFusion.nerf.regularizers import regularize
 from task_3_DreamFusion.nerf.renderer import RenderOutput, Shading
-from task_3_DreamFusion.nerf.settings import RunOptions, Settings
+from task_3_DreamFusion.nerf.settings import REASONS, RunOptions, Settings
 from task_3_DreamFusion.nerf.utils import MAX_OPACITY, MIN_OPACITY, PATIENCE, Trainer
 from task_3_DreamFusion.optimizer import Adan
 
@@ -64,11 +64,18 @@ def parameters(trainer: Trainer) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in trainer.renderer.parameters()])
 
 
-@pytest.mark.parametrize("changes", [
-    {}, {"backbone": "vanilla", "optim": "adan"}, {"background": "random", "fade_in": 0},
-    {"lambda_tv": 1.0, "widen": 0.5}, {"background": "network"}, {"space": "latents"},
-    {"space": "latents", "background": "random"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"backbone": "vanilla", "optim": "adan"},
+        {"background": "random", "fade_in": 0},
+        {"lambda_tv": 1.0, "widen": 0.5},
+        {"background": "network"},
+        {"space": "latents"},
+        {"space": "latents", "background": "random"},
+    ],
+)
 def test_a_run_moves_the_field_and_names_its_terms(begin, changes):
     trainer = begin(**changes)
     before = parameters(trainer)
@@ -76,8 +83,8 @@ def test_a_run_moves_the_field_and_names_its_terms(begin, changes):
     for _ in range(4):
         terms |= trainer.train_step()
     assert not torch.allclose(parameters(trainer), before, atol=1e-6)
-    expected = {"error", "opacity", "entropy", "sparsity", "orientation", "smoothness"}
-    expected |= {"difference"} if trainer.settings.space == "pixels" else set()
+    expected = {"noise_rmse", "opacity", "entropy", "sparsity", "orientation", "smoothness"}
+    expected |= {"target_rmse"} if trainer.settings.space == "pixels" else set()
     assert set(terms) == expected | ({"variation"} if "lambda_tv" in changes else set())
     assert all(value == value and abs(value) < 1e6 for value in terms.values())
     assert torch.isfinite(parameters(trainer)).all()
@@ -85,13 +92,13 @@ def test_a_run_moves_the_field_and_names_its_terms(begin, changes):
 
 @pytest.mark.parametrize("space", ["pixels", "latents"])
 def test_one_seed_one_field(begin, space):
-    found = []
+    results = []
     for seed in (1, 1, 2):
         trainer = begin(seed=seed, space=space)
         for _ in range(3):
             trainer.train_step()
-        found.append(parameters(trainer))
-    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+        results.append(parameters(trainer))
+    assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])
 
 
 @pytest.mark.parametrize("changes", [{}, {"background": "random"}, {"space": "latents"}])
@@ -217,24 +224,24 @@ def test_a_gradient_that_is_no_number_is_left_out(begin, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("opacity", "said"), [(0.001, "empty.*--lambda_opacity"), (0.999, "filled its box")]
+    ("opacity", "message"), [(0.001, "empty.*--lambda_opacity"), (0.999, "filled its box")]
 )
-def test_a_field_that_is_lost_is_noticed(begin, opacity, said):
+def test_a_field_that_is_lost_is_noticed(begin, opacity, message):
     trainer = begin()
     trainer.opacities.extend([opacity] * (PATIENCE - 1))
     trainer._check_opacity()
     trainer.opacities.append(opacity)
-    with pytest.raises(TrainingError, match=said):
+    with pytest.raises(TrainingError, match=message):
         trainer._check_opacity()
 
 
 @pytest.mark.parametrize(
-    ("density", "said"), [(-30.0, "has become empty"), (30.0, "has filled its box")]
+    ("density", "message"), [(-30.0, "has become empty"), (30.0, "has filled its box")]
 )
 def test_a_field_that_is_empty_or_full_to_the_rim_is_seen_as_that(
-    begin, density, said, monkeypatch
+    begin, density, message, monkeypatch
 ):
-    """The images of such a field are beyond the limits, wherever the cameras stand; those of a new one are not."""
+    """The images of such a field exceed the limits from all sides; those of a new one do not."""
     trainer = begin(widen=0, batch_size=4)
     trainer.train_step()
     assert MIN_OPACITY < trainer.opacities[-1] < MAX_OPACITY
@@ -246,14 +253,14 @@ def test_a_field_that_is_empty_or_full_to_the_rim_is_seen_as_that(
     trainer.renderer.density_grid.fill_(100.0)
     trainer.renderer.bits.fill_(255)
     trainer.opacities.clear()
-    with pytest.raises(TrainingError, match=said):
+    with pytest.raises(TrainingError, match=message):
         for _ in range(PATIENCE):
             trainer.train_step()
     assert trainer.step <= PATIENCE + 1
 
 
 def test_half_precision_lowers_its_scale_until_nothing_overflows(begin, capsys):
-    """As on a GPU, with the scaler and the half precision of the CPU: a scale far too large to begin with."""
+    """As on a GPU, with half precision of the CPU: the scale is far too large at first."""
     trainer = begin(iters=60, space="latents")
     trainer.half, trainer.scaler = True, torch.amp.GradScaler("cpu", init_scale=2.0**40)
     before, steps = parameters(trainer), 0
@@ -278,8 +285,8 @@ def test_tensorboard_reads_the_terms(begin):
     trainer = begin(iters=10)
     trainer.train(preview_every=0)
     events = EventAccumulator(str(trainer.workspace / "logs")).Reload()
-    assert {"error", "opacity", "entropy", "sparsity"} <= set(events.Tags()["scalars"])
-    assert [event.step for event in events.Scalars("error")] == [10]
+    assert {"noise_rmse", "opacity", "entropy", "sparsity"} <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("noise_rmse")] == [10]
 
 
 def test_images_are_of_the_average(begin):
@@ -348,7 +355,7 @@ def test_the_average_keeps_its_share(begin, ema):
 
 
 def test_weights_of_the_regularisers_change_with_the_run(begin):
-    """That of the entropy grows from nothing; that of the sparsity falls to a fifth in the first half."""
+    """The entropy's grows from zero; the sparsity's falls to a fifth in the first half."""
     trainer = begin()
     cameras = trainer.views.sample(2, trainer.generator)
     rendered = trainer.renderer(cameras, 8, 8, trainer.generator)
@@ -390,20 +397,20 @@ def test_the_field_learns_what_the_targets_show(begin, monkeypatch):
         "lambertian",
     }
     marched: list[tuple[torch.Tensor, ...]] = []
-    asked: list[tuple[torch.Tensor, ...]] = []
+    calls: list[tuple[torch.Tensor, ...]] = []
     march, render = trainer.renderer.march, trainer.renderer.render
     monkeypatch.setattr(
         trainer.renderer, "march", lambda *args: marched.append(args) or march(*args)
     )
     monkeypatch.setattr(
-        trainer.renderer, "render", lambda *args: asked.append(args) or render(*args)
+        trainer.renderer, "render", lambda *args: calls.append(args) or render(*args)
     )
     trainer._learn_targets()
     [(all_origins, all_directions, _)] = marched
-    assert len(asked) == trainer.settings.reuse
+    assert len(calls) == trainer.settings.reuse
     parts = (rays.split(trainer.settings.rays) for rays in (all_origins, all_directions))
     for origins, directions, (_, its_directions, owners, shading, _) in zip(
-        *parts, asked, strict=True
+        *parts, calls, strict=True
     ):
         assert torch.equal(directions, its_directions)
         group = [target for target in trainer.targets if target.shading.mode == shading.mode]
@@ -426,7 +433,7 @@ def test_a_field_comes_to_look_like_its_targets(begin, monkeypatch):
     step = trainer.guidance.target_images
     monkeypatch.setattr(trainer.guidance, "target_images", lambda *args: (red, step(*args)[1]))
     terms = [trainer.train_step() for _ in range(40)]
-    assert terms[-1]["difference"] < 0.3 * terms[0]["difference"]
+    assert terms[-1]["target_rmse"] < 0.3 * terms[0]["target_rmse"]
     middle = trainer.images(orbit(1), 9)[0][:3, 4, 4]
     assert middle[0] > 0.7 and middle[1:].max() < 0.3
 
@@ -439,7 +446,7 @@ def lit(trainer: Trainer) -> RenderOutput:
 
 
 def test_normals_that_look_away_and_rough_normals_cost_something(begin):
-    """Both by how much each sample is seen, per ray; their weights in the image are constants in it."""
+    """Both weighted by the visibility of each sample, per ray; no gradient reaches the weights."""
     trainer = begin(lambda_orient=3.0, lambda_smooth=7.0, bound=2.0)
     rendered = lit(trainer)
     terms = regularize(
@@ -509,8 +516,7 @@ def test_a_weight_of_nothing_leaves_a_term_out(begin, name):
     [(0, 1.0), (1, None), (16, 1.0), (40, None), (48, 1.0), (63, None), (64, 0.25), (96, 0.25)],
 )
 def test_schedules_of_a_run(begin, monkeypatch, step, occupancy):
-    """Levels of the encoding fade in over fade_in; views widen over widen; the grid is renewed every 16 steps, at first
-    as a whole."""
+    """Levels fade in over fade_in, views widen over widen; the grid is renewed every 16 steps."""
     trainer = begin(iters=100, fade_in=1.0, widen=0.4, space="latents")
     calls: dict[str, list] = {"levels": [], "share": [], "occupancy": []}
     fade_in, narrow = trainer.renderer.field.fade_in, trainer.views.narrow
@@ -555,7 +561,7 @@ def test_what_is_shown_while_it_trains_is_that_of_the_step(begin):
     trainer = begin(space="latents")
     terms = trainer.train_step()
     assert terms["opacity"] == trainer.opacities[-1] and 0 < terms["opacity"] < 1
-    assert terms["error"] == pytest.approx(trainer.guided.noise_rmse.item())
+    assert terms["noise_rmse"] == pytest.approx(trainer.guided.noise_rmse.item())
     assert trainer.progress == 1 / trainer.settings.iters
 
 
@@ -588,13 +594,13 @@ def test_defaults_are_those_of_the_command_line():
 def test_the_scale_of_half_precision_begins_where_little_overflows(
     begin, monkeypatch, space, scale
 ):
-    made = []
+    built = []
     scaler = torch.amp.GradScaler
     monkeypatch.setattr(
-        torch.amp, "GradScaler", lambda *args, **more: made.append(more) or scaler(*args, **more)
+        torch.amp, "GradScaler", lambda *args, **more: built.append(more) or scaler(*args, **more)
     )
     begin(space=space)
-    assert made == [{"init_scale": scale, "enabled": False}]  # on a CPU
+    assert built == [{"init_scale": scale, "enabled": False}]  # on a CPU
 
 
 def test_optimizers_have_their_settings(begin):
@@ -615,8 +621,16 @@ def test_another_runs_checkpoint_is_refused(begin):
     trainer = begin()
     trainer.train_step()
     path = trainer.save()
-    other = {"backbone": "vanilla", "levels": 5, "bound": 2.0, "grid_size": 32, "background": "random", "optim": "adan",
-             "space": "latents", "size": 16}  # fmt: skip
+    other = {
+        "backbone": "vanilla",
+        "levels": 5,
+        "bound": 2.0,
+        "grid_size": 32,
+        "background": "random",
+        "optim": "adan",
+        "space": "latents",
+        "size": 16,
+    }
     for name, value in other.items():
         with pytest.raises(
             CheckpointError, match=f"{name} {getattr(SMALL, name)!r}, this run has {value!r}"
@@ -648,16 +662,16 @@ def test_a_new_seed_starts_new_random_numbers_and_the_old_one_goes_on(begin):
     trainer = begin()
     trainer.train_step()
     path = trainer.save()
-    drawn = []
+    numbers = []
     for seed in (0, 0, 5, 5, 6):
         resumed = begin(seed=seed)
         resumed.resume(read_run(path))
-        drawn.append(torch.rand(4, generator=resumed.generator))
-    assert torch.equal(drawn[0], drawn[1]) and torch.equal(
-        drawn[0], torch.rand(4, generator=trainer.generator)
+        numbers.append(torch.rand(4, generator=resumed.generator))
+    assert torch.equal(numbers[0], numbers[1]) and torch.equal(
+        numbers[0], torch.rand(4, generator=trainer.generator)
     )
-    assert torch.equal(drawn[2], torch.rand(4, generator=torch.Generator().manual_seed(5)))
-    assert torch.equal(drawn[2], drawn[3]) and not torch.equal(drawn[2], drawn[4])
+    assert torch.equal(numbers[2], torch.rand(4, generator=torch.Generator().manual_seed(5)))
+    assert torch.equal(numbers[2], numbers[3]) and not torch.equal(numbers[2], numbers[4])
 
 
 @pytest.mark.parametrize("before", [False, True])
@@ -666,9 +680,9 @@ def test_precision_may_change_when_a_run_goes_on(begin, before, now):
     """As on a GPU, with the half precision of the CPU."""
 
     def trainer(half: bool) -> Trainer:
-        made = begin(space="latents", half=half)
-        made.half, made.scaler = half, torch.amp.GradScaler("cpu", init_scale=16.0, enabled=half)
-        return made
+        built = begin(space="latents", half=half)
+        built.half, built.scaler = half, torch.amp.GradScaler("cpu", init_scale=16.0, enabled=half)
+        return built
 
     first = trainer(before)
     first.train_step()
@@ -679,7 +693,8 @@ def test_precision_may_change_when_a_run_goes_on(begin, before, now):
     second.resume(read_run(path))
     second.train_step()
     assert second.describe()["settings"]["half"] is now and second.step == 2
-    assert second.scaler.get_scale() == (1.0 if not now else 64.0 if before else 16.0)
+    scales = {(False, False): 1.0, (True, False): 1.0, (False, True): 16.0, (True, True): 64.0}
+    assert second.scaler.get_scale() == scales[before, now]
 
 
 @pytest.mark.parametrize("name", ["tiny", "./tiny", "../{parent}/tiny", "{folder}", "{folder}/"])
@@ -843,12 +858,30 @@ def test_full_memory_is_not_taken_for_a_wrong_checkpoint(
 # --- Settings
 
 
-@pytest.mark.parametrize("wrong", [
-    {"backbone": "tree"}, {"optim": "sgd"}, {"iters": 0}, {"batch_size": -1}, {"lr": 0.0}, {"seed": -5}, {"albedo_iter_ratio": 1.5},
-    {"lambda_opacity": -1.0}, {"lr": float("nan")}, {"bound": float("inf")}, {"grid_size": 48}, {"lambda_entropy": float("nan")},
-    {"seed": 2**64}, {"space": "colours"}, {"background": "sky"}, {"reuse": 0}, {"rays": -1}, {"keep": 0},
-    {"levels": 17},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"backbone": "tree"},
+        {"optim": "sgd"},
+        {"iters": 0},
+        {"batch_size": -1},
+        {"lr": 0.0},
+        {"seed": -5},
+        {"albedo_iter_ratio": 1.5},
+        {"lambda_opacity": -1.0},
+        {"lr": float("nan")},
+        {"bound": float("inf")},
+        {"grid_size": 48},
+        {"lambda_entropy": float("nan")},
+        {"seed": 2**64},
+        {"space": "colors"},
+        {"background": "sky"},
+        {"reuse": 0},
+        {"rays": -1},
+        {"keep": 0},
+        {"levels": 17},
+    ],
+)
 def test_settings_out_of_range(wrong):
     with pytest.raises(TrainingError, match=next(iter(wrong))):
         dataclasses.replace(SMALL, **wrong)
@@ -860,12 +893,29 @@ INTEGERS = {
     if item.type is int and not item.metadata["choices"]
 }
 LIMITS = {
-    "iters": (1, 10**7), "batch_size": (1, 1024), "size": (1, 2048), "reuse": (1, 10**4), "rays": (1, 10**6),
-    "keep": (1, 10**5), "levels": (1, 16), "max_steps": (1, 10**4), "seed": (0, 2**63 - 1), "lr": (1e-8, 10),
-    "bound": (0.01, 100), "albedo_iter_ratio": (0, 1), "shaded_ratio": (0, 1), "textureless_ratio": (0, 1), "fade_in": (0, 1), "widen": (0, 1),
-    "ema": (0, 1), "lambda_entropy": (0, 10**6), "lambda_opacity": (0, 10**6), "lambda_orient": (0, 10**6), "lambda_tv": (0, 10**6),
+    "iters": (1, 10**7),
+    "batch_size": (1, 1024),
+    "size": (1, 2048),
+    "reuse": (1, 10**4),
+    "rays": (1, 10**6),
+    "keep": (1, 10**5),
+    "levels": (1, 16),
+    "max_steps": (1, 10**4),
+    "seed": (0, 2**63 - 1),
+    "lr": (1e-8, 10),
+    "bound": (0.01, 100),
+    "albedo_iter_ratio": (0, 1),
+    "shaded_ratio": (0, 1),
+    "textureless_ratio": (0, 1),
+    "fade_in": (0, 1),
+    "widen": (0, 1),
+    "ema": (0, 1),
+    "lambda_entropy": (0, 10**6),
+    "lambda_opacity": (0, 10**6),
+    "lambda_orient": (0, 10**6),
+    "lambda_tv": (0, 10**6),
     "lambda_smooth": (0, 10**6),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", LIMITS)
@@ -888,7 +938,7 @@ def test_only_a_value_that_is_too_large_gets_a_reason():
         message = f"{name} must be from {smallest:,} to {largest:,}, got "
         with pytest.raises(TrainingError) as raised:
             dataclasses.replace(SMALL, **{name: largest + 1})
-        assert str(raised.value) == f"{message}{largest + 1:,}. {item.metadata['reason']}"
+        assert str(raised.value) == f"{message}{largest + 1:,}. {REASONS[name]}"
         with pytest.raises(TrainingError) as raised:
             dataclasses.replace(SMALL, **{name: smallest - 1})
         assert str(raised.value) == f"{message}{smallest - 1:,}."
@@ -915,11 +965,11 @@ def test_choices_are_allowed_and_nothing_else_is(name, choices):
 
 
 def test_numbers_of_numpy_and_pytorch_are_numbers():
-    made = dataclasses.replace(
+    built = dataclasses.replace(
         SMALL, iters=np.int64(9), size=torch.tensor(8), lr=np.float32(0.5), grid_size=np.int32(16)
     )
-    assert (made.iters, made.size, made.lr, made.grid_size) == (9, 8, 0.5, 16)
-    assert json.loads(json.dumps(dataclasses.asdict(made))) == dataclasses.asdict(made)
+    assert (built.iters, built.size, built.lr, built.grid_size) == (9, 8, 0.5, 16)
+    assert json.loads(json.dumps(dataclasses.asdict(built))) == dataclasses.asdict(built)
 
 
 @pytest.mark.parametrize("name", ["text", "negative", "scene"])

@@ -1,0 +1,54 @@
+"""diffusers' own sampler, which the lessons' loops are compared with."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from course.diffusion import guide
+
+
+def with_constant_stride(scheduler: Any) -> Any:
+    """Return diffusers' DDIM with the noise levels of `scheduler` and leading timesteps.
+
+    They are one stride apart, so that its steps go from each to the next (lesson 1.2, section 3).
+    """
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler.from_config(
+        scheduler.config, timestep_spacing="leading", clip_sample=False, thresholding=False
+    )
+
+
+@contextlib.contextmanager
+def constant_stride(owner: Any) -> Iterator[None]:
+    """Within this block diffusers and the lessons take the same steps of `owner.scheduler`."""
+    own = owner.scheduler
+    owner.scheduler = with_constant_stride(own)
+    try:
+        yield
+    finally:
+        owner.scheduler = own
+
+
+@torch.no_grad()
+def sample_with_diffusers(
+    sd: Any,
+    latents: torch.Tensor,
+    embeddings: torch.Tensor,
+    count: int,
+    w: float,
+    eta: float,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Return the latents of one image after `count` steps of diffusers' DDIMScheduler."""
+    scheduler = with_constant_stride(sd.scheduler)
+    scheduler.set_timesteps(count)
+    for t in scheduler.timesteps:
+        both = torch.cat([latents] * 2).to(sd.unet.dtype)
+        uncond, cond = sd.unet(both, t, encoder_hidden_states=embeddings).sample.float().chunk(2)
+        fresh = torch.randn(latents.shape, generator=generator).to(latents.device) if eta else None
+        guided = guide(uncond, cond, w)
+        latents = scheduler.step(guided, t, latents, eta=eta, variance_noise=fresh).prev_sample
+    return latents
