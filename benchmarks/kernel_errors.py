@@ -116,8 +116,9 @@ def march_mismatches(device: torch.device) -> int:
     """Return how many samples, counts and offsets of a march are not the reference's."""
     rays = sample_rays(device, 48)
     samples = march_rays(*rays, STEP)
-    on_cpu = [t.cpu() for t in (*rays[:4], rays[4].bits)]
-    expected = march_reference.march_rays(*on_cpu, list(BOX), STEP, 1024, None)
+    on_cpu = [t.cpu() for t in rays[:4]]
+    bits = rays[4].bits.cpu()
+    expected = march_reference.march_rays(on_cpu, bits, list(BOX), STEP, 1024, None)
     if len(samples.ts) != len(expected[1]):
         return max(len(samples.ts), len(expected[1]))
     return sum(int((a.cpu() != b).sum()) for a, b in zip(samples, expected, strict=True))

@@ -64,12 +64,16 @@ def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
+def cut_solutions(source: str) -> str:
+    """Return the code of an exercise without its fenced solutions."""
+    return re.sub(f" *{BEGIN_SOLUTION}.*?{END_SOLUTION}", "", source, flags=re.DOTALL)
+
+
 def without_solutions(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Return a copy of a lesson as students get it, without the lines between the fences."""
+    """Return a copy of a lesson as students get it, without the fenced solutions."""
     notebook = nbformat.from_dict(notebook)
     for cell in code_cells(notebook):
-        fence = f" *{BEGIN_SOLUTION}.*?{END_SOLUTION}"
-        cell.source = re.sub(fence, "", cell.source, flags=re.DOTALL)
+        cell.source = cut_solutions(cell.source)
     return notebook
 
 

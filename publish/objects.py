@@ -12,6 +12,7 @@ from pathlib import Path
 
 from course import notebooks
 from publish.page import Media, Section
+from task_3_DreamFusion import command_line
 from task_3_DreamFusion.jobs import folder_name
 from task_3_DreamFusion.nerf import export
 
@@ -23,6 +24,12 @@ def object_folder(text: str) -> Path:
     return OBJECTS / folder_name(text)
 
 
+def task_3_command(*options: str) -> list[str]:
+    """Return the command of task 3's program, whose own parser knows every option."""
+    command_line.build_parser().parse_args(options)
+    return [sys.executable, "-m", "task_3_DreamFusion.main", "--model", "pocket", *options]
+
+
 def generate_object(outputs: Path, text: str, options: Sequence[str] = ()) -> Section:
     """Generate an object on the embedded model in `outputs`/objects, in place of an earlier one.
 
@@ -31,15 +38,15 @@ def generate_object(outputs: Path, text: str, options: Sequence[str] = ()) -> Se
     section = Section("3 DreamFusion: 3D objects from text")
     shutil.rmtree(outputs / OBJECTS, ignore_errors=True)  # task 3 never overwrites a run
     folder = outputs / object_folder(text)
-    command = ["python", "task_3_DreamFusion/main.py", "--text", text]
-    own = ["--model", "pocket", "--workspace", str(folder), *options]
+    command = task_3_command("--text", text, "--workspace", str(folder), *options)
     start = time.perf_counter()
-    status, errors = run_and_echo([sys.executable, *command[1:], *own])
+    status, errors = run_and_echo(command)
     if status:
         section.error = failure_reason(errors) or f"It ended with status {status}."
         return section
     seconds = time.perf_counter() - start
-    section.summary = f"{shlex.join(command)} took {seconds:.0f} seconds."
+    shown = shlex.join(["python", "task_3_DreamFusion/main.py", "--text", text])
+    section.summary = f"{shown} took {seconds:.0f} seconds."
     note = "A full turn: color, depth (near is bright) and normals."
     section.media.append(Media(folder / export.VIDEO, text, note))
     page = folder / f"{export.MESH}.html"

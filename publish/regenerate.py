@@ -30,7 +30,7 @@ from course.errors import CourseError
 from course.images.video import write_video
 from publish import demo
 from publish.lessons import extract_media
-from publish.objects import OBJECTS, object_folder
+from publish.objects import OBJECTS, object_folder, task_3_command
 from task_3_DreamFusion.nerf.export import VIDEO
 
 # README loads quickly, and every version stays in the history. Clips are larger than images.
@@ -104,11 +104,10 @@ def generate_objects(outputs: Path, root: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     # A list of one prompt: a finished object of a list is skipped, an interrupted one resumed.
     prompts = folder / "text.txt"
-    command = [sys.executable, "-m", "task_3_DreamFusion.main", "--prompts", str(prompts)]
-    command += ["--model", "pocket", "--workspace", str(folder)]
     for text, options in README_OBJECTS.values():
         prompts.write_text(f"{text}\n", encoding="utf-8")
-        if subprocess.run([*command, *options], cwd=root).returncode:
+        command = task_3_command("--prompts", str(prompts), "--workspace", str(folder), *options)
+        if subprocess.run(command, cwd=root).returncode:
             raise RegenerateError(f"{text!r} is not finished: continue with --from objects.")
 
 

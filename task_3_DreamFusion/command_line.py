@@ -23,51 +23,37 @@ from task_3_DreamFusion.nerf.settings import (
 )
 
 # Options of stable-dreamfusion, which many tutorials name, and what takes their place here.
-MESH = "there is no second stage that refines a mesh: --save_mesh writes the surface of the field"
-STABLE_DREAMFUSION: dict[str, str] = {
-    **dict.fromkeys(("--w", "--h"), "the training images are square: use --size"),
-    **dict.fromkeys(("--W", "--H"), "the frames of the clip are square: use --video_size"),
+STABLE_DREAMFUSION = {
+    "--w --h": "the training images are square: use --size",
+    "--W --H": "the frames of the clip are square: use --video_size",
     "-O2": "use --backbone vanilla",
-    **dict.fromkeys(("--fp16", "--vram_O"), "use -O"),
-    **dict.fromkeys(
-        ("--cuda_ray", "--taichi_ray"),
-        "compiled kernels run without an option; python -m task_3_DreamFusion.kernels lists them",
-    ),
-    **dict.fromkeys(("--dmtet", "--tet_grid_size", "--init_with", "--lock_geo"), MESH),
-    "--dmtet_reso_scale": MESH,
-    **dict.fromkeys(
-        ("--mcubes_resolution", "--decimate_target"),
-        "--save_mesh writes a mesh of at most 20,000 faces; nerf/export.py has its resolution",
-    ),
-    **dict.fromkeys(("--sd_version", "--hf_key", "--IF"), "use --model"),
+    "--fp16 --vram_O": "use -O",
+    "--cuda_ray --taichi_ray": "compiled kernels run without an option; python -m "
+    "task_3_DreamFusion.kernels lists them",
+    "--dmtet --tet_grid_size --init_with --lock_geo --dmtet_reso_scale": "there is no second stage "
+    "that refines a mesh: --save_mesh writes the surface of the field",
+    "--mcubes_resolution --decimate_target": "--save_mesh writes a mesh of at most 20,000 faces; "
+    "nerf/export.py has its resolution",
+    "--sd_version --hf_key --IF": "use --model",
     "--guidance": "use --model for the model, and --guidance_scale for how strongly it guides",
-    **dict.fromkeys(
-        ("--image", "--image_config", "--zero123_config", "--zero123_ckpt", "--known_view_scale"),
-        "an object is generated from text alone: use --text",
-    ),
-    **dict.fromkeys(
-        ("--dir_text", "--angle_overhead", "--angle_front"),
-        "the view is always added to the prompt; nerf/views.py has the angles",
-    ),
-    **dict.fromkeys(("--suppress_face", "--perpneg", "--negative_w"), "use --perp_neg"),
-    **dict.fromkeys(
-        ("--eval_interval", "--test_interval", "--save_guidance"), "use --preview_every"
-    ),
-    **dict.fromkeys(
-        ("--albedo", "--albedo_iters", "--latent_iter_ratio"), "use --albedo_iter_ratio"
-    ),
-    **dict.fromkeys(("--num_steps", "--upsample_steps", "--max_spp"), "use --max_steps"),
-    **dict.fromkeys(("--warm_iters", "--min_lr"), "the learning rate is constant: use --lr"),
+    "--image --image_config --zero123_config --zero123_ckpt --known_view_scale": "an object is "
+    "generated from text alone: use --text",
+    "--dir_text --angle_overhead --angle_front": "the view is always added to the prompt; "
+    "nerf/views.py has the angles",
+    "--suppress_face --perpneg --negative_w": "use --perp_neg",
+    "--eval_interval --test_interval --save_guidance": "use --preview_every",
+    "--albedo --albedo_iters --latent_iter_ratio": "use --albedo_iter_ratio",
+    "--num_steps --upsample_steps --max_spp": "use --max_steps",
+    "--warm_iters --min_lr": "the learning rate is constant: use --lr",
     "--bg_radius": "use --background",
     "--max_ray_batch": "use --rays and --batch_size",
     "--progressive_view": "use --widen",
     "--progressive_level": "use --fade_in",
-    **dict.fromkeys(
-        ("--radius_range", "--theta_range", "--phi_range", "--fovy_range", "--jitter_pose"),
-        "use --widen; nerf/provider.py has the ranges of the cameras",
-    ),
-    "--uniform_sphere_rate": "use --widen; nerf/provider.py has the ranges of the cameras",
+    "--radius_range --theta_range --phi_range --fovy_range": "use --widen; nerf/provider.py has "
+    "the ranges of the cameras",
+    "--jitter_pose --uniform_sphere_rate": "use --widen",
 }
+ANSWERS = {name: text for names, text in STABLE_DREAMFUSION.items() for name in names.split()}
 
 
 @dataclass(frozen=True)
@@ -125,10 +111,8 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         for argument in sys.argv[1:] if args is None else args:
             name = argument.split("=")[0]
-            if name in STABLE_DREAMFUSION:
-                self.error(
-                    f"{name} is an option of stable-dreamfusion; here {STABLE_DREAMFUSION[name]}"
-                )
+            if name in ANSWERS:
+                self.error(f"{name} is an option of stable-dreamfusion; here {ANSWERS[name]}")
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:

@@ -57,9 +57,8 @@ class Adan(Optimizer):
                 state |= {name: torch.zeros_like(p) for name in ("mean", "change", "square")}
                 state |= {"before": grad.clone(), "step": 0}  # so that the first change is 0
             state["step"] += 1
-        means, changes, squares, before = (
-            [state[name] for state in states] for name in ("mean", "change", "square", "before")
-        )
+        means, changes = ([state[name] for state in states] for name in ("mean", "change"))
+        squares, before = ([state[name] for state in states] for name in ("square", "before"))
         beta1, beta2, beta3 = group["betas"]
         change = torch._foreach_sub(grads, before)
         look_ahead = torch._foreach_add(grads, change, alpha=beta2)

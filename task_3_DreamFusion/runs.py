@@ -71,7 +71,7 @@ def run_one(request: Request) -> int:
         trainer = Trainer(config.settings, guidance, job.workspace)
         guidance.unload_text_encoder()
         is_finished = generate(config, trainer, after_step)
-        with writing(job.workspace):
+        with report_disk_errors(job.workspace):
             print(index_page.save_index(job.workspace if request.run.workspace else OUTPUTS))
     return 0 if is_finished else 130
 
@@ -89,7 +89,8 @@ def run_many(request: Request) -> int:
     if torch.cuda.is_available():  # LOCAL_RANK: set by `accelerate launch` and torchrun
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     model = find_model(request.run.model)
-    first = resolve(request, Job(*next(iter(folders.items()))), model)
+    text, folder = next(iter(folders.items()))
+    first = resolve(request, Job(text, folder), model)
     guidance = load_guidance(first, model)  # keeps its text encoder: the prompts are still to come
 
     def work(text: str, folder: Path) -> bool:
@@ -103,7 +104,7 @@ def run_many(request: Request) -> int:
         config = resolve(request, Job(text, folder, saved), model)
         return generate(config, Trainer(config.settings, guidance, folder))
 
-    with writing(base):
+    with report_disk_errors(base):
         outcome = jobs.share(folders, work)
         index = index_page.save_index(base)
     print(
@@ -213,7 +214,7 @@ def generate(
     if job.saved:
         trainer.resume(job.saved)
         print(f"continuing from step {trainer.step}", flush=True)
-    with writing(job.workspace):
+    with report_disk_errors(job.workspace):
         is_finished = options.test or trainer.train(
             options.save_every, options.preview_every, after_step
         )
@@ -246,7 +247,7 @@ def write_results(output: OutputOptions, trainer: Trainer) -> list[Path]:
 
 def prepare(workspace: Path) -> None:
     """Create a folder and test it. Raises TrainingError if too little can be written there."""
-    with writing(workspace):
+    with report_disk_errors(workspace):
         workspace.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=workspace) as probe:
             probe.write(b"0")
@@ -259,8 +260,8 @@ def prepare(workspace: Path) -> None:
 
 
 @contextlib.contextmanager
-def writing(workspace: Path) -> Iterator[None]:
-    """Report errors of the disk in one line."""
+def report_disk_errors(workspace: Path) -> Iterator[None]:
+    """Raise TrainingError, which is a single line, for an error of the disk in the block."""
     try:
         yield
     except OSError as error:

@@ -256,8 +256,8 @@ def find_model(name: str | Path | None = None) -> Model:
     close = get_close_matches(name, MODEL_NAMES, n=1)
     suggestion = f" (did you mean {close[0]}?)" if close else ""
     raise ModelError(
-        f'There is no model "{shorten(name, 200)}"{suggestion}. Choose one of {", ".join(MODEL_NAMES)}, '
-        'a Hugging Face id such as "owner/name", or an existing folder.'
+        f'There is no model "{shorten(name, 200)}"{suggestion}. Choose one of '
+        f'{", ".join(MODEL_NAMES)}, a Hugging Face id such as "owner/name", or an existing folder.'
     )
 
 

@@ -90,9 +90,9 @@ def _input_grad(x: Tensor, dy: Tensor, levels: int, v: Tensor | None) -> Tensor:
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.levels, v = inputs
+    ctx.levels, v = inputs[-2:]
     ctx.is_second = v is not None
-    ctx.save_for_backward(*tensors)
+    ctx.save_for_backward(*inputs[:-2])
 
 
 def _encode_backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:

@@ -67,7 +67,7 @@ def _input_grad(x: Tensor, table: Tensor, dy: Tensor, v: Tensor | None, *layout:
 
 
 def _table_grad(x: Tensor, dy: Tensor, v: Tensor | None, *layout: Any) -> Tensor:
-    resolutions, offsets, _, smoothstep = layout
+    resolutions, offsets = layout[:2]
     features = dy.shape[1] // len(resolutions)
     sizes = [end - begin for begin, end in itertools.pairwise(offsets)]
     copies = [_num_copies(size, len(x)) if x.is_cuda else 1 for size in sizes]
@@ -78,7 +78,7 @@ def _table_grad(x: Tensor, dy: Tensor, v: Tensor | None, *layout: Any) -> Tensor
         if v is None:
             return largest
         # The largest sum of the weights' derivatives along v over the corners of a cell.
-        slope = 2 * x.shape[1] * max(resolutions) * (1.5 if smoothstep else 1)
+        slope = 2 * x.shape[1] * max(resolutions) * (1.5 if layout[3] else 1)
         return largest * (slope * v.abs().amax().double())
 
     total = _Accumulator(x, offsets[-1] + extra, features, bound)
@@ -157,9 +157,9 @@ class _Accumulator:
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, v, resolutions, offsets, hashed, smoothstep = inputs
+    ctx.layout = inputs[-4:]
+    *tensors, v = inputs[:-4]
     ctx.is_second = v is not None
-    ctx.layout = resolutions, offsets, hashed, smoothstep
     ctx.save_for_backward(*tensors)
 
 
@@ -195,8 +195,8 @@ def _table_grad_backward(ctx: Any, dtable: Tensor) -> tuple[Any, ...]:
 
 
 def _save_variation(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, table, *ctx.layout = inputs
-    ctx.save_for_backward(x, table)
+    ctx.layout = inputs[2:]
+    ctx.save_for_backward(*inputs[:2])
 
 
 def _variation_backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:

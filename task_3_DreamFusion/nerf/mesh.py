@@ -183,8 +183,9 @@ def remove_small_parts(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndar
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Return unit normals (V, 3): means of the normals of adjacent faces, weighted by area."""
-    a, b, c = (vertices[faces[:, i]] for i in range(3))
-    face_normals = np.cross(b - a, c - a)  # length: twice the area
+    corners = vertices[faces]  # (F, 3, 3)
+    edges = corners[:, 1:] - corners[:, :1]
+    face_normals = np.cross(edges[:, 0], edges[:, 1])  # length: twice the area
     normals = np.zeros_like(vertices)
     for i in range(3):
         np.add.at(normals, faces[:, i], face_normals)
@@ -201,9 +202,10 @@ def unwrap(
     Returns for each new vertex the old one (V',), since vertices on seams are split, the faces (F,
     3) of new vertices, and their UV coordinates (V', 2).
     """
-    atlas, charts, packing = xatlas.Atlas(), xatlas.ChartOptions(), xatlas.PackOptions()
+    charts, packing = xatlas.ChartOptions(), xatlas.PackOptions()
     charts.max_iterations = 1
     packing.resolution, packing.padding = size, 2
+    atlas = xatlas.Atlas()
     atlas.add_mesh(vertices, faces.astype(np.uint32))
     atlas.generate(charts, packing)
     indices, faces, uv = atlas.get_mesh(0)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 VIEWS = ("front", "side", "back", "overhead")
-# Borders between views, in degrees of |azimuth| (the first two) and of elevation.
-FRONT_SIDE, SIDE_BACK, OVERHEAD = 45.0, 135.0, 60.0
+FRONT_SIDE, SIDE_BACK = 45.0, 135.0  # borders between views, in degrees of |azimuth|
+OVERHEAD = 60.0  # elevation
 
 
 @dataclass(frozen=True)

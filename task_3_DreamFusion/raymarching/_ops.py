@@ -58,7 +58,7 @@ def _ray_aabb_intersect(
 
 
 def _march_arguments(
-    rays: tuple[Tensor, ...],
+    rays: list[Tensor],
     bits: Tensor,
     box: list[float],
     step_size: float,
@@ -96,28 +96,22 @@ def _march_write(
 
 
 def _march_rays(
-    origins: Tensor,
-    directions: Tensor,
-    starts: Tensor,
-    fars: Tensor,
+    rays: list[Tensor],
     bits: Tensor,
     box: list[float],
     step_size: float,
     max_samples: int,
     capacity: int | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    arguments = _march_arguments((origins, directions, starts, fars), bits, box, step_size)
-    counts, _ = _march_count(arguments, max_samples, len(origins))
+    arguments = _march_arguments(rays, bits, box, step_size)
+    counts, _ = _march_count(arguments, max_samples, len(rays[0]))
     info = packed_info_of(counts, capacity)
     num_samples = int(info[:, 1].sum().item()) if capacity is None else capacity
     return *_march_write(arguments, info, num_samples), info
 
 
 def _march_alive(
-    origins: Tensor,
-    directions: Tensor,
-    starts: Tensor,
-    fars: Tensor,
+    rays: list[Tensor],
     bits: Tensor,
     box: list[float],
     step_size: float,
@@ -125,7 +119,6 @@ def _march_alive(
     alive: Tensor,
     steps: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    rays = origins, directions, starts, fars
     arguments = _march_arguments(rays, bits, box, step_size, alive, steps)
     counts, next_steps = _march_count(arguments, max_samples, len(alive))
     # Sample offsets, and the new place of each ray that has samples, both counted from 1: (2, A)
@@ -138,7 +131,7 @@ def _march_alive(
     new_alive, new_info = alive.new_empty(num_alive), alive.new_empty(num_alive, 2)
     new_steps = steps.new_empty(num_alive)
     inputs = alive.contiguous(), places, counts, next_steps, firsts
-    _call("compact", origins.device, *inputs, new_alive, new_info, new_steps, len(alive))
+    _call("compact", alive.device, *inputs, new_alive, new_info, new_steps, len(alive))
     return *samples, new_info, new_alive, new_steps
 
 
@@ -146,10 +139,7 @@ def _march_alive(
 
 
 def _accumulate(
-    sigmas: Tensor,
-    features: Tensor,
-    deltas: Tensor,
-    ts: Tensor,
+    values: list[Tensor],
     alive: Tensor,
     packed_info: Tensor,
     depths: Tensor,
@@ -158,10 +148,10 @@ def _accumulate(
     steps: Tensor,
     max_optical_depth: float,
 ) -> None:
-    values = [t.contiguous() for t in (sigmas, features, deltas, ts)]
+    values = [t.contiguous() for t in values]
     state = alive, packed_info, depths, image, optical_depth, steps
     channels = image.shape[1]
-    _call_typed("accumulate", sigmas, *values, *state, channels, max_optical_depth, len(alive))
+    _call_typed("accumulate", values[0], *values, *state, channels, max_optical_depth, len(alive))
 
 
 def _composite_rays(
@@ -224,18 +214,18 @@ def _fake_pair(origins: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return origins.new_empty(origins.shape[0]), origins.new_empty(origins.shape[0])
 
 
-def _fake_march(origins: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    capacity = rest[-1]
+def _fake_march(rays: list[Tensor], *rest: Any) -> tuple[Tensor, ...]:
+    origins, capacity = rays[0], rest[-1]
     m = torch.library.get_ctx().new_dynamic_size() if capacity is None else capacity
     ray_indices = torch.empty(m, dtype=torch.int64, device=origins.device)
     info = ray_indices.new_empty(origins.shape[0], 2)
     return origins.new_empty(m, 3), origins.new_empty(m), ray_indices, info
 
 
-def _fake_alive(origins: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+def _fake_alive(rays: list[Tensor], *rest: Any) -> tuple[Tensor, ...]:
     m, a = (torch.library.get_ctx().new_dynamic_size() for _ in range(2))
     alive, steps = rest[-2:]
-    samples = origins.new_empty(m, 3), origins.new_empty(m), alive.new_empty(m)
+    samples = rays[0].new_empty(m, 3), rays[0].new_empty(m), alive.new_empty(m)
     return *samples, alive.new_empty(a, 2), alive.new_empty(a), steps.new_empty(a)
 
 
@@ -253,10 +243,7 @@ def _fake_grads(sigmas: Tensor, features: Tensor, *_: Any) -> tuple[Tensor, Tens
 
 # --- Registration
 
-_RAYS = (
-    "Tensor origins, Tensor directions, Tensor starts, Tensor fars, Tensor bits, float[] box, "
-    "float step_size, int max_samples"
-)
+_RAYS = "Tensor[] rays, Tensor bits, float[] box, float step_size, int max_samples"
 _VALUES = "Tensor sigmas, Tensor features, Tensor deltas, Tensor ts"
 kernels.register(
     "morton3d(Tensor cells) -> Tensor", _morton3d, lambda cells: cells.new_empty(cells.shape[0])
@@ -289,8 +276,8 @@ kernels.register(
     _fake_alive,
 )
 kernels.register(
-    f"accumulate({_VALUES}, Tensor alive, Tensor packed_info, Tensor(a!) depths, Tensor(b!) image, "
-    "Tensor(c!) optical_depth, Tensor(d!) steps, float max_optical_depth) -> ()",
+    "accumulate(Tensor[] values, Tensor alive, Tensor packed_info, Tensor(a!) depths, "
+    "Tensor(b!) image, Tensor(c!) optical_depth, Tensor(d!) steps, float max_optical_depth) -> ()",
     _accumulate,
     lambda *_: None,
 )

@@ -170,12 +170,12 @@ def march_rays(
     Raises:
         TypeError, ValueError: if an argument does not fit.
     """
-    _check_march(origins, directions, starts, fars, step_size, max_samples)
+    rays = [t.detach() for t in (origins, directions, starts, fars)]
+    _check_march(rays, step_size, max_samples)
     if capacity is not None and capacity < 0:
         raise ValueError(f"capacity must be a number of samples or None, got {capacity}")
-    rays = [t.detach() for t in (origins, directions, starts, fars)]
     grid = occupancy.bits, _floats(occupancy.box), float(step_size)
-    return Samples(*_operators(origins).march_rays(*rays, *grid, max_samples, capacity))
+    return Samples(*_operators(origins).march_rays(rays, *grid, max_samples, capacity))
 
 
 def composite_rays(
@@ -238,9 +238,9 @@ class AliveRays:
         channels: int = 3,
         min_transmittance: float = MIN_TRANSMITTANCE,
     ) -> None:
-        _check_march(origins, directions, starts, fars, step_size, 1)
-        self._max_optical_depth = _max_optical_depth(min_transmittance)
         self._rays = [t.detach().contiguous() for t in (origins, directions, starts, fars)]
+        _check_march(self._rays, step_size, 1)
+        self._max_optical_depth = _max_optical_depth(min_transmittance)
         self.occupancy = occupancy
         self.step_size = float(step_size)
         n = len(origins)
@@ -263,10 +263,11 @@ class AliveRays:
         if max_samples < 1:
             raise ValueError(f"max_samples must be at least 1, got {max_samples}")
         grid = self.occupancy.bits, _floats(self.occupancy.box), self.step_size
-        *samples, self.indices, self._steps = _operators(self.image).march_alive(
-            *self._rays, *grid, max_samples, self.indices, self._steps
+        outputs = _operators(self.image).march_alive(
+            self._rays, *grid, max_samples, self.indices, self._steps
         )
-        return Samples(*samples) if len(self.indices) else None
+        self.indices, self._steps = outputs[4:]
+        return Samples(*outputs[:4]) if len(self.indices) else None
 
     @torch.no_grad()
     def composite(self, samples: Samples, sigmas: Tensor, features: Tensor) -> None:
@@ -279,10 +280,10 @@ class AliveRays:
             raise ValueError(f"sigmas and features must have shapes {expected}, got {shapes}")
         dtype = self.image.dtype
         deltas = torch.full_like(samples.ts, self.step_size)
-        values = sigmas.to(dtype), features.to(dtype), deltas, samples.ts
+        values = [sigmas.to(dtype), features.to(dtype), deltas, samples.ts]
         state = self.depths, self.image, self.optical_depth, self._steps
         _operators(self.image).accumulate(
-            *values, self.indices, samples.packed_info, *state, self._max_optical_depth
+            values, self.indices, samples.packed_info, *state, self._max_optical_depth
         )
 
 
@@ -330,16 +331,10 @@ def _check_rays(origins: Tensor, directions: Tensor) -> None:
         )
 
 
-def _check_march(
-    origins: Tensor,
-    directions: Tensor,
-    starts: Tensor,
-    fars: Tensor,
-    step_size: float,
-    max_samples: int,
-) -> None:
-    _check_rays(origins, directions)
-    for name, value in (("starts", starts), ("fars", fars)):
+def _check_march(rays: list[Tensor], step_size: float, max_samples: int) -> None:
+    origins = rays[0]
+    _check_rays(origins, rays[1])
+    for name, value in zip(("starts", "fars"), rays[2:], strict=True):
         if value.shape != origins.shape[:1] or value.dtype != origins.dtype:
             expected = f"({len(origins)},) {origins.dtype}, one number a ray"
             raise ValueError(f"{name} must be {expected}, got {tuple(value.shape)} {value.dtype}")

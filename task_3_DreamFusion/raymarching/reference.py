@@ -22,8 +22,8 @@ def spread_bits(v: Tensor) -> Tensor:
 
 def morton3d(cells: Tensor) -> Tensor:
     """Return the Morton codes (N,) int32 of cells (N, 3) int32, each 0 to 1023."""
-    x, y, z = (spread_bits(cells[:, axis]) for axis in range(3))
-    return x | y << 1 | z << 2
+    bits = spread_bits(cells)
+    return bits[:, 0] | bits[:, 1] << 1 | bits[:, 2] << 2
 
 
 def morton3d_invert(codes: Tensor) -> Tensor:
@@ -89,10 +89,7 @@ def packed_info_of(counts: Tensor, capacity: int | None) -> Tensor:
 
 
 def march(
-    origins: Tensor,
-    directions: Tensor,
-    starts: Tensor,
-    fars: Tensor,
+    rays: list[Tensor],
     bits: Tensor,
     box: list[float],
     step_size: float,
@@ -101,9 +98,11 @@ def march(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return the next samples of rays, from step number `steps` (N,) int32 on.
 
-    Returns positions (M, 3), ts (M,), the ray of each (M,) int64, and for each ray the number of
+    rays: origins and directions (N, 3), starts and fars (N,). Returns positions (M, 3), ts (M,), the ray of each (M,) int64, and for each ray the number of
     samples and the next step, (N,) int32.
     """
+    origins, directions = rays[:2]
+    starts, fars = rays[2:]
     last_step = 0
     if len(starts):
         longest = ((fars - starts) / step_size).amax().nan_to_num(0)
@@ -120,25 +119,19 @@ def march(
 
 
 def march_rays(
-    origins: Tensor,
-    directions: Tensor,
-    starts: Tensor,
-    fars: Tensor,
+    rays: list[Tensor],
     bits: Tensor,
     box: list[float],
     step_size: float,
     max_samples: int,
     capacity: int | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """Return positions, ts, ray_indices and packed_info of march.Samples."""
-    steps = torch.zeros(len(origins), dtype=torch.int32, device=origins.device)
-    *samples, counts, _ = march(
-        origins, directions, starts, fars, bits, box, step_size, max_samples, steps
-    )
+    steps = torch.zeros_like(rays[2], dtype=torch.int32)
+    *samples, counts = march(rays, bits, box, step_size, max_samples, steps)[:4]
     if capacity is not None:
         samples = [_resize(t, capacity) for t in samples]
-    positions, ts, ray_indices = samples
-    return positions, ts, ray_indices, packed_info_of(counts, capacity)
+    return *samples, packed_info_of(counts, capacity)
 
 
 def _resize(values: Tensor, rows: int) -> Tensor:
@@ -148,10 +141,7 @@ def _resize(values: Tensor, rows: int) -> Tensor:
 
 
 def march_alive(
-    origins: Tensor,
-    directions: Tensor,
-    starts: Tensor,
-    fars: Tensor,
+    rays: list[Tensor],
     bits: Tensor,
     box: list[float],
     step_size: float,
@@ -163,13 +153,13 @@ def march_alive(
 
     The samples are positions, ts, ray_indices and packed_info (a row for each ray still alive).
     """
-    rays = (origins[alive], directions[alive], starts[alive], fars[alive])
-    positions, ts, owners, counts, next_steps = march(
-        *rays, bits, box, step_size, max_samples, steps
+    rays = [t[alive] for t in rays]
+    positions, ts, ray_indices, counts, next_steps = march(
+        rays, bits, box, step_size, max_samples, steps
     )
     has_samples = counts > 0
     info = packed_info_of(counts, None)[has_samples]
-    return positions, ts, alive[owners], info, alive[has_samples], next_steps[has_samples]
+    return positions, ts, alive[ray_indices], info, alive[has_samples], next_steps[has_samples]
 
 
 # --- Compositing
@@ -203,10 +193,7 @@ def composite_rays(
 
 
 def accumulate(
-    sigmas: Tensor,
-    features: Tensor,
-    deltas: Tensor,
-    ts: Tensor,
+    values: list[Tensor],
     alive: Tensor,
     packed_info: Tensor,
     depths: Tensor,
@@ -215,7 +202,12 @@ def accumulate(
     steps: Tensor,
     max_optical_depth: float,
 ) -> None:
-    """Add samples to depths, image and optical depth of alive rays (A,); end the opaque ones."""
+    """Add samples to depths, image and optical depth of alive rays (A,); end the opaque ones.
+
+    values: sigmas, features, deltas and ts, as in `composite_rays`.
+    """
+    sigmas, features = values[:2]
+    deltas, ts = values[2:]
     s, _, indices = pad_rays(sigmas * deltas, packed_info)
     before = optical_depth[alive, None]
     w = _weights(s, before, max_optical_depth)

@@ -228,8 +228,8 @@ def small(*sources: str, tagged: bool = True) -> nbformat.NotebookNode:
 
 
 def test_execute_sets_parameters_and_leaves_the_notebook_alone():
-    notebook = small("STEPS = 25", "import os; print(STEPS, os.environ['COLOUR'], os.getcwd())")
-    done = notebooks.execute(notebook, {"STEPS": 3}, {"COLOUR": "red"})
+    notebook = small("STEPS = 25", "import os; print(STEPS, os.environ['COLOR'], os.getcwd())")
+    done = notebooks.execute(notebook, {"STEPS": 3}, {"COLOR": "red"})
     assert done.cells[1].outputs[0].text == f"3 red {notebooks.ROOT}\n"
     assert [cell.source for cell in done.cells] == [cell.source for cell in notebook.cells]
     assert notebook.cells[1].outputs == []

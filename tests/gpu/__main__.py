@@ -1,4 +1,4 @@
-"""`python -m tests.gpu`, which is `make test-gpu`: what only a CUDA device can tell. Fails where there is none.
+"""`python -m tests.gpu`, which is `make test-gpu`: tests for a CUDA device. Fails without one.
 
 Words after it go to pytest: `python -m tests.gpu -k graph`.
 """
@@ -17,7 +17,7 @@ def main(arguments: list[str]) -> int:
     if not torch.cuda.is_available():
         build = f"torch {torch.__version__}"
         print(
-            f"test-gpu: there is no CUDA device here, or {build} does not see it. Nothing was tested.",
+            f"test-gpu: there is no CUDA device, or {build} does not see it. Nothing was tested.",
             file=sys.stderr,
         )
         return 1

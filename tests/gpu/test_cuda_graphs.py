@@ -161,13 +161,13 @@ def test_a_light_autoencoder_says_the_same():
 
     def both_ways() -> list[torch.Tensor]:
         own = x.clone().requires_grad_()
-        found = vae.encode(own).latent_dist.mean
-        found.backward(sent)
-        latents = found.detach().requires_grad_()
+        result = vae.encode(own).latent_dist.mean
+        result.backward(sent)
+        latents = result.detach().requires_grad_()
         image = vae.decode(latents).sample
         image.backward(x)
         assert own.grad is not None and latents.grad is not None
-        return [found.detach(), own.grad, image.detach(), latents.grad]
+        return [result.detach(), own.grad, image.detach(), latents.grad]
 
     plain = both_ways()
     assert optimize_frozen_vae(vae) is vae
@@ -181,9 +181,9 @@ def test_gradients_are_captured_on_request(unet):
     try:
         for seed in (1, 2):  # the second time by a replay
             own = inputs(seed=seed)[0].requires_grad_()
-            [found] = torch.autograd.grad(graphed(own, 5, states).sample.square().sum(), own)
+            [result] = torch.autograd.grad(graphed(own, 5, states).sample.square().sum(), own)
             [expected] = torch.autograd.grad(unet(own, 5, states).sample.square().sum(), own)
-            assert (found - expected).float().norm() < 2e-2 * expected.float().norm()
+            assert (result - expected).float().norm() < 2e-2 * expected.float().norm()
         kept = graphed(own, 5, states).sample
         graphed(own, 5, states)
         with pytest.raises(RuntimeError, match="called again before the gradient"):

@@ -1,4 +1,4 @@
-"""The CUDA kernels of Task 3 give what the float64 reference gives, on any stream and device, and repeat themselves."""
+"""The CUDA kernels of task 3 agree with the float64 reference, on any stream and device."""
 
 import math
 
@@ -20,7 +20,7 @@ from task_3_DreamFusion.raymarching import (
     morton3d_invert,
     packbits,
     ray_aabb_intersect,
-)  # fmt: skip
+)
 from task_3_DreamFusion.raymarching import reference as march_reference
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -37,9 +37,9 @@ def seeded():
     torch.use_deterministic_algorithms(False)
 
 
-def apart(found, expected):
+def relative_error(result, expected):
     error = (
-        (found.cpu().double() - expected.cpu().double()).norm() / expected.cpu().double().norm()
+        (result.cpu().double() - expected.cpu().double()).norm() / expected.cpu().double().norm()
     ).item()
     return error if error == error else math.inf
 
@@ -64,7 +64,7 @@ def test_freq(dtype):
         torch.autograd.grad(y, x, dy),
         torch.autograd.grad(expected, exact, dy.cpu().double()),
     )
-    assert apart(y, expected) <= BARS[dtype] and apart(dx, d_exact) <= BARS[dtype]
+    assert relative_error(y, expected) <= BARS[dtype] and relative_error(dx, d_exact) <= BARS[dtype]
 
 
 def test_gradcheck():
@@ -89,7 +89,7 @@ def grid_inputs(layout, dtype, n=20_011):  # no warp, and no tile, is full at th
 
 
 def grid_results(x, table, layout, dy, v, encode, variations):
-    """Values, first derivatives, those of the gradient of x along v, variations and their gradient."""
+    """Return values, first and second derivatives, and variations with their gradient."""
     y = encode(x, table, layout)
     dx, dtable = torch.autograd.grad(y, (x, table), dy, create_graph=True)
     second = torch.autograd.grad(dx, (x, table), v)
@@ -117,7 +117,7 @@ def test_grid(dims, features, kind, interpolation, dtype, deterministic):
     x, table = grid_inputs(layout, dtype)
     dy = torch.randn(len(x), 6 * features).to(CUDA, dtype)
     v = torch.randn(x.shape).to(x)
-    found = grid_results(x, table, layout, dy, v, grid_encode, variations)
+    result = grid_results(x, table, layout, dy, v, grid_encode, variations)
     torch.use_deterministic_algorithms(False)
     exact = [t.detach().cpu().double() for t in (x, table, dy, v)]
     exact[0].requires_grad_(), exact[1].requires_grad_()
@@ -131,9 +131,9 @@ def test_grid(dims, features, kind, interpolation, dtype, deterministic):
         grid_reference.variations,
     )
     for name, a, b in zip(
-        ("y", "dx", "dtable", "dx2", "dtable2", "terms", "dterms"), found, expected, strict=True
+        ("y", "dx", "dtable", "dx2", "dtable2", "terms", "dterms"), result, expected, strict=True
     ):
-        assert apart(a, b) <= max(BARS[dtype], 1e-10), name
+        assert relative_error(a, b) <= max(BARS[dtype], 1e-10), name
 
 
 def test_deterministic_gradients_repeat_bit_for_bit():
@@ -147,7 +147,7 @@ def test_deterministic_gradients_repeat_bit_for_bit():
     assert all(torch.equal(first, gradient(x, dy)) for _ in range(5))
     assert torch.equal(first, gradient(x[order], dy[order]))
     torch.use_deterministic_algorithms(False)
-    assert apart(gradient(x, dy), first) < 1e-5
+    assert relative_error(gradient(x, dy), first) < 1e-5
     torch.use_deterministic_algorithms(True)
     dy[7, 3] = math.inf
     assert not gradient(x, dy).isfinite().all()
@@ -168,7 +168,7 @@ def test_a_large_batch():
     y = grid_encode(x, table, layout)
     rows = torch.randint(0, len(x), (2000,), device=CUDA)
     expected = grid_reference.grid_encode(x[rows].double(), table.double(), layout)
-    assert apart(y[rows].detach(), expected.detach()) <= 5e-3 and y.isfinite().all()
+    assert relative_error(y[rows].detach(), expected.detach()) <= 5e-3 and y.isfinite().all()
 
 
 # --- Ray marching
@@ -203,20 +203,20 @@ def test_cells_and_box():
         packbits(density.to(CUDA), 0.3).cpu(), march_reference.packbits(density, 0.3)
     )
     rays = scene()
-    found = ray_aabb_intersect(rays[0].to(CUDA), rays[1].to(CUDA), BOX, 0.05)
+    result = ray_aabb_intersect(rays[0].to(CUDA), rays[1].to(CUDA), BOX, 0.05)
     expected = march_reference.ray_aabb_intersect(rays[0], rays[1], list(BOX), 0.05)
-    assert all(torch.equal(a.cpu(), b) for a, b in zip(found, expected, strict=True))
+    assert all(torch.equal(a.cpu(), b) for a, b in zip(result, expected, strict=True))
 
 
 @pytest.mark.parametrize("capacity", [None, 5000, 10**6])
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5])
 def test_samples_are_those_of_the_cpu_bit_for_bit(share, capacity):
     rays = scene(share=share)
-    found = march_rays(*on_gpu(*rays), STEP, 1024, capacity)
+    result = march_rays(*on_gpu(*rays), STEP, 1024, capacity)
     again = march_rays(*on_gpu(*rays), STEP, 1024, capacity)
     bits, box = rays[4].bits, list(BOX)
-    expected = march_reference.march_rays(*rays[:4], bits, box, STEP, 1024, capacity)
-    for a, b, c in zip(found, again, expected, strict=True):
+    expected = march_reference.march_rays(list(rays[:4]), bits, box, STEP, 1024, capacity)
+    for a, b, c in zip(result, again, expected, strict=True):
         assert torch.equal(a, b) and torch.equal(a.cpu(), c)
 
 
@@ -230,10 +230,10 @@ def test_compositing(threshold):
     deltas = STEP * torch.rand(m, device=CUDA)
     results = []
     for _ in range(2):
-        found = composite_rays(sigmas, features, deltas, samples, threshold)
+        result = composite_rays(sigmas, features, deltas, samples, threshold)
         torch.manual_seed(1)
-        grads = [torch.randn_like(t) for t in found]
-        results.append([*found, *torch.autograd.grad(found, (sigmas, features), grads)])
+        grads = [torch.randn_like(t) for t in result]
+        results.append([*result, *torch.autograd.grad(result, (sigmas, features), grads)])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
     exact = [t.detach().cpu().double().requires_grad_() for t in (sigmas, features)]
     others = [t.cpu().double() for t in (deltas, samples.ts)]
@@ -242,7 +242,8 @@ def test_compositing(threshold):
     gradients = torch.autograd.grad(expected, exact, [g.cpu().double() for g in grads])
     # where a ray ends is decided by rounding for few rays, each of which then differs by little
     bar = 1e-5 if threshold == 0 else 1e-3
-    assert max(apart(a, b) for a, b in zip(results[0], (*expected, *gradients), strict=True)) <= bar
+    pairs = zip(results[0], (*expected, *gradients), strict=True)
+    assert max(relative_error(a, b) for a, b in pairs) <= bar
 
 
 def test_alive_rays():
@@ -252,9 +253,9 @@ def test_alive_rays():
         image.composite(samples, *field(samples.positions))
     samples = march_rays(*rays, STEP, 10**6)
     whole = composite_rays(*field(samples.positions), torch.full_like(samples.ts, STEP), samples)
-    for found, expected in ((image.image, whole.image), (image.depths, whole.depths)):
-        assert apart(found, expected) <= 1e-4
-    assert apart(image.opacities, whole.opacities) <= 1e-4
+    for result, expected in ((image.image, whole.image), (image.depths, whole.depths)):
+        assert relative_error(result, expected) <= 1e-4
+    assert relative_error(image.opacities, whole.opacities) <= 1e-4
 
 
 # --- Streams, devices, graphs, tracing
@@ -277,9 +278,9 @@ def test_runs_on_the_current_stream():
         torch.cuda._sleep(200_000_000)
         late.copy_(x.detach())
         late.requires_grad_()
-        found = work(late, table, layout)
+        result = work(late, table, layout)
     stream.synchronize()
-    for a, b in zip(found, expected, strict=True):
+    for a, b in zip(result, expected, strict=True):
         torch.testing.assert_close(a, b)
     torch.cuda._sleep(2_000_000_000)  # the default stream is busy for about a second
     busy = torch.cuda.Event()
@@ -297,9 +298,9 @@ def test_runs_on_the_device_of_its_tensors():
     expected = work(x, table, layout)
     with torch.cuda.device(0):
         other = [t.detach().to("cuda:1").requires_grad_() for t in (x, table)]
-        found = work(*other, layout)
-    assert all(t.device.index == 1 for t in found)
-    for a, b in zip(found, expected, strict=True):
+        result = work(*other, layout)
+    assert all(t.device.index == 1 for t in result)
+    for a, b in zip(result, expected, strict=True):
         torch.testing.assert_close(a.cpu(), b.cpu())
     samples = march_rays(
         *(t.to("cuda:1") for t in scene()[:4]), Occupancy(scene()[4].bits.to("cuda:1"), BOX), STEP
@@ -316,12 +317,12 @@ def test_a_step_is_captured_in_a_graph():
     def step():
         samples = march_rays(*rays, occupancy, STEP, 256, 30_000)
         h = grid_encode((samples.positions + 1) / 2, table, layout).view(-1, 4, 4).sum(1)
-        found = composite_rays(
+        result = composite_rays(
             h[:, 0].exp(), h[:, 1:].sigmoid(), torch.full_like(samples.ts, STEP), samples
         )
-        [grad] = torch.autograd.grad(found.image.square().mean(), table)
+        [grad] = torch.autograd.grad(result.image.square().mean(), table)
         return (
-            found.image.detach(),
+            result.image.detach(),
             grad,
         )  # a graph kept alive would tie the table to the stream of its first use
 
@@ -333,12 +334,12 @@ def test_a_step_is_captured_in_a_graph():
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        found = step()
+        result = step()
     for _ in range(3):
         graph.replay()
     torch.cuda.synchronize()
-    assert torch.equal(found[0], expected[0])
-    torch.testing.assert_close(found[1], expected[1])
+    assert torch.equal(result[0], expected[0])
+    torch.testing.assert_close(result[1], expected[1])
 
 
 def test_is_traced():
@@ -348,5 +349,5 @@ def test_is_traced():
         grid_encode(x, table, layout).square().sum() + total_variation(x, table, layout)
     )
     traced = torch.compile(loss, backend="aot_eager", fullgraph=True)
-    found, expected = (torch.autograd.grad(f(x, table), (x, table)) for f in (traced, loss))
-    torch.testing.assert_close(found, expected)
+    result, expected = (torch.autograd.grad(f(x, table), (x, table)) for f in (traced, loss))
+    torch.testing.assert_close(result, expected)

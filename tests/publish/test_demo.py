@@ -46,7 +46,7 @@ def lesson(path: Path, *sources: str) -> Path:
 
 def test_demo_end_to_end(tiny_pocket, tmp_path, monkeypatch, capsys):
     good, bad = lesson(tmp_path / "a.ipynb", DRAW, DRAW), lesson(tmp_path / "b.ipynb", "1 / 0")
-    monkeypatch.setattr(notebooks, "lessons", lambda: [good, bad])
+    monkeypatch.setattr(notebooks, "lesson_paths", lambda: [good, bad])
     monkeypatch.setattr(demo, "STEPS", 1)
     outputs = tmp_path / "outputs"
     assert demo.main(["--outputs", str(outputs), "--no-objects"]) == 1
@@ -75,7 +75,7 @@ def test_demo_end_to_end(tiny_pocket, tmp_path, monkeypatch, capsys):
 
 def test_demo_passes_when_every_lesson_does(tiny_pocket, tmp_path, monkeypatch):
     good = lesson(tmp_path / "a.ipynb", "import os; os.environ['COURSE_MODEL']", DRAW)
-    monkeypatch.setattr(notebooks, "lessons", lambda: [good])
+    monkeypatch.setattr(notebooks, "lesson_paths", lambda: [good])
     monkeypatch.setattr(demo, "PROMPTS", ("a duck",))
     monkeypatch.setattr(demo, "STEPS", 1)
     monkeypatch.setenv(
@@ -210,7 +210,7 @@ def test_a_failed_object_is_reported_on_the_page(tmp_path, monkeypatch, capsys):
     assert (
         section.error == "error: --iters must be from 1 to 10,000,000, got 0." and not section.media
     )
-    monkeypatch.setattr(notebooks, "lessons", lambda: [])
+    monkeypatch.setattr(notebooks, "lesson_paths", lambda: [])
     monkeypatch.setattr(demo, "generate_images", lambda *_: Section("First"))
     monkeypatch.setattr(demo, "generate_object", lambda *_: section)
     assert demo.main(["--outputs", str(tmp_path)]) == 1
@@ -237,7 +237,7 @@ def test_each_part_is_named_before_it_starts(tiny_pocket, tmp_path, monkeypatch)
     monkeypatch.setattr(
         demo, "folder_name", lambda prompt: outputs.append(shown.getvalue()) or prompt
     )
-    monkeypatch.setattr(notebooks, "lessons", lambda: [Path("a.ipynb")])
+    monkeypatch.setattr(notebooks, "lesson_paths", lambda: [Path("a.ipynb")])
     monkeypatch.setattr(demo, "run_lesson", lambda *_: shown.getvalue().decode())
     monkeypatch.setattr(demo, "generate_object", lambda *_: shown.getvalue().decode())
     monkeypatch.setattr(demo, "PROMPTS", ("a duck", "a car"))

@@ -91,9 +91,10 @@ class Browser:
             time.sleep(0.2)
 
     def press(self, button: str) -> None:
-        found = f"[...document.querySelectorAll('button')].find(b => b.textContent.includes('{button}'))"
-        self.until(f"!!{found}")
-        self.evaluate(f"{found}.click()")
+        buttons = "[...document.querySelectorAll('button')]"
+        element = f"{buttons}.find(b => b.textContent.includes('{button}'))"
+        self.until(f"!!{element}")
+        self.evaluate(f"{element}.click()")
 
     def drag(self, begin: tuple[int, int], end: tuple[int, int], moves: int = 15) -> None:
         def mouse(kind: str, share: float) -> None:

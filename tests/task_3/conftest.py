@@ -41,7 +41,7 @@ def seeded() -> Iterator[None]:
     torch.set_num_threads(1)
 
 
-def apart(found: torch.Tensor, expected: torch.Tensor) -> float:
+def relative_error(result: torch.Tensor, expected: torch.Tensor) -> float:
     """Norm of the difference over norm; NaN counts as infinitely far."""
-    error = ((found.double() - expected.double()).norm() / expected.double().norm()).item()
+    error = ((result.double() - expected.double()).norm() / expected.double().norm()).item()
     return error if error == error else float("inf")

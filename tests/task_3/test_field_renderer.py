@@ -36,9 +36,9 @@ def generator() -> torch.Generator:
 
 @pytest.fixture(scope="module")
 def renderer() -> Renderer:
-    made = Renderer(Ball(), grid_size=32, max_steps=400)
-    made.update_occupancy(generator())
-    return made
+    renderer = Renderer(Ball(), grid_size=32, max_steps=400)
+    renderer.update_occupancy(generator())
+    return renderer
 
 
 def test_occupancy_holds_the_ball_and_little_else(renderer):
@@ -79,10 +79,10 @@ def test_half_of_the_updated_cells_are_occupied_ones_of_all_parts(monkeypatch):
     assert anywhere.mean(0).abs().max() < 0.05 and occupied.mean(0).abs().max() < 0.05
 
 
-def test_silhouette_depth_and_colour_are_the_balls(renderer):
+def test_silhouette_depth_and_color_are_the_balls(renderer):
     cameras, side = orbit(4, elevation=0), 64
     for i, image in enumerate(renderer.render_eval(cameras, side, side)):
-        colour, opacity, depth = image[:3], image[3], image[4]
+        color, opacity, depth = image[:3], image[3], image[4]
         distance = cameras.radius[i].item()
         # The outline of a ball: a cone of rays that touch it.
         edge = math.tan(math.asin(RADIUS / distance)) / math.tan(
@@ -90,15 +90,15 @@ def test_silhouette_depth_and_colour_are_the_balls(renderer):
         )
         assert opacity.mean().item() == pytest.approx(math.pi * edge**2 / 4, rel=0.03)
         assert depth[side // 2, side // 2].item() == pytest.approx(distance - RADIUS, abs=0.03)
-        assert colour[:, 0, 0].tolist() == pytest.approx(PLAIN_COLOR) and depth[0, 0] == 0
+        assert color[:, 0, 0].tolist() == pytest.approx(PLAIN_COLOR) and depth[0, 0] == 0
         azimuth = cameras.azimuth[i].item()
-        left, right = colour[:, side // 2, side // 2 - 8], colour[:, side // 2, side // 2 + 8]
+        left, right = color[:, side // 2, side // 2 - 8], color[:, side // 2, side // 2 + 8]
         red, blue = torch.tensor([1.0, 0, 0]), torch.tensor([0, 0, 1.0])
         expected = {0: (blue, red), 90: (red, red), -180: (red, blue), -90: (blue, blue)}[
             round(azimuth)
         ]
-        for found, wanted in zip((left, right), expected, strict=True):
-            torch.testing.assert_close(found, wanted, atol=0.02, rtol=0)
+        for result, wanted in zip((left, right), expected, strict=True):
+            torch.testing.assert_close(result, wanted, atol=0.02, rtol=0)
 
 
 def test_training_images_are_those_of_the_finished_ones_but_for_noise(renderer):
@@ -144,7 +144,7 @@ def test_gradients_reach_field_and_background():
     )
 
 
-def test_colours_behind_can_be_given(renderer):
+def test_colors_behind_can_be_given(renderer):
     behind = torch.tensor([[0.1, 0.2, 0.3], [0.9, 0.8, 0.7]])
     image = renderer(orbit(2), 16, 16, generator(), background_color=behind).image
     torch.testing.assert_close(image[:, :, 0, 0], behind)
@@ -164,11 +164,11 @@ def test_normals_and_light():
     assert lit[0, 9, 16] > lit[0, 16, 16] + 0.2 and lit[0, 23, 16].item() == pytest.approx(
         0.2, abs=0.05
     )
-    coloured = renderer(
+    colored = renderer(
         cameras, side, side, generator(), Shading("lambertian", torch.tensor([[0.0, 5.0, 0.0]]))
     )
-    assert coloured.image[0, 1, 16, 16] < 0.05  # red and blue have no green
-    assert coloured.normals.shape == coloured.positions.shape
+    assert colored.image[0, 1, 16, 16] < 0.05  # red and blue have no green
+    assert colored.normals.shape == colored.positions.shape
 
 
 @pytest.mark.parametrize("wrong", [{"mode": "shiny"}, {"mode": "lambertian"}])

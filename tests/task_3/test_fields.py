@@ -1,4 +1,4 @@
-"""Fields: what they answer, how they begin, how their levels fade in, and where their surfaces point."""
+"""Fields: their values, their initial blob, levels that fade in, and normals."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def test_levels_fade_in_one_after_the_other(kind):
     field, x = fields()[kind], points()
     with torch.no_grad():
         for p in field.encoder.parameters():
-            p.uniform_(-1, 1)  # a table fresh from its initialisation says next to nothing
+            p.uniform_(-1, 1)  # a table fresh from its initialization says next to nothing
         whole = field.raw(x)
         changes = []
         for share in (0.0, 0.25, 0.375, 0.75, 1.0):
@@ -99,13 +99,10 @@ def test_perceptron_with_and_without_skip():
     torch.testing.assert_close(plain(x), expected)
 
 
-def test_background_is_a_colour_for_every_direction():
-    colours = Background()(torch.nn.functional.normalize(points(), dim=-1))
+def test_background_is_a_color_for_every_direction():
+    colors = Background()(torch.nn.functional.normalize(points(), dim=-1))
     assert (
-        colours.shape == (50, 3)
-        and 0 <= colours.min()
-        and colours.max() <= 1
-        and colours.requires_grad
+        colors.shape == (50, 3) and 0 <= colors.min() and colors.max() <= 1 and colors.requires_grad
     )
 
 

@@ -39,11 +39,11 @@ def test_empty_and_strided_input(path):
 
 
 def test_any_number_of_threads(compiled):
-    x, found = torch.rand(9000, 3), []
+    x, result = torch.rand(9000, 3), []
     for threads in (1, 3):
         torch.set_num_threads(threads)
-        found.append(freq_encode(x, 6))
-    assert torch.equal(*found)
+        result.append(freq_encode(x, 6))
+    assert torch.equal(*result)
 
 
 def test_is_traced(path):
@@ -78,7 +78,7 @@ def test_module():
 
 
 @pytest.mark.parametrize(
-    ("x", "levels", "error", "said"),
+    ("x", "levels", "error", "message"),
     [
         (torch.rand(4, 3).half(), 4, TypeError, "x must be float32 or float64, got torch.float16"),
         (torch.rand(3), 4, ValueError, r"x must have shape \(N, D\), got \(3,\)"),
@@ -86,6 +86,6 @@ def test_module():
         (torch.rand(4, 3), 25, ValueError, "levels must be from 1 to 24, got 25"),
     ],
 )
-def test_bad_input(x, levels, error, said):
-    with pytest.raises(error, match=said):
+def test_bad_input(x, levels, error, message):
+    with pytest.raises(error, match=message):
         freq_encode(x, levels)

@@ -1,4 +1,4 @@
-"""Grid encoding: against its float64 reference, derivatives, penalties, threads, tracing, bad input."""
+"""Grid encoding: float64 reference, derivatives, total variation, threads, tracing, bad input."""
 
 import dataclasses
 from typing import ClassVar
@@ -16,7 +16,7 @@ from task_3_DreamFusion.gridencoder import (
     total_variation,
 )
 from task_3_DreamFusion.gridencoder.grid import variations
-from tests.task_3.conftest import apart
+from tests.task_3.conftest import relative_error
 
 # Each has a level with an entry a vertex, and levels whose vertices share them.
 LAYOUTS = [
@@ -49,10 +49,10 @@ def inputs(layout, n=6, dtype=torch.float64, table_dtype=None):
 
 
 def test_small_levels_have_several_sums_on_a_gpu():
-    """As many as keep about 64 corners in an entry, a power of two, at most 16; a large level has one."""
+    """Enough to keep about 64 corners in an entry, a power of two up to 16; one for large levels."""
     layout, positions = GridLayout.make(), 2**20
-    found = [_ops._num_copies(layout.size(level), positions) for level in range(layout.levels)]
-    assert found == [16, 8, 4] + [1] * 13
+    result = [_ops._num_copies(layout.size(level), positions) for level in range(layout.levels)]
+    assert result == [16, 8, 4] + [1] * 13
     assert _ops._num_copies(8, 0) == _ops._num_copies(8, 63) == 1 and _ops._num_copies(8, 128) == 2
 
 
@@ -68,7 +68,7 @@ def test_layout_is_that_of_the_paper():
 
 
 def test_interpolates_what_the_vertices_hold(path):
-    """A table that holds a linear function gives that function; smoothstep gives it at vertices and centres."""
+    """A table of a linear function gives that function; smoothstep at vertices and centers."""
     for interpolation, xs in (
         ("linear", torch.rand(50, 3)),
         ("smoothstep", torch.randint(0, 9, (50, 3)) / 8),
@@ -106,17 +106,19 @@ def test_precision_against_float64(compiled, dtype, bar, interpolation):
     x, table = inputs(layout, 3000, torch.float32, dtype)
     y = grid_encode(x, table, layout)
     dy = torch.randn(y.shape).to(dtype)
-    found = [y, *torch.autograd.grad(y, (x, table), dy)]
+    result = [y, *torch.autograd.grad(y, (x, table), dy)]
     x, table = x.detach().double().requires_grad_(), table.detach().double().requires_grad_()
     y = reference.grid_encode(x, table, layout)
     expected = [y, *torch.autograd.grad(y, (x, table), dy.double())]
-    assert [t.dtype for t in found] == [dtype, torch.float32, dtype]
-    assert [apart(*pair) <= bar for pair in zip(found, expected, strict=True)] == [True] * 3
+    assert [t.dtype for t in result] == [dtype, torch.float32, dtype]
+    assert all(relative_error(*pair) <= bar for pair in zip(result, expected, strict=True))
 
 
-def test_sums_are_formed_as_the_source_says(compiled):
-    """Corner after corner, each by one fused multiplication and addition, bit for bit: no compiler may join or reorder
-    what stands in the source, or the CPU's values would not be the GPU's."""
+def test_order_and_rounding_of_sums(compiled):
+    """Corner after corner, each by one fused multiply-add, bit for bit.
+
+    No compiler may join or reorder these, or the CPU's values would differ from the GPU's.
+    """
     side = 8
     layout = GridLayout.make(3, 1, 2, side, side, interpolation="smoothstep")
     x, table = torch.rand(4000, 3), torch.randn(layout.entries, 2)
@@ -214,11 +216,11 @@ def test_any_number_of_threads(compiled):
     """The gradients too, bit for bit."""
     layout = GridLayout.make(3, 4, 2, 4, 64, 10)
     x, table = inputs(layout, 9000, torch.float32)
-    found = []
+    result = []
     for threads in (1, 2, 5):
         torch.set_num_threads(threads)
         y = grid_encode(x, table, layout)
-        found.append(
+        result.append(
             [
                 y,
                 *torch.autograd.grad(
@@ -227,7 +229,7 @@ def test_any_number_of_threads(compiled):
             ]
         )
     assert all(
-        torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True)
+        torch.equal(a, b) for other in result[1:] for a, b in zip(result[0], other, strict=True)
     )
 
 
@@ -259,7 +261,7 @@ class RecordedSum(_ops._Accumulator):
 
 @pytest.mark.parametrize(("interpolation", "slope"), [("linear", 1), ("smoothstep", 1.5)])
 def test_integers_are_made_for_what_a_position_adds(compiled, monkeypatch, interpolation, slope):
-    """By hand: weights of corners sum up to 1, their derivatives along an axis to twice the cells times the slope."""
+    """By hand: corner weights sum to 1, their derivatives to twice the cells times the slope."""
     monkeypatch.setattr(_ops, "_Accumulator", RecordedSum)
     RecordedSum.bounds.clear()
     layout = GridLayout.make(2, 2, 1, 4, 8, interpolation=interpolation)
@@ -320,8 +322,8 @@ def test_is_traced(path):
         grid_encode(x, table, layout).square().sum() + total_variation(x, table, layout)
     )
     traced = torch.compile(loss, backend="aot_eager", fullgraph=True)
-    found, expected = (torch.autograd.grad(f(x, table), (x, table)) for f in (traced, loss))
-    torch.testing.assert_close(found, expected)
+    result, expected = (torch.autograd.grad(f(x, table), (x, table)) for f in (traced, loss))
+    torch.testing.assert_close(result, expected)
 
 
 def test_registered_as_torch_expects(compiled):
@@ -368,7 +370,7 @@ def test_layouts_at_their_limits(settings):
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         (dict(dims=5), "dims must be from 2 to 4, got 5"),
         (dict(dims=1), "dims must be from 2 to 4, got 1"),
@@ -391,13 +393,13 @@ def test_layouts_at_their_limits(settings):
         (dict(max_resolution=2**21), "resolutions must be from 1 to 1048576"),
     ],
 )
-def test_bad_layouts(settings, said):
-    with pytest.raises(ValueError, match=said):
+def test_bad_layouts(settings, message):
+    with pytest.raises(ValueError, match=message):
         GridLayout.make(**settings)
 
 
 @pytest.mark.parametrize(
-    ("resolutions", "offsets", "said"),
+    ("resolutions", "offsets", "message"),
     [
         ((64,), (0, 1000), "power of two"),
         ((64,), (0,), "one more than levels"),
@@ -408,15 +410,15 @@ def test_bad_layouts(settings, said):
         ((2**20,), (0, 2**32), "end below 2.32"),
     ],
 )
-def test_bad_offsets(resolutions, offsets, said):
-    with pytest.raises(ValueError, match=said):
+def test_bad_offsets(resolutions, offsets, message):
+    with pytest.raises(ValueError, match=message):
         GridLayout(3, 2, resolutions, offsets)
     assert GridLayout(3, 2, (2**20,), (0, 2**31)).entries == 2**31
 
 
 def test_bad_input():
     x, table = torch.rand(4, 3), torch.zeros(SMALL.entries, SMALL.features)
-    for arguments, error, said in [
+    for arguments, error, message in [
         ((x[:, :2], table), ValueError, r"x must have shape \(N, 3\), got \(4, 2\)"),
         ((x.half(), table), TypeError, "x must be float32 or float64, got torch.float16"),
         ((x, table[:-1]), ValueError, "table must have shape"),
@@ -425,5 +427,5 @@ def test_bad_input():
         ((x, table.double()), TypeError, "got torch.float32 and torch.float64"),
         ((x, table.to("meta")), ValueError, "on one device, got cpu and meta"),
     ]:
-        with pytest.raises(error, match=said):
+        with pytest.raises(error, match=message):
             grid_encode(*arguments, SMALL)

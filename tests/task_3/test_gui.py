@@ -1,4 +1,4 @@
-"""The live view: the page is there, its camera is ours, training continues beside it, and its buttons work."""
+"""The live view: its page, its camera, its buttons, and training that continues beside it."""
 
 import json
 import math
@@ -71,9 +71,12 @@ def seen_from(elevation: float = 15.0, aspect: float = 1.0, at: float = 1.0) -> 
     """A camera as viser has it, where orbit(1) has its own."""
     pose = orbit(1, elevation).poses()[0]
     return SimpleNamespace(
-        position=pose[:3, 3].double().numpy(), look_at=np.zeros(3), fov=math.radians(40), aspect=aspect,
+        position=pose[:3, 3].double().numpy(),
+        look_at=np.zeros(3),
+        fov=math.radians(40),
+        aspect=aspect,
         update_timestamp=at,
-    )  # fmt: skip
+    )
 
 
 def test_the_page_is_served_here_and_gone_afterwards(port, capsys):
@@ -360,8 +363,8 @@ def test_what_passes_is_a_camera(name, value):
     passed = Inputs().check(encoded(camera(**{name: value})))
     if passed:
         message = SimpleNamespace(**msgspec.msgpack.decode(passed))
-        found = camera_at(np.array(message.position), np.array(message.look_at), message.fov)
-        assert torch.isfinite(found.poses()).all() and 0 < found.fov < 180
+        result = camera_at(np.array(message.position), np.array(message.look_at), message.fov)
+        assert torch.isfinite(result.poses()).all() and 0 < result.fov < 180
         assert message.image_height >= 1 and message.image_width >= 1
 
 
@@ -544,13 +547,13 @@ def test_its_camera_is_ours(elevation):
     for start in (0.0, 100.0, -170.0):
         ours = orbit(1, elevation, start=start)
         shifted = torch.tensor([0.1, -0.2, 0.3])
-        found = camera_at(
+        result = camera_at(
             (ours.poses()[0, :3, 3] + shifted).numpy(), shifted.numpy(), math.radians(40)
         )
         pose = ours.poses()
         pose[0, :3, 3] += shifted
-        torch.testing.assert_close(found.poses(), pose, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(found.fov, ours.fov)
+        torch.testing.assert_close(result.poses(), pose, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(result.fov, ours.fov)
 
 
 def test_a_camera_straight_above_and_one_at_its_target_are_cameras():
@@ -561,9 +564,9 @@ def test_a_camera_straight_above_and_one_at_its_target_are_cameras():
 def test_the_image_is_the_averaged_field_from_there(port, trainer):
     trainer.train_step()
     with LiveView(port, "a car") as view:
-        found = view.render(trainer, seen_from(), 12)
+        result = view.render(trainer, seen_from(), 12)
         expected = trainer.images(orbit(1), 12)[0]
-        assert np.abs(found.astype(int) - as_bytes(expected[:3])).max() <= 1
+        assert np.abs(result.astype(int) - as_bytes(expected[:3])).max() <= 1
         for mode in view.shading.options:
             view.shading.value = mode
             assert view.render(trainer, seen_from(aspect=1.5), 12).shape == (12, 18, 3)
@@ -624,7 +627,7 @@ def test_images_are_as_large_as_time_allows():
 
 
 def test_training_keeps_most_of_the_time(monkeypatch):
-    """Steps of 0.1 s, images of 0.2 s: for a camera at rest, a fifth of the time goes into images at most."""
+    """Steps of 0.1 s, images of 0.2 s: images take at most a fifth of the time at rest."""
     now = [100.0]
     monkeypatch.setattr(gui.time, "monotonic", lambda: now[0])
     client_state, drawing = ClientState(), 0.0

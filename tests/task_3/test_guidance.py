@@ -1,4 +1,4 @@
-"""Score distillation: the gradient is the paper's, views are told apart, and an image comes out of it."""
+"""Score distillation: view prompts, the paper's gradient, timesteps, targets and previews."""
 
 import dataclasses
 
@@ -53,8 +53,16 @@ def test_weights_of_views_sum_to_one_and_favour_the_right_word(azimuth, elevatio
 def test_views_cross_at_their_borders():
     azimuth = torch.tensor([0.0, 29.0, 45.0, 90.0, -135.0, 180.0, 10.0, 10.0])
     elevation = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 60.0, 80.0])
-    expected = [[1, 0, 0, 0], [1, 0, 0, 0], [0.5, 0.5, 0, 0], [0, 1, 0, 0], [0, 0.5, 0.5, 0], [0, 0, 1, 0],
-                [0.5, 0, 0, 0.5], [0, 0, 0, 1]]  # fmt: skip
+    expected = [
+        [1, 0, 0, 0],
+        [1, 0, 0, 0],
+        [0.5, 0.5, 0, 0],
+        [0, 1, 0, 0],
+        [0, 0.5, 0.5, 0],
+        [0, 0, 1, 0],
+        [0.5, 0, 0, 0.5],
+        [0, 0, 0, 1],
+    ]
     torch.testing.assert_close(view_weights(azimuth, elevation, 15.0), torch.tensor(expected))
 
 
@@ -87,14 +95,14 @@ def test_each_view_has_words_of_its_own(guidance):
 
 
 def test_a_long_text_keeps_its_view(guidance):
-    with pytest.warns(PromptWarning, match="too long") as told:
+    with pytest.warns(PromptWarning, match="too long") as caught:
         prompts = guidance.view_prompts("a bunny on top of a stack of pancakes " * 8)
-    assert len([w for w in told if "too long" in str(w.message)]) == 1  # not once for each view
+    assert len([w for w in caught if "too long" in str(w.message)]) == 1  # not once for each view
     assert len({tuple(view.flatten().tolist()) for view in prompts.views}) == 4
 
 
 def test_a_text_may_be_as_long_as_there_is_room_beside_its_view(guidance, recwarn):
-    """A letter is a token of the tiny model. The start, the end and ", overhead view" take up the others."""
+    """In the tiny model a letter is a token; start, end and ", overhead view" use the others."""
     room = guidance.model.text_length - 2 - len("overheadview,")
     longest = "a" * room
     kept = guidance.view_prompts(longest)
@@ -190,14 +198,15 @@ def test_a_step_is_one_of_the_beginning_unless_it_is_told(guidance):
     )
     assert (at_last.timesteps < at_first.timesteps).all()
     rgb = torch.rand(2, 3, 16, 16, generator=generator())
-    found = [
+    result = [
         guidance.target_images(rgb, prompts, *CAMERA, generator(), *more)[0]
         for more in ((), (0.0,), (1.0,))
     ]
-    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
-    asked = step.noisy_latents, step.timesteps, prompts, *CAMERA
-    assert torch.equal(guidance.predict_noise(*asked), guidance.predict_noise(*asked, 0.0))
-    assert not torch.equal(guidance.predict_noise(*asked), guidance.predict_noise(*asked, 0.5))
+    assert torch.equal(result[0], result[1]) and not torch.equal(result[0], result[2])
+    arguments = step.noisy_latents, step.timesteps, prompts, *CAMERA
+    assert torch.equal(guidance.predict_noise(*arguments), guidance.predict_noise(*arguments, 0.0))
+    at_start = guidance.predict_noise(*arguments)
+    assert not torch.equal(at_start, guidance.predict_noise(*arguments, 0.5))
 
 
 def test_images_and_latents_are_those_of_the_autoencoder(guidance):
@@ -230,25 +239,26 @@ def test_negative_views_are_the_two_that_a_camera_shows_least():
 def test_perp_neg_pushes_away_from_the_other_views(tiny_folder):
     latents, (azimuth, elevation) = torch.randn(2, 4, 8, 8, generator=generator()), CAMERA
     guidance = StableDiffusion(find_model(tiny_folder), GuidanceOptions(perp_neg=1.0))
-    asked = latents, torch.tensor([100, 500]), guidance.view_prompts("a car"), azimuth, elevation
+    prompts = guidance.view_prompts("a car")
+    arguments = latents, torch.tensor([100, 500]), prompts, azimuth, elevation
     full, half, none = (
-        guidance.predict_noise(*asked, progress)
+        guidance.predict_noise(*arguments, progress)
         for progress in (0.0, PERP_NEG_END / 2, PERP_NEG_END)
     )
     guidance = StableDiffusion(find_model(tiny_folder), GuidanceOptions(perp_neg=0.0))
-    torch.testing.assert_close(guidance.predict_noise(*asked), none)
+    torch.testing.assert_close(guidance.predict_noise(*arguments), none)
     assert (full - none).abs().max() > 1e-3
     torch.testing.assert_close(full - none, 2 * (half - none), atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("progress", [PERP_NEG_END, 0.95, 1.0, 1.5, 3.0])
 def test_perp_neg_stays_away_after_its_end(tiny_folder, progress):
-    """Neither the front, which is ahead, nor a run that is continued comes to push other views again."""
+    """Neither for the front, which is ahead, nor in a run that is continued."""
     pushing, plain = (
         StableDiffusion(find_model(tiny_folder), GuidanceOptions(perp_neg=value))
         for value in (1.0, 0.0)
     )
-    asked = (
+    arguments = (
         torch.randn(2, 4, 8, 8, generator=generator()),
         torch.tensor([100, 500]),
         plain.view_prompts("a car"),
@@ -258,7 +268,7 @@ def test_perp_neg_stays_away_after_its_end(tiny_folder, progress):
     unet = pushing.unet
     pushing.unet = lambda *args, **more: calls.append(len(args[0])) or unet(*args, **more)
     assert torch.equal(
-        pushing.predict_noise(*asked, progress), plain.predict_noise(*asked, progress)
+        pushing.predict_noise(*arguments, progress), plain.predict_noise(*arguments, progress)
     )
     assert calls == [2 * 2]  # and asks for no other view
 
@@ -271,11 +281,11 @@ def test_timesteps_differ_stay_in_range_and_fall(tiny_folder, window):
     last = len(guidance.alphas_cumprod) - 1
     for progress, high in ((0.0, 0.98), (0.5, 0.74), (1.0, 0.5)):
         low = max(0.02, high - window)
-        drawn = (torch.Generator().manual_seed(seed) for seed in range(200))
+        generators = (torch.Generator().manual_seed(seed) for seed in range(200))
         timesteps = torch.stack(
             [
                 guidance.sample_timesteps(torch.full((8,), progress), generator)
-                for generator in drawn
+                for generator in generators
             ]
         )
         assert timesteps.min() >= round(low * last) and timesteps.max() <= round(high * last)
@@ -306,14 +316,15 @@ def test_the_front_is_ahead(tiny_folder):
 
 
 def test_targets_are_the_foreseen_images(guidance, monkeypatch):
-    """One step against the SDS gradient lands on x_0, whatever the weighting, and gives images of the size given."""
+    """One step against the SDS gradient gives x_0, whatever the weighting, in the images' size."""
     prompts, rgb = guidance.view_prompts("a car"), torch.rand(2, 3, 48, 48, requires_grad=True)
     images, step = guidance.target_images(rgb, prompts, *CAMERA, generator())
     assert images.shape == rgb.shape and not images.requires_grad and not step.loss.requires_grad
     x_0 = predict_x0(step.noisy_latents, step.noise_pred, guidance.alpha_bar(step.timesteps))
     expected = torch.nn.functional.interpolate(guidance.decode_latents(x_0), (48, 48), mode="area")
     torch.testing.assert_close(images, expected, atol=1e-4, rtol=0)
-    # What the student wrote is what leads: with a gradient of nothing the images are to stay as they are.
+    # What the student wrote is what leads: with a gradient of nothing the images are to stay as
+    # they are.
     monkeypatch.setattr(
         sd, "sds_gradient", lambda noise_pred, noise, weight: torch.zeros_like(noise)
     )
@@ -377,9 +388,15 @@ def test_the_preview_goes_down_to_the_image_by_ddim(guidance, steps):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("", "text must not be empty"), ("  \n", "text must not be empty"), ("a \udcff car", "UTF-8, and character 3 of"),
-     ("\ud83c", "UTF-8, and character 1 of"), (None, "text must be text, got None"), (7, "text must be text, got 7")],
-)  # fmt: skip
+    [
+        ("", "text must not be empty"),
+        ("  \n", "text must not be empty"),
+        ("a \udcff car", "UTF-8, and character 3 of"),
+        ("\ud83c", "UTF-8, and character 1 of"),
+        (None, "text must be text, got None"),
+        (7, "text must be text, got 7"),
+    ],
+)
 def test_what_is_no_text(guidance, text, message):
     for prompts in (guidance.view_prompts, guidance.plain_prompts):
         with pytest.raises(GuidanceError, match=message):
@@ -392,8 +409,13 @@ def test_what_is_no_batch_of_images(guidance, shape):
         guidance.encode_imgs(torch.zeros(shape))
 
 
-LIMITS = {"guidance_scale": (-1000, 1000), "t_max_end": (0, 1), "t_window": (0, 1), "front_lead": (0, 1),
-          "perp_neg": (0, 1000)}  # fmt: skip
+LIMITS = {
+    "guidance_scale": (-1000, 1000),
+    "t_max_end": (0, 1),
+    "t_window": (0, 1),
+    "front_lead": (0, 1),
+    "perp_neg": (0, 1000),
+}
 
 
 @pytest.mark.parametrize("name", LIMITS)

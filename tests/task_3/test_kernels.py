@@ -1,4 +1,4 @@
-"""The back end: whatever state a machine or a build folder is in, the work runs, and one line says on what."""
+"""The back end: work runs whatever state a machine or a build folder is in; one line says how."""
 
 import ctypes
 import dataclasses
@@ -16,7 +16,7 @@ from course.speed import native
 from course.speed.native import NativeError
 from task_3_DreamFusion import kernels
 from task_3_DreamFusion.freqencoder import freq_encode, reference
-from tests.task_3.conftest import CPU, apart, need
+from tests.task_3.conftest import CPU, need, relative_error
 
 PACKAGE = "freqencoder"  # compiles in a second
 # Whatever the sources export, on both sides: the CUDA library of a package must have it too.
@@ -53,14 +53,14 @@ def prebuilt() -> Path:
 def encodes() -> bool:
     """Whether the encoding runs and is right, on whichever path."""
     x = torch.rand(20, 3)
-    return apart(freq_encode(x, 4), reference.freq_encode(x.double(), 4)) < 1e-5
+    return relative_error(freq_encode(x, 4), reference.freq_encode(x.double(), 4)) < 1e-5
 
 
 @pytest.mark.parametrize("package", FUNCTIONS)
 def test_examples_of_the_documentation(package):
     module = importlib.import_module(f"task_3_DreamFusion.{package}.{kernels.PACKAGES[package]}")
-    found = doctest.testmod(module, extraglobs={"torch": torch})
-    assert found.attempted and not found.failed
+    result = doctest.testmod(module, extraglobs={"torch": torch})
+    assert result.attempted and not result.failed
 
 
 # --- Building
@@ -128,7 +128,7 @@ def test_a_launcher_and_arguments_are_no_reason_for_pytorch(
 
 
 @pytest.mark.parametrize(
-    ("prepare", "said"),
+    ("prepare", "message"),
     [
         (
             lambda patch: patch.setenv("PATH", "/nowhere"),
@@ -143,7 +143,7 @@ def test_a_launcher_and_arguments_are_no_reason_for_pytorch(
     ],
 )
 def test_without_a_compiler_pytorch_runs_and_one_line_says_why(
-    fresh, monkeypatch, capfd, prepare, said
+    fresh, monkeypatch, capfd, prepare, message
 ):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(native, "fallback_folder", lambda: Path("/dev/null"))
@@ -154,27 +154,28 @@ def test_without_a_compiler_pytorch_runs_and_one_line_says_why(
     assert len(lines) == 1
     assert (
         lines[0].startswith(f"{PACKAGE} runs on PyTorch for cpu, which is slower: ")
-        and said in lines[0]
+        and message in lines[0]
     )
 
 
 def test_without_nvcc(fresh, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setenv("CUDA_HOME", "/nowhere")
-    found = kernels.load(PACKAGE, "cuda", (9, 0))
-    assert isinstance(found, NativeError) and "no nvcc: install the CUDA toolkit" in str(found)
+    result = kernels.load(PACKAGE, "cuda", (9, 0))
+    assert isinstance(result, NativeError) and "no nvcc: install the CUDA toolkit" in str(result)
 
 
 def test_another_kind_of_device(fresh):
-    found = kernels.load(PACKAGE, "mps")
-    assert "there are kernels for cpu and cuda, not for mps" in str(found)
+    result = kernels.load(PACKAGE, "mps")
+    assert "there are kernels for cpu and cuda, not for mps" in str(result)
 
 
 def test_a_library_that_does_not_run_here(prebuilt, fresh, monkeypatch):
     """As one whose compiler is too new for the driver: its probe fails, and PyTorch runs."""
     source = fresh.parent / "broken.cpp"
     source.write_text(
-        'extern "C" int probe() { return 35; } extern "C" const char *error_string(int) { return "too old"; }'
+        'extern "C" int probe() { return 35; } '
+        'extern "C" const char *error_string(int) { return "too old"; }'
     )
     library = fresh.parent / "broken.so"
     cxx = native.cpp_compiler().command[0]

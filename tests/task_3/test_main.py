@@ -310,8 +310,8 @@ def test_no_option_of_this_program_is_answered_as_another_ones():
     own = {
         flag for action in command_line.build_parser()._actions for flag in action.option_strings
     }
-    assert own & set(command_line.STABLE_DREAMFUSION) == set()
-    named = set(re.findall(r"--[a-z]\w*", " ".join(command_line.STABLE_DREAMFUSION.values())))
+    assert own & set(command_line.ANSWERS) == set()
+    named = set(re.findall(r"--[a-z]\w*", " ".join(command_line.ANSWERS.values())))
     assert named <= own
 
 

@@ -1,4 +1,4 @@
-"""From a field to files: the surface lies where it should, its texture shows the field, and other programs read it."""
+"""Meshes: the surface, its texture, the files, and the page that shows it."""
 
 import base64
 import json
@@ -28,10 +28,10 @@ LEVEL = 10.0
 
 
 def ball(
-    points: torch.Tensor, radius: float = 0.6, centre: tuple[float, float, float] = (0, 0, 0)
+    points: torch.Tensor, radius: float = 0.6, center: tuple[float, float, float] = (0, 0, 0)
 ) -> torch.Tensor:
     """A density that is LEVEL at the ball's surface."""
-    return LEVEL + 100 * (radius - (points - torch.tensor(centre)).norm(dim=-1))
+    return LEVEL + 100 * (radius - (points - torch.tensor(center)).norm(dim=-1))
 
 
 def rainbow(points: torch.Tensor) -> torch.Tensor:
@@ -56,7 +56,7 @@ def test_surface_lies_at_the_level_and_looks_outward(solid):
 
 
 def test_texture_shows_what_lies_under_a_thin_skin():
-    """The density is small at the surface and grows inwards: blue that is seen through hardly counts."""
+    """The density is small at the surface and grows inward: transparent blue hardly counts."""
 
     def skin(points: torch.Tensor) -> torch.Tensor:
         outside = points.norm(dim=-1, keepdim=True) > 0.58
@@ -70,7 +70,7 @@ def test_texture_shows_what_lies_under_a_thin_skin():
 
 
 def test_texture_shows_the_field(solid):
-    """At the middle of every face of the atlas: where the field is asked there, the image has the answer."""
+    """At the center of every face the texture has the color of the field."""
     middle, place = solid.vertices[solid.faces].mean(1), solid.uv[solid.faces].mean(1)
     side = len(solid.texture)
     columns, rows = (place[:, 0] * side).astype(int), ((1 - place[:, 1]) * side).astype(int)
@@ -80,7 +80,7 @@ def test_texture_shows_the_field(solid):
 
 
 def test_no_hole_shows_at_a_seam(solid):
-    """Half a texel outside of every face there is a colour of the field too."""
+    """Half a texel outside of every face there is a color of the field too."""
     white = extract_mesh(
         ball,
         lambda points: torch.ones_like(points),
@@ -93,14 +93,14 @@ def test_no_hole_shows_at_a_seam(solid):
 
 
 def accessor(glb: bytes, name: str) -> np.ndarray:
-    """Vectors (V, 3) of a GLB's only mesh, by the format's own rules: a header, a JSON chunk, a binary chunk."""
+    """Return vectors (V, 3) of a GLB's only mesh: a header, a JSON chunk, a binary chunk."""
     length = int.from_bytes(glb[12:16], "little")
     head, binary = json.loads(glb[20 : 20 + length]), glb[28 + length :]
     [primitive] = head["meshes"][0]["primitives"]
-    found = head["accessors"][primitive["attributes"][name]]
-    view = head["bufferViews"][found["bufferView"]]
-    start = view.get("byteOffset", 0) + found.get("byteOffset", 0)
-    return np.frombuffer(binary, "<f4", 3 * found["count"], start).reshape(-1, 3)
+    result = head["accessors"][primitive["attributes"][name]]
+    view = head["bufferViews"][result["bufferView"]]
+    start = view.get("byteOffset", 0) + result.get("byteOffset", 0)
+    return np.frombuffer(binary, "<f4", 3 * result["count"], start).reshape(-1, 3)
 
 
 def test_files_are_read_by_others(solid, tmp_path):
@@ -112,16 +112,16 @@ def test_files_are_read_by_others(solid, tmp_path):
         assert np.array_equal(
             np.asarray(other.visual.to_color().vertex_colors).shape, (len(other.vertices), 4)
         )
-        found = np.asarray(other.visual.to_color().vertex_colors)[:, :3] / 255
+        result = np.asarray(other.visual.to_color().vertex_colors)[:, :3] / 255
         expected = rainbow(torch.from_numpy(np.asarray(other.vertices, np.float32))).numpy()
-        assert np.median(abs(found - expected)) < 0.02
+        assert np.median(abs(result - expected)) < 0.02
     glb = trimesh.load(paths[0], force="mesh", process=False)
     np.testing.assert_allclose(glb.visual.uv, solid.uv, atol=1e-5)
     np.testing.assert_allclose(accessor(paths[0].read_bytes(), "NORMAL"), solid.normals, atol=1e-6)
 
 
 def test_glb_keeps_to_the_schema_of_gltf(solid, tmp_path):
-    """The JSON of the file against the schemas that the Khronos Group publishes; and its sizes add up."""
+    """The JSON fits the schemas of the Khronos Group, and its sizes add up."""
     glb = solid.save(tmp_path)[0].read_bytes()
     magic, version, whole = (int.from_bytes(glb[i : i + 4], "little") for i in (0, 4, 8))
     length = int.from_bytes(glb[12:16], "little")
@@ -138,29 +138,30 @@ def test_glb_keeps_to_the_schema_of_gltf(solid, tmp_path):
 
 VALIDATE = """
 const bytes = new Uint8Array(require("fs").readFileSync(process.argv[1]));
-require("gltf-validator").validateBytes(bytes).then(report => console.log(JSON.stringify(report.issues)));
+require("gltf-validator").validateBytes(bytes).then(report =>
+console.log(JSON.stringify(report.issues)));
 """
 
 
 def validated(glb: Path) -> tuple[int, int]:
-    """Errors and warnings of the Khronos Group's validator. Skips, loudly, where node does not have it."""
+    """Return errors and warnings of the Khronos Group's validator. Skips, loudly, without it."""
     node, npm = shutil.which("node"), shutil.which("npm")
-    found = None
+    result = None
     if node and npm:
         installed = subprocess.run(
             [npm, "root", "--global"], capture_output=True, text=True
         ).stdout.strip()
         places = os.pathsep.join(filter(None, [os.environ.get("NODE_PATH"), installed]))
         command = [node, "-e", VALIDATE, str(glb)]
-        found = subprocess.run(
+        result = subprocess.run(
             command, env=os.environ | {"NODE_PATH": places}, capture_output=True, text=True
         )
-    if found is None or "Cannot find module 'gltf-validator'" in found.stderr:
+    if result is None or "Cannot find module 'gltf-validator'" in result.stderr:
         warnings.warn(
             "NO GLTF-VALIDATOR: GLB files were tested by their schema alone", stacklevel=2
         )
         pytest.skip("NO GLTF-VALIDATOR: npm install --global gltf-validator")
-    issues = json.loads(found.stdout)
+    issues = json.loads(result.stdout)
     return issues["numErrors"], issues["numWarnings"]
 
 
@@ -176,7 +177,7 @@ def test_glb_passes_the_validator_of_khronos(solid, tmp_path):
 
 @pytest.mark.slow
 def test_a_browser_turns_the_page(solid, tmp_path):
-    """In Chromium, by the colours of the ball: from the front, and after a drag from its right."""
+    """In Chromium, by the colors of the ball: from the front, and after a drag from its right."""
     file = tmp_path / "page.html"
     file.write_text(page(solid, "a ball", turning=False))
     browser = Browser(tmp_path / "profile")
@@ -242,7 +243,7 @@ def test_specks_have_less_than_a_fiftieth_of_the_largest_surface(share):
 
 @pytest.mark.parametrize("bound", [1e-4, 1e-3, 0.01, 0.3, 1.0, 100.0])
 def test_a_mesh_does_not_depend_on_the_size_of_the_box(solid, bound, tmp_path):
-    """Libraries take small lengths for nothing: with a bound of 0.01 there were no places on the texture."""
+    """Libraries ignore small lengths: with a bound of 0.01 no texel had a surface."""
     scaled = extract_mesh(
         lambda p: ball(p / bound),
         lambda p: rainbow(p / bound),
@@ -288,28 +289,28 @@ def test_files_of_a_mesh_are_the_old_ones_until_they_are_whole(
 
 
 @pytest.mark.parametrize(
-    ("field", "said"),
+    ("field", "message"),
     [
         (lambda p: torch.zeros(len(p)), "no surface at density 10: its densities are from 0 to 0"),
         (lambda p: torch.full((len(p),), 99.0), "its densities are from 99 to 99"),
         (lambda p: torch.full((len(p),), float("nan")), "NaN or infinite densities"),
     ],
 )
-def test_no_surface(field, said):
-    with pytest.raises(MeshError, match=said):
+def test_no_surface(field, message):
+    with pytest.raises(MeshError, match=message):
         extract_mesh(field, rainbow, LEVEL, resolution=8)
 
 
 @settings(max_examples=30)
 @given(st.lists(st.floats(0.01, 0.99), min_size=6, max_size=6), st.integers(4, 40))
-def test_texels_of_a_face_are_those_whose_centre_it_holds(numbers, side):
+def test_texels_of_a_face_are_those_whose_center_it_holds(numbers, side):
     uv = np.array(numbers, np.float32).reshape(3, 2)
     vertices = np.concatenate(
         [uv, np.ones((3, 1), np.float32)], 1
     )  # the surface point is the place itself
     rows, columns, points = meshes.texels(vertices, np.array([[0, 1, 2]]), uv, side)
-    centres = np.stack([(columns + 0.5) / side, 1 - (rows + 0.5) / side], -1)
-    np.testing.assert_allclose(points[:, :2], centres, atol=1e-4)
+    centers = np.stack([(columns + 0.5) / side, 1 - (rows + 0.5) / side], -1)
+    np.testing.assert_allclose(points[:, :2], centers, atol=1e-4)
     a, b, c = (np.append(corner, 1) for corner in uv.astype(np.float64))
     expected = 0
     for row in range(side):
@@ -317,7 +318,7 @@ def test_texels_of_a_face_are_those_whose_centre_it_holds(numbers, side):
             p = np.array([(column + 0.5) / side, 1 - (row + 0.5) / side, 1])
             signs = [np.linalg.det([p, b, c]), np.linalg.det([a, p, c]), np.linalg.det([a, b, p])]
             expected += min(signs) > 1e-7 or max(signs) < -1e-7
-    edge = 3 * side  # centres that lie on an edge may fall either way
+    edge = 3 * side  # centers that lie on an edge may fall either way
     assert expected <= len(rows) <= expected + edge
 
 

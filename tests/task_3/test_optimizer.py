@@ -84,8 +84,17 @@ def test_it_finds_the_bottom_and_goes_on_from_its_state():
     assert run(300, p, optimizer) == run(300, other, resumed) < 3  # of 3601 at first
 
 
-@pytest.mark.parametrize("wrong", [{"lr": -1}, {"betas": (0.9, 0.9)}, {"betas": (0.9, 1.0, 0.9)}, {"eps": 0},
-                                   {"weight_decay": -0.1}, {"lr": float("nan")}])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"lr": -1},
+        {"betas": (0.9, 0.9)},
+        {"betas": (0.9, 1.0, 0.9)},
+        {"eps": 0},
+        {"weight_decay": -0.1},
+        {"lr": float("nan")},
+    ],
+)
 def test_values_out_of_range(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Adan([nn.Parameter(torch.zeros(1))], **wrong)

@@ -1,4 +1,4 @@
-"""Cameras: where they stand, what their rays hit, and that they mean what the pocket world means by its angles."""
+"""Cameras: poses, rays, ranges, and the same angles as in the pocket world."""
 
 import pytest
 import torch
@@ -84,14 +84,14 @@ def test_rows_go_down_columns_to_the_right_and_the_edge_is_half_the_field_of_vie
     )
     slopes = directions[0, :, 25, 1] / -directions[0, :, 25, 2]
     half = torch.tan(torch.deg2rad(torch.tensor(30.0))).item()
-    torch.testing.assert_close(slopes[0].item(), half * 0.99)  # the centre of the first of 100 rows
+    torch.testing.assert_close(slopes[0].item(), half * 0.99)  # the center of the first of 100 rows
     with pytest.raises(ValueError, match="must be at least 1, got 0 and 5"):
         camera(0, 0).rays(0, 5)
 
 
 @given(st.integers(1, 6), st.integers(0, 50))
 def test_steps_that_are_numbered_soon_have_seen_all_sides(count, first):
-    """Eight views in a row leave no gap of a quarter turn, whichever they are; those of one step are even."""
+    """Any eight views in a row leave no gap of a quarter turn; those of one step are even."""
     views = ViewRange()
     steps = [
         views.sample(count, torch.Generator().manual_seed(0), first + i).azimuth
@@ -149,8 +149,13 @@ def test_views_of_training_reach_the_ends_of_their_ranges():
     """All the way around, from just below the horizon to overhead, near and far."""
     cameras = ViewRange().sample(20_000, torch.Generator().manual_seed(0))
     fill = SUBJECT_RADIUS / (cameras.radius * torch.tan(torch.deg2rad(cameras.fov) / 2))
-    ranges = [(cameras.azimuth, -180, 180), (cameras.elevation, -5, 70), (cameras.fov, 28, 52), (fill, 0.7, 0.9),
-              *((axis, -0.05, 0.05) for axis in cameras.target.T)]  # fmt: skip
+    ranges = [
+        (cameras.azimuth, -180, 180),
+        (cameras.elevation, -5, 70),
+        (cameras.fov, 28, 52),
+        (fill, 0.7, 0.9),
+        *((axis, -0.05, 0.05) for axis in cameras.target.T),
+    ]
     for values, low, high in ranges:
         assert values.min().item() == pytest.approx(low, abs=0.002 * (high - low))
         assert values.max().item() == pytest.approx(high, abs=0.002 * (high - low))
@@ -167,8 +172,16 @@ def test_views_are_even_over_the_sphere():
     assert 0.05 < overhead.float().mean() < 0.2 and vocabulary.view_word(0, 60) == "overhead"
 
 
-@pytest.mark.parametrize("wrong", [{"fov": (0, 50)}, {"elevation": (20, 10)}, {"azimuth": (-500, 0)}, {"fill": (0, 1)},
-                                   {"jitter": 1.0}])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"fov": (0, 50)},
+        {"elevation": (20, 10)},
+        {"azimuth": (-500, 0)},
+        {"fill": (0, 1)},
+        {"jitter": 1.0},
+    ],
+)
 def test_ranges_that_cannot_be(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         ViewRange(**wrong)

@@ -1,4 +1,4 @@
-"""SDS on a single image: it becomes what the text says, leaves a sheet, and tells a student what is missing."""
+"""SDS of a single image: the result, the saved grid, and messages about the exercise."""
 
 import itertools
 import math
@@ -53,7 +53,7 @@ def test_moments_end_with_the_last_step(tiny_folder):
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
         (["--text", " "], "text must not be empty"),
         (["--iters", "0"], "--iters must be a whole number of at least 1, got 0"),
@@ -65,16 +65,16 @@ def test_moments_end_with_the_last_step(tiny_folder):
         (["--out", "/dev/null/a.png", "--iters", "1"], "--out /dev/null/a.png cannot be written"),
     ],
 )
-def test_what_cannot_be_done(tiny_folder, more, said, capsys):
+def test_what_cannot_be_done(tiny_folder, more, message, capsys):
     assert sds_2d.main(["--text", "a car", "--model", str(tiny_folder), *more]) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error: ") and said in error
+    assert error.startswith("error: ") and message in error
 
 
 @pytest.mark.parametrize("t", [20, 137, 500, 619, 979])
 @pytest.mark.parametrize("steps", [1, 3, 7, 10])
 def test_x_0_in_several_steps_goes_from_each_level_to_the_next(tiny_folder, monkeypatch, t, steps):
-    """Levels fall strictly, each step ends where the next begins, and the last one at x_0, where alpha_bar is 1."""
+    """Timesteps fall strictly; each step ends where the next begins, the last one at x_0."""
     guidance = StableDiffusion(find_model(tiny_folder))
     prompts, camera = guidance.plain_prompts("a car"), (torch.zeros(1), torch.zeros(1))
     calls, images = [], []
@@ -158,7 +158,7 @@ def test_latents_that_overflow_are_an_error(tiny_folder, tmp_path, capsys, rate)
 
 
 def solved(*parts: int) -> ModuleType:
-    """nerf/sd.py as a student has it who has solved some of its parts; the solutions of the others are gone."""
+    """Return nerf/sd.py with the solutions of some of its parts; the others are removed."""
     source = Path(sd.__file__).read_text()
     count = iter(range(3))
     cut = lambda match: match[0] if next(count) in parts else ""
@@ -219,5 +219,8 @@ def test_the_image_is_what_the_text_says(tmp_path):
     images = sds_2d.decode(guidance, prompts, kept, last)
     reading = Judge()([images[len(kept) - 1]])[0]
     assert (defaults.text, reading["object"], reading["color"], reading["ground"]) == (
-        "a red car on grass", "car", "red", "grass",
-    )  # fmt: skip
+        "a red car on grass",
+        "car",
+        "red",
+        "grass",
+    )
