@@ -6,7 +6,7 @@ extracted from the image again. The same prompts and seeds without control stand
 limit: real renders, or where a render is the condition's source, the render after it went through
 the autoencoder.
 
-canny      F1 of edge pixels within 2 pixels of an edge of the other: `course.images.conditions.canny`
+canny      F1 of edge pixels within 2 pixels of an edge of the other; `course.images` extracts them
            on both sides, with its defaults (thresholds 100 and 200 after a blur of 1.4 pixels)
 scribble   the same for strokes
 depth      Spearman's correlation between the exact inverse depth and that of the shipped estimator,

@@ -219,14 +219,7 @@ def closure_rows(reduced: bool) -> list[Row]:
     key = "task2.closure"
     rows = [
         Row(f"{key}.within_95", f"{about}, {low}", total, f"of {count}", ">=", 54 * count // 60),
-        Row(
-            f"{key}.worst",
-            f"{about}, beside the largest of the others, worst",
-            worst,
-            "x",
-            "<=",
-            1.5,
-        ),
+        Row(f"{key}.worst", f"{about}, {high}", worst, "x", "<=", 1.5),
     ]
     for stride, own in within.items():
         figure = f"{about}, {low}, stride {stride}"
@@ -251,7 +244,7 @@ def choices(sd: Any) -> dict[str, dict[str, Any]]:
 
 
 def tradeoff_rows(reduced: bool) -> list[Row]:
-    """Each choice on the same prompts and seeds in turn, so all see the same state of the machine."""
+    """Each choice on the same prompts and seeds in turn: all see the machine in the same state."""
     sd, networks = pocket(), metrics.load_networks(device=DEVICE)
     count = 1 if reduced else TRADED
     request = {"num_sampling_steps": 2, "width": 512} if reduced else {"num_sampling_steps": STEPS}

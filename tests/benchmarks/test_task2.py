@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from benchmarks import task2
+from benchmarks import task2, task2_lesson
 from course import notebooks
 from course.models import find_model
 
@@ -22,7 +22,7 @@ def tiny(tiny_folder, monkeypatch):
 
 def with_change(monkeypatch, right: str, wrong: str):
     """The lesson with a line of it changed."""
-    notebook = notebooks.read(task2.LESSON)
+    notebook = notebooks.read(task2_lesson.LESSON)
     cells = [cell for cell in notebook.cells if right in cell.source]
     assert len(cells) == 1
     cells[0].source = cells[0].source.replace(right, wrong)
