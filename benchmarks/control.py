@@ -47,21 +47,21 @@ from benchmarks.common import RESULTS, command_line
 from course.figures import Row, make_rows, report, run_command
 from course.images import conditions as extraction
 from course.images import image_grid
+from course.metrics import Judge
 from course.models.estimators import Estimator
 from pocket.arguments import folder, integer, number, results_file
 from pocket.test_set import (
     STEPS,
     CaptionedScenes,
-    Judge,
     correct_masks,
     generate,
     load_test_set,
     scored_masks,
 )
 from pocket.train import conditions as given
-from pocket.train.autoencoder import to_input as to_vae
-from pocket.train.controlnet import to_input
+from pocket.train.conditions import to_control
 from pocket.train.export import BUDGETS, MIB, folder_size
+from pocket.train.images import normalize, to_float
 from pocket.train.latents import fingerprint
 from pocket.train.run import CONDITIONS, Stage
 from pocket.world import Rendered, render
@@ -152,7 +152,7 @@ class Benchmark:
 
     @cached_property
     def judge(self) -> Judge:
-        return Judge(self.weights / "judge", self.device)
+        return Judge(self.device, self.weights / "judge")
 
     def generate(self, pipe: StableDiffusionPipeline, conditions: Tensor | None = None) -> Tensor:
         """Generate an image of each scene's caption, uint8 (N, 256, 256, 3) on the CPU."""
@@ -172,7 +172,9 @@ class Benchmark:
         parts = []
         with torch.no_grad():
             for part in self.renders.color.split(20):
-                images = vae.decode(vae.encode(to_vae(part)).latent_dist.mode()).sample.clamp(-1, 1)
+                images = vae.decode(
+                    vae.encode(normalize(to_float(part))).latent_dist.mode()
+                ).sample.clamp(-1, 1)
                 parts.append(((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu())
         return torch.cat(parts)
 
@@ -185,7 +187,7 @@ class Benchmark:
         )
         pipe.set_progress_bar_config(disable=True)
         return self.generate(
-            pipe, to_input(given.of_kind(kind, self.renders, self.test.scenes.params))
+            pipe, to_control(given.make_condition(kind, self.renders, self.test.scenes.params))
         )
 
     @cached_property
@@ -216,7 +218,7 @@ class Benchmark:
             return given.inverse_depth(self.renders.depth).cpu().numpy()
         if kind == "normals":
             return given.camera_normals(self.renders.normal, params).cpu().numpy()
-        return given.of_kind(kind, self.renders, params).cpu().numpy()
+        return given.make_condition(kind, self.renders, params).cpu().numpy()
 
     def score(self, kind: str, images: Tensor) -> float:
         """Return how well images keep to the condition: the mean of the kind's metric."""
@@ -232,7 +234,9 @@ class Benchmark:
         """Return the percentage of images whose object the judge reads right, if it is named."""
         labels = self.test.labels
         counts = scored_masks(labels, self.test.mentions)["object"]
-        return 100 * float(correct_masks(labels, self.judge.read(images))["object"][counts].mean())
+        return 100 * float(
+            correct_masks(labels, self.judge.classify(images))["object"][counts].mean()
+        )
 
 
 def kind_rows(kind: str, b: Benchmark) -> list[Row]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -133,7 +134,7 @@ def gradcheck_passes(device: torch.device) -> bool:
     samples = samples._replace(ts=samples.ts.double())
     leaves = tuple(t.double().detach().requires_grad_() for t in field(samples.positions))
     deltas = torch.full_like(samples.ts, 0.1)
-    settings = dict(raise_exception=False, nondet_tol=1e-12)
+    settings: dict[str, Any] = {"raise_exception": False, "nondet_tol": 1e-12}
     frequencies = lambda x: freq_encode(x, 3)
     grid = lambda x, table: grid_encode(x, table, layout)
     composite = lambda sigmas, colors: tuple(composite_rays(sigmas, colors, deltas, samples, 0))

@@ -323,7 +323,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     default = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", choices=("cuda", "cpu"), default=default)
     args = parser.parse_args(arguments)
-    device = torch.device(args.device, 0 if args.device == "cuda" else None)
+    device = torch.device("cuda:0" if args.device == "cuda" else "cpu")
     for package in kernels.PACKAGES:
         if not kernels.is_available(package, device):
             parser.error(

@@ -274,5 +274,3 @@ def remove_leftovers(workspace: Path) -> None:
     checkpoint.prune(workspace / "checkpoints")
     for folder in ("", "previews"):
         remove_partial(workspace / folder)
-    for clip in workspace.glob(".clip-*"):  # of course.images.video
-        shutil.rmtree(clip, ignore_errors=True)

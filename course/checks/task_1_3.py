@@ -74,7 +74,7 @@ def edges(function: Callable[..., np.ndarray], image: Image.Image) -> str:
 
 @check("1.3 (b)")
 def condition(function: Callable[[np.ndarray], torch.Tensor], model: Model) -> str:
-    """An array (H, W, 3) in [0, 1] as a ControlNet reads it, (1, 3, H, W), on the model's device."""
+    """An array (H, W, 3) in [0, 1] as a ControlNet takes it, (1, 3, H, W), where the model is."""
     image = np.random.default_rng(0).random((16, 24, 3))
     result = call(function, image)
     advice = "torch.from_numpy(image) makes a tensor."

@@ -1,10 +1,10 @@
-"""Conditions for ControlNets: edges, a scribble, depth or normals of an image, each itself an image.
+"""Conditions for ControlNets: edges, a scribble, depth or normals of an image.
 
     edges = canny(image)                          # (H, W, 3) float32 in [0, 1]
     image = pipe(prompt, image=to_control(edges)) # as diffusers' pipelines take it
 
-All follow the conventions of the public ControlNets, so one condition serves any model. pocket's
-training uses the same functions: `canny_mask`, `scribble_mask`, `normalize_inverse_depth` and the
+Each condition is an image, and follows the conventions of the public ControlNets. pocket's training
+uses the same functions: `canny_mask`, `scribble_mask`, `normalize_inverse_depth` and the
 colors of normals.
 """
 

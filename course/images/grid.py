@@ -16,21 +16,25 @@ def image_grid(
     rows: Sequence[object] | None = None,
     side: int | None = None,
 ) -> Image.Image:
-    """Images side by side, left to right and top to bottom.
+    """Return one image with all images, left to right and top to bottom.
 
-    `columns` a line (default: all in one), `titles` above them (one for each image, or one for each column),
-    `rows` names the lines at the left. `side` is the width of one image in pixels (default: as it is).
-    Raises ValueError if there is no image or the labels do not fit.
+    Args:
+        columns: images in a row; by default all in one.
+        titles: above the images, one for each or one for each column.
+        rows: names at the left of the rows.
+        side: width of one image in pixels; by default that of the widest.
+    Raises:
+        ValueError: if there is no image, or the labels do not fit.
     """
     tiles = [to_pil(image) for image in images]
     if not tiles:
-        raise ValueError("a grid needs at least one picture")
+        raise ValueError("a grid needs at least one image")
     columns = columns or len(tiles)
     lines = -(-len(tiles) // columns)
     above_tiles, beside = [str(title) for title in titles or ()], [str(row) for row in rows or ()]
     if above_tiles and len(above_tiles) not in (columns, len(tiles)):
         raise ValueError(
-            f"{len(above_tiles)} titles fit neither {columns} columns nor {len(tiles)} pictures"
+            f"{len(above_tiles)} titles fit neither {columns} columns nor {len(tiles)} images"
         )
     if beside and len(beside) != lines:
         raise ValueError(f"{len(beside)} row names do not fit {lines} rows")
@@ -82,12 +86,15 @@ def wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: i
 def heat_map(
     values: torch.Tensor, over: "ImageLike | None" = None, side: int | None = None
 ) -> Image.Image:
-    """A map (h, w) in false colours, from its least value (dark) to its greatest (bright), smoothly enlarged to the
-    image it lies `over`, which shines through, or else to a width of `side` pixels."""
+    """Return a map (h, w) in false colors, from its lowest value (dark) to its highest (bright).
+
+    It is smoothly enlarged to the image `over`, and blended with it, or else to a width of `side`
+    pixels. Raises ValueError for another shape.
+    """
     from matplotlib import colormaps
 
     if values.dim() != 2:
-        raise ValueError(f"a map has the shape (h, w), not {tuple(values.shape)}")
+        raise ValueError(f"a map must have the shape (h, w), got {tuple(values.shape)}")
     low, high = values.min(), values.max()
     level = ((values - low) / (high - low).clamp_min(1e-12)).detach().float().cpu().numpy()
     height, width = level.shape

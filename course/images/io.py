@@ -1,4 +1,4 @@
-"""Images as the lessons show them: labelled grids, false colours, and any image file that a person brings."""
+"""Reading images: any image file, PIL image, array or tensor becomes RGB."""
 
 import os
 import warnings
@@ -14,12 +14,12 @@ from course.errors import CourseError
 
 INK, PAPER = (40, 40, 40), (255, 255, 255)
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # no others: EPS starts Ghostscript
-LEAST_SIDE = 16  # pixels
-MOST_PIXELS = 150_000_000  # in colour half a gigabyte
+MIN_SIDE = 16  # pixels
+MAX_PIXELS = 150_000_000  # in color half a gigabyte
 BAND_PIXELS = 1_000_000  # converted at a time
 OVERSAMPLING = 3  # an image is decoded to this many times the size that is needed, or finer
 ROUNDING = 0.002  # of white: about half a step of 8 bits, by which floats may leave their range
-DIMMEST_BYTES = 16.0  # floats between 1 and this are neither in [0, 1] nor plausibly in [0, 255]
+MIN_BYTE_MAXIMUM = 16.0  # floats between 1 and this are neither in [0, 1] nor plausibly in [0, 255]
 ImageLike: TypeAlias = "Image.Image | np.ndarray | torch.Tensor"
 
 
@@ -43,12 +43,12 @@ def to_pil(image: ImageLike) -> Image.Image:
         image = _tensor_to_array(image)
     if not isinstance(image, np.ndarray):
         kind = type(image).__name__  # type: ignore[unreachable]
-        raise ImageError(f"A picture must be a PIL image, an array or a tensor, not {kind}.")
+        raise ImageError(f"An image must be a PIL image, an array or a tensor, got {kind}.")
     shape = image.shape
     if image.ndim not in (2, 3) or shape[2:] not in ((), (3,)) or not image.size:
-        raise ImageError(f"A picture must be an array (H, W, 3) or (H, W), not {shape}.")
+        raise ImageError(f"An image must be an array (H, W, 3) or (H, W), got {shape}.")
     if image.dtype.kind not in "biuf":
-        raise ImageError(f"The values of a picture must be numbers, not {image.dtype}.")
+        raise ImageError(f"The values of an image must be numbers, got {image.dtype}.")
     white = _white_level(image.dtype, image.min(), image.max())
     return Image.fromarray(_to_bytes(image, white)).convert("RGB")
 
@@ -59,13 +59,13 @@ def _tensor_to_array(tensor: torch.Tensor) -> np.ndarray:
         tensor = tensor[0]
     if tensor.dim() != 3 or tensor.shape[0] != 3 or not tensor.numel():
         shape = tuple(tensor.shape)
-        raise ImageError(f"A picture must be a tensor (3, H, W) or (1, 3, H, W), not {shape}.")
+        raise ImageError(f"An image must be a tensor (3, H, W) or (1, 3, H, W), got {shape}.")
     channels_last = tensor.detach().cpu().permute(1, 2, 0)
     if not tensor.is_floating_point():
         return channels_last.numpy()
     values: np.ndarray = channels_last.float().numpy()
     _check_finite(values)
-    if values.max() >= DIMMEST_BYTES:
+    if values.max() >= MIN_BYTE_MAXIMUM:
         raise ImageError(
             f"A tensor of floats must be in [-1, 1], got values up to {values.max():g}. "
             "Divide one in [0, 255] by 127.5 and subtract 1."
@@ -75,7 +75,7 @@ def _tensor_to_array(tensor: torch.Tensor) -> np.ndarray:
 
 def _check_finite(values: np.ndarray) -> None:
     if not np.isfinite(values).all():
-        raise ImageError("The picture holds NaN or infinite values. Look at what computed it.")
+        raise ImageError("The image has NaN or infinite values. Check what computed it.")
 
 
 def _white_level(dtype: np.dtype, low: float, high: float) -> float:
@@ -88,10 +88,10 @@ def _white_level(dtype: np.dtype, low: float, high: float) -> float:
     room = 1 + ROUNDING if floats else 1.0
     whites = (1.0, 255.0, 65535.0) if floats else (255.0, 65535.0)
     white = next((white for white in whites if high <= white * room), 0.0)
-    uncertain = floats and white == 255 and high < DIMMEST_BYTES
+    uncertain = floats and white == 255 and high < MIN_BYTE_MAXIMUM
     if not white or low < white * (1 - room) or uncertain:
         raise ImageError(
-            "The values of a picture must be in [0, 1] (floats), [0, 255] or [0, 65535], "
+            "The values of an image must be in [0, 1] (floats), [0, 255] or [0, 65535], "
             f"got {low:g} to {high:g}. Clip or scale them first, such as array.clip(0, 1)."
         )
     return white
@@ -121,15 +121,15 @@ def expand_path(path: str | os.PathLike[str], error: type[CourseError]) -> Path:
 
 
 def load_image(
-    path: str | Path, size: int | tuple[int, int] | None = None, least: int = LEAST_SIDE
+    path: str | Path, size: int | tuple[int, int] | None = None, min_side: int = MIN_SIDE
 ) -> Image.Image:
     """Return any image file as RGB, upright as its camera was held, with values as `to_pil` reads
     them; of an animation the first frame.
 
     `size`, one number for a square or (width, height): cut about its middle to that shape and
     brought to it, and decoded no finer than that takes.
-    Raises ImageError if there is no such file, it is no image or a damaged one, it has too many pixels, or a side
-    below `least`.
+    Raises ImageError if there is no such file, if it is not an image or is damaged, and if it has
+    too many pixels or a side shorter than `min_side`.
     """
     path = expand_path(path, ImageError)
     wanted = None if size is None else _check_size(size)
@@ -139,18 +139,18 @@ def load_image(
         raise
     except UnidentifiedImageError as error:
         raise ImageError(
-            f"{path} is not a picture that can be read here. PNG, JPEG, WebP, GIF, BMP and TIFF can; save it as one of "
-            "these."
+            f"{path} is not an image in a format that can be read: PNG, JPEG, WebP, GIF, BMP or "
+            "TIFF. Save it as one of these."
         ) from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path} is too large: {error}. Make it smaller first.") from error
     except (OSError, SyntaxError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ImageError(f"{path} is damaged or cannot be read: {reason}.") from error
-    if min(image.size) < least:
+    if min(image.size) < min_side:
         raise ImageError(
-            f"{path} has {image.width} x {image.height} pixels: too few to see anything in. "
-            f"Each side needs {least}."
+            f"{path} has {image.width} x {image.height} pixels, but each side must have at least "
+            f"{min_side}."
         )
     return image if wanted is None else ImageOps.fit(image, wanted, Image.Resampling.LANCZOS)
 
@@ -166,18 +166,18 @@ def _decode(path: Path, wanted: tuple[int, int] | None) -> Image.Image:
     if not path.exists():
         raise ImageError(f"There is no file {path}.")
     if path.is_dir():
-        raise ImageError(f"{path} is a folder, not a picture.")
+        raise ImageError(f"{path} is a folder, not an image.")
     if not path.is_file():
-        raise ImageError(f"{path} is a pipe or a device, not a file. Name a picture file.")
+        raise ImageError(f"{path} is a pipe or a device, not a file. Name an image file.")
     with warnings.catch_warnings():
         # Large images are welcome.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         opened = Image.open(path, formats=FORMATS)
     with opened:
-        if opened.width * opened.height > MOST_PIXELS:
+        if opened.width * opened.height > MAX_PIXELS:
             raise ImageError(
                 f"{path} has {opened.width} x {opened.height} pixels, more than "
-                f"{MOST_PIXELS / 1e6:.0f} million: make it smaller first."
+                f"{MAX_PIXELS / 1e6:.0f} million: make it smaller first."
             )
         factor = 1
         if wanted is not None:
@@ -200,7 +200,7 @@ def _to_rgb(image: Image.Image, factor: int = 1) -> Image.Image:
     A band of rows at a time: a 16-bit image would otherwise be held several times, in floats.
     """
     if not all(image.size):
-        raise ImageError(f"The picture has no pixels: {image.width} x {image.height}.")
+        raise ImageError(f"The image has no pixels: {image.width} x {image.height}.")
     white = 65535.0 if image.mode.startswith("I;16") else 255.0
     if image.mode in ("I", "F"):
         dtype = np.dtype(np.int32 if image.mode == "I" else np.float32)

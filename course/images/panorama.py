@@ -1,4 +1,4 @@
-"""Panoramas around the lesson: checked requests, decoding in tiles, a slow pan, a page that turns a closed one."""
+"""Around the panoramas of lesson 2: checks of requests, decoding in tiles, a pan, a web page."""
 
 import base64
 from collections.abc import Callable, Sequence
@@ -22,18 +22,19 @@ class PanoramaError(CourseError, ValueError):
     """A panorama cannot be shown; the message says why."""
 
 
-# --- Wishes
+# --- Checks of requests
 
 
 def check_windows(height: int, width: int, window: int, stride: Any) -> int:
     """Return `stride` as an int if windows can cover latents of height x width.
 
-    All are in latent pixels. Raises RequestError."""
+    All are in latent pixels. Raises RequestError.
+    """
     for name, side in (("height", height), ("width", width)):
         if side < window:
             raise RequestError(
-                f"A {name} of {side} latent pixels is below one window of {window}: ask for {window} or more, "
-                "or draw a smaller picture without windows, as in lesson 1.2."
+                f"{name} must be at least {window} latent pixels, one window, got {side}. Generate "
+                "a smaller image without windows, as in lesson 1.2."
             )
     # A larger stride leaves gaps.
     return check_integer(f"The stride between windows of {window}", stride, 1, window, RequestError)
@@ -42,14 +43,15 @@ def check_windows(height: int, width: int, window: int, stride: Any) -> int:
 def check_sync(sync: Any, window: int) -> Any:
     """Return the settings of synchronization (lesson 2, `Sync`) as plain numbers.
 
-    window: the side of a window in latent pixels. Raises RequestError for unusable settings."""
+    window: the side of a window in latent pixels. Raises RequestError for invalid settings.
+    """
     numbers = {
-        name: check_number(f"sync.{name}", getattr(sync, name), maximum=most, error=RequestError)
-        for name, most in (("weight", None), ("decay", 1), ("until", 1), ("scale", 1))
+        name: check_number(f"sync.{name}", getattr(sync, name), maximum=high, error=RequestError)
+        for name, high in (("weight", None), ("decay", 1), ("until", 1), ("scale", 1))
     }
     every = check_integer("sync.every", sync.every, minimum=1, error=RequestError)
     sync = sync._replace(**numbers, every=every)
-    for name, fits, allowed in (
+    for name, is_valid, allowed in (
         ("weight", sync.weight > 0, "above 0 (use_syncdiffusion=False turns it off)"),
         ("decay", sync.decay > 0, "above 0 and at most 1"),
         ("until", sync.until > 0, "a share of the steps, above 0 and at most 1"),
@@ -60,7 +62,7 @@ def check_sync(sync: Any, window: int) -> Any:
         ),
         ("through", sync.through in ("denoiser", "decoder"), "'denoiser' or 'decoder'"),
     ):
-        if not fits:
+        if not is_valid:
             raise RequestError(f"sync.{name} must be {allowed}, got {getattr(sync, name)!r}.")
     return sync
 
@@ -68,23 +70,26 @@ def check_sync(sync: Any, window: int) -> Any:
 def check_masks(regions: Sequence[tuple[str, Any]], height: int, width: int) -> torch.Tensor:
     """Return the masks (R, height, width) of regions, each a prompt and a mask from 0 to 1.
 
-    A mask is a tensor, an array or rows of numbers. Raises RequestError."""
+    A mask is a tensor, an array or rows of numbers. Raises RequestError.
+    """
     if not len(regions):
         raise RequestError(
-            "There is no region: give one or more, each a prompt and a mask; or call `sample`."
+            "regions must hold at least one pair of a prompt and a mask, got none. `sample` needs "
+            "no regions."
         )
     masks = []
-    for prompt, given in regions:
+    for prompt, values in regions:
         name = f'The mask of "{prompt}"'
-        if isinstance(given, torch.Tensor):
-            given = given.detach().float().cpu()
+        if isinstance(values, torch.Tensor):
+            values = values.detach().float().cpu()
         try:
-            mask = torch.as_tensor(np.array(given, np.float32))
+            mask = torch.as_tensor(np.array(values, np.float32))
         except (TypeError, ValueError):
             raise RequestError(f"{name} must be an array of numbers from 0 to 1.") from None
         if tuple(mask.shape) != (height, width):
             raise RequestError(
-                f"{name} has the shape {tuple(mask.shape)}, but must have that of the latents, {(height, width)}."
+                f"{name} must have the shape of the latents, {(height, width)}, got "
+                f"{tuple(mask.shape)}."
             )
         if not (mask.min() >= 0 and 0 < mask.max() <= 1):
             raise RequestError(f"{name} must be from 0 to 1, and above 0 somewhere.")
@@ -102,28 +107,29 @@ def decode_closed_tiles(
 ) -> torch.Tensor:
     """Return the images (B, 3, H, W) of closed latents that `decode` decodes in tiles.
 
-    Convolutions that wrap around would join the two edges of each tile. So the latents go on beyond
-    both edges of the panorama, by half a `tile` of latent columns, and the two images of the part
-    that comes twice are blended.
+    Convolutions that wrap around would join the two edges of each tile. So the latents are padded
+    with those of the opposite edge, by half a `tile` of latent columns, and the two images of the
+    part that is decoded twice are blended.
     """
-    beyond = min(tile, latents.shape[-1]) // 2
-    extended = F.pad(latents, (beyond, beyond, 0, 0), mode="circular")
+    padding = min(tile, latents.shape[-1]) // 2
+    extended = F.pad(latents, (padding, padding, 0, 0), mode="circular")
     images = decode(extended)
-    border = beyond * (images.shape[-1] // extended.shape[-1])  # pixels
+    border = padding * (images.shape[-1] // extended.shape[-1])  # pixels
     weight = torch.linspace(0, 1, 2 * border, device=images.device)
     blended = torch.lerp(images[..., -2 * border :], images[..., : 2 * border], weight)
     middle = images[..., 2 * border : -2 * border]
     return torch.cat([blended, middle], dim=-1).roll(-border, dims=-1)
 
 
-# --- Looking at it
+# --- Showing a panorama
 
 
 def pan(image: ImageLike, width: int, frames: int, closed: bool = False) -> list[Image.Image]:
-    """`frames` views of `width` pixels and full height, from left to right at an even pace.
+    """Return `frames` views of `width` pixels and full height, from left to right at one speed.
 
-    Of a `closed` panorama the views go once around, so that the clip can begin again after the last; of an open one
-    they go from edge to edge. Raises PanoramaError if the view is wider than the panorama or there is no frame.
+    The views of a `closed` panorama make a full turn, so that the clip can loop; those of an open
+    one go from edge to edge. Raises PanoramaError if the view is wider than the panorama or there
+    is no frame.
     """
     whole = to_pil(image)
     width = check_integer("The width of a view", width, 1, whole.width, PanoramaError)
@@ -140,13 +146,14 @@ PAGE = pages.TEMPLATES / "panorama.html"
 
 
 def write_page(path: str | Path, image: ImageLike, title: str) -> Path:
-    """Write one HTML file that turns a closed panorama: by itself, by the mouse, a finger or the arrow keys.
+    """Write an HTML file that shows a closed panorama, turning, and return its path.
 
-    The image is in the file, so it needs nothing else, and no network. Returns the path; raises PanoramaError for
-    another ending or a path that cannot be written."""
+    Mouse, finger and arrow keys turn it. The image is in the file, so it needs no other file and no
+    network. Raises PanoramaError for another suffix or a path that cannot be written.
+    """
     path = Path(path)
     if path.suffix.lower() != ".html":
-        raise PanoramaError(f"A page ends in .html, and {path.name!r} does not.")
+        raise PanoramaError(f"The name of a page must end in .html, got {path.name!r}.")
     whole, file = to_pil(image), BytesIO()
     whole.save(file, "PNG", optimize=True)  # not JPEG: its blocks would show where the ends meet
     source = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,15 +1,14 @@
-"""From frames to a clip that plays everywhere: folders read in numeric order, two of them side by side, MP4 and GIF.
+"""From frames to a clip: folders in numeric order, two of them side by side, MP4 and GIF.
 
     video.join_folders("frames/x_t", "frames/x_0", "sampling.mp4", fps=8, hold=2)
 
-Lesson 1.2 leaves such folders; `make_video.ipynb` does the same piece by piece.
+Lesson 1.2 writes such folders; `make_video.ipynb` does the same piece by piece.
 """
 
 import itertools
 import math
 import re
 import subprocess
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from course.arguments import check_integer, check_number
+from course.files import replace_file
 from course.images.frame_order import IMAGE_SUFFIXES, VideoError, frame_numbers, parse_timestep
 from course.images.grid import wrap
 from course.images.io import (
@@ -32,17 +32,17 @@ from course.images.io import (
     to_pil,
 )
 
-SMALLEST_TEXT = 12  # pixels; below, letters run together
+MIN_FONT_SIZE = 12  # pixels; below, letters run together
 GIF_TICK = 0.01  # seconds: a GIF counts time in hundredths
-SLOWEST = 0.02  # frames a second; with the longest hold a frame stays 650 seconds
-LONGEST_HOLD = 600  # seconds; a GIF can count to 655
-FASTEST = {".mp4": 1000, ".gif": 50}  # frames a second; browsers slow down a GIF that is faster
-LARGEST_SIDE = {".mp4": 16_384, ".gif": 65_535}  # pixels; libx264 refuses more, a GIF has 16 bits
+MIN_FPS = 0.02  # frames a second; with the longest hold a frame stays 650 seconds
+MAX_FPS = {".mp4": 1000, ".gif": 50}  # browsers slow down a GIF that is faster
+MAX_HOLD = 600  # seconds; a GIF can count to 655
+MAX_SIDE = {".mp4": 16_384, ".gif": 65_535}  # pixels; libx264 refuses more, a GIF has 16 bits
 
 
 @dataclass(frozen=True)
 class Frame:
-    """An image of a series and its place there; `timestep` is None where the file's name tells none."""
+    """An image of a series and its place there; `timestep` is None if the file name has none."""
 
     path: Path
     image: Image.Image
@@ -60,9 +60,9 @@ AnyFrame: TypeAlias = "Frame | ImageLike"
 
 
 def read_frames(folder: str | Path) -> list[Frame]:
-    """The images of a folder as RGB, in the order and with the numbers of `frame_numbers`.
+    """Read the images of a folder as RGB, in the order and with the numbers of `frame_numbers`.
 
-    `012_t0481.png` is step 12 at timestep 481. Files that are no images are left out. Raises
+    `012_t0481.png` is step 12 at timestep 481. Files that are not images are left out. Raises
     VideoError if the folder is missing or has no images, if an image cannot be read, or if the
     order is not certain.
     """
@@ -74,7 +74,7 @@ def read_frames(folder: str | Path) -> list[Frame]:
     paths = {path.name: path for path in sorted(folder.iterdir()) if _is_frame(path.name)}
     if not paths:
         raise VideoError(
-            f"There are no pictures in {folder}: frames end in {', '.join(IMAGE_SUFFIXES)}."
+            f"There are no images in {folder}: frames end in {', '.join(IMAGE_SUFFIXES)}."
         )
     try:
         numbers = frame_numbers(paths)
@@ -93,7 +93,7 @@ def _is_frame(name: str) -> bool:
 
 def _open(path: Path) -> Image.Image:
     try:
-        return load_image(path, least=1)
+        return load_image(path, min_side=1)
     except ImageError as error:
         raise VideoError(f"{error} Make it again, or move it away.") from error
 
@@ -108,92 +108,95 @@ def side_by_side(
     headings: tuple[str, str] | None = None,
     height: int | None = None,
 ) -> list[Image.Image]:
-    """Join two series, frame by frame, into images of one size: `headings` above, a caption below, nothing covered.
+    """Join two series, frame by frame, into images of one size.
 
-    Images are anything that `course.images.to_pil` takes, of any sizes; all are brought to `height` pixels (default: that
-    of the highest), in proportion. `captions` has one text for each pair. Without it, frames from `read_frames` get
-    their step and timestep; an empty list leaves the line out. A heading such as "x_t" gets its subscript.
-    Raises VideoError if the series are empty or uneven, or the captions do not fit.
+    Args:
+        left, right: frames from `read_frames`, or anything that `course.images.to_pil` takes.
+        captions: one text for each pair, below it. By default frames from `read_frames` get their
+            step and timestep; an empty list leaves the line out.
+        headings: above the two sides; one such as "x_t" gets its subscript.
+        height: of all images, in pixels; by default that of the highest. Proportions stay.
+    Raises:
+        VideoError: if the series are empty or of unequal length, or the captions do not fit.
     """
     pairs = _pair(left, right)
-    texts = (
-        [_caption(a, b) for a, b in pairs]
-        if captions is None
-        else [str(caption) for caption in captions]
-    )
+    texts = [_caption(a, b) for a, b in pairs] if captions is None else list(map(str, captions))
     if texts and len(texts) != len(pairs):
         raise VideoError(f"{len(texts)} captions do not fit {len(pairs)} frames.")
     if height is not None:
-        height = check_integer("height", height, 1, LARGEST_SIDE[".gif"], VideoError)
-
+        height = check_integer("height", height, 1, MAX_SIDE[".gif"], VideoError)
     columns = [[_image(frame) for frame in column] for column in zip(*pairs, strict=True)]
     height = height or max(image.height for column in columns for image in column)
     columns = [[_fit(image, height) for image in column] for column in columns]
+    return _draw_pairs(columns, texts, headings, height)
+
+
+def _draw_pairs(
+    columns: list[list[Image.Image]],
+    texts: list[str],
+    headings: tuple[str, str] | None,
+    height: int,
+) -> list[Image.Image]:
+    """Return one image for each pair of two columns of images of one height."""
     widths = [max(image.width for image in column) for column in columns]
-    size = max(SMALLEST_TEXT, min(height, *widths) // 16)
+    size = max(MIN_FONT_SIZE, min(height, *widths) // 16)
     font, gap, line = ImageFont.load_default(size), max(4, size // 4), round(size * 1.6)
-    # Wide enough for the words, however small the images.
-    words = [word for text in texts for word in text.split()]
-    room = max((math.ceil(font.getlength(word)) for word in words), default=0) + 2 * gap
     if headings:
         widths = [
             max(w, math.ceil(font.getlength(text)) + gap)
             for w, text in zip(widths, headings, strict=True)
         ]
-    width = max(sum(widths) + gap, room if texts else 0)
+    # Wide enough for the longest word, however small the images.
+    words = [math.ceil(font.getlength(word)) for text in texts for word in text.split()]
+    width = max(sum(widths) + gap, max(words, default=0) + 2 * gap if texts else 0)
     wrapped = [wrap(text, font, width - 2 * gap) for text in texts]
-    above = line if headings else 0
-    below = (
-        line + round(1.3 * size) * max(text.count("\n") for text in wrapped) if any(wrapped) else 0
-    )
+    above, below = line if headings else 0, 0
+    if any(wrapped):
+        below = line + round(1.3 * size) * max(text.count("\n") for text in wrapped)
     # All captions begin at one place: the text does not tremble when a number gets shorter.
-    widest = max((font.getlength(part) for text in wrapped for part in text.split("\n")), default=0)
+    lines = [part for text in wrapped for part in text.split("\n")]
+    caption_left = (width - max(map(font.getlength, lines), default=0)) / 2
     start = (width - sum(widths) - gap) // 2  # of the left column
     lefts = (start, start + widths[0] + gap)
 
-    joined = []
-    for i in range(len(pairs)):
+    sheets = []
+    for i in range(len(columns[0])):
         sheet = Image.new("RGB", (width, above + height + below), PAPER)
         draw = ImageDraw.Draw(sheet)
         for x, w, column, heading in zip(lefts, widths, columns, headings or ("", ""), strict=True):
             sheet.paste(column[i], (x + (w - column[i].width) // 2, above))
             _write_heading(draw, heading, x + w / 2, above / 2, size)
         if below:
-            middle = above + height + below / 2
-            draw.multiline_text(
-                ((width - widest) / 2, middle),
-                wrapped[i],
-                INK,
-                font,
-                anchor="lm",
-                spacing=size * 0.3,
-            )
-        joined.append(sheet)
-    return joined
+            place, spacing = (caption_left, above + height + below / 2), size * 0.3
+            draw.multiline_text(place, wrapped[i], INK, font, anchor="lm", spacing=spacing)
+        sheets.append(sheet)
+    return sheets
 
 
 def _pair(left: Sequence[AnyFrame], right: Sequence[AnyFrame]) -> list[tuple[AnyFrame, AnyFrame]]:
-    """The two series as pairs: by their steps where both know them, else in order."""
+    """Return the two series as pairs: by their steps where both have them, else in order."""
     if not len(left) or not len(right):
         raise VideoError("Side by side needs at least one frame at the left and one at the right.")
     a, b = ({f.step: f for f in frames if isinstance(f, Frame)} for frames in (left, right))
     if len(a) == len(left) and len(b) == len(right):
-        if lonely := [str((a | b)[step]) for step in sorted(a.keys() ^ b.keys())]:
-            more = f" and {len(lonely) - 8} more" if len(lonely) > 8 else ""
+        if single := [str((a | b)[step]) for step in sorted(a.keys() ^ b.keys())]:
+            more = f" and {len(single) - 8} more" if len(single) > 8 else ""
             raise VideoError(
-                f"Without a partner of the same step on the other side: {', '.join(lonely[:8])}{more}. "
-                "Make both folders in one run."
+                "Without a partner of the same step on the other side: "
+                f"{', '.join(single[:8])}{more}. Make both folders in one run."
             )
         for step in a:
             times = {a[step].timestep, b[step].timestep} - {None}
             if len(times) > 1:
                 raise VideoError(
-                    f"{a[step]} and {b[step]} are of different timesteps: make both folders in one run."
+                    f"{a[step]} and {b[step]} are of different timesteps: make both folders in "
+                    "one run."
                 )
         return [(a[step], b[step]) for step in sorted(a)]
     if len(left) != len(right):
         raise VideoError(
-            f"{len(left)} frames at the left and {len(right)} at the right: they have to be as many."
+            f"Both sides must have one length, got {len(left)} frames at the left and "
+            f"{len(right)} at the right."
         )
     return list(zip(left, right, strict=True))
 
@@ -216,7 +219,7 @@ def _fit(image: Image.Image, height: int) -> Image.Image:
 
 
 def _write_heading(draw: ImageDraw.ImageDraw, text: str, x: float, y: float, size: int) -> None:
-    """`text` centred at (x, y); the index of one letter, as in "x_t", stands lower and smaller."""
+    """Write text centered at (x, y); the index of one letter, as in "x_t", is lower and smaller."""
     font = ImageFont.load_default(size)
     if not re.fullmatch(r"\w_\w", text):
         draw.text((x, y), text, INK, font, anchor="mm")
@@ -233,26 +236,27 @@ def _write_heading(draw: ImageDraw.ImageDraw, text: str, x: float, y: float, siz
 def write_video(
     path: str | Path, frames: Iterable[AnyFrame], fps: float = 8, hold: float = 1.0
 ) -> Path:
-    """Write frames of one size, in order, as .mp4 (H.264, plays in every browser) or .gif (loops); returns the path.
+    """Write frames of one size as .mp4 (H.264) or .gif (which loops), and return the path.
 
-    `fps` frames a second; the last one stays `hold` seconds longer. MP4 needs even sides: an odd last row or column
-    is doubled, none is lost. The file appears under its name when it is complete. Raises VideoError for another
-    ending, no frames, frames of several sizes, a time that cannot be, a path that cannot be written, or no ffmpeg.
+    `fps` frames a second; the last one stays `hold` seconds longer. MP4 needs even sides: an odd
+    last row or column is doubled, none is lost. The file appears under its name when it is
+    complete. Raises VideoError for another suffix, no frames, frames of several sizes, times out of
+    range, a path that cannot be written, or no ffmpeg.
     """
     path = expand_path(path, VideoError)
     ending = path.suffix.lower()
-    if ending not in FASTEST:
-        raise VideoError(f"A clip ends in .mp4 or .gif, and {path.name!r} does not.")
+    if ending not in MAX_FPS:
+        raise VideoError(f"The name of a clip must end in .mp4 or .gif, got {path.name!r}.")
     rate = "fps of a GIF (an MP4 takes more)" if ending == ".gif" else "fps"
-    fps = check_number(rate, fps, SLOWEST, FASTEST[ending], VideoError)
-    hold = check_number("hold", hold, 0, LONGEST_HOLD, VideoError)
+    fps = check_number(rate, fps, MIN_FPS, MAX_FPS[ending], VideoError)
+    hold = check_number("hold", hold, 0, MAX_HOLD, VideoError)
     images = [_image(frame) for frame in frames]
     if not images:
         raise VideoError("A clip needs at least one frame.")
     if len(sizes := {image.size for image in images}) > 1:
         listed = ", ".join(f"{width} x {height}" for width, height in sorted(sizes))
         raise VideoError(
-            f"The frames of a clip have one size; these have {listed}. side_by_side(...) fits them."
+            f"The frames of a clip must have one size, got {listed}. side_by_side(...) fits them."
         )
     _check_sides(ending, *images[0].size)
     make_folder(path.parent)
@@ -260,10 +264,8 @@ def write_video(
         raise VideoError(f"{path} is a folder. Name a file in it, such as {path / 'clip'}{ending}.")
     write = _write_gif if ending == ".gif" else _write_mp4
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".clip-") as folder:
-            unfinished = Path(folder, path.name).resolve()
-            write(unfinished, images, fps, hold)
-            unfinished.replace(path)
+        with replace_file(path) as new:
+            write(new.resolve(), images, fps, hold)
     except OSError as error:
         reason = error.strerror or error
         raise VideoError(f"{path} cannot be written: {reason}. Name another place.") from error
@@ -271,7 +273,7 @@ def write_video(
 
 
 def make_folder(path: str | Path) -> Path:
-    """Create a folder, with those above it; raise VideoError if that cannot be."""
+    """Create a folder, with those above it; raise VideoError if that is not possible."""
     folder = expand_path(path, VideoError)
     try:
         file = next((place for place in (folder, *folder.parents) if place.is_file()), None)
@@ -280,17 +282,19 @@ def make_folder(path: str | Path) -> Path:
     except OSError as error:
         reason = error.strerror or error
         raise VideoError(
-            f"There can be no folder {folder}: {reason}. Name another place."
+            f"The folder {folder} cannot be created: {reason}. Name another place."
         ) from error
     if file is not None:
-        raise VideoError(f"There can be no folder {folder}: {file} is a file. Name another place.")
+        raise VideoError(
+            f"The folder {folder} cannot be created: {file} is a file. Name another place."
+        )
     return folder
 
 
 def _check_sides(ending: str, width: int, height: int) -> None:
-    largest = LARGEST_SIDE[ending]
+    largest = MAX_SIDE[ending]
     if max(width, height) > largest:
-        other = f", or write a .gif: up to {LARGEST_SIDE['.gif']:,}" if ending == ".mp4" else ""
+        other = f", or write a .gif: up to {MAX_SIDE['.gif']:,}" if ending == ".mp4" else ""
         raise VideoError(
             f"{ending[1:].upper()} allows at most {largest:,} pixels on a side; these frames have "
             f"{width:,} x {height:,}. Make them smaller{other}."
@@ -298,14 +302,12 @@ def _check_sides(ending: str, width: int, height: int) -> None:
 
 
 def _write_mp4(path: Path, images: list[Image.Image], fps: float, hold: float) -> None:
-    # Called here and not through imageio, which does not notice when ffmpeg fails.
+    # Not through imageio, which does not notice when ffmpeg fails.
     width, height = images[0].size
     odd = ((0, height % 2), (0, width % 2), (0, 0))
-    arrays = [
-        np.pad(np.asarray(image), odd, mode="edge") for image in images
-    ]  # each (H, W, 3) uint8
+    arrays = [np.pad(np.asarray(image), odd, mode="edge") for image in images]  # (H, W, 3) uint8
     size = f"{width + width % 2}x{height + height % 2}"
-    # Browsers take the colours of unmarked files for BT.709 or BT.601, as they please: so convert and say which.
+    # Browsers read unmarked files as BT.709 or BT.601: so convert, and mark the file.
     marks = (
         "scale=out_color_matrix=bt709:out_range=tv,setparams=color_primaries=bt709:color_trc=bt709"
     )
@@ -314,28 +316,18 @@ def _write_mp4(path: Path, images: list[Image.Image], fps: float, hold: float) -
     source = f"-f rawvideo -pix_fmt rgb24 -s {size} -r {fps:.6f} -i -"
     try:
         ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
-        command = [
-            ffmpeg,
-            "-v",
-            "error",
-            *source.split(),
-            "-vf",
-            filters,
-            *coding.split(),
-            str(path),
-        ]
-        done = subprocess.run(
-            command, input=b"".join(a.tobytes() for a in arrays), capture_output=True
-        )
+        options = ["-v", "error", *source.split(), "-vf", filters, *coding.split()]
+        pixels = b"".join(array.tobytes() for array in arrays)
+        process = subprocess.run([ffmpeg, *options, str(path)], input=pixels, capture_output=True)
     except (RuntimeError, OSError) as error:
         raise VideoError(
-            f"No ffmpeg to write {path.name} with ({error}). Run `pip install imageio-ffmpeg`, which brings one, or "
-            "write a .gif, which needs none."
+            f"No ffmpeg to write {path.name} with ({error}). Run `pip install imageio-ffmpeg`, "
+            "which brings one, or write a .gif, which needs none."
         ) from error
-    if done.returncode:
-        complaint = done.stderr.decode(errors="replace")
+    if process.returncode:
+        complaint = process.stderr.decode(errors="replace")
         first = re.sub(r"(\[[^]]*\]\s*)*", "", complaint.strip().split("\n")[0], count=1)
-        reason = f"it ended with status {done.returncode} and says: {first[:200] or 'nothing'}"
+        reason = f"it ended with status {process.returncode} and says: {first[:200] or 'nothing'}"
         if "Unknown encoder" in complaint:
             reason = "it has no encoder for H.264 (libx264)"
         raise VideoError(
@@ -350,14 +342,15 @@ def _write_gif(path: Path, images: list[Image.Image], fps: float, hold: float) -
     ends = [round(i / fps / GIF_TICK) for i in range(len(images) + 1)]
     ends[-1] += round(hold / GIF_TICK)
     milliseconds = [10 * (end - begin) for begin, end in itertools.pairwise(ends)]
-    # One palette for all: a colour that is the same in two frames stays the same. No dithering: its dots would crawl.
+    # One palette for all: a color that is the same in two frames stays the same. No dithering: its
+    # dots would move.
     palette = _sample(images).quantize(256, kmeans=1)
     indexed = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     indexed[0].save(path, save_all=True, append_images=indexed[1:], duration=milliseconds, loop=0)
 
 
 def _sample(images: list[Image.Image], pixels: int = 100_000) -> Image.Image:
-    """About so many pixels, evenly from all images, as one image."""
+    """Return about so many pixels, evenly from all images, as one image."""
     every = math.ceil(sum(image.width * image.height for image in images) / pixels)
     chosen = np.concatenate([np.asarray(image).reshape(-1, 3)[::every] for image in images])
     return Image.fromarray(chosen[None])
@@ -376,8 +369,11 @@ def join_folders(
     fps: float = 8,
     hold: float = 1.0,
 ) -> Path:
-    """Two folders of frames, side by side, as a clip: `read_frames`, `side_by_side`, `write_video`, whose arguments and
-    errors these are. The headings are the names of the folders unless others are given."""
+    """Write two folders of frames, side by side, as a clip, and return its path.
+
+    Arguments and errors are those of `read_frames`, `side_by_side` and `write_video`. By default
+    the headings are the names of the folders.
+    """
     headings = headings or (Path(left).name, Path(right).name)
     frames = side_by_side(read_frames(left), read_frames(right), captions, headings, height)
     return write_video(path, frames, fps, hold)

@@ -46,8 +46,8 @@ def replace_layers(vae: AutoencoderKL) -> None:
     """Replace an autoencoder's norms, each with the SiLU after it, and its convolutions.
 
     `FrozenGroupNorm` and `FrozenConv2d` take their place. Convolutions get another class instead of
-    another `forward`: so a caller that replaces `forward` for a while, as lesson 2 does, can restore
-    it.
+    another `forward`: so a caller that replaces `forward` for a while, as lesson 2 does, can
+    restore it.
     """
     with_silu: list[nn.GroupNorm] = []
     for layer in vae.modules():

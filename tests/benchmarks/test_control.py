@@ -13,7 +13,7 @@ from diffusers import UNet2DConditionModel
 from benchmarks import control
 from course import notebooks
 from pocket.train import controlnet, estimators
-from pocket.train.data import write_processor
+from pocket.train.images import write_processor
 from pocket.train.run import CONDITIONS, ESTIMATED
 
 

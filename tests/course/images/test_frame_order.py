@@ -26,7 +26,7 @@ COUNTED = {
     "padding of all kinds": [("007.png", 7), ("8.png", 8), ("0010.jpeg", 10), ("11.webp", 11)],
     "a prefix": [(f"x_t_{i}.png", i) for i in (2, 10, 300)],
     "a prefix with a number": [(f"x_0_{i}.png", i) for i in (2, 10, 300)],
-    "an ending that is no picture": [("step 9", 9), ("step 10", 10)],
+    "a suffix that is not an image's": [("step 9", 9), ("step 10", 10)],
     "a point": [("run.9", 9), ("run.10", 10)],
     "the course's own": [(f"{i:03d}_t{1000 - 40 * i:04d}.png", i) for i in range(26)],
     "the course's own, two": [("0_t999.png", 0), ("1_t0.png", 1)],

@@ -147,11 +147,11 @@ def test_tensors_of_any_type(tensor, expected):
         (np.array([[-1, 0]], np.int8), "got -1 to 0"),
         (torch.full((3, 4, 4), -1), "got -1 to -1"),
         (torch.full((3, 4, 4), 16.0), r"in \[-1, 1\], got values up to 16\. Divide"),
-        (np.array([["a"]]), "must be numbers, not <U1"),
-        (np.array([[1j]]), "must be numbers, not complex128"),
-        ("photo.png", "not str"),
-        (None, "not NoneType"),
-        ([[0, 1]], "not list"),
+        (np.array([["a"]]), "must be numbers, got <U1"),
+        (np.array([[1j]]), "must be numbers, got complex128"),
+        ("photo.png", "got str"),
+        (None, "got NoneType"),
+        ([[0, 1]], "got list"),
         (Image.new("RGB", (0, 4)), "no pixels: 0 x 4"),
     ],
 )
@@ -215,7 +215,7 @@ def test_a_float_file_that_is_no_image_is_refused_with_its_name(tmp_path, value)
     values = np.full((20, 20), 0.5, np.float32)
     values[13, 7] = value
     Image.fromarray(values).save(tmp_path / "map.tiff")
-    with pytest.raises(ImageError, match=r"map\.tiff: The (values|picture) .*\.$"):
+    with pytest.raises(ImageError, match=r"map\.tiff: The (values|image) .*\.$"):
         load_image(tmp_path / "map.tiff")
 
 

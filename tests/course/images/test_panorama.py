@@ -38,8 +38,8 @@ def test_windows_that_cover(height, width, window, stride):
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ((7, 24, 8, 4), "A height of 7 latent pixels is below one window of 8: ask for 8 or more"),
-        ((8, 7, 8, 4), "A width of 7 latent pixels is below one window of 8"),
+        ((7, 24, 8, 4), "height must be at least 8 latent pixels, one window, got 7"),
+        ((8, 7, 8, 4), "width must be at least 8 latent pixels, one window, got 7"),
         ((8, 24, 8, 0), "got 0"),
         ((8, 24, 8, 9), "got 9"),
         ((8, 24, 8, -1), "got -1"),
@@ -146,7 +146,7 @@ def test_masks_beyond_0_and_1_are_refused(values):
 @pytest.mark.parametrize("shape", [(2, 3), (3, 2), (1, 2, 2), (4,), ()])
 def test_masks_of_another_size_are_refused(shape):
     with pytest.raises(
-        RequestError, match=rf"mask of \"a car\".*{re.escape(str(shape))}.*\(2, 2\)"
+        RequestError, match=rf"mask of \"a car\".*\(2, 2\), got {re.escape(str(shape))}"
     ):
         check_masks([("a car", torch.ones(shape))], 2, 2)
 
@@ -252,22 +252,28 @@ HALF = [[0.0, 0.5, 1.0]] * 2
 @pytest.mark.parametrize(
     "mask",
     [
-        HALF, np.array(HALF), np.array(HALF, np.float16), torch.tensor(HALF), torch.tensor(HALF, dtype=torch.bfloat16),
-        np.array(HALF)[:, ::-1], torch.tensor(HALF, requires_grad=True), np.broadcast_to(np.array(HALF[0]), (2, 3)),
+        HALF,
+        np.array(HALF),
+        np.array(HALF, np.float16),
+        torch.tensor(HALF),
+        torch.tensor(HALF, dtype=torch.bfloat16),
+        np.array(HALF)[:, ::-1],
+        torch.tensor(HALF, requires_grad=True),
+        np.broadcast_to(np.array(HALF[0]), (2, 3)),
     ],
     ids=lambda mask: type(mask).__name__,
-)  # fmt: skip
+)
 def test_masks_are_arrays_of_any_kind(mask):
-    found = check_masks([("a car", mask), ("a duck", np.array(HALF) > 0.7)], 2, 3)
-    assert found.dtype == torch.float32 and found.shape == (2, 2, 3) and not found.requires_grad
-    assert sorted(found[0, 0].tolist()) == [0.0, 0.5, 1.0]
-    assert found[1].tolist() == [[0.0, 0.0, 1.0]] * 2
+    result = check_masks([("a car", mask), ("a duck", np.array(HALF) > 0.7)], 2, 3)
+    assert result.dtype == torch.float32 and result.shape == (2, 2, 3) and not result.requires_grad
+    assert sorted(result[0, 0].tolist()) == [0.0, 0.5, 1.0]
+    assert result[1].tolist() == [[0.0, 0.0, 1.0]] * 2
 
 
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        ([[0.0, 0.5]] * 2, r"that of the latents, \(2, 3\)"),
+        ([[0.0, 0.5]] * 2, r"the shape of the latents, \(2, 3\)"),
         (np.zeros((2, 3)), "from 0 to 1, and above 0 somewhere"),
         (np.array(HALF) - 0.5, "from 0 to 1"),
         (torch.tensor(HALF) - 1e-3, "from 0 to 1"),
@@ -277,7 +283,7 @@ def test_masks_are_arrays_of_any_kind(mask):
         ("a mask", "array of numbers"),
         ([[0, 1, 0], [1]], "array of numbers"),
         ({"a": 1}, "array of numbers"),
-        (None, r"that of the latents, \(2, 3\)"),
+        (None, r"the shape of the latents, \(2, 3\)"),
     ],
 )
 def test_masks_that_cannot_be(mask, message):
@@ -303,7 +309,7 @@ def test_a_page_goes_where_it_should(tmp_path, name):
 
 
 def test_a_page_that_cannot_be(tmp_path):
-    with pytest.raises(PanoramaError, match="ends in .html"):
+    with pytest.raises(PanoramaError, match="must end in .html"):
         write_page(tmp_path / "turn.png", RAMP, "a beach")
     (tmp_path / "file").write_text("")
     with pytest.raises(PanoramaError, match="cannot be written"):

@@ -1,4 +1,4 @@
-"""Frames into clips: in order whatever their names, side by side whatever their sizes, and files that play."""
+"""Frames become clips: in order, side by side whatever their sizes, and files that play."""
 
 import itertools
 import math
@@ -109,7 +109,7 @@ def test_every_kind_of_image_reads_as_a_person_sees_it(tmp_path):
 def test_folders_that_cannot_be_read(tmp_path):
     with pytest.raises(VideoError, match=r"There is no folder .*nowhere"):
         video.read_frames(tmp_path / "nowhere")
-    with pytest.raises(VideoError, match=r"no pictures in .*empty"):
+    with pytest.raises(VideoError, match=r"no images in .*empty"):
         video.read_frames(fill(tmp_path / "empty"))
     with pytest.raises(VideoError, match=r"final\.png has no number"):
         video.read_frames(fill(tmp_path / "a", "1.png", "final.png"))
@@ -119,9 +119,9 @@ def test_folders_that_cannot_be_read(tmp_path):
         video.read_frames(fill(tmp_path / "d", "1-9.png", "2-8.png"))
     noise(1, 32, 32)[0].save(fill(tmp_path / "c") / "2.png")
     whole = (tmp_path / "c" / "2.png").read_bytes()
-    for content in (b"no picture", whole[: len(whole) // 2]):
+    for content in (b"not an image", whole[: len(whole) // 2]):
         (tmp_path / "c" / "2.png").write_bytes(content)
-        with pytest.raises(VideoError, match=r"2\.png is (not a picture|damaged)"):
+        with pytest.raises(VideoError, match=r"2\.png is (not an image|damaged)"):
             video.read_frames(tmp_path / "c")
 
 
@@ -235,7 +235,7 @@ def test_words_wider_than_the_images_make_room():
     widest = max(font.getlength(line) for line in broken.split("\n"))
     draw.multiline_text(
         ((width - widest) / 2, 8 + 51 / 2), broken, (40, 40, 40), font, anchor="lm", spacing=3.6
-    )  # fmt: skip
+    )
     assert page == expected
 
 
@@ -412,7 +412,7 @@ def test_a_gif_reads_back_with_its_size_and_times(size, count, fps, hold):
             assert gif.size == size
     if (
         min(size) > 8
-    ):  # smaller ones may be alike in 256 colours, and then are one frame that stays longer
+    ):  # smaller ones may be alike in 256 colors, and then are one frame that stays longer
         assert len(times) == count
     assert sum(times) == pytest.approx(
         1000 * (count / fps + hold), abs=11
@@ -451,8 +451,8 @@ def test_paper_stays_white_in_a_gif(tmp_path):
 @pytest.mark.parametrize(
     ("name", "frames", "fps", "hold", "message"),
     [
-        ("a.avi", [flat(RED)], 8, 0, r"\.mp4 or \.gif, and 'a\.avi'"),
-        ("a", [flat(RED)], 8, 0, r"'a' does not"),
+        ("a.avi", [flat(RED)], 8, 0, r"\.mp4 or \.gif, got 'a\.avi'"),
+        ("a", [flat(RED)], 8, 0, r"got 'a'"),
         ("a.mp4", [flat(RED)], 0, 0, "^fps must be a number from 0.02 to 1,000, got 0"),
         ("a.mp4", [flat(RED)], 1e9, 0, "^fps must be a number from 0.02 to 1,000, got 1e[+]09"),
         ("a.mp4", [flat(RED)], "8", 0, "^fps must be a number from 0.02 to 1,000, got '8'"),
@@ -556,7 +556,8 @@ def test_the_slowest_and_the_fastest_gif(tmp_path, fps):
 def test_places_that_cannot_be_written(tmp_path, name):
     (tmp_path / "file").write_text("x")
     with pytest.raises(
-        VideoError, match=r"no folder .*file.*: .*file is a file\. Name another place"
+        VideoError,
+        match=r"folder .*file.* cannot be created: .*file is a file\. Name another place",
     ):
         video.write_video(tmp_path / "file" / name, [flat(RED)])
     (tmp_path / "taken" / name).mkdir(parents=True)
@@ -565,7 +566,7 @@ def test_places_that_cannot_be_written(tmp_path, name):
         match=rf"{name} is a folder\. Name a file in it, such as .*{name}/clip\.(mp4|gif)",
     ):
         video.write_video(tmp_path / "taken" / name, [flat(RED)])
-    assert not list((tmp_path / "taken").rglob(".clip-*"))
+    assert not list((tmp_path / "taken").rglob(".partial-*"))
 
 
 @pytest.mark.parametrize("path", ["~no-such-user/a.gif", "~no-such-user/a.mp4", None, 7, ["a.gif"]])
@@ -591,7 +592,7 @@ def test_a_full_disk_has_a_reason(tmp_path, monkeypatch):
         video.write_video(tmp_path / "a.gif", [flat(RED)])
     monkeypatch.setattr(Path, "mkdir", full)
     with pytest.raises(
-        VideoError, match=r"no folder .*new: No space left on device\. Name another"
+        VideoError, match=r"folder .*new cannot be created: No space left on device\. Name another"
     ):
         video.make_folder(tmp_path / "new")
 

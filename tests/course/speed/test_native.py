@@ -587,6 +587,9 @@ def test_a_file_system_without_locks(build, folder, monkeypatch, error):
 
 def test_needs_no_other_module_of_the_course():
     """A folder with a compiler and Python packages is enough; importing it starts nothing heavy."""
-    code = "import sys; from course.speed import native; print([m for m in sys.modules if 'torch' in m])"
+    code = (
+        "import sys; from course.speed import native; "
+        "print([m for m in sys.modules if 'torch' in m])"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "[]\n"
