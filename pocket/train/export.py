@@ -200,11 +200,11 @@ def save_dependent(stage: Stage, source: Path, folder: Path) -> None:
     controlnet = ControlNetModel.from_pretrained(source, torch_dtype=torch.float16)
     controlnet.save_pretrained(folder, max_shard_size=SHARD_SIZE)
     remove_source_paths(folder)
-    # The stage writes it beside its weights, an earlier export among them.
-    for strip in (source.parent / "strip" / "strip.jpg", source / "strip.jpg"):
-        if strip.exists():
-            shutil.copy(strip, folder)
-            break
+    # The strip is beside the stage's weights, or in those of an earlier export.
+    strips = (source.parent / "strip" / "strip.jpg", source / "strip.jpg")
+    for path in (source / "condition.json", *strips):
+        if path.exists():
+            shutil.copy(path, folder)
 
 
 def write_weights(run: Run, folder: Path) -> None:

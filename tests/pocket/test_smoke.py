@@ -107,6 +107,6 @@ def test_the_evaluation_runs_and_a_reduced_one_stores_no_row(folder):
         "weights in all",
         "weights without ControlNets and estimators",
         "largest file",
-        "denoiser",
+        "parameters of the denoiser",
     ]
     assert [row["figure"] for row in rows] == figures

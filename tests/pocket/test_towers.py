@@ -35,8 +35,8 @@ def test_keys_tell_captions_apart() -> None:
     tokens[1::2] = tokens[::2]
     tokens[1::2, 20:22] = tokens[1::2, [21, 20]]  # the same words in another order
     distinct = len(torch.unique(tokens, dim=0))
-    assert len(torch.unique(towers.keys_of(tokens))) == distinct > 3900
-    assert torch.equal(towers.keys_of(tokens[:2]), towers.keys_of(tokens[:2].clone()))
+    assert len(torch.unique(towers.hash_rows(tokens))) == distinct > 3900
+    assert torch.equal(towers.hash_rows(tokens[:2]), towers.hash_rows(tokens[:2].clone()))
 
 
 def test_equal_captions_are_no_negatives() -> None:
@@ -117,12 +117,12 @@ def test_text_tower_loads_alone(tokenizer: CLIPTokenizer, tmp_path: Path) -> Non
 def test_towers_learn(tokenizer: CLIPTokenizer) -> None:
     torch.manual_seed(1)  # from some weights it takes longer
     model: CLIPModel = towers.build(tokenizer, smoke=True)
-    texts, opposites = (
+    texts, negatives = (
         ["a red cat", "a blue cat", "a mug on mars", "snow"],
         ["a cat", "a mug", "snow", "a red cat"],
     )
     ids, wrong_ids = (
-        torch.from_numpy(encode(tokenizer, part)).long() for part in (texts, opposites)
+        torch.from_numpy(encode(tokenizer, part)).long() for part in (texts, negatives)
     )
     images = torch.randn(4, 3, towers.SIZE, towers.SIZE)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
