@@ -79,7 +79,7 @@ def decode_logits(logits: torch.Tensor, names: dict[int, str]) -> dict[str, np.n
     """
     groups: dict[str, list[tuple[int, str]]] = {}
     for index, name in names.items():
-        group, _, label = name.partition(":")
+        group, label = name.split(":", 1)
         groups.setdefault(group, []).append((int(index), label))
     logits = logits.detach().float().cpu()
     attributes = {}
