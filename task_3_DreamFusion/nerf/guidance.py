@@ -8,7 +8,7 @@
 The exercise, the three functions at its heart, is in sd.py.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -94,26 +94,17 @@ class StableDiffusion:
         self.unet = CudaGraphModule(pipe.unet.requires_grad_(False), compile=compile)
         self.scaling_factor: float = pipe.vae.config.scaling_factor
         self.alphas_cumprod = pipe.scheduler.alphas_cumprod.to(self.device, torch.float32)
-        self._embeddings: dict[str, Tensor] = {}
 
     # --- Prompts
 
     def embed_text(self, text: str) -> Tensor:
-        """Return the embedding (L, D) of a prompt."""
-        return sd.embed_text(text, self.model.tokenizer, self.text_encoder, self.model.text_length)
+        """Return the embedding (L, D) of a prompt.
 
-    def get_text_embeds(self, prompts: Sequence[str]) -> Tensor:
-        """Return the embeddings (N, L, D) of prompts, each computed once.
-
-        Raises GuidanceError for a new prompt after `unload_text_encoder`.
+        Raises GuidanceError after `unload_text_encoder`.
         """
-        for prompt in dict.fromkeys(prompts):
-            if prompt in self._embeddings:
-                continue
-            if self.text_encoder is None:
-                raise GuidanceError(f"text encoder is unloaded; cannot embed new prompt {prompt!r}")
-            self._embeddings[prompt] = self.embed_text(prompt).to(self.dtype)
-        return torch.stack([self._embeddings[prompt] for prompt in prompts])
+        if self.text_encoder is None:
+            raise GuidanceError(f"text encoder is unloaded; cannot embed prompt {text!r}")
+        return sd.embed_text(text, self.model.tokenizer, self.text_encoder, self.model.text_length)
 
     def view_prompts(self, text: str, negative: str = "") -> ViewPrompts:
         """Embed "<text>, <view> view" for each of VIEWS. Raises GuidanceError for an empty text."""
@@ -122,8 +113,8 @@ class StableDiffusion:
         num_tokens = [len(self.model.tokenizer(suffix).input_ids) for suffix in suffixes]
         # Without the start and end tokens, which the prompt has too.
         text = self.model.check_prompt(text.strip(), max(num_tokens) - 2)
-        views = self.get_text_embeds([text + suffix for suffix in suffixes])
-        return ViewPrompts(text, views, self._embed_negative(negative))
+        views = torch.stack([self.embed_text(text + suffix) for suffix in suffixes])
+        return ViewPrompts(text, views.to(self.dtype), self._embed_negative(negative))
 
     def plain_prompts(self, text: str, negative: str = "") -> ViewPrompts:
         """Embed `text` alone for every view: for a single image without a scene.
@@ -132,14 +123,14 @@ class StableDiffusion:
         """
         check_text(text)
         text = self.model.check_prompt(text.strip())
-        views = self.get_text_embeds([text]).expand(len(VIEWS), -1, -1)
+        views = self.embed_text(text).to(self.dtype).expand(len(VIEWS), -1, -1)
         return ViewPrompts(text, views, self._embed_negative(negative))
 
     def _embed_negative(self, negative: str) -> Tensor:
-        return self.get_text_embeds([self.model.check_prompt(negative)])
+        return self.embed_text(self.model.check_prompt(negative)).to(self.dtype)[None]
 
     def unload_text_encoder(self) -> None:
-        """Free the text encoder's memory; embeddings computed so far stay."""
+        """Free the text encoder's memory; `ViewPrompts` stay valid."""
         self.text_encoder = None
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

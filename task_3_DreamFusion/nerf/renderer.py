@@ -141,11 +141,6 @@ class Renderer(nn.Module):
         b = self.field.bound
         return Occupancy(self.bits, (-b, -b, -b, b, b, b))
 
-    @property
-    def occupied_fraction(self) -> float:
-        bits = self.bits.to(torch.int32)
-        return sum(((bits >> i) & 1).sum().item() for i in range(8)) / (8 * len(self.bits))
-
     # --- The occupancy grid
 
     @torch.no_grad()

@@ -82,20 +82,13 @@ class Trainer:
         settings: of the run.
         guidance: the model that guides it; its text encoder is not needed afterwards.
         workspace: the folder for the results.
-        views: where cameras may stand.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        guidance: StableDiffusion,
-        workspace: Path,
-        views: ViewRange | None = None,
-    ) -> None:
+    def __init__(self, settings: Settings, guidance: StableDiffusion, workspace: Path) -> None:
         self.settings = settings
         self.guidance = guidance
         self.workspace = workspace
-        self.views = views or ViewRange()
+        self.views = ViewRange()
         self.half = settings.half and guidance.device.type == "cuda"
         torch.manual_seed(settings.seed)
         self.generator = torch.Generator().manual_seed(settings.seed)
@@ -174,8 +167,8 @@ class Trainer:
         lights = positions + 0.8 * cameras.radius[:, None] * noise
         if self.progress < s.albedo_iter_ratio or chances[0] >= s.shaded_ratio:
             return Shading()
-        look = "textureless" if chances[1] < s.textureless_ratio else "lambertian"
-        return Shading(look, lights, ambient=0.1)
+        mode = "textureless" if chances[1] < s.textureless_ratio else "lambertian"
+        return Shading(mode, lights, ambient=0.1)
 
     def _add_targets(self, images: Tensor, shading: Shading, colors: Tensor | None) -> None:
         """Add images (B, 3, H, W) for the cameras of this step to the targets."""
@@ -190,7 +183,7 @@ class Trainer:
         """Learn `reuse` times from random rays of the targets; return the terms of the last time.
 
         Rays that are lit in different ways are not mixed: each time has those of the targets of one
-        look. All rays are marched at once, because the occupancy grid does not change meanwhile.
+        mode. All rays are marched at once, because the occupancy grid does not change meanwhile.
         """
         s = self.settings
         batches = self._sample_target_rays()
@@ -210,19 +203,19 @@ class Trainer:
         return terms
 
     def _sample_target_rays(self) -> list[tuple[TargetRays, Tensor]]:
-        """Return `reuse` batches: the rays of one look, and the indices (rays,) of some."""
+        """Return `reuse` batches: the rays of one mode, and the indices (rays,) of some."""
         s, device = self.settings, self.guidance.device
-        looks: dict[str, TargetRays] = {}
+        modes: dict[str, TargetRays] = {}
         batches = []
         for _ in range(s.reuse):
             index = int(torch.randint(len(self.targets), (), generator=self.generator))
-            look = self.targets[index].shading.mode
-            if look not in looks:
-                targets = [target for target in self.targets if target.shading.mode == look]
-                looks[look] = TargetRays.from_targets(targets, s.size, device)
-            count = len(looks[look].colors)
+            mode = self.targets[index].shading.mode
+            if mode not in modes:
+                targets = [target for target in self.targets if target.shading.mode == mode]
+                modes[mode] = TargetRays.from_targets(targets, s.size, device)
+            count = len(modes[mode].colors)
             chosen = torch.randint(count, (s.rays,), generator=self.generator)
-            batches.append((looks[look], chosen.to(device, non_blocking=True)))
+            batches.append((modes[mode], chosen.to(device, non_blocking=True)))
         return batches
 
     def _autocast(self) -> torch.autocast:
@@ -289,10 +282,10 @@ class Trainer:
         finally:
             torch._foreach_copy_(parameters, own)
 
-    def images(self, cameras: Cameras, size: int, look: str = "albedo") -> list[Tensor]:
+    def images(self, cameras: Cameras, size: int, mode: str = "albedo") -> list[Tensor]:
         """Return images (5, size, size) of the averaged field."""
         with self.averaged():
-            return list(self.renderer.render_eval(cameras, size, size, Shading(look)))
+            return list(self.renderer.render_eval(cameras, size, size, Shading(mode)))
 
     def preview(self) -> Path:
         """Write a sheet of images; return its path.

@@ -153,7 +153,7 @@ def lines_outside_tests() -> int:
 
 
 def tokens_outside_tests() -> int:
-    """Tokens of Python outside tests, comments excepted: unlike lines, the layout hardly changes them."""
+    """Tokens of Python outside tests, without comments: the layout hardly changes them."""
     ignored = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
     return sum(
         token.type not in ignored
