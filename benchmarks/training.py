@@ -26,11 +26,11 @@ from transformers import CLIPModel, CLIPVisionModel
 
 from benchmarks.common import RESULTS
 from course.figures import Row, add_groups, machine, store, table, today, versions
-from course.metrics import JudgeFeatures, fid
+from course.metrics import Judge, JudgeFeatures, fid
+from course.metrics.preprocess import resize
 from course.models import WEIGHTS
 from pocket.arguments import folder, integer
 from pocket.test_set import (
-    Judge,
     correct_masks,
     generate,
     load_first_edition,
@@ -39,7 +39,6 @@ from pocket.test_set import (
     scored_masks,
 )
 from pocket.train import denoiser, loop
-from pocket.train.data import resize
 from pocket.train.muon import Muon
 from pocket.train.tokenizer import encode, load
 
@@ -84,7 +83,7 @@ VARIANTS = {
 }
 
 
-class AlignedLoss(denoiser.Trainee):
+class AlignedLoss(denoiser.DiffusionLoss):
     """The denoiser's loss with representation alignment (REPA, Yu et al. 2025, equation 8).
 
     A small head maps the middle block's features of a noisy latent to an image encoder's features of the clean image;
@@ -124,13 +123,13 @@ class Bench:
 
     def __init__(self, device: torch.device, samples: int, images: int, work: Path) -> None:
         self.device, self.samples = device, samples
-        self.data = denoiser.Latents(work / "latents", device)
+        self.data = denoiser.LatentDataset(work / "latents", device)
         self.tokenizer = load(WEIGHTS / "stable-diffusion" / "tokenizer", WEIGHTS / "clip")
         self.text = CLIPModel.from_pretrained(WEIGHTS / "clip", dtype=torch.float32).text_model
         self.vae = AutoencoderKL.from_pretrained(
             WEIGHTS / "stable-diffusion" / "vae", torch_dtype=torch.float32
         )
-        self.judge = Judge(WEIGHTS / "judge", device)
+        self.judge = Judge(device, WEIGHTS / "judge")
         self.judge_features = JudgeFeatures(device)
         self.tests = load_first_edition(images, "all")
         others = load_first_edition(images, "all", seed=1)
@@ -160,7 +159,8 @@ class Bench:
         for moments in tqdm(self.data.moments.split(256), desc="features", leave=False):
             with self.autocast():
                 pixels = resize(
-                    vae.decode(moments[:, :4].to(self.device).float()).sample.clamp(-1, 1), size
+                    vae.decode(moments[:, :4].to(self.device).float()).sample.clamp(-1, 1),
+                    (size, size),
                 )
                 states = (
                     tower(pixel_values=pixels).last_hidden_state[:, 1:].float()
@@ -169,7 +169,7 @@ class Bench:
         features = torch.cat(parts)
         return features - features[:20_000].float().mean((0, 2, 3), keepdim=True).half()
 
-    def loss_module(self, variant: Variant) -> denoiser.Trainee:
+    def loss_module(self, variant: Variant) -> denoiser.DiffusionLoss:
         unet = denoiser.build(
             denoiser.CONFIG | BASELINE | variant.config, self.text.config.hidden_size
         )
@@ -177,9 +177,9 @@ class Bench:
         parts = (unet, self.text, self.vae.config.scaling_factor, empty)
         if variant.repa:
             return AlignedLoss(*parts, channels=self.features.shape[1], weight=variant.repa)
-        return denoiser.Trainee(*parts)
+        return denoiser.DiffusionLoss(*parts)
 
-    def train(self, variant: Variant) -> tuple[denoiser.Trainee, dict[str, Any]]:
+    def train(self, variant: Variant) -> tuple[denoiser.DiffusionLoss, dict[str, Any]]:
         """The trained loss module with averaged weights in its U-Net, and the run's speed and curve."""
         torch.manual_seed(0)
         generator = torch.Generator(self.device).manual_seed(0)
@@ -196,7 +196,7 @@ class Bench:
         for step in tqdm(range(steps), desc=variant.title, leave=False):
             for group in optimizer.param_groups:
                 group["lr"] = variant.lr * loop.lr_factor(step, step / steps, steps // 20)
-            scenes, captions = self.data.draw(variant.batch, generator)
+            scenes, captions = self.data.sample_indices(variant.batch, generator)
             batch = [self.data.moments[scenes], self.data.tokens[scenes, captions].long()]
             if variant.repa:
                 batch.append(self.features[scenes])
@@ -231,7 +231,7 @@ class Bench:
         scores = {}
         for guidance, key in ((3.0, "3"), (7.5, "7_5")):
             images = generate(pipe, self.tests.prompts, seeds, guidance=guidance, batch=batch)
-            hits = correct_masks(labels, self.judge.read(images))["object"]
+            hits = correct_masks(labels, self.judge.classify(images))["object"]
             scores[f"fid_{key}"] = fid(self.embed(images), self.reference)
             scores[f"object_{key}"] = 100 * float(hits[counts].mean()) if counts.any() else 0.0
         save_sheet(sheet, images[:24], self.tests.prompts[:24], columns=8)

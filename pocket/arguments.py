@@ -41,18 +41,18 @@ def number(minimum: float, maximum: float | None = None) -> Callable[[str], floa
 
 
 def folder(text: str) -> Path:
-    """Return the path of a folder that is there or can be created."""
+    """Return the path of a folder that exists or can be created."""
     path = Path(text)
+    if not text.strip():
+        raise ArgumentTypeError(f"must name a folder, got {text!r}")
     nearest = next(each for each in (path, *path.parents) if os.path.lexists(each))
-    if not text.strip() or not nearest.is_dir():
-        raise ArgumentTypeError(
-            f"must name a folder, got {text!r}" + (f": {nearest} is none" if text.strip() else "")
-        )
+    if not nearest.is_dir():
+        raise ArgumentTypeError(f"must name a folder, got {text!r}: {nearest} is no folder")
     return path
 
 
 def results_file(text: str) -> Path:
-    """Return the path of a file of results, as `pocket.evaluate.store` writes them, that is there or can be created."""
+    """Return the path of a file of results of `course.figures` that exists or can be created."""
     path = Path(text)
     folder(str(path.parent))
     if os.path.lexists(path) or not path.name:
@@ -61,9 +61,7 @@ def results_file(text: str) -> Path:
         except (OSError, ValueError, TypeError, LookupError, RecursionError):
             rows = None
         if not isinstance(rows, list):
-            raise ArgumentTypeError(
-                f"must name a file of results or one that is not there, got {text!r}"
-            )
+            raise ArgumentTypeError(f"must name a file of results or a new file, got {text!r}")
     return path
 
 

@@ -21,8 +21,8 @@ import torch
 from course.figures import load
 from pocket.arguments import folder
 from pocket.test_set import save_sheet
-from pocket.train.data import TEST_SEED
 from pocket.train.run import CONDITIONS, ESTIMATED
+from pocket.train.scenes import TEST_SEED
 from pocket.world import caption, heldout_compositions, render, sample_scene
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")

@@ -13,11 +13,12 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 from torch import Tensor
 
 from course.figures import Row
+from course.metrics import Judge, PerceptualDistance
+from course.metrics.preprocess import resize
 from pocket.test_set import (
     ATTRIBUTES,
     GUIDANCE,
     CaptionedScenes,
-    Judge,
     correct_masks,
     generate,
     load_test_set,
@@ -25,9 +26,8 @@ from pocket.test_set import (
     save_sheet,
     scored_masks,
 )
-from pocket.train.autoencoder import to_input
-from pocket.train.data import resize
-from pocket.train.perceptual import DISTORTIONS, PerceptualDistance, order
+from pocket.train.distortions import DISTORTIONS, monotonicity
+from pocket.train.images import normalize, to_float
 from pocket.world import render
 
 IMAGES = 2000
@@ -64,7 +64,7 @@ class Evaluation:
 
     @cached_property
     def judge(self) -> Judge:
-        return Judge(self.weights / "judge", self.device)
+        return Judge(self.device, self.weights / "judge")
 
     @property
     def batch(self) -> int:
@@ -115,7 +115,7 @@ def autoencoder_rows(e: Evaluation) -> list[Row]:
     psnr, errors, pairs = [], [], []
     for i in range(0, len(params), 50):
         rendered = render(params[i : i + 50], device=e.device)
-        latents = vae.encode(to_input(rendered.color)).latent_dist.mode()
+        latents = vae.encode(normalize(to_float(rendered.color))).latent_dist.mode()
         decoded = vae.decode(latents).sample.clamp(-1, 1)
         images = ((decoded + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
         difference = (images.double() - rendered.color.double()) / 255
@@ -163,7 +163,7 @@ def percent_rows(
 def judge_rows(e: Evaluation) -> list[Row]:
     """The judge on real renders of all compositions, on everything that they show."""
     test = e.load(e.images, "all")
-    correct = correct_masks(test.labels, e.judge.read(render_scenes(test, e.device)))
+    correct = correct_masks(test.labels, e.judge.classify(render_scenes(test, e.device)))
     return percent_rows("judge", "judge on renders", scored_masks(test.labels), correct, JUDGE_BARS)
 
 
@@ -175,8 +175,8 @@ def image_rows(e: Evaluation) -> list[Row]:
     prompts = [prompt for prompt in PROMPTS for _ in range(4)]
     e.save("prompts", e.generate(prompts, list(range(4)) * len(PROMPTS)), prompts, columns=4)
     scored = scored_masks(test.labels, test.mentions)
-    renders = e.judge.read(render_scenes(test, e.device))
-    correct = correct_masks(test.labels, e.judge.read(images))
+    renders = e.judge.classify(render_scenes(test, e.device))
+    correct = correct_masks(test.labels, e.judge.classify(images))
     correct_renders = correct_masks(test.labels, renders)
     return [
         *percent_rows("images", "images", scored, correct, IMAGE_BARS),
@@ -206,7 +206,7 @@ def composition_rows(e: Evaluation) -> list[Row]:
         if k == 0:
             e.save("compositions", images[:24], test.prompts[:24], columns=8)
         for name, shown in (("images", images), ("renders", render_scenes(test, e.device))):
-            correct = correct_masks(test.labels, e.judge.read(shown))
+            correct = correct_masks(test.labels, e.judge.classify(shown))
             hits[name].append(correct["object"] & correct["color"])
     rates = {
         name: round(100 * float(np.concatenate(parts).mean()), 2) for name, parts in hits.items()
@@ -226,11 +226,10 @@ def composition_rows(e: Evaluation) -> list[Row]:
 @torch.no_grad()
 def perceptual_rows(e: Evaluation) -> list[Row]:
     """Does the distance grow with the strength of a distortion, on average and for each image?"""
-    distance = PerceptualDistance.load(e.weights / "clip", e.weights / "perceptual")
-    distance = distance.to(e.device).eval()
+    distance = PerceptualDistance(e.weights / "clip", e.weights / "perceptual").to(e.device)
     color = render(e.load(DISTORTED, "all").scenes.params, device=e.device).color
-    images = resize(to_input(color), distance.image_size).contiguous()
-    ordered = order(distance, images)
+    images = resize(normalize(to_float(color)), distance.preprocess.size).contiguous()
+    ordered = monotonicity(distance, images)
     rows = []
     for name, distort in DISTORTIONS.items():
         strengths = torch.linspace(0, 1, 7, device=e.device)[:, None].expand(-1, len(images))

@@ -1,12 +1,12 @@
-"""Sample photographs for the lessons, drawn by the project: `python -m pocket.samples` writes them to assets/samples.
+"""Sample photographs for the lessons: `python -m pocket.samples` renders them to assets/samples.
 
-Scenes unlike each other, each with a caption in words that the embedded model knows; captions.json holds them by file.
-The same command gives the same images.
+Different scenes, each with a caption in words that the embedded model knows; captions.json has the
+captions by file name. The same command gives the same images.
 """
 
 import argparse
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,25 +18,26 @@ from pocket.world.labels import labels_from
 from pocket.world.scene import build_scene
 
 FOLDER = Path("assets/samples")
-SIDE = 512  # pixels of the shorter side: more than the embedded model draws, as of a photograph; what real ones draw
+SIDE = 512  # pixels of the shorter side, as real models generate; the embedded one generates fewer
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One photograph: what is said of it, its labels by name, the seed of everything else, and its shape."""
+    """A photograph: its caption, labels by name, the seed of everything else, camera and shape."""
 
     caption: str
     labels: dict[str, str]
     seed: int
     azimuth: float = 0.0
     elevation: float = 12.0
-    shape: tuple[int, int] = field(default=(1, 1))  # height to width
+    shape: tuple[int, int] = (1, 1)  # height to width
 
 
 SAMPLES = {
     "squirrel": Sample(
         "a squirrel reading a book on grass",
-        {"object": "squirrel", "relation": "reading", "object2": "book", "color2": "red", "ground": "grass"},
+        {"object": "squirrel", "relation": "reading", "object2": "book", "color2": "red",
+         "ground": "grass"},
         seed=1, azimuth=25,
     ),
     "astronaut": Sample(
@@ -67,30 +68,30 @@ SAMPLES = {
 }  # fmt: skip
 
 
-def scene(sample: Sample) -> Scene:
-    """The scene of a sample. Raises ValueError if a label is not one of the world's."""
-    usual = (
-        {"style": "photo"}
-        if "landscape" in sample.labels
-        else {"style": "photo", "ground": "plain"}
-    )
-    labels = labels_from(
-        usual | sample.labels, np.random.Generator(np.random.PCG64(sample.seed)), sample.seed
-    )
-    labels["azimuth"], labels["elevation"] = sample.azimuth, sample.elevation
-    return Scene(labels, build_scene(labels, np.random.Generator(np.random.PCG64(sample.seed))))
+def sample_scene(sample: Sample) -> Scene:
+    """Return the scene of a sample. Raises ValueError if a label does not exist in the world."""
+    defaults = {"style": "photo"}
+    if "landscape" not in sample.labels:
+        defaults["ground"] = "plain"
+    rngs = [np.random.Generator(np.random.PCG64(sample.seed)) for _ in range(2)]
+    labels = labels_from(defaults | sample.labels, rngs[0], sample.seed)
+    labels["azimuth"] = sample.azimuth
+    labels["elevation"] = sample.elevation
+    return Scene(labels, build_scene(labels, rngs[1]))
 
 
-def draw(sample: Sample) -> Image.Image:
-    """The photograph, its shorter side SIDE pixels."""
+def render_sample(sample: Sample) -> Image.Image:
+    """Render a sample; its shorter side has SIDE pixels."""
     height, width = (SIDE * part // min(sample.shape) for part in sample.shape)
-    return Image.fromarray(render(scene(sample).params, height, width, samples=16).color[0].numpy())
+    rendered = render(sample_scene(sample).params, height, width, samples=16)
+    return Image.fromarray(rendered.color[0].numpy())
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Draws all samples and writes them with their captions."""
+    """Render all samples and write them with their captions."""
     parser = argparse.ArgumentParser(prog="python -m pocket.samples", description=__doc__)
-    parser.add_argument("--folder", type=options.folder, default=FOLDER)
+    help_ = "folder to write to (default: assets/samples)"
+    parser.add_argument("--folder", type=options.folder, default=FOLDER, help=help_)
     folder = parser.parse_args(arguments).folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +99,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"--folder cannot be created: {error}")
     for name, sample in SAMPLES.items():
         path = folder / f"{name}.png"
-        draw(sample).save(path, optimize=True)
+        render_sample(sample).save(path, optimize=True)
         print(f"{path}: {path.stat().st_size:,} bytes")
     captions = {f"{name}.png": sample.caption for name, sample in SAMPLES.items()}
     (folder / "captions.json").write_text(json.dumps(captions, indent=1) + "\n", encoding="utf-8")

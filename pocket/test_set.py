@@ -16,13 +16,13 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 from tqdm import tqdm
-from transformers import AutoModelForImageClassification
 
 from course.images import image_grid
-from pocket.train import judge as judging
-from pocket.train.data import TEST_SEED, Scenes, scenes_to_arrays, workers_here
+from pocket.train.judge import ATTRIBUTES as ATTRIBUTES
+from pocket.train.judge import correct_masks as correct_masks
+from pocket.train.judge import scored_masks as scored_masks
+from pocket.train.scenes import TEST_SEED, Scenes, sample_all, worker_count
 from pocket.world import caption, render
-from pocket.world import vocabulary as v
 from pocket.world.labels import upgrade
 from pocket.world.phrases import words
 from pocket.world.scene import build_scene
@@ -30,10 +30,6 @@ from pocket.world.scene import build_scene
 FIRST = Path(__file__).parent / "test_sets" / "first.npz"
 STEPS = 25
 GUIDANCE = 7.5  # the pipeline's own default
-ATTRIBUTES = (  # in the order of the tables
-    "object color ground view relation landscape object2 pattern lighting style time weather "
-    "color2 pattern2 count size size2 pose"
-).split()
 
 
 @dataclass
@@ -60,7 +56,7 @@ class CaptionedScenes:
     def pick(self, indices: Sequence[int]) -> "CaptionedScenes":
         """Return the scenes at these positions."""
         s = self.scenes
-        lists = [[whole[i] for i in indices] for whole in (s.captions, s.opposites)]
+        lists = [[whole[i] for i in indices] for whole in (s.captions, s.negatives)]
         chosen = Scenes(s.labels[list(indices)], s.params[list(indices)], *lists)
         prompts = [self.prompts[i] for i in indices]
         return CaptionedScenes(chosen, prompts, [self.mentions[i] for i in indices])
@@ -71,14 +67,14 @@ class CaptionedScenes:
 
 def sample_test_set(count: int, split: str, first: int = TEST_SEED) -> CaptionedScenes:
     """Return scenes that nothing was trained on, each with a caption from the full grammar."""
-    scenes = scenes_to_arrays(range(first, first + count), split=split, workers=workers_here())
+    scenes = sample_all(range(first, first + count), split=split, workers=worker_count())
     rngs = [np.random.default_rng([int(record["seed"]), 2]) for record in scenes.labels]
     pairs = [caption(record, rng) for record, rng in zip(scenes.labels, rngs, strict=True)]
     return CaptionedScenes(scenes, [text for text, _ in pairs], [names for _, names in pairs])
 
 
 def load_first_edition(count: int, split: str, first: int = 0, seed: int = 0) -> CaptionedScenes:
-    """Return scenes of the world's first edition, as today's world builds them, with their captions.
+    """Return scenes of the world's first edition, built by today's world, with their captions.
 
     Args:
         count: how many scenes.
@@ -182,63 +178,3 @@ def save_sheet(path: Path, images: Tensor, captions: Sequence[str], columns: int
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet = image_grid(list(images.numpy()), columns, titles=captions, side=192)
     sheet.save(path, quality=88)
-
-
-# --- Scores
-
-
-class Judge:
-    """The shipped judge on a device."""
-
-    def __init__(self, folder: Path, device: torch.device) -> None:
-        self.model = AutoModelForImageClassification.from_pretrained(folder).to(device).eval()
-        self.device = device
-
-    def read(self, images: Tensor) -> dict[str, np.ndarray]:
-        """Return what images uint8 (N, H, W, 3) show, as `pocket.train.judge.read` does."""
-        size = self.model.config.image_size
-        parts = images.split(250)
-        logits = [judging.judge(self.model, part.to(self.device), size).cpu() for part in parts]
-        return judging.read(torch.cat(logits), self.model.config.id2label)
-
-
-def scored_masks(
-    labels: np.ndarray, mentions: Sequence[frozenset[str]] | None = None
-) -> dict[str, np.ndarray]:
-    """Return which scenes count for which attribute, bool (N,) each: the published rule.
-
-    An attribute counts where the scene has it and, for images generated from captions, the caption
-    names it. A color counts only where it is not the object's natural one, and style, lighting and
-    surface let it show (`judge.color_shows`); a view only of objects that have a front.
-
-    labels: (N,) of vocabulary.LABELS.
-    mentions: what each caption names; None for renders, which show everything.
-    """
-    masks = {name: labels[name] >= 0 for name in ATTRIBUTES if name != "view"}
-    for which in ("", "2"):
-        masks[f"color{which}"] &= judging.color_shows(labels, which)
-    masks["count"] &= labels["relation"] == 0
-    masks["view"] = judging.has_front(labels)
-    if mentions is None:
-        return masks
-    return {
-        name: mask & np.array([name in names for names in mentions]) for name, mask in masks.items()
-    }
-
-
-def correct_masks(labels: np.ndarray, readings: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return whether the judge's reading of each attribute is the scene's, bool (N,) each.
-
-    A view is correct within 15 degrees of the range of its word (`judge.view_right`). Attributes
-    that the judge was not trained to read are left out. `scored_masks` says where each counts.
-    """
-    targets = judging.targets(labels)
-    words = map(v.view_word, labels["azimuth"], labels["elevation"])
-    views = zip(words, readings["azimuth"], readings["overhead"] == "yes", strict=True)
-    masks = {"view": np.array([judging.view_right(*view) for view in views], bool)}
-    for name in ATTRIBUTES:
-        if name in readings and name != "view":
-            classes = np.array(judging.GROUPS[name])
-            # judging.SKIP is negative, and such a scene never counts.
-            masks[name] = classes[targets[name].clip(0)] == readings[name]
-    return masks

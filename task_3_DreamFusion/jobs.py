@@ -132,7 +132,7 @@ def _is_settled(text: str, folder: Path, outcome: Outcome, retry: bool) -> bool:
         outcome.skipped.append(text)
     elif finished is not None:
         outcome.failed[text] = (
-            f"{folder} holds {finished!r}: change the text, or name another --workspace"
+            f"{folder} holds {finished!r}: change the text, or choose another --workspace"
         )
     elif (folder / FAILED).is_file() and not retry:  # by another process, since this one started
         outcome.failed[text] = (folder / FAILED).read_text(encoding="utf-8", errors="replace")

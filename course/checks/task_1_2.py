@@ -205,7 +205,8 @@ def ddim(function: Callable[..., torch.Tensor]) -> str:
         "With eta = 0 that is not sqrt(alpha_bar_prev) x_0 + sqrt(1 - alpha_bar_prev) noise."
     )
     diagnose(result, still, mistakes, otherwise)
-    for eta in (1.0, 0.5):
+    # First 0.5: at 1 a root of 1 - alpha_bar_prev - sigma would be NaN.
+    for eta in (0.5, 1.0):
         _expect_fresh_noise(call(function, x_0, noise, a, b, eta, fresh), x_0, noise, fresh, eta)
     return "a DDIM step: without fresh noise at eta = 0, with the right amount of it beyond"
 
@@ -225,7 +226,7 @@ def _expect_fresh_noise(
             image + (1 - b).sqrt() * noise + sigma * fresh
         ),
         "Below the root sigma is squared.": (
-            image + (1 - b - sigma).clamp_min(0).sqrt() * noise + sigma * fresh
+            image + (1 - b - sigma).sqrt() * noise + sigma * fresh
         ),
         "sigma is right, but the fresh noise was not added: + sigma * fresh_noise.": (
             image + direction
@@ -236,7 +237,7 @@ def _expect_fresh_noise(
     }
     swapped = eta * ((1 - a) / (1 - b) * (1 - a / b)).sqrt()
     for wrong in (sigma**2 / eta, swapped, sigma / eta):
-        rest = (1 - b - wrong**2).clamp_min(0).sqrt() * noise
+        rest = (1 - b - wrong**2).sqrt() * noise
         expect(
             close(result, right) or not close(result, image + rest + wrong * fresh),
             "sigma is not that of the formula: eta * sqrt((1 - alpha_bar_prev) / (1 - alpha_bar)) "

@@ -18,8 +18,9 @@ from course.images.io import ImageLike, to_pil
 
 LOW, HIGH = 100, 200  # Canny's thresholds on the gradient of an 8-bit image
 CANNY_BLUR = 1.4  # standard deviation in pixels
-SCRIBBLE_BLUR, SCRIBBLE_LOW, SCRIBBLE_HIGH = 2.5, 40, 80
-SCRIBBLE_MIN_LENGTH = 40.0  # pixels of an image 256 pixels wide, as the two below
+SCRIBBLE_LOW, SCRIBBLE_HIGH = 40, 80  # Canny's thresholds for a scribble
+SCRIBBLE_BLUR = 2.5  # pixels of an image 256 pixels wide, as the three below
+SCRIBBLE_MIN_LENGTH = 40.0
 SCRIBBLE_STRAIGHTEN = 1.5
 SCRIBBLE_WIDTH = 3
 # Red is left, green is up, blue is towards the viewer, where a normal's x is to the right.

@@ -140,7 +140,8 @@ def _draw_pairs(
     """Return one image for each pair of two columns of images of one height."""
     widths = [max(image.width for image in column) for column in columns]
     size = max(MIN_FONT_SIZE, min(height, *widths) // 16)
-    font, gap, line = ImageFont.load_default(size), max(4, size // 4), round(size * 1.6)
+    font, gap = ImageFont.load_default(size), max(4, size // 4)
+    line = round(size * 1.6)
     if headings:
         widths = [
             max(w, math.ceil(font.getlength(text)) + gap)

@@ -8,6 +8,7 @@ how often it is right.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,17 +17,18 @@ from course.images import ImageLike, to_pil
 from course.metrics.preprocess import Preprocess
 from course.models import embedded_folder
 from course.models.files import load_network
+from course.views import view_word
 
 Attributes = dict[str, str | float]
 
 
 class Judge:
-    """The embedded judge on a device. Its outputs are called "group:class"."""
+    """The judge of a folder, by default the embedded one. Its outputs are called "group:class"."""
 
-    def __init__(self, device: str | torch.device = "cpu") -> None:
+    def __init__(self, device: str | torch.device = "cpu", folder: Path | None = None) -> None:
         from transformers import AutoModelForImageClassification
 
-        folder = embedded_folder("judge")
+        folder = folder or embedded_folder("judge")
         self.device = torch.device(device)
         self.network = load_network(AutoModelForImageClassification, folder, "The judge")
         self.network.to(self.device).eval().requires_grad_(False)
@@ -42,11 +44,22 @@ class Judge:
         """
         attributes = []
         for image in images:
-            array = np.array(to_pil(image))
-            pixels = torch.from_numpy(array).permute(2, 0, 1)[None].to(self.device)
-            logits = self.logits(pixels.float() / 127.5 - 1)
-            attributes.append(decode_logits(logits[0], self.names))
+            classes = self.classify(torch.from_numpy(np.array(to_pil(image)))[None])
+            result: Attributes = {group: values.tolist()[0] for group, values in classes.items()}
+            if "azimuth" in result and "overhead" in result:
+                elevation = 90 if result["overhead"] == "yes" else 0
+                result["view"] = view_word(float(result["azimuth"]), elevation)
+            attributes.append(result)
         return attributes
+
+    @torch.no_grad()
+    def classify(self, images: torch.Tensor, batch: int = 250) -> dict[str, np.ndarray]:
+        """Return the classes of images uint8 (N, H, W, 3) of one size, as `decode_logits` does."""
+        logits = []
+        for part in images.split(batch):
+            pixels = part.to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+            logits.append(self.logits(pixels).cpu())
+        return decode_logits(torch.cat(logits), self.names)
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Return the raw outputs (N, classes) for images (N, 3, H, W) in [-1, 1]; differentiable.
@@ -56,35 +69,29 @@ class Judge:
         return self.network(pixel_values=self.preprocess(images)).logits
 
 
-def decode_logits(logits: torch.Tensor, names: dict[int, str]) -> Attributes:
-    """Return one image's outputs (classes,) in words.
+def decode_logits(logits: torch.Tensor, names: dict[int, str]) -> dict[str, np.ndarray]:
+    """Return the likeliest class of each group, str (N,), and "azimuth" in degrees, float (N,).
 
-    The azimuth is the mean direction of the likeliest bin and its two neighbors on either side,
-    weighted by their probabilities: finer than a bin, and continuous where 180 meets -180.
+    logits: (N, classes). The azimuth is the mean direction of the likeliest bin and its two
+    neighbors on either side, weighted by their probabilities: finer than a bin, and continuous
+    where 180 meets -180.
     """
     groups: dict[str, list[tuple[int, str]]] = {}
     for index, name in names.items():
         group, _, label = name.partition(":")
         groups.setdefault(group, []).append((int(index), label))
-    attributes: Attributes = {}
+    logits = logits.detach().float().cpu()
+    attributes = {}
     for group, members in groups.items():
-        part = logits.float().cpu()[[index for index, _ in members]]  # (classes,)
-        best = int(part.argmax())
+        part = logits[:, [index for index, _ in members]]  # (N, members)
+        labels = np.array([label for _, label in members])
+        best = part.argmax(dim=1)
         if group != "azimuth":
-            attributes[group] = members[best][1]
+            attributes[group] = labels[best.numpy()]
             continue
-        near = (best + torch.arange(-2, 3)) % len(members)
-        angles = torch.deg2rad(torch.tensor([float(label) for _, label in members]))[near]
-        weights = part.softmax(dim=0)[near]
-        angle = torch.atan2((weights * angles.sin()).sum(), (weights * angles.cos()).sum())
-        attributes[group] = float(torch.rad2deg(angle))
-    if "azimuth" in attributes and "overhead" in attributes:
-        overhead = attributes["overhead"] == "yes"
-        attributes["view"] = "overhead" if overhead else _view(float(attributes["azimuth"]))
+        near = (best[:, None] + torch.arange(-2, 3)) % len(members)  # (N, 5)
+        angles = torch.deg2rad(torch.from_numpy(labels.astype(np.float32)))[near]
+        weights = part.softmax(dim=1).gather(1, near)
+        angle = torch.atan2((weights * angles.sin()).sum(1), (weights * angles.cos()).sum(1))
+        attributes[group] = torch.rad2deg(angle).numpy()
     return attributes
-
-
-def _view(azimuth: float) -> str:
-    if abs(azimuth) < 45:
-        return "front"
-    return "back" if abs(azimuth) > 135 else "side"

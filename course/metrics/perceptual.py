@@ -6,7 +6,8 @@ call is that of the lpips package, so `LPIPS(net="vgg")` can replace it where th
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,16 +28,18 @@ class PerceptualDistance(torch.nn.Module):
         distance(x, y)  # (N, 1, 1, 1); x, y (N, 3, H, W) in [-1, 1]
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clip: Path | None = None, heads: Path | None = None) -> None:
+        """Load the image tower and the weights w_l from folders; by default the embedded ones."""
         super().__init__()
         from transformers import CLIPModel
 
-        clip, own = embedded_folder("clip"), embedded_folder("perceptual")
+        clip = clip or embedded_folder("clip")
+        heads = heads or embedded_folder("perceptual")
         self.tower = load_network(CLIPModel, clip, "CLIP").vision_model
         self.preprocess = Preprocess(clip)
-        config = json.loads((own / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((heads / "config.json").read_text(encoding="utf-8"))
         self.layers: list[int] = config["layers"]
-        for name, head in load_file(own / "heads.safetensors").items():
+        for name, head in load_file(heads / "heads.safetensors").items():
             self.register_buffer(name, head.float())  # layer_i: (C,)
         self.requires_grad_(False).eval()
 
@@ -45,10 +48,7 @@ class PerceptualDistance(torch.nn.Module):
 
         images: (N, 3, H, W) in [-1, 1].
         """
-        pixels = self.preprocess(images)
-        states = self.tower(pixel_values=pixels, output_hidden_states=True).hidden_states
-        # Without the class token.
-        return [F.normalize(states[layer][:, 1:], dim=-1) for layer in self.layers]
+        return tower_features(self.tower, self.preprocess(images), self.layers)
 
     def forward(
         self,
@@ -67,12 +67,35 @@ class PerceptualDistance(torch.nn.Module):
             raise ValueError(f"in0 and in1 must have one shape (N, 3, H, W), got {shapes}.")
         if normalize:
             in0, in1 = 2 * in0 - 1, 2 * in1 - 1
-        shares = []
-        for layer, x, y in zip(self.layers, self.features(in0), self.features(in1), strict=True):
-            share = ((x - y).square() @ self.get_buffer(f"layer_{layer}")).mean(dim=1)  # (N,)
-            shares.append(share.view(-1, 1, 1, 1))
+        weights = [self.get_buffer(f"layer_{layer}") for layer in self.layers]
+        shares = layer_distances(self.features(in0), self.features(in1), weights)
         total = torch.stack(shares).sum(dim=0)
         return (total, shares) if retPerLayer else total
+
+
+def tower_features(
+    tower: torch.nn.Module, pixels: torch.Tensor, layers: Sequence[int]
+) -> list[torch.Tensor]:
+    """Return hidden states of an image tower, (N, positions, C) a layer, each position of length 1.
+
+    layers: 0 is the embedded patches. The class token is left out.
+    """
+    states = tower(pixel_values=pixels, output_hidden_states=True).hidden_states
+    return [F.normalize(states[layer][:, 1:].float(), dim=-1) for layer in layers]
+
+
+def layer_distances(
+    x: Sequence[torch.Tensor], y: Sequence[torch.Tensor], weights: Sequence[torch.Tensor]
+) -> list[torch.Tensor]:
+    """Return each layer's share of the distance, (N, 1, 1, 1).
+
+    x, y: features (N, positions, C) a layer. weights: (C,) a layer. Zhang et al. 2018, equation 1.
+    """
+    shares = []
+    for f, g, weight in zip(x, y, weights, strict=True):
+        share = ((f - g).square() @ weight).mean(dim=1)  # (N,)
+        shares.append(share.view(-1, 1, 1, 1))
+    return shares
 
 
 def load_distance(model: Model) -> tuple[str, Callable[..., Any]]:

@@ -7,6 +7,16 @@ import torch
 import torch.nn.functional as F
 
 
+def resize(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Return images (N, 3, H, W) at a size (height, width), bilinear with antialiasing, as by PIL.
+
+    Differentiable.
+    """
+    if images.shape[-2:] == size:
+        return images
+    return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
+
+
 class Preprocess(torch.nn.Module):
     """Images (N, 3, H, W) in [-1, 1] to (N, 3, size, size), normalized for the network.
 
@@ -28,8 +38,4 @@ class Preprocess(torch.nn.Module):
         if images.dim() != 4 or images.shape[1] != 3:
             shape = tuple(images.shape)
             raise ValueError(f"images must be a tensor (N, 3, H, W) in [-1, 1], got {shape}.")
-        if images.shape[-2:] != self.size:
-            images = F.interpolate(
-                images, self.size, mode="bilinear", align_corners=False, antialias=True
-            )
-        return ((images + 1) / 2 - self.mean) / self.std
+        return ((resize(images, self.size) + 1) / 2 - self.mean) / self.std

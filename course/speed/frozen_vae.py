@@ -122,8 +122,7 @@ class FrozenGroupNorm(torch.autograd.Function):
         gradient = gradient.contiguous()
         if ctx.silu:
             gradient = torch.ops.aten.silu_backward(gradient, torch.addcmul(shift, x, scale))
-        batch, channels, *size = x.shape
-        sizes = (batch, channels, math.prod(size), ctx.groups)
+        sizes = (*x.shape[:2], math.prod(x.shape[2:]), ctx.groups)
         wanted = (True, False, False)  # the gradient of x, weight, bias
         grad_x, *_ = torch.ops.aten.native_group_norm_backward(
             gradient.contiguous(), x, mean, rstd, weight, *sizes, wanted

@@ -23,15 +23,24 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from course.errors import CourseError
+from course.files import (
+    PARTIAL,
+    LockTimeout,
+    LockWarning,
+    lock,
+    remove_partial,
+    replace_file,
+    write_text,
+)
 
 COMPILE_LIMIT = 600.0  # seconds that one compilation may take
 LOCK_LIMIT = 660.0  # seconds to wait for a process that compiles
@@ -201,7 +210,7 @@ def build(
     for place in folders:
         if _can_write(place):
             library = place / file_name
-            with _lock(place, f"Another process is compiling into {place}: waiting ..."):
+            with _lock(place):
                 if not is_intact(library):  # another process may have built it meanwhile
                     _compile(name, compiler, source, includes, library)
             return library
@@ -278,14 +287,13 @@ def _compile(
     includes: Sequence[Path],
     library: Path,
 ) -> None:
-    """Compile in a new folder and move the result into place. The caller holds the lock."""
-    with tempfile.TemporaryDirectory(dir=library.parent, prefix=f"{library.stem}.partial-") as new:
-        result = Path(new) / library.name
-        options = [word for folder in includes for word in ("-I", str(folder))]
-        device = "the CPU" if compiler.suffix == "cpp" else compiler.target
+    """Compile a library beside its place and move it there. The caller holds the lock."""
+    options = [word for folder in includes for word in ("-I", str(folder))]
+    device = "the CPU" if compiler.suffix == "cpp" else compiler.target
+    with replace_file(library) as new:
         status, output = _run(
-            [*compiler.command, *options, str(source), "-o", str(result)],
-            Path(new) / "log",
+            [*compiler.command, *options, str(source), "-o", str(new)],
+            new.with_name("log"),
             COMPILE_LIMIT,
             f"Compiling {name} for {device} ({compiler.name}, only this once)",
         )
@@ -293,69 +301,46 @@ def _compile(
             lines = output.splitlines()
             error = next((line for line in lines if "error" in line.lower()), _last_line(output))
             raise NativeError(f"{compiler.name} failed with status {status}: {error.strip()}")
-        checksum = _checksum_file(result)
-        checksum.write_text(hashlib.sha256(result.read_bytes()).hexdigest(), encoding="ascii")
-        result.chmod(0o755)
-        checksum.chmod(0o644)
+        new.chmod(0o755)
         # The checksum first: a library without its own checksum is built again.
-        for path in (checksum, result):
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(path, library.parent / path.name)
+        checksum = _checksum_file(library)
+        write_text(checksum, hashlib.sha256(new.read_bytes()).hexdigest())
+        checksum.chmod(0o644)
 
 
 # --- One process at a time, and what a killed one leaves
 
 
 @contextlib.contextmanager
-def _lock(folder: Path, message: str) -> Iterator[None]:
-    """Hold the lock of a folder, which ends with this process; print `message` before a wait."""
-    lock = FileLock(folder / LOCK, fallback_to_soft=False)
-    is_held = _acquire(lock, message)
-    try:
+def _lock(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder; print a line before a wait.
+
+    On a file system without locks at worst two processes do the same work.
+    """
+    path = folder / LOCK
+    with contextlib.ExitStack() as stack:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LockWarning)
+            try:
+                stack.enter_context(lock(path, timeout=1))
+            except LockTimeout:
+                print(f"Another process is compiling into {folder}: waiting ...", file=sys.stderr)
+                try:
+                    stack.enter_context(lock(path, timeout=LOCK_LIMIT))
+                except LockTimeout as error:
+                    raise NativeError(
+                        f"another process has held {path} for {LOCK_LIMIT:g} seconds: end it"
+                    ) from error
         yield
-    finally:
-        if is_held:
-            _release(lock)
-
-
-def _acquire(lock: FileLock, message: str) -> bool:
-    """Return False on a file system without locks: at worst two processes do the same work."""
-    try:
-        try:
-            lock.acquire(timeout=1)
-        except Timeout:
-            print(message, file=sys.stderr)
-            lock.acquire(timeout=LOCK_LIMIT)
-    except Timeout as error:
-        raise NativeError(
-            f"another process has held {lock.lock_file} for {LOCK_LIMIT:g} seconds: end it"
-        ) from error
-    except (OSError, NotImplementedError):
-        return False
-    return True
 
 
 def _clear(folder: Path) -> None:
-    """Remove what killed processes left in a folder, unless a process is compiling into it."""
-    partial = list(folder.glob("*.partial-*"))
-    if not partial and not (folder / LOCK).exists():
-        return
-    lock = FileLock(folder / LOCK, fallback_to_soft=False)
-    try:
-        lock.acquire(timeout=0)
-    except (Timeout, OSError, NotImplementedError):
-        return
-    for path in partial:
-        shutil.rmtree(path, ignore_errors=True)
-    _release(lock)
-
-
-def _release(lock: FileLock) -> None:
-    """Remove the lock file, then unlock: who waits for a removed file opens a new one."""
-    with contextlib.suppress(PermissionError):  # Windows, where filelock removes it itself
-        Path(lock.lock_file).unlink(missing_ok=True)
-    lock.release()
+    """Remove what killed processes left in a folder, unless a process may be compiling into it."""
+    if any(folder.glob(f"{PARTIAL}*")) or (folder / LOCK).exists():
+        with contextlib.suppress(LockTimeout, LockWarning), warnings.catch_warnings():
+            warnings.simplefilter("error", LockWarning)  # without locks nobody knows
+            with lock(folder / LOCK):
+                remove_partial(folder)
 
 
 # --- Running a compiler

@@ -1,1 +1,4 @@
-"""Training, stage by stage: `python -m pocket.train STAGE`. common.py holds the loop that all stages share."""
+"""Training, stage by stage: `python -m pocket.train STAGE`.
+
+`run` has the command line and the folders, `loop` the training loop of all stages.
+"""

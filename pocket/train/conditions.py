@@ -1,10 +1,10 @@
-"""The conditions stage: what a ControlNet is told of a scene, from the renderer's exact outputs, beside its latents.
+"""The conditions stage: latents of scenes with the conditions of their images, for ControlNets.
 
-Canny edges and scribbles come from the colour image, depth and normals from the renderer, which knows them.
-What a condition is, is said here and once more, for a person's own images, in `course/images/conditions.py`: neither
-may import the other, and `tests/pocket/test_conditions.py` holds the two equal.
+Canny edges and scribbles come from the image, depth and normals from the renderer, which has them
+exactly. `course.images.conditions` defines all of them, for any image.
 """
 
+import hashlib
 import json
 import shutil
 import time
@@ -18,233 +18,216 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
 from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPTokenizer
 
-from course.files import replace_folder, write_text
+from course.files import write_text
+from course.images.conditions import (
+    canny_mask,
+    image_to_normals,
+    normalize_inverse_depth,
+    normals_to_image,
+    scribble_mask,
+)
 from pocket.world import Rendered, render
 from pocket.world.landscape_header import slots
 from pocket.world.renderer import layout
 
-from .data import RENDER_BATCH, SHARD, encode_all, scene_batches, workers_here
-from .latents import fingerprint, make_encoder
-from .run import Run, Stage
+from .data import RENDER_BATCH, SHARD, encode_all, write_shard
+from .latents import Encoder, fingerprint, make_encoder
+from .run import ESTIMATED, Run, Stage
+from .scenes import Scenes, check_training_split, scene_batches, worker_count
 
 SCENES = 72_000  # a quarter of them landscapes, as `sample_scene` mixes them
-SEED = 2**34  # scene i has seed SEED + i: beyond the latents stage's scenes, below the test scenes
-LOW, HIGH = 100, 200  # Canny's thresholds on the gradient of an 8-bit image
-CANNY_BLUR = 1.4  # deviation in pixels
-SCRIBBLE_BLUR, SCRIBBLE_LOW, SCRIBBLE_HIGH = 2.5, 40, 80
-SCRIBBLE_SHORTEST, SCRIBBLE_STRAIGHTEN, SCRIBBLE_WIDTH = (
-    40.0,
-    1.5,
-    3,
-)  # pixels of an image 256 pixels wide
+FIRST_SEED = 2**34  # after the latents stage's scenes, before the test scenes
+GOLDEN_RENDER = Path(__file__).parents[1] / "test_sets" / "render.npz"
+LINES = ("canny", "scribble")  # conditions that are drawn from the image
 
 
-def canny(image: np.ndarray, low: float = LOW, high: float = HIGH) -> np.ndarray:
-    """Edges of an image uint8 (H, W, 3): uint8 (H, W), 255 on an edge (Canny 1986).
-
-    Smoothed first, as the paper has it and OpenCV leaves to the caller: the speckle of grass is no edge then.
-    """
-    return cv2.Canny(cv2.GaussianBlur(image, (0, 0), CANNY_BLUR), low, high)
-
-
-def scribble(image: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-    """An image uint8 (H, W, 3) as somebody would sketch it with a thick pen: uint8 (H, W), 255 on a stroke.
-
-    The outlines that outlast a strong blur, without the short ones, straightened (Douglas and Peucker 1973). With
-    `rng` every hand draws otherwise: coarser or finer, thicker or thinner, a little beside, and not every line.
-    """
-    unit = min(image.shape[:2]) / 256
-    vary = (lambda low, high: rng.uniform(low, high)) if rng else (lambda low, high: 1.0)
-    soft = cv2.GaussianBlur(image, (0, 0), SCRIBBLE_BLUR * unit * vary(0.8, 1.4))
-    edges = cv2.Canny(soft, SCRIBBLE_LOW, SCRIBBLE_HIGH)
-    page = np.zeros(image.shape[:2], np.uint8)
-    width, straighten = (
-        SCRIBBLE_WIDTH * unit * vary(0.6, 1.6),
-        SCRIBBLE_STRAIGHTEN * unit * vary(0.7, 2.0),
-    )
-    for line in cv2.findContours(edges, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)[0]:
-        # A contour runs along a stroke and back, so it is twice as long.
-        if cv2.arcLength(line, True) < SCRIBBLE_SHORTEST * unit or (rng and rng.random() < 0.1):
-            continue
-        stroke = cv2.approxPolyDP(line, straighten, True)
-        if rng:
-            beside = rng.normal(0, unit, (1, 1, 2)) + rng.normal(0, 0.5 * unit, stroke.shape)
-            stroke = (stroke + beside).astype(np.int32)
-        cv2.polylines(page, [stroke], True, 255, max(1, round(width)))
-    return page
+# --- Conditions of renders
 
 
 def inverse_depth(depth: Tensor) -> Tensor:
-    """Depth (N, H, W), 0 where there is nothing, as inverse depth in [0, 1]: 1 at an image's nearest point, 0 at its
-    farthest; the sky is farther than everything. What the public depth estimators give, up to scale and shift."""
+    """Return depth (N, H, W), 0 for sky, as inverse depth in [0, 1], 1 at each nearest point."""
     inverse = torch.where(depth > 0, 1 / depth.clamp(min=1e-6), 0.0)
-    low, high = inverse.amin((1, 2), keepdim=True), inverse.amax((1, 2), keepdim=True)
-    return (inverse - low) / (high - low).clamp(min=1e-6)
+    return normalize_inverse_depth(inverse)
 
 
 def camera_normals(normal: Tensor, params: np.ndarray | Tensor) -> Tensor:
-    """The renderer's normals (N, H, W, 3) in camera space: x to the right, y up, z towards the viewer; 0 for sky.
+    """Return the renderer's normals (N, H, W, 3) in camera space; 0 for sky.
 
-    params: (N, SCENE_FLOATS). A landscape is seen on a cylinder: each of its columns has a camera of its own.
+    x is to the right, y up, z towards the viewer. A landscape is rendered on a cylinder, so each of
+    its columns has a camera of its own. params: (N, SCENE_FLOATS).
     """
-    at = layout()
-    height, width = normal.shape[1], normal.shape[2]
+    offsets = layout()
+    height, width = normal.shape[1:3]
     scenes = torch.as_tensor(params, device=normal.device)
-    own = torch.stack(
-        [scenes[:, at[name] : at[name] + 3] for name in ("H_RIGHT", "H_UP", "H_FORWARD")], dim=1
-    )
-    # landscape.h: x in heights of the image from its middle, each height 60 degrees of the horizon
+    names = ("H_RIGHT", "H_UP", "H_FORWARD")
+    axes = [scenes[:, offsets[name] : offsets[name] + 3] for name in names]
+    # landscape.h: x in image heights from the center, each height 60 degrees of the horizon
     x = (torch.arange(width, device=normal.device) + 0.5 - width / 2) / height
-    turn = scenes[:, slots()["HEADING"], None] + x * torch.pi / 3  # (N, W)
-    sin, cos, zero = turn.sin(), turn.cos(), torch.zeros_like(turn)
-    around = torch.stack([cos, zero, -sin, zero, zero + 1, zero, sin, zero, cos], dim=2).unflatten(
-        2, (3, 3)
+    heading = scenes[:, slots()["HEADING"], None] + x * torch.pi / 3  # (N, W)
+    sin, cos = heading.sin(), heading.cos()
+    zero, one = torch.zeros_like(sin), torch.ones_like(sin)
+    rotation = torch.stack([cos, zero, -sin, zero, one, zero, sin, zero, cos], dim=2)
+    is_landscape = (scenes[:, offsets["H_KIND"]] == 1)[:, None, None, None]
+    # (N, W, 3, 3): right, up, forward
+    camera = torch.where(
+        is_landscape, rotation.unflatten(2, (3, 3)), torch.stack(axes, dim=1)[:, None]
     )
-    is_landscape = (scenes[:, at["H_KIND"]] == 1)[:, None, None, None]
-    axes = torch.where(is_landscape, around, own[:, None])  # (N, W, 3, 3): right, up, forward
-    return torch.einsum("nhwc,nwac->nhwa", normal, axes) * torch.tensor(
-        [1.0, 1.0, -1.0], device=normal.device
-    )
+    flip = torch.tensor([1.0, 1.0, -1.0], device=normal.device)
+    return torch.einsum("nhwc,nwac->nhwa", normal, camera) * flip
 
 
-def normals_to_image(normals: Tensor) -> Tensor:
-    """Camera-space normals (..., 3) as colours uint8: red is left, green is up, blue is towards the viewer.
+def exact_condition(kind: str, rendered: Rendered, params: np.ndarray) -> Tensor:
+    """Return "depth" as uint8 (N, H, W), or "normals" as uint8 (N, H, W, 3)."""
+    if kind == "depth":
+        image = inverse_depth(rendered.depth)
+    else:
+        image = normals_to_image(camera_normals(rendered.normal, params))
+    return (image * 255).round().byte()
 
-    The convention of the public ControlNet for normals (Bae et al. 2021); gray where there is no surface.
+
+def color_to_normals(colors: Tensor) -> Tensor:
+    """Return the normals (..., 3) of length 1 that colors uint8 stand for; 0 for sky."""
+    return image_to_normals(colors.float() / 255)
+
+
+def line_conditions(image: np.ndarray, seed: int | None = None) -> dict[str, np.ndarray]:
+    """Return "canny" and "scribble" of an image uint8 (H, W, 3), each uint8 (H, W) of 0 and 255.
+
+    With a seed the scribble is a random one.
     """
-    flip = torch.tensor([-1.0, 1.0, 1.0], device=normals.device)
-    return ((normals * flip + 1) * 127.5).round().clamp(0, 255).byte()
-
-
-def image_to_normals(image: Tensor) -> Tensor:
-    """The normals (..., 3) of length 1 that colours uint8 stand for, 0 where they say that there is no surface."""
-    flip = torch.tensor([-1.0, 1.0, 1.0], device=image.device)
-    normals = (image.float() / 127.5 - 1) * flip
-    length = normals.norm(dim=-1, keepdim=True)
-    return torch.where(length > 0.5, normals / length.clamp(min=1e-6), 0.0)
-
-
-def exact(drawn: Rendered, params: np.ndarray) -> dict[str, Tensor]:
-    """What the renderer knows: "depth" uint8 (N, H, W) and "normals" uint8 (N, H, W, 3), on its device."""
-    return {
-        "depth": (inverse_depth(drawn.depth) * 255).round().byte(),
-        "normals": normals_to_image(camera_normals(drawn.normal, params)),
-    }
-
-
-def lines(image: np.ndarray, seed: int | None = None) -> dict[str, np.ndarray]:
-    """ "canny" and "scribble" of one image, uint8 (H, W) of 0 and 255; with a seed the scribble is a random one."""
     rng = None if seed is None else np.random.default_rng([seed, 3])
-    return {"canny": canny(image), "scribble": scribble(image, rng)}
+    return {"canny": canny_mask(image), "scribble": scribble_mask(image, rng)}
 
 
-def of_kind(kind: str, drawn: Rendered, params: np.ndarray) -> Tensor:
-    """The conditions of one kind of scenes that were drawn, uint8 (N, H, W) or, of normals, (N, H, W, 3)."""
-    if kind in ("depth", "normals"):
-        return exact(drawn, params)[kind]
-    pages = [lines(image)[kind] for image in drawn.color.cpu().numpy()]
-    return torch.from_numpy(np.stack(pages)).to(drawn.color.device)
+def make_condition(kind: str, rendered: Rendered, params: np.ndarray) -> Tensor:
+    """Return the conditions of rendered scenes, uint8 (N, H, W) or, for normals, (N, H, W, 3)."""
+    if kind in ESTIMATED:
+        return exact_condition(kind, rendered, params)
+    lines = [line_conditions(image)[kind] for image in rendered.color.cpu().numpy()]
+    return torch.from_numpy(np.stack(lines)).to(rendered.color.device)
 
 
-def objects_share(mask: Tensor) -> Tensor:
-    """The objects' share of each latent pixel, uint8 (N, H / 8, W / 8), of their mask uint8 (N, H, W)."""
+def golden_digest(kind: str) -> str:
+    """Return the SHA-256 of the conditions of a stored render.
+
+    It is written beside each ControlNet: a test fails when a condition is no longer what the
+    network was trained on.
+    """
+    with np.load(GOLDEN_RENDER) as file:
+        arrays = dict(file)
+    params = arrays.pop("params")
+    rendered = Rendered(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+    return hashlib.sha256(make_condition(kind, rendered, params).numpy().tobytes()).hexdigest()
+
+
+def to_control(conditions: Tensor) -> Tensor:
+    """Return conditions as a ControlNet takes them: float32 (N, 3, H, W) in [0, 1].
+
+    conditions: uint8 (N, H, W) or (N, H, W, 3).
+    """
+    if conditions.dim() == 3:
+        # In the memory format of colors, so that one compiled graph serves every kind.
+        conditions = conditions[..., None].repeat(1, 1, 1, 3)
+    return conditions.permute(0, 3, 1, 2).float() / 255
+
+
+def object_fraction(mask: Tensor) -> Tensor:
+    """Return the fraction of each latent pixel that objects cover.
+
+    uint8 (N, H / 8, W / 8) from the mask uint8 (N, H, W).
+    """
     return (F.avg_pool2d(mask[:, None].float(), 8)[:, 0] * 255).round().byte()
 
 
-def pack(pages: list[np.ndarray]) -> np.ndarray:
-    """Pages of 0 and 255, each (H, W), as bits: uint8 (N, H, W / 8)."""
-    return np.packbits(np.stack(pages) > 0, axis=2)
+def pack_bits(lines: np.ndarray) -> np.ndarray:
+    """Return lines of 0 and 255, (N, H, W), as bits: uint8 (N, H, W / 8)."""
+    return np.packbits(lines > 0, axis=2)
 
 
-def unpack(bits: Tensor) -> Tensor:
-    """The other way: uint8 (N, H, W / 8) to 0 and 255, uint8 (N, H, W), on the device of the bits."""
+def unpack_bits(bits: Tensor) -> Tensor:
+    """Return the lines of `pack_bits` from bits (N, H, W / 8), on their device."""
     shifts = torch.arange(7, -1, -1, device=bits.device, dtype=torch.uint8)
     return ((bits[..., None] >> shifts) & 1).flatten(2) * 255
 
 
-def shards(run: Run, lows: list[int], count: int) -> Iterator[int]:
-    """Draws, encodes and writes this process's shards; yields the scenes of each.
+# --- The stage
 
-    A shard holds moments.npy float16 (n, 8, 32, 32) and tokens.npy int16 (n, captions, length), as the latents do,
-    canny.npy and scribble.npy as `pack` gives it, objects.npy uint8 (n, 32, 32), and params.npy float32 (n,
-    SCENE_FLOATS), from which depth and normals are drawn anew where they are needed: a disk gives them back more slowly
-    than a GPU draws them.
+
+def shard_arrays(
+    run: Run, scenes: Scenes, encode: Encoder, tokenizer: CLIPTokenizer, threads: ThreadPoolExecutor
+) -> dict[str, np.ndarray]:
+    """Return what a shard holds of n scenes.
+
+    moments float16 (n, 8, 32, 32) and tokens int16 (n, captions, length), as in the latents stage;
+    canny and scribble as `pack_bits` returns them; objects uint8 (n, 32, 32); params float32
+    (n, SCENE_FLOATS), of which depth and normals are rendered again when they are needed: reading
+    them from a disk would take longer.
     """
-    vae = AutoencoderKL.from_pretrained(run.weights_of("autoencoder"), torch_dtype=torch.float32)
-    encode = make_encoder(vae.to(run.device, memory_format=torch.channels_last).eval(), run)
+    moments: list[np.ndarray] = []
+    objects: list[np.ndarray] = []
+    lines: list[Future] = []
+    for i in range(0, len(scenes), RENDER_BATCH):
+        params = scenes.params[i : i + RENDER_BATCH]
+        rendered = render(params, samples=1 if run.smoke else 4, device=run.device)
+        moments.append(encode(rendered.color).cpu().numpy())
+        objects.append(object_fraction(rendered.mask).cpu().numpy())
+        seeds = scenes.labels["seed"][i : i + RENDER_BATCH].tolist()
+        images = rendered.color.cpu().numpy()
+        lines += [
+            threads.submit(line_conditions, *each) for each in zip(images, seeds, strict=True)
+        ]
+    arrays = {
+        "moments": np.concatenate(moments),
+        "params": scenes.params,
+        "objects": np.concatenate(objects),
+        "tokens": encode_all(tokenizer, scenes.captions),
+    }
+    drawings = [line.result() for line in lines]
+    for kind in LINES:
+        arrays[kind] = pack_bits(np.stack([drawing[kind] for drawing in drawings]))
+    return arrays
+
+
+def write_shards(run: Run, lows: list[int], count: int) -> Iterator[int]:
+    """Write the shards that start at these scenes; yield the number of scenes of each."""
+    encode = make_encoder(run)
     tokenizer = CLIPTokenizer.from_pretrained(run.weights_of("tokenizer"))
-    samples = 1 if run.smoke else 4
-    batches = scene_batches(
-        [range(SEED + low, SEED + min(low + SHARD, count)) for low in lows],
-        "train",
-        workers=workers_here(),
-    )
-    cv2.setNumThreads(1)  # a thread an image here
+    ranges = [range(FIRST_SEED + low, FIRST_SEED + min(low + SHARD, count)) for low in lows]
+    batches = scene_batches(ranges, workers=worker_count(), negatives=False)
+    cv2.setNumThreads(1)  # images are processed in parallel
     pending: deque[Future] = deque()
-    # OpenCV lets go of the interpreter's lock, so threads do, and no image travels between processes.
-    with ThreadPoolExecutor(max(1, workers_here())) as pens, ThreadPoolExecutor(1) as writer:
+    # Threads suffice: OpenCV releases the interpreter's lock.
+    with ThreadPoolExecutor(max(1, worker_count())) as threads, ThreadPoolExecutor(1) as writer:
         for low, scenes in zip(lows, batches, strict=True):
-            if scenes.labels["heldout"].any():
-                raise ValueError(
-                    "a scene of the training split holds a composition that training must never see"
-                )
-            moments: list[np.ndarray] = []
-            objects: list[np.ndarray] = []
-            drawings: list[Future] = []
-            for i in range(0, len(scenes), RENDER_BATCH):
-                params = scenes.params[i : i + RENDER_BATCH]
-                drawn = render(params, samples=samples, device=run.device)
-                moments.append(encode(drawn.color).cpu().numpy())
-                objects.append(objects_share(drawn.mask).cpu().numpy())
-                seeds = scenes.labels["seed"][i : i + RENDER_BATCH].tolist()
-                images = drawn.color.cpu().numpy()
-                drawings += [pens.submit(lines, *each) for each in zip(images, seeds, strict=True)]
-            arrays = {
-                "moments": np.concatenate(moments),
-                "params": scenes.params,
-                "objects": np.concatenate(objects),
-            }
-            arrays |= {"tokens": encode_all(tokenizer, scenes.captions)}
-            pages = [drawing.result() for drawing in drawings]
-            arrays |= {name: pack([page[name] for page in pages]) for name in ("canny", "scribble")}
+            check_training_split(scenes)
+            arrays = shard_arrays(run, scenes, encode, tokenizer, threads)
             while len(pending) > 1:
                 pending.popleft().result()
             folder = run.folder / f"scenes-{low:08d}"
-            pending.append(writer.submit(write_arrays, folder, arrays))
+            pending.append(writer.submit(write_shard, folder, arrays))
             yield len(scenes)
         for job in pending:
             job.result()
 
 
-def write_arrays(folder: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write a folder with a file NAME.npy for each array."""
-    with replace_folder(folder) as new:
-        for name, array in arrays.items():
-            np.save(new / f"{name}.npy", array)
-
-
 def ensure(run: Run) -> None:
-    """The conditions that another stage trains on: as many as it is asked for, or else as were asked for last; what is
-    there already stays."""
+    """Write the conditions that another stage trains on, as many as the last time by default."""
     path = run.work / "conditions" / "source.json"
     last = json.loads(path.read_text())["scenes"] if path.exists() else None
     main(replace(run, stage=Stage("conditions"), scenes=run.scenes or last))
 
 
-def main(run: Run) -> None:
-    """Fills WORK/conditions; finished shards stay, unless another autoencoder or tokenizer made them."""
-    began, made = time.perf_counter(), 0
-    count = run.scenes or (16 if run.smoke else SCENES)
+def remove_stale_shards(run: Run, count: int) -> None:
+    """Remove the shards of another autoencoder or tokenizer; record these and the scene count."""
     source = {name: fingerprint(run.weights_of(name)) for name in ("autoencoder", "tokenizer")}
     path = run.folder / "source.json"
     run.folder.mkdir(parents=True, exist_ok=True)
     known = json.loads(path.read_text()) if path.exists() else {}
-    run.accelerator.wait_for_everyone()  # all have read it
+    run.accelerator.wait_for_everyone()  # all processes have read it
     if run.is_main and known != source | {"scenes": count}:
         if {name: known.get(name) for name in source} != source:
             for folder in run.folder.glob("scenes-*"):
@@ -253,20 +236,27 @@ def main(run: Run) -> None:
         write_text(path, json.dumps(source | {"scenes": count}))
     run.accelerator.wait_for_everyone()
 
-    def is_there(low: int) -> bool:
+
+def main(run: Run) -> None:
+    """Fill WORK/conditions with the shards that are missing."""
+    start_time = time.perf_counter()
+    count = run.scenes or (16 if run.smoke else SCENES)
+    remove_stale_shards(run, count)
+
+    def exists(low: int) -> bool:
         tokens = run.folder / f"scenes-{low:08d}" / "tokens.npy"
         return tokens.exists() and len(np.load(tokens, mmap_mode="r")) >= min(SHARD, count - low)
 
-    lows = [low for i, low in enumerate(range(0, count, SHARD)) if i % run.processes == run.rank]
-    lows = [low for low in lows if not is_there(low)]
+    lows = range(0, count, SHARD)[run.rank :: run.processes]
+    missing = [low for low in lows if not exists(low)]
+    written = 0
     try:
-        if lows:
-            with tqdm(
-                desc="conditions", unit=" scenes", total=count, disable=not run.is_main
-            ) as bar:
-                for new in shards(run, lows, count):
-                    made += new
-                    bar.update(new * run.processes)
+        if missing:
+            bar = tqdm(desc="conditions", unit=" scenes", total=count, disable=not run.is_main)
+            with bar:
+                for scenes in write_shards(run, missing, count):
+                    written += scenes
+                    bar.update(scenes * run.processes)
         run.accelerator.wait_for_everyone()
     finally:
-        run.record_time(began, made * run.processes)
+        run.record_time(start_time, written * run.processes)

@@ -1,9 +1,9 @@
-"""The estimators: depth and normals from an image, so that a person's own image can condition a ControlNet offline.
+"""The estimators: depth and normals of an image, so that any image can condition a ControlNet.
 
-Both are small DPT-hybrids (Ranftl et al. 2021), in transformers' own classes: a ResNet, a Transformer of two layers
-over what it leaves of the image, and a decoder of convolutions that takes up the ResNet's finer maps again. They
-learn from renders and from what the autoencoder makes of them, because generated images look like those, with
-colours, blur and noise varied so that other images are not too strange to them.
+Both are small DPT hybrids (Ranftl et al. 2021) in transformers' own classes: a ResNet, a
+Transformer of two layers on its coarsest map, and a convolutional decoder that uses the ResNet's
+finer maps. They train on renders and on decoded latents of these, because generated images look
+like the latter, with color jitter, blur and noise for other images.
 """
 
 import math
@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import (
@@ -32,17 +31,17 @@ from transformers import (
 from pocket.world import render
 
 from . import conditions, loop
-from .data import RENDER_BATCH, to_float, to_input, write_processor
+from .data import RENDER_BATCH
+from .images import color_jitter, normalize, to_float, write_processor
+from .latents import load_autoencoder, map_batches
 from .run import Run
 
 SCENES = 54_000
 BATCH = 96
 DECODE_BATCH = 64
-MEMORY_SHARE = (
-    0.5  # of the free device memory, at most, for the images and what is to be read from them
-)
-AXES = ("right", "up", "towards the viewer")  # the normals' three outputs
-SIDE = 256  # pixels, of the square images that both read
+MEMORY_FRACTION = 0.5  # of the free device memory, at most, for images and targets
+AXES = ("right", "up", "towards the viewer")  # the outputs of the estimator of normals
+SIDE = 256  # pixels of the square images
 RESNET: dict[str, Any] = {"embedding_size": 32, "hidden_sizes": [48, 80, 128], "depths": [2, 2, 2]}
 DPT: dict[str, Any] = {
     "hidden_size": 128,
@@ -51,7 +50,8 @@ DPT: dict[str, Any] = {
     "intermediate_size": 256,
     "fusion_hidden_size": 48,
 }
-# Not narrower: going back through convolutions to 8 channels, laid out last, oneDNN of torch 2.13 spoils the memory.
+# Not narrower: in the backward pass of channels-last convolutions with 8 channels, oneDNN of torch
+# 2.13 corrupts memory.
 SMOKE_RESNET = RESNET | {"embedding_size": 16, "hidden_sizes": [16, 16, 16], "depths": [1, 1, 1]}
 SMOKE_DPT = DPT | {
     "hidden_size": 16,
@@ -62,267 +62,253 @@ SMOKE_DPT = DPT | {
 
 
 def build(kind: str, smoke: bool = False) -> PreTrainedModel:
-    """An untrained estimator of "depth" or "normals".
+    """Return an untrained estimator of "depth" or "normals".
 
-    Both read images (B, 3, SIDE, SIDE) in [-1, 1]. Depth gives `predicted_depth` (B, SIDE, SIDE): inverse depth in
-    [0, 1], larger is nearer, as the public estimators of relative depth have it. Normals give `logits`
-    (B, 3, SIDE, SIDE): camera-space normals along AXES, shorter than 1/2 where there is no surface.
+    Images are (B, 3, SIDE, SIDE) in [-1, 1]. Depth gives `predicted_depth` (B, SIDE, SIDE): inverse
+    depth in [0, 1], larger is nearer, like public estimators of relative depth. Normals give
+    `logits` (B, 3, SIDE, SIDE): camera-space normals along AXES, shorter than 1/2 where there is no
+    surface.
     """
     resnet, dpt = (SMOKE_RESNET, SMOKE_DPT) if smoke else (RESNET, DPT)
-    backbone = ResNetConfig(
-        layer_type="basic", out_features=["stage1", "stage2", "stage3"], **resnet
-    )
+    stages = ["stage1", "stage2", "stage3"]
+    backbone = ResNetConfig(layer_type="basic", out_features=stages, **resnet)
     sizes, width = resnet["hidden_sizes"], dpt["hidden_size"]
     config = partial(
         DPTConfig,
         is_hybrid=True,
         backbone_config=backbone.to_dict(),
         image_size=SIDE,
-        patch_size=16,  # of the ResNet's coarsest map, which is what the Transformer reads
+        patch_size=16,  # of the ResNet's coarsest map, the input of the Transformer
         backbone_featmap_shape=[1, sizes[-1], SIDE // 16, SIDE // 16],
-        backbone_out_indices=[
-            0,
-            1,
-            0,
-            1,
-        ],  # two maps of the ResNet, and what both layers of the Transformer say
+        backbone_out_indices=[0, 1, 0, 1],  # two maps of the ResNet, two of the Transformer
         neck_hidden_sizes=[*sizes[:2], width, width],
         reassemble_factors=[1, 1, 1, 0.5],
         use_auxiliary_head=False,
-        semantic_classifier_dropout=0.0,  # far more images than so small a network could learn by heart
+        semantic_classifier_dropout=0.0,  # so small a network does not overfit so many images
         **dpt,
     )
     if kind == "depth":
         network = DPTForDepthEstimation(config())
-        # The last layer is cut off at 0. From below it would never come back: begin in the middle.
+        # A ReLU follows the last layer. Start in its middle: below 0 it would have no gradient.
         nn.init.constant_(network.head.head[-2].bias, 0.5)
         return network
-    labels = dict(enumerate(AXES))
-    return DPTForSemanticSegmentation(
-        config(id2label=labels, label2id={name: i for i, name in labels.items()})
-    )
+    id2label = dict(enumerate(AXES))
+    label2id = {name: i for i, name in id2label.items()}
+    return DPTForSemanticSegmentation(config(id2label=id2label, label2id=label2id))
 
 
-def estimate(kind: str, net: nn.Module, images: Tensor) -> Tensor:
-    """Images (B, 3, SIDE, SIDE) in [-1, 1] to inverse depth (B, SIDE, SIDE), or to normals (B, 3, SIDE, SIDE) that
-    are not yet of length 1."""
-    found = net(pixel_values=images)
-    return (found.predicted_depth if kind == "depth" else found.logits).float()
+def estimate(kind: str, network: nn.Module, images: Tensor) -> Tensor:
+    """Return inverse depth (B, SIDE, SIDE) or normals (B, 3, SIDE, SIDE), not yet of length 1.
+
+    images: (B, 3, SIDE, SIDE) in [-1, 1].
+    """
+    output = network(pixel_values=images)
+    return (output.predicted_depth if kind == "depth" else output.logits).float()
 
 
-def relief(guess: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """What is wrong with the shape of objects: the difference of two maps (B, H, W), each less its mean inside the
-    mask, in units of the target's mean deviation there; 0 outside.
+# --- Losses
 
-    After the shift- and scale-invariant loss of Ranftl et al. 2022 (equations 5 and 6, with means for medians), whose
-    point is that the ground's far greater range of depth would drown an object's. Here the scale is known. To
-    divide the guess by its own deviation as well would blow up the gradient while that is still small, and the ground
-    would not be learnt.
+
+def affine_residual(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Return the error of the shape of objects: the difference of two maps (B, H, W).
+
+    Each map less its mean inside the mask, in units of the target's mean deviation there; 0 outside
+    it.
+    After the shift- and scale-invariant loss of Ranftl et al. 2022 (equations 5 and 6, with means
+    instead of medians): without it, the far greater range of the ground's depth would dominate.
+    Here the scale is known; dividing the prediction by its own deviation as well would make its
+    gradient explode as long as that is small.
     """
     total = mask.sum((1, 2)).clamp(min=1.0)
-    less_mean = lambda x: (x - ((x * mask).sum((1, 2)) / total)[:, None, None]) * mask
-    deviation = (less_mean(target).abs().sum((1, 2)) / total).clamp(min=1e-2)
-    return less_mean(guess - target) / deviation[:, None, None]
+
+    def centered(x: Tensor) -> Tensor:
+        return (x - ((x * mask).sum((1, 2)) / total)[:, None, None]) * mask
+
+    deviation = (centered(target).abs().sum((1, 2)) / total).clamp(min=1e-2)
+    return centered(prediction - target) / deviation[:, None, None]
 
 
-def slopes(difference: Tensor, scales: int = 4) -> Tensor:
-    """Mean absolute slope of a difference of maps (B, H, W) over so many scales, each half the one before: edges must
-    lie in the same places (Ranftl et al. 2022, equation 11)."""
-    found = []
+def gradient_loss(difference: Tensor, scales: int = 4) -> Tensor:
+    """Return the mean absolute gradient of a difference of maps (B, H, W) over several scales.
+
+    Edges then lie at the same places (Ranftl et al. 2022, equation 11).
+    """
+    losses = []
     for k in range(scales):
         x = difference[:, :: 2**k, :: 2**k]
-        found.append(x.diff(dim=1).abs().mean() + x.diff(dim=2).abs().mean())
-    return torch.stack(found).mean()
+        losses.append(x.diff(dim=1).abs().mean() + x.diff(dim=2).abs().mean())
+    return torch.stack(losses).mean()
 
 
-def depth_losses(guess: Tensor, target: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """guess, target: inverse depth (B, H, W); mask: (B, H, W) float, 1 on objects."""
-    shape = relief(guess, target, mask)
+def depth_losses(prediction: Tensor, target: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Return the losses of inverse depth (B, H, W); mask: (B, H, W) float, 1 on objects."""
+    difference = prediction - target
+    residual = affine_residual(prediction, target, mask)
     losses = {
-        "l1": (guess - target).abs().mean(),
-        "object": shape.abs().sum() / mask.sum().clamp(min=1.0),
-        "slopes": slopes(guess - target) + 2 * slopes(shape),
+        "l1": difference.abs().mean(),
+        "object": residual.abs().sum() / mask.sum().clamp(min=1.0),
+        "slopes": gradient_loss(difference) + 2 * gradient_loss(residual),
     }
     return {"loss": losses["l1"] + losses["object"] + losses["slopes"], **losses}
 
 
-def normal_losses(guess: Tensor, target: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """guess, target: normals (B, 3, H, W), the target of length 1, or 0 for sky; mask: (B, H, W) float, 1 on objects.
+def normal_losses(prediction: Tensor, target: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Return the losses of normals (B, 3, H, W), and "angle", the mean error on objects in degrees.
 
-    The cosine on surfaces, objects counting five times, and a plain distance that also teaches the length; "angle" is
-    the mean error on objects in degrees.
+    The cosine on surfaces, with a weight of five on objects, and an L1 loss for the length. The
+    target has length 1, or 0 for sky; mask: (B, H, W) float, 1 on objects.
     """
     surface = (target.square().sum(1) > 0.5).float()  # (B, H, W)
-    cosine = F.cosine_similarity(guess, target, dim=1, eps=1e-4)
+    cosine = F.cosine_similarity(prediction, target, dim=1, eps=1e-4)
     weight = surface * (1 + 4 * mask)
     losses = {
         "cosine": ((1 - cosine) * weight).sum() / weight.sum().clamp(min=1.0),
-        "l1": (guess - target).abs().mean(),
+        "l1": (prediction - target).abs().mean(),
     }
     angle = torch.rad2deg(cosine.detach().clamp(-1, 1).acos())
-    there = mask * surface
-    return {
-        "loss": losses["cosine"] + losses["l1"],
-        **losses,
-        "angle": (angle * there).sum() / there.sum().clamp(min=1.0),
-    }
+    on_objects = mask * surface
+    mean_angle = (angle * on_objects).sum() / on_objects.sum().clamp(min=1.0)
+    return {"loss": losses["cosine"] + losses["l1"], **losses, "angle": mean_angle}
 
 
-def varied(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Images (B, 3, H, W) in [0, 1] with other exposure, contrast and tint, blurred and roughened here and there."""
-    count, device = len(images), images.device
-
-    def uniform(low: float, high: float, channels: int = 1) -> Tensor:
-        return (
-            torch.rand(count, channels, 1, 1, device=device, generator=generator) * (high - low)
-            + low
-        )
-
-    blurred = F.avg_pool2d(
-        F.avg_pool2d(images, 3, 1, 1, count_include_pad=False), 3, 1, 1, count_include_pad=False
-    )
-    images = torch.lerp(images, blurred, uniform(-1.0, 1.0).clamp(min=0))
-    images = images.clamp(min=1e-3) ** uniform(0.7, 1.4) * uniform(0.85, 1.15, 3)
-    images = (images - 0.5) * uniform(0.75, 1.2) + 0.5 + uniform(-0.1, 0.1)
-    noise = torch.randn(images.shape, device=device, generator=generator)
-    return (images + noise * uniform(-0.05, 0.05).clamp(min=0)).clamp(0, 1)
+# --- Data
 
 
-class Views:
-    """Scenes drawn again from the shards of the conditions stage, and decoded from their latents, on the device.
+class EstimatorDataset:
+    """Scenes of the conditions stage, rendered again and decoded from their latents, on the device.
 
-    images: uint8 (2, N, 256, 256, 3), renders and reconstructions; target: uint8 as `conditions.exact` gives it,
-    (N, 256, 256) or (N, 256, 256, 3); mask: uint8 (N, 256, 256). N is `count`, or less where shards or memory end.
+    images: uint8 (2, N, 256, 256, 3), renders and reconstructions. target: uint8 (N, 256, 256) or
+    (N, 256, 256, 3), as `conditions.exact_condition` returns it. mask: uint8 (N, 256, 256). N is
+    `count`, or less if there are fewer scenes or the memory is too small.
+
+    Raises FileNotFoundError if the conditions stage has left no shard for this process.
     """
 
     def __init__(self, run: Run, count: int) -> None:
-        """Raises FileNotFoundError if the conditions stage has left this process no shard."""
-        folders = sorted((run.work / "conditions").glob("scenes-*[0-9]"))[run.rank :: run.processes]
-        if not folders:
+        folder = run.work / "conditions"
+        shards = sorted(folder.glob("scenes-*[0-9]"))[run.rank :: run.processes]
+        if not shards:
             raise FileNotFoundError(
-                f"process {run.rank} finds no scenes in {run.work / 'conditions'}: "
+                f"no scenes for process {run.rank} in {folder}: "
                 "run `python -m pocket.train conditions`"
             )
         self.kind = run.stage.kind
-        shape = (256, 256) if run.stage.kind == "depth" else (256, 256, 3)
-        each = 2 * 256 * 256 * 3 + math.prod(shape) + 256 * 256
+        shape = (SIDE, SIDE) if self.kind == "depth" else (SIDE, SIDE, 3)
+        scene_bytes = 2 * SIDE * SIDE * 3 + math.prod(shape) + SIDE * SIDE
         if run.device.type == "cuda":
-            count = min(count, int(MEMORY_SHARE * torch.cuda.mem_get_info(run.device)[0] / each))
-        params = np.concatenate([np.load(folder / "params.npy") for folder in folders])[:count]
+            free = torch.cuda.mem_get_info(run.device)[0]
+            count = min(count, int(MEMORY_FRACTION * free / scene_bytes))
+        params = np.concatenate([np.load(shard / "params.npy") for shard in shards])[:count]
         count = len(params)
-        moments = np.concatenate(
-            [np.load(f / "moments.npy", mmap_mode="r")[:count] for f in folders]
-        )[:count]
-        self.images = torch.empty(2, count, 256, 256, 3, dtype=torch.uint8, device=run.device)
-        self.mask = torch.empty(count, 256, 256, dtype=torch.uint8, device=run.device)
-        self.target = torch.empty(count, *shape, dtype=torch.uint8, device=run.device)
-        decode = decoder(run)
-        for i in tqdm(
-            range(0, count, RENDER_BATCH), desc="views", leave=False, disable=not run.is_main
-        ):
+        files = [np.load(shard / "moments.npy", mmap_mode="r") for shard in shards]
+        moments = np.concatenate([file[:count] for file in files])[:count]
+        empty = partial(torch.empty, dtype=torch.uint8, device=run.device)
+        self.images = empty(2, count, SIDE, SIDE, 3)
+        self.mask = empty(count, SIDE, SIDE)
+        self.target = empty(count, *shape)
+        decode = make_decoder(run)
+        starts = range(0, count, RENDER_BATCH)
+        for i in tqdm(starts, desc="renders", leave=False, disable=not run.is_main):
             rows = slice(i, min(i + RENDER_BATCH, count))
-            drawn = render(params[rows], samples=1 if run.smoke else 4, device=run.device)
-            self.images[0, rows], self.mask[rows] = drawn.color, drawn.mask
-            self.target[rows] = conditions.exact(drawn, params[rows])[run.stage.kind]
+            samples = 1 if run.smoke else 4
+            rendered = render(params[rows], samples=samples, device=run.device)
+            self.images[0, rows] = rendered.color
             self.images[1, rows] = decode(torch.from_numpy(moments[rows]).to(run.device))
+            self.mask[rows] = rendered.mask
+            self.target[rows] = conditions.exact_condition(self.kind, rendered, params[rows])
 
     def __len__(self) -> int:
         return len(self.mask)
 
     def sample(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Random images (B, 3, 256, 256) in [0, 1], half of them mirrored; what to read from each: inverse depth (B,
-        256, 256) or normals (B, 3, 256, 256); the objects' mask (B, 256, 256) float."""
+        """Return random images, half of them mirrored, with targets and masks of objects.
+
+        Images (B, 3, 256, 256) in [0, 1]; inverse depth (B, 256, 256) or normals (B, 3, 256, 256);
+        masks (B, 256, 256) float.
+        """
         device = self.mask.device
-        draw = lambda high: torch.randint(high, (batch,), generator=generator, device=device)
-        i, which, mirrored = draw(len(self)), draw(2), draw(2).bool()
-        turn = lambda x: torch.where(mirrored.view(-1, *[1] * (x.dim() - 1)), x.flip(-1), x)
-        images, mask = turn(to_float(self.images[which, i])), turn(self.mask[i].float())
+
+        def randint(high: int) -> Tensor:
+            return torch.randint(high, (batch,), generator=generator, device=device)
+
+        i, version = randint(len(self)), randint(2)
+        is_mirrored = randint(2).bool()
+
+        def mirror(x: Tensor) -> Tensor:
+            return torch.where(is_mirrored.view(-1, *[1] * (x.dim() - 1)), x.flip(-1), x)
+
+        images = mirror(to_float(self.images[version, i]))
+        mask = mirror(self.mask[i].float())
         if self.kind == "depth":
-            return images, turn(self.target[i].float() / 255), mask
-        normals = turn(conditions.image_to_normals(self.target[i]).permute(0, 3, 1, 2))
-        normals[:, 0] *= torch.where(mirrored, -1.0, 1.0)[
-            :, None, None
-        ]  # what faced left faces right now
+            return images, mirror(self.target[i].float() / 255), mask
+        normals = conditions.color_to_normals(self.target[i]).permute(0, 3, 1, 2)
+        normals = mirror(normals)
+        normals[:, 0] *= torch.where(is_mirrored, -1.0, 1.0)[:, None, None]  # x changes its sign
         return images, normals, mask
 
 
-def decoder(run: Run) -> Callable[[Tensor], Tensor]:
-    """A function from moments half (N, 8, 32, 32) to images uint8 (N, 256, 256, 3), decoded from their means."""
-    vae = AutoencoderKL.from_pretrained(run.weights_of("autoencoder"), torch_dtype=torch.float32)
-    vae = vae.to(run.device, memory_format=torch.channels_last).eval()
+def make_decoder(run: Run) -> Callable[[Tensor], Tensor]:
+    """Return a function from moments float16 (N, 8, 32, 32) to images uint8 (N, 256, 256, 3).
 
-    def plain(latents: Tensor) -> Tensor:
+    It decodes the means.
+    """
+    vae = load_autoencoder(run)
+
+    def decode_latents(latents: Tensor) -> Tensor:
         return vae.decoder(vae.post_quant_conv(latents))
 
-    compiled = torch.compile(plain, dynamic=False) if run.device.type == "cuda" else plain
+    compiled = decode_latents
+    if run.device.type == "cuda":
+        compiled = torch.compile(decode_latents, dynamic=False)
+
+    def decode_batch(latents: Tensor) -> Tensor:
+        images = compiled(latents).float().clamp(-1, 1)
+        return ((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
 
     @torch.no_grad()
     def decode(moments: Tensor) -> Tensor:
-        found = []
-        for part in moments.chunk(2, dim=1)[0].float().split(DECODE_BATCH):
-            full = part
-            if (
-                len(part) < DECODE_BATCH and run.device.type == "cuda"
-            ):  # one size, so that it compiles once
-                full = part[torch.arange(DECODE_BATCH, device=part.device) % len(part)]
-            with run.autocast():
-                images = compiled(full)[: len(part)].float().clamp(-1, 1)
-            found.append(((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1))
-        return torch.cat(found)
+        mean = moments.chunk(2, dim=1)[0].float()
+        return map_batches(decode_batch, mean, DECODE_BATCH, run)
 
     return decode
 
 
 def load(kind: str, folder: Path) -> PreTrainedModel:
-    """The estimator of a folder, in float32."""
-    auto = AutoModelForDepthEstimation if kind == "depth" else AutoModelForSemanticSegmentation
+    """Load the estimator of a folder, in float32."""
+    is_depth = kind == "depth"
+    auto = AutoModelForDepthEstimation if is_depth else AutoModelForSemanticSegmentation
     return auto.from_pretrained(folder, dtype=torch.float32)
 
 
 def main(run: Run) -> None:
-    """Trains the estimator of one kind on WORK/conditions and writes WORK/estimators-KIND/weights."""
+    """Train the estimator of one kind on WORK/conditions; write WORK/estimators-KIND/weights."""
     conditions.ensure(run)
-    began = time.perf_counter()
-    views = Views(run, 16 if run.smoke else SCENES)
+    start_time = time.perf_counter()
+    kind = run.stage.kind
+    data = EstimatorDataset(run, 16 if run.smoke else SCENES)
     torch.manual_seed(run.seed)
-    model = (
-        load(run.stage.kind, run.weights_of(run.stage))
-        if run.init
-        else build(run.stage.kind, run.smoke)
-    )
+    model = load(kind, run.weights_of(run.stage)) if run.init else build(kind, run.smoke)
     model.to(run.device)
-    with (
-        torch.no_grad()
-    ):  # transformers hangs hooks into the network at its first call, which would break the graph
-        estimate(run.stage.kind, model.eval(), torch.zeros(1, 3, SIDE, SIDE, device=run.device))
-    losses = depth_losses if run.stage.kind == "depth" else normal_losses
+    with torch.no_grad():  # transformers adds hooks at the first call, which would break the graph
+        estimate(kind, model.eval(), torch.zeros(1, 3, SIDE, SIDE, device=run.device))
+    losses = depth_losses if kind == "depth" else normal_losses
     batch = run.batch or (2 if run.smoke else BATCH)
     size = sum(p.numel() for p in model.parameters()) / 1e6
-    run.log(f"{len(views):,} scenes a process, {size:.2f} M parameters")
+    run.log(f"{len(data):,} scenes in each process, {size:.2f} M parameters")
 
-    def loss_fn(net: nn.Module, step: int, fraction: float) -> dict[str, Tensor]:
-        images, target, mask = views.sample(batch, run.generator)
-        images = to_input(varied(images, run.generator))
-        guess = estimate(run.stage.kind, net, images)
+    def loss_fn(network: nn.Module, step: int, fraction: float) -> dict[str, Tensor]:
+        images, target, mask = data.sample(batch, run.generator)
+        images = normalize(color_jitter(images, run.generator))
+        prediction = estimate(kind, network, images)
         with torch.autocast(run.device.type, enabled=False):
-            return losses(guess, target, mask)
+            return losses(prediction, target, mask)
 
     def save(folder: Path) -> None:
         model.save_pretrained(folder)
         write_processor(folder, SIDE, "DPTImageProcessor")
 
+    steps, minutes = (2, 1.0) if run.smoke else (100_000, 5.0)
+    settings = loop.Settings(steps, minutes, warmup=min(300, (run.steps or steps) // 10))
     optimizer = loop.adamw(model, lr=1e-3, weight_decay=0.02)
-    limits: dict[str, Any] = (
-        {"steps": 2, "minutes": 1.0} if run.smoke else {"steps": 100_000, "minutes": 5.0}
-    )
-    warmup = min(300, (run.steps or limits["steps"]) // 10)
-    loop.train(
-        run,
-        model,
-        optimizer,
-        loss_fn,
-        save,
-        loop.Settings(warmup=warmup, **limits),
-        start_time=began,
-    )
+    loop.train(run, model, optimizer, loss_fn, save, settings, start_time=start_time)
     run.accelerator.wait_for_everyone()

@@ -89,23 +89,11 @@ def assemble(run: Run) -> StableDiffusionPipeline:
 
 def vocabulary() -> dict[str, list[str]]:
     """Return every word of the captions, and the classes of the world."""
-    classes = {
-        "objects": v.OBJECTS,
-        "colors": v.COLORS,
-        "patterns": v.PATTERNS,
-        "grounds": v.GROUNDS,
-        "lightings": v.LIGHTINGS,
-        "styles": v.STYLES,
-        "relations": v.RELATIONS,
-        "landscapes": v.LANDSCAPES,
-        "times": v.TIMES,
-        "weathers": v.WEATHERS,
-        "views": v.VIEWS,
-        "counts": v.COUNTS,
-        "sizes": v.SIZES,
-        "poses": v.POSES,
-    }
-    return {"words": words()} | {name: list(members) for name, members in classes.items()}
+    tuples = (
+        "objects colors patterns grounds lightings styles relations landscapes times weathers "
+        "views counts sizes poses"
+    ).split()
+    return {"words": words()} | {name: list(getattr(v, name.upper())) for name in tuples}
 
 
 def manifest(folder: Path) -> dict[str, dict[str, dict[str, int | str]]]:
@@ -200,11 +188,11 @@ def save_dependent(stage: Stage, source: Path, folder: Path) -> None:
     controlnet = ControlNetModel.from_pretrained(source, torch_dtype=torch.float16)
     controlnet.save_pretrained(folder, max_shard_size=SHARD_SIZE)
     remove_source_paths(folder)
-    # The stage writes it beside its weights, an earlier export among them.
-    for strip in (source.parent / "strip" / "strip.jpg", source / "strip.jpg"):
-        if strip.exists():
-            shutil.copy(strip, folder)
-            break
+    # The strip is beside the stage's weights, or in those of an earlier export.
+    strips = (source.parent / "strip" / "strip.jpg", source / "strip.jpg")
+    for path in (source / "condition.json", *strips):
+        if path.exists():
+            shutil.copy(path, folder)
 
 
 def write_weights(run: Run, folder: Path) -> None:

@@ -1,12 +1,12 @@
-"""The judge: reads from an image what is in it, and never takes part in making one.
+"""The judge: an attribute classifier of images, which generates nothing.
 
-One residual network (He et al. 2016) with one linear layer whose outputs are named "group:class" in the
-configuration, trained on renders of all compositions. `read` turns its outputs into names and an angle.
+One ResNet (He et al. 2016) whose outputs are named "group:class" in its configuration, trained on
+renders of all compositions. `course.metrics.judge` turns the outputs into classes and an azimuth.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,45 +14,38 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetForImageClassification
 
-from pocket.train.data import (
-    TEST_SEED,
-    Pool,
-    augment,
-    resize,
-    scenes_to_arrays,
-    to_float,
-    to_input,
-    workers_here,
-    write_processor,
-)
+from course.metrics.judge import Judge
 from pocket.world import render
 from pocket.world import vocabulary as v
 
 from . import loop
+from .images import augment, normalize, to_float, write_processor
+from .pool import Pool
 from .run import Run
+from .scenes import TEST_SEED, sample_all, worker_count
 
 SIZE = 192
 BATCH = 512
 BIN = 15  # degrees of azimuth
-AZIMUTHS = tuple(range(-180, 180, BIN))  # centres of the bins
-SMOOTHING = 8.0  # degrees: a view between two bins belongs to both
+AZIMUTHS = tuple(range(-180, 180, BIN))  # centers of the bins
+SMOOTHING = 8.0  # degrees: an azimuth between two bins is a target of both
 VIEW_TOLERANCE = 15.0  # degrees beyond the range of the view word that still count as right
-SHOWS_NO_COLOR = ("wooden", "metallic")
-# Labels of -1 are the class "none"; relation and style have a class for every scene.
+COLORED_PATTERNS = ("wooden", "metallic")  # with a color of their own
+COLORED_LIGHTINGS = ("day", "sunset", "dawn")  # in which colors are visible
+# The classes of each group: labels of -1 are "none"; relation and style have one for every scene.
 GROUPS: dict[str, tuple[str, ...]] = {
-    "object": ("none", *v.OBJECTS), "color": ("none", *v.COLORS), "pattern": ("none", *v.PATTERNS),
-    "relation": v.RELATIONS, "object2": ("none", *v.OBJECTS), "color2": ("none", *v.COLORS),
-    "ground": ("none", *v.GROUNDS), "lighting": ("none", *v.LIGHTINGS), "style": v.STYLES,
-    "landscape": ("none", *v.LANDSCAPES), "time": ("none", *v.TIMES), "weather": ("none", *v.WEATHERS),
-    "pattern2": ("none", *v.PATTERNS), "count": ("none", *v.COUNTS), "size": ("none", *v.SIZES),
-    "size2": ("none", *v.SIZES), "pose": ("none", *v.POSES),
-    "overhead": ("no", "yes"), "azimuth": tuple(map(str, AZIMUTHS)),
-}  # fmt: skip
-SKIP = -100  # a target that does not count, as cross_entropy has it
+    field: names if field in ("relation", "style") else ("none", *names)
+    for field, names in v.CLASSES.items()
+} | {"overhead": ("no", "yes"), "azimuth": tuple(map(str, AZIMUTHS))}
+ATTRIBUTES = (  # in the order of the tables
+    "object color ground view relation landscape object2 pattern lighting style time weather "
+    "color2 pattern2 count size size2 pose"
+).split()
+IGNORE = -100  # a target that does not count, as in torch's cross_entropy
 
 
 def build(smoke: bool = False) -> ResNetForImageClassification:
-    """The network with random weights: 7 M parameters, less for a smoke test."""
+    """Return the untrained network: 7 M parameters, less for a smoke run."""
     names = [f"{group}:{name}" for group, classes in GROUPS.items() for name in classes]
     config = ResNetConfig(
         embedding_size=8 if smoke else 32,
@@ -65,206 +58,176 @@ def build(smoke: bool = False) -> ResNetForImageClassification:
     return ResNetForImageClassification(config)
 
 
-def color_shows(labels: np.ndarray, which: str = "") -> np.ndarray:
-    """The published rule: whether a scene shows the color of the object (`which` is "") or the other one ("2"),
-    bool (N,).
+def is_color_visible(labels: np.ndarray, which: str = "") -> np.ndarray:
+    """Return whether the color of the main object is visible, bool (N,).
 
-    By day, at sunset and at dawn, in every style but the pencil sketch, and not on wood or metal, which have their own.
+    It is by day, at sunset and at dawn, in every style but the pencil sketch, and not on wood or
+    metal, which have colors of their own. which: "2" for the other object.
     """
-    pattern = np.isin(
-        labels[f"pattern{which}"], [v.PATTERNS.index(name) for name in SHOWS_NO_COLOR]
-    )
-    lit = np.isin(
-        labels["lighting"], [v.LIGHTINGS.index(name) for name in ("day", "sunset", "dawn")]
-    )
-    return lit & ~pattern & (labels["style"] != v.STYLES.index("pencil sketch"))
+    patterns = [v.PATTERNS.index(name) for name in COLORED_PATTERNS]
+    lightings = [v.LIGHTINGS.index(name) for name in COLORED_LIGHTINGS]
+    is_lit = np.isin(labels["lighting"], lightings)
+    is_sketch = labels["style"] == v.STYLES.index("pencil sketch")
+    return is_lit & ~np.isin(labels[f"pattern{which}"], patterns) & ~is_sketch
 
 
 def has_front(labels: np.ndarray) -> np.ndarray:
-    """Whether the main object has a front, bool (N,)."""
+    """Return whether the main object has a front, bool (N,)."""
     return np.isin(labels["object"], [v.OBJECTS.index(name) for name in v.WITH_FRONT])
 
 
 def targets(labels: np.ndarray) -> dict[str, np.ndarray]:
-    """The right class of every group, int64 (N,), SKIP where it does not count; "azimuth" in degrees, NaN there."""
-    found = {}
-    for group, classes in GROUPS.items():
+    """Return the right class of each group, int64 (N,), IGNORE where it does not count.
+
+    "azimuth" is in degrees, float32, NaN where it does not count.
+    """
+    classes = {}
+    for group, names in GROUPS.items():
         if group in (labels.dtype.names or ()) and group != "azimuth":
-            found[group] = labels[group].astype(np.int64) + (
-                classes[0] == "none" and group != "relation"
-            )
+            offset = int(names[0] == "none" and group != "relation")
+            classes[group] = labels[group].astype(np.int64) + offset
     for which in ("", "2"):
         # Natural colors do not count either: a natural duck looks like a yellow one.
-        hidden = ~color_shows(labels, which) | (labels[f"color{which}"] < 0)
-        found[f"color{which}"][(labels[f"object{which}"] >= 0) & hidden] = SKIP
-    found["relation"] = np.maximum(found["relation"], 0)  # a landscape has none
-    found["overhead"] = (labels["elevation"] >= 60).astype(np.int64)
-    found["azimuth"] = np.where(has_front(labels), labels["azimuth"], np.nan).astype(np.float32)
-    return found
+        is_hidden = ~is_color_visible(labels, which) | (labels[f"color{which}"] < 0)
+        classes[f"color{which}"][(labels[f"object{which}"] >= 0) & is_hidden] = IGNORE
+    classes["relation"] = np.maximum(classes["relation"], 0)  # a landscape has none
+    classes["overhead"] = (labels["elevation"] >= 60).astype(np.int64)
+    azimuth = np.where(has_front(labels), labels["azimuth"], np.nan)
+    classes["azimuth"] = azimuth.astype(np.float32)
+    return classes
 
 
-def losses(logits: Tensor, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Cross-entropy of every group and their sum as "loss".
+def losses(logits: Tensor, target: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the cross-entropy of each group, and their sum as "loss".
 
-    logits: (B, C). wanted: as `targets`, as tensors (B,). The azimuth's target is spread over the bins around it.
+    logits: (B, C). target: tensors (B,) as from `targets`. The target of the azimuth is spread over
+    the bins around it.
     """
-    parts = dict(
-        zip(GROUPS, logits.float().split([len(c) for c in GROUPS.values()], dim=1), strict=True)
-    )
-    found = {}
+    sizes = [len(names) for names in GROUPS.values()]
+    parts = dict(zip(GROUPS, logits.float().split(sizes, dim=1), strict=True))
+    terms = {}
     for group, part in parts.items():
         if group == "azimuth":
-            counts = ~wanted[group].isnan()  # (B,)
-            turn = wanted[group].nan_to_num()[:, None] - torch.arange(
-                -180, 180, BIN, device=logits.device
-            )  # (B, 24)
-            turn = (turn + 180) % 360 - 180
-            soft = torch.softmax(-0.5 * (turn / SMOOTHING) ** 2, dim=1)
-            found[group] = (
-                F.cross_entropy(part, soft, reduction="none") * counts
-            ).sum() / counts.sum().clamp(min=1)
-        else:
-            each = F.cross_entropy(part, wanted[group], ignore_index=SKIP, reduction="sum")
-            found[group] = each / (wanted[group] != SKIP).sum().clamp(min=1)
-    return {"loss": torch.stack(list(found.values())).sum(), **found}
+            terms[group] = azimuth_loss(part, target[group])
+            continue
+        total = F.cross_entropy(part, target[group], ignore_index=IGNORE, reduction="sum")
+        terms[group] = total / (target[group] != IGNORE).sum().clamp(min=1)
+    return {"loss": torch.stack(list(terms.values())).sum(), **terms}
 
 
-def read(logits: Tensor, id2label: dict[int, str]) -> dict[str, np.ndarray]:
-    """What the judge sees: for each group the likeliest class name, (N,) of str; "azimuth" in degrees, (N,) float.
-
-    The angle is the circular mean of the probabilities of the best bin and the two on either side of it.
-    """
-    groups: dict[str, list[tuple[int, str]]] = {}
-    for index, name in id2label.items():
-        group, _, label = name.partition(":")
-        groups.setdefault(group, []).append((int(index), label))
-    found = {}
-    for group, members in groups.items():
-        part = logits.float().cpu()[:, [index for index, _ in members]]  # (N, classes)
-        names = np.array([label for _, label in members])
-        best = part.argmax(dim=1)
-        if group == "azimuth":
-            near = (best[:, None] + torch.arange(-2, 3)) % len(names)  # (N, 5)
-            weight = part.softmax(dim=1).gather(1, near)
-            angle = torch.deg2rad(torch.from_numpy(names.astype(np.float32)))[near]
-            found[group] = torch.rad2deg(
-                torch.atan2((weight * angle.sin()).sum(1), (weight * angle.cos()).sum(1))
-            ).numpy()
-        else:
-            found[group] = names[best.numpy()]
-    return found
+def azimuth_loss(logits: Tensor, azimuth: Tensor) -> Tensor:
+    """Return the cross-entropy of bins (B, 24) for azimuths (B,) in degrees; NaN does not count."""
+    counts = ~azimuth.isnan()  # (B,)
+    bins = torch.arange(-180, 180, BIN, device=logits.device)
+    difference = (azimuth.nan_to_num()[:, None] - bins + 180) % 360 - 180  # (B, 24)
+    target = torch.softmax(-0.5 * (difference / SMOOTHING) ** 2, dim=1)
+    loss = F.cross_entropy(logits, target, reduction="none") * counts
+    return loss.sum() / counts.sum().clamp(min=1)
 
 
-def view_right(word: str, azimuth: float, overhead: bool) -> bool:
-    """Whether a view as the judge reads it is what the word says, within VIEW_TOLERANCE of the word's range."""
+def is_view_right(word: str, azimuth: float, overhead: bool) -> bool:
+    """Return whether a predicted view fits the word, within VIEW_TOLERANCE of the word's range."""
     if word == "overhead" or overhead:
         return word == "overhead" and overhead
-    turn = abs((azimuth + 180) % 360 - 180)
+    angle = abs((azimuth + 180) % 360 - 180)
     low, high = {"front": (0, 45), "side": (45, 135), "back": (135, 180)}[word]
-    return low - VIEW_TOLERANCE <= turn <= high + VIEW_TOLERANCE
+    return low - VIEW_TOLERANCE <= angle <= high + VIEW_TOLERANCE
 
 
-def accuracy(labels: np.ndarray, seen: dict[str, np.ndarray]) -> dict[str, float]:
-    """The share of readings that are right, for each group where it counts, and for "view".
+def scored_masks(
+    labels: np.ndarray, mentions: Sequence[frozenset[str]] | None = None
+) -> dict[str, np.ndarray]:
+    """Return which scenes count for which attribute, bool (N,) each: the published rule.
 
-    labels: (N,) of vocabulary.LABELS. seen: as `read` gives it. A colour counts where one was given and shows,
-    a view where the object has a front. A group that counts nowhere is left out.
+    An attribute counts where the scene has it and, for images generated from captions, the caption
+    names it. A color counts only where it is not the object's natural one, and style, lighting and
+    surface let it show (`is_color_visible`); a view only of objects that have a front.
+
+    labels: (N,) of vocabulary.LABELS.
+    mentions: what each caption names; None for renders, which show everything.
     """
-    found = {}
-    is_object, is_landscape = labels["object"] >= 0, labels["landscape"] >= 0
-    counted = {
-        "object": is_object, "color": color_shows(labels) & (labels["color"] >= 0), "pattern": is_object,
-        "relation": is_object, "object2": labels["object2"] >= 0,
-        "color2": color_shows(labels, "2") & (labels["color2"] >= 0), "ground": is_object, "lighting": is_object,
-        "style": is_object | is_landscape, "landscape": is_landscape, "time": is_landscape,
-        "weather": is_landscape, "pattern2": labels["object2"] >= 0, "count": is_object, "size": is_object,
-        "size2": labels["object2"] >= 0, "pose": is_object,
-    }  # fmt: skip
+    masks = {name: labels[name] >= 0 for name in ATTRIBUTES if name != "view"}
+    for which in ("", "2"):
+        masks[f"color{which}"] &= is_color_visible(labels, which)
+    masks["count"] &= labels["relation"] == 0
+    masks["view"] = has_front(labels)
+    if mentions is None:
+        return masks
+    return {
+        name: mask & np.array([name in names for names in mentions]) for name, mask in masks.items()
+    }
+
+
+def correct_masks(labels: np.ndarray, predicted: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return whether the predicted attributes are those of the scenes, bool (N,) each.
+
+    A view is correct within 15 degrees of the range of its word (`is_view_right`). Attributes that
+    are not predicted are left out. `scored_masks` returns where each counts.
+    """
     right = targets(labels)
-    for group, rows in counted.items():
-        if rows.any():
-            names = np.array(GROUPS[group])[right[group][rows]]
-            found[group] = float((names == seen[group][rows]).mean())
-    views = [
-        view_right(v.view_word(a, e), seen["azimuth"][i], seen["overhead"][i] == "yes")
-        for i, (a, e) in enumerate(zip(labels["azimuth"], labels["elevation"], strict=True))
-        if has_front(labels)[i]
+    words = map(v.view_word, labels["azimuth"], labels["elevation"])
+    views = zip(words, predicted["azimuth"], predicted["overhead"] == "yes", strict=True)
+    masks = {"view": np.array([is_view_right(*view) for view in views], bool)}
+    for name in ATTRIBUTES:
+        if name in predicted and name != "view":
+            classes = np.array(GROUPS[name])
+            # IGNORE is negative, and such a scene never counts.
+            masks[name] = classes[right[name].clip(0)] == predicted[name]
+    return masks
+
+
+def accuracy(labels: np.ndarray, predicted: dict[str, np.ndarray]) -> dict[str, float]:
+    """Return the accuracy of each attribute; those that count for no scene are left out."""
+    correct = correct_masks(labels, predicted)
+    masks = scored_masks(labels)
+    return {name: float(correct[name][masks[name]].mean()) for name in correct if masks[name].any()}
+
+
+def measure(judge: Judge, count: int) -> dict[str, float]:
+    """Return the accuracy on new renders of all compositions."""
+    scenes = sample_all(range(TEST_SEED, TEST_SEED + count), "all", workers=worker_count())
+    samples = 4 if count > 100 else 1
+    images = [
+        render(scenes.params[i : i + 256], samples=samples, device=judge.device).color
+        for i in range(0, count, 256)
     ]
-    return found | ({"view": float(np.mean(views))} if views else {})
-
-
-@torch.no_grad()
-def judge(model: nn.Module, images: Tensor, size: int = SIZE, batch: int = 256) -> Tensor:
-    """The judge's outputs (N, C) for images uint8 (N, H, W, 3) on its device."""
-    parts = [to_input(resize(to_float(part), size)) for part in images.split(batch)]
-    # forward, not a call: a model that was compiled for training is not compiled again for this.
-    return torch.cat([model.forward(pixel_values=part).logits.float() for part in parts])
+    return accuracy(scenes.labels, judge.classify(torch.cat(images)))
 
 
 def main(run: Run) -> None:
-    """Trains the judge on WORK/data, held-out compositions included, and reads fresh renders at the end."""
+    """Train the judge on WORK/data, held-out compositions included; measure it on new renders."""
     size, batch = (64, run.batch or 8) if run.smoke else (SIZE, run.batch or BATCH)
-    pool = Pool(
-        run.work, run.device, heldout=True, rank=run.rank, world_size=run.processes, size=size
-    )
-    wanted = {
+    pool = Pool.of_run(run, heldout=True, size=size)
+    target = {
         group: torch.from_numpy(value).to(run.device)
         for group, value in targets(pool.labels).items()
     }
     torch.manual_seed(run.seed)
     model = build(run.smoke)
     if run.init:
-        model = ResNetForImageClassification.from_pretrained(
-            run.weights_of("judge"), dtype=torch.float32
-        )
+        weights = run.weights_of("judge")
+        model = ResNetForImageClassification.from_pretrained(weights, dtype=torch.float32)
     model.config.image_size = size
     model.to(run.device, memory_format=torch.channels_last)
 
-    def loss_fn(net: nn.Module, step: int, fraction: float) -> dict[str, Tensor]:
+    def loss_fn(network: nn.Module, step: int, fraction: float) -> dict[str, Tensor]:
         images, indices = pool.sample(batch, run.generator)
-        pixels = to_input(augment(to_float(images), run.generator)).contiguous(
-            memory_format=torch.channels_last
-        )
-        logits = net(pixel_values=pixels).logits
-        return losses(logits, {group: value[indices] for group, value in wanted.items()})
+        images = normalize(augment(to_float(images), run.generator))
+        images = images.contiguous(memory_format=torch.channels_last)
+        logits = network(pixel_values=images).logits
+        return losses(logits, {group: value[indices] for group, value in target.items()})
 
     def save(folder: Path) -> None:
         model.save_pretrained(folder)
         write_processor(folder, size)
 
+    steps, minutes = (4, 1.0) if run.smoke else (12_000, 5.0)
+    settings = loop.Settings(steps, minutes, warmup=1 if run.smoke else 300)
     optimizer = loop.adamw(model, lr=2e-3, weight_decay=0.05)
-    limits: dict[str, Any] = (
-        {"steps": 4, "minutes": 1.0} if run.smoke else {"steps": 12_000, "minutes": 5.0}
-    )
-    loop.train(
-        run,
-        model,
-        optimizer,
-        loss_fn,
-        save,
-        loop.Settings(warmup=1 if run.smoke else 300, **limits),
-    )
+    loop.train(run, model, optimizer, loss_fn, save, settings)
     if run.is_main:
-        found = measure(model, run.device, 4 if run.smoke else 2000, size)
-        run.log(", ".join(f"{group} {100 * value:.1f} %" for group, value in found.items()))
-        (run.folder / "accuracy.json").write_text(json.dumps(found, indent=2))
+        judge = Judge(run.device, run.folder / "weights")
+        result = measure(judge, 4 if run.smoke else 2000)
+        run.log(", ".join(f"{group} {100 * value:.1f} %" for group, value in result.items()))
+        (run.folder / "accuracy.json").write_text(json.dumps(result, indent=2))
     run.accelerator.wait_for_everyone()
-
-
-def measure(
-    model: nn.Module, device: torch.device, scenes: int, size: int = SIZE
-) -> dict[str, float]:
-    """`accuracy` on fresh renders of all compositions that nothing was trained on."""
-    fresh = scenes_to_arrays(
-        range(TEST_SEED, TEST_SEED + scenes), split="all", workers=workers_here()
-    )
-    samples = 4 if scenes > 100 else 1
-    logits = [
-        judge(
-            model.eval(),
-            render(fresh.params[i : i + 256], samples=samples, device=device).color,
-            size,
-        )
-        for i in range(0, scenes, 256)
-    ]
-    return accuracy(fresh.labels, read(torch.cat(logits), model.config.id2label))

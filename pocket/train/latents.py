@@ -1,7 +1,7 @@
-"""The latents stage: encodes the pool once, and as many fresh scenes as asked for, for the denoiser to train on.
+"""The latents stage: encode the pool once, and fresh scenes, for the denoiser to train on.
 
-A latent takes 1/12 of its image's memory, so the denoiser can see far more scenes than the pool holds. Fresh
-scenes are sampled, rendered and encoded in one go, and never stored as images.
+A latent takes 1/12 of the memory of its image, so the denoiser can train on far more scenes than
+the pool holds. Fresh scenes are sampled, rendered and encoded, and never stored as images.
 """
 
 import hashlib
@@ -13,31 +13,33 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPTokenizer
 
+from course.files import write_text
 from pocket.world import render
 
-from . import common
-from .autoencoder import moments, to_input
-from .data import RENDER_BATCH, SHARD, Pool, encode_all, scene_batches, workers_here
+from .autoencoder import moments
+from .data import RENDER_BATCH, SHARD, encode_all, write_shard
+from .images import normalize, to_float
+from .pool import Pool, find_shards
+from .run import Run
+from .scenes import Scenes, check_training_split, scene_batches, worker_count
 
 EXTRA = 500_000
-EXTRA_SEED = (
-    2**33
-)  # fresh scenes have seeds from here: beyond the pool's, below those of the conditions stage
-EXTRA_SPAN = (
-    2**28
-)  # each --seed has so many scenes of its own, so that training on goes on with new ones
+EXTRA_SEED = 2**33  # of the first fresh scene: after the pool's, before the conditions stage's
+# Scenes of each --seed, so that a run with --init and another seed trains on new ones.
+EXTRA_SPAN = 2**28
 ENCODE_BATCH = 128
+
+Encoder = Callable[[Tensor], Tensor]
 
 
 def fingerprint(*folders: Path) -> str:
-    """SHA-256 over the files of some folders: latents and tokens of another fingerprint are of no use."""
+    """Return a SHA-256 over the files of some folders; latents and tokens depend on these."""
     digest = hashlib.sha256()
     for folder in folders:
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
@@ -45,90 +47,95 @@ def fingerprint(*folders: Path) -> str:
     return digest.hexdigest()
 
 
-def make_encoder(vae: AutoencoderKL, run: common.Run) -> Callable[[Tensor], Tensor]:
-    """A function from images uint8 (N, 256, 256, 3) on the device to mean and log-variance, half (N, 8, 32, 32)."""
+def load_autoencoder(run: Run) -> AutoencoderKL:
+    """Load the autoencoder, on the run's device, in channels-last memory, for evaluation."""
+    vae = AutoencoderKL.from_pretrained(run.weights_of("autoencoder"), torch_dtype=torch.float32)
+    return vae.to(run.device, memory_format=torch.channels_last).eval()
+
+
+def map_batches(
+    function: Callable[[Tensor], Tensor], values: Tensor, batch: int, run: Run
+) -> Tensor:
+    """Return function(values) batch by batch, under autocast.
+
+    On CUDA the last batch is filled up, so that a compiled function is compiled once.
+    """
+    results = []
+    for part in values.split(batch):
+        full = part
+        if len(part) < batch and run.device.type == "cuda":
+            full = part[torch.arange(batch, device=part.device) % len(part)]
+        with run.autocast():
+            results.append(function(full)[: len(part)])
+    return torch.cat(results)
+
+
+def make_encoder(run: Run) -> Encoder:
+    """Return a function from images uint8 (N, 256, 256, 3) on the device to their moments.
+
+    Mean and log-variance, float16 (N, 8, 32, 32).
+    """
+    vae = load_autoencoder(run)
     compiled = torch.compile(moments, dynamic=False) if run.device.type == "cuda" else moments
+
+    def encode_batch(images: Tensor) -> Tensor:
+        return torch.cat(compiled(vae, normalize(to_float(images))), dim=1).half()
 
     @torch.no_grad()
     def encode(images: Tensor) -> Tensor:
-        found = []
-        for part in images.split(ENCODE_BATCH):
-            full = part
-            if (
-                len(part) < ENCODE_BATCH and run.device.type == "cuda"
-            ):  # one size, so that it compiles once
-                full = part[torch.arange(ENCODE_BATCH, device=part.device) % len(part)]
-            with run.autocast():
-                both = torch.cat(compiled(vae, to_input(full)), dim=1)
-            found.append(both[: len(part)].half())
-        return torch.cat(found)
+        return map_batches(encode_batch, images, ENCODE_BATCH, run)
 
     return encode
 
 
-def write_shard(folder: Path, latents: Tensor, tokens: np.ndarray) -> None:
-    """Writes moments.npy float16 (n, 8, 32, 32) and tokens.npy int16 (n, captions, length)."""
-
-    def write(new: Path) -> None:
-        np.save(new / "moments.npy", latents.cpu().numpy())
-        np.save(new / "tokens.npy", tokens)
-
-    common.replace_folder(folder, write)
-
-
-def pool_shards(run: common.Run, encode: Callable[[Tensor], Tensor]) -> Iterator[int]:
-    """Encodes this process's part of the pool, if there is one here; yields the images of each new shard."""
+def encode_pool(run: Run, encode: Encoder) -> Iterator[int]:
+    """Encode this process's part of the pool, if there is one; yield the images of each shard."""
     if not (run.work / "data" / "train").exists():
         return
-    pool = Pool(run.work, run.device, heldout=False, rank=run.rank, world_size=run.processes)
+    pool = Pool.of_run(run)
     for low in range(0, len(pool), SHARD):
         folder = run.folder / f"pool-{run.rank}-{low:08d}"
         high = min(low + SHARD, len(pool))
         if not folder.exists():
-            write_shard(folder, encode(pool.images[low:high]), pool.tokens[low:high].cpu().numpy())
+            latents = encode(pool.images[low:high]).cpu().numpy()
+            write_shard(folder, {"moments": latents, "tokens": pool.tokens[low:high].cpu().numpy()})
             yield high - low
 
 
-def extra_shards(
-    run: common.Run, encode: Callable[[Tensor], Tensor], tokenizer: CLIPTokenizer, count: int
-) -> Iterator[int]:
-    """Samples, renders and encodes this process's part of the fresh scenes; yields the images of each new shard."""
-    lows = [low for i, low in enumerate(range(0, count, SHARD)) if i % run.processes == run.rank]
+def encode_extra(run: Run, encode: Encoder, tokenizer: CLIPTokenizer, count: int) -> Iterator[int]:
+    """Encode this process's part of the fresh scenes; yield the images of each shard."""
+    lows = range(0, count, SHARD)[run.rank :: run.processes]
     lows = [low for low in lows if not (run.folder / f"extra-{low:08d}").exists()]
     first = EXTRA_SEED + run.seed % 32 * EXTRA_SPAN
     ranges = [range(first + low, first + min(low + SHARD, count)) for low in lows]
-    samples = 1 if run.smoke else 4
-    batches = scene_batches(ranges, "train", workers=workers_here(), opposites=False)
+    batches = scene_batches(ranges, workers=worker_count(), negatives=False)
 
-    def write(low: int, latents: Tensor, captions: list[list[str]]) -> int:
-        write_shard(run.folder / f"extra-{low:08d}", latents, encode_all(tokenizer, captions))
-        return len(captions)
+    def write(low: int, latents: Tensor, scenes: Scenes) -> int:
+        tokens = encode_all(tokenizer, scenes.captions)
+        arrays = {"moments": latents.cpu().numpy(), "tokens": tokens}
+        write_shard(run.folder / f"extra-{low:08d}", arrays)
+        return len(scenes)
 
-    # One shard is tokenized and written while the next one is drawn: in turn they take a third of the time.
+    # A shard is tokenized and written while the next one is rendered, which saves a third.
     pending: deque[Future[int]] = deque()
     with ThreadPoolExecutor(1) as writer:
         for low, scenes in zip(lows, batches, strict=True):
-            if scenes.labels["heldout"].any():
-                raise ValueError(
-                    "a scene of the training split holds a composition that training must never see"
-                )
-            parts = [
-                scenes.params[i : i + RENDER_BATCH] for i in range(0, len(scenes), RENDER_BATCH)
-            ]
-            latents = torch.cat(
-                [encode(render(part, samples=samples, device=run.device).color) for part in parts]
-            )
-            pending.append(writer.submit(write, low, latents, scenes.captions))
+            check_training_split(scenes)
+            parts = []
+            for i in range(0, len(scenes), RENDER_BATCH):
+                params = scenes.params[i : i + RENDER_BATCH]
+                images = render(params, samples=1 if run.smoke else 4, device=run.device).color
+                parts.append(encode(images))
+            pending.append(writer.submit(write, low, torch.cat(parts), scenes))
             if len(pending) > 1:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
 
 
-def main(run: common.Run) -> None:
-    """Fills WORK/latents; finished shards stay, unless another autoencoder, tokenizer, pool or seed made them."""
-    began = time.perf_counter()
-    labels = sorted((run.work / "data" / "train").glob("[0-9]*[0-9]/labels.npy"))
+def remove_stale_shards(run: Run) -> None:
+    """Remove the shards of another autoencoder, tokenizer, pool or seed."""
+    labels = [shard / "labels.npy" for shard in find_shards(run.work, "train")]
     source = {
         "autoencoder": fingerprint(run.weights_of("autoencoder")),
         "tokenizer": fingerprint(run.weights_of("tokenizer")),
@@ -136,29 +143,34 @@ def main(run: common.Run) -> None:
         "processes": run.processes,
         "seed": run.seed,
     }
-    known = run.folder / "source.json"
-    if run.is_main and (not known.exists() or json.loads(known.read_text()) != source):
+    path = run.folder / "source.json"
+    if run.is_main and (not path.exists() or json.loads(path.read_text()) != source):
         for folder in run.folder.glob("*-*"):
             shutil.rmtree(folder)
         (run.folder / "time.json").unlink(missing_ok=True)
-        common.replace_file(known, lambda path: path.write_text(json.dumps(source)))
+        write_text(path, json.dumps(source))
     run.accelerator.wait_for_everyone()
 
-    vae = AutoencoderKL.from_pretrained(run.weights_of("autoencoder"), torch_dtype=torch.float32)
-    vae = vae.to(run.device, memory_format=torch.channels_last).eval()
+
+def main(run: Run) -> None:
+    """Fill WORK/latents with the shards that are missing."""
+    start_time = time.perf_counter()
+    remove_stale_shards(run)
     tokenizer = CLIPTokenizer.from_pretrained(run.weights_of("tokenizer"))
-    encode, extra = (
-        make_encoder(vae, run),
-        run.extra if run.extra is not None else (16 if run.smoke else EXTRA),
-    )
-    bar = tqdm(desc="latents", unit=" pictures", disable=not run.is_main)
+    encode = make_encoder(run)
+    extra = 16 if run.smoke else EXTRA
+    if run.extra is not None:
+        extra = run.extra
+    bar = tqdm(desc="latents", unit=" images", disable=not run.is_main)
+    images = 0
     try:
-        for shards in (pool_shards(run, encode), extra_shards(run, encode, tokenizer, extra)):
+        for shards in (encode_pool(run, encode), encode_extra(run, encode, tokenizer, extra)):
             for count in shards:
+                images += count
                 bar.update(count)
-                if run.minutes and time.perf_counter() - began > 60 * run.minutes:
+                if run.minutes and time.perf_counter() - start_time > 60 * run.minutes:
                     break
         bar.close()
         run.accelerator.wait_for_everyone()
     finally:
-        common.record_time(run, began, bar.n * run.processes)
+        run.record_time(start_time, images * run.processes)

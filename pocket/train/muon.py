@@ -1,8 +1,8 @@
-"""Muon (Jordan et al. 2024): gradient descent whose steps are orthogonal matrices; AdamW for the rest.
+"""Muon (Jordan et al. 2024): steps that are orthogonal matrices; AdamW for other parameters.
 
-The momentum of each weight matrix is replaced by the nearest matrix with orthogonal rows or columns, so that all
-directions of a layer learn at the same pace. With the scale of Liu et al. (2025, equation 4) a step is about as long as
-one of AdamW, and both take the same learning rate.
+The momentum of each weight matrix is replaced by the nearest matrix with orthogonal rows or
+columns, so that all directions of a layer learn at the same pace. With the scale of Liu et al.
+(2025, equation 4) a step is about as long as one of AdamW, and both use one learning rate.
 """
 
 import math
@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration, as Jordan et al. chose them
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration, by Jordan et al.
 ITERATIONS = 5
 STEP_RMS = 0.2  # root mean square of a step at learning rate 1, about that of AdamW
 OUTER_LAYERS = {"conv_in", "conv_out"}  # left to AdamW, as Jordan et al. advise
@@ -18,9 +18,9 @@ OUTER_LAYERS = {"conv_in", "conv_out"}  # left to AdamW, as Jordan et al. advise
 
 @torch.no_grad()
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """Bring the singular values of each matrix near 1 by a Newton-Schulz iteration.
+    """Return matrices (N, R, C) in bfloat16 with singular values between about 0.7 and 1.2.
 
-    matrices: (N, R, C), of any scale. Returns (N, R, C) in bfloat16, singular values between about 0.7 and 1.2.
+    By a Newton-Schulz iteration. matrices: (N, R, C), of any scale.
     """
     a, b, c = COEFFICIENTS
     tall = matrices.shape[1] > matrices.shape[2]
@@ -33,14 +33,17 @@ def orthogonalize(matrices: Tensor) -> Tensor:
 
 
 def as_matrix(weight: Tensor) -> Tensor:
-    """A kernel (O, I, h, w) or matrix (O, I) as a matrix with O rows, in memory order: a view, not a copy."""
+    """Return a kernel (O, I, h, w) or matrix (O, I) as a matrix with O rows, in memory order.
+
+    It is a view, not a copy.
+    """
     if weight.is_contiguous():
         return weight.flatten(1)
     return weight.permute(0, 2, 3, 1).flatten(1)  # channels last
 
 
 def as_weight(matrix: Tensor, like: Tensor) -> Tensor:
-    """The inverse of `as_matrix`, in the shape and memory order of `like`."""
+    """Return the inverse of `as_matrix`, in the shape and memory order of `like`."""
     if like.is_contiguous():
         return matrix.view(like.shape)
     rows, inputs, height, width = like.shape
@@ -50,9 +53,12 @@ def as_weight(matrix: Tensor, like: Tensor) -> Tensor:
 class Muon(torch.optim.AdamW):
     """Muon for the hidden weight matrices and kernels of a network, AdamW for its other parameters.
 
-    model: its parameters that require a gradient are optimized. The first and last convolution, norms, biases and
-        embeddings are left to AdamW, without weight decay.
-    lr: learning rate of both; weight_decay, momentum: of the matrices and kernels; betas: of AdamW.
+    Args:
+        model: its parameters that require a gradient are optimized. The first and last convolution,
+            norms, biases and embeddings are left to AdamW, without weight decay.
+        lr: learning rate of both.
+        weight_decay, momentum: of the matrices and kernels.
+        betas: of AdamW.
     """
 
     def __init__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,7 +84,7 @@ def _put(params: np.ndarray, name: str, values: object) -> None:
     params[L[name] : L[name] + len(numbers)] = numbers
 
 
-def _linear(color: RGB) -> np.ndarray:
+def _linear(color: Sequence[float]) -> np.ndarray:
     return np.asarray(color, np.float32) ** 2.2
 
 

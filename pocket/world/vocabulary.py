@@ -6,6 +6,9 @@ append, never insert. `phrases.py` has the words for each name.
 
 import numpy as np
 
+from course.views import VIEWS as VIEWS
+from course.views import view_word as view_word
+
 OBJECTS = tuple(
     (
         "hamburger, squirrel, book, bunny, pancakes, astronaut, horse, snowman, duck, cat, "
@@ -67,7 +70,6 @@ LANDSCAPES = tuple(
 NO_WEATHER = frozenset(("underwater", "space"))  # always "clear"
 TIMES = ("day", "sunset", "night", "dawn")
 WEATHERS = ("clear", "cloudy", "foggy", "rain", "snow")
-VIEWS = ("front", "side", "back", "overhead")
 
 # The names that a label chooses from, by field.
 CLASSES: dict[str, tuple[str, ...]] = {
@@ -111,17 +113,3 @@ def empty_labels() -> np.ndarray:
     labels["seed"] = labels["azimuth"] = labels["elevation"] = 0
     labels["heldout"] = False
     return labels
-
-
-def view_word(azimuth: float, elevation: float) -> str:
-    """Return the word for a view in degrees.
-
-    It is overhead from elevation 60, else front within 45 of azimuth 0, back beyond 135, and side
-    between.
-    """
-    if elevation >= 60:
-        return "overhead"
-    turn = abs((azimuth + 180) % 360 - 180)
-    if turn < 45:
-        return "front"
-    return "back" if turn > 135 else "side"

@@ -64,9 +64,6 @@ class FreqEncoder(nn.Module):
         y = freq_encode(x.reshape(-1, self.input_dim), self.levels)
         return y.view(*x.shape[:-1], self.output_dim)
 
-    def extra_repr(self) -> str:
-        return f"input_dim={self.input_dim}, levels={self.levels}"
-
 
 # --- The operators. With a direction v they return their derivative along v.
 

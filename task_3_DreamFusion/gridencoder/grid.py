@@ -76,19 +76,16 @@ class GridEncoder(nn.Module):
     Args:
         layout: levels and their sizes.
         bound: positions are in [-bound, bound].
-        dtype: of the table.
     """
 
-    def __init__(
-        self, layout: GridLayout, bound: float = 1.0, dtype: torch.dtype = torch.float32
-    ) -> None:
+    def __init__(self, layout: GridLayout, bound: float = 1.0) -> None:
         super().__init__()
         if not bound > 0:
             raise ValueError(f"bound must be positive, got {bound}")
         self.layout, self.bound = layout, bound
         self.output_dim = layout.levels * layout.features
-        table = torch.empty(layout.entries, layout.features).uniform_(-1e-4, 1e-4)
-        self.table = nn.Parameter(table.to(dtype))
+        table = torch.empty(layout.entries, layout.features)
+        self.table = nn.Parameter(table.uniform_(-1e-4, 1e-4))
 
     def to_unit_cube(self, x: Tensor) -> Tensor:
         """Map [-bound, bound] to [0, 1]."""
@@ -103,9 +100,6 @@ class GridEncoder(nn.Module):
         unit = self.to_unit_cube(x).reshape(-1, x.shape[-1])
         y = grid_encode(unit, self.table, self.layout)
         return y if x.ndim == 2 else y.reshape(*x.shape[:-1], self.output_dim)
-
-    def extra_repr(self) -> str:
-        return f"{self.layout}, bound={self.bound}"
 
 
 def _check(x: Tensor, table: Tensor, layout: GridLayout) -> None:

@@ -50,9 +50,9 @@ def camera_at(position: np.ndarray, look_at: np.ndarray, fov: float) -> Cameras:
     elevation = math.degrees(math.asin(float(np.clip(offset[1] / radius, -1, 1))))
     azimuth = math.degrees(math.atan2(offset[0], offset[2]))
     values = (azimuth, elevation, radius, math.degrees(fov))
-    azimuths, elevations, radii, fovs = torch.tensor(values, dtype=torch.float32)[:, None]
+    rows = torch.tensor(values, dtype=torch.float32)[:, None]
     target = torch.as_tensor(np.asarray(look_at), dtype=torch.float32)[None]
-    return Cameras(azimuths, elevations, radii, fovs, target)
+    return Cameras(rows[0], rows[1], rows[2], rows[3], target)
 
 
 def next_height(height: int, seconds: float, allowed: float) -> int:

@@ -141,11 +141,6 @@ class Renderer(nn.Module):
         b = self.field.bound
         return Occupancy(self.bits, (-b, -b, -b, b, b, b))
 
-    @property
-    def occupied_fraction(self) -> float:
-        bits = self.bits.to(torch.int32)
-        return sum(((bits >> i) & 1).sum().item() for i in range(8)) / (8 * len(self.bits))
-
     # --- The occupancy grid
 
     @torch.no_grad()
@@ -303,7 +298,7 @@ class Renderer(nn.Module):
             if samples is None:
                 break
             camera_indices = torch.zeros_like(samples.ray_indices)
-            sigmas, colors, _ = self._shade(samples.positions, camera_indices, shading)
+            sigmas, colors = self._shade(samples.positions, camera_indices, shading)[:2]
             rays.composite(samples, sigmas, colors)
         transmittance = (1 - rays.opacities)[:, None]
         color = rays.image + transmittance * self._background(directions)

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-VIEWS = ("front", "side", "back", "overhead")
-FRONT_SIDE, SIDE_BACK = 45.0, 135.0  # borders between views, in degrees of |azimuth|
-OVERHEAD = 60.0  # elevation
+from course.views import FRONT_SIDE, OVERHEAD, SIDE_BACK
+from course.views import VIEWS as VIEWS
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from task_3_DreamFusion import kernels
+from task_3_DreamFusion.raymarching import reference
 from task_3_DreamFusion.raymarching.reference import grid_resolution, packed_info_of
 
 
@@ -207,11 +208,7 @@ def _composite_backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
     return d_sigmas, d_features, None, None, None, None
 
 
-# --- Shapes of the results, for tracing
-
-
-def _fake_pair(origins: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return origins.new_empty(origins.shape[0]), origins.new_empty(origins.shape[0])
+# --- Shapes of the results, for tracing; of the simple operators the reference gives them
 
 
 def _fake_march(rays: list[Tensor], *rest: Any) -> tuple[Tensor, ...]:
@@ -245,24 +242,18 @@ def _fake_grads(sigmas: Tensor, features: Tensor, *_: Any) -> tuple[Tensor, Tens
 
 _RAYS = "Tensor[] rays, Tensor bits, float[] box, float step_size, int max_samples"
 _VALUES = "Tensor sigmas, Tensor features, Tensor deltas, Tensor ts"
+kernels.register("morton3d(Tensor cells) -> Tensor", _morton3d, reference.morton3d)
 kernels.register(
-    "morton3d(Tensor cells) -> Tensor", _morton3d, lambda cells: cells.new_empty(cells.shape[0])
+    "morton3d_invert(Tensor codes) -> Tensor", _morton3d_invert, reference.morton3d_invert
 )
 kernels.register(
-    "morton3d_invert(Tensor codes) -> Tensor",
-    _morton3d_invert,
-    lambda codes: codes.new_empty(codes.shape[0], 3),
-)
-kernels.register(
-    "packbits(Tensor density, float threshold) -> Tensor",
-    _packbits,
-    lambda density, threshold: density.new_empty(density.shape[0] // 8, dtype=torch.uint8),
+    "packbits(Tensor density, float threshold) -> Tensor", _packbits, reference.packbits
 )
 kernels.register(
     "ray_aabb_intersect(Tensor origins, Tensor directions, float[] box, float near_plane) "
     "-> (Tensor, Tensor)",
     _ray_aabb_intersect,
-    _fake_pair,
+    reference.ray_aabb_intersect,
 )
 kernels.register(
     f"march_rays({_RAYS}, SymInt? capacity) -> (Tensor, Tensor, Tensor, Tensor)",

@@ -214,7 +214,7 @@ def composite_rays(
 class AliveRays:
     """Render without gradient in rounds: each takes a few more samples along the rays still alive.
 
-    A ray ends when it leaves the box or its transmittance is below `min_transmittance`. Alive rays
+    A ray ends when it leaves the box or its transmittance is below MIN_TRANSMITTANCE. Alive rays
     are compacted on the device, so the field is evaluated only where it is still visible.
 
         rays = AliveRays(origins, directions, starts, fars, occupancy, step_size)
@@ -223,8 +223,7 @@ class AliveRays:
         rays.image, rays.depths, rays.opacities
 
     Args:
-        origins ... step_size: as in march_rays. min_transmittance: as in composite_rays.
-        channels: C of the features.
+        as in march_rays. `composite` takes features with C = 3.
     """
 
     def __init__(
@@ -235,18 +234,15 @@ class AliveRays:
         fars: Tensor,
         occupancy: Occupancy,
         step_size: float,
-        channels: int = 3,
-        min_transmittance: float = MIN_TRANSMITTANCE,
     ) -> None:
         self._rays = [t.detach().contiguous() for t in (origins, directions, starts, fars)]
         _check_march(self._rays, step_size, 1)
-        self._max_optical_depth = _max_optical_depth(min_transmittance)
         self.occupancy = occupancy
         self.step_size = float(step_size)
         n = len(origins)
         self.indices = torch.arange(n, device=origins.device)  # (A,) the rays still alive
         self._steps = torch.zeros_like(self.indices, dtype=torch.int32)  # (A,) next step of each
-        self.image = origins.new_zeros(n, channels)
+        self.image = origins.new_zeros(n, 3)
         self.depths = origins.new_zeros(n)
         self.optical_depth = origins.new_zeros(n)
 
@@ -270,20 +266,19 @@ class AliveRays:
         return Samples(*outputs[:4]) if len(self.indices) else None
 
     @torch.no_grad()
-    def composite(self, samples: Samples, sigmas: Tensor, features: Tensor) -> None:
-        """Add the samples of the last march, with sigmas (M,) and features (M, C)."""
+    def composite(self, samples: Samples, sigmas: Tensor, colors: Tensor) -> None:
+        """Add the samples of the last march, with sigmas (M,) and colors (M, 3)."""
         m = len(samples.ts)
-        channels = self.image.shape[1]
-        if sigmas.shape != (m,) or features.shape != (m, channels):
-            shapes = [tuple(t.shape) for t in (sigmas, features)]
-            expected = f"({m},) and ({m}, {channels})"
-            raise ValueError(f"sigmas and features must have shapes {expected}, got {shapes}")
+        if sigmas.shape != (m,) or colors.shape != (m, 3):
+            shapes = [tuple(t.shape) for t in (sigmas, colors)]
+            expected = f"({m},) and ({m}, 3)"
+            raise ValueError(f"sigmas and colors must have shapes {expected}, got {shapes}")
         dtype = self.image.dtype
         deltas = torch.full_like(samples.ts, self.step_size)
-        values = [sigmas.to(dtype), features.to(dtype), deltas, samples.ts]
+        values = [sigmas.to(dtype), colors.to(dtype), deltas, samples.ts]
         state = self.depths, self.image, self.optical_depth, self._steps
         _operators(self.image).accumulate(
-            values, self.indices, samples.packed_info, *state, self._max_optical_depth
+            values, self.indices, samples.packed_info, *state, -math.log(MIN_TRANSMITTANCE)
         )
 
 

@@ -98,8 +98,8 @@ def march(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return the next samples of rays, from step number `steps` (N,) int32 on.
 
-    rays: origins and directions (N, 3), starts and fars (N,). Returns positions (M, 3), ts (M,), the ray of each (M,) int64, and for each ray the number of
-    samples and the next step, (N,) int32.
+    rays: origins and directions (N, 3), starts and fars (N,). Returns positions (M, 3), ts (M,),
+    the ray of each (M,) int64, and the number of samples and the next step of each ray, (N,) int32.
     """
     origins, directions = rays[:2]
     starts, fars = rays[2:]

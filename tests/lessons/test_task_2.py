@@ -1,4 +1,4 @@
-"""Lesson 2: windows cover, averages are exact, synchronization descends, closed is closed, and what it refuses."""
+"""Lesson 2: windows cover, averages are exact, synchronization descends, rings are closed."""
 
 import copy
 import itertools
@@ -89,10 +89,10 @@ def test_every_latent_is_covered_or_an_error_says_what_to_change(
         assert all((columns[1:] == columns[:-1] + 1).all() for _, columns in views)
 
 
-def _lesson_of_windows(found=[]):  # noqa: B006  # read once: hypothesis takes no fixtures of a module
-    if not found:
-        found.append(notebooks.definitions(notebooks.read(PATH), {}))
-    return found[0]
+def _lesson_of_windows(result=[]):  # noqa: B006  # read once, as hypothesis has no module fixtures
+    if not result:
+        result.append(notebooks.definitions(notebooks.read(PATH), {}))
+    return result[0]
 
 
 @pytest.mark.parametrize("stride", [1, 3, 4, 7, 8])
@@ -128,14 +128,14 @@ def test_the_average_is_the_least_squares_solution(height, width, window, stride
     weights = 0.01 + torch.rand(
         (len(views), 1, window, window), generator=torch.Generator().manual_seed(seed)
     )
-    found = lesson.fuse(windows, views, weights, lesson.weight_sum(views, weights, height, width))
+    result = lesson.fuse(windows, views, weights, lesson.weight_sum(views, weights, height, width))
     assert (
-        found.double() - least_squares(windows, views, weights, height, width)
+        result.double() - least_squares(windows, views, weights, height, width)
     ).abs().max() <= 1e-6
 
 
 def least_squares(windows, views, weights, height, width):
-    """argmin_J of formula (1), by a dense solver: one row of the system for each pixel of each window."""
+    """argmin_J of formula (1), by a dense solver: one row for each pixel of each window."""
     count, channels = len(views), windows.shape[1]
     side = windows.shape[-1]
     rows = torch.arange(count * side * side)
@@ -175,14 +175,14 @@ def test_one_window_is_the_pipeline(lesson, tiny_folder):
     expected = pipe(
         "a duck", num_inference_steps=3, guidance_scale=7.5, latents=latents, output_type="latent"
     ).images
-    found = lesson.JointDiffusion(model).sample_latents("a duck", width=64, guidance_scale=7.5)
-    assert (found - expected).abs().max() <= 1e-4
+    result = lesson.JointDiffusion(model).sample_latents("a duck", width=64, guidance_scale=7.5)
+    assert (result - expected).abs().max() <= 1e-4
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_each_step_goes_to_the_next_timestep_at_any_count(lesson, sd, sd_v, spacing, kind):
-    """Beside diffusers' Euler on the same timesteps. Where all windows agree, the panorama is one image."""
+    """Beside diffusers' Euler on the same timesteps. Where all windows agree, it is one image."""
     own = {"epsilon": sd, "v_prediction": sd_v}[kind]
     scheduler = DDIMScheduler.from_config(
         own.scheduler.config, timestep_spacing=spacing, set_alpha_to_one=True
@@ -202,7 +202,7 @@ def test_each_step_goes_to_the_next_timestep_at_any_count(lesson, sd, sd_v, spac
 @pytest.mark.parametrize("to_one", [False, True])
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_the_last_step_goes_to_the_final_alpha(lesson, sd, spacing, to_one):
-    """With a denoiser that finds no noise at all, a step scales the latents by a ratio of two alphas."""
+    """With a denoiser that predicts no noise, a step scales the latents by a ratio of alphas."""
     scheduler = DDIMScheduler.from_config(
         sd.scheduler.config, timestep_spacing=spacing, set_alpha_to_one=to_one
     )
@@ -221,16 +221,16 @@ def test_the_last_step_goes_to_the_final_alpha(lesson, sd, spacing, to_one):
 
 @pytest.mark.parametrize("number", [np.int64, np.int32, np.uint8, np.array, torch.tensor])
 def test_whatever_behaves_like_an_integer_is_one(sd, number):
-    """Height, width, stride, number of steps, seed, windows in a batch, and every how many steps windows agree."""
+    """Height, width, stride, number of steps, seed, windows in a batch, `sync.every`."""
     settings = {"height": 64, "width": 72, "stride": 8, "num_sampling_steps": 1, "seed": 5}
     plain = sd.sample_latents(**settings, use_syncdiffusion=True)
     other = changed(sd, window_batch=number(3), gradient_batch=number(2))
     settings = {name: number(value) for name, value in settings.items()}
     sync = other.recommended()._replace(every=number(4))
-    found = other.sample_latents(
+    result = other.sample_latents(
         **settings, use_syncdiffusion=True, sync=sync, guidance_scale=np.float32(7.5)
     )
-    assert torch.allclose(found, plain, atol=1e-4)
+    assert torch.allclose(result, plain, atol=1e-4)
 
 
 @pytest.mark.parametrize("batch", [-1, 1.5, True, "2", np.float64(2)])
@@ -242,17 +242,21 @@ def test_a_batch_of_windows_that_cannot_be(lesson, sd, batch):
             changed(sd, **{name: batch}).sample(width=72, stride=8, use_syncdiffusion=True)
 
 
-@pytest.mark.parametrize(("part", "value", "settings"), [
-    ("unet", math.nan, {}),
-    ("unet", math.inf, {}),
-    ("unet", math.nan, {"use_syncdiffusion": True}),
-    ("unet", math.nan, {"closed": True}),
-    ("unet", math.nan, {"regions": [("a duck", np.eye(8, 9))]}),
-    ("text_encoder", math.nan, {}),
-    ("vae", math.nan, {}),
-    ("vae", math.inf, {"closed": True}),
-    ("vae", math.nan, {"regions": [("a duck", np.eye(8, 9))]}),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    ("part", "value", "settings"),
+    [
+        ("unet", math.nan, {}),
+        ("unet", math.inf, {}),
+        ("unet", math.nan, {"use_syncdiffusion": True}),
+        ("unet", math.nan, {"closed": True}),
+        ("unet", math.nan, {"regions": [("a duck", np.eye(8, 9))]}),
+        ("text_encoder", math.nan, {}),
+        ("vae", math.nan, {}),
+        ("vae", math.inf, {"closed": True}),
+        ("vae", math.nan, {"regions": [("a duck", np.eye(8, 9))]}),
+    ],
+    ids=str,
+)
 def test_weights_that_are_not_finite_are_an_error(sd, part, value, settings, recwarn):
     """And no warning of skipped gradients comes before it."""
     network = copy.deepcopy(getattr(sd, part))
@@ -305,7 +309,7 @@ def test_a_model_that_predicts_v(lesson, sd_v):
     """One window again: noise worked out of v makes the steps of diffusers' DDIM."""
     latents = sd_v.draw_noise(8, 8, 2)
     embeddings = sd_v.embed_window_prompts("a duck", "", 1)
-    found = sd_v.sample_latents("a duck", width=64)
+    result = sd_v.sample_latents("a duck", width=64)
     sd_v.scheduler.set_timesteps(3)
     for t in sd_v.scheduler.timesteps:
         both = torch.cat([latents, latents])
@@ -315,7 +319,7 @@ def test_a_model_that_predicts_v(lesson, sd_v):
             .chunk(2)
         )
         latents = sd_v.scheduler.step(u + 7.5 * (c - u), t, latents).prev_sample
-    assert (found - latents).abs().max() <= 1e-4
+    assert (result - latents).abs().max() <= 1e-4
 
 
 def test_a_seed_gives_one_panorama(sd):
@@ -327,7 +331,7 @@ def test_a_seed_gives_one_panorama(sd):
 
 
 def test_a_prompt_for_each_window(sd):
-    """The same prompt for all as a list is the same panorama; another one at the end changes that end alone."""
+    """One prompt for all as a list is the same panorama; another at an end changes that end."""
     count = len(sd.plan_windows()[1])
     same = sd.sample_latents(["a duck"] * count, num_sampling_steps=1)
     assert torch.allclose(same, sd.sample_latents("a duck", num_sampling_steps=1), atol=1e-5)
@@ -341,7 +345,7 @@ def test_a_prompt_for_each_window(sd):
 
 @pytest.mark.parametrize("through", ["decoder", "denoiser"])
 def test_synchronization_brings_windows_closer(sd, through):
-    """By one small step of the first timestep: the mean distance of what is foreseen to the anchor falls."""
+    """By one small step of the first timestep: the mean distance of x_0 to the anchor falls."""
     _, views = sd.plan_windows()
     windows = torch.cat([sd.draw_noise(8, 24, 5)[..., r, c] for r, c in views])
     embeddings = sd.embed_window_prompts("a duck", "", len(views))
@@ -352,13 +356,13 @@ def test_synchronization_brings_windows_closer(sd, through):
     steps = moved - windows
     moves = steps.flatten(1).norm(dim=1) > 0
     assert not moves[len(views) // 2] and moves.sum() == len(views) - 1  # all but the anchor
-    assert apart(sd, windows + 1e-2 * steps / steps.abs().max(), t, embeddings) < apart(
+    assert distances(sd, windows + 1e-2 * steps / steps.abs().max(), t, embeddings) < distances(
         sd, windows, t, embeddings
     )
 
 
 @torch.no_grad()
-def apart(sd, windows, t, embeddings) -> float:
+def distances(sd, windows, t, embeddings) -> float:
     """The mean distance to the anchor, in double precision where it counts."""
     alpha_bar = diffusion.alpha_bar_at(sd.scheduler, t)
     x_0 = (
@@ -423,8 +427,8 @@ def test_a_gradient_that_is_not_finite_is_skipped_with_a_warning(sd, monkeypatch
     own = sd.distance
     monkeypatch.setattr(sd, "distance", lambda a, b: own(a, b) * float("nan"))
     with pytest.warns(CourseWarning, match="not finite"):
-        found = sd.sample_latents(use_syncdiffusion=True)
-    assert torch.equal(found, plain)
+        result = sd.sample_latents(use_syncdiffusion=True)
+    assert torch.equal(result, plain)
 
 
 def test_one_bad_window_does_not_spread(sd, monkeypatch):
@@ -436,10 +440,10 @@ def test_one_bad_window_does_not_spread(sd, monkeypatch):
 
     monkeypatch.setattr(sd, "distance", once_bad)
     with pytest.warns(CourseWarning, match="In 1 of 3 steps a gradient was not finite") as caught:
-        found = sd.sample_latents(
+        result = sd.sample_latents(
             use_syncdiffusion=True, sync=sd.recommended()._replace(until=1.0, every=1)
         )
-    assert found.isfinite().all() and len(caught) == 1 and len(calls) > 4
+    assert result.isfinite().all() and len(caught) == 1 and len(calls) > 4
 
 
 def test_an_anchor_alone_has_nobody_to_lead(sd):
@@ -449,8 +453,8 @@ def test_an_anchor_alone_has_nobody_to_lead(sd):
 
 
 def test_nothing_keeps_a_gradient(sd):
-    found = sd.sample_latents(use_syncdiffusion=True, sync=sd.paper())
-    assert not found.requires_grad and found.grad_fn is None
+    result = sd.sample_latents(use_syncdiffusion=True, sync=sd.paper())
+    assert not result.requires_grad and result.grad_fn is None
     networks = (sd.unet, sd.vae, sd.text_encoder)
     assert all(
         p.grad is None and not p.requires_grad for network in networks for p in network.parameters()
@@ -484,8 +488,8 @@ def in_tiles(sd, tile):
     ("tile", "width"), [(4, 8), (4, 12), (8, 12), (8, 20), (8, 33), (16, 20), (16, 33)]
 )
 def test_a_closed_decoder_has_no_seam_where_it_works_in_tiles(sd, lesson, tile, width):
-    """Smooth latents whose ends meet: the step across the wrap is like any other. Tiles that wrap around by
-    themselves leave one that is larger."""
+    """Smooth latents whose ends meet: the step across the wrap is like any other. Tiles that wrap
+    around by themselves leave one that is larger."""
     tiled = in_tiles(sd, tile)
     angle = torch.arange(width) / width * 2 * math.pi
     waves = torch.stack([angle.sin(), angle.cos(), angle.sin(), -angle.cos()])
@@ -606,7 +610,7 @@ def test_the_wall_stands_at_first_and_beyond_the_mask_alone(sd):
     assert torch.equal(early[..., :4], windows[..., :4])
     walls = early[..., 4:]
     assert torch.equal(walls, walls[..., :1, :1].expand_as(walls))  # plain
-    assert (walls[0] - walls[1]).abs().max() > 1e-3  # of another colour each
+    assert (walls[0] - walls[1]).abs().max() > 1e-3  # of another color each
     noisy = prepare(windows, 0.1, torch.tensor(0.01))[..., 4:]
     assert 0.7 < noisy.std() < 1.3
 
@@ -636,64 +640,73 @@ def test_regions_that_fill_the_image_need_no_background(sd):
 # --- What it refuses
 
 
-@pytest.mark.parametrize(("wrong", "message"), [
-    ({"width": 32}, "width must be at least 8 latent pixels"),
-    ({"height": 56}, "height must be at least 8 latent pixels, one window, got 7"),
-    ({"width": 100}, "width must be a multiple of 8 .* got 100. The nearest is 96"),
-    ({"height": 65}, "height must be a multiple of 8 .* got 65"),
-    ({"stride": 9}, "stride between windows of 8 must be a whole number from 1 to 8, got 9"),
-    ({"stride": 0}, "stride .* got 0"),
-    ({"stride": 2.0}, "stride .* got 2.0"),
-    ({"stride": True}, "stride .* got True"),
-    ({"num_sampling_steps": 0}, "from 1 to 999, got 0"),
-    ({"num_sampling_steps": 2.5}, "from 1 to 999, got 2.5"),
-    ({"guidance_scale": float("nan")}, "guidance_scale must be a number, got nan"),
-    ({"guidance_scale": math.inf}, "guidance_scale must be a number, got inf"),
-    ({"guidance_scale": "7"}, "guidance_scale must be a number, got '7'"),
-    ({"guidance_scale": None}, "guidance_scale must be a number, got None"),
-    ({"guidance_scale": True}, "guidance_scale must be a number, got True"),
-    ({"seed": 1.5}, "seed must be a whole number .* got 1.5"),
-    ({"seed": None}, "seed must be a whole number .* got None"),
-    ({"prompts": ["a duck", "a car"]}, "2 prompts for 9 windows"),
-    ({"prompts": []}, "no prompt"),
-    ({"prompts": ["a duck"] * 9, "negative_prompts": ["a", "b"]}, "9 prompts and 2 negative"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"width": 32}, "width must be at least 8 latent pixels"),
+        ({"height": 56}, "height must be at least 8 latent pixels, one window, got 7"),
+        ({"width": 100}, "width must be a multiple of 8 .* got 100. The nearest is 96"),
+        ({"height": 65}, "height must be a multiple of 8 .* got 65"),
+        ({"stride": 9}, "stride between windows of 8 must be a whole number from 1 to 8, got 9"),
+        ({"stride": 0}, "stride .* got 0"),
+        ({"stride": 2.0}, "stride .* got 2.0"),
+        ({"stride": True}, "stride .* got True"),
+        ({"num_sampling_steps": 0}, "from 1 to 999, got 0"),
+        ({"num_sampling_steps": 2.5}, "from 1 to 999, got 2.5"),
+        ({"guidance_scale": float("nan")}, "guidance_scale must be a number, got nan"),
+        ({"guidance_scale": math.inf}, "guidance_scale must be a number, got inf"),
+        ({"guidance_scale": "7"}, "guidance_scale must be a number, got '7'"),
+        ({"guidance_scale": None}, "guidance_scale must be a number, got None"),
+        ({"guidance_scale": True}, "guidance_scale must be a number, got True"),
+        ({"seed": 1.5}, "seed must be a whole number .* got 1.5"),
+        ({"seed": None}, "seed must be a whole number .* got None"),
+        ({"prompts": ["a duck", "a car"]}, "2 prompts for 9 windows"),
+        ({"prompts": []}, "no prompt"),
+        ({"prompts": ["a duck"] * 9, "negative_prompts": ["a", "b"]}, "9 prompts and 2 negative"),
+    ],
+)
 def test_requests_that_cannot_be(sd, wrong, message):
     with pytest.raises(RequestError, match=message):
         sd.sample(**wrong)
 
 
-@pytest.mark.parametrize(("wrong", "message"), [
-    ({"weight": 0.0}, "weight must be above 0 .* got 0.0"),
-    ({"weight": float("nan")}, "weight must be a number, got nan"),
-    ({"weight": -1.0}, "weight must be above 0 .* got -1"),
-    ({"weight": math.inf}, "weight must be a number, got inf"),
-    ({"weight": "20"}, "weight must be a number, got '20'"),
-    ({"decay": 0.0}, "decay must be above 0 and at most 1, got 0"),
-    ({"decay": 1.1}, "decay must be a number of at most 1, got 1.1"),
-    ({"until": 0.0}, "until must be .* got 0"),
-    ({"until": 2.0}, "until must be a number of at most 1, got 2"),
-    ({"every": 0}, "every must be a whole number of at least 1, got 0"),
-    ({"every": 1.5}, "every must be a whole number of at least 1, got 1.5"),
-    ({"every": True}, "every must be a whole number of at least 1, got True"),
-    ({"scale": 0.0}, "scale must be .* got 0"),
-    ({"scale": 0.3}, "scale must be .* whole number of a window's 8 latent pixels .* got 0.3"),
-    ({"through": "vae"}, "through must be 'denoiser' or 'decoder', got 'vae'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"weight": 0.0}, "weight must be above 0 .* got 0.0"),
+        ({"weight": float("nan")}, "weight must be a number, got nan"),
+        ({"weight": -1.0}, "weight must be above 0 .* got -1"),
+        ({"weight": math.inf}, "weight must be a number, got inf"),
+        ({"weight": "20"}, "weight must be a number, got '20'"),
+        ({"decay": 0.0}, "decay must be above 0 and at most 1, got 0"),
+        ({"decay": 1.1}, "decay must be a number of at most 1, got 1.1"),
+        ({"until": 0.0}, "until must be .* got 0"),
+        ({"until": 2.0}, "until must be a number of at most 1, got 2"),
+        ({"every": 0}, "every must be a whole number of at least 1, got 0"),
+        ({"every": 1.5}, "every must be a whole number of at least 1, got 1.5"),
+        ({"every": True}, "every must be a whole number of at least 1, got True"),
+        ({"scale": 0.0}, "scale must be .* got 0"),
+        ({"scale": 0.3}, "scale must be .* whole number of a window's 8 latent pixels .* got 0.3"),
+        ({"through": "vae"}, "through must be 'denoiser' or 'decoder', got 'vae'"),
+    ],
+)
 def test_synchronization_that_cannot_be(sd, wrong, message):
     with pytest.raises(RequestError, match=f"^sync.{message}"):
         sd.sample(use_syncdiffusion=True, sync=sd.recommended()._replace(**wrong))
 
 
-@pytest.mark.parametrize(("regions", "message"), [
-    ([], "no region"),
-    ([("a car", torch.ones(8, 23))], r"mask of \"a car\" must .* \(8, 24\), got \(8, 23\)"),
-    ([("a car", np.ones((8, 23)))], r"mask of \"a car\" must .* \(8, 24\), got \(8, 23\)"),
-    ([("a car", torch.zeros(8, 24))], "above 0 somewhere"),
-    ([("a car", torch.eye(8, 24) - 0.5)], "from 0 to 1"),
-    ([("a car", torch.full((8, 24), 2.0))], "from 0 to 1"),
-    ([("a car", torch.full((8, 24), float("nan")))], "from 0 to 1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("regions", "message"),
+    [
+        ([], "no region"),
+        ([("a car", torch.ones(8, 23))], r"mask of \"a car\" must .* \(8, 24\), got \(8, 23\)"),
+        ([("a car", np.ones((8, 23)))], r"mask of \"a car\" must .* \(8, 24\), got \(8, 23\)"),
+        ([("a car", torch.zeros(8, 24))], "above 0 somewhere"),
+        ([("a car", torch.eye(8, 24) - 0.5)], "from 0 to 1"),
+        ([("a car", torch.full((8, 24), 2.0))], "from 0 to 1"),
+        ([("a car", torch.full((8, 24), float("nan")))], "from 0 to 1"),
+    ],
+)
 def test_regions_that_cannot_be(sd, regions, message):
     with pytest.raises(RequestError, match=message):
         sd.sample_regions("a duck", regions)

@@ -11,8 +11,8 @@ import pytest
 from pocket import arguments
 
 
-def refused(parse, text: str, said: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match=said):
+def refused(parse, text: str, message: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=message):
         parse(text)
 
 
@@ -75,9 +75,7 @@ def test_files_that_hold_no_results_are_refused(here, text):
     contents = {"null": "null", "list": "[]", "braces": "{}", "deep": "[" * 100_000}
     for name, content in contents.items():
         (here / f"{name}.json").write_text(content)
-    refused(
-        arguments.results_file, text, "must name a file of results or one that is not there, got "
-    )
+    refused(arguments.results_file, text, "must name a file of results or a new file, got ")
 
 
 def test_files_of_results(here):

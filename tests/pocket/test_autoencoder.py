@@ -1,4 +1,4 @@
-"""The autoencoder: crops, losses, the critic's share, and latents that are put in order without changing images."""
+"""The autoencoder: crops, losses, the discriminator's weight, and standardized latents."""
 
 import pytest
 import torch
@@ -25,11 +25,6 @@ def test_the_network_that_ships_fits_its_budget():
     assert vae.encoder(torch.zeros(1, 3, 64, 64)).shape == (1, 8, 8, 8)
 
 
-def test_to_input_spans_minus_one_to_one():
-    x = a.to_input(torch.tensor([0, 255, 0], dtype=torch.uint8).view(1, 1, 1, 3))
-    assert x.flatten().tolist() == [-1, 1, -1]
-
-
 def test_crops_are_windows_of_their_image_in_any_mirroring():
     images = torch.arange(2 * 6 * 6).view(2, 6, 6, 1).expand(-1, -1, -1, 3).to(torch.uint8)
     generator, seen = torch.Generator().manual_seed(0), set()
@@ -53,18 +48,18 @@ def test_losses_vanish_on_the_image_itself_and_see_a_wrong_hue(images):
 
 def test_the_critic_gets_the_share_it_is_given():
     y = torch.randn(100, requires_grad=True)
-    (a.ScaleGradient.apply(y, torch.tensor(3.0)) * torch.randn(100)).sum().backward()
+    (a.RescaleGradient.apply(y, torch.tensor(3.0)) * torch.randn(100)).sum().backward()
     assert y.grad.norm() == pytest.approx(3)
 
 
 def test_a_frozen_critic_passes_gradient_to_the_image_only(images):
-    critic, x = a.Critic(), images.clone().requires_grad_()
+    critic, x = a.PatchDiscriminator(), images.clone().requires_grad_()
     critic(x, frozen=True).sum().backward()
     assert x.grad.abs().sum() > 0 and all(p.grad is None for p in critic.parameters())
 
 
 def test_without_its_share_the_critic_neither_learns_nor_persuades(vae, images):
-    trainee = a.Trainee(vae)
+    trainee = a.AutoencoderLoss(vae)
     losses = trainee(images, torch.zeros(()))
     losses["loss"].backward()
     assert all(p.grad.abs().sum() == 0 for p in trainee.critic.parameters())
@@ -76,7 +71,7 @@ def test_without_its_share_the_critic_neither_learns_nor_persuades(vae, images):
 
 
 def test_training_brings_an_image_back(vae, images):
-    trainee = a.Trainee(vae)
+    trainee = a.AutoencoderLoss(vae)
     optimizer = torch.optim.Adam(trainee.parameters(), 5e-3)
     history = []
     for step in range(60):
@@ -93,7 +88,7 @@ def test_standardised_latents_are_alike_and_images_stay(vae, images):
         vae.quant_conv.weight[0].mul_(5)
         vae.quant_conv.bias[1].add_(2)
         before = vae.decode(vae.encode(images).latent_dist.mode()).sample
-        ready = a.standardised(vae, images)
+        ready = a.standardize_latents(vae, images)
         posterior = ready.encode(images).latent_dist
         torch.testing.assert_close(
             ready.decode(posterior.mode()).sample, before, atol=1e-4, rtol=1e-4

@@ -1,14 +1,19 @@
-"""Conditions: the conventions of the public ControlNets, the same here and in the course, and shards that hold them."""
+"""Conditions: the conventions of the public ControlNets, and shards that hold them.
+
+`python -m tests.pocket.test_conditions` writes the render of `conditions.golden_digest` anew, and
+the digests beside the ControlNets; do so only if these were trained on the conditions of today.
+"""
 
 import argparse
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from course.images import conditions as lessons
-from pocket.train import conditions, controlnet
+from pocket.train import conditions, controlnet, export
 from pocket.train.__main__ import expand
 from pocket.train.__main__ import main as train_main
 from pocket.train.run import CONDITIONS, Run, Stage, add_arguments
@@ -16,6 +21,7 @@ from pocket.world import render, sample_scene
 from pocket.world.landscape_header import slots
 from pocket.world.renderer import layout
 
+WEIGHTS = Path(__file__).parents[2] / "pocket" / "weights"
 SCENES = [
     sample_scene(2**40 + i, "all", kind).params
     for i, kind in enumerate(["object", "object", "landscape"])
@@ -23,7 +29,7 @@ SCENES = [
 
 
 @pytest.fixture(scope="module")
-def drawn():
+def rendered():
     return render(np.stack(SCENES), samples=1)
 
 
@@ -34,24 +40,23 @@ def square() -> np.ndarray:
     return image
 
 
-def test_both_sides_make_the_same_conditions(drawn):
-    """pocket and course may not import each other: this is what keeps them together."""
-    normals = conditions.camera_normals(drawn.normal, np.stack(SCENES))
-    for i, image in enumerate(drawn.color.numpy()):
-        assert np.array_equal(conditions.canny(image), lessons.canny(image)[..., 0] * 255)
-        assert np.array_equal(
-            conditions.canny(image, 30, 60), lessons.canny(image, 30, 60)[..., 0] * 255
-        )
-        assert np.array_equal(conditions.scribble(image), lessons.scribble(image)[..., 0] * 255)
-        inverse = np.where(drawn.depth[i] > 0, 1 / np.maximum(drawn.depth[i], 1e-6), 0)
-        own = conditions.inverse_depth(drawn.depth[i : i + 1])[0].numpy()
-        np.testing.assert_allclose(own, lessons.depth_to_image(inverse)[..., 1], atol=1e-5)
-        colors = conditions.normals_to_image(normals[i])
-        np.testing.assert_allclose(
-            colors.numpy() / 255, lessons.normals_to_image(normals[i].numpy()), atol=0.51 / 255
-        )
-        back = conditions.image_to_normals(colors).numpy()
-        np.testing.assert_allclose(back, lessons.image_to_normals(colors.numpy() / 255), atol=1e-5)
+def test_conditions_are_those_that_the_controlnets_learned():
+    """A change of a condition needs ControlNets that are trained on it."""
+    for kind in CONDITIONS:
+        path = WEIGHTS / "controlnet" / kind / "condition.json"
+        recorded = json.loads(path.read_text())
+        assert recorded == {"kind": kind, "sha256": conditions.golden_digest(kind)}
+
+
+def test_training_and_lessons_make_the_same_conditions(rendered):
+    params = np.stack(SCENES)
+    expected = {kind: conditions.make_condition(kind, rendered, params) for kind in CONDITIONS}
+    for i, image in enumerate(rendered.color.numpy()):
+        assert np.array_equal(expected["canny"][i], lessons.canny(image)[..., 0] * 255)
+        assert np.array_equal(expected["scribble"][i], lessons.scribble(image)[..., 0] * 255)
+        inverse = np.where(rendered.depth[i] > 0, 1 / np.maximum(rendered.depth[i], 1e-6), 0)
+        gray = lessons.depth_to_image(inverse)[..., 0] * 255
+        np.testing.assert_allclose(expected["depth"][i], gray, atol=0.51)
 
 
 def test_canny_finds_the_square_and_thresholds_matter():
@@ -71,13 +76,13 @@ def test_canny_finds_the_square_and_thresholds_matter():
 
 
 def test_a_scribble_is_thick_and_varies_with_the_hand():
-    plain = conditions.scribble(square())
+    plain = lessons.scribble_mask(square())
     assert 3 * 400 < (plain > 0).sum() < 8 * 512
-    hands = [conditions.scribble(square(), np.random.default_rng(seed)) for seed in range(8)]
+    hands = [lessons.scribble_mask(square(), np.random.default_rng(seed)) for seed in range(8)]
     assert len({hand.tobytes() for hand in hands}) > 5
-    again = conditions.scribble(square(), np.random.default_rng(0))
+    again = lessons.scribble_mask(square(), np.random.default_rng(0))
     assert np.array_equal(hands[0], again)
-    assert not conditions.scribble(np.zeros((64, 96, 3), np.uint8)).any()
+    assert not lessons.scribble_mask(np.zeros((64, 96, 3), np.uint8)).any()
 
 
 def test_near_is_bright_and_the_sky_is_black():
@@ -105,13 +110,14 @@ def test_near_is_bright_and_the_sky_is_black():
     ],
 )
 def test_normals_have_the_public_colours(normal, color):
-    got = conditions.normals_to_image(torch.tensor([normal], dtype=torch.float32))
+    got = (lessons.normals_to_image(torch.tensor([normal], dtype=torch.float32)) * 255).round()
+    got = got.byte()
     assert got.tolist() == [list(color)]
-    np.testing.assert_allclose(conditions.image_to_normals(got)[0], normal, atol=0.01)
+    np.testing.assert_allclose(conditions.color_to_normals(got)[0], normal, atol=0.01)
 
 
 def test_camera_normals_look_from_the_camera():
-    """World vectors along the camera's own axes become x, y and z, for an object's camera and a landscape's columns."""
+    """Vectors along the camera's axes become x, y and z, also for the columns of a landscape."""
     at = layout()
     scene = torch.from_numpy(SCENES[0])
     own = [scene[at[name] : at[name] + 3] for name in ("H_RIGHT", "H_UP", "H_FORWARD")]
@@ -132,10 +138,10 @@ def test_camera_normals_look_from_the_camera():
     np.testing.assert_allclose(seen[-1], [np.sin(np.pi / 6), 0, np.cos(np.pi / 6)], atol=0.01)
 
 
-def test_what_is_seen_faces_the_viewer(drawn):
+def test_what_is_seen_faces_the_viewer(rendered):
     """On average: a pixel at a silhouette may average normals that just turn away."""
-    normals = conditions.camera_normals(drawn.normal, np.stack(SCENES))
-    for scene, depth in zip(normals, drawn.depth, strict=True):
+    normals = conditions.camera_normals(rendered.normal, np.stack(SCENES))
+    for scene, depth in zip(normals, rendered.depth, strict=True):
         facing = scene[..., 2][depth > 0]
         assert facing.mean() > 0.1 and (facing > -0.15).float().mean() > 0.99
 
@@ -144,9 +150,9 @@ def test_bits_come_back():
     pages = [
         np.random.default_rng(i).integers(0, 2, (16, 24)).astype(np.uint8) * 255 for i in range(3)
     ]
-    packed = conditions.pack(pages)
+    packed = conditions.pack_bits(np.stack(pages))
     assert packed.shape == (3, 16, 3) and packed.dtype == np.uint8
-    assert np.array_equal(conditions.unpack(torch.from_numpy(packed)).numpy(), np.stack(pages))
+    assert np.array_equal(conditions.unpack_bits(torch.from_numpy(packed)).numpy(), np.stack(pages))
 
 
 def test_stages_with_kinds_have_a_run_each():
@@ -161,7 +167,7 @@ def test_stages_with_kinds_have_a_run_each():
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    """A work folder after the conditions stage: five scenes, encoded by an untrained autoencoder."""
+    """A work folder after the conditions stage: five scenes, an untrained autoencoder."""
     from pocket.train import autoencoder
     from pocket.train.tokenizer import train_tokenizer
 
@@ -188,15 +194,17 @@ def test_a_shard_holds_what_the_renderer_knows(work):
     assert load("moments").dtype == np.float16 and load("tokens").shape[:2] == (5, 4)
     again = render(load("params"), samples=1)  # the parameters draw the same scenes
     for kind in ("depth", "normals"):  # and are what the ControlNets are shown
-        data = controlnet.Controlled(work / "conditions", kind, torch.device("cpu"))
-        exact = conditions.of_kind(kind, render(load("params"), samples=4), load("params"))
-        assert torch.equal(data.conditions, exact)
-    edges = np.stack([conditions.canny(image) for image in again.color.numpy()])
-    assert np.array_equal(conditions.unpack(torch.from_numpy(load("canny"))).numpy(), edges)
+        data = controlnet.ControlNetDataset(work / "conditions", kind, torch.device("cpu"))
+        expected = conditions.make_condition(
+            kind, render(load("params"), samples=4), load("params")
+        )
+        assert torch.equal(data.conditions, expected)
+    edges = np.stack([lessons.canny_mask(image) for image in again.color.numpy()])
+    assert np.array_equal(conditions.unpack_bits(torch.from_numpy(load("canny"))).numpy(), edges)
     share = again.mask.numpy().reshape(5, 32, 8, 32, 8).mean((2, 4))
     assert np.allclose(load("objects") / 255, share, atol=1 / 255) and load("objects").max() == 255
     note = json.loads((work / "conditions" / "time.json").read_text())
-    assert note["stage"] == "conditions" and note["pictures"] == 5
+    assert note["stage"] == "conditions" and note["images"] == 5
 
 
 def test_shards_stay_grow_and_go_with_their_autoencoder(work):
@@ -218,16 +226,16 @@ def test_shards_stay_grow_and_go_with_their_autoencoder(work):
 
 @pytest.mark.parametrize("kind", CONDITIONS)
 def test_latents_keep_their_condition(work, kind):
-    data = controlnet.Controlled(work / "conditions", kind, torch.device("cpu"))
+    data = controlnet.ControlNetDataset(work / "conditions", kind, torch.device("cpu"))
     moments, _, condition, objects = data.sample(12, torch.Generator().manual_seed(0))
     assert condition.shape == (12, 3, 256, 256) and condition.dtype == torch.float32
     assert 0 <= condition.min() and condition.max() <= 1 and condition.max() > 0.5
     for latent, seen, where in zip(moments, condition, objects, strict=True):
         [i] = [i for i in range(len(data)) if torch.equal(data.moments[i], latent)]
-        assert torch.equal(seen, controlnet.to_input(data.conditions[i : i + 1])[0])
+        assert torch.equal(seen, data.control(torch.tensor([i]))[0])
         assert torch.equal(where, data.objects[i : i + 1].float() / 255)
     with pytest.raises(FileNotFoundError, match=r"pocket\.train conditions"):
-        controlnet.Controlled(work / "nothing", kind, torch.device("cpu"))
+        controlnet.ControlNetDataset(work / "nothing", kind, torch.device("cpu"))
 
 
 def test_options_know_the_kinds():
@@ -235,3 +243,32 @@ def test_options_know_the_kinds():
     add_arguments(parser)
     with pytest.raises(SystemExit):
         parser.parse_args(["--condition", "sketch"])
+
+
+def write_golden_render() -> None:
+    """Write a render, without the pixels whose depth or normal is close to a rounding border.
+
+    Processors round differently, and the digests have to be the same on all of them.
+    """
+    params = np.stack(SCENES)
+    arrays = vars(render(params, 96, 96, samples=4)) | {"params": params}
+    arrays = {name: np.asarray(array) for name, array in arrays.items()}
+    arrays["depth"] = arrays["depth"].astype(np.float16).astype(np.float32)
+    arrays["normal"] = arrays["normal"].astype(np.float16).astype(np.float32)
+    depth, normal = torch.from_numpy(arrays["depth"]), torch.from_numpy(arrays["normal"])
+    for _ in range(5):  # less depth changes the range of the rest
+        gray = conditions.inverse_depth(depth) * 255
+        depth[(gray % 1 - 0.5).abs() < 0.01] = 0
+        colors = lessons.normals_to_image(conditions.camera_normals(normal, params)) * 255
+        normal[((colors % 1 - 0.5).abs() < 0.01).any(-1)] = 0
+    np.savez_compressed(conditions.GOLDEN_RENDER, **arrays)
+
+
+if __name__ == "__main__":
+    write_golden_render()
+    for each in CONDITIONS:
+        record = {"kind": each, "sha256": conditions.golden_digest(each)}
+        path = WEIGHTS / "controlnet" / each / "condition.json"
+        path.write_text(json.dumps(record) + "\n")
+    listed = json.dumps(export.manifest(WEIGHTS), indent=1)
+    (WEIGHTS / "manifest.json").write_text(listed + "\n")

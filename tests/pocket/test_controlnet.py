@@ -1,4 +1,4 @@
-"""ControlNets start as nothing, train alone, and leave what diffusers loads; estimators learn shapes, not scales."""
+"""ControlNets start at the denoiser, train alone, and load in diffusers; losses of estimators."""
 
 import argparse
 import json
@@ -16,8 +16,9 @@ from transformers import (
     pipeline,
 )
 
-from pocket.train import controlnet, denoiser, estimators, export
+from pocket.train import conditions, controlnet, denoiser, estimators, export
 from pocket.train.__main__ import main as train_main
+from pocket.train.images import color_jitter
 from pocket.train.loop import trainable_parameters
 from pocket.train.run import ESTIMATED, Run, Stage, add_arguments
 
@@ -40,8 +41,8 @@ def unet() -> UNet2DConditionModel:
 
 
 @pytest.fixture
-def trainee(unet) -> controlnet.Trainee:
-    return controlnet.Trainee(
+def trainee(unet) -> controlnet.ControlNetLoss:
+    return controlnet.ControlNetLoss(
         unet, controlnet.build(unet, smoke=True), Text(), 0.5, torch.zeros(6, dtype=torch.long)
     )
 
@@ -55,7 +56,7 @@ def batch(count: int = 2) -> tuple[torch.Tensor, ...]:
 
 
 def test_an_untrained_controlnet_changes_nothing(trainee):
-    """Zero convolutions (Zhang et al. 2023, equation 3): exactly the denoiser, whatever the condition."""
+    """Zero convolutions (Zhang et al. 2023, equation 3) leave exactly the denoiser."""
     noisy, t, states = torch.randn(2, 4, 32, 32), torch.tensor([10, 900]), torch.randn(2, 6, 16)
     with torch.no_grad():
         without = trainee.unet(noisy, t, states, return_dict=False)[0]
@@ -82,10 +83,10 @@ def test_the_network_that_ships_fits_its_budget():
         assert (
             sum(p.numel() for p in estimator.parameters()) * 2 <= export.BUDGETS["estimators"] / 2
         )
-        found = estimators.estimate(
+        result = estimators.estimate(
             kind, estimator, torch.zeros(2, 3, estimators.SIDE, estimators.SIDE)
         )
-        assert found.shape == (
+        assert result.shape == (
             2,
             *([3] if kind == "normals" else []),
             estimators.SIDE,
@@ -116,13 +117,13 @@ def test_only_the_controlnet_trains_and_the_condition_reaches_it(trainee):
 def test_an_error_on_an_object_counts_more(trainee, monkeypatch):
     objects = torch.zeros(1, 1, 4, 4)
     objects[..., :2] = 1
-    weight = controlnet.emphasis(objects)
+    weight = controlnet.object_weight(objects)
     assert weight.mean() == pytest.approx(1) and weight[..., 0] == pytest.approx(3 * weight[..., 3])
     assert torch.equal(
-        controlnet.emphasis(torch.zeros(2, 1, 4, 4)), torch.ones(2, 1, 4, 4)
+        controlnet.object_weight(torch.zeros(2, 1, 4, 4)), torch.ones(2, 1, 4, 4)
     )  # a landscape
     moments, tokens = torch.zeros(1, 8, 4, 4), torch.zeros(1, 6, dtype=torch.long)
-    found = {}
+    result = {}
     for name, half in {"on it": (..., slice(0, 2)), "beside it": (..., slice(2, 4))}.items():
 
         def predict(noisy, t, states, half=half):
@@ -135,8 +136,8 @@ def test_an_error_on_an_object_counts_more(trainee, monkeypatch):
         monkeypatch.setattr(trainee, "predict", predict)
         trainee.alphas_cumprod.zero_()  # nothing but noise
         torch.manual_seed(0)
-        found[name] = float(trainee(moments, tokens, weight=weight)["mse"])
-    assert found["on it"] == pytest.approx(3 * found["beside it"])
+        result[name] = float(trainee(moments, tokens, weight=weight)["mse"])
+    assert result["on it"] == pytest.approx(3 * result["beside it"])
 
 
 def test_half_of_the_captions_are_left_out(trainee, monkeypatch):
@@ -170,7 +171,7 @@ def ramp() -> tuple[torch.Tensor, torch.Tensor]:
 def test_an_objects_shape_counts_and_not_where_it_is():
     target, mask = ramp()
     off = lambda guess, target=target, mask=mask: (
-        estimators.relief(guess, target, mask).abs().sum() / mask.sum()
+        estimators.affine_residual(guess, target, mask).abs().sum() / mask.sum()
     )
     assert off(target + 0.2) == pytest.approx(0, abs=1e-5)
     assert off(torch.where(mask > 0, target, 9.0)) == pytest.approx(0, abs=1e-5)
@@ -181,7 +182,7 @@ def test_an_objects_shape_counts_and_not_where_it_is():
     assert off(3 * target, target=3 * target) == 0 and off(
         6 * target, target=3 * target
     ) == pytest.approx(1, abs=1e-3)
-    assert not estimators.relief(target + mask, target, torch.zeros_like(mask)).any()
+    assert not estimators.affine_residual(target + mask, target, torch.zeros_like(mask)).any()
 
 
 def test_a_perfect_depth_has_no_loss_and_a_shifted_edge_has():
@@ -211,7 +212,7 @@ def test_normals_are_judged_by_their_angle_on_objects():
 
 def test_colours_vary_and_shapes_stay():
     images = torch.rand(32, 3, 16, 16)
-    changed = estimators.varied(images, torch.Generator().manual_seed(0))
+    changed = color_jitter(images, torch.Generator().manual_seed(0))
     assert changed.shape == images.shape and 0 <= changed.min() and changed.max() <= 1
     assert (changed.mean((1, 2, 3)) - images.mean((1, 2, 3))).std() > 0.03
     flat = lambda x: (x - x.mean((1, 2, 3), keepdim=True)).flatten(1)
@@ -223,7 +224,7 @@ def test_colours_vary_and_shapes_stay():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, write_untrained):
-    """A work folder with untrained weights of the text-to-image model, as a first training leaves them."""
+    """A work folder with untrained weights of the text-to-image model."""
     work = tmp_path_factory.mktemp("controlnet") / "work"
     write_untrained(work)
     (work / "perceptual" / "weights").mkdir(parents=True)
@@ -296,34 +297,36 @@ def test_the_strip_shows_the_steps(folder):
     assert names == ["step-000000.png", "step-000002.png"]
     assert set(np.unique(Image.open(strip / "condition.png"))) == {0, 255}
     page = np.asarray(Image.open(strip / "strip.jpg").convert("RGB"), np.float32)
-    assert page.shape == (24 + 96, 3 * 98 - 2, 3)  # condition, step 0, step 2
+    assert page.shape[1] == 3 * 100 - 4  # condition, step 0, step 2
     for i, name in enumerate(("condition", *names)):
         row = (
             Image.open((strip / name).with_suffix(".png"))
             .convert("RGB")
             .resize((96, 96), Image.Resampling.LANCZOS)
         )
-        assert np.abs(page[24:, 98 * i : 98 * i + 96] - np.asarray(row, np.float32)).mean() < 12
+        assert np.abs(page[-96:, 100 * i : 100 * i + 96] - np.asarray(row, np.float32)).mean() < 12
 
 
 def test_the_strip_runs_from_left_to_right_and_a_scene_has_a_row():
     rows = {name: Image.new("RGB", (512, 256), "white") for name in ("condition", "step 0", "9600")}
     rows["9600"].paste("red", (256, 0, 512, 256))
-    page = np.asarray(controlnet.side_by_side(rows, side=32))
-    assert page.shape == (8 + 2 * 34 - 2, 3 * 34 - 2, 3)
-    assert (page[8:40, 68:] == 255).all() and (page[42:, 68:] == (255, 0, 0)).all()
-    assert all((page[:8, 34 * i : 34 * i + 32] < 128).any() for i in range(3))  # names
+    page = np.asarray(controlnet.strip(rows, side=32))
+    assert page.shape[1] == 3 * 36 - 4
+    assert (page[-68:-36, 72:] == 255).all() and (page[-32:, 72:] == (255, 0, 0)).all()
+    assert all((page[:-68, 36 * i : 36 * i + 32] < 128).any() for i in range(3))  # names
 
 
 def test_the_strip_ships_with_the_weights(folder, tmp_path):
     """From the stage's work folder, and again from the folder that ships."""
     if not (folder / "controlnet-canny" / "curve.json").exists():
         train(folder, "controlnet", "--condition", "canny", "--scenes", "5")
-    made = (folder / "controlnet-canny" / "strip" / "strip.jpg").read_bytes()
+    strip = (folder / "controlnet-canny" / "strip" / "strip.jpg").read_bytes()
     stage = Stage("controlnet", "canny")
     export.save_dependent(stage, folder / "controlnet-canny" / "weights", tmp_path / "first")
     export.save_dependent(stage, tmp_path / "first", tmp_path / "again")
-    assert (tmp_path / "again" / "strip.jpg").read_bytes() == made
+    assert (tmp_path / "again" / "strip.jpg").read_bytes() == strip
+    digest = json.loads((tmp_path / "again" / "condition.json").read_text())
+    assert digest == {"kind": "canny", "sha256": conditions.golden_digest("canny")}
 
 
 def test_it_goes_on_where_it_was(folder, capsys):
@@ -351,13 +354,13 @@ def test_budgets_are_kept_apart(tmp_path, monkeypatch):
     monkeypatch.setattr(export, "BUDGETS", {"controlnet/canny": 40, "estimators": 40})
     monkeypatch.setattr(export, "TOTAL_BUDGET", 130)
     assert export.check_sizes(tmp_path) == 130
-    for name, value, said in (
+    for name, value, message in (
         ("CORE_BUDGET", 49, "without controlnet and estimators"),
         ("TOTAL_BUDGET", 129, "in all"),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(export, name, value)
-            with pytest.raises(ValueError, match=said):
+            with pytest.raises(ValueError, match=message):
                 export.check_sizes(tmp_path)
     for part in ("controlnet/canny", "estimators"):
         with monkeypatch.context() as patch:

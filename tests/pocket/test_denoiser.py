@@ -21,9 +21,9 @@ class Text(nn.Module):
 
 
 @pytest.fixture
-def trainee() -> d.Trainee:
+def trainee() -> d.DiffusionLoss:
     torch.manual_seed(0)
-    return d.Trainee(d.build(d.SMOKE, 16), Text(), 0.5, torch.zeros(6, dtype=torch.long))
+    return d.DiffusionLoss(d.build(d.SMOKE, 16), Text(), 0.5, torch.zeros(6, dtype=torch.long))
 
 
 def test_the_network_that_ships_fits_its_budget():
@@ -106,9 +106,9 @@ def write_shard(folder, first: int, count: int) -> None:
 def test_latents_keep_their_captions_and_are_shared_out(tmp_path):
     write_shard(tmp_path / "pool-0-00000000", 0, 10)
     write_shard(tmp_path / "extra-00000000", 10, 5)
-    both = [d.Latents(tmp_path, torch.device("cpu"), rank, 2) for rank in range(2)]
+    both = [d.LatentDataset(tmp_path, torch.device("cpu"), rank, 2) for rank in range(2)]
     assert sorted(map(len, both)) == [5, 10]
-    everything = d.Latents(tmp_path, torch.device("cpu"))
+    everything = d.LatentDataset(tmp_path, torch.device("cpu"))
     moments, tokens = everything.sample(200, torch.Generator().manual_seed(0))
     assert moments.dtype == torch.float16 and tokens.dtype == torch.int64
     assert (moments[:, 0, 0, 0] == tokens[:, 0]).all()
@@ -119,4 +119,4 @@ def test_latents_keep_their_captions_and_are_shared_out(tmp_path):
 
 def test_missing_latents_name_the_command_that_makes_them(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"pocket\.train latents"):
-        d.Latents(tmp_path, torch.device("cpu"))
+        d.LatentDataset(tmp_path, torch.device("cpu"))

@@ -214,7 +214,7 @@ def test_few_images_may_hold_no_composition_that_counts(tmp_path, monkeypatch):
     nothing = CaptionedScenes(asked.scenes, asked.prompts, [frozenset()] * 4)
     answers = iter([nothing, asked])
     monkeypatch.setattr(quality, "load_test_set", lambda *_: next(answers, asked))
-    monkeypatch.setattr(quality, "Judge", lambda *_: argparse.Namespace(read=lambda images: {}))
+    monkeypatch.setattr(quality, "Judge", lambda *_: argparse.Namespace(classify=lambda images: {}))
     blank = lambda pipe, prompts, *_, **__: torch.cat(
         [torch.zeros(1, 8, 8, 3).byte() for _ in prompts]
     )

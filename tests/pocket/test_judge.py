@@ -5,7 +5,10 @@ import pytest
 import torch
 from transformers import ResNetForImageClassification
 
+from course.metrics.judge import Judge, decode_logits
+from course.metrics.preprocess import resize
 from pocket.train import judge
+from pocket.train.images import normalize, to_float, write_processor
 from pocket.world import sample_labels
 from pocket.world import vocabulary as v
 
@@ -31,23 +34,23 @@ def perfect_logits(labels: np.ndarray) -> torch.Tensor:
 
 
 def test_a_perfect_judge_is_right_about_everything(labels: np.ndarray) -> None:
-    found = judge.accuracy(
-        labels, judge.read(perfect_logits(labels), judge.build(smoke=True).config.id2label)
+    result = judge.accuracy(
+        labels, decode_logits(perfect_logits(labels), judge.build(smoke=True).config.id2label)
     )
-    assert set(found) == set(judge.GROUPS) - {"azimuth", "overhead"} | {"view"}
-    assert set(found.values()) == {1.0}
+    assert set(result) == set(judge.GROUPS) - {"azimuth", "overhead"} | {"view"}
+    assert set(result.values()) == {1.0}
 
 
 def test_angles_come_back(labels: np.ndarray) -> None:
-    seen = judge.read(perfect_logits(labels), judge.build(smoke=True).config.id2label)
+    seen = decode_logits(perfect_logits(labels), judge.build(smoke=True).config.id2label)
     turn = (seen["azimuth"] - labels["azimuth"] + 180) % 360 - 180
     rows = labels["object"] >= 0
     assert np.abs(turn[rows]).max() < 1.5
 
 
-def test_a_natural_color_is_read_as_the_one_it_looks_like(labels: np.ndarray) -> None:
-    """Nothing is learnt of natural colours, so the reading of an object's colour is the likeliest of the given."""
-    record = labels[(labels["color"] >= 0) & judge.color_shows(labels)][:1].copy()
+def test_natural_colors_have_no_gradient(labels: np.ndarray) -> None:
+    """Natural colors are not trained on, so the prediction is the likeliest of the others."""
+    record = labels[(labels["color"] >= 0) & judge.is_color_visible(labels)][:1].copy()
     logits = torch.zeros(1, perfect_logits(labels).shape[1], requires_grad=True)
     record["color"] = -1
     judge.losses(
@@ -73,12 +76,12 @@ def test_loss_of_right_and_wrong(labels: np.ndarray) -> None:
 def test_losses_without_anything_that_counts_are_finite(labels: np.ndarray) -> None:
     landscapes = labels[labels["landscape"] >= 0]
     wanted = {group: torch.from_numpy(value) for group, value in judge.targets(landscapes).items()}
-    found = judge.losses(torch.zeros(len(landscapes), perfect_logits(labels).shape[1]), wanted)
-    assert all(torch.isfinite(value) for value in found.values()) and found["azimuth"] == 0
+    result = judge.losses(torch.zeros(len(landscapes), perfect_logits(labels).shape[1]), wanted)
+    assert all(torch.isfinite(value) for value in result.values()) and result["azimuth"] == 0
 
 
 def test_where_colors_show(labels: np.ndarray) -> None:
-    shown = judge.color_shows(labels)
+    shown = judge.is_color_visible(labels)
     for record, shows in zip(labels, shown, strict=True):
         if record["object"] < 0:
             assert not shows
@@ -91,7 +94,7 @@ def test_where_colors_show(labels: np.ndarray) -> None:
     wanted = judge.targets(labels)
     objects = labels["object"] >= 0
     given = labels["color"] >= 0
-    assert ((wanted["color"] == judge.SKIP) == (objects & ~(shown & given))).all()
+    assert ((wanted["color"] == judge.IGNORE) == (objects & ~(shown & given))).all()
     assert (wanted["color2"][labels["object2"] < 0] == 0).all()
     assert (wanted["object"][objects] == labels["object"][objects] + 1).all()
     assert (wanted["relation"][~objects] == 0).all()
@@ -107,31 +110,35 @@ def test_where_colors_show(labels: np.ndarray) -> None:
     ],
 )  # fmt: skip
 def test_view_tolerance(word: str, azimuth: float, overhead: bool, right: bool) -> None:
-    assert judge.view_right(word, azimuth, overhead) is right
+    assert judge.is_view_right(word, azimuth, overhead) is right
 
 
 def test_accuracy_counts_mistakes(labels: np.ndarray) -> None:
-    seen = judge.read(perfect_logits(labels), judge.build(smoke=True).config.id2label)
+    seen = decode_logits(perfect_logits(labels), judge.build(smoke=True).config.id2label)
     rows = np.flatnonzero(labels["object"] >= 0)
     for i in rows[: len(rows) // 2]:
         seen["object"][i] = "none"
     seen["azimuth"] = seen["azimuth"] + 90
-    found = judge.accuracy(labels, seen)
-    assert found["object"] == pytest.approx(1 - (len(rows) // 2) / len(rows))
-    assert found["view"] < 0.7 and found["ground"] == 1.0
+    result = judge.accuracy(labels, seen)
+    assert result["object"] == pytest.approx(1 - (len(rows) // 2) / len(rows))
+    assert result["view"] < 0.7 and result["ground"] == 1.0
 
 
 def test_network_fits_its_budget_and_keeps_its_names(tmp_path) -> None:
     model = judge.build()
-    assert sum(p.numel() for p in model.parameters()) * 2 <= 7 * 2**20
+    assert sum(p.numel() for p in model.parameters()) * 2 <= 14 * 2**20
     model.config.image_size = judge.SIZE
     model.eval().save_pretrained(tmp_path)
     loaded = ResNetForImageClassification.from_pretrained(tmp_path).eval()
     assert loaded.config.image_size == judge.SIZE
+    write_processor(tmp_path, judge.SIZE)
     images = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
-    assert torch.equal(judge.judge(model, images, 64), judge.judge(loaded, images, 64))
+    pixels = normalize(resize(to_float(images), (judge.SIZE, judge.SIZE)))
+    predicted = Judge(folder=tmp_path).classify(images)
+    expected = decode_logits(model(pixel_values=pixels).logits, model.config.id2label)
+    assert predicted["object"].tolist() == expected["object"].tolist()
     assert list(
-        judge.read(torch.zeros(1, len(loaded.config.id2label)), loaded.config.id2label)
+        decode_logits(torch.zeros(1, len(loaded.config.id2label)), loaded.config.id2label)
     ) == list(judge.GROUPS)
 
 

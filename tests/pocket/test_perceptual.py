@@ -1,4 +1,4 @@
-"""The perceptual distance: its formula, its distortions, its training signal, and course's reading of it."""
+"""The perceptual distance: formula, distortions, training signal, and loading it in course."""
 
 import json
 from pathlib import Path
@@ -8,12 +8,15 @@ import torch
 from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from pocket.train import perceptual
-from pocket.train.perceptual import DISTORTIONS, PerceptualDistance
+from course.metrics import PerceptualDistance
+from pocket.train import distortions, perceptual
+from pocket.train.distortions import DISTORTIONS
+from pocket.train.images import write_processor
+from pocket.train.perceptual import PerceptualModel
 
 
 @pytest.fixture(scope="module")
-def distance() -> PerceptualDistance:
+def distance() -> PerceptualModel:
     torch.manual_seed(0)
     config = CLIPVisionConfig(
         hidden_size=24,
@@ -23,19 +26,19 @@ def distance() -> PerceptualDistance:
         image_size=64,
         patch_size=8,
     )
-    return PerceptualDistance(CLIPVisionModel(config), [0, 1, 2]).eval()
+    return PerceptualModel(CLIPVisionModel(config), [0, 1, 2]).eval()
 
 
 @pytest.fixture(scope="module")
 def images() -> torch.Tensor:
-    """Coloured blobs (4, 3, 64, 64) in [-1, 1]."""
+    """Colored blobs (4, 3, 64, 64) in [-1, 1]."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(4, 3, 6, 6, generator=generator) * 1.6 - 0.8
     return torch.nn.functional.interpolate(coarse, (64, 64), mode="bicubic").clamp(-1, 1)
 
 
 def test_distance_of_an_image_to_itself_and_others(
-    distance: PerceptualDistance, images: torch.Tensor
+    distance: PerceptualModel, images: torch.Tensor
 ) -> None:
     other = images.roll(1, dims=0)
     assert distance(images, images).abs().max() == 0
@@ -43,7 +46,7 @@ def test_distance_of_an_image_to_itself_and_others(
     assert torch.allclose(distance(images, other), distance(other, images))
 
 
-def test_formula(distance: PerceptualDistance, images: torch.Tensor) -> None:
+def test_formula(distance: PerceptualModel, images: torch.Tensor) -> None:
     x, y = images[:1], images[1:2]
     states = [
         distance.tower(pixel_values=part, output_hidden_states=True).hidden_states
@@ -58,7 +61,7 @@ def test_formula(distance: PerceptualDistance, images: torch.Tensor) -> None:
     assert distance(x, y).item() == pytest.approx(wanted, rel=1e-4)
 
 
-def test_other_sizes_and_gradients(distance: PerceptualDistance) -> None:
+def test_other_sizes_and_gradients(distance: PerceptualModel) -> None:
     x = torch.rand(1, 3, 96, 128, requires_grad=True)
     distance(x, torch.zeros(1, 3, 96, 128)).sum().backward()
     assert x.grad is not None and x.grad.abs().sum() > 0
@@ -79,28 +82,28 @@ def test_distortions_grow_from_nothing(name: str, images: torch.Tensor) -> None:
 
 
 def test_shift_and_zoom_go_where_they_say(images: torch.Tensor) -> None:
-    moved = perceptual.shift(images, torch.full((4,), 4 / 64 / 0.12))
+    moved = distortions.shift(images, torch.full((4,), 4 / 64 / 0.12))
     assert torch.allclose(moved[..., 8:], images[..., 4:-4], atol=1e-4)
-    larger = perceptual.zoom(images, torch.ones(4))
+    larger = distortions.zoom(images, torch.ones(4))
     inner = torch.nn.functional.interpolate(images[..., 6:-6, 6:-6], (64, 64), mode="bilinear")
     assert (larger - inner).abs().mean() < 0.05
 
 
 def test_hue_turns_red_to_green(images: torch.Tensor) -> None:
     red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1).expand(1, 3, 4, 4)
-    turned = perceptual.hue(red, torch.tensor([2 / 3]))  # 120 degrees
+    turned = distortions.hue(red, torch.tensor([2 / 3]))  # 120 degrees
     assert torch.allclose(turned[0, :, 0, 0], torch.tensor([0.0, 1.0, 0.0]), atol=1e-5)
-    assert torch.allclose(perceptual.hue(images, torch.ones(4)).mean(1), images.mean(1), atol=0.2)
+    assert torch.allclose(distortions.hue(images, torch.ones(4)).mean(1), images.mean(1), atol=0.2)
 
 
 def test_triplets_are_ordered_and_share_their_noise(images: torch.Tensor) -> None:
     for name in DISTORTIONS:
-        weak, strong = perceptual.triplets(images, name, torch.Generator().manual_seed(1))
+        weak, strong = distortions.triplets(images, name, torch.Generator().manual_seed(1))
         nearer = (weak - images).square().mean((1, 2, 3)) < (strong - images).square().mean(
             (1, 2, 3)
         )
         assert nearer.all(), name
-    weak, strong = perceptual.triplets(
+    weak, strong = distortions.triplets(
         torch.zeros(1, 3, 32, 32), "noise", torch.Generator().manual_seed(1)
     )
     inside = strong.abs() < 1
@@ -116,12 +119,12 @@ def test_ranking_loss_asks_for_the_order() -> None:
     )
 
 
-def test_weights_learn_to_rank(distance: PerceptualDistance, images: torch.Tensor) -> None:
+def test_weights_learn_to_rank(distance: PerceptualModel, images: torch.Tensor) -> None:
     """A hue turn is made nearer than a fade: the weights alone can move the order."""
-    model = PerceptualDistance(distance.tower, [0, 1, 2])
+    model = PerceptualModel(distance.tower, [0, 1, 2])
     near, far = (
-        perceptual.hue(images, torch.ones(4)),
-        perceptual.shift(images, torch.full((4,), 0.3)),
+        distortions.hue(images, torch.ones(4)),
+        distortions.shift(images, torch.full((4,), 0.3)),
     )
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.1)
     history = []
@@ -135,10 +138,10 @@ def test_weights_learn_to_rank(distance: PerceptualDistance, images: torch.Tenso
     assert all((weight > 0).all() for weight in model.weights())
 
 
-def test_order_counts_what_grows(distance: PerceptualDistance, images: torch.Tensor) -> None:
-    found = perceptual.order(distance, images)
-    assert set(found) == set(DISTORTIONS)
-    assert found["noise"] > 0.7 and all(0 <= value <= 1 for value in found.values())
+def test_monotonicity_counts_what_grows(distance: PerceptualModel, images: torch.Tensor) -> None:
+    result = distortions.monotonicity(distance, images)
+    assert set(result) == set(DISTORTIONS)
+    assert result["noise"] > 0.7 and all(0 <= value <= 1 for value in result.values())
 
 
 def test_saved_distance_comes_back(tmp_path: Path, images: torch.Tensor) -> None:
@@ -148,7 +151,8 @@ def test_saved_distance_comes_back(tmp_path: Path, images: torch.Tensor) -> None
 
     clip = build(train_tokenizer(words()), smoke=True).eval()
     clip.save_pretrained(tmp_path / "clip")
-    own = PerceptualDistance(clip.vision_model, [0, 2])
+    write_processor(tmp_path / "clip", clip.config.vision_config.image_size)
+    own = PerceptualModel(clip.vision_model, [0, 2])
     for raw in own.raw:
         raw.data.uniform_(-3, 3)
     (tmp_path / "heads").mkdir()
@@ -157,7 +161,10 @@ def test_saved_distance_comes_back(tmp_path: Path, images: torch.Tensor) -> None
     (tmp_path / "heads" / "config.json").write_text(
         json.dumps({"layers": own.layers, "image_size": own.image_size})
     )
-    loaded = PerceptualDistance.load(tmp_path / "clip", tmp_path / "heads")
+    loaded = PerceptualDistance(tmp_path / "clip", tmp_path / "heads")
     other = images.roll(1, dims=0)
     assert torch.allclose(loaded(images, other), own(images, other), rtol=1e-4)
     assert not any(p.requires_grad for p in loaded.parameters())
+    again = PerceptualModel(clip.vision_model, [0, 2])
+    again.load_heads(tmp_path / "heads")
+    assert torch.allclose(again(images, other), own(images, other), rtol=1e-4)

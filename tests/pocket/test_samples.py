@@ -1,4 +1,4 @@
-"""The sample photographs: a command draws the same again; they are small, and the model knows the words."""
+"""The sample photographs: rendered the same again, small, in words that the model knows."""
 
 import json
 from pathlib import Path
@@ -46,18 +46,18 @@ def test_the_command_draws_them_again(name, monkeypatch, tmp_path):
     monkeypatch.setattr(samples, "SIDE", 64)
     monkeypatch.setattr(samples, "SAMPLES", {name: samples.SAMPLES[name]})
     samples.main(["--folder", str(tmp_path)])
-    drawn, stored = Image.open(tmp_path / f"{name}.png"), Image.open(FOLDER / f"{name}.png")
-    assert min(drawn.size) == 64 and drawn.width / drawn.height == pytest.approx(
+    again, stored = Image.open(tmp_path / f"{name}.png"), Image.open(FOLDER / f"{name}.png")
+    assert min(again.size) == 64 and again.width / again.height == pytest.approx(
         stored.width / stored.height, rel=0.01
     )
-    shrunk = stored.resize(drawn.size, Image.Resampling.BOX)
-    assert np.abs(np.asarray(drawn, np.float32) - np.asarray(shrunk, np.float32)).mean() < 3
+    shrunk = stored.resize(again.size, Image.Resampling.BOX)
+    assert np.abs(np.asarray(again, np.float32) - np.asarray(shrunk, np.float32)).mean() < 3
     assert list(json.loads((tmp_path / "captions.json").read_text())) == [f"{name}.png"]
 
 
 def test_a_label_that_the_world_lacks_is_refused():
     with pytest.raises(ValueError, match="not in"):
-        samples.scene(samples.Sample("a giraffe", {"object": "giraffe"}, seed=1))
+        samples.sample_scene(samples.Sample("a giraffe", {"object": "giraffe"}, seed=1))
 
 
 @pytest.mark.parametrize("folder", ["", __file__, f"{__file__}/x", "/proc/nowhere"])

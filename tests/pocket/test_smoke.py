@@ -1,4 +1,4 @@
-"""Every stage at toy size, from nothing to an image through diffusers, by the commands that a user types."""
+"""Every stage at toy size, from nothing to an image, by the commands that a user types."""
 
 import json
 import subprocess
@@ -107,6 +107,6 @@ def test_the_evaluation_runs_and_a_reduced_one_stores_no_row(folder):
         "weights in all",
         "weights without ControlNets and estimators",
         "largest file",
-        "denoiser",
+        "parameters of the denoiser",
     ]
     assert [row["figure"] for row in rows] == figures

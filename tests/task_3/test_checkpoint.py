@@ -32,7 +32,7 @@ STATES = st.recursive(
 
 
 @given(STATES)
-def test_any_state_comes_back(tmp_path_factory, state):
+def test_any_state_is_restored(tmp_path_factory, state):
     folder = tmp_path_factory.mktemp("state")
     assert load(save(folder, 3, {"all": state})) == (3, {"all": state})
 
@@ -40,7 +40,7 @@ def test_any_state_comes_back(tmp_path_factory, state):
 @pytest.mark.parametrize(
     "dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.uint8, torch.bool]
 )
-def test_tensors_of_any_kind_come_back(tmp_path, dtype):
+def test_tensors_of_any_type_are_restored(tmp_path, dtype):
     shared = torch.arange(24).reshape(4, 6).to(dtype)
     state = {
         "a": shared,
@@ -54,7 +54,7 @@ def test_tensors_of_any_kind_come_back(tmp_path, dtype):
     )
 
 
-def test_a_run_goes_on_as_if_it_had_not_stopped(tmp_path):
+def test_a_resumed_run_equals_one_that_never_stopped(tmp_path):
     def begin() -> tuple[nn.Module, Adan, torch.Generator]:
         torch.manual_seed(0)
         field = nn.Linear(3, 2)
@@ -88,7 +88,7 @@ def test_a_run_goes_on_as_if_it_had_not_stopped(tmp_path):
     )
 
 
-def test_the_last_ones_stay(tmp_path):
+def test_the_last_two_are_kept(tmp_path):
     for step in (5, 100, 20, 1_000_000):
         save(tmp_path, step, {"x": step})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000100.pt", "1000000.pt"]

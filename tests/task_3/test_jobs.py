@@ -63,7 +63,7 @@ def test_a_file_that_cannot_be_used(tmp_path, text, message, capsys):
 # --- Sharing
 
 
-def test_each_is_made_once_by_workers_side_by_side(tmp_path):
+def test_each_job_is_done_once_by_concurrent_workers(tmp_path):
     jobs = {f"thing {i}": tmp_path / f"thing_{i}" for i in range(12)}
     done: list[str] = []
 
@@ -92,7 +92,7 @@ def test_each_is_made_once_by_workers_side_by_side(tmp_path):
     assert again.generated == [] and again.skipped == list(jobs) and len(done) == 12
 
 
-def test_one_that_fails_does_not_stop_the_others_and_is_tried_at_the_next_start(tmp_path):
+def test_a_failed_job_stops_no_other_and_is_tried_at_the_next_start(tmp_path):
     jobs = {name: tmp_path / name for name in ("a", "b", "c")}
     calls: list[str] = []
 
@@ -134,7 +134,7 @@ FOREIGN = ["", "{cut", "[]", "7", "null", '{"done": true}', "[" * 100_000, "\ud8
 
 
 @pytest.mark.parametrize("content", FOREIGN, ids=[text[:10] for text in FOREIGN])
-def test_a_foreign_file_in_the_folder_does_not_end_the_round(tmp_path, content):
+def test_a_foreign_file_in_the_folder_is_ignored(tmp_path, content):
     for name in (FINISHED, FAILED, LOCK):
         (tmp_path / name).write_bytes(content.encode("utf-8", "surrogatepass"))
     outcome = share({"a car": tmp_path}, lambda *_: True)

@@ -20,6 +20,7 @@ import trimesh
 
 from course import notebooks
 from course.files import LockTimeout, lock
+from course.models.model import Model
 from task_3_DreamFusion import command_line, runs
 from task_3_DreamFusion import main as program
 from task_3_DreamFusion.jobs import LOCK, OUTPUTS, folder_name
@@ -128,7 +129,7 @@ def test_from_text_to_files(options, tmp_path, capsys, small_mesh):
         (["--prompts", "list.txt"], "--prompts cannot be combined with --text"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_one_line(options, more, message, capsys):
+def test_an_invalid_request_is_refused_in_one_line(options, more, message, capsys):
     assert program.main([*options, *more]) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ") and message in error
@@ -306,7 +307,7 @@ def test_options_of_stable_dreamfusion_are_answered_in_one_line(
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_no_option_of_this_program_is_answered_as_another_ones():
+def test_no_option_of_this_program_is_taken_for_one_of_stable_dreamfusion():
     own = {
         flag for action in command_line.build_parser()._actions for flag in action.option_strings
     }
@@ -326,7 +327,7 @@ def test_a_lone_byte_on_the_command_line(options, answer, flag, byte):
 
 @pytest.mark.parametrize("flag", ["--workspace", "--ckpt", "--prompts", "--model"])
 @pytest.mark.parametrize("value", ["", " ", "\t", "\n", "  \n "])
-def test_a_name_that_is_empty(options, answer, monkeypatch, tmp_path, flag, value):
+def test_an_empty_name_is_refused(options, answer, monkeypatch, tmp_path, flag, value):
     monkeypatch.chdir(tmp_path)
     status, line = answer([*options, flag, value])
     assert status == 2 and f"argument {flag}: must be a name, got an empty text" in line
@@ -336,7 +337,7 @@ def test_a_name_that_is_empty(options, answer, monkeypatch, tmp_path, flag, valu
 @pytest.mark.parametrize(
     "name", ["loop", "loop/run", "self", "file/run", "x" * 300, "y/" * 3000, "y/" * 2030]
 )
-def test_a_workspace_that_leads_nowhere(options, answer, monkeypatch, tmp_path, name):
+def test_a_workspace_that_cannot_exist_is_refused(options, answer, monkeypatch, tmp_path, name):
     """Links in a circle, a file in the way, and names that are too long."""
     monkeypatch.chdir(tmp_path)
     Path("loop").symlink_to("other")
@@ -399,12 +400,15 @@ def test_help_needs_no_pytorch():
     assert done.stdout.splitlines()[-1] == "False"
 
 
-def test_a_prompt_is_embedded_once_and_an_unknown_word_warned_of_once(
-    options, monkeypatch, recwarn
-):
-    """And a checkpoint is read once."""
-    texts, paths = [], []
-    embed, load = runs.StableDiffusion.embed_text, checkpoint.load
+def test_prompts_are_checked_and_embedded_once_and_a_checkpoint_is_read_once(options, monkeypatch):
+    """So an unknown word is warned of once."""
+    texts, checked, paths = [], [], []
+    embed, load, check = runs.StableDiffusion.embed_text, checkpoint.load, Model.check_prompt
+    monkeypatch.setattr(
+        Model,
+        "check_prompt",
+        lambda self, text, *more: checked.append(text) or check(self, text, *more),
+    )
     monkeypatch.setattr(
         runs.StableDiffusion,
         "embed_text",
@@ -414,6 +418,7 @@ def test_a_prompt_is_embedded_once_and_an_unknown_word_warned_of_once(
     monkeypatch.setattr(runs, "check_exercise", lambda guidance: None)
     assert program.main([*options, "--no-save_mesh"]) == 0
     assert len(texts) == len(set(texts)) == 5 and paths == []
+    assert checked == ["a car on a plain background", ""]
     assert program.main([*options, "--resume", "--iters", "4", "--no-save_mesh"]) == 0
     assert len(texts) == 10 and paths == ["000003.pt"]
 
@@ -446,7 +451,7 @@ def refused(capsys, arguments: list[str]) -> str:
     return line
 
 
-def test_a_run_that_goes_on_keeps_its_settings(trained, capsys):
+def test_a_resumed_run_keeps_its_settings(trained, capsys):
     before = json.loads((trained / "settings.json").read_text())
     assert before["lambda_tv"] == 0.5 and before["guidance"]["guidance_scale"] == 9
     here = ["--workspace", str(trained), "--no-save_mesh", "--frames", "2", "--video_size", "16"]
@@ -476,7 +481,7 @@ def test_nothing_is_overwritten(options, trained, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("harm", ["cut off", "edited"])
-def test_a_damaged_checkpoint(options, trained, harm, capsys):
+def test_a_damaged_checkpoint_is_refused(options, trained, harm, capsys):
     file = trained / "checkpoints" / "000003.pt"
     data = file.read_bytes()
     middle = len(data) // 2
@@ -491,7 +496,7 @@ def test_a_damaged_checkpoint(options, trained, harm, capsys):
     assert written(trained) == before and not (trained.parent / "new").exists()
 
 
-def test_a_checkpoint_of_something_else(options, tmp_path, capsys):
+def test_a_checkpoint_of_another_program_is_refused(options, tmp_path, capsys):
     path = checkpoint.save(tmp_path / "foreign", 5, {"x": torch.ones(3)})
     for more in (["--ckpt", str(path)], ["--ckpt", str(path), "--test"]):
         assert "something else than a run of task 3" in refused(capsys, [*options, *more])
@@ -502,7 +507,7 @@ def test_a_checkpoint_of_something_else(options, tmp_path, capsys):
 # --- Going on with other settings
 
 
-def test_settings_that_are_given_anew_are_used_and_written_down(trained, monkeypatch):
+def test_settings_given_on_resume_are_used_and_saved(trained, monkeypatch):
     trainers = []
     resume = Trainer.resume
     monkeypatch.setattr(
@@ -545,7 +550,7 @@ def test_settings_that_are_given_anew_are_used_and_written_down(trained, monkeyp
     assert trainer.targets.maxlen == 2 and trainer.generator.initial_seed() == 7
 
 
-def test_a_model_that_was_named_by_a_relative_path_is_known_from_elsewhere(
+def test_a_model_with_a_relative_path_is_resumed_from_another_folder(
     options, tiny_folder, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tiny_folder.parent)
@@ -596,7 +601,7 @@ def test_a_second_run_in_a_folder_is_refused(options, tmp_path, trained, capsys)
     assert program.main([*options, "--resume", "--no-save_mesh"]) == 0
 
 
-def test_what_another_process_trained_meanwhile_is_not_overwritten(
+def test_a_run_that_another_process_has_begun_is_not_overwritten(
     options, tmp_path, capsys, monkeypatch
 ):
     """Between the look at the folder and its lock."""
@@ -612,7 +617,7 @@ def test_what_another_process_trained_meanwhile_is_not_overwritten(
     assert [path.name for path in run.iterdir()] == ["checkpoints"]
 
 
-def test_texts_of_other_signs_have_folders_of_their_own():
+def test_texts_without_letters_have_folders_of_their_own():
     """Emoji, signs and accents in two forms; what is written in letters keeps its plain name."""
     signs = [
         "🍔",
@@ -749,7 +754,7 @@ def test_killed_anywhere_and_resumed_it_leaves_the_files_of_a_whole_run(
         assert [path.name for path in run.iterdir() if path.name.startswith(".")] == []
 
 
-def test_a_full_disk_is_told_before_anything_is_written(options, tmp_path, monkeypatch, capsys):
+def test_a_full_disk_is_reported_before_anything_is_written(options, tmp_path, monkeypatch, capsys):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(runs.shutil, "disk_usage", lambda _: usage._replace(free=5 * 2**20))
     assert "run is full: 5 MiB are free" in refused(capsys, options)
@@ -907,7 +912,7 @@ ODD = [
 
 
 @pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
-def test_a_foreign_settings_file_counts_for_nothing(tmp_path, content):
+def test_a_foreign_settings_file_is_ignored(tmp_path, content):
     write_settings(tmp_path / "b" / "mine", text="a tree")
     for place in ("a", "b", "b/mine/deep", "b/mine/previews"):
         (tmp_path / place).mkdir(exist_ok=True)
@@ -917,13 +922,13 @@ def test_a_foreign_settings_file_counts_for_nothing(tmp_path, content):
 
 
 @pytest.mark.parametrize("changes", ODD, ids=map(str, ODD))
-def test_settings_that_no_run_can_have_count_for_nothing(tmp_path, changes):
+def test_invalid_settings_are_ignored(tmp_path, changes):
     write_settings(tmp_path / "mine", text="a tree")
     write_settings(tmp_path / "odd", **changes)
     assert "1 run<" in index_page.save_index(tmp_path).read_text()
 
 
-def test_what_is_no_file_of_settings_counts_for_nothing(tmp_path):
+def test_what_is_no_regular_settings_file_is_ignored(tmp_path):
     """Folders, pipes, links in a circle, unreadable files, and leftovers of a killed run."""
     write_settings(tmp_path / "mine", text="a tree")
     (tmp_path / "folder" / "settings.json").mkdir(parents=True)
@@ -1008,7 +1013,7 @@ def test_depth_is_bright_where_it_is_near():
     assert shown[:, :3].sum() > shown[:, 3:6].sum()
 
 
-def test_what_a_killed_run_was_writing_goes_and_nothing_else(tmp_path):
+def test_leftovers_of_a_killed_run_are_removed_and_nothing_else(tmp_path):
     leftovers = [".partial-x", ".partial-settings.json-ab"]
     leftovers += ["previews/.partial-000200.png-z", "checkpoints/.partial-000200.pt-a"]
     kept = ["video.mp4", "previews/000200.png", "checkpoints/000200.pt", "partial.txt"]

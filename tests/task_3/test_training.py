@@ -76,7 +76,7 @@ def parameters(trainer: Trainer) -> torch.Tensor:
         {"space": "latents", "background": "random"},
     ],
 )
-def test_a_run_moves_the_field_and_names_its_terms(begin, changes):
+def test_a_run_changes_the_field_and_returns_its_terms(begin, changes):
     trainer = begin(**changes)
     before = parameters(trainer)
     terms: dict[str, float] = {}
@@ -102,7 +102,7 @@ def test_one_seed_one_field(begin, space):
 
 
 @pytest.mark.parametrize("changes", [{}, {"background": "random"}, {"space": "latents"}])
-def test_a_run_that_stopped_goes_on_as_if_it_had_not(begin, changes):
+def test_a_resumed_run_equals_one_that_never_stopped(begin, changes):
     whole = begin(**changes)
     whole.train(save_every=4, preview_every=0)
     part = begin(**changes)
@@ -199,7 +199,7 @@ def test_a_preview_is_made_before_the_checkpoint_of_its_step(begin, monkeypatch)
     assert [path.name for path in (trainer.workspace / "previews").iterdir()] == ["000002.png"]
 
 
-def test_a_gradient_that_is_no_number_is_left_out(begin, monkeypatch, capsys):
+def test_a_non_finite_gradient_is_skipped(begin, monkeypatch, capsys):
     trainer = begin(space="latents")
     right = trainer.guidance.train_step
 
@@ -226,7 +226,7 @@ def test_a_gradient_that_is_no_number_is_left_out(begin, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("opacity", "message"), [(0.001, "empty.*--lambda_opacity"), (0.999, "filled its box")]
 )
-def test_a_field_that_is_lost_is_noticed(begin, opacity, message):
+def test_an_empty_or_full_field_ends_the_run(begin, opacity, message):
     trainer = begin()
     trainer.opacities.extend([opacity] * (PATIENCE - 1))
     trainer._check_opacity()
@@ -238,9 +238,7 @@ def test_a_field_that_is_lost_is_noticed(begin, opacity, message):
 @pytest.mark.parametrize(
     ("density", "message"), [(-30.0, "has become empty"), (30.0, "has filled its box")]
 )
-def test_a_field_that_is_empty_or_full_to_the_rim_is_seen_as_that(
-    begin, density, message, monkeypatch
-):
+def test_the_limits_of_opacity_fit_real_fields(begin, density, message, monkeypatch):
     """The images of such a field exceed the limits from all sides; those of a new one do not."""
     trainer = begin(widen=0, batch_size=4)
     trainer.train_step()
@@ -354,7 +352,7 @@ def test_the_average_keeps_its_share(begin, ema):
         )
 
 
-def test_weights_of_the_regularisers_change_with_the_run(begin):
+def test_weights_of_the_regularizers_change_during_the_run(begin):
     """The entropy's grows from zero; the sparsity's falls to a fifth in the first half."""
     trainer = begin()
     cameras = trainer.views.sample(2, trainer.generator)
@@ -424,7 +422,7 @@ def test_the_field_learns_what_the_targets_show(begin, monkeypatch):
             assert torch.equal(shading.lights, lights)
 
 
-def test_a_field_comes_to_look_like_its_targets(begin, monkeypatch):
+def test_a_field_learns_the_color_of_its_targets(begin, monkeypatch):
     """Red from everywhere: after some steps the field is red where it is seen."""
     trainer = begin(
         iters=40, albedo_iter_ratio=1.0, lr=1e-2, lambda_entropy=0.0, lambda_opacity=0.0, widen=0.0
@@ -445,7 +443,7 @@ def lit(trainer: Trainer) -> RenderOutput:
     return trainer.renderer(cameras, 8, 8, trainer.generator, shading)
 
 
-def test_normals_that_look_away_and_rough_normals_cost_something(begin):
+def test_normals_that_face_away_and_rough_normals_are_penalized(begin):
     """Both weighted by the visibility of each sample, per ray; no gradient reaches the weights."""
     trainer = begin(lambda_orient=3.0, lambda_smooth=7.0, bound=2.0)
     rendered = lit(trainer)
@@ -481,7 +479,7 @@ def test_the_gradient_is_that_of_the_loss_and_of_all_terms(begin, monkeypatch):
         torch.testing.assert_close(parameter.grad, gradient)
 
 
-def test_neighbours_in_the_grid_that_differ_cost_something(begin):
+def test_differences_of_neighbors_in_the_grid_are_penalized(begin):
     trainer = begin(lambda_tv=2.0)
     rendered = lit(trainer)
     encoder = trainer.renderer.field.encoder
@@ -495,7 +493,7 @@ def test_neighbours_in_the_grid_that_differ_cost_something(begin):
 
 
 @pytest.mark.parametrize("name", ["entropy", "sparsity", "orientation", "variation", "smoothness"])
-def test_a_weight_of_nothing_leaves_a_term_out(begin, name):
+def test_a_weight_of_zero_turns_a_term_off(begin, name):
     trainer = begin(lambda_tv=1.0)
     rendered = lit(trainer)
     names = ("entropy", "sparsity", "orientation", "variation", "smoothness")
@@ -557,7 +555,7 @@ def test_light_comes_after_its_share_of_the_run_from_near_the_camera(begin):
     torch.testing.assert_close(lights.std(0), spread, rtol=0.1, atol=0)
 
 
-def test_what_is_shown_while_it_trains_is_that_of_the_step(begin):
+def test_the_returned_terms_are_those_of_the_step(begin):
     trainer = begin(space="latents")
     terms = trainer.train_step()
     assert terms["opacity"] == trainer.opacities[-1] and 0 < terms["opacity"] < 1
@@ -565,7 +563,9 @@ def test_what_is_shown_while_it_trains_is_that_of_the_step(begin):
     assert trainer.progress == 1 / trainer.settings.iters
 
 
-def test_a_run_is_told_by_its_text_and_by_its_end(signals, begin, monkeypatch, capsys):
+def test_the_progress_bar_shows_the_text_and_an_interruption_is_announced(
+    signals, begin, monkeypatch, capsys
+):
     text = "a car " + "x" * 60
     trainer = begin(text=text, iters=4)
     raise_at(trainer, monkeypatch, 1, signal.SIGINT)
@@ -577,7 +577,7 @@ def test_a_run_is_told_by_its_text_and_by_its_end(signals, begin, monkeypatch, c
 @pytest.mark.parametrize(
     ("background", "kind"), [("network", Background), ("plain", type(None)), ("random", type(None))]
 )
-def test_only_a_network_is_a_background_that_learns(begin, background, kind):
+def test_only_a_network_background_is_trained(begin, background, kind):
     assert isinstance(begin(background=background).renderer.background, kind)
 
 
@@ -676,7 +676,7 @@ def test_a_new_seed_starts_new_random_numbers_and_the_old_one_goes_on(begin):
 
 @pytest.mark.parametrize("before", [False, True])
 @pytest.mark.parametrize("now", [False, True])
-def test_precision_may_change_when_a_run_goes_on(begin, before, now):
+def test_precision_may_change_on_resume(begin, before, now):
     """As on a GPU, with the half precision of the CPU."""
 
     def trainer(half: bool) -> Trainer:
@@ -808,7 +808,7 @@ def test_the_unchanged_checkpoint_is_accepted(begin, trained_state, tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_whatever_a_checkpoint_holds_it_is_refused_or_goes_on(begin, trained_state, tmp_path, seed):
+def test_a_checkpoint_with_any_change_is_refused_or_resumed(begin, trained_state, tmp_path, seed):
     """Some part of a real one, replaced by something else."""
     random = Random(seed)
     state = copy.deepcopy(trained_state)
@@ -843,7 +843,7 @@ def test_whatever_a_checkpoint_holds_it_is_refused_or_goes_on(begin, trained_sta
         pass
 
 
-def test_full_memory_is_not_taken_for_a_wrong_checkpoint(
+def test_full_memory_is_not_reported_as_a_foreign_checkpoint(
     begin, trained_state, tmp_path, monkeypatch
 ):
     def full(*_: object, **__: object) -> None:
@@ -919,7 +919,7 @@ LIMITS = {
 
 
 @pytest.mark.parametrize("name", LIMITS)
-def test_limits_are_allowed_and_what_lies_beyond_is_not(name):
+def test_limits_are_allowed_and_values_beyond_are_not(name):
     limited = {item.name for item in dataclasses.fields(Settings) if item.metadata["limits"]}
     assert limited == LIMITS.keys()
     least, most = LIMITS[name]
@@ -974,6 +974,6 @@ def test_numbers_of_numpy_and_pytorch_are_numbers():
 
 @pytest.mark.parametrize("name", ["text", "negative", "scene"])
 @pytest.mark.parametrize("value", ["\udcff", "a \ud83c car", 7, None, b"a car"])
-def test_words_that_are_no_text(name, value):
+def test_invalid_text_is_refused(name, value):
     with pytest.raises(TrainingError, match=f"^{name} must be (UTF-8, and character|text, got)"):
         dataclasses.replace(SMALL, **{name: value})

@@ -1,18 +1,32 @@
 """The lessons of the checks' tests, each with the tiny model."""
 
+import re
+
 import pytest
 from diffusers import (
     DDIMScheduler,
     StableDiffusionPipeline,
 )
 
-from course import notebooks
+from course import checks, notebooks
+from course.checks import common
 from course.images import load_image
 from course.models import Model, find_model, load_pipeline
 from course.models.controlnet import load_controlnet
 from tests.course.checks.helpers import (
     CONTROL_LESSON,
 )
+
+
+@pytest.fixture(autouse=True)
+def complete_results(monkeypatch):
+    """Every check reports every outcome, right or wrong, in words and with its exercise."""
+
+    def expect_complete(result: checks.Result) -> None:
+        assert re.fullmatch(r"(\d|video)\S*( \(\w\)( to \(\w\))?)?", result.exercise)
+        assert isinstance(result.message, str) and len(result.message.split()) > 3
+
+    monkeypatch.setattr(common, "listeners", [*checks.listeners, expect_complete])
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +56,7 @@ def sd(lesson, model):
 
 @pytest.fixture(scope="module")
 def control_lesson(steered_folder):
-    """The lesson's functions on the tiny model, whose ControlNets are noise but have something to say."""
+    """The lesson's functions on the tiny model, whose random ControlNets are not zero."""
     lesson = notebooks.definitions(notebooks.read(CONTROL_LESSON), {"STEPS": 3, "SEED": 2})
     lesson.model = find_model(steered_folder)
     lesson.pipe = load_pipeline(lesson.model)

@@ -32,14 +32,14 @@ def changed(sd, **parts):
 
 
 def rewritten(lesson, name, *changes):
-    """The lesson with pieces of the text of its function `name` exchanged: old, new, old, new, ..."""
+    """Lesson 1.3 with changes in the text of its function `name`: old, new, old, new, ..."""
     other = rewrite(CONTROL_LESSON, name, *changes)
     other.model, other.pipe = lesson.model, lesson.pipe
     return other
 
 
 def rewrite(path, name, *changes):
-    """Return what the lesson at `path` defines, with those changes in the text of its function `name`."""
+    """Return what the lesson at `path` defines, with such changes in its function `name`."""
     notebook = notebooks.read(path)
     [cell] = [
         cell
@@ -76,5 +76,5 @@ def right_noise(model):
 
 
 def colored(prompt: str, seed: int = 0, steps: int = 0) -> Image.Image:
-    """A stand-in for `generate`: one colour for each setting."""
+    """A stand-in for `generate`: one color for each setting."""
     return Image.fromarray(np.full((8, 8, 3), (len(prompt), seed * 10, steps * 10), np.uint8))

@@ -1,5 +1,6 @@
 """Errors and odd results of a student's function become advice; comparisons."""
 
+import inspect
 from types import SimpleNamespace
 
 import nbformat
@@ -9,7 +10,16 @@ import torch
 from PIL import Image
 
 from course import notebooks
-from course.checks import CheckFailed, common
+from course.checks import (
+    CheckFailed,
+    common,
+    make_video,
+    task_1_1,
+    task_1_2,
+    task_1_3,
+    task_2,
+    task_3,
+)
 from course.checks.common import call
 from course.models import ModelError
 from tests.course.checks.helpers import (
@@ -67,28 +77,49 @@ def steps_that_fail(x):
 
 
 @pytest.mark.parametrize(
-    ("function", "said"),
+    ("function", "messages"),
     [
-        (mixed_shapes, r"RuntimeError: The size of tensor a \(3\).*x \+ torch\.ones\(2\)\nTwo shapes do not fit"),
-        (mixed_types, r"RuntimeError: .*same dtype.*x\.double\(\) @ x\nTwo number types.*\.to\(other\.dtype\)"),
+        (
+            mixed_shapes,
+            r"RuntimeError: The size of tensor a \(3\).*torch\.ones\(2\)\nTwo shapes do not fit",
+        ),
+        (
+            mixed_types,
+            r"RuntimeError: .*same dtype.*x\.double\(\) @ x\nTwo number types.*\.to\(other\.",
+        ),
         (mixed_index_types, r"dtypes match.*y\[\[0, 1\]\] = x.double.*Two number types do not fit"),
-        (without_gradient, r"RuntimeError: .*does not require grad.*autograd.*torch\.enable_grad\(\)"),
+        (
+            without_gradient,
+            r"RuntimeError: .*does not require grad.*autograd.*torch\.enable_grad\(\)",
+        ),
         (of_nothing, r"AttributeError: 'NoneType' object.*get.*is None: .*`return`"),
-        (unfinished, r"TypeError: unsupported operand.*x \+ \.\.\.\n`\.\.\.` is still in the place of a value"),
+        (
+            unfinished,
+            r"TypeError: unsupported operand.*x \+ \.\.\.\n`\.\.\.` is still in the place of a",
+        ),
         (misspelled, r"NameError: name 'noize'.*x \+ noize.*spelled"),
-        (wrong_call, r"TypeError: mixed_shapes\(\) takes 1.*mixed_shapes\(x, 5\.0\)\nA call does not fit"),
-        (on_arrays, r"ValueError: operands could not be broadcast.*np\.ones\(3\).*Two shapes do not fit"),
+        (
+            wrong_call,
+            r"TypeError: mixed_shapes\(\) takes 1.*mixed_shapes\(x, 5\.0\)\nA call does not fit",
+        ),
+        (
+            on_arrays,
+            r"ValueError: operands could not be broadcast.*np\.ones\(3\).*Two shapes do not fit",
+        ),
         (decorated, r"of `decorated`: return x\.view\(7\)\nTwo shapes"),
         (steps_that_fail, r"of `steps_that_fail`: yield x \+ torch\.ones\(2\)\nTwo shapes"),
         (lambda: 1, r"raised TypeError: .*takes 0 positional arguments.*\nA call does not fit"),
-        (raises(ValueError("no partner\nfor 3.png")), r"raised ValueError: no partner\nin line \d+ of `function`"),
+        (
+            raises(ValueError("no partner\nfor 3.png")),
+            r"raised ValueError: no partner\nin line \d+ of `function`",
+        ),
         (raises(KeyError()), r"raised KeyError\nin line"),
         (raises(RecursionError("too deep")), "raised RecursionError: too deep"),
     ],
-)  # fmt: skip
-def test_an_error_in_a_students_function_becomes_advice(function, said):
+)
+def test_an_error_in_a_students_function_becomes_advice(function, messages):
     """The type, the message, the student's own line, and a hint."""
-    with pytest.raises(CheckFailed, match=f"(?s)^Your code raised {said}|{said}") as caught:
+    with pytest.raises(CheckFailed, match=f"(?s)^Your code raised {messages}|{messages}") as caught:
         call(function, torch.ones(3, 3) if function is mixed_types else torch.ones(3))
     assert "course" not in str(caught.value) and "torch/" not in str(caught.value)
     assert len(str(caught.value).splitlines()) <= 3
@@ -96,7 +127,7 @@ def test_an_error_in_a_students_function_becomes_advice(function, said):
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "messages"),
     [
         (None, "^Your function returns None: is a `return` missing"),
         (..., "^What your function returns is still empty"),
@@ -107,8 +138,8 @@ def test_an_error_in_a_students_function_becomes_advice(function, said):
         (np.float32("inf"), "is not finite"),
     ],
 )
-def test_a_result_that_cannot_be_right_is_named_first(value, said):
-    with pytest.raises(CheckFailed, match=said):
+def test_a_result_that_cannot_be_right_is_named_first(value, messages):
+    with pytest.raises(CheckFailed, match=messages):
         call(lambda: value)
 
 
@@ -210,3 +241,16 @@ def test_a_check_tells_its_listeners_and_the_student(monkeypatch, capsys):
         common.Result("0 (a)", False, "It has to be 1."),
     ]
     assert capsys.readouterr().out == "\N{CHECK MARK} it is 1\n"
+
+
+@pytest.mark.parametrize(
+    "module", [make_video, task_1_1, task_1_2, task_1_3, task_2, task_3], ids=lambda m: m.__name__
+)
+def test_every_public_function_of_a_lesson_is_a_check(module):
+    """Without the decorator a check would report nothing."""
+    functions = [
+        value
+        for name, value in inspect.getmembers(module, inspect.isfunction)
+        if value.__module__ == module.__name__ and not name.startswith("_")
+    ]
+    assert functions and all(hasattr(function, "__wrapped__") for function in functions)

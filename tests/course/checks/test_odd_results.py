@@ -71,18 +71,28 @@ def test_odd_results_end_in_advice(
         "guidance": lambda: task_1_2.guidance(strange(lesson.guide)),
         "ddim": lambda: task_1_2.ddim(strange(lesson.ddim_step)),
         "attention": lambda: task_1_2.attention(strange(lesson.attention)),
-        "text_embeddings": lambda: task_1_2.text_embeddings(odd_part("get_text_embeddings", sd, strange), model),
+        "text_embeddings": lambda: task_1_2.text_embeddings(
+            odd_part("get_text_embeddings", sd, strange), model
+        ),
         "decoding": lambda: task_1_2.decoding(odd_part("decode_latents", sd, strange), model),
-        "strengths": lambda: task_1_2.strengths(ODD[odd]([1.0]), [lesson.SamplingStep(0, *torch.ones(5, 1))]),
+        "strengths": lambda: task_1_2.strengths(
+            ODD[odd]([1.0]), [lesson.SamplingStep(0, *torch.ones(5, 1))]
+        ),
         "series": lambda: task_1_1.series(colored, ODD[odd]([colored("a")]), prompt="a", steps=[1]),
         "token": lambda: task_1_1.token(ODD[odd]("hf_x"), model),
         "edges": lambda: task_1_3.edges(strange(control_lesson.canny_edges), photograph),
         "condition": lambda: task_1_3.condition(strange(control_lesson.to_condition), model),
-        "residuals": lambda: task_1_3.residuals(strange(control_lesson.control_residuals), *of_model),
+        "residuals": lambda: task_1_3.residuals(
+            strange(control_lesson.control_residuals), *of_model
+        ),
         "controlled": lambda: task_1_3.controlled(strange(control_lesson.guided_output), *of_model),
         "active": lambda: task_1_3.active(strange(control_lesson.active_controls), by_edges),
-        "zero_convolution": lambda: task_1_3.zero_convolution(strange(control_lesson.zero_convolution)),
-        "control_loss": lambda: task_1_3.control_loss(strange(control_lesson.control_loss), *of_model),
+        "zero_convolution": lambda: task_1_3.zero_convolution(
+            strange(control_lesson.zero_convolution)
+        ),
+        "control_loss": lambda: task_1_3.control_loss(
+            strange(control_lesson.control_loss), *of_model
+        ),
         "denoised_windows": lambda: task_2.denoised_windows(strange(joint.denoise_windows)),
         "weight_sum": lambda: task_2.weight_sum(strange(joint.weight_sum), joint.window_views),
         "fusion": lambda: task_2.fusion(strange(joint.fuse), joint.window_views),
@@ -95,8 +105,10 @@ def test_odd_results_end_in_advice(
         ),
         "frame_order": lambda: make_video.frame_order(strange(FILM.in_order)),
         "frame_pairs": lambda: make_video.frame_pairs(strange(FILM.pairs)),
-        "hold": lambda: make_video.hold(strange(lambda frames, fps, hold: frames + [frames[-1]] * round(hold * fps))),
-    }  # fmt: skip
+        "hold": lambda: make_video.hold(
+            strange(lambda frames, fps, hold: frames + [frames[-1]] * round(hold * fps))
+        ),
+    }
     failures = {}
     for name, attempt in sources.items():
         try:

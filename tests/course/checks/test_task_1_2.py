@@ -132,11 +132,8 @@ def test_ddim_step_and_its_mistakes(lesson):
 
     def step(s=sigma, room=lambda b, s: 1 - b - s**2, new=lambda s: s):
         def ddim_step(x_0, noise, a, b, eta, fresh):
-            return (
-                b.sqrt() * x_0
-                + room(b, s(a, b, eta)).clamp_min(0).sqrt() * noise
-                + new(s(a, b, eta)) * fresh
-            )
+            own = s(a, b, eta)
+            return b.sqrt() * x_0 + room(b, own).sqrt() * noise + new(own) * fresh
 
         return ddim_step
 
@@ -170,7 +167,7 @@ def test_ddim_step_and_its_mistakes(lesson):
             step(s=lambda a, b, e: sigma(a, b, 1) if e else 0 * a),
             "sigma is not that of the formula",
         ),
-        (step(s=lambda a, b, e: e * (1 - b).sqrt() / 2), "With eta = 1 the step is not right"),
+        (step(s=lambda a, b, e: e * (1 - b).sqrt() / 2), "With eta = 0.5 the step is not right"),
     ]:
         assert_advice(advice, checks.ddim, wrong)
 

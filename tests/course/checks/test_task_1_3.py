@@ -47,7 +47,8 @@ def test_condition_and_its_mistakes(control_lesson):
         (("return ", ""), "returns None"),
         (
             (
-                "return torch.from_numpy(image).permute(2, 0, 1)[None].to(model.device, model.dtype)",
+                "return torch.from_numpy(image).permute(2, 0, 1)[None]"
+                ".to(model.device, model.dtype)",
                 "return image",
             ),
             "ndarray",
@@ -82,14 +83,22 @@ def test_residuals_and_their_mistakes(control_lesson, by_edges):
         (("return down, mid", "return down[::-1], mid"), "not those that its network returns"),
         (("each.scale * part", "part"), "scales make no difference"),
         ((scaled, "*down, each.scale * mid"), "residuals of the skips are not scaled"),
-        ((scaled, "*(each.scale * part for part in down), mid"), "residual of the middle is not scaled"),
-        (("answers.append([each.scale * part for part in (*down, mid)])",
-          "answers = [[each.scale * part for part in (*down, mid)]]"), "Only the last ControlNet"),
+        (
+            (scaled, "*(each.scale * part for part in down), mid"),
+            "residual of the middle is not scaled",
+        ),
+        (
+            (
+                "answers.append([each.scale * part for part in (*down, mid)])",
+                "answers = [[each.scale * part for part in (*down, mid)]]",
+            ),
+            "Only the last ControlNet",
+        ),
         (("for each in controls", "for each in controls[:1]"), "Only the first ControlNet"),
         (("sum(parts) for", "sum(parts) / len(parts) for"), "a mean makes"),
         (("each.scale * part", "each.scale**2 * part"), "not the sum of scale times residual"),
         (("return None, None", "return [], 0"), "return None, None"),
-    ]:  # fmt: skip
+    ]:
         assert_advice(
             advice,
             checks.residuals,
@@ -102,7 +111,10 @@ def test_the_controlled_answer_and_its_mistakes(control_lesson, by_edges):
     given = (by_edges, control_lesson.pipe, control_lesson.model)
     checks.controlled(control_lesson.guided_output, *given)
     w = "diffusion.guide(uncond, cond, guidance_scale)"
-    muted = "heard = torch.tensor({}).view(2, 1, 1, 1)\n    down, mid = [heard * part for part in down], heard * mid\n    "
+    muted = (
+        "mask = torch.tensor({}).view(2, 1, 1, 1)\n"
+        "    down, mid = [mask * part for part in down], mask * mid\n    "
+    )
     for changes, advice in [
         ((f"return {w}", w), "still empty"),
         (("output = unet", "return unet", ".sample.float()", ""), "take the denoiser's .sample"),
@@ -210,7 +222,8 @@ def test_the_loss_of_training_and_its_mistakes(control_lesson, by_edges, kind, m
         (
             (
                 ", **residuals",
-                ", **{k: v * 0 if k[0] == 'm' else [p * 0 for p in v] for k, v in residuals.items()}",
+                ", **{k: v * 0 if k[0] == 'm' else [p * 0 for p in v] "
+                "for k, v in residuals.items()}",
             ),
             "has no effect",
         ),

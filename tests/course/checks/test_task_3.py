@@ -61,7 +61,7 @@ def test_the_sds_gradient_and_its_mistakes(capsys):
 
 def test_the_sds_loss_and_its_mistakes(capsys):
     checks.sds_loss(lambda x, g: (x * g.detach()).sum() / len(x))
-    # The other usual way to write it: half the square of the distance to a target that stands still.
+    # The other usual way to write it: half the square of the distance to a constant target.
     checks.sds_loss(lambda x, g: 0.5 * (x - (x - g).detach()).square().sum() / len(x))
     assert capsys.readouterr().out.count("✓") == 2
     for wrong, advice in [

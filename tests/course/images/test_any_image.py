@@ -112,7 +112,7 @@ def test_a_huge_photograph_is_read_without_a_word(tmp_path, recwarn):
 
 @pytest.mark.parametrize("mode", ["I;16", "L", "RGB", "RGBA", "F"])
 def test_a_large_image_is_decoded_no_finer_than_needed(tmp_path, mode):
-    """NumPy's memory is measured; 16 bits took 24 bytes a pixel. PIL holds the file's own pixels besides."""
+    """NumPy's memory is measured; 16 bits took 24 bytes a pixel. PIL holds the file's pixels."""
     Image.linear_gradient("L").resize((2000, 1500)).convert("L" if mode == "I;16" else mode).save(
         tmp_path / "a.tiff"
     )

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from course.images import conditions
-from pocket.train import conditions as trained
+from pocket.train.conditions import line_conditions
 
 
 def blobs(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -24,13 +24,13 @@ def blobs(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("size", [(256, 256), (128, 200), (512, 384), (64, 64), (40, 1000)])
 def test_the_lessons_and_the_training_make_the_same_lines(size):
-    """Neither may import the other: this keeps them together at sizes beyond those of training."""
     image = blobs(*size)
     edges, sketch = conditions.canny(image), conditions.scribble(image)
     assert edges.shape == sketch.shape == (*size, 3)
     assert edges.dtype == sketch.dtype == np.float32
-    assert edges.any() and np.array_equal(edges[..., 0] * 255, trained.canny(image))
-    assert np.array_equal(sketch[..., 0] * 255, trained.scribble(image))
+    lines = line_conditions(image)
+    assert edges.any() and np.array_equal(edges[..., 0] * 255, lines["canny"])
+    assert np.array_equal(sketch[..., 0] * 255, lines["scribble"])
     assert set(np.unique(edges)) | set(np.unique(sketch)) <= {0.0, 1.0}
     for page in (edges, sketch):
         assert (page == page[..., :1]).all()

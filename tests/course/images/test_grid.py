@@ -123,9 +123,9 @@ def test_labels_that_do_not_fit_are_refused(wrong):
 def test_heat_map_is_brightest_where_the_map_is_greatest():
     values = torch.zeros(4, 8)
     values[0, 7], values[3, 0] = 2, -2
-    for found in (heat_map(values, side=64), heat_map(values, over=flat(RED, 64, 32))):
-        assert found.size == (64, 32)
-        light = np.asarray(found.convert("L"), np.int16)
+    for result in (heat_map(values, side=64), heat_map(values, over=flat(RED, 64, 32))):
+        assert result.size == (64, 32)
+        light = np.asarray(result.convert("L"), np.int16)
         assert light[0, -1] > light[16, 32] > light[-1, 0]
     assert heat_map(torch.zeros(3, 3)).size == (3, 3)  # no greatest place, and no error
     through = [

@@ -252,16 +252,22 @@ HALF = [[0.0, 0.5, 1.0]] * 2
 @pytest.mark.parametrize(
     "mask",
     [
-        HALF, np.array(HALF), np.array(HALF, np.float16), torch.tensor(HALF), torch.tensor(HALF, dtype=torch.bfloat16),
-        np.array(HALF)[:, ::-1], torch.tensor(HALF, requires_grad=True), np.broadcast_to(np.array(HALF[0]), (2, 3)),
+        HALF,
+        np.array(HALF),
+        np.array(HALF, np.float16),
+        torch.tensor(HALF),
+        torch.tensor(HALF, dtype=torch.bfloat16),
+        np.array(HALF)[:, ::-1],
+        torch.tensor(HALF, requires_grad=True),
+        np.broadcast_to(np.array(HALF[0]), (2, 3)),
     ],
     ids=lambda mask: type(mask).__name__,
-)  # fmt: skip
+)
 def test_masks_are_arrays_of_any_kind(mask):
-    found = check_masks([("a car", mask), ("a duck", np.array(HALF) > 0.7)], 2, 3)
-    assert found.dtype == torch.float32 and found.shape == (2, 2, 3) and not found.requires_grad
-    assert sorted(found[0, 0].tolist()) == [0.0, 0.5, 1.0]
-    assert found[1].tolist() == [[0.0, 0.0, 1.0]] * 2
+    result = check_masks([("a car", mask), ("a duck", np.array(HALF) > 0.7)], 2, 3)
+    assert result.dtype == torch.float32 and result.shape == (2, 2, 3) and not result.requires_grad
+    assert sorted(result[0, 0].tolist()) == [0.0, 0.5, 1.0]
+    assert result[1].tolist() == [[0.0, 0.0, 1.0]] * 2
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Frames into clips: in order whatever their names, side by side whatever their sizes, and files that play."""
+"""Frames become clips: in order, side by side whatever their sizes, and files that play."""
 
 import itertools
 import math
@@ -235,7 +235,7 @@ def test_words_wider_than_the_images_make_room():
     widest = max(font.getlength(line) for line in broken.split("\n"))
     draw.multiline_text(
         ((width - widest) / 2, 8 + 51 / 2), broken, (40, 40, 40), font, anchor="lm", spacing=3.6
-    )  # fmt: skip
+    )
     assert page == expected
 
 
@@ -412,7 +412,7 @@ def test_a_gif_reads_back_with_its_size_and_times(size, count, fps, hold):
             assert gif.size == size
     if (
         min(size) > 8
-    ):  # smaller ones may be alike in 256 colours, and then are one frame that stays longer
+    ):  # smaller ones may be alike in 256 colors, and then are one frame that stays longer
         assert len(times) == count
     assert sum(times) == pytest.approx(
         1000 * (count / fps + hold), abs=11

@@ -1,4 +1,4 @@
-"""The judge's reading and the perceptual distance, on small networks with known or random weights."""
+"""The judge and the perceptual distance, on small networks with known or random weights."""
 
 import json
 from pathlib import Path
@@ -15,6 +15,7 @@ from course.metrics.judge import Judge, decode_logits
 from course.metrics.preprocess import Preprocess
 from course.models import ModelError
 from course.models import weights as course_weights
+from course.views import view_word
 from tests.conftest import write_manifest
 
 AZIMUTHS = range(-180, 180, 15)
@@ -42,7 +43,7 @@ def logits_of(
 
 @pytest.fixture
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A judge, an image tower and perceptual heads with random weights, laid out as pocket/weights."""
+    """A judge, an image tower and perceptual heads with random weights, as in pocket/weights."""
     from transformers import CLIPConfig, CLIPModel, ResNetConfig, ResNetForImageClassification
 
     torch.manual_seed(0)
@@ -72,10 +73,14 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     judge = ResNetForImageClassification(
         ResNetConfig(
-            embedding_size=8, hidden_sizes=[8], depths=[1], layer_type="basic",
-            id2label=NAMES, label2id={name: i for i, name in NAMES.items()},
+            embedding_size=8,
+            hidden_sizes=[8],
+            depths=[1],
+            layer_type="basic",
+            id2label=NAMES,
+            label2id={name: i for i, name in NAMES.items()},
         )
-    )  # fmt: skip
+    )
     for name, network in {"clip": clip, "judge": judge}.items():
         network.save_pretrained(tmp_path / name)
         (tmp_path / name / "preprocessor_config.json").write_text(json.dumps(settings))
@@ -102,15 +107,17 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_azimuth_is_finer_than_a_bin_and_whole_around_the_back(bins, azimuth, view):
-    reading = decode_logits(logits_of(bins=bins), NAMES)
-    assert reading["azimuth"] == pytest.approx(azimuth, abs=0.3)
-    assert reading["view"] == view
+    attributes = decode_logits(logits_of(bins=bins)[None], NAMES)
+    assert attributes["azimuth"] == pytest.approx([azimuth], abs=0.3)
+    assert view_word(attributes["azimuth"][0]) == view
 
 
 def test_reading_names_classes_and_overhead():
-    reading = decode_logits(logits_of("duck", overhead="yes"), NAMES)
-    assert (reading["object"], reading["view"]) == ("duck", "overhead")
-    assert set(reading) == {"object", "overhead", "azimuth", "view"}
+    both = torch.stack([logits_of("duck", overhead="yes"), logits_of("cat")])
+    attributes = decode_logits(both, NAMES)
+    assert set(attributes) == {"object", "overhead", "azimuth"}
+    assert attributes["object"].tolist() == ["duck", "cat"]
+    assert attributes["overhead"].tolist() == ["yes", "no"]
 
 
 def test_judge_reads_images_of_any_kind_alike(weights):
@@ -127,10 +134,10 @@ def test_judge_sees_images_in_the_range_of_its_network(weights, color):
     """A reading is that of the raw outputs for the same image in [-1, 1]."""
     judge = Judge()
     image = torch.tensor(color).view(1, 3, 1, 1).expand(1, 3, 40, 40) / 127.5 - 1
-    expected = decode_logits(judge.logits(image)[0], judge.names)
+    expected = decode_logits(judge.logits(image), judge.names)
     [reading] = judge([Image.new("RGB", (40, 40), color)])
-    assert reading.pop("azimuth") == pytest.approx(expected.pop("azimuth"), abs=1e-3)
-    assert reading == expected
+    assert reading["azimuth"] == pytest.approx(expected["azimuth"][0], abs=1e-3)
+    assert all(reading[group] == expected[group][0] for group in ("object", "overhead"))
 
 
 def test_judge_is_frozen_but_lets_gradients_through(weights):
@@ -162,11 +169,11 @@ def test_preprocess_resizes_as_pillow_does_and_normalizes_each_channel(tmp_path,
     settings = {"size": {"height": 24, "width": 40}, "image_mean": mean, "image_std": std}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
     images = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    [found] = Preprocess(tmp_path)(images)
+    [result] = Preprocess(tmp_path)(images)
     for i, channel in enumerate((images[0] + 1) / 2):
         resized = Image.fromarray(channel.numpy()).resize((40, 24), Image.Resampling.BILINEAR)
         expected = (np.asarray(resized) - mean[i]) / std[i]
-        np.testing.assert_allclose(found[i].numpy(), expected, atol=1e-5)
+        np.testing.assert_allclose(result[i].numpy(), expected, atol=1e-5)
 
 
 def test_distance_is_the_formula(weights):

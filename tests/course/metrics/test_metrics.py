@@ -61,11 +61,11 @@ def test_intra_lpips_is_the_mean_of_all_pairs():
     image = noise(3, 20, 50)
     pieces = [image[:, :, x : x + 20] for x in (5, 25)]
     distance = lambda x, y: (x - y).square().sum(dim=(1, 2, 3)).view(-1, 1, 1, 1)
-    found = metrics.intra_lpips(image, distance, 20)
-    assert found == pytest.approx((pieces[0] - pieces[1]).square().sum().item(), rel=1e-6)
+    result = metrics.intra_lpips(image, distance, 20)
+    assert result == pytest.approx((pieces[0] - pieces[1]).square().sum().item(), rel=1e-6)
     squares = [image[:, y : y + 10, x : x + 10] for y in (0, 10) for x in range(0, 50, 10)]
-    apart = [(a - b).square().sum().item() for a, b in itertools.combinations(squares, 2)]
-    assert metrics.intra_lpips(image, distance, 10) == pytest.approx(sum(apart) / 45, rel=1e-6)
+    distances = [(a - b).square().sum().item() for a, b in itertools.combinations(squares, 2)]
+    assert metrics.intra_lpips(image, distance, 10) == pytest.approx(sum(distances) / 45, rel=1e-6)
 
 
 def test_intra_style_loss_is_that_of_gram_matrices():
@@ -123,8 +123,8 @@ def test_the_distance_is_that_of_the_formula(networks):
     for f, g in zip(networks.features(x), networks.features(y), strict=True):
         f, g = (layer.detach().numpy().astype(np.float64) for layer in (f, g))
         for n in range(2):
-            apart = f[n] / np.linalg.norm(f[n], axis=0) - g[n] / np.linalg.norm(g[n], axis=0)
-            expected[n] += np.square(apart).sum(axis=0).mean()
+            distances = f[n] / np.linalg.norm(f[n], axis=0) - g[n] / np.linalg.norm(g[n], axis=0)
+            expected[n] += np.square(distances).sum(axis=0).mean()
     assert np.allclose(networks.distance(x, y).detach().numpy(), expected, rtol=1e-4)
 
 
@@ -251,8 +251,8 @@ def test_fid_by_eigenvalues():
     a, b = rng.normal(size=(40, 5)) @ rng.normal(size=(5, 5)), rng.normal(size=(30, 5)) + 0.5
     covariances = []
     for s in (a, b):
-        centred = s - s.mean(axis=0)
-        covariances.append(centred.T @ centred / (len(s) - 1))
+        centered = s - s.mean(axis=0)
+        covariances.append(centered.T @ centered / (len(s) - 1))
     roots = np.sqrt(np.linalg.eigvals(covariances[0] @ covariances[1]).real.clip(0)).sum()
     mean = np.square(a.mean(axis=0) - b.mean(axis=0)).sum()
     expected = mean + np.trace(covariances[0]) + np.trace(covariances[1]) - 2 * roots
@@ -327,19 +327,35 @@ def test_judged_vectors_of_images_of_any_size(networks):
 # --- What it refuses
 
 
-@pytest.mark.parametrize(("call", "message"), [
-    (lambda: metrics.crops(torch.zeros(1, 8, 8), 4), r"got \(1, 8, 8\)"),
-    (lambda: metrics.crops(torch.zeros(3, 8, 8), 0), "got 0"),
-    (lambda: metrics.crops(torch.zeros(3, 8, 8), 2.5), "got 2.5"),
-    (lambda: metrics.intra_lpips(torch.zeros(3, 8, 15), lambda x, y: x, 8), "of 8 x 15 has one crop of 8 pixels"),
-    (lambda: metrics.intra_lpips(torch.zeros(3, 8, 16), lambda x, y: torch.tensor(float("nan")), 8), "LPIPS is nan"),
-    (lambda: metrics.fid(torch.zeros(5, 3), torch.zeros(5, 4)), r"got \(5, 3\) and \(5, 4\)"),
-    (lambda: metrics.fid(torch.zeros(1, 3), torch.zeros(5, 3)), "at least 2 vectors"),
-    (lambda: metrics.kid(torch.full((5, 3), float("inf")), torch.zeros(5, 3)), "not finite"),
-    (lambda: metrics.kid(torch.zeros(5, 3), torch.zeros(5, 3), subsets=0), "0 subsets"),
-    (lambda: metrics.kid(torch.zeros(5, 3), torch.zeros(5, 3), max_size=1), "subsets of 1"),
-    (lambda: metrics.FeatureDistance(lambda x: [x])(torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 5)), "one shape"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: metrics.crops(torch.zeros(1, 8, 8), 4), r"got \(1, 8, 8\)"),
+        (lambda: metrics.crops(torch.zeros(3, 8, 8), 0), "got 0"),
+        (lambda: metrics.crops(torch.zeros(3, 8, 8), 2.5), "got 2.5"),
+        (
+            lambda: metrics.intra_lpips(torch.zeros(3, 8, 15), lambda x, y: x, 8),
+            "of 8 x 15 has one crop of 8 pixels",
+        ),
+        (
+            lambda: metrics.intra_lpips(
+                torch.zeros(3, 8, 16), lambda x, y: torch.tensor(float("nan")), 8
+            ),
+            "LPIPS is nan",
+        ),
+        (lambda: metrics.fid(torch.zeros(5, 3), torch.zeros(5, 4)), r"got \(5, 3\) and \(5, 4\)"),
+        (lambda: metrics.fid(torch.zeros(1, 3), torch.zeros(5, 3)), "at least 2 vectors"),
+        (lambda: metrics.kid(torch.full((5, 3), float("inf")), torch.zeros(5, 3)), "not finite"),
+        (lambda: metrics.kid(torch.zeros(5, 3), torch.zeros(5, 3), subsets=0), "0 subsets"),
+        (lambda: metrics.kid(torch.zeros(5, 3), torch.zeros(5, 3), max_size=1), "subsets of 1"),
+        (
+            lambda: metrics.FeatureDistance(lambda x: [x])(
+                torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 5)
+            ),
+            "one shape",
+        ),
+    ],
+)
 def test_what_it_refuses(call, message):
     with pytest.raises(MetricError, match=message):
         call()

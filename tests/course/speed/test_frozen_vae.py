@@ -1,4 +1,4 @@
-"""Layers of an autoencoder that are lighter on a GPU; what they say is the same on a CPU."""
+"""Layers of a frozen autoencoder: their results are those of the layers they replace."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ from course.speed.frozen_vae import (
 
 
 @pytest.mark.parametrize("silu", [False, True])
-def test_a_spread_norm_is_torchs_with_its_gradient(silu):
+def test_a_frozen_norm_is_torchs_with_its_gradient(silu):
     torch.manual_seed(0)
     norm = nn.GroupNorm(4, 8).double().requires_grad_(False)
     norm.weight.normal_()
@@ -57,36 +57,36 @@ def test_an_autoencoder_that_keeps_less_says_the_same():
 
         own = x.clone().requires_grad_()
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            found = vae.decode(vae.encode(own).latent_dist.mean).sample
+            result = vae.decode(vae.encode(own).latent_dist.mean).sample
         weights = {p.untyped_storage().data_ptr() for p in vae.parameters()}
         size = sum(storage.nbytes() for place, storage in kept.items() if place not in weights)
-        found.backward(sent)
+        result.backward(sent)
         assert own.grad is not None
-        return [found.detach(), own.grad], size
+        return [result.detach(), own.grad], size
 
     plain, before = both_ways()
     replace_layers(vae)
-    found, after = both_ways()
-    for a, b in zip(found, plain, strict=True):
+    result, after = both_ways()
+    for a, b in zip(result, plain, strict=True):
         torch.testing.assert_close(a, b)
     assert after < before / 2
 
 
 @pytest.mark.parametrize("side", [8, 80])
-def test_one_wide_head_says_what_diffusers_says(side, monkeypatch):
-    """On either side of the size from which pairs of pixels are too many to be kept; and nobody is warned."""
+def test_a_single_head_gives_the_result_of_diffusers(side, monkeypatch):
+    """On either side of MAX_MATH_TOKENS; and no warning is logged."""
     torch.manual_seed(0)
     attention = Attention(
         8, heads=1, dim_head=8, norm_num_groups=4, residual_connection=True, bias=True
     ).eval()
     x = torch.randn(1, 8, side, side)
-    said: list[str] = []
-    monkeypatch.setattr(attention_processor.logger, "warning", said.append)
+    messages: list[str] = []
+    monkeypatch.setattr(attention_processor.logger, "warning", messages.append)
     with torch.no_grad():
         expected = attention(x, temb=None)
         attention.set_processor(SingleHeadAttnProcessor())
         torch.testing.assert_close(attention(x, temb=None), expected)
-    assert (side**2 > MAX_MATH_TOKENS) == (side == 80) and not said
+    assert (side**2 > MAX_MATH_TOKENS) == (side == 80) and not messages
 
 
 def test_twice_is_as_good_as_once():

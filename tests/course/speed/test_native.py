@@ -485,7 +485,7 @@ def test_no_compiler_outlives_a_killed_run(build, source, folder, tmp_path, end,
     compiler = script(tmp_path / "bin" / "c++", hanging(tmp_path, hang))
     with start_build(source, folder, compiler) as process:
         wait_until(lambda: (tmp_path / "pids").exists() and bool(started(tmp_path)))
-        assert any(folder.glob("*.partial-*")) and (folder / native.LOCK).exists()
+        assert any(folder.glob(".partial-*")) and (folder / native.LOCK).exists()
         process.send_signal(end)
         assert process.wait(PATIENCE) != 0
     wait_until(lambda: not any(map(is_alive, started(tmp_path))))
@@ -500,7 +500,7 @@ def test_what_a_killed_run_left_goes_even_where_the_library_is_there(
     library = build()
     if left == "nothing":  # and nothing is locked
         monkeypatch.setattr(FileLock, "acquire", lambda *_, **__: pytest.fail("a lock"))
-    partial = folder / f"{'other' if 'other' in left else library.stem}.partial-abc"
+    partial = folder / f".partial-{'other' if 'other' in left else library.stem}.so-abc"
     if left not in ("lock", "nothing"):
         partial.mkdir()
         (partial / "half.so").write_bytes(b"half")
@@ -513,7 +513,7 @@ def test_what_a_killed_run_left_goes_even_where_the_library_is_there(
 def test_what_a_live_process_builds_stays(build, folder, monkeypatch):
     """Another library of the same folder is there: nobody waits, and nobody is disturbed."""
     library = build()
-    (folder / "other.partial-abc").mkdir()
+    (folder / ".partial-other.so-abc").mkdir()
     waits: list[float | None] = []
     acquire = FileLock.acquire
     with FileLock(folder / native.LOCK), monkeypatch.context() as patch:
@@ -523,7 +523,7 @@ def test_what_a_live_process_builds_stays(build, folder, monkeypatch):
             lambda self, timeout=None: waits.append(timeout) or acquire(self, timeout=timeout),
         )
         assert build() == library
-    assert (folder / "other.partial-abc").exists() and waits == [0]
+    assert (folder / ".partial-other.so-abc").exists() and waits == [0]
 
 
 def test_waits_for_another_process_that_builds(build, source, folder, tmp_path, capfd):
@@ -578,15 +578,18 @@ def test_a_file_system_without_locks(build, folder, monkeypatch, error):
         raise error
 
     monkeypatch.setattr("fcntl.flock", flock)
-    (folder / "other.partial-abc").mkdir(parents=True)  # maybe of a process that is at work
+    (folder / ".partial-other.so-abc").mkdir(parents=True)  # maybe of a process that is at work
     folder.chmod(0o755)
     for _ in range(2):
         library = build()
-        assert native.is_intact(library) and (folder / "other.partial-abc").exists()
+        assert native.is_intact(library) and (folder / ".partial-other.so-abc").exists()
 
 
 def test_needs_no_other_module_of_the_course():
     """A folder with a compiler and Python packages is enough; importing it starts nothing heavy."""
-    code = "import sys; from course.speed import native; print([m for m in sys.modules if 'torch' in m])"
+    code = (
+        "import sys; from course.speed import native; "
+        "print([m for m in sys.modules if 'torch' in m])"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "[]\n"
