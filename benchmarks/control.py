@@ -1,33 +1,35 @@
-"""How well do the ControlNets control: `python -m benchmarks.control` prints a table and writes its rows.
+"""How well do the ControlNets control? `python -m benchmarks.control`, rows in results/task1.json.
 
-For test scenes that nothing was trained on: a condition is taken from the scene, an image is made by it and by a
-caption (25 steps, guidance 3, as in lesson 1.3), and the condition is read from the image again. Beside it stand the
-same prompts and seeds without control, and what can be reached at all: real renders, or where a render is the
-condition's own source, the render after it went through the autoencoder.
+For test scenes that nothing was trained on: a condition is computed from the scene, an image is
+generated from it and a caption (25 steps, guidance 3, as in lesson 1.3), and the condition is
+extracted from the image again. The same prompts and seeds without control stand beside, and the
+limit: real renders, or where a render is the condition's source, the render after it went through
+the autoencoder.
 
-- canny: F1 of edge pixels that lie within 2 pixels of an edge of the other; `canny` of
-  `course.images.conditions` on both sides, with its defaults (thresholds 100 and 200 after a blur of 1.4 pixels).
-  scribble: the same on strokes.
-- depth: Spearman's correlation between the exact inverse depth and what the shipped estimator reads, inside the
-  mask of the scene's objects: over the whole image the ground alone would flatter it.
-- normals: the mean angle inside that mask.
-- object: whether the judge reads the right object, where the caption names it.
+canny      F1 of edge pixels within 2 pixels of an edge of the other; `course.images` extracts them
+           on both sides, with its defaults (thresholds 100 and 200 after a blur of 1.4 pixels)
+scribble   the same for strokes
+depth      Spearman's correlation between the exact inverse depth and that of the shipped estimator,
+           inside the mask of the objects: over the whole image, the ground alone would raise it
+normals    the mean angle inside that mask
+cost       size of the networks, and the time that their training took
+two_gpus   trains a ControlNet for edges from scratch on two GPUs from the conditions in --work and
+           measures it as `canny` does; left out without two GPUs
 
-The estimators and the judge took no part in making the images. Fewer images, or another guidance, print rows
+For each condition the judge also reads the object, where the caption names it. The estimators and
+the judge took no part in generating the images. Fewer images, or another guidance scale, print rows
 and store none.
-
-`cost` says what the networks weigh, and what training them took. `two_gpus` trains one for edges from scratch on two GPUs,
-from the conditions in --work, and measures it as `canny` does; it is left out where there are no two.
 """
 
+import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -42,8 +44,8 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from benchmarks.common import RESULTS, command_line
-from course.figures import Row, report
-from course.images import conditions as read
+from course.figures import Row, make_rows, report, run_command
+from course.images import conditions as extraction
 from course.images import image_grid
 from course.metrics import Judge
 from course.models.estimators import Estimator
@@ -67,50 +69,55 @@ from pocket.world import Rendered, render
 IMAGES = 200
 GUIDANCE = 3.0  # as lesson 1.3 has it; --guidance shows what more of it does to the outlines
 WITHIN = 2  # pixels
-FIGURE = {  # figure, unit, and which way it is good
+METRICS = {  # name, unit, and which way it is good
     "canny": ("edges, F1 within 2 pixels", "", ">="),
     "depth": ("depth, Spearman inside the mask", "", ">="),
     "normals": ("normals, mean angle inside the mask", "degrees", "<="),
     "scribble": ("strokes, F1 within 2 pixels", "", ">="),
 }
+GROUPS = (*CONDITIONS, "cost", "two_gpus")
 BARS = {"canny": 0.60, "depth": 0.85, "normals": 20.0}  # with control
 
 
-def edge_f1(found: np.ndarray, wanted: np.ndarray, within: int = WITHIN) -> float:
-    """F1 of two maps of lines (H, W), where a pixel is right if the other map has one within so many pixels.
+def edge_f1(lines: np.ndarray, expected: np.ndarray, within: int = WITHIN) -> float:
+    """Return the F1 of two maps of lines (H, W); 1 if both are empty, 0 if one is.
 
-    1 where both are empty, 0 where one is.
+    A pixel is correct if the other map has one at most `within` pixels away.
     """
-    found, wanted = found > 0, wanted > 0
-    if not found.any() or not wanted.any():
-        return float(not found.any() and not wanted.any())
-    reach = np.arange(-within, within + 1)
-    disc = (reach[:, None] ** 2 + reach**2 <= within**2).astype(np.uint8)
-    near = lambda lines: cv2.dilate(lines.astype(np.uint8), disc) > 0
-    precision, recall = near(wanted)[found].mean(), near(found)[wanted].mean()
+    lines, expected = lines > 0, expected > 0
+    if not lines.any() or not expected.any():
+        return float(not lines.any() and not expected.any())
+    offsets = np.arange(-within, within + 1)
+    disc = (offsets[:, None] ** 2 + offsets**2 <= within**2).astype(np.uint8)
+    dilate = lambda mask: cv2.dilate(mask.astype(np.uint8), disc) > 0
+    precision = dilate(expected)[lines].mean()
+    recall = dilate(lines)[expected].mean()
     return float(2 * precision * recall / (precision + recall)) if precision + recall else 0.0
 
 
-def spearman(found: np.ndarray, wanted: np.ndarray, mask: np.ndarray) -> float:
-    """Spearman's rank correlation of two maps (H, W) inside a mask: 0 where what was found is flat there, NaN, since
-    there is nothing to find, where the mask is empty or what was wanted is flat."""
+def spearman(values: np.ndarray, expected: np.ndarray, mask: np.ndarray) -> float:
+    """Return Spearman's rank correlation of two maps (H, W) inside a mask.
+
+    It is 0 where `values` is flat, and NaN where the mask is empty or `expected` is flat.
+    """
     inside = mask > 0
-    if not inside.any() or np.ptp(wanted[inside]) == 0:
+    if not inside.any() or np.ptp(expected[inside]) == 0:
         return float("nan")
-    return (
-        0.0
-        if np.ptp(found[inside]) == 0
-        else float(spearmanr(found[inside], wanted[inside]).statistic)
-    )
+    if np.ptp(values[inside]) == 0:
+        return 0.0
+    return float(spearmanr(values[inside], expected[inside]).statistic)
 
 
-def mean_angle(found: np.ndarray, wanted: np.ndarray, mask: np.ndarray) -> float:
-    """Mean angle in degrees between two maps of normals (H, W, 3) inside a mask. A normal of length 0, where one sees
-    no surface and the other does, counts as 90 degrees. NaN where the mask is empty."""
+def mean_angle(normals: np.ndarray, expected: np.ndarray, mask: np.ndarray) -> float:
+    """Return the mean angle in degrees between two maps of normals (H, W, 3) inside a mask.
+
+    A normal of length 0, where only one map has a surface, counts as 90 degrees. NaN where the
+    mask is empty.
+    """
     inside = mask > 0
     if not inside.any():
         return float("nan")
-    cosine = (found[inside] * wanted[inside]).sum(axis=1).clip(-1, 1)
+    cosine = (normals[inside] * expected[inside]).sum(axis=1).clip(-1, 1)
     return float(np.rad2deg(np.arccos(cosine)).mean())
 
 
@@ -125,65 +132,54 @@ class Benchmark:
     shown: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
     @cached_property
-    def asked(self) -> CaptionedScenes:
+    def test(self) -> CaptionedScenes:
         """Scenes with objects, one caption of each."""
-        asked = load_test_set(self.weights, 2 * self.images + 8, "all")
-        return asked.pick(
-            np.flatnonzero(asked.scenes.labels["object"] >= 0)[: self.images].tolist()
-        )
+        test = load_test_set(self.weights, 2 * self.images + 8, "all")
+        return test.pick(np.flatnonzero(test.labels["object"] >= 0)[: self.images].tolist())
 
     @cached_property
-    def drawn(self) -> Rendered:
+    def renders(self) -> Rendered:
         """The scenes themselves, on the device."""
-        parts = [
-            render(part, device=self.device)
-            for part in np.array_split(self.asked.scenes.params, -(-len(self.asked) // 100))
-        ]
-        return Rendered(
-            *(
-                torch.cat([getattr(part, name) for part in parts])
-                for name in ("color", "depth", "normal", "mask")
-            )
-        )
+        params = np.array_split(self.test.scenes.params, -(-len(self.test) // 100))
+        parts = [vars(render(part, device=self.device)) for part in params]
+        return Rendered(**{name: torch.cat([part[name] for part in parts]) for name in parts[0]})
 
     @cached_property
     def pipe(self) -> StableDiffusionPipeline:
-        pipe = StableDiffusionPipeline.from_pretrained(self.weights / "stable-diffusion").to(
-            self.device
-        )
+        pipe = StableDiffusionPipeline.from_pretrained(self.weights / "stable-diffusion")
         pipe.set_progress_bar_config(disable=True)
-        return pipe
+        return pipe.to(self.device)
 
     @cached_property
     def judge(self) -> Judge:
         return Judge(self.device, self.weights / "judge")
 
     def generate(self, pipe: StableDiffusionPipeline, conditions: Tensor | None = None) -> Tensor:
-        """An image of each scene's caption, uint8 (N, 256, 256, 3) on the CPU, from the seed of the scene."""
-        seeds = [int(seed) % 2**32 for seed in self.asked.scenes.labels["seed"]]
+        """Generate an image of each scene's caption, uint8 (N, 256, 256, 3) on the CPU."""
         batch = 100 if self.device.type == "cuda" else 4
-        return generate(pipe, self.asked.prompts, seeds, STEPS, self.guidance, batch, conditions)
+        prompts, seeds = self.test.prompts, self.test.seeds
+        return generate(pipe, prompts, seeds, STEPS, self.guidance, batch, conditions)
 
     @cached_property
-    def free(self) -> Tensor:
+    def uncontrolled(self) -> Tensor:
         """Images without control."""
         return self.generate(self.pipe)
 
     @cached_property
-    def rebuilt(self) -> Tensor:
-        """The renders after they went through the autoencoder, uint8 (N, 256, 256, 3) on the CPU."""
+    def reconstructions(self) -> Tensor:
+        """The renders after the autoencoder, uint8 (N, 256, 256, 3) on the CPU."""
         vae: AutoencoderKL = self.pipe.vae
-        found = []
+        parts = []
         with torch.no_grad():
-            for part in self.drawn.color.split(20):
+            for part in self.renders.color.split(20):
                 images = vae.decode(
                     vae.encode(normalize(to_float(part))).latent_dist.mode()
                 ).sample.clamp(-1, 1)
-                found.append(((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu())
-        return torch.cat(found)
+                parts.append(((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu())
+        return torch.cat(parts)
 
-    def steered(self, kind: str, folder: Path | None = None) -> Tensor:
-        """Images with control, by the shipped network or that in a folder."""
+    def controlled(self, kind: str, folder: Path | None = None) -> Tensor:
+        """Generate images with control by the shipped ControlNet, or by that in a folder."""
         folder = folder or self.weights / "controlnet" / kind
         controlnet = ControlNetModel.from_pretrained(folder).to(self.device)
         pipe = StableDiffusionControlNetPipeline(
@@ -191,7 +187,7 @@ class Benchmark:
         )
         pipe.set_progress_bar_config(disable=True)
         return self.generate(
-            pipe, to_control(given.make_condition(kind, self.drawn, self.asked.scenes.params))
+            pipe, to_control(given.make_condition(kind, self.renders, self.test.scenes.params))
         )
 
     @cached_property
@@ -202,11 +198,13 @@ class Benchmark:
         }
 
     def extract(self, kind: str, images: Tensor) -> np.ndarray:
-        """The condition that images uint8 (N, 256, 256, 3) show, as a person would take it from them: lines or
-        inverse depth (N, H, W), or normals (N, H, W, 3)."""
+        """Extract the condition of images uint8 (N, 256, 256, 3), as lesson 1.3 does.
+
+        Lines or inverse depth (N, H, W), or normals (N, H, W, 3).
+        """
         if kind in ("canny", "scribble"):
-            by = read.canny if kind == "canny" else read.scribble
-            return np.stack([by(image)[..., 0] for image in images.cpu().numpy()])
+            extract = extraction.canny if kind == "canny" else extraction.scribble
+            return np.stack([extract(image)[..., 0] for image in images.cpu().numpy()])
         parts = [
             self.estimators[kind](part.permute(0, 3, 1, 2).float() / 255)
             for part in images.split(20)
@@ -214,131 +212,98 @@ class Benchmark:
         return torch.cat(parts).cpu().numpy()
 
     def truth(self, kind: str) -> np.ndarray:
-        """The condition of the scenes themselves, in the form of `extract`: exact."""
-        params = self.asked.scenes.params
+        """Return the exact condition of the scenes, in the form of `extract`."""
+        params = self.test.scenes.params
         if kind == "depth":
-            return given.inverse_depth(self.drawn.depth).cpu().numpy()
+            return given.inverse_depth(self.renders.depth).cpu().numpy()
         if kind == "normals":
-            return given.camera_normals(self.drawn.normal, params).cpu().numpy()
-        return given.make_condition(kind, self.drawn, params).cpu().numpy()
+            return given.camera_normals(self.renders.normal, params).cpu().numpy()
+        return given.make_condition(kind, self.renders, params).cpu().numpy()
 
-    def fit(self, kind: str, images: Tensor) -> float:
-        """How well images keep to the condition: the kind's figure, its mean over the scenes where it can be told."""
-        found, wanted, masks = (
-            self.extract(kind, images),
-            self.truth(kind),
-            self.drawn.mask.cpu().numpy(),
-        )
+    def score(self, kind: str, images: Tensor) -> float:
+        """Return how well images keep to the condition: the mean of the kind's metric."""
+        pairs = zip(self.extract(kind, images), self.truth(kind), strict=True)
         if kind in ("canny", "scribble"):
-            values = [edge_f1(a, b) for a, b in zip(found, wanted, strict=True)]
-        else:
-            by = spearman if kind == "depth" else mean_angle
-            values = [by(a, b, mask) for a, b, mask in zip(found, wanted, masks, strict=True)]
+            return float(np.nanmean([edge_f1(*pair) for pair in pairs]))
+        metric = spearman if kind == "depth" else mean_angle
+        masks = self.renders.mask.cpu().numpy()
+        values = [metric(*pair, mask) for pair, mask in zip(pairs, masks, strict=True)]
         return float(np.nanmean(values))
 
-    def object_right(self, images: Tensor) -> float:
-        """In how many images, in percent, the judge sees the right object, where the caption names it."""
-        labels = self.asked.scenes.labels
-        counts = scored_masks(labels, self.asked.mentions)["object"]
+    def object_percent(self, images: Tensor) -> float:
+        """Return the percentage of images whose object the judge reads right, if it is named."""
+        labels = self.test.labels
+        counts = scored_masks(labels, self.test.mentions)["object"]
         return 100 * float(
             correct_masks(labels, self.judge.classify(images))["object"][counts].mean()
         )
 
 
 def kind_rows(kind: str, b: Benchmark) -> list[Row]:
-    """Control by one kind of condition, beside no control and beside what can be reached."""
-    name, unit, sense = FIGURE[kind]
-    steered, best = b.steered(kind), b.rebuilt if kind in ("canny", "scribble") else b.drawn.color
-    b.shown[kind] = sheet_line(kind, b, steered)
-    value, free, most = (b.fit(kind, images) for images in (steered, b.free, best))
-    key = f"control.{kind}"
-    rows = [
-        Row(f"{key}.score", f"{name}: with control", round(value, 3), unit, sense, BARS.get(kind)),
-        Row(f"{key}.score_uncontrolled", f"{name}: no control", round(free, 3), unit, sense),
-        Row(
-            f"{key}.score_limit",
-            f"{name}: {'renders through the autoencoder' if kind in ('canny', 'scribble') else 'real renders'}",
-            round(most, 3), unit, sense,
-        ),
-    ]  # fmt: skip
-    if kind == "canny":
-        rows.append(
-            Row(
-                f"{key}.gain",
-                f"{name}: with control against none",
-                round(value / max(free, 1e-6), 2),
-                "x",
-                ">=",
-                3,
-            )
-        )
-    if kind == "depth":
-        rows.append(
-            Row(f"{key}.gain", f"{name}: gained by control", round(value - free, 3), "", ">=", 0.3)
-        )
-    percent = {
-        "with control": ("object", steered, 90),
-        "no control": ("object_uncontrolled", b.free, None),
-        "real renders": ("object_limit", b.drawn.color, None),
-    }
-    rows += [
-        Row(
-            f"{key}.{end}",
-            f"object right, {kind}: {which}",
-            round(b.object_right(images), 2),
-            "%",
-            ">=",
-            bar,
-        )
-        for which, (end, images, bar) in percent.items()
+    """Control by one kind of condition, beside no control and beside the limit."""
+    name, unit, sense = METRICS[kind]
+    lines = kind in ("canny", "scribble")
+    images = b.controlled(kind)
+    b.shown[kind] = sheet_line(kind, b, images)
+    score, free = (b.score(kind, each) for each in (images, b.uncontrolled))
+    limit = b.score(kind, b.reconstructions if lines else b.renders.color)
+    limit_name = "renders through the autoencoder" if lines else "real renders"
+    figures: list[tuple[Any, ...]] = [
+        ("score", "with control", round(score, 3), unit, sense, BARS.get(kind)),
+        ("score_uncontrolled", "no control", round(free, 3), unit, sense),
+        ("score_limit", limit_name, round(limit, 3), unit, sense),
     ]
-    return rows
+    if kind == "canny":
+        gain = round(score / max(free, 1e-6), 2)
+        figures.append(("gain", "with control against none", gain, "x", ">=", 3))
+    if kind == "depth":
+        figures.append(("gain", "gained by control", round(score - free, 3), "", ">=", 0.3))
+    objects = {
+        "object": ("with control", images, 90),
+        "object_uncontrolled": ("no control", b.uncontrolled, None),
+        "object_limit": ("real renders", b.renders.color, None),
+    }
+    percents = [
+        (key, which, round(b.object_percent(each), 2), "%", ">=", bar)
+        for key, (which, each, bar) in objects.items()
+    ]
+    key = f"control.{kind}"
+    return make_rows(key, name, *figures) + make_rows(key, f"object right, {kind}", *percents)
 
 
 def cost_rows(b: Benchmark) -> list[Row]:
-    """What the ControlNets and estimators weigh, and what training them took, compiling included."""
-    rows = [
-        Row(
-            f"control.cost.{part.replace('/', '_')}_size",
-            f"size of {part}",
-            round(folder_size(b.weights / part) / MIB, 2),
-            "MiB",
-            "<=",
-            budget / MIB,
-        )
-        for part, budget in BUDGETS.items()
-        if (b.weights / part).exists()
-    ]
+    """Size of the ControlNets and estimators, and the time of their training with compilation."""
+    rows = []
+    for part, budget in BUDGETS.items():
+        if (b.weights / part).exists():
+            size = round(folder_size(b.weights / part) / MIB, 2)
+            key = f"control.cost.{part.replace('/', '_')}_size"
+            rows.append(Row(key, f"size of {part}", size, "MiB", "<=", budget / MIB))
     record = json.loads((b.weights / "training.json").read_text())
     for stage, runs in record.items():
         if stage.startswith(("controlnet-", "estimators-")):
             processes = runs[-1]["processes"]
             bar = {1: 8.0, 2: 5.0}.get(processes) if stage.startswith("controlnet-") else None
-            minutes = sum(run["seconds"] for run in runs) / 60
-            where = f"{processes} x {runs[-1]['device']}"
-            rows.append(
-                Row(
-                    f"control.cost.{stage.replace('-', '_')}_training",
-                    f"training of {stage}",
-                    round(minutes, 2),
-                    "minutes",
-                    "<=",
-                    bar,
-                    machine=where,
-                )
-            )
+            minutes = round(sum(run["seconds"] for run in runs) / 60, 2)
+            key = f"control.cost.{stage.replace('-', '_')}_training"
+            row = Row(key, f"training of {stage}", minutes, "minutes", "<=", bar)
+            row.machine = f"{processes} x {runs[-1]['device']}"
+            rows.append(row)
     return rows
 
 
 def two_gpu_rows(b: Benchmark, conditions: Path, toy: bool = False) -> list[Row]:
-    """A ControlNet for edges trained from scratch by two processes, with the stage's own settings: what that takes, and
-    whether it controls as well. conditions: what the stage of this name left; if other weights made them, or nothing is
-    there, they are drawn anew, elsewhere. toy: a rehearsal by one, with too few conditions to share out."""
+    """A ControlNet for edges, trained from scratch by two processes with the stage's own settings.
+
+    conditions: the folder of that stage; if other weights made them, or it is empty, they are made
+    again elsewhere. toy: a rehearsal by one process, with few conditions.
+    """
     if torch.cuda.device_count() < 2 and not toy:
         print("two_gpus needs two GPUs: left out")
         return []
     with tempfile.TemporaryDirectory() as folder:
-        work, source = Path(folder), conditions / "source.json"
+        work = Path(folder)
+        source = conditions / "source.json"
         known = json.loads(source.read_text()) if source.exists() and not toy else {}
         ours = {
             name: fingerprint(b.weights / Stage(name).shipped_folder)
@@ -346,128 +311,108 @@ def two_gpu_rows(b: Benchmark, conditions: Path, toy: bool = False) -> list[Row]
         }
         if ours.items() <= known.items():
             (work / "conditions").symlink_to(conditions.resolve())
-        command = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            f"--nproc_per_node={1 if toy else 2}",
-            "--standalone",
-        ]
-        command += ["-m", "pocket.train", "controlnet", "--condition", "canny", "--work", str(work)]
-        command += ["--smoke"] if toy else []
-        subprocess.run([*command, "--weights", str(b.weights)], check=True)
+        launch = ["torch.distributed.run", f"--nproc_per_node={1 if toy else 2}", "--standalone"]
+        stage = ["pocket.train", "controlnet", "--condition", "canny", "--work", str(work)]
+        stage += ["--smoke"] if toy else []
+        program = [sys.executable, "-m", *launch, "-m", *stage, "--weights", str(b.weights)]
+        run_command(program)
         run = json.loads((work / "controlnet-canny" / "curve.json").read_text())
-        steered = b.steered("canny", work / "controlnet-canny" / "weights")
-    where = f"{run['processes']} x {run['device']}"
-    value, free = (b.fit("canny", images) for images in (steered, b.free))
-    about = "a ControlNet for edges, trained from scratch on two GPUs"
-    return [
-        Row(
-            "control.two_gpus.time",
-            f"{about}: time",
-            round(run["seconds"] / 60, 2),
-            "minutes",
-            "<=",
-            5.0,
-            machine=where,
-        ),
-        Row(
-            "control.two_gpus.score",
-            f"{about}: F1 within {WITHIN} pixels",
-            round(value, 3),
-            "",
-            ">=",
-            BARS["canny"],
-            machine=where,
-        ),
-        Row(
-            "control.two_gpus.gain",
-            f"{about}: against no control",
-            round(value / max(free, 1e-6), 2),
-            "x",
-            ">=",
-            3.0,
-            machine=where,
-        ),
-        Row(
-            "control.two_gpus.object",
-            f"{about}: object right",
-            round(b.object_right(steered), 2),
-            "%",
-            ">=",
-            90.0,
-            machine=where,
-        ),
-    ]
+        images = b.controlled("canny", work / "controlnet-canny" / "weights")
+    score, free = (b.score("canny", each) for each in (images, b.uncontrolled))
+    return make_rows(
+        "control.two_gpus",
+        "a ControlNet for edges, trained from scratch on two GPUs",
+        ("time", "time", round(run["seconds"] / 60, 2), "minutes", "<=", 5.0),
+        ("score", f"F1 within {WITHIN} pixels", round(score, 3), "", ">=", BARS["canny"]),
+        ("gain", "against no control", round(score / max(free, 1e-6), 2), "x", ">=", 3.0),
+        ("object", "object right", round(b.object_percent(images), 2), "%", ">=", 90.0),
+        machine=f"{run['processes']} x {run['device']}",
+    )
 
 
-def sheet_line(kind: str, b: Benchmark, steered: Tensor, scenes: int = 2) -> list[np.ndarray]:
-    """For some scenes: the render, its condition, the image made by it, and what is read from that image."""
-    show: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-        "depth": read.depth_to_image,
-        "normals": read.normals_to_image,
+def sheet_line(kind: str, b: Benchmark, images: Tensor, scenes: int = 2) -> list[np.ndarray]:
+    """Return, for some scenes: render, condition, generated image, and extracted condition."""
+    to_image: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "depth": extraction.depth_to_image,
+        "normals": extraction.normals_to_image,
     }
-    as_image = show.get(kind, lambda lines: (lines > 0).astype(np.float32))
-    again, wanted = b.extract(kind, steered[:scenes]), b.truth(kind)
+    show = to_image.get(kind, lambda lines: (lines > 0).astype(np.float32))
+    extracted = b.extract(kind, images[:scenes])
+    exact = b.truth(kind)
     line: list[np.ndarray] = []
-    for i in range(min(scenes, len(steered))):
-        line += [
-            b.drawn.color[i].cpu().numpy(),
-            as_image(wanted[i]),
-            steered[i].numpy(),
-            as_image(again[i]),
-        ]
+    for i in range(min(scenes, len(images))):
+        render = b.renders.color[i].cpu().numpy()
+        line += [render, show(exact[i]), images[i].numpy(), show(extracted[i])]
     return line
 
 
-def main(arguments: list[str] | None = None) -> list[Row]:
-    """Measures what is asked for, prints and stores its rows and returns them."""
-    groups = (*CONDITIONS, "cost", "two_gpus")
-    parser = command_line("benchmarks.control", __doc__, groups)
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """Return the options. Exits with a message if weights for a group are missing."""
+    parser = command_line("benchmarks.control", __doc__, GROUPS)
     parser.add_argument(
         "--images",
         type=integer(2, 1_000_000),
         default=IMAGES,
-        help="fewer give rows that are printed, but not stored",
+        help=f"number of test images (default: {IMAGES}; rows of fewer are not stored)",
     )
     parser.add_argument(
         "--guidance",
         type=number(0, 1000),
         default=GUIDANCE,
-        help="another gives rows that are printed, but not stored",
+        help=f"guidance scale (default: {GUIDANCE:g}; rows of another are not stored)",
     )
-    parser.add_argument("--weights", type=folder, default=Path("pocket/weights"))
-    parser.add_argument("--results", type=results_file, default=RESULTS / "task1.json")
     parser.add_argument(
-        "--work", type=folder, default=Path("outputs/pocket"), help="two_gpus: holds the conditions"
+        "--weights",
+        type=folder,
+        default=Path("pocket/weights"),
+        help="folder of the weights (default: pocket/weights)",
+    )
+    parser.add_argument(
+        "--results",
+        type=results_file,
+        default=RESULTS / "task1.json",
+        help="results file (default: benchmarks/results/task1.json)",
+    )
+    parser.add_argument(
+        "--work",
+        type=folder,
+        default=Path("outputs/pocket"),
+        help="folder of the conditions, for two_gpus (default: outputs/pocket)",
     )
     args = parser.parse_args(arguments)
-    asked = args.groups
-    needed = [f"controlnet/{kind}" for kind in CONDITIONS if kind in asked]
-    needed += [f"estimators/{kind}" for kind in ("depth", "normals") if kind in asked]
-    if missing := [part for part in needed if not (args.weights / part / "config.json").exists()]:
+    parts = [f"controlnet/{kind}" for kind in CONDITIONS if kind in args.groups]
+    parts += [f"estimators/{kind}" for kind in ("depth", "normals") if kind in args.groups]
+    if missing := [part for part in parts if not (args.weights / part / "config.json").exists()]:
         parser.error(
-            f"{args.weights} has no {', '.join(missing)}: train them, then run `python -m pocket.train export`"
+            f"{args.weights} has no {', '.join(missing)}: train them, then run "
+            "`python -m pocket.train export`"
         )
+    return args
+
+
+def main(arguments: list[str] | None = None) -> list[Row]:
+    """Measure groups (default: all), print and store their rows, and return them."""
+    args = parse_arguments(arguments)
     torch.set_float32_matmul_precision("high")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     b = Benchmark(args.weights, device, args.images, args.guidance)
-    full, everything = args.images >= IMAGES and args.guidance == GUIDANCE, []
+    full = args.images >= IMAGES and args.guidance == GUIDANCE
     others = {
         "cost": partial(cost_rows, b),
         "two_gpus": partial(two_gpu_rows, b, args.work / "conditions"),
     }
-    for group in asked:
+    rows: list[Row] = []
+    for group in args.groups:
         work = others.get(group) or partial(kind_rows, group, b)
         results = args.results if full or group == "cost" else None
-        everything += report(f"python -m benchmarks.control {group}", work, results)
-    if full and set(CONDITIONS) <= set(asked):
-        titles = ["render", "condition", "picture", "read again"] * 2
+        rows += report(f"python -m benchmarks.control {group}", work, results)
+    if full and set(CONDITIONS) <= set(args.groups):
+        titles = ["render", "condition", "image", "extracted again"] * 2
         images = [image for kind in CONDITIONS for image in b.shown[kind]]
         page = image_grid(images, columns=len(titles), titles=titles, rows=CONDITIONS, side=160)
         (args.weights / "samples").mkdir(exist_ok=True)
         page.save(args.weights / "samples" / "control.jpg", quality=88)
-    return everything
+    return rows
 
 
 if __name__ == "__main__":

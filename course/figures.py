@@ -1,8 +1,8 @@
 """Measured figures: each is a row with an id, stored in a results file, and printed as a table.
 
-The benchmarks and `pocket.evaluate` measure with the helpers here: the time of a call, of a command, and of a
-function in a process of its own on two cores. `python -m course.figures MODULE FUNCTION [ARGUMENT ...]` is such a
-process: it prints what the function returns as one line of JSON.
+The benchmarks and `pocket.evaluate` measure with the helpers here: the time of a call, of a
+command, and of a function in a process of its own on two cores. Such a process is `python -m
+course.figures MODULE FUNCTION [ARGUMENT ...]`; it prints the function's result as JSON.
 """
 
 import argparse
@@ -31,7 +31,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass
 class Row:
-    """A measured figure. `id` is a dotted name that stays; `sense` says on which side of `bar` the goal lies."""
+    """A measured figure.
+
+    id: a dotted name that stays. sense: on which side of `bar` the goal lies. command: what
+    measures it again.
+    """
 
     id: str
     figure: str
@@ -53,6 +57,17 @@ class Row:
             self.holds = self.value >= self.bar if self.sense == ">=" else self.value <= self.bar
 
 
+def make_rows(
+    key: str, about: str, *figures: tuple[Any, ...], machine: str | None = None
+) -> list[Row]:
+    """Return rows whose ids start with `key` and whose names start with `about`.
+
+    figures: the end of the id, the end of the name, and the other positional arguments of `Row`.
+    """
+    where = {} if machine is None else {"machine": machine}
+    return [Row(f"{key}.{end}", f"{about}: {name}", *rest, **where) for end, name, *rest in figures]
+
+
 def today() -> str:
     """Return the date in UTC, as in 2026-11-28."""
     return datetime.datetime.now(datetime.UTC).date().isoformat()
@@ -64,7 +79,10 @@ def cpu_cores() -> int:
 
 
 def machine(gpu: bool = True) -> str:
-    """Return the name of the GPU, or of the processor without one or with gpu=False, and the number of cores."""
+    """Return the name of the GPU, or of the processor, and the number of cores.
+
+    gpu: False if no GPU took part.
+    """
     if gpu and torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, {cpu_cores()} CPU cores"
     try:
@@ -92,7 +110,7 @@ def load(path: Path) -> list[dict[str, Any]]:
 
 
 def store(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows to a results file in place of all earlier rows of the same commands; other rows stay."""
+    """Write rows to a results file in place of all earlier rows of the same commands."""
     stored = load(path)
     ids = {row.id for row in rows}
     commands = {row.command for row in rows}
@@ -224,9 +242,9 @@ def run_command(
 
 
 def run_on_two_cores(function: Callable[..., Any], *arguments: str) -> Any:
-    """Call a module's function in a process of its own on two CPU cores; return its result, which goes through JSON.
+    """Call a module's function in a process of its own on two CPU cores; return its result.
 
-    Raises RuntimeError if it fails.
+    The result goes through JSON. Raises RuntimeError if the process fails.
     """
     module = function.__module__
     if module == "__main__":  # `python -m` runs the module under this name

@@ -1,8 +1,8 @@
 """Words for views of an object. Angles in degrees: azimuth 0 is the front, elevation is upwards."""
 
 VIEWS = ("front", "side", "back", "overhead")
-# Borders between views, of |azimuth| (the first two) and of elevation.
-FRONT_SIDE, SIDE_BACK, OVERHEAD = 45.0, 135.0, 60.0
+FRONT_SIDE, SIDE_BACK = 45.0, 135.0  # borders between views, of |azimuth|
+OVERHEAD = 60.0  # of elevation
 
 
 def view_word(azimuth: float, elevation: float = 0.0) -> str:

@@ -36,7 +36,8 @@ class Sample:
 SAMPLES = {
     "squirrel": Sample(
         "a squirrel reading a book on grass",
-        {"object": "squirrel", "relation": "reading", "object2": "book", "color2": "red", "ground": "grass"},
+        {"object": "squirrel", "relation": "reading", "object2": "book", "color2": "red",
+         "ground": "grass"},
         seed=1, azimuth=25,
     ),
     "astronaut": Sample(

@@ -74,7 +74,7 @@ def sample_test_set(count: int, split: str, first: int = TEST_SEED) -> Captioned
 
 
 def load_first_edition(count: int, split: str, first: int = 0, seed: int = 0) -> CaptionedScenes:
-    """Return scenes of the world's first edition, as today's world builds them, with their captions.
+    """Return scenes of the world's first edition, built by today's world, with their captions.
 
     Args:
         count: how many scenes.

@@ -89,8 +89,8 @@ def missing_shards(run: Run, split: str, count: int) -> list[tuple[Path, range]]
     free = shutil.disk_usage(run.folder).free / 2**30
     if needed > free:
         raise OSError(
-            f"the images take {needed:.1f} GiB in {run.folder}, where {free:.1f} GiB are free: make "
-            "room, choose another folder with --work, or render fewer with --scenes"
+            f"the images take {needed:.1f} GiB in {run.folder}, where {free:.1f} GiB are free: "
+            "make room, choose another folder with --work, or render fewer with --scenes"
         )
     return missing
 

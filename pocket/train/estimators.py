@@ -64,9 +64,10 @@ SMOKE_DPT = DPT | {
 def build(kind: str, smoke: bool = False) -> PreTrainedModel:
     """Return an untrained estimator of "depth" or "normals".
 
-    Images are (B, 3, SIDE, SIDE) in [-1, 1]. Depth gives `predicted_depth` (B, SIDE, SIDE): inverse depth in [0, 1], larger is nearer, like
-    the public estimators of relative depth. Normals give `logits` (B, 3, SIDE, SIDE): camera-space
-    normals along AXES, shorter than 1/2 where there is no surface.
+    Images are (B, 3, SIDE, SIDE) in [-1, 1]. Depth gives `predicted_depth` (B, SIDE, SIDE): inverse
+    depth in [0, 1], larger is nearer, like public estimators of relative depth. Normals give
+    `logits` (B, 3, SIDE, SIDE): camera-space normals along AXES, shorter than 1/2 where there is no
+    surface.
     """
     resnet, dpt = (SMOKE_RESNET, SMOKE_DPT) if smoke else (RESNET, DPT)
     stages = ["stage1", "stage2", "stage3"]

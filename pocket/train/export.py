@@ -89,23 +89,11 @@ def assemble(run: Run) -> StableDiffusionPipeline:
 
 def vocabulary() -> dict[str, list[str]]:
     """Return every word of the captions, and the classes of the world."""
-    classes = {
-        "objects": v.OBJECTS,
-        "colors": v.COLORS,
-        "patterns": v.PATTERNS,
-        "grounds": v.GROUNDS,
-        "lightings": v.LIGHTINGS,
-        "styles": v.STYLES,
-        "relations": v.RELATIONS,
-        "landscapes": v.LANDSCAPES,
-        "times": v.TIMES,
-        "weathers": v.WEATHERS,
-        "views": v.VIEWS,
-        "counts": v.COUNTS,
-        "sizes": v.SIZES,
-        "poses": v.POSES,
-    }
-    return {"words": words()} | {name: list(members) for name, members in classes.items()}
+    tuples = (
+        "objects colors patterns grounds lightings styles relations landscapes times weathers "
+        "views counts sizes poses"
+    ).split()
+    return {"words": words()} | {name: list(getattr(v, name.upper())) for name in tuples}
 
 
 def manifest(folder: Path) -> dict[str, dict[str, dict[str, int | str]]]:

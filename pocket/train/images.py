@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Return images uint8 (B, H, W, 3) as float32 (B, 3, H, W) in [0, 1], channels last in memory."""
+    """Return images uint8 (B, H, W, 3) in [0, 1], float32 (B, 3, H, W), channels last in memory."""
     return images.permute(0, 3, 1, 2).float() / 255
 
 

@@ -32,17 +32,11 @@ SMOOTHING = 8.0  # degrees: an azimuth between two bins is a target of both
 VIEW_TOLERANCE = 15.0  # degrees beyond the range of the view word that still count as right
 COLORED_PATTERNS = ("wooden", "metallic")  # with a color of their own
 COLORED_LIGHTINGS = ("day", "sunset", "dawn")  # in which colors are visible
-# Labels of -1 are the class "none"; relation and style have a class for every scene.
+# The classes of each group: labels of -1 are "none"; relation and style have one for every scene.
 GROUPS: dict[str, tuple[str, ...]] = {
-    "object": ("none", *v.OBJECTS), "color": ("none", *v.COLORS), "pattern": ("none", *v.PATTERNS),
-    "relation": v.RELATIONS, "object2": ("none", *v.OBJECTS), "color2": ("none", *v.COLORS),
-    "ground": ("none", *v.GROUNDS), "lighting": ("none", *v.LIGHTINGS), "style": v.STYLES,
-    "landscape": ("none", *v.LANDSCAPES), "time": ("none", *v.TIMES),
-    "weather": ("none", *v.WEATHERS),
-    "pattern2": ("none", *v.PATTERNS), "count": ("none", *v.COUNTS), "size": ("none", *v.SIZES),
-    "size2": ("none", *v.SIZES), "pose": ("none", *v.POSES),
-    "overhead": ("no", "yes"), "azimuth": tuple(map(str, AZIMUTHS)),
-}  # fmt: skip
+    field: names if field in ("relation", "style") else ("none", *names)
+    for field, names in v.CLASSES.items()
+} | {"overhead": ("no", "yes"), "azimuth": tuple(map(str, AZIMUTHS))}
 ATTRIBUTES = (  # in the order of the tables
     "object color ground view relation landscape object2 pattern lighting style time weather "
     "color2 pattern2 count size size2 pose"

@@ -1,8 +1,8 @@
 """Muon (Jordan et al. 2024): steps that are orthogonal matrices; AdamW for other parameters.
 
 The momentum of each weight matrix is replaced by the nearest matrix with orthogonal rows or
-columns, so that all directions of a layer learn at the same pace. With the scale of Liu et al. (2025,
-equation 4) a step is about as long as one of AdamW, and both use the same learning rate.
+columns, so that all directions of a layer learn at the same pace. With the scale of Liu et al.
+(2025, equation 4) a step is about as long as one of AdamW, and both use one learning rate.
 """
 
 import math

@@ -227,7 +227,7 @@ class Run:
         path = self.folder / "time.json"
         if not self.is_main or (not images and path.exists()):
             return
-        before = {"seconds": 0.0, "processes": 1, "pictures": 0}
+        before = {"seconds": 0.0, "processes": 1, "images": 0}
         if path.exists():
             before = json.loads(path.read_text())
         seconds = time.perf_counter() - start_time
@@ -237,7 +237,7 @@ class Run:
             "processes": self.processes,
             "continued": self.init,
             "device": self.device_name,
-            "pictures": images + before["pictures"],
+            "images": images + before.get("images", 0),
         }
         write_text(path, json.dumps(record))
 

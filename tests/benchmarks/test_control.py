@@ -25,7 +25,7 @@ def lines(*columns: int, size: int = 32) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("found", "wanted", "f1"),
+    ("lines_", "expected", "f1"),
     [
         (lines(10), lines(10), 1),
         (lines(12), lines(10), 1),  # two pixels away still counts
@@ -38,8 +38,8 @@ def lines(*columns: int, size: int = 32) -> np.ndarray:
         (lines(), lines(), 1),
     ],
 )
-def test_f1_within_two_pixels(found, wanted, f1):
-    assert control.edge_f1(found, wanted) == pytest.approx(f1)
+def test_f1_within_two_pixels(lines_, expected, f1):
+    assert control.edge_f1(lines_, expected) == pytest.approx(f1)
 
 
 def test_the_reach_is_round():
@@ -94,11 +94,11 @@ def test_exact_conditions_are_a_perfect_answer(monkeypatch):
     )
     for kind, best in {"canny": 1, "scribble": 1, "depth": 1, "normals": 0}.items():
         monkeypatch.setattr(b, "extract", lambda kind, images: b.truth(kind), raising=False)
-        assert b.fit(kind, b.drawn.color) == pytest.approx(best, abs=0.05)
+        assert b.score(kind, b.renders.color) == pytest.approx(best, abs=0.05)
     monkeypatch.undo()
-    assert b.fit("canny", b.drawn.color) == 1  # the render is the condition's own source
-    assert b.fit("canny", b.drawn.color.flip(0)) < 0.6
-    labels = b.asked.scenes.labels
+    assert b.score("canny", b.renders.color) == 1  # the render is the condition's own source
+    assert b.score("canny", b.renders.color.flip(0)) < 0.6
+    labels = b.test.labels
     assert len(labels) == 2 and (labels["object"] >= 0).all() and labels["seed"].min() >= 2**40
 
 
@@ -165,7 +165,7 @@ def test_the_benchmark_runs_and_a_reduced_one_stores_only_what_does_not_count_im
         ["--images", "2", "--weights", str(tmp_path), "--results", str(tmp_path / "task1.json")]
     )
     named = {row.id: row for row in rows}
-    for kind, (_, unit, sense) in control.FIGURE.items():
+    for kind, (_, unit, sense) in control.METRICS.items():
         steered, free = (named[f"control.{kind}.{key}"] for key in ("score", "score_uncontrolled"))
         assert steered.value == free.value and (steered.unit, steered.sense) == (unit, sense)
     assert named["control.canny.gain"].value == pytest.approx(1)

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from benchmarks import kernel_errors
 from benchmarks import kernels as benchmark
 from task_3_DreamFusion import kernels
 
@@ -21,29 +22,29 @@ def compiled():
 @pytest.mark.parametrize("function", ["grid_encode", "freq_encode", "composite_rays"])
 def test_a_kernel_that_is_a_little_wrong_does_not_pass(monkeypatch, function):
     measure = {
-        "grid_encode": lambda: benchmark.grid_errors(CPU, torch.float32, "linear")["values"],
-        "freq_encode": lambda: benchmark.freq_error(CPU),
-        "composite_rays": lambda: benchmark.composite_error(CPU),
+        "grid_encode": lambda: kernel_errors.grid_errors(CPU, torch.float32, "linear")[0],
+        "freq_encode": lambda: kernel_errors.freq_error(CPU),
+        "composite_rays": lambda: kernel_errors.composite_error(CPU),
     }[function]
     assert measure() <= 1e-5
-    right = getattr(benchmark, function)
+    right = getattr(kernel_errors, function)
 
     def wrong(*arguments):
-        found = right(*arguments)
+        outputs = right(*arguments)
         return (
-            found._replace(weights=found.weights * 1.0001)
-            if isinstance(found, tuple)
-            else found * 1.0001
+            outputs._replace(weights=outputs.weights * 1.0001)
+            if isinstance(outputs, tuple)
+            else outputs * 1.0001
         )
 
-    monkeypatch.setattr(benchmark, function, wrong)
+    monkeypatch.setattr(kernel_errors, function, wrong)
     assert measure() > 1e-5
 
 
 def test_errors_are_the_largest_and_nan_is_one():
     one = torch.ones(4)
-    assert benchmark.apart([one, one], [one, one * 2]) == 0.5
-    assert benchmark.apart([one * float("nan")], [one]) == float("inf")
+    assert kernel_errors.relative_error([one, one], [one, one * 2]) == 0.5
+    assert kernel_errors.relative_error([one * float("nan")], [one]) == float("inf")
 
 
 def test_what_the_tools_print_is_read():
@@ -57,17 +58,20 @@ def test_what_the_tools_print_is_read():
 "2","encode","lts__t_bytes.sum","byte","9,000"
 "2","encode","lts__throughput.avg","%","20"
 """
-    assert benchmark.medians(printed) == {"lts__t_bytes.sum": 4000, "lts__throughput.avg": 80.5}
+    assert benchmark.read_counters(printed) == {
+        "lts__t_bytes.sum": 4000,
+        "lts__throughput.avg": 80.5,
+    }
     clean = "....\n75 passed, 1 skipped in 9.00s\n========= ERROR SUMMARY: 0 errors\n"
-    assert benchmark.errors_found(clean) == 0
-    assert benchmark.errors_found(clean.replace(": 0", ": 3")) == 3
+    assert benchmark.count_errors(clean) == 0
+    assert benchmark.count_errors(clean.replace(": 0", ": 3")) == 3
     races = (
         "2 passed in 9.00s\n========= RACECHECK SUMMARY: 2 hazards displayed (1 error, 1 warning)\n"
     )
-    assert benchmark.errors_found(races) == 2
+    assert benchmark.count_errors(races) == 2
     for broken in ("", "75 passed in 9.00s\n", clean.replace("75 passed", "1 failed, 74 passed")):
         with pytest.raises(RuntimeError):
-            benchmark.errors_found(broken)
+            benchmark.count_errors(broken)
 
 
 def test_rows_of_a_cpu(tmp_path, monkeypatch, capsys):
@@ -77,7 +81,7 @@ def test_rows_of_a_cpu(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(
         benchmark.GROUPS,
         "accuracy",
-        lambda device: [benchmark.row(device, "accuracy.a", "a", 2e-6, "", "<=", 1e-5)],
+        lambda device: benchmark.kernel_rows(device, "accuracy", ("a", "a", 2e-6, "", "<=", 1e-5)),
     )
     benchmark.main(["accuracy", "grid", "--device", "cpu"])
     [row] = json.loads((benchmark.RESULTS / "task3.json").read_text())["rows"]
@@ -89,4 +93,4 @@ def test_rows_of_a_cpu(tmp_path, monkeypatch, capsys):
 
 
 def test_repeats():
-    assert benchmark.repeats(CPU) == 0 and benchmark.march_difference(CPU) == 0
+    assert kernel_errors.nondeterministic_runs(CPU) == kernel_errors.march_mismatches(CPU) == 0

@@ -54,7 +54,7 @@ def test_stored_rows_have_unique_ids_and_commands_that_exist(path):
         _, _, module, *arguments = shlex.split(row["command"])
         known = import_module(module)
         groups = getattr(known, "GROUPS", None) or getattr(known, "VARIANTS", ())
-        assert not arguments or arguments[0] in groups or module == "benchmarks.control"
+        assert not arguments or arguments[0] in groups
 
 
 def test_ids_are_unique_across_files():

@@ -89,7 +89,7 @@ def test_every_latent_is_covered_or_an_error_says_what_to_change(
         assert all((columns[1:] == columns[:-1] + 1).all() for _, columns in views)
 
 
-def _lesson_of_windows(result=[]):  # noqa: B006  # read once: hypothesis takes no fixtures of a module
+def _lesson_of_windows(result=[]):  # noqa: B006  # read once, as hypothesis has no module fixtures
     if not result:
         result.append(notebooks.definitions(notebooks.read(PATH), {}))
     return result[0]

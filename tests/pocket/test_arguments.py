@@ -11,8 +11,8 @@ import pytest
 from pocket import arguments
 
 
-def refused(parse, text: str, said: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match=said):
+def refused(parse, text: str, message: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=message):
         parse(text)
 
 

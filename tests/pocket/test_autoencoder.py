@@ -1,4 +1,4 @@
-"""The autoencoder: crops, losses, the critic's share, and latents that are put in order without changing images."""
+"""The autoencoder: crops, losses, the discriminator's weight, and standardized latents."""
 
 import pytest
 import torch

@@ -50,13 +50,13 @@ def test_conditions_are_those_that_the_controlnets_learned():
 
 def test_training_and_lessons_make_the_same_conditions(rendered):
     params = np.stack(SCENES)
-    made = {kind: conditions.make_condition(kind, rendered, params) for kind in CONDITIONS}
+    expected = {kind: conditions.make_condition(kind, rendered, params) for kind in CONDITIONS}
     for i, image in enumerate(rendered.color.numpy()):
-        assert np.array_equal(made["canny"][i], lessons.canny(image)[..., 0] * 255)
-        assert np.array_equal(made["scribble"][i], lessons.scribble(image)[..., 0] * 255)
+        assert np.array_equal(expected["canny"][i], lessons.canny(image)[..., 0] * 255)
+        assert np.array_equal(expected["scribble"][i], lessons.scribble(image)[..., 0] * 255)
         inverse = np.where(rendered.depth[i] > 0, 1 / np.maximum(rendered.depth[i], 1e-6), 0)
         gray = lessons.depth_to_image(inverse)[..., 0] * 255
-        np.testing.assert_allclose(made["depth"][i], gray, atol=0.51)
+        np.testing.assert_allclose(expected["depth"][i], gray, atol=0.51)
 
 
 def test_canny_finds_the_square_and_thresholds_matter():
@@ -117,7 +117,7 @@ def test_normals_have_the_public_colours(normal, color):
 
 
 def test_camera_normals_look_from_the_camera():
-    """World vectors along the camera's own axes become x, y and z, for an object's camera and a landscape's columns."""
+    """Vectors along the camera's axes become x, y and z, also for the columns of a landscape."""
     at = layout()
     scene = torch.from_numpy(SCENES[0])
     own = [scene[at[name] : at[name] + 3] for name in ("H_RIGHT", "H_UP", "H_FORWARD")]
@@ -167,7 +167,7 @@ def test_stages_with_kinds_have_a_run_each():
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    """A work folder after the conditions stage: five scenes, encoded by an untrained autoencoder."""
+    """A work folder after the conditions stage: five scenes, an untrained autoencoder."""
     from pocket.train import autoencoder
     from pocket.train.tokenizer import train_tokenizer
 
@@ -204,7 +204,7 @@ def test_a_shard_holds_what_the_renderer_knows(work):
     share = again.mask.numpy().reshape(5, 32, 8, 32, 8).mean((2, 4))
     assert np.allclose(load("objects") / 255, share, atol=1 / 255) and load("objects").max() == 255
     note = json.loads((work / "conditions" / "time.json").read_text())
-    assert note["stage"] == "conditions" and note["pictures"] == 5
+    assert note["stage"] == "conditions" and note["images"] == 5
 
 
 def test_shards_stay_grow_and_go_with_their_autoencoder(work):

@@ -1,4 +1,4 @@
-"""ControlNets start as nothing, train alone, and leave what diffusers loads; estimators learn shapes, not scales."""
+"""ControlNets start at the denoiser, train alone, and load in diffusers; losses of estimators."""
 
 import argparse
 import json
@@ -56,7 +56,7 @@ def batch(count: int = 2) -> tuple[torch.Tensor, ...]:
 
 
 def test_an_untrained_controlnet_changes_nothing(trainee):
-    """Zero convolutions (Zhang et al. 2023, equation 3): exactly the denoiser, whatever the condition."""
+    """Zero convolutions (Zhang et al. 2023, equation 3) leave exactly the denoiser."""
     noisy, t, states = torch.randn(2, 4, 32, 32), torch.tensor([10, 900]), torch.randn(2, 6, 16)
     with torch.no_grad():
         without = trainee.unet(noisy, t, states, return_dict=False)[0]
@@ -83,10 +83,10 @@ def test_the_network_that_ships_fits_its_budget():
         assert (
             sum(p.numel() for p in estimator.parameters()) * 2 <= export.BUDGETS["estimators"] / 2
         )
-        found = estimators.estimate(
+        result = estimators.estimate(
             kind, estimator, torch.zeros(2, 3, estimators.SIDE, estimators.SIDE)
         )
-        assert found.shape == (
+        assert result.shape == (
             2,
             *([3] if kind == "normals" else []),
             estimators.SIDE,
@@ -123,7 +123,7 @@ def test_an_error_on_an_object_counts_more(trainee, monkeypatch):
         controlnet.object_weight(torch.zeros(2, 1, 4, 4)), torch.ones(2, 1, 4, 4)
     )  # a landscape
     moments, tokens = torch.zeros(1, 8, 4, 4), torch.zeros(1, 6, dtype=torch.long)
-    found = {}
+    result = {}
     for name, half in {"on it": (..., slice(0, 2)), "beside it": (..., slice(2, 4))}.items():
 
         def predict(noisy, t, states, half=half):
@@ -136,8 +136,8 @@ def test_an_error_on_an_object_counts_more(trainee, monkeypatch):
         monkeypatch.setattr(trainee, "predict", predict)
         trainee.alphas_cumprod.zero_()  # nothing but noise
         torch.manual_seed(0)
-        found[name] = float(trainee(moments, tokens, weight=weight)["mse"])
-    assert found["on it"] == pytest.approx(3 * found["beside it"])
+        result[name] = float(trainee(moments, tokens, weight=weight)["mse"])
+    assert result["on it"] == pytest.approx(3 * result["beside it"])
 
 
 def test_half_of_the_captions_are_left_out(trainee, monkeypatch):
@@ -224,7 +224,7 @@ def test_colours_vary_and_shapes_stay():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, write_untrained):
-    """A work folder with untrained weights of the text-to-image model, as a first training leaves them."""
+    """A work folder with untrained weights of the text-to-image model."""
     work = tmp_path_factory.mktemp("controlnet") / "work"
     write_untrained(work)
     (work / "perceptual" / "weights").mkdir(parents=True)
@@ -354,13 +354,13 @@ def test_budgets_are_kept_apart(tmp_path, monkeypatch):
     monkeypatch.setattr(export, "BUDGETS", {"controlnet/canny": 40, "estimators": 40})
     monkeypatch.setattr(export, "TOTAL_BUDGET", 130)
     assert export.check_sizes(tmp_path) == 130
-    for name, value, said in (
+    for name, value, message in (
         ("CORE_BUDGET", 49, "without controlnet and estimators"),
         ("TOTAL_BUDGET", 129, "in all"),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(export, name, value)
-            with pytest.raises(ValueError, match=said):
+            with pytest.raises(ValueError, match=message):
                 export.check_sizes(tmp_path)
     for part in ("controlnet/canny", "estimators"):
         with monkeypatch.context() as patch:

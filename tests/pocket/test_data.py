@@ -59,14 +59,22 @@ def test_a_hard_negative_keeps_the_other_fields() -> None:
 
 
 def test_two_objects_exchange_their_looks() -> None:
-    """A wrong caption for binding: a green astronaut on a yellow duck becomes a yellow astronaut on a green one."""
+    """For binding: a green astronaut on a yellow duck becomes a yellow one on a green duck."""
     rng = np.random.default_rng(3)
     labels = v.empty_labels()[()]
     for field, name in {
-        "object": "astronaut", "color": "green", "pattern": "plain", "relation": "riding", "object2": "duck",
-        "color2": "yellow", "pattern2": "striped", "count": "one", "style": "photo", "ground": "snow",
+        "object": "astronaut",
+        "color": "green",
+        "pattern": "plain",
+        "relation": "riding",
+        "object2": "duck",
+        "color2": "yellow",
+        "pattern2": "striped",
+        "count": "one",
+        "style": "photo",
+        "ground": "snow",
         "lighting": "day",
-    }.items():  # fmt: skip
+    }.items():
         labels[field] = v.CLASSES[field].index(name)
     seen = set()
     for _ in range(200):
@@ -251,10 +259,10 @@ def test_processor_prepares_as_training_does(tmp_path: Path) -> None:
 
 
 def test_tokenizer_of_the_stage_repeats() -> None:
-    found = [
+    result = [
         data.make_tokenizer(50).get_vocab() for _ in range(8)
     ]  # equal counts were settled by chance once
-    assert all(vocab == found[0] for vocab in found)
+    assert all(vocab == result[0] for vocab in result)
 
 
 def test_the_longest_of_many_captions_fits() -> None:

@@ -34,11 +34,11 @@ def perfect_logits(labels: np.ndarray) -> torch.Tensor:
 
 
 def test_a_perfect_judge_is_right_about_everything(labels: np.ndarray) -> None:
-    found = judge.accuracy(
+    result = judge.accuracy(
         labels, decode_logits(perfect_logits(labels), judge.build(smoke=True).config.id2label)
     )
-    assert set(found) == set(judge.GROUPS) - {"azimuth", "overhead"} | {"view"}
-    assert set(found.values()) == {1.0}
+    assert set(result) == set(judge.GROUPS) - {"azimuth", "overhead"} | {"view"}
+    assert set(result.values()) == {1.0}
 
 
 def test_angles_come_back(labels: np.ndarray) -> None:
@@ -48,8 +48,8 @@ def test_angles_come_back(labels: np.ndarray) -> None:
     assert np.abs(turn[rows]).max() < 1.5
 
 
-def test_a_natural_color_is_read_as_the_one_it_looks_like(labels: np.ndarray) -> None:
-    """Nothing is learnt of natural colours, so the reading of an object's colour is the likeliest of the given."""
+def test_natural_colors_have_no_gradient(labels: np.ndarray) -> None:
+    """Natural colors are not trained on, so the prediction is the likeliest of the others."""
     record = labels[(labels["color"] >= 0) & judge.is_color_visible(labels)][:1].copy()
     logits = torch.zeros(1, perfect_logits(labels).shape[1], requires_grad=True)
     record["color"] = -1
@@ -76,8 +76,8 @@ def test_loss_of_right_and_wrong(labels: np.ndarray) -> None:
 def test_losses_without_anything_that_counts_are_finite(labels: np.ndarray) -> None:
     landscapes = labels[labels["landscape"] >= 0]
     wanted = {group: torch.from_numpy(value) for group, value in judge.targets(landscapes).items()}
-    found = judge.losses(torch.zeros(len(landscapes), perfect_logits(labels).shape[1]), wanted)
-    assert all(torch.isfinite(value) for value in found.values()) and found["azimuth"] == 0
+    result = judge.losses(torch.zeros(len(landscapes), perfect_logits(labels).shape[1]), wanted)
+    assert all(torch.isfinite(value) for value in result.values()) and result["azimuth"] == 0
 
 
 def test_where_colors_show(labels: np.ndarray) -> None:
@@ -119,9 +119,9 @@ def test_accuracy_counts_mistakes(labels: np.ndarray) -> None:
     for i in rows[: len(rows) // 2]:
         seen["object"][i] = "none"
     seen["azimuth"] = seen["azimuth"] + 90
-    found = judge.accuracy(labels, seen)
-    assert found["object"] == pytest.approx(1 - (len(rows) // 2) / len(rows))
-    assert found["view"] < 0.7 and found["ground"] == 1.0
+    result = judge.accuracy(labels, seen)
+    assert result["object"] == pytest.approx(1 - (len(rows) // 2) / len(rows))
+    assert result["view"] < 0.7 and result["ground"] == 1.0
 
 
 def test_network_fits_its_budget_and_keeps_its_names(tmp_path) -> None:

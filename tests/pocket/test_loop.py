@@ -1,4 +1,4 @@
-"""The training loop: it learns, averages, saves, resumes after a hard kill and agrees among processes."""
+"""The training loop: it learns, averages, saves, resumes after a kill, in several processes."""
 
 import argparse
 import json
@@ -38,7 +38,7 @@ TOY = textwrap.dedent(
     def loss_fn(net, step, fraction):
         time.sleep(args.pause)
         x = torch.randn(64, 4, generator=run.generator)
-        # Each process has a target of its own, so that only those who average learn the middle of them.
+        # Each process has its own target, so only averaged gradients lead to their mean.
         return {"loss": (net(x).squeeze(1) - x.sum(1) - run.rank).square().mean()}
 
     save = lambda folder: save_file(dict(model.state_dict()), folder / "model.safetensors")
@@ -62,7 +62,7 @@ def toy(tmp_path, *options: str, launcher: tuple[str, ...] = (sys.executable,)) 
 
 
 def run_toy(tmp_path, *options: str, launcher: tuple[str, ...] = (sys.executable,)) -> str:
-    """Runs the toy to its end and returns all that it printed, which is also what a failure shows."""
+    """Run the toy to its end; return what it printed."""
     command = toy(tmp_path, *options, launcher=launcher)
     process = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.returncode == 0, process.stdout
@@ -145,7 +145,7 @@ def test_minutes_end_a_run(tmp_path):
 
 
 def stop(tmp_path, number: signal.Signals) -> int:
-    """Starts the toy, stops it by a signal once it has saved, and returns the step it had reached."""
+    """Start the toy, stop it by a signal after its first checkpoint; return its step."""
     process = subprocess.Popen(
         toy(tmp_path, "--pause", "0.05"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -171,7 +171,7 @@ def test_a_stopped_run_goes_on_from_its_state(tmp_path, number):
 
 
 def test_two_processes_train_one_model(tmp_path):
-    # Where a connection between the two breaks on a busy machine, they start again and go on from their state.
+    # If the connection breaks on a busy machine, they restart from their checkpoint.
     options = ("--standalone", "--nproc_per_node", "2", "--max_restarts", "2")
     run_toy(tmp_path, launcher=(sys.executable, "-m", "torch.distributed.run", *options))
     curve = json.loads((tmp_path / "toy" / "curve.json").read_text())
@@ -216,7 +216,7 @@ def test_time_adds_up_over_interruptions_and_finished_work_costs_nothing(tmp_pat
     for images in (10, 5, 0):
         run.record_time(time.perf_counter() - 60, images)
     spent = json.loads((run.folder / "time.json").read_text())
-    assert 120 <= spent["seconds"] < 180 and spent["pictures"] == 15
+    assert 120 <= spent["seconds"] < 180 and spent["images"] == 15
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
@@ -231,7 +231,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--steps", "-1"], "--steps: must be a whole number of at least 1, got '-1'"),
         (["--steps", "0"], "--steps: must be a whole number"),
@@ -251,12 +251,12 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     ],
 )
 def test_options_that_cannot_be_are_refused_before_anything_is_done(
-    options, said, monkeypatch, capsys
+    options, message, monkeypatch, capsys
 ):
     monkeypatch.setattr(Run, "from_args", lambda *_: pytest.fail("the stage started"))
     with pytest.raises(SystemExit, match="2"):
         train_main(["judge", *options])
-    assert f"argument {said}" in capsys.readouterr().err
+    assert f"argument {message}" in capsys.readouterr().err
 
 
 def test_options_at_the_ends_of_what_is_allowed(tmp_path):
@@ -269,7 +269,7 @@ def test_options_at_the_ends_of_what_is_allowed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (
             FileNotFoundError("no weights of 'judge': run `python -m pocket.train judge` first"),
@@ -285,12 +285,12 @@ def test_options_at_the_ends_of_what_is_allowed(tmp_path):
         (MemoryError(), "try --batch with half of it"),
     ],
 )
-def test_a_stage_that_cannot_go_on_says_why_in_a_line(error, said, tmp_path, monkeypatch):
+def test_a_stage_that_cannot_go_on_says_why_in_a_line(error, message, tmp_path, monkeypatch):
     def fail(run):
         raise error
 
     monkeypatch.setattr(export, "main", fail)
-    with pytest.raises(SystemExit, match=said):
+    with pytest.raises(SystemExit, match=message):
         train_main(["export", "--smoke", "--work", str(tmp_path)])
 
 

@@ -1,4 +1,4 @@
-"""The perceptual distance: its formula, its distortions, its training signal, and the distance that course loads."""
+"""The perceptual distance: formula, distortions, training signal, and loading it in course."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def distance() -> PerceptualModel:
 
 @pytest.fixture(scope="module")
 def images() -> torch.Tensor:
-    """Coloured blobs (4, 3, 64, 64) in [-1, 1]."""
+    """Colored blobs (4, 3, 64, 64) in [-1, 1]."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(4, 3, 6, 6, generator=generator) * 1.6 - 0.8
     return torch.nn.functional.interpolate(coarse, (64, 64), mode="bicubic").clamp(-1, 1)
@@ -139,9 +139,9 @@ def test_weights_learn_to_rank(distance: PerceptualModel, images: torch.Tensor) 
 
 
 def test_monotonicity_counts_what_grows(distance: PerceptualModel, images: torch.Tensor) -> None:
-    found = distortions.monotonicity(distance, images)
-    assert set(found) == set(DISTORTIONS)
-    assert found["noise"] > 0.7 and all(0 <= value <= 1 for value in found.values())
+    result = distortions.monotonicity(distance, images)
+    assert set(result) == set(DISTORTIONS)
+    assert result["noise"] > 0.7 and all(0 <= value <= 1 for value in result.values())
 
 
 def test_saved_distance_comes_back(tmp_path: Path, images: torch.Tensor) -> None:

@@ -1,4 +1,4 @@
-"""The sample photographs: a command renders the same again; they are small, and the model knows the words."""
+"""The sample photographs: rendered the same again, small, in words that the model knows."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Every stage at toy size, from nothing to an image through diffusers, by the commands that a user types."""
+"""Every stage at toy size, from nothing to an image, by the commands that a user types."""
 
 import json
 import subprocess

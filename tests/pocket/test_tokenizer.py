@@ -1,4 +1,4 @@
-"""The tokenizer: whole words of the grammar, any other text, the same ids after saving and in bulk."""
+"""The tokenizer: words of the grammar, any other text, the same ids after saving."""
 
 from pathlib import Path
 
@@ -11,8 +11,9 @@ from pocket.world import phrases as c
 from pocket.world.phrases import words
 
 LONGEST = (
-    "A 3d model of a giant turquoise rubber duck with a checkered pattern standing on top of a pile of giant turquoise "
-    "pancakes with a checkered pattern on the surface of the moon during the night, seen from the front."
+    "A 3d model of a giant turquoise rubber duck with a checkered pattern standing on top of a "
+    "pile of giant turquoise pancakes with a checkered pattern on the surface of the moon "
+    "during the night, seen from the front."
 )
 
 

@@ -1,4 +1,4 @@
-"""The towers: the loss and its negatives, on one process and on two, sizes, and that they can learn."""
+"""The towers: the loss and its negatives, in one process and in two, sizes, learning."""
 
 import socket
 from pathlib import Path
@@ -21,7 +21,7 @@ def tokenizer() -> CLIPTokenizer:
 def batch_of(
     rows: int = 8, seed: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Random image, text and wrong features (rows, 16), and token ids of which the first two rows are equal."""
+    """Random features (rows, 16), and token ids of which the first two rows are equal."""
     generator = torch.Generator().manual_seed(seed)
     features = [F.normalize(torch.randn(rows, 16, generator=generator), dim=1) for _ in range(3)]
     tokens = torch.randint(0, 900, (rows, LENGTH), generator=generator)
@@ -42,32 +42,32 @@ def test_keys_tell_captions_apart() -> None:
 def test_equal_captions_are_no_negatives() -> None:
     image, text, wrong, tokens = (part[:2] for part in batch_of())
     scale = torch.tensor(5.0)
-    found = towers.contrastive_loss(image, text, wrong, tokens, scale)["loss"]
+    result = towers.contrastive_loss(image, text, wrong, tokens, scale)["loss"]
     # Nothing is left to tell apart but each image's wrong caption.
     wanted = F.softplus(scale * (image * wrong).sum(1) - scale * (image * text).sum(1)).mean() / 2
-    assert found == pytest.approx(wanted.item(), rel=1e-5)
+    assert result == pytest.approx(wanted.item(), rel=1e-5)
     tokens[1, 0] += 1
-    assert towers.contrastive_loss(image, text, wrong, tokens, scale)["loss"] > found + 0.05
+    assert towers.contrastive_loss(image, text, wrong, tokens, scale)["loss"] > result + 0.05
 
 
 def test_loss_is_clips_with_one_more_caption() -> None:
     image, text, wrong, tokens = batch_of()
     tokens[1, 0] += 1
-    found = towers.contrastive_loss(image, text, wrong, tokens, torch.tensor(5.0))
+    result = towers.contrastive_loss(image, text, wrong, tokens, torch.tensor(5.0))
     own = torch.arange(8)
     by_image = torch.stack(
         [5 * torch.stack([*(image[i] @ t for t in text), image[i] @ wrong[i]]) for i in range(8)]
     )
     wanted = (F.cross_entropy(by_image, own) + F.cross_entropy(5 * text @ image.T, own)) / 2
-    assert found["loss"] == pytest.approx(wanted.item(), rel=1e-5)
-    assert found["pair"] == pytest.approx(
+    assert result["loss"] == pytest.approx(wanted.item(), rel=1e-5)
+    assert result["pair"] == pytest.approx(
         ((image * text).sum(1) > (image * wrong).sum(1)).float().mean().item()
     )
     assert towers.contrastive_loss(text, text, wrong, tokens, torch.tensor(5.0))["top1"] == 1.0
 
 
 def _gradients(rank: int, port: int, folder: str) -> None:
-    """One of two processes: the gradient of the mean loss with respect to this process's half of the batch."""
+    """Save the gradient of the mean loss for one process's half of the batch."""
     address = f"tcp://127.0.0.1:{port}"
     torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
     half = slice(4 * rank, 4 * rank + 4)
@@ -129,8 +129,10 @@ def test_towers_learn(tokenizer: CLIPTokenizer) -> None:
     for _ in range(25):
         out = model(input_ids=torch.cat([ids, wrong_ids]), pixel_values=images)
         text, wrong = out.text_embeds.chunk(2)
-        found = towers.contrastive_loss(out.image_embeds, text, wrong, ids, model.logit_scale.exp())
+        result = towers.contrastive_loss(
+            out.image_embeds, text, wrong, ids, model.logit_scale.exp()
+        )
         optimizer.zero_grad()
-        found["loss"].backward()
+        result["loss"].backward()
         optimizer.step()
-    assert found["loss"] < 0.1 and found["top1"] == 1.0 and found["pair"] == 1.0
+    assert result["loss"] < 0.1 and result["top1"] == 1.0 and result["pair"] == 1.0
