@@ -274,7 +274,7 @@ def _shard_shapes(index: Path, name: str) -> dict[str, Shape]:
         raise ModelError(
             f"{label} is damaged: it has no weight_map from tensors to files. {RELOAD}"
         )
-    shapes = {}
+    shapes: dict[str, Shape] = {}
     for file in sorted(set(files.values())):
         if not re.fullmatch(r"[\w-][\w.-]*\.safetensors", file):
             rule = "it may only name safetensors files beside itself"
