@@ -64,7 +64,7 @@ def make_rows(
 
     figures: the end of the id, the end of the name, and the other positional arguments of `Row`.
     """
-    where = {} if machine is None else {"machine": machine}
+    where: dict[str, Any] = {} if machine is None else {"machine": machine}
     return [Row(f"{key}.{end}", f"{about}: {name}", *rest, **where) for end, name, *rest in figures]
 
 

@@ -298,7 +298,7 @@ class Renderer(nn.Module):
             if samples is None:
                 break
             camera_indices = torch.zeros_like(samples.ray_indices)
-            sigmas, colors, _ = self._shade(samples.positions, camera_indices, shading)
+            sigmas, colors = self._shade(samples.positions, camera_indices, shading)[:2]
             rays.composite(samples, sigmas, colors)
         transmittance = (1 - rays.opacities)[:, None]
         color = rays.image + transmittance * self._background(directions)

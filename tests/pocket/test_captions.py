@@ -1,4 +1,4 @@
-"""The caption grammar: right about the scene, varied, and able to say the prompts people try first."""
+"""The caption grammar: correct for the scene, varied, and including what people try first."""
 
 import re
 from collections import Counter
@@ -56,12 +56,18 @@ BUNNY = {"object": "bunny", "relation": "on", "object2": "pancakes", "pose": "si
 # What people type first, README's and the lessons' prompts among them, and what each names.
 PROMPTS = {
     "a photo of an astronaut riding a horse on mars": {
-        "style": "photo", "object": "astronaut", "relation": "riding", "object2": "horse", "ground": "mars",
+        "style": "photo",
+        "object": "astronaut",
+        "relation": "riding",
+        "object2": "horse",
+        "ground": "mars",
     },
     "a hamburger": {"object": "hamburger"},
     "a squirrel reading a book": {"object": "squirrel", "relation": "reading", "object2": "book"},
     "a bunny sitting on top of a stack of pancakes": BUNNY,
-    "a bunny on top of a stack of pancakes": {name: BUNNY[name] for name in ("object", "relation", "object2")},
+    "a bunny on top of a stack of pancakes": {
+        name: BUNNY[name] for name in ("object", "relation", "object2")
+    },
     "a robot reading a book": {"object": "robot", "relation": "reading", "object2": "book"},
     "a red cat on the grass": {"object": "cat", "color": "red", "ground": "grass"},
     "a red car on grass": {"object": "car", "color": "red", "ground": "grass"},
@@ -75,41 +81,91 @@ PROMPTS = {
     "a red mushroom on grass": {"object": "mushroom", "color": "red", "ground": "grass"},
     "a house on top of a pumpkin": {"object": "house", "relation": "on", "object2": "pumpkin"},
     "a photo of a red car next to a tree": {
-        "style": "photo", "object": "car", "color": "red", "relation": "next to", "object2": "tree",
+        "style": "photo",
+        "object": "car",
+        "color": "red",
+        "relation": "next to",
+        "object2": "tree",
     },
-    "a cartoon drawing of a penguin on snow": {"style": "cartoon", "object": "penguin", "ground": "snow"},
+    "a cartoon drawing of a penguin on snow": {
+        "style": "cartoon",
+        "object": "penguin",
+        "ground": "snow",
+    },
     "a birthday cake on a wooden table": {"object": "cake", "ground": "wooden table"},
     "a bunny on grass at night": {"object": "bunny", "ground": "grass", "lighting": "night"},
     "a purple robot": {"object": "robot", "color": "purple"},
     "a gray squirrel reading a book in the snow": {
-        "object": "squirrel", "color": "gray", "relation": "reading", "object2": "book", "ground": "snow",
+        "object": "squirrel",
+        "color": "gray",
+        "relation": "reading",
+        "object2": "book",
+        "ground": "snow",
     },
-    "a green teapot on a checkered floor": {"object": "teapot", "color": "green", "ground": "checkered floor"},
-    "a red house on grass at sunset": {"object": "house", "color": "red", "ground": "grass", "lighting": "sunset"},
+    "a green teapot on a checkered floor": {
+        "object": "teapot",
+        "color": "green",
+        "ground": "checkered floor",
+    },
+    "a red house on grass at sunset": {
+        "object": "house",
+        "color": "red",
+        "ground": "grass",
+        "lighting": "sunset",
+    },
     "a robot riding a horse on the moon": {
-        "object": "robot", "relation": "riding", "object2": "horse", "ground": "moon",
+        "object": "robot",
+        "relation": "riding",
+        "object2": "horse",
+        "ground": "moon",
     },
     "a duck next to a chair": {"object": "duck", "relation": "next to", "object2": "chair"},
     # what the world's second edition adds
     "a green astronaut riding a yellow duck on snow": {
-        "object": "astronaut", "color": "green", "relation": "riding", "object2": "duck", "color2": "yellow",
+        "object": "astronaut",
+        "color": "green",
+        "relation": "riding",
+        "object2": "duck",
+        "color2": "yellow",
         "ground": "snow",
     },
     "a squirrel riding a cactus": {"object": "squirrel", "relation": "riding", "object2": "cactus"},
-    "two red mushrooms on grass": {"count": "two", "object": "mushroom", "color": "red", "ground": "grass"},
+    "two red mushrooms on grass": {
+        "count": "two",
+        "object": "mushroom",
+        "color": "red",
+        "ground": "grass",
+    },
     "three cats": {"count": "three", "object": "cat"},
     "a small red car": {"object": "car", "size": "small", "color": "red"},
     "a big dog": {"object": "dog", "size": "big"},
     "a castle": {"object": "castle"},
-    "a kitten holding an ice cream": {"object": "cat", "relation": "holding", "object2": "ice cream"},
+    "a kitten holding an ice cream": {
+        "object": "cat",
+        "relation": "holding",
+        "object2": "ice cream",
+    },
     "an owl standing on a metal teapot": {
-        "object": "owl", "pose": "standing", "relation": "on", "object2": "teapot", "pattern2": "metallic",
+        "object": "owl",
+        "pose": "standing",
+        "relation": "on",
+        "object2": "teapot",
+        "pattern2": "metallic",
     },
-    "the cat is sitting on the sofa": {"object": "cat", "pose": "sitting", "relation": "on", "object2": "sofa"},
+    "the cat is sitting on the sofa": {
+        "object": "cat",
+        "pose": "sitting",
+        "relation": "on",
+        "object2": "sofa",
+    },
     "a blue ball to the right of a tiny frog": {
-        "object": "frog", "size": "small", "relation": "next to", "object2": "ball", "color2": "blue",
+        "object": "frog",
+        "size": "small",
+        "relation": "next to",
+        "object2": "ball",
+        "color2": "blue",
     },
-}  # fmt: skip
+}
 LANDSCAPES = {
     "a city skyline at night": {"landscape": "city skyline", "time": "night"},
     "a city skyline": {"landscape": "city skyline"},
@@ -154,8 +210,8 @@ def test_first_prompts_are_said(prompt: str, view: str | None) -> None:
         | ({"pattern2": "plain"} if "object2" in PROMPTS[prompt] else {})
         | PROMPTS[prompt]
     )
-    said = {text for text, _ in draws(labels_of(azimuth, elevation, **names), 6000)}
-    assert (f"{prompt}, {view} view" if view else prompt) in said
+    captions = {text for text, _ in draws(labels_of(azimuth, elevation, **names), 6000)}
+    assert (f"{prompt}, {view} view" if view else prompt) in captions
 
 
 def test_landscape_prompts_are_in_the_language() -> None:
@@ -167,12 +223,12 @@ def test_landscape_prompts_are_in_the_language() -> None:
 
 def test_published_words_are_exactly_the_words_said() -> None:
     rng = np.random.default_rng(1)
-    said = {
+    used = {
         word
         for _ in range(12000)
         for word in re.findall(r"[a-z0-9]+", caption(random_labels(rng), rng)[0].lower())
     }
-    assert sorted(said) == words()
+    assert sorted(used) == words()
 
 
 def test_every_class_has_its_phrases() -> None:
@@ -202,9 +258,19 @@ def test_no_two_objects_share_a_phrase() -> None:
 
 def test_mentions_are_what_the_text_names() -> None:
     cat = labels_of(
-        90.0, object="cat", color="red", pattern="striped", size="small", relation="on", object2="pancakes",
-        color2="blue", pattern2="metallic", ground="grass", lighting="sunset", pose="sitting",
-    )  # fmt: skip
+        90.0,
+        object="cat",
+        color="red",
+        pattern="striped",
+        size="small",
+        relation="on",
+        object2="pancakes",
+        color2="blue",
+        pattern2="metallic",
+        ground="grass",
+        lighting="sunset",
+        pose="sitting",
+    )
     for text, mentions in draws(cat, 400):
         low = text.lower()
         assert {"object", "relation", "object2"} <= mentions
@@ -229,47 +295,63 @@ def test_captions_are_read_back_as_what_they_name() -> None:
         text, mentions = caption(labels, rng)
         view = vocabulary.view_word(float(labels["azimuth"]), float(labels["elevation"]))
         named = {f: view if f == "view" else vocabulary.CLASSES[f][labels[f]] for f in mentions}
-        found = parse(text)
+        labels = parse(text)
         if (
             "view" not in mentions
-        ):  # said of what looks alike from all sides, where no image can be wrong
-            found.pop("view", None)
-        assert found == named, text
+        ):  # an object that looks alike from all sides, so that no image can be wrong
+            labels.pop("view", None)
+        assert labels == named, text
 
 
 @pytest.mark.parametrize(
     "field,pattern",
-    [("color", r"green (\w+ )?(spaceman|astronaut|cosmonaut)"), ("color2", r"yellow (\w+ )?(rubber )?duck"),
-     ("pattern2", r"(striped|stripy) (\w+ )?(rubber )?duck|duck(ling)? with (a )?stripe"),
-     ("size2", r"(big|large|huge|giant) [\w ]*duck")],
-)  # fmt: skip
+    [
+        ("color", r"green (\w+ )?(spaceman|astronaut|cosmonaut)"),
+        ("color2", r"yellow (\w+ )?(rubber )?duck"),
+        ("pattern2", r"(striped|stripy) (\w+ )?(rubber )?duck|duck(ling)? with (a )?stripe"),
+        ("size2", r"(big|large|huge|giant) [\w ]*duck"),
+    ],
+)
 def test_each_of_two_objects_keeps_its_own_words(field: str, pattern: str) -> None:
     pair = labels_of(
-        object="astronaut", color="green", relation="riding", object2="duck", color2="yellow", pattern2="striped",
+        object="astronaut",
+        color="green",
+        relation="riding",
+        object2="duck",
+        color2="yellow",
+        pattern2="striped",
         size2="big",
-    )  # fmt: skip
+    )
     for text, mentions in draws(pair, 300):
         assert bool(re.search(pattern, text.lower())) == (field in mentions), text
 
 
 def test_every_word_is_said_often_enough_to_be_learned() -> None:
-    """At least about once in 2,000 captions; half of that here, because a sample has chance in it."""
+    """At least about once in 2,000 captions; half of that here, because samples vary."""
     rng, count = np.random.default_rng(3), 40_000
-    said: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for seed in range(count):
-        said.update(
+        counts.update(
             set(re.findall(r"[a-z0-9]+", caption(sample_labels(rng, seed)[()], rng)[0].lower()))
         )
     assert len(words()) >= 350
-    rare = {word: said[word] for word in words() if said[word] < 0.5 * count / 2000}
+    rare = {word: counts[word] for word in words() if counts[word] < 0.5 * count / 2000}
     assert not rare
 
 
 @pytest.mark.parametrize(
     "one,many",
-    [("cat", "cats"), ("bunny", "bunnies"), ("snowman", "snowmen"), ("cactus", "cacti"), ("couch", "couches"),
-     ("fish", "fish"), ("toy", "toys"), ("box", "boxes")],
-)  # fmt: skip
+    [
+        ("cat", "cats"),
+        ("bunny", "bunnies"),
+        ("snowman", "snowmen"),
+        ("cactus", "cacti"),
+        ("couch", "couches"),
+        ("fish", "fish"),
+        ("toy", "toys"),
+        ("box", "boxes"),
+    ],
+)
 def test_plurals(one: str, many: str) -> None:
     assert plural(one) == many
     assert plural_phrase(f"a * {one}") == f"* {many}"

@@ -1,6 +1,7 @@
-"""What the first edition of the world built and rendered stays as it was: weights were trained on it.
+"""What the first edition of the world builds and renders must not change: weights depend on it.
 
-`python -m tests.pocket.test_golden` writes the reference anew. Do so only after a change of old scenes that is meant.
+`python -m tests.pocket.test_golden` writes the reference again, after an intended change of old
+scenes.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ SIZE = 24
 
 
 def digest(numbers: np.ndarray) -> str:
-    """A short hash of numbers, rounded to five significant digits: trigonometry may differ in the last bit."""
+    """Return a short hash of numbers, rounded to five digits: trigonometry may vary in the last."""
     text = " ".join(f"{x:.5g}" for x in np.asarray(numbers, np.float64).ravel() + 0.0)
     return hashlib.sha256(text.replace("-0 ", "0 ").encode()).hexdigest()[:16]
 
@@ -57,7 +58,7 @@ def landscape_digest(index: int) -> str:
 
 
 def object_scene(index: int) -> np.ndarray:
-    """An object under a camera and a light of this test's own, on a ground that changes from one to the next."""
+    """Return an object with the camera and light of this test, on a ground that varies by index."""
     params = np.zeros(SCENE_FLOATS, np.float32)
     b = build(
         OBJECTS[index],
@@ -70,13 +71,32 @@ def object_scene(index: int) -> np.ndarray:
     back = np.array((np.sin(turn) * 0.95, 0.312, np.cos(turn) * 0.95))
     right = np.array((np.cos(turn), 0.0, -np.sin(turn)))
     values = {
-        "H_EYE": back * 3.6 + (0, 0.5, 0), "H_RIGHT": right, "H_UP": np.cross(back, right), "H_FORWARD": -back,
-        "H_TAN": 0.25, "H_GROUND": index % 9, "H_PLANE": 1, "H_GROUND_SCALE": 0.6, "H_GROUND_A": (0.3, 0.4, 0.2),
-        "H_GROUND_B": (0.6, 0.6, 0.5), "H_LIGHT": (0.48, 0.64, 0.6), "H_LIGHT_COLOR": (0.9, 0.85, 0.8),
-        "H_AMBIENT": (0.3, 0.33, 0.4), "H_BOUNCE": (0.15, 0.15, 0.12), "H_ZENITH": (0.1, 0.3, 0.7),
-        "H_HORIZON": (0.6, 0.7, 0.8), "H_STARS": 0.5, "H_HAZE": 0.06, "H_SOFTNESS": 12, "H_SUN_GLOW": 0.2,
-        "H_GLOSS": 1.2, "H_CENTER": (0, 0.6, 0, 2.0), "H_REACH": 2.0, "H_STYLE": index % 4, "H_SEED": index,
-    }  # fmt: skip
+        "H_EYE": back * 3.6 + (0, 0.5, 0),
+        "H_RIGHT": right,
+        "H_UP": np.cross(back, right),
+        "H_FORWARD": -back,
+        "H_TAN": 0.25,
+        "H_GROUND": index % 9,
+        "H_PLANE": 1,
+        "H_GROUND_SCALE": 0.6,
+        "H_GROUND_A": (0.3, 0.4, 0.2),
+        "H_GROUND_B": (0.6, 0.6, 0.5),
+        "H_LIGHT": (0.48, 0.64, 0.6),
+        "H_LIGHT_COLOR": (0.9, 0.85, 0.8),
+        "H_AMBIENT": (0.3, 0.33, 0.4),
+        "H_BOUNCE": (0.15, 0.15, 0.12),
+        "H_ZENITH": (0.1, 0.3, 0.7),
+        "H_HORIZON": (0.6, 0.7, 0.8),
+        "H_STARS": 0.5,
+        "H_HAZE": 0.06,
+        "H_SOFTNESS": 12,
+        "H_SUN_GLOW": 0.2,
+        "H_GLOSS": 1.2,
+        "H_CENTER": (0, 0.6, 0, 2.0),
+        "H_REACH": 2.0,
+        "H_STYLE": index % 4,
+        "H_SEED": index,
+    }
     for name, value in values.items():
         if name in L:
             params[L[name] : L[name] + np.size(value)] = value

@@ -77,26 +77,38 @@ def test_exceptions_are_never_held_out():
 
 @pytest.mark.parametrize(
     "triple",
-    [("astronaut", "riding", "duck"), ("squirrel", "riding", "cactus"), ("elephant", "on", "mug"),
-     ("tree", "on", "butterfly"), ("cow", "reading", "book"), ("fish", "holding", "umbrella"),
-     ("bed", "next to", "sword")],
-)  # fmt: skip
+    [
+        ("astronaut", "riding", "duck"),
+        ("squirrel", "riding", "cactus"),
+        ("elephant", "on", "mug"),
+        ("tree", "on", "butterfly"),
+        ("cow", "reading", "book"),
+        ("fish", "holding", "umbrella"),
+        ("bed", "next to", "sword"),
+    ],
+)
 def test_any_pair_is_possible(triple):
     assert triple in triples()[triple[1]]
 
 
 @pytest.mark.parametrize(
     "triple",
-    [("cup", "riding", "duck"), ("cake", "riding", "car"), ("car", "reading", "book"), ("cat", "reading", "mug"),
-     ("cat", "holding", "castle"), ("cat", "on", "cat")],
-)  # fmt: skip
+    [
+        ("cup", "riding", "duck"),
+        ("cake", "riding", "car"),
+        ("car", "reading", "book"),
+        ("cat", "reading", "mug"),
+        ("cat", "holding", "castle"),
+        ("cat", "on", "cat"),
+    ],
+)
 def test_only_the_animate_ride_read_and_hold(triple):
     assert triple not in triples()[triple[1]]
 
 
 def test_familiar_and_new_pairs_both_are_frequent():
-    drawn = records(3000)
-    pairs = [c for labels in drawn for c in compositions(labels) if c[1] in v.RELATIONS]
+    samples = records(3000)
+    pairs = [c for labels in samples for c in compositions(labels) if c[1] in v.RELATIONS]
     familiar = {triple for family in familiar_triples().values() for triple in family}
     share = np.mean([pair in familiar for pair in pairs])
     assert 0.4 < share < 0.65
@@ -131,8 +143,20 @@ def test_poses_are_those_that_an_object_knows(name):
 
 def earlier(**values: float) -> np.ndarray:
     """A record with the fields of the world's first edition."""
-    names = ("object", "color", "pattern", "relation", "object2", "color2", "ground", "lighting", "style", "landscape",
-             "time", "weather")  # fmt: skip
+    names = (
+        "object",
+        "color",
+        "pattern",
+        "relation",
+        "object2",
+        "color2",
+        "ground",
+        "lighting",
+        "style",
+        "landscape",
+        "time",
+        "weather",
+    )
     fields = [("seed", np.int64), ("heldout", np.bool_), *((name, np.int8) for name in names)]
     record = np.full(1, -1, [*fields, ("azimuth", np.float32), ("elevation", np.float32)])
     for name, value in values.items():

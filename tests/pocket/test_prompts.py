@@ -1,4 +1,4 @@
-"""Prompts read back into labels: what is not in the language is named, what is left open is drawn."""
+"""Prompts become labels: unknown words are named, and open attributes are sampled."""
 
 import numpy as np
 import pytest
@@ -63,7 +63,7 @@ def test_labels_of_a_prompt_show_it(prompt: str) -> None:
 
 
 def test_what_a_prompt_leaves_open_varies() -> None:
-    drawn = [prompt_labels("a bear", np.random.default_rng(seed)) for seed in range(60)]
+    samples = [prompt_labels("a bear", np.random.default_rng(seed)) for seed in range(60)]
     for field in ("ground", "pose", "style", "azimuth", "elevation"):
-        assert len({float(labels[field]) for labels in drawn}) > 1
-    assert {v.STYLES[labels["style"]] for labels in drawn} == {"photo", "3d render"}
+        assert len({float(labels[field]) for labels in samples}) > 1
+    assert {v.STYLES[labels["style"]] for labels in samples} == {"photo", "3d render"}

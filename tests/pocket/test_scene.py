@@ -1,4 +1,4 @@
-"""Where things stand: pairs that touch and are both seen, counts that stay apart, sizes that show."""
+"""Placement: pairs touch and are both visible, counted objects stay separate, sizes show."""
 
 import numpy as np
 import pytest
@@ -14,10 +14,17 @@ from pocket.world.scene import build_scene
 
 L = layout()
 PAIRS = (
-    ("astronaut", "riding", "duck"), ("squirrel", "riding", "cactus"), ("elephant", "on", "mug"),
-    ("mushroom", "on", "elephant"), ("dog", "on", "bed"), ("pig", "riding", "bicycle"), ("castle", "on", "turtle"),
-    ("cat", "on", "pizza"), ("robot", "riding", "lighthouse"), ("car", "on", "flower"),
-)  # fmt: skip
+    ("astronaut", "riding", "duck"),
+    ("squirrel", "riding", "cactus"),
+    ("elephant", "on", "mug"),
+    ("mushroom", "on", "elephant"),
+    ("dog", "on", "bed"),
+    ("pig", "riding", "bicycle"),
+    ("castle", "on", "turtle"),
+    ("cat", "on", "pizza"),
+    ("robot", "riding", "lighthouse"),
+    ("car", "on", "flower"),
+)
 
 
 def scene(
@@ -62,7 +69,7 @@ def test_both_of_a_pair_are_clearly_seen(pair: tuple[str, str, str]) -> None:
 
 
 def test_both_of_nearly_any_pair_are_seen() -> None:
-    """Held things are smaller, and a few are hidden by whoever stands with their back to the camera."""
+    """Held objects are smaller, and some are hidden by a holder who faces away from the camera."""
     rng, shares = np.random.default_rng(8), {"upon": [], "held": [], "beside": []}
     while sum(map(len, shares.values())) < 90:
         labels = sample_labels(rng, 0, "all", "object")
@@ -77,7 +84,7 @@ def test_both_of_nearly_any_pair_are_seen() -> None:
 
 @pytest.mark.parametrize("pair", PAIRS)
 def test_what_is_on_top_touches(pair: tuple[str, str, str]) -> None:
-    """Seen from the side no row of background lies between the two, and neither is sunk into the other."""
+    """From the side no row of background separates the two, and neither is inside the other."""
     name, relation, other = pair
     for seed in range(3):
         params = scene(seed, 70.0, 0.0, object=name, relation=relation, object2=other)
@@ -127,14 +134,14 @@ def test_sizes_show_as_a_share_of_the_frame(name: str) -> None:
 @pytest.mark.parametrize("relation", ["on", "riding", "next to", "holding"])
 def test_sizes_of_a_pair_are_relative(relation: str) -> None:
     def ratio(**sizes: str) -> float:
-        found = []
+        ratios = []
         for seed in range(5):
             params = scene(seed, object="bear", relation=relation, object2="cake", **sizes)
             first, second = (
                 render(only(params, k), 96, 96, samples=1).mask[0].numpy() for k in (0, 1)
             )
-            found.append(extent(first) / extent(second))
-        return float(np.mean(found))
+            ratios.append(extent(first) / extent(second))
+        return float(np.mean(ratios))
 
     usual = ratio()
     assert ratio(size="small") < 0.93 * usual and ratio(size2="big") < 0.93 * usual
@@ -167,7 +174,7 @@ def test_all_that_live_read_hold_and_ride(name: str) -> None:
 
 
 def test_moving_and_copying_keep_a_shape() -> None:
-    """A moved object looks the same to a camera that moves with it: the spans turn and grow as they should."""
+    """A moved object looks the same to a camera that moves with it."""
     b = Builder(np.random.default_rng(0))
     b.place(Look(None, 1))
     RECIPES["teapot"](b, "stand")

@@ -21,7 +21,7 @@ L = layout()
 
 
 def labels_of(**values: float) -> np.ndarray:
-    """Labels of a plain gray object on white, changed as asked."""
+    """Labels of a plain gray object on white, with changes."""
     labels = v.empty_labels()
     for name in ("object", "pattern", "relation", "ground", "lighting", "count"):
         labels[name] = 0
@@ -54,8 +54,10 @@ def built(name: str, pose: str, seed: int, pattern: int = 0):
 
 @pytest.mark.parametrize("name", v.OBJECTS)
 def test_anything_can_be_ridden_and_stood_on(name):
-    """Every object has a place for a rider and one to stand on, near its middle and no higher than itself; animals
-    and figures also have one where they hold things, in front of them."""
+    """Every object has a place for a rider and one to stand on, near its middle and not above it.
+
+    Animals and figures also have one in front of them, where they hold things.
+    """
     for seed, pose in enumerate(("stand", "sit", "ride", "base")):
         b, anchors = built(name, pose, seed)
         top = max(p[1] + p[3] for p in b.prims)
@@ -123,8 +125,7 @@ def test_scenes_are_finite_and_fit(seed):
 
 @pytest.mark.parametrize("name", v.OBJECTS)
 def test_bounding_spheres_hold_their_primitives(name):
-    """No part of an object sticks out of the spheres by which rays choose what to march through: rendering
-    with spheres ten times as large gives the same mask."""
+    """No part of an object lies outside its bounding spheres: ten times as large, same mask."""
     labels = labels_of(object=v.OBJECTS.index(name), azimuth=35, elevation=20)
     params = build_scene(labels, np.random.default_rng(3))
     loose = params.copy()
@@ -134,7 +135,7 @@ def test_bounding_spheres_hold_their_primitives(name):
     prims[:, L["P_BOUND"] + 3] *= 10
     a, b = render(params, 96, 96, samples=1), render(loose, 96, 96, samples=1)
     share = a.mask.float().mean().item()
-    assert 0.04 < share < 0.75, f"{name} covers {share:.0%} of the picture"
+    assert 0.04 < share < 0.75, f"{name} covers {share:.0%} of the image"
     assert (a.mask != b.mask).float().mean() < 0.004
 
 
@@ -174,9 +175,14 @@ def test_rotations_are_orthonormal(angles):
 def test_next_to_puts_the_first_object_left():
     for azimuth in (0, 100, -140):
         labels = labels_of(
-            object=v.OBJECTS.index("pumpkin"), object2=v.OBJECTS.index("mug"), relation=v.RELATIONS.index("next to"),
-            color=v.COLORS.index("red"), color2=v.COLORS.index("blue"), azimuth=azimuth, elevation=20,
-        )  # fmt: skip
+            object=v.OBJECTS.index("pumpkin"),
+            object2=v.OBJECTS.index("mug"),
+            relation=v.RELATIONS.index("next to"),
+            color=v.COLORS.index("red"),
+            color2=v.COLORS.index("blue"),
+            azimuth=azimuth,
+            elevation=20,
+        )
         color = image(labels, 96).color[0].float()
         red = (color[..., 0] > 1.6 * color[..., 2]).nonzero()[:, 1].float().mean()
         blue = (color[..., 2] > 1.6 * color[..., 0]).nonzero()[:, 1].float().mean()

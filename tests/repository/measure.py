@@ -26,7 +26,7 @@ MAX_LINE_LENGTH = 100
 DUPLICATE_LINES = 6
 BANNED_NAMES = frozenset("found made asked said told drawn began apart".split())
 BANNED_WORDS = (
-    "pictures?",  # image
+    "pictures?(?! of)",  # image; "a picture of" is a prompt
     "wish(es)?",  # prompt, request
     "foresees?|foreseen",  # predict
     "mend(s|ed)?|cures?",  # repair, hint

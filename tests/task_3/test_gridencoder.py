@@ -49,7 +49,7 @@ def inputs(layout, n=6, dtype=torch.float64, table_dtype=None):
 
 
 def test_small_levels_have_several_sums_on_a_gpu():
-    """Enough to keep about 64 corners in an entry, a power of two up to 16; one for large levels."""
+    """About 64 corners share an entry: a power of two up to 16 copies, one for large levels."""
     layout, positions = GridLayout.make(), 2**20
     result = [_ops._num_copies(layout.size(level), positions) for level in range(layout.levels)]
     assert result == [16, 8, 4] + [1] * 13

@@ -61,7 +61,7 @@ def test_moments_end_with_the_last_step(tiny_folder):
         (["--seed", "-1"], "--seed must be a whole number from 0"),
         (["--guidance_scale", "inf"], "guidance_scale must be a finite number"),
         (["--model", "no such model"], "no such model"),
-        (["--out", "picture.jpg"], "--out must end in .png"),
+        (["--out", "image.jpg"], "--out must end in .png"),
         (["--out", "/dev/null/a.png", "--iters", "1"], "--out /dev/null/a.png cannot be written"),
     ],
 )
