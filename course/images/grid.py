@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from course.images.io import INK, PAPER, ImageLike, to_pil
+from course.images.io import BACKGROUND, TEXT_COLOR, ImageLike, to_pil
 
 
 def image_grid(
@@ -55,7 +55,9 @@ def image_grid(
     step = height + gap + (above if every_line else 0)
 
     sheet = Image.new(
-        "RGB", (left + columns * (width + gap) - gap, above + (lines - 1) * step + height), PAPER
+        "RGB",
+        (left + columns * (width + gap) - gap, above + (lines - 1) * step + height),
+        BACKGROUND,
     )
     draw = ImageDraw.Draw(sheet)
     for i, tile in enumerate(tiles):
@@ -64,10 +66,17 @@ def image_grid(
         sheet.paste(tile, (x, y))
         if wrapped and (every_line or line == 0):
             draw.multiline_text(
-                (x + width / 2, y - gap / 2), wrapped[i], INK, font, anchor="md", align="center"
+                (x + width / 2, y - gap / 2),
+                wrapped[i],
+                TEXT_COLOR,
+                font,
+                anchor="md",
+                align="center",
             )
     for line, row in enumerate(beside):
-        draw.text((left - gap, above + line * step + height / 2), row, INK, font, anchor="rm")
+        draw.text(
+            (left - gap, above + line * step + height / 2), row, TEXT_COLOR, font, anchor="rm"
+        )
     return sheet
 
 

@@ -33,17 +33,17 @@ def scene(**labels: str | float) -> np.ndarray:
 
 def seen_as(labels: np.ndarray) -> dict[str, np.ndarray]:
     """The readings of a judge that is never wrong."""
-    found = {}
+    readings = {}
     for group, classes in judging.GROUPS.items():
         if group == "azimuth":
-            found[group] = labels["azimuth"]
+            readings[group] = labels["azimuth"]
         elif group == "overhead":
-            found[group] = np.where(labels["elevation"] >= 60, "yes", "no")
+            readings[group] = np.where(labels["elevation"] >= 60, "yes", "no")
         else:
-            found[group] = np.array(["none" if k < 0 else dict(enumerate(classes[-n:]))[k] for k, n in zip(
+            readings[group] = np.array(["none" if k < 0 else dict(enumerate(classes[-n:]))[k] for k, n in zip(
                 labels[group], [len(classes) - (classes[0] == "none" and group != "relation")] * len(labels),
                 strict=True)])  # fmt: skip
-    return found
+    return readings
 
 
 SCENES = np.array(
@@ -164,7 +164,7 @@ def test_an_unknown_group_is_refused(capsys):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--images", "0"], "--images: must be a whole number from 2 to 1,000,000, got '0'"),
         (["--images", "1"], "--images: must be"),
@@ -178,10 +178,10 @@ def test_an_unknown_group_is_refused(capsys):
         (["--work", f"{__file__}/x"], "--work: must name a folder"),
     ],
 )
-def test_options_that_cannot_be_are_refused(options, said, capsys):
+def test_options_that_cannot_be_are_refused(options, message, capsys):
     with pytest.raises(SystemExit, match="2"):
         evaluate.main(["sizes", *options])
-    assert f"argument {said}" in capsys.readouterr().err
+    assert f"argument {message}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("results", ["{}", "[]", "null", "", '{"rows": 3}'])
