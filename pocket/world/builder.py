@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -114,7 +115,8 @@ class Builder:
         ]
         for i, prim in zip(rows, self._moved(rows, origin, turn, scale), strict=True):
             self.prims[i] = prim
-            self.extents[i] = tuple(scale * half for half in self.extents[i])  # type: ignore[assignment]
+            x, y, z = self.extents[i]
+            self.extents[i] = (scale * x, scale * y, scale * z)
 
     def copy(
         self, rows: Sequence[int], origin: Vec, turn: Matrix = IDENTITY, scale: float = 1.0
@@ -126,7 +128,8 @@ class Builder:
         for i, prim, group in zip(rows, moved, groups, strict=True):
             prim[L["P_GROUP"]] = first + group - groups[0]
             self.prims.append(prim)
-            self.extents.append(tuple(scale * half for half in self.extents[i]))  # type: ignore[arg-type]
+            x, y, z = self.extents[i]
+            self.extents.append((scale * x, scale * y, scale * z))
         self._group = first + groups[-1] - groups[0]
 
     def _moved(
@@ -224,7 +227,8 @@ class Builder:
         bound_center: Vec = (0.0, 0.0, 0.0),
         carve: bool = False,
     ) -> None:
-        self.extents.append((0.0, 0.0, 0.0) if carve else tuple(extent or sizes)[:3])  # type: ignore[arg-type]
+        half_sizes: Any = (0.0, 0.0, 0.0) if carve else tuple(extent or sizes)[:3]
+        self.extents.append(half_sizes)
         shift = apply(turn, bound_center) if any(bound_center) else bound_center
         # A smooth union adds at most a quarter of its width, once for each side of the joint.
         radius = bound + 0.5 * blend + 0.004
