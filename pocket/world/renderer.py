@@ -83,9 +83,8 @@ def render(
         NativeError: the renderer cannot be compiled.
         RuntimeError: a kernel failed.
     """
-    scenes = torch.as_tensor(params, dtype=torch.float32).reshape(
-        -1, torch.as_tensor(params).shape[-1]
-    )
+    scenes = torch.as_tensor(params, dtype=torch.float32)
+    scenes = scenes.reshape(-1, scenes.shape[-1])
     if scenes.shape[1] != layout()["SCENE_FLOATS"]:
         raise ValueError(f"a scene has {layout()['SCENE_FLOATS']} floats, got {scenes.shape[1]}")
     if not (height > 0 and width > 0 and 1 <= samples <= layout()["MAX_SAMPLES"]):
