@@ -3,7 +3,7 @@
 import math
 
 from pocket.world.builder import BLACK, DARK, Anchors, Builder, Vec, apply, rotation
-from pocket.world.objects.parts import eye_whites, eyes, four_legs, legs, natural
+from pocket.world.objects.parts import eyes, eyes_with_whites, four_legs, legs, natural
 
 
 def squirrel(b: Builder, pose: str) -> Anchors:
@@ -13,32 +13,19 @@ def squirrel(b: Builder, pose: str) -> Anchors:
     b.capsule((0, 0.5, 0.03), (0, 0.72, 0.06), 0.13, 0.15, fur, 0.06)
     for s in (-1, 1):
         b.ellipsoid((s * 0.15 * plump, 0.17, 0.03), (0.10, 0.16, 0.17), fur, k=0.04)
-        b.limb(
-            [(s * 0.13, 0.50, 0.08), (s * 0.14, 0.38, 0.20), (s * 0.06, 0.42, 0.28)],
-            (0.06, 0.05, 0.045),
-            fur,
-        )
+        arm = [(s * 0.13, 0.50, 0.08), (s * 0.14, 0.38, 0.20), (s * 0.06, 0.42, 0.28)]
+        b.limb(arm, (0.06, 0.05, 0.045), fur)
         b.ellipsoid((s * 0.12, 0.04, 0.17), (0.06, 0.04, 0.13), fur, k=0.03)
         b.cone((s * 0.10, 0.90, 0.04), 0.055, 0.01, 0.085, fur, 0.008, (0, 0, -s * 12), 0.03)
     b.ellipsoid((0, 0.69, 0.19), (0.085, 0.075, 0.09), fur, k=0.05)
     size = b.vary(0.85, 1.15)
-    b.limb(
-        [
-            (0, 0.12, -0.16),
-            (0, 0.24, -0.40),
-            (0, 0.62 * size, -0.46),
-            (0, 0.92 * size, -0.38),
-            (0, 0.98 * size, -0.58),
-        ],
-        (0.07, 0.13 * size, 0.17 * size, 0.14 * size, 0.07),
-        fur,
-        0.08,
-    )
+    tail = [(0, 0.12, -0.16), (0, 0.24, -0.40), (0, 0.62 * size, -0.46)]
+    tail += [(0, 0.92 * size, -0.38), (0, 0.98 * size, -0.58)]
+    b.limb(tail, (0.07, 0.13 * size, 0.17 * size, 0.14 * size, 0.07), fur, 0.08)
     b.group()
     b.ellipsoid((0, 0.34, 0.10), (0.12 * plump, 0.20, 0.115 * plump), belly)
     b.ball((0, 0.705, 0.275), 0.028, dark)
-    b.eyes(0.77, 0.165, 0.09, 0.034)
-    eye_whites(b, 0.77, 0.165, 0.09, 0.034)
+    eyes_with_whites(b, 0.77, 0.165, 0.09, 0.034)
     b.ellipsoid((0, 0.672, 0.215), (0.078, 0.056, 0.07), belly)
     for s in (-1, 1):
         b.cone((s * 0.10, 0.885, 0.075), 0.032, 0.006, 0.055, belly, 0.005, (0, 0, -s * 12))
@@ -56,22 +43,13 @@ def bunny(b: Builder, pose: str) -> Anchors:
         b.ellipsoid((s * 0.16 * plump, 0.16, -0.10), (0.10, 0.15, 0.17), fur, k=0.04)
         b.ellipsoid((s * 0.13, 0.04, 0.12), (0.065, 0.045, 0.15), fur, k=0.03)
         b.capsule((s * 0.09, 0.34, 0.13), (s * 0.07, 0.10, 0.20), 0.055, 0.045, fur, 0.03)
-        b.ellipsoid(
-            (s * 0.085, 0.62 + 0.21 * ear, 0.04),
-            (0.055, 0.21 * ear, 0.035),
-            fur,
-            (-6, 0, -s * lean),
-            0.03,
-        )
+        outside = (s * 0.085, 0.62 + 0.21 * ear, 0.04)
+        b.ellipsoid(outside, (0.055, 0.21 * ear, 0.035), fur, (-6, 0, -s * lean), 0.03)
     b.ball((0, 0.22, -0.33 * plump), 0.085, fur, 0.02)
     b.group()
     for s in (-1, 1):
-        b.ellipsoid(
-            (s * 0.085, 0.62 + 0.21 * ear, 0.068),
-            (0.03, 0.15 * ear, 0.018),
-            pink,
-            (-6, 0, -s * lean),
-        )
+        inside = (s * 0.085, 0.62 + 0.21 * ear, 0.068)
+        b.ellipsoid(inside, (0.03, 0.15 * ear, 0.018), pink, (-6, 0, -s * lean))
     b.ellipsoid((0, 0.515, 0.298), (0.026, 0.02, 0.018), pink)
     b.eyes(0.585, 0.215, 0.095, 0.032)
     return Anchors((0, 0.68, 0), 0.32, seat=(0, 0.46, -0.16), lap=(0, 0.32, 0.36), wide=0.2)
@@ -86,44 +64,22 @@ def horse(b: Builder, pose: str) -> Anchors:
     b.capsule((0, 1.00, z + 0.20), (0, 0.88, z + 0.45), 0.10, 0.062, coat, 0.04)
     step = b.vary(0.0, 0.06)
     for s in (-1, 1):
-        b.limb(
-            [
-                (s * 0.11, 0.52, z * 0.95),
-                (s * 0.11, 0.28, z + s * step),
-                (s * 0.11, 0.06, z + s * step),
-            ],
-            (0.085, 0.055, 0.045),
-            coat,
-        )
-        b.limb(
-            [
-                (s * 0.11, 0.54, -z),
-                (s * 0.11, 0.28, -z - 0.05 - s * step),
-                (s * 0.11, 0.06, -z - s * step),
-            ],
-            (0.11, 0.06, 0.045),
-            coat,
-        )
+        x = s * 0.11
+        leg = [(x, 0.52, z * 0.95), (x, 0.28, z + s * step), (x, 0.06, z + s * step)]
+        b.limb(leg, (0.085, 0.055, 0.045), coat)
+        leg = [(x, 0.54, -z), (x, 0.28, -z - 0.05 - s * step), (x, 0.06, -z - s * step)]
+        b.limb(leg, (0.11, 0.06, 0.045), coat)
         b.cone((s * 0.055, 1.11, z + 0.17), 0.035, 0.008, 0.06, coat, 0.006, (-8, 0, -s * 10), 0.02)
     b.group()
     for s in (-1, 1):
         b.cone((s * 0.11, 0.035, z + s * step), 0.062, 0.048, 0.035, hoof)
         b.cone((s * 0.11, 0.035, -z - s * step), 0.062, 0.048, 0.035, hoof)
     b.group()
-    b.limb(
-        [(0, 1.09, z + 0.17), (0, 0.98, z + 0.05), (0, 0.78, z - 0.09)],
-        (0.05, 0.065, 0.05),
-        mane,
-        0.04,
-    )
-    b.limb(
-        [(0, 0.68, -z - 0.17), (0, 0.55, -z - 0.30), (0, 0.24, -z - 0.30)],
-        (0.05, 0.07, 0.035),
-        mane,
-        0.04,
-    )
-    b.eyes(1.01, z + 0.27, 0.082, 0.024)
-    eye_whites(b, 1.01, z + 0.27, 0.082, 0.024)
+    crest = [(0, 1.09, z + 0.17), (0, 0.98, z + 0.05), (0, 0.78, z - 0.09)]
+    b.limb(crest, (0.05, 0.065, 0.05), mane, 0.04)
+    tail = [(0, 0.68, -z - 0.17), (0, 0.55, -z - 0.30), (0, 0.24, -z - 0.30)]
+    b.limb(tail, (0.05, 0.07, 0.035), mane, 0.04)
+    eyes_with_whites(b, 1.01, z + 0.27, 0.082, 0.024)
     muzzle = b.main((0.50, 0.28, 0.14), tint=0.4)
     b.ellipsoid((0, 0.875, z + 0.455), (0.07, 0.064, 0.068), muzzle)
     for s in (-1, 1):
@@ -139,9 +95,8 @@ def duck(b: Builder, pose: str) -> Anchors:
     b.ball((0, 0.66 + neck, 0.22), 0.165, down, 0.04)
     b.cone((0, 0.44, -0.37), 0.12, 0.02, 0.11, down, 0.015, (-52, 0, 0), 0.08)
     for s in (-1, 1):
-        b.ellipsoid(
-            (s * 0.235 * fat, 0.33, -0.06), (0.055, 0.13, 0.22), down, (-10, s * 6, 0), 0.02
-        )
+        wing = (s * 0.235 * fat, 0.33, -0.06)
+        b.ellipsoid(wing, (0.055, 0.13, 0.22), down, (-10, s * 6, 0), 0.02)
     b.group()
     b.ellipsoid((0, 0.635 + neck, 0.40), (0.085, 0.028, 0.105), bill, (-4, 0, 0), 0.02)
     b.ellipsoid((0, 0.60 + neck, 0.385), (0.07, 0.022, 0.08), bill, (8, 0, 0), 0.01)
@@ -150,9 +105,8 @@ def duck(b: Builder, pose: str) -> Anchors:
         b.ellipsoid((s * 0.11, 0.025, 0.10), (0.085, 0.025, 0.12), bill)
         b.capsule((s * 0.11, 0.13, 0.02), (s * 0.11, 0.03, 0.04), 0.03, 0.03, bill)
     b.eyes(0.71 + neck, 0.335, 0.10, 0.028)
-    return Anchors(
-        (0, 0.82 + neck, 0.2), 0.36, seat=(0, 0.49, -0.10), lap=(0, 0.36, 0.46), wide=0.22
-    )
+    top = (0, 0.82 + neck, 0.2)
+    return Anchors(top, 0.36, seat=(0, 0.49, -0.10), lap=(0, 0.36, 0.46), wide=0.22)
 
 
 def cat(b: Builder, pose: str) -> Anchors:
@@ -166,25 +120,15 @@ def cat(b: Builder, pose: str) -> Anchors:
         b.ellipsoid((s * 0.085, 0.04, 0.20), (0.055, 0.04, 0.075), fur, k=0.02)
         b.ellipsoid((s * 0.17 * plump, 0.14, -0.04), (0.09, 0.14, 0.18), fur, k=0.04)
     side = 1 if b.rng.random() < 0.5 else -1
-    b.limb(
-        [
-            (0, 0.07, -0.24),
-            (side * 0.25, 0.06, -0.25),
-            (side * 0.38, 0.07, -0.04),
-            (side * 0.30, 0.08, 0.16),
-        ],
-        (0.06, 0.055, 0.05, 0.04),
-        fur,
-        0.03,
-    )
+    tail = [(0, 0.07, -0.24), (side * 0.25, 0.06, -0.25)]
+    tail += [(side * 0.38, 0.07, -0.04), (side * 0.30, 0.08, 0.16)]
+    b.limb(tail, (0.06, 0.055, 0.05, 0.04), fur, 0.03)
     b.group()
     b.ellipsoid((0, 0.635, 0.19), (0.085, 0.06, 0.055), light)
     b.ellipsoid((0, 0.36, 0.105), (0.095, 0.16, 0.07), light)
     b.ellipsoid((0, 0.665, 0.245), (0.024, 0.017, 0.014), pink)
-    iris, pupil = (
-        b.material((0.45, 0.72, 0.25), shine=0.8, gloss=60),
-        b.material(BLACK, shine=0.8, gloss=60),
-    )
+    iris = b.material((0.45, 0.72, 0.25), shine=0.8, gloss=60)
+    pupil = b.material(BLACK, shine=0.8, gloss=60)
     for s in (-1, 1):
         b.ellipsoid((s * 0.08, 0.725, 0.195), (0.038, 0.038, 0.022), iris)
         b.ellipsoid((s * 0.08, 0.725, 0.212), (0.013, 0.031, 0.010), pupil)
@@ -201,15 +145,9 @@ def bear(b: Builder, pose: str) -> Anchors:
     b.ellipsoid((0, y + 0.36, 0.02), (0.19, 0.175, 0.17), fur, k=0.05)
     for s in (-1, 1):
         b.ellipsoid((s * 0.15, y + 0.50, 0.0), (0.072, 0.072, 0.042), fur, k=0.02)
-        b.limb(
-            [
-                (s * 0.18 * plump, y + 0.14, 0),
-                (s * 0.30 * plump, y + 0.0, 0.08),
-                (s * 0.27 * plump, y - 0.07, 0.17),
-            ],
-            (0.08, 0.075, 0.07),
-            fur,
-        )
+        elbow = (s * 0.30 * plump, y, 0.08)
+        hand = (s * 0.27 * plump, y - 0.07, 0.17)
+        b.limb([(s * 0.18 * plump, y + 0.14, 0), elbow, hand], (0.08, 0.075, 0.07), fur)
     b.group()
     b.ellipsoid((0, y - 0.01, 0.075), (0.145 * plump, 0.17, 0.13 * plump), light)
     b.ellipsoid((0, y + 0.315, 0.155), (0.085, 0.068, 0.075), light)
@@ -217,9 +155,8 @@ def bear(b: Builder, pose: str) -> Anchors:
     for s in (-1, 1):
         b.ellipsoid((s * 0.15, y + 0.50, 0.03), (0.045, 0.045, 0.022), light)
     b.eyes(y + 0.41, 0.165, 0.072, 0.026)
-    return Anchors(
-        (0, y + 0.53, 0), 0.33, seat=(0, y + 0.52, 0.0), lap=(0, y - 0.02, 0.38), wide=0.18
-    )
+    top = (0, y + 0.53, 0)
+    return Anchors(top, 0.33, seat=(0, y + 0.52, 0.0), lap=(0, y - 0.02, 0.38), wide=0.18)
 
 
 def penguin(b: Builder, pose: str) -> Anchors:
@@ -228,9 +165,8 @@ def penguin(b: Builder, pose: str) -> Anchors:
     b.ellipsoid((0, 0.38, 0), (0.24 * fat, 0.35, 0.22 * fat), coat, k=0.06)
     b.ellipsoid((0, 0.78, 0.02), (0.165, 0.155, 0.16), coat, k=0.08)
     for s in (-1, 1):
-        b.ellipsoid(
-            (s * 0.26 * fat, 0.42, 0.0), (0.045, 0.20, 0.09), coat, (0, 0, s * b.vary(10, 26)), 0.03
-        )
+        lean = s * b.vary(10, 26)
+        b.ellipsoid((s * 0.26 * fat, 0.42, 0.0), (0.045, 0.20, 0.09), coat, (0, 0, lean), 0.03)
     b.cone((0, 0.12, -0.22 * fat), 0.08, 0.02, 0.08, coat, 0.015, (-65, 0, 0), 0.04)
     b.group()
     b.ellipsoid((0, 0.36, 0.075 * fat), (0.18 * fat, 0.29, 0.165 * fat), belly)
@@ -250,12 +186,8 @@ def elephant(b: Builder, pose: str) -> Anchors:
     b.ellipsoid((0, 0.58, -0.06), (0.28 * fat, 0.27, 0.40 * long_), hide, k=0.08)
     b.ellipsoid((0, 0.74, 0.40 * long_), (0.20, 0.21, 0.20), hide, k=0.08)
     t = 0.40 * long_
-    b.limb(
-        [(0, 0.70, t + 0.14), (0, 0.46, t + 0.27), (0, 0.22, t + 0.28), (0, 0.12, t + 0.38)],
-        (0.10, 0.075, 0.058, 0.045),
-        hide,
-        0.05,
-    )
+    trunk = [(0, 0.70, t + 0.14), (0, 0.46, t + 0.27), (0, 0.22, t + 0.28), (0, 0.12, t + 0.38)]
+    b.limb(trunk, (0.10, 0.075, 0.058, 0.045), hide, 0.05)
     for s in (-1, 1):
         b.ellipsoid((s * 0.31, 0.74, t - 0.06), (0.20, 0.24, 0.035), hide, (0, s * 28, 0), 0.03)
         b.capsule((s * 0.16, 0.48, z), (s * 0.16, 0.09, z), 0.115, 0.095, hide, 0.05)
@@ -263,19 +195,13 @@ def elephant(b: Builder, pose: str) -> Anchors:
     b.limb([(0, 0.66, -0.44 * long_), (0, 0.42, -0.50 * long_ - 0.03)], (0.035, 0.022), hide, 0.03)
     b.group()
     for s in (-1, 1):
-        b.limb(
-            [(s * 0.12, 0.58, t + 0.14), (s * 0.13, 0.46, t + 0.28), (s * 0.12, 0.48, t + 0.38)],
-            (0.035, 0.03, 0.014),
-            tusk,
-            0.02,
-        )
+        curve = [(s * 0.12, 0.58, t + 0.14), (s * 0.13, 0.46, t + 0.28), (s * 0.12, 0.48, t + 0.38)]
+        b.limb(curve, (0.035, 0.03, 0.014), tusk, 0.02)
         for q in (z, -z - 0.08):
             b.ellipsoid((s * 0.16, 0.03, q + 0.045), (0.09, 0.032, 0.07), nail)
-    b.eyes(0.80, t + 0.155, 0.135, 0.026)
-    eye_whites(b, 0.80, t + 0.155, 0.135, 0.026)
-    return Anchors(
-        (0, 0.84, -0.06), 0.5, seat=(0, 0.825, -0.06), lap=(0, 0.24, t + 0.46), wide=0.26
-    )
+    eyes_with_whites(b, 0.80, t + 0.155, 0.135, 0.026)
+    top = (0, 0.84, -0.06)
+    return Anchors(top, 0.5, seat=(0, 0.825, -0.06), lap=(0, 0.24, t + 0.46), wide=0.26)
 
 
 def turtle(b: Builder, pose: str) -> Anchors:
@@ -291,14 +217,9 @@ def turtle(b: Builder, pose: str) -> Anchors:
     b.ellipsoid((0, 0.34, wide + 0.20), (0.115, 0.10, 0.13), skin, k=0.05)
     for s in (-1, 1):
         for z in (wide * 0.72, -wide * 0.80):
-            b.capsule(
-                (s * wide * 0.62, 0.14, z * 0.9),
-                (s * wide * 0.86, 0.06, z * 1.12),
-                0.10,
-                0.075,
-                skin,
-                0.03,
-            )
+            hip = (s * wide * 0.62, 0.14, z * 0.9)
+            foot = (s * wide * 0.86, 0.06, z * 1.12)
+            b.capsule(hip, foot, 0.10, 0.075, skin, 0.03)
     b.cone((0, 0.11, -wide * 1.28), 0.05, 0.01, 0.07, skin, 0.008, (-80, 0, 0))
     b.group()
     if b.look.pattern == 0:  # plates of the shell
@@ -309,21 +230,11 @@ def turtle(b: Builder, pose: str) -> Anchors:
             h = high * math.sqrt(max(1 - (r / wide) ** 2, 0.0))
             tilt = math.degrees(math.atan2(r / wide**2, h / high**2)) if r else 0.0
             size = wide * 0.24
-            b.ellipsoid(
-                (r * math.sin(a), 0.165 + h, -0.04 + r * 1.12 * math.cos(a)),
-                (size, 0.02, size),
-                plate,
-                (tilt, math.degrees(a), 0),
-            )
-    b.eyes(0.375, wide + 0.27, 0.085, 0.024)
-    eye_whites(b, 0.375, wide + 0.27, 0.085, 0.024)
-    return Anchors(
-        (0, 0.16 + high, -0.04),
-        0.5,
-        seat=(0, 0.14 + high, -0.04),
-        lap=(0, 0.24, wide + 0.38),
-        wide=0.20,
-    )
+            center = (r * math.sin(a), 0.165 + h, -0.04 + r * 1.12 * math.cos(a))
+            b.ellipsoid(center, (size, 0.02, size), plate, (tilt, math.degrees(a), 0))
+    eyes_with_whites(b, 0.375, wide + 0.27, 0.085, 0.024)
+    seat = (0, 0.14 + high, -0.04)
+    return Anchors((0, 0.16 + high, -0.04), 0.5, seat, lap=(0, 0.24, wide + 0.38), wide=0.20)
 
 
 def dog(b: Builder, pose: str) -> Anchors:
@@ -351,13 +262,9 @@ def dog(b: Builder, pose: str) -> Anchors:
     b.ellipsoid((0, 0.615, 0.47), (0.034, 0.05, 0.014), tongue, (-25, 0, 0))
     b.torus((0, 0.57, 0.205), 0.105, 0.024, band, (18, 0, 0))
     eyes(b, (0.066, 0.80, 0.365), 0.036, (0.1, 0.0, 1.0))
-    return Anchors(
-        (0, 0.43 + stout, -0.03),
-        0.42,
-        seat=(0, 0.43 + stout - 0.02, -0.02),
-        lap=(0, 0.48, 0.50),
-        wide=stout,
-    )
+    top = 0.43 + stout
+    seat = (0, top - 0.02, -0.02)
+    return Anchors((0, top, -0.03), 0.42, seat, lap=(0, 0.48, 0.50), wide=stout)
 
 
 def bird(b: Builder, pose: str) -> Anchors:
@@ -404,13 +311,8 @@ def fish(b: Builder, pose: str) -> Anchors:
     b.lens((0, y + high * 0.93, -0.04), (0.026, 0.12, 0.22), fin, (14, 0, 0), 0.03)
     b.lens((0, y - high * 0.92, -0.12), (0.024, 0.09, 0.12), fin, (-20, 0, 0), 0.03)
     for s in (-1, 1):
-        b.lens(
-            (s * (wide + 0.045), y - 0.07, 0.09),
-            (0.12, 0.085, 0.022),
-            fin,
-            (0, s * 42, s * -24),
-            0.02,
-        )
+        center = (s * (wide + 0.045), y - 0.07, 0.09)
+        b.lens(center, (0.12, 0.085, 0.022), fin, (0, s * 42, s * -24), 0.02)
     b.group()
     if b.look.pattern == 0:  # white bands
         for z in (0.19, -0.10):
@@ -419,20 +321,15 @@ def fish(b: Builder, pose: str) -> Anchors:
     b.group()
     b.torus((0, y - 0.04, long + 0.045), 0.036, 0.018, mouth, (90, 0, 0))
     eyes(b, (wide * 0.68, y + 0.075, long * 0.70 + 0.06), 0.058, (0.85, 0.05, 0.5))
-    return Anchors(
-        (0, y + high + 0.03, -0.02),
-        0.44,
-        seat=(0, y + high - 0.02, 0.0),
-        lap=(0, 0.16, long + 0.22),
-        wide=wide,
-    )
+    top = (0, y + high + 0.03, -0.02)
+    seat = (0, y + high - 0.02, 0.0)
+    return Anchors(top, 0.44, seat, lap=(0, 0.16, long + 0.22), wide=wide)
 
 
 def butterfly(b: Builder, pose: str) -> Anchors:
     """Its body is raised, so that the wings show from the front, from behind and from above."""
-    color = natural(
-        b, (0.97, 0.52, 0.08), (0.22, 0.45, 0.92), (0.95, 0.78, 0.16), (0.72, 0.32, 0.80)
-    )
+    colors = ((0.97, 0.52, 0.08), (0.22, 0.45, 0.92), (0.95, 0.78, 0.16), (0.72, 0.32, 0.80))
+    color = natural(b, *colors)
     wing = b.main(color)
     rim = b.material((0.08, 0.07, 0.08))
     body = b.material((0.16, 0.11, 0.10))
@@ -464,18 +361,13 @@ def butterfly(b: Builder, pose: str) -> Anchors:
     b.capsule(place(0, -0.27, 0), place(0, 0.22, 0.01), 0.045, 0.06, body, 0.03)
     b.ball(place(0, 0.33, 0.03), 0.085, body, 0.03)
     for s in (-1, 1):
-        b.limb(
-            [place(s * 0.03, 0.38, 0.03), place(s * 0.11, 0.55, 0.05), place(s * 0.17, 0.60, 0.07)],
-            (0.014, 0.012, 0.012),
-            body,
-            0.01,
-        )
-        b.ball(place(s * 0.17, 0.60, 0.07), 0.026, body)
-    x, y, z = place(0.045, 0.36, 0.09)
-    eyes(b, (x, y, z), 0.032, (0.3, 0.2, 1.0))
-    return Anchors(
-        place(0, 0.42, 0.0), 0.5, seat=place(0, 0.05, 0.07), lap=place(0, 0.16, 0.22), wide=0.08
-    )
+        tip = place(s * 0.17, 0.60, 0.07)
+        feeler = [place(s * 0.03, 0.38, 0.03), place(s * 0.11, 0.55, 0.05), tip]
+        b.limb(feeler, (0.014, 0.012, 0.012), body, 0.01)
+        b.ball(tip, 0.026, body)
+    eyes(b, place(0.045, 0.36, 0.09), 0.032, (0.3, 0.2, 1.0))
+    seat = place(0, 0.05, 0.07)
+    return Anchors(place(0, 0.42, 0.0), 0.5, seat, lap=place(0, 0.16, 0.22), wide=0.08)
 
 
 def dinosaur(b: Builder, pose: str) -> Anchors:
@@ -499,20 +391,12 @@ def dinosaur(b: Builder, pose: str) -> Anchors:
     for s in (-1, 1):
         x = s * 0.15 * stout
         if sits:
-            b.limb(
-                [(x, hips, z + 0.02), (s * 0.21, 0.14, z + 0.22), (s * 0.20, 0.06, z + 0.34)],
-                (0.13, 0.09, 0.06),
-                skin,
-                0.04,
-            )
+            leg = [(x, hips, z + 0.02), (s * 0.21, 0.14, z + 0.22), (s * 0.20, 0.06, z + 0.34)]
+            b.limb(leg, (0.13, 0.09, 0.06), skin, 0.04)
             b.ellipsoid((s * 0.20, 0.05, z + 0.42), (0.075, 0.05, 0.11), skin, k=0.03)
         else:
-            b.limb(
-                [(x, hips + 0.02, z), (x, 0.22, z + 0.08), (x, 0.06, z - 0.02)],
-                (0.13, 0.085, 0.06),
-                skin,
-                0.04,
-            )
+            leg = [(x, hips + 0.02, z), (x, 0.22, z + 0.08), (x, 0.06, z - 0.02)]
+            b.limb(leg, (0.13, 0.085, 0.06), skin, 0.04)
             b.ellipsoid((x, 0.045, z + 0.05), (0.08, 0.05, 0.13), skin, k=0.03)
         shoulder = (s * 0.13, hips + 0.30, z + 0.16)
         elbow = (s * 0.16, hips + 0.22, z + 0.28)
@@ -529,13 +413,8 @@ def dinosaur(b: Builder, pose: str) -> Anchors:
     for x in (-0.055, 0.0, 0.055):
         b.cone((x, hips + 0.475, z + 0.515), 0.004, 0.016, 0.026, tooth, 0.003)
     eyes(b, (0.105, hips + 0.645, z + 0.29), 0.05, (0.3, 0.05, 0.95))
-    return Anchors(
-        (0, hips + 0.69, z + 0.2),
-        0.5,
-        seat=(0, hips + 0.24, z - 0.15),
-        lap=(0, hips + 0.2, z + 0.48),
-        wide=0.17,
-    )
+    seat = (0, hips + 0.24, z - 0.15)
+    return Anchors((0, hips + 0.69, z + 0.2), 0.5, seat, lap=(0, hips + 0.2, z + 0.48), wide=0.17)
 
 
 def cow(b: Builder, pose: str) -> Anchors:
@@ -552,29 +431,18 @@ def cow(b: Builder, pose: str) -> Anchors:
     b.capsule((0, y + 0.06, z + 0.08), (0, y + 0.20, z + 0.22), 0.135, 0.115, coat, 0.06)
     b.ellipsoid((0, y + 0.26, z + 0.27), (0.125, 0.145, 0.15), coat, (20, 0, 0), 0.05)
     for s in (-1, 1):
-        b.ellipsoid(
-            (s * 0.19, y + 0.29, z + 0.22), (0.10, 0.045, 0.035), coat, (0, s * 15, s * -14), 0.02
-        )
-    b.limb(
-        [(0, rump[1] + 0.10, rump[2] - stout + 0.01), (0, rump[1] - 0.08, rump[2] - stout - 0.07)],
-        (0.025, 0.02),
-        coat,
-        0.02,
-    )
+        ear = (s * 0.19, y + 0.29, z + 0.22)
+        b.ellipsoid(ear, (0.10, 0.045, 0.035), coat, (0, s * 15, s * -14), 0.02)
+    base = (0, rump[1] + 0.10, rump[2] - stout + 0.01)
+    tip = (0, rump[1] - 0.08, rump[2] - stout - 0.07)
+    b.capsule(base, tip, 0.025, 0.02, coat, 0.02)
     b.group()
     b.ellipsoid((0, y + 0.165, z + 0.385), (0.108, 0.085, 0.09), pink)
     b.group()
     for s in (-1, 1):
-        b.limb(
-            [
-                (s * 0.09, y + 0.38, z + 0.22),
-                (s * 0.15, y + 0.43, z + 0.22),
-                (s * 0.155, y + 0.51, z + 0.23),
-            ],
-            (0.034, 0.028, 0.01),
-            horn,
-            0.02,
-        )
+        base = (s * 0.09, y + 0.38, z + 0.22)
+        tip = (s * 0.155, y + 0.51, z + 0.23)
+        b.limb([base, (s * 0.15, y + 0.43, z + 0.22), tip], (0.034, 0.028, 0.01), horn, 0.02)
         b.ball((s * 0.045, y + 0.18, z + 0.462), 0.018, dark)
     b.ellipsoid((0, rump[1] - 0.14, rump[2] - stout - 0.075), (0.04, 0.075, 0.04), dark)
     b.ellipsoid((0, max(rump[1] - stout - 0.01, 0.06), rump[2] + 0.14), (0.09, 0.075, 0.09), pink)
@@ -582,19 +450,14 @@ def cow(b: Builder, pose: str) -> Anchors:
         shade = patch if b.look.color is None else b.main((1, 1, 1), tint=-0.5)
         f = stout + 0.01
         b.group()
-        b.ellipsoid((f * 0.62, (y + rump[1]) / 2 + 0.08, rump[2] + 0.22), (0.10, 0.13, 0.15), shade)
-        b.ellipsoid(
-            (-f * 0.62, (y + rump[1]) / 2 + 0.05, rump[2] + 0.30), (0.10, 0.15, 0.12), shade
-        )
+        half = (y + rump[1]) / 2
+        b.ellipsoid((f * 0.62, half + 0.08, rump[2] + 0.22), (0.10, 0.13, 0.15), shade)
+        b.ellipsoid((-f * 0.62, half + 0.05, rump[2] + 0.30), (0.10, 0.15, 0.12), shade)
         b.ellipsoid((-f * 0.30, rump[1] + f * 0.55, rump[2] - 0.06), (0.13, 0.11, 0.12), shade)
     eyes(b, (0.095, y + 0.32, z + 0.375), 0.034, (0.5, 0.0, 0.85))
-    return Anchors(
-        (0, y + stout, z - 0.55 * long),
-        0.5,
-        seat=(0, y + stout - 0.02, z - 0.6 * long),
-        lap=(0, y, z + 0.40),
-        wide=stout,
-    )
+    top = (0, y + stout, z - 0.55 * long)
+    seat = (0, y + stout - 0.02, z - 0.6 * long)
+    return Anchors(top, 0.5, seat, lap=(0, y, z + 0.40), wide=stout)
 
 
 def pig(b: Builder, pose: str) -> Anchors:
@@ -609,37 +472,21 @@ def pig(b: Builder, pose: str) -> Anchors:
     rump = four_legs(b, pose, skin, hoof, (y, z), 0.34, stout, 0.06, 0.135)
     b.ellipsoid((0, y + 0.13, z + 0.26), (0.195, 0.18, 0.18), skin, k=0.06)
     b.cylinder((0, y + 0.10, z + 0.42), 0.095, 0.07, snout, 0.03, (90, 0, 0), 0.03)
-    coil = [
-        (0, rump[1] + 0.10, rump[2] - stout + 0.0),
-        (0.05, rump[1] + 0.15, rump[2] - stout - 0.06),
-    ]
-    coil += [
-        (-0.03, rump[1] + 0.20, rump[2] - stout - 0.07),
-        (0.03, rump[1] + 0.25, rump[2] - stout - 0.05),
-    ]
+    y0 = rump[1]
+    z0 = rump[2] - stout
+    coil = [(0, y0 + 0.10, z0), (0.05, y0 + 0.15, z0 - 0.06)]
+    coil += [(-0.03, y0 + 0.20, z0 - 0.07), (0.03, y0 + 0.25, z0 - 0.05)]
     b.limb(coil, (0.026, 0.024, 0.021, 0.015), skin, 0.01)
     b.group()
     for s in (-1, 1):
-        b.cone(
-            (s * 0.135, y + 0.32, z + 0.25),
-            0.085,
-            0.01,
-            0.085,
-            snout,
-            0.008,
-            (38, 0, s * -16),
-            0.02,
-        )
+        ear = (s * 0.135, y + 0.32, z + 0.25)
+        b.cone(ear, 0.085, 0.01, 0.085, snout, 0.008, (38, 0, s * -16), 0.02)
         b.ellipsoid((s * 0.036, y + 0.105, z + 0.492), (0.02, 0.03, 0.012), dark)
     b.group()
     eyes(b, (0.088, y + 0.20, z + 0.405), 0.034, (0.15, 0.0, 1.0))
-    return Anchors(
-        (0, y + stout, z - 0.16),
-        0.45,
-        seat=(0, y + stout - 0.02, z - 0.2),
-        lap=(0, y - 0.15, z + 0.56),
-        wide=stout,
-    )
+    top = (0, y + stout, z - 0.16)
+    seat = (0, y + stout - 0.02, z - 0.2)
+    return Anchors(top, 0.45, seat, lap=(0, y - 0.15, z + 0.56), wide=stout)
 
 
 def owl(b: Builder, pose: str) -> Anchors:

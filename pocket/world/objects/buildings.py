@@ -8,22 +8,15 @@ from pocket.world.objects.parts import natural
 
 def house(b: Builder, pose: str) -> Anchors:
     wall = b.main((0.90, 0.83, 0.68))
-    roof = b.material(
-        b.jitter(
-            ((0.62, 0.22, 0.16), (0.33, 0.34, 0.38), (0.45, 0.28, 0.18))[int(b.rng.integers(3))]
-        )
-    )
-    door, glass = (
-        b.material(b.jitter((0.42, 0.25, 0.14))),
-        b.material((0.55, 0.78, 0.92), shine=0.6, gloss=50),
-    )
+    color = natural(b, (0.62, 0.22, 0.16), (0.33, 0.34, 0.38), (0.45, 0.28, 0.18))
+    roof = b.material(b.jitter(color))
+    door = b.material(b.jitter((0.42, 0.25, 0.14)))
+    glass = b.material((0.55, 0.78, 0.92), shine=0.6, gloss=50)
     frame, brick = b.material(WHITE), b.material((0.55, 0.26, 0.20))
-    wide, deep, tall, pitch = (
-        b.vary(0.34, 0.40),
-        b.vary(0.30, 0.42),
-        b.vary(0.24, 0.30),
-        b.vary(0.30, 0.42),
-    )
+    wide = b.vary(0.34, 0.40)
+    deep = b.vary(0.30, 0.42)
+    tall = b.vary(0.24, 0.30)
+    pitch = b.vary(0.30, 0.42)
     b.box((0, tall, 0), (wide, tall, deep), wall, 0.01)
     b.prism((0, 2 * tall - 0.005, 0), wide * 0.98, pitch * 0.96, deep * 0.99, wall)
     b.group()

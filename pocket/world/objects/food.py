@@ -16,13 +16,8 @@ def hamburger(b: Builder, pose: str) -> Anchors:
     b.group()
     b.cylinder((0, y + 0.15 * tall, 0), wide * 1.0, 0.07 * tall, patty, 0.05)
     b.group()
-    b.box(
-        (0, y + 0.235 * tall, 0),
-        (wide * 0.74, 0.016, wide * 0.74),
-        cheese,
-        0.012,
-        (0, b.vary(30, 60), 0),
-    )
+    half = (wide * 0.74, 0.016, wide * 0.74)
+    b.box((0, y + 0.235 * tall, 0), half, cheese, 0.012, (0, b.vary(30, 60), 0))
     b.group()
     b.cylinder((0, y + 0.28 * tall, 0), wide * 0.93, 0.03, tomato, 0.02)
     b.group()
@@ -37,9 +32,8 @@ def hamburger(b: Builder, pose: str) -> Anchors:
         x, z = r * math.cos(turn), r * math.sin(turn)
         h = dome * math.sqrt(max(1 - (r / wide) ** 2, 0.05))
         b.ellipsoid((x, base + h, z), (0.035, 0.02, 0.024), seed, (0, turn * 57, 0))
-    return Anchors(
-        (0, base + dome - 0.02, 0), wide, seat=(0, base + dome - 0.03, 0), wide=0.8 * wide
-    )
+    top = base + dome
+    return Anchors((0, top - 0.02, 0), wide, seat=(0, top - 0.03, 0), wide=0.8 * wide)
 
 
 def pancakes(b: Builder, pose: str) -> Anchors:
@@ -52,45 +46,27 @@ def pancakes(b: Builder, pose: str) -> Anchors:
         b.cylinder((x, y + half, z), r, half, cake if i % 2 else edge, 0.045)
         b.group()
         y += 1.88 * half
-    syrup, butter = (
-        b.material((0.45, 0.19, 0.05), shine=0.7, gloss=50),
-        b.material((0.99, 0.87, 0.42)),
-    )
+    syrup = b.material((0.45, 0.19, 0.05), shine=0.7, gloss=50)
+    butter = b.material((0.99, 0.87, 0.42))
     b.ellipsoid((0, y, 0), (wide * 0.78, 0.03, wide * 0.78), syrup, k=0.03)
     for i in range(4):
         a = i * 1.57 + b.vary(0, 0.9)
         x, z = math.cos(a), math.sin(a)
-        b.limb(
-            [
-                (x * wide * 0.6, y, z * wide * 0.6),
-                (x * wide * 1.0, y - 0.02, z * wide * 1.0),
-                (x * wide * 1.04, y - b.vary(0.1, 0.25), z * wide * 1.04),
-            ],
-            (0.05, 0.05, 0.05),
-            syrup,
-            0.05,
-        )
+        run = [(x * wide * 0.6, y, z * wide * 0.6), (x * wide, y - 0.02, z * wide)]
+        run.append((x * wide * 1.04, y - b.vary(0.1, 0.25), z * wide * 1.04))
+        b.limb(run, (0.05, 0.05, 0.05), syrup, 0.05)
     b.group()
-    b.box(
-        (b.vary(-0.06, 0.06), y + 0.06, b.vary(-0.06, 0.06)),
-        (0.10, 0.045, 0.10),
-        butter,
-        0.02,
-        (0, b.vary(0, 90), 0),
-    )
+    center = (b.vary(-0.06, 0.06), y + 0.06, b.vary(-0.06, 0.06))
+    b.box(center, (0.10, 0.045, 0.10), butter, 0.02, (0, b.vary(0, 90), 0))
     return Anchors((0, y + 0.03, 0), wide, seat=(0, y + 0.03, 0), wide=wide)
 
 
 def cake(b: Builder, pose: str) -> Anchors:
-    icing = b.main(
-        ((0.96, 0.70, 0.78), (0.42, 0.24, 0.14), (0.95, 0.92, 0.86))[int(b.rng.integers(3))],
-        shine=0.25,
-    )
+    color = natural(b, (0.96, 0.70, 0.78), (0.42, 0.24, 0.14), (0.95, 0.92, 0.86))
+    icing = b.main(color, shine=0.25)
     cream, plate = b.material((0.98, 0.96, 0.92)), b.material((0.88, 0.89, 0.92), shine=0.6)
-    cherry, flame = (
-        b.material((0.80, 0.08, 0.12), shine=0.8, gloss=50),
-        b.material((1.0, 0.72, 0.20), glow=1.0),
-    )
+    cherry = b.material((0.80, 0.08, 0.12), shine=0.8, gloss=50)
+    flame = b.material((1.0, 0.72, 0.20), glow=1.0)
     wide, tall = b.vary(0.38, 0.46), b.vary(0.14, 0.20)
     b.cylinder((0, 0.02, 0), wide * 1.22, 0.02, plate, 0.012)
     b.group()
@@ -112,9 +88,7 @@ def cake(b: Builder, pose: str) -> Anchors:
         b.ball((x, y + 0.02, z), 0.055, cream)
         b.ball((x, y + 0.07, z), 0.036, cherry)
     if pose == "stand" and b.rng.random() < 0.7:
-        wax = b.material(
-            ((0.35, 0.62, 0.92), (0.95, 0.85, 0.35), (0.55, 0.80, 0.45))[int(b.rng.integers(3))]
-        )
+        wax = b.material(natural(b, (0.35, 0.62, 0.92), (0.95, 0.85, 0.35), (0.55, 0.80, 0.45)))
         count = int(b.rng.integers(1, 4))
         for i in range(count):
             a = i * 6.283 / count
@@ -130,26 +104,13 @@ def pumpkin(b: Builder, pose: str) -> Anchors:
     b.ribbed((0, high, 0), (wide, high, wide), ribs, skin)
     b.group()
     top = 2 * high - 0.10 * high
-    b.limb(
-        [
-            (0, top - 0.08, 0),
-            (0, top + 0.06, 0),
-            (b.vary(-0.08, 0.08), top + 0.15, b.vary(-0.08, 0.08)),
-        ],
-        (0.06, 0.042, 0.045),
-        stem,
-        0.02,
-    )
+    end = (b.vary(-0.08, 0.08), top + 0.15, b.vary(-0.08, 0.08))
+    b.limb([(0, top - 0.08, 0), (0, top + 0.06, 0), end], (0.06, 0.042, 0.045), stem, 0.02)
     if b.rng.random() < 0.6:
-        b.ellipsoid(
-            (0.15, top + 0.0, 0.04),
-            (0.13, 0.014, 0.08),
-            b.material((0.28, 0.52, 0.18)),
-            (0, b.vary(0, 360), -14),
-        )
-    return Anchors(
-        (0, 2 * high - 0.08 * high, 0), wide, seat=(0, 2 * high - 0.08 * high, 0), wide=0.8 * wide
-    )
+        leaf = b.material((0.28, 0.52, 0.18))
+        b.ellipsoid((0.15, top + 0.0, 0.04), (0.13, 0.014, 0.08), leaf, (0, b.vary(0, 360), -14))
+    top = (0, 2 * high - 0.08 * high, 0)
+    return Anchors(top, wide, seat=top, wide=0.8 * wide)
 
 
 def mushroom(b: Builder, pose: str) -> Anchors:
@@ -169,15 +130,10 @@ def mushroom(b: Builder, pose: str) -> Anchors:
             size = b.vary(0.045, 0.075)
             n = (r * math.cos(a) / wide**2, h / high**2, r * math.sin(a) / wide**2)
             tilt = math.degrees(math.atan2(math.hypot(n[0], n[2]), n[1]))
-            b.ellipsoid(
-                (r * math.cos(a), tall + h, r * math.sin(a)),
-                (size, 0.022, size),
-                spot,
-                (tilt, 90 - math.degrees(a), 0),
-            )
-    return Anchors(
-        (0, tall + high - 0.01, 0), wide, seat=(0, tall + high - 0.02, 0), wide=0.7 * wide
-    )
+            center = (r * math.cos(a), tall + h, r * math.sin(a))
+            b.ellipsoid(center, (size, 0.022, size), spot, (tilt, 90 - math.degrees(a), 0))
+    top = tall + high
+    return Anchors((0, top - 0.01, 0), wide, seat=(0, top - 0.02, 0), wide=0.7 * wide)
 
 
 def teapot(b: Builder, pose: str) -> Anchors:
@@ -185,12 +141,8 @@ def teapot(b: Builder, pose: str) -> Anchors:
     wide, tall = b.vary(0.32, 0.38), b.vary(0.26, 0.34)
     y = tall + 0.02
     b.ellipsoid((0, y, 0), (wide, tall, wide), glaze, k=0.03)
-    b.limb(
-        [(wide * 0.8, y - 0.06, 0), (wide + 0.14, y + 0.06, 0), (wide + 0.24, y + 0.24, 0)],
-        (0.10, 0.065, 0.04),
-        glaze,
-        0.05,
-    )
+    spout = [(wide * 0.8, y - 0.06, 0), (wide + 0.14, y + 0.06, 0), (wide + 0.24, y + 0.24, 0)]
+    b.limb(spout, (0.10, 0.065, 0.04), glaze, 0.05)
     b.torus((-wide - 0.04, y + 0.03, 0), 0.16, 0.036, glaze, (90, 0, 0), 0.03)
     b.cylinder((0, 0.03, 0), wide * 0.62, 0.03, glaze, 0.01)
     b.group()
@@ -218,9 +170,8 @@ def apple(b: Builder, pose: str) -> Anchors:
     wide = b.vary(0.92, 1.08)
     lean = b.vary(-0.06, 0.06)
     b.capsule((0, 0.28, 0), (0, 0.42, 0), 0.285 * wide, 0.39 * wide, skin)
-    b.ribbed(
-        (0, 0.46, 0), (0.385 * wide, 0.31, 0.385 * wide), 0, skin, 0.06
-    )  # no ribs: only a dent
+    # no ribs: only a dent
+    b.ribbed((0, 0.46, 0), (0.385 * wide, 0.31, 0.385 * wide), 0, skin, 0.06)
     b.ellipsoid((0, 0.86, 0), (0.24, 0.15, 0.24), skin, carve=True)
     b.group()
     b.limb([(0, 0.64, 0), (0.01, 0.80, 0), (lean, 0.92, 0.02)], (0.022, 0.022, 0.032), stem, 0.01)
@@ -259,9 +210,8 @@ def donut(b: Builder, pose: str) -> Anchors:
     color = natural(b, (0.96, 0.55, 0.72), (0.36, 0.19, 0.10), (0.96, 0.93, 0.88))
     icing = b.main(color, shine=0.4, gloss=40)
     dough = b.material(b.jitter((0.80, 0.54, 0.27)))
-    sprinkles = [
-        b.material(c) for c in ((0.98, 0.86, 0.20), (0.25, 0.70, 0.95), (0.97, 0.97, 0.95))
-    ]
+    colors = ((0.98, 0.86, 0.20), (0.25, 0.70, 0.95), (0.97, 0.97, 0.95))
+    sprinkles = [b.material(color) for color in colors]
     small = b.vary(0.155, 0.175)
     big = 0.31
     upright = pose == "stand" and b.rng.random() < 0.4  # on its edge, leaning back
@@ -272,30 +222,12 @@ def donut(b: Builder, pose: str) -> Anchors:
         q = apply(turn, p)
         return (q[0], q[1] + rise, q[2])
 
-    b.add(
-        "TORUS",
-        place((0, 0, 0)),
-        (big, small),
-        dough,
-        turn,
-        0.0,
-        big + small,
-        (big + small, small, big + small),
-    )
     lift = 0.055 * small / 0.16
     thick = 0.93 * small
-    b.group()
-    b.add(
-        "TORUS",
-        place((0, lift, 0)),
-        (big, thick),
-        icing,
-        turn,
-        0.0,
-        big + thick,
-        (big + thick, thick, big + thick),
-    )
-    b.group()
+    for y, r, m in ((0.0, small, dough), (lift, thick, icing)):
+        extent = (big + r, r, big + r)
+        b.add("TORUS", place((0, y, 0)), (big, r), m, turn, 0.0, big + r, extent)
+        b.group()
     for i in range(16):
         a = 2.4 * i + b.vary(-0.2, 0.2)
         across = (-0.9, 0.45, 0.0, 0.95, -0.5)[i % 5]
@@ -305,13 +237,9 @@ def donut(b: Builder, pose: str) -> Anchors:
         d = (0.028 * math.cos(way), 0.0, 0.028 * math.sin(way))
         x = r * math.cos(a)
         z = r * math.sin(a)
-        b.capsule(
-            place((x - d[0], y, z - d[2])),
-            place((x + d[0], y, z + d[2])),
-            0.015,
-            0.015,
-            sprinkles[i % 3],
-        )
+        start = place((x - d[0], y, z - d[2]))
+        end = place((x + d[0], y, z + d[2]))
+        b.capsule(start, end, 0.015, 0.015, sprinkles[i % 3])
     top = 2 * (big + small) * 0.93 if upright else 2 * small
     return Anchors((0, top, 0), 0.46, seat=(0, top - 0.01, 0), wide=0.3)
 
@@ -342,20 +270,15 @@ def ice_cream(b: Builder, pose: str) -> Anchors:
             b.ball((0.15 * math.cos(a), y - 0.085, 0.15 * math.sin(a)), 0.055, other, 0.03)
     b.group()
     b.ball((0, y + 0.9 * size + 0.03, 0), 0.06, cherry)
-    b.capsule(
-        (0, y + 0.9 * size + 0.08, 0),
-        (0.05, y + 0.9 * size + 0.19, 0),
-        0.01,
-        0.01,
-        b.material((0.30, 0.42, 0.14)),
-    )
-    return Anchors((0, y + 0.9 * size + 0.07, 0), 0.3, seat=(0, y + 0.88 * size, 0), wide=0.2)
+    top = y + 0.9 * size
+    stem = b.material((0.30, 0.42, 0.14))
+    b.capsule((0, top + 0.08, 0), (0.05, top + 0.19, 0), 0.01, 0.01, stem)
+    return Anchors((0, top + 0.07, 0), 0.3, seat=(0, y + 0.88 * size, 0), wide=0.2)
 
 
 def cupcake(b: Builder, pose: str) -> Anchors:
-    color = natural(
-        b, (0.97, 0.62, 0.76), (0.95, 0.92, 0.85), (0.48, 0.30, 0.19), (0.60, 0.84, 0.90)
-    )
+    colors = ((0.97, 0.62, 0.76), (0.95, 0.92, 0.85), (0.48, 0.30, 0.19), (0.60, 0.84, 0.90))
+    color = natural(b, *colors)
     cream = b.main(color, shine=0.2)
     paper = natural(b, (0.20, 0.62, 0.68), (0.86, 0.24, 0.28), (0.93, 0.78, 0.24))
     cup = b.material(paper)

@@ -14,18 +14,13 @@ def legs(
         elif pose == "sit":
             knee, foot = (s * offset * 1.2, hips + 0.03, 0.20), (s * offset * 1.35, r, 0.36)
         else:  # astride
-            knee, foot = (
-                (s * (offset + 0.15), hips - 0.07, 0.13),
-                (s * (offset + 0.20), hips - 0.30, 0.06),
-            )
+            knee = (s * (offset + 0.15), hips - 0.07, 0.13)
+            foot = (s * (offset + 0.20), hips - 0.30, 0.06)
         b.limb([(s * offset, hips, 0.0), knee, foot], (r * 1.1, r, r * 0.9), suit, 0.03)
         toe = (0.0, 0.05, 0.02) if pose == "sit" else (0.0, -0.03, 0.05)
-        b.ellipsoid(
-            (foot[0], foot[1] + toe[1], foot[2] + toe[2]),
-            (r * 0.95, r * 0.8, r * 1.35),
-            boot,
-            (-60, 0, 0) if pose == "sit" else (0, 0, 0),
-        )
+        size = (r * 0.95, r * 0.8, r * 1.35)
+        center = (foot[0], foot[1] + toe[1], foot[2] + toe[2])
+        b.ellipsoid(center, size, boot, (-60, 0, 0) if pose == "sit" else (0, 0, 0))
     return hips
 
 
@@ -42,8 +37,9 @@ def eyes(
         b.ball((s * (x + dx), y + dy, z + dz), 0.64 * radius, pupil)
 
 
-def eye_whites(b: Builder, y: float, z: float, offset: float, radius: float) -> None:
-    """White rims behind the dark eyes that `Builder.eyes` makes with the same numbers."""
+def eyes_with_whites(b: Builder, y: float, z: float, offset: float, radius: float) -> None:
+    """Add the dark eyes of `Builder.eyes`, with white rims behind them."""
+    b.eyes(y, z, offset, radius)
     white = b.material((0.97, 0.97, 0.95), shine=0.5, gloss=60)
     for s in (-1, 1):
         b.ball((s * (offset - 0.3 * radius), y, z - 0.7 * radius), 1.35 * radius, white)
@@ -86,12 +82,8 @@ def four_legs(
         else:
             knee = (x, 0.5 * y, z - long - 0.035)
             foot = (x, 0.05, z - long + 0.01)
-            b.limb(
-                [(x, y - 0.06, z - long + 0.02), knee, foot],
-                (1.6 * slim, slim, 0.85 * slim),
-                coat,
-                0.04,
-            )
+            hind_leg = [(x, y - 0.06, z - long + 0.02), knee, foot]
+            b.limb(hind_leg, (1.6 * slim, slim, 0.85 * slim), coat, 0.04)
             feet.append(foot)
         for x, y0, z0 in feet:
             size = (1.15 * slim, 0.045, 1.5 * slim)

@@ -16,14 +16,8 @@ def tree(b: Builder, pose: str) -> Anchors:
         for i in range(tiers):
             f = i / tiers
             half = 0.62 / tiers * 0.85
-            b.cone(
-                (0, 0.24 + half + f * 0.80, 0),
-                wide * (1 - 0.72 * f),
-                wide * (0.50 - 0.50 * f) * 0.7 + 0.01,
-                half,
-                leaf,
-                0.03,
-            )
+            above = wide * (0.50 - 0.50 * f) * 0.7 + 0.01
+            b.cone((0, 0.24 + half + f * 0.80, 0), wide * (1 - 0.72 * f), above, half, leaf, 0.03)
         return Anchors((0, 1.15, 0), wide, seat=(0, 1.0, 0), wide=0.1)
     leaf = b.main((0.24, 0.52, 0.18))
     b.cone((0, 0.24, 0), 0.10, 0.065, 0.25, bark, 0.02)
@@ -31,12 +25,8 @@ def tree(b: Builder, pose: str) -> Anchors:
     b.ball((0, 0.78, 0), b.vary(0.27, 0.32), leaf, 0.1)
     for i in range(5):
         a = i * 1.257 + b.vary(0, 0.6)
-        b.ball(
-            (0.23 * math.cos(a), 0.68 + b.vary(-0.06, 0.12), 0.23 * math.sin(a)),
-            b.vary(0.15, 0.20),
-            leaf,
-            0.1,
-        )
+        center = (0.23 * math.cos(a), 0.68 + b.vary(-0.06, 0.12), 0.23 * math.sin(a))
+        b.ball(center, b.vary(0.15, 0.20), leaf, 0.1)
     b.ball((b.vary(-0.06, 0.06), 1.00, b.vary(-0.06, 0.06)), 0.17, leaf, 0.1)
     return Anchors((0, 1.15, 0), 0.4, seat=(0, 1.12, 0), wide=0.2)
 
@@ -57,12 +47,8 @@ def cactus(b: Builder, pose: str) -> Anchors:
         (1, b.vary(0.32, 0.45), b.vary(0.22, 0.32)),
         (-1, b.vary(0.22, 0.36), b.vary(0.20, 0.30)),
     ):
-        b.limb(
-            [(0, base + high, 0), (s * 0.27, base + high, 0), (s * 0.29, base + high + up, 0)],
-            (0.07, 0.075, 0.07),
-            skin,
-            0.05,
-        )
+        arm = [(0, base + high, 0), (s * 0.27, base + high, 0), (s * 0.29, base + high + up, 0)]
+        b.limb(arm, (0.07, 0.075, 0.07), skin, 0.05)
     b.group()
     b.ellipsoid((0, base + tall + 0.12, 0), (0.065, 0.05, 0.065), flower)
     return Anchors((0, base + tall + 0.13, 0), 0.3, seat=(0, base + tall + 0.09, 0), wide=0.13)
@@ -70,15 +56,9 @@ def cactus(b: Builder, pose: str) -> Anchors:
 
 def flower(b: Builder, pose: str) -> Anchors:
     """Its head leans towards +z, so that it shows from the front and from above."""
-    color = natural(
-        b,
-        (0.90, 0.16, 0.20),
-        (0.98, 0.80, 0.12),
-        (0.95, 0.50, 0.72),
-        (0.60, 0.36, 0.86),
-        (0.96, 0.95, 0.93),
-    )
-    petal = b.main(color)
+    colors = [(0.90, 0.16, 0.20), (0.98, 0.80, 0.12), (0.95, 0.50, 0.72)]
+    colors += [(0.60, 0.36, 0.86), (0.96, 0.95, 0.93)]
+    petal = b.main(natural(b, *colors))
     heart = b.material(natural(b, (0.97, 0.75, 0.10), (0.42, 0.24, 0.10)))
     green = b.material(b.jitter((0.25, 0.55, 0.18)))
     count = int(b.rng.integers(7, 10))

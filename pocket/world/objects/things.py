@@ -11,20 +11,10 @@ def open_book(b: Builder, width: float) -> None:
     cover, paper = b.main((0.60, 0.14, 0.14)), b.material((0.95, 0.93, 0.86), shine=0.02)
     tall = width * 0.62
     for s in (-1, 1):
-        b.box(
-            (s * width * 0.5, 0, -0.07 * width),
-            (width * 0.52, tall, 0.022),
-            cover,
-            0.01,
-            (0, s * 14, 0),
-        )
-        b.box(
-            (s * width * 0.48, 0, -0.07 * width - 0.035),
-            (width * 0.46, tall * 0.92, 0.026),
-            paper,
-            0.012,
-            (0, s * 14, 0),
-        )
+        center = (s * width * 0.5, 0, -0.07 * width)
+        b.box(center, (width * 0.52, tall, 0.022), cover, 0.01, (0, s * 14, 0))
+        center = (s * width * 0.48, 0, -0.07 * width - 0.035)
+        b.box(center, (width * 0.46, tall * 0.92, 0.026), paper, 0.012, (0, s * 14, 0))
         b.group()
 
 
@@ -37,9 +27,8 @@ def book(b: Builder, pose: str) -> Anchors:
         for s in (-1, 1):
             b.box((s * 0.10, deep, 0), (0.025, deep, wide), cover, 0.012, (0, s * 13, 0))
             b.group()
-            b.box(
-                (s * 0.055, deep, 0), (0.05, deep * 0.94, wide * 0.93), paper, 0.01, (0, s * 13, 0)
-            )
+            half = (0.05, deep * 0.94, wide * 0.93)
+            b.box((s * 0.055, deep, 0), half, paper, 0.01, (0, s * 13, 0))
             b.group()
         b.box((0.0, deep, -wide * 0.98), (0.085, deep, 0.03), cover, 0.02)
         b.box((0.125, deep * 1.3, 0.0), (0.012, deep * 0.22, wide * 0.55), label, 0.006, (0, 13, 0))
@@ -55,40 +44,29 @@ def book(b: Builder, pose: str) -> Anchors:
 
 def chair(b: Builder, pose: str) -> Anchors:
     wood = b.main((0.55, 0.35, 0.19))
-    wide, deep, seat, back = (
-        b.vary(0.27, 0.33),
-        b.vary(0.26, 0.32),
-        b.vary(0.38, 0.46),
-        b.vary(0.50, 0.62),
-    )
+    wide = b.vary(0.27, 0.33)
+    deep = b.vary(0.26, 0.32)
+    seat = b.vary(0.38, 0.46)
+    back = b.vary(0.50, 0.62)
     b.box((0, seat, 0), (wide, 0.035, deep), wood, 0.02)
     b.group()
     for s in (-1, 1):
         b.box((s * (wide - 0.035), seat / 2, deep - 0.04), (0.032, seat / 2, 0.032), wood, 0.012)
-        b.box(
-            (s * (wide - 0.035), (seat + back) / 2, -deep + 0.035),
-            (0.032, (seat + back) / 2, 0.032),
-            wood,
-            0.012,
-        )
+        center = (s * (wide - 0.035), (seat + back) / 2, -deep + 0.035)
+        b.box(center, (0.032, (seat + back) / 2, 0.032), wood, 0.012)
     b.group()
     if b.rng.random() < 0.5:
         b.box((0, seat + back * 0.66, -deep + 0.035), (wide - 0.04, back * 0.30, 0.02), wood, 0.015)
     else:
         for i in range(3):
-            b.box(
-                (0, seat + back * (0.30 + 0.27 * i), -deep + 0.035),
-                (wide - 0.04, 0.045, 0.02),
-                wood,
-                0.012,
-            )
+            center = (0, seat + back * (0.30 + 0.27 * i), -deep + 0.035)
+            b.box(center, (wide - 0.04, 0.045, 0.02), wood, 0.012)
     return Anchors((0, seat + 0.035, 0.0), 0.4, seat=(0, seat + 0.035, -0.04), wide=wide)
 
 
 def sofa(b: Builder, pose: str) -> Anchors:
-    color = natural(
-        b, (0.32, 0.46, 0.56), (0.60, 0.26, 0.22), (0.58, 0.52, 0.44), (0.28, 0.42, 0.30)
-    )
+    colors = ((0.32, 0.46, 0.56), (0.60, 0.26, 0.22), (0.58, 0.52, 0.44), (0.28, 0.42, 0.30))
+    color = natural(b, *colors)
     cloth = b.main(color)
     cushion = b.main(color, tint=0.22)
     pillow = b.material(natural(b, (0.95, 0.80, 0.30), (0.92, 0.90, 0.84), (0.86, 0.42, 0.30)))
@@ -115,12 +93,10 @@ def sofa(b: Builder, pose: str) -> Anchors:
 
 
 def bed(b: Builder, pose: str) -> Anchors:
-    wood = b.material(
-        b.jitter(natural(b, (0.50, 0.31, 0.17), (0.36, 0.22, 0.13), (0.86, 0.84, 0.80)))
-    )
-    color = natural(
-        b, (0.25, 0.42, 0.70), (0.72, 0.26, 0.28), (0.42, 0.60, 0.48), (0.82, 0.66, 0.40)
-    )
+    wood_color = natural(b, (0.50, 0.31, 0.17), (0.36, 0.22, 0.13), (0.86, 0.84, 0.80))
+    wood = b.material(b.jitter(wood_color))
+    colors = ((0.25, 0.42, 0.70), (0.72, 0.26, 0.28), (0.42, 0.60, 0.48), (0.82, 0.66, 0.40))
+    color = natural(b, *colors)
     blanket = b.main(color)
     fold = b.main(color, tint=0.55)
     sheet = b.material((0.95, 0.95, 0.94))
@@ -132,16 +108,9 @@ def bed(b: Builder, pose: str) -> Anchors:
     b.box((0, head, -0.575), (wide + 0.03, head, 0.032), wood, 0.025)
     b.box((0, 0.17, 0.575), (wide + 0.03, 0.15, 0.028), wood, 0.025)
     for s in (-1, 1):
-        b.capsule(
-            (s * (wide + 0.02), 0.03, -0.575),
-            (s * (wide + 0.02), 2 * head + 0.01, -0.575),
-            0.036,
-            0.036,
-            wood,
-        )
-        b.capsule(
-            (s * (wide + 0.02), 0.03, 0.575), (s * (wide + 0.02), 0.34, 0.575), 0.034, 0.034, wood
-        )
+        x = s * (wide + 0.02)
+        b.capsule((x, 0.03, -0.575), (x, 2 * head + 0.01, -0.575), 0.036, 0.036, wood)
+        b.capsule((x, 0.03, 0.575), (x, 0.34, 0.575), 0.034, 0.034, wood)
     b.group()
     b.box((0, 0.28, 0), (wide - 0.01, 0.085, 0.545), sheet, 0.05)
     b.group()
@@ -156,12 +125,10 @@ def bed(b: Builder, pose: str) -> Anchors:
 
 
 def lamp(b: Builder, pose: str) -> Anchors:
-    shade = b.main(
-        natural(b, (0.96, 0.88, 0.68), (0.86, 0.36, 0.24), (0.50, 0.66, 0.62)), glow=0.30
-    )
-    base = b.material(
-        natural(b, (0.42, 0.26, 0.15), (0.72, 0.58, 0.28), (0.28, 0.30, 0.34)), shine=0.5, gloss=40
-    )
+    color = natural(b, (0.96, 0.88, 0.68), (0.86, 0.36, 0.24), (0.50, 0.66, 0.62))
+    shade = b.main(color, glow=0.30)
+    color = natural(b, (0.42, 0.26, 0.15), (0.72, 0.58, 0.28), (0.28, 0.30, 0.34))
+    base = b.material(color, shine=0.5, gloss=40)
     bulb = b.material((1.0, 0.93, 0.70), glow=1.0)
     low = b.vary(0.30, 0.35)
     high = b.vary(0.17, 0.22)
@@ -197,15 +164,8 @@ def umbrella(b: Builder, pose: str) -> Anchors:
     b.group()
     b.capsule((0, 0.10, 0), (0, top + (0.0 if pose == "base" else 0.09), 0), 0.017, 0.014, steel)
     b.group()
-    hook = [
-        (0, 0.26, 0),
-        (0, 0.10, 0),
-        (0.035, 0.045, 0),
-        (0.09, 0.035, 0),
-        (0.135, 0.075, 0),
-        (0.135, 0.12, 0),
-    ]
-    b.limb(hook, (0.03, 0.03, 0.03, 0.03, 0.03, 0.028), wood, 0.01)
+    hook = ((0, 0.26), (0, 0.10), (0.035, 0.045), (0.09, 0.035), (0.135, 0.075), (0.135, 0.12))
+    b.limb([(x, y, 0) for x, y in hook], (0.03, 0.03, 0.03, 0.03, 0.03, 0.028), wood, 0.01)
     return Anchors((0, top + 0.02, 0), 0.5, seat=(0, top - 0.02, 0), wide=0.3)
 
 
@@ -232,9 +192,8 @@ def guitar(b: Builder, pose: str) -> Anchors:
         b.cylinder(at(0, 0.53, 0), 0.185 * wide * grow, thick, m, 0.02, flat, 0.10)
         b.group()
     b.box(at(0, 0.88, deep - 0.01), half(0.034, 0.26, 0.024), dark, 0.012)
-    b.box(
-        at(0, 1.18, deep - 0.02), half(0.055, 0.085, 0.02), side, 0.015, (8 if lies else -8, 0, 0)
-    )
+    tilt = (8 if lies else -8, 0, 0)
+    b.box(at(0, 1.18, deep - 0.02), half(0.055, 0.085, 0.02), side, 0.015, tilt)
     b.group()
     b.cylinder(at(0, 0.43, deep + 0.006), 0.088, 0.004, side, 0.002, flat)
     b.cylinder(at(0, 0.43, deep + 0.008), 0.072, 0.006, dark, 0.003, flat)

@@ -8,14 +8,10 @@ from pocket.world.objects.parts import natural
 
 
 def car(b: Builder, pose: str) -> Anchors:
-    natural = ((0.78, 0.12, 0.10), (0.12, 0.30, 0.68), (0.85, 0.86, 0.88), (0.92, 0.66, 0.10))[
-        int(b.rng.integers(4))
-    ]
-    paint = b.main(natural, shine=0.7, gloss=50)
-    glass, rubber = (
-        b.material((0.13, 0.18, 0.24), shine=0.9, gloss=60),
-        b.material((0.07, 0.07, 0.08)),
-    )
+    colors = ((0.78, 0.12, 0.10), (0.12, 0.30, 0.68), (0.85, 0.86, 0.88), (0.92, 0.66, 0.10))
+    paint = b.main(natural(b, *colors), shine=0.7, gloss=50)
+    glass = b.material((0.13, 0.18, 0.24), shine=0.9, gloss=60)
+    rubber = b.material((0.07, 0.07, 0.08))
     chrome = b.material((0.70, 0.71, 0.73), shine=0.6)
     lamp, tail = b.material((0.99, 0.95, 0.75), glow=0.5), b.material((0.80, 0.05, 0.05), glow=0.25)
     long_, tall = b.vary(0.50, 0.60), b.vary(0.10, 0.14)
@@ -28,12 +24,8 @@ def car(b: Builder, pose: str) -> Anchors:
     b.box((0, roof + 0.01, -0.07), (0.225, 0.03, long_ * 0.46), paint, 0.028)
     for s in (-1, 1):
         b.box((s * 0.20, 0.40 + tall, -0.07), (0.032, tall, 0.025), paint, 0.01)
-        b.capsule(
-            (s * 0.20, 0.42, long_ * 0.42), (s * 0.19, roof, long_ * 0.26), 0.024, 0.024, paint
-        )
-        b.capsule(
-            (s * 0.20, 0.42, -long_ * 0.62), (s * 0.19, roof, -long_ * 0.48), 0.026, 0.026, paint
-        )
+        for low, high, r in ((0.42, 0.26, 0.024), (-0.62, -0.48, 0.026)):
+            b.capsule((s * 0.20, 0.42, long_ * low), (s * 0.19, roof, long_ * high), r, r, paint)
     b.group()
     for s in (-1, 1):
         for z in (long_ * 0.60, -long_ * 0.60):
@@ -50,14 +42,10 @@ def car(b: Builder, pose: str) -> Anchors:
 
 def rocket(b: Builder, pose: str) -> Anchors:
     hull = b.main((0.90, 0.91, 0.93), shine=0.5, gloss=36)
-    accent = b.material(
-        ((0.84, 0.16, 0.13), (0.14, 0.36, 0.78), (0.95, 0.52, 0.10))[int(b.rng.integers(3))],
-        shine=0.4,
-    )
-    metal, glass = (
-        b.material((0.42, 0.44, 0.48), shine=0.6),
-        b.material((0.35, 0.68, 0.90), shine=0.9, gloss=60),
-    )
+    color = natural(b, (0.84, 0.16, 0.13), (0.14, 0.36, 0.78), (0.95, 0.52, 0.10))
+    accent = b.material(color, shine=0.4)
+    metal = b.material((0.42, 0.44, 0.48), shine=0.6)
+    glass = b.material((0.35, 0.68, 0.90), shine=0.9, gloss=60)
     fat, tall = b.vary(0.14, 0.19), b.vary(0.95, 1.15)
     b.ellipsoid((0, 0.52 * tall, 0), (fat, 0.46 * tall, fat), hull)
     b.group()
@@ -68,14 +56,8 @@ def rocket(b: Builder, pose: str) -> Anchors:
     for i in range(4):
         turn = 45 + 90 * i
         x, z = math.sin(math.radians(turn)), math.cos(math.radians(turn))
-        b.prism(
-            (x * fat * 0.75, 0.06, z * fat * 0.75),
-            fat * 1.15,
-            0.36 * tall,
-            0.018,
-            accent,
-            (0, turn - 90, 0),
-        )
+        corner = (x * fat * 0.75, 0.06, z * fat * 0.75)
+        b.prism(corner, fat * 1.15, 0.36 * tall, 0.018, accent, (0, turn - 90, 0))
     b.group()
     for z in (-1, 1):
         b.torus((0, 0.64 * tall, z * fat * 0.93), 0.062, 0.017, metal, (90, 0, 0))
@@ -104,14 +86,10 @@ def sailboat(b: Builder, pose: str) -> Anchors:
 
 def airplane(b: Builder, pose: str) -> Anchors:
     body = b.main((0.90, 0.91, 0.93), shine=0.5, gloss=36)
-    accent = b.material(
-        ((0.80, 0.16, 0.14), (0.13, 0.34, 0.72), (0.95, 0.60, 0.10))[int(b.rng.integers(3))],
-        shine=0.4,
-    )
-    glass, metal = (
-        b.material((0.15, 0.22, 0.32), shine=0.9, gloss=60),
-        b.material((0.40, 0.42, 0.46), shine=0.5),
-    )
+    color = natural(b, (0.80, 0.16, 0.14), (0.13, 0.34, 0.72), (0.95, 0.60, 0.10))
+    accent = b.material(color, shine=0.4)
+    glass = b.material((0.15, 0.22, 0.32), shine=0.9, gloss=60)
+    metal = b.material((0.40, 0.42, 0.46), shine=0.5)
     rubber, long_, span = b.material((0.07, 0.07, 0.08)), b.vary(0.52, 0.62), b.vary(0.56, 0.70)
     y = 0.30
     b.ellipsoid((0, y, 0), (0.135, 0.135, long_), body, k=0.03)
@@ -123,13 +101,9 @@ def airplane(b: Builder, pose: str) -> Anchors:
     b.ellipsoid((0, y + 0.055, long_ * 0.58), (0.098, 0.085, 0.16), glass)
     b.cylinder((0, y, -long_ * 0.25), 0.128, 0.03, accent, 0.01, (90, 0, 0))
     for s in (-1, 1):
-        b.capsule(
-            (s * span * 0.48, y - 0.075, 0.13),
-            (s * span * 0.48, y - 0.075, -0.03),
-            0.055,
-            0.045,
-            accent,
-        )
+        front = (s * span * 0.48, y - 0.075, 0.13)
+        back = (s * span * 0.48, y - 0.075, -0.03)
+        b.capsule(front, back, 0.055, 0.045, accent)
         b.ball((s * span * 0.48, y - 0.075, 0.165), 0.035, metal)
         b.capsule((s * 0.14, y - 0.08, -0.05), (s * 0.15, 0.07, -0.05), 0.014, 0.014, metal)
         b.cylinder((s * 0.15, 0.055, -0.05), 0.055, 0.025, rubber, 0.015, (0, 0, 90))
@@ -149,14 +123,8 @@ def wheels(b: Builder, places: Sequence[tuple[float, float]], radius: float, hal
     for x, z in places:
         for s in (-1, 1):
             b.cylinder((s * x, radius, z), radius, half, rubber, 0.6 * half, (0, 0, 90))
-            b.cylinder(
-                (s * (x + 0.6 * half), radius, z),
-                0.55 * radius,
-                0.45 * half,
-                chrome,
-                0.2 * half,
-                (0, 0, 90),
-            )
+            hub = (s * (x + 0.6 * half), radius, z)
+            b.cylinder(hub, 0.55 * radius, 0.45 * half, chrome, 0.2 * half, (0, 0, 90))
 
 
 def truck(b: Builder, pose: str) -> Anchors:
@@ -207,13 +175,9 @@ def bicycle(b: Builder, pose: str) -> Anchors:
         for i in range(3):
             a = math.radians(60 * i + 20)
             d = (0.0, r * math.sin(a), r * math.cos(a))
-            b.capsule(
-                (0, r + 0.02 - d[1], z - d[2]),
-                (0, r + 0.02 + d[1], z + d[2]),
-                0.0075,
-                0.0075,
-                steel,
-            )
+            low = (0, r + 0.02 - d[1], z - d[2])
+            high = (0, r + 0.02 + d[1], z + d[2])
+            b.capsule(low, high, 0.0075, 0.0075, steel)
         b.cylinder((0, r + 0.02, z), 0.03, 0.05, steel, 0.01, (0, 0, 90))
         b.group()
     hub = r + 0.02
@@ -232,20 +196,12 @@ def bicycle(b: Builder, pose: str) -> Anchors:
     b.capsule(saddle, (0, 0.65, -0.175), 0.018, 0.018, steel)
     b.capsule((0, 0.69, 0.22), (0, 0.72, 0.235), 0.02, 0.02, steel)
     for s in (-1, 1):
-        b.limb(
-            [(0, 0.72, 0.235), (s * 0.13, 0.74, 0.235), (s * 0.20, 0.745, 0.15)],
-            (0.016, 0.016, 0.016),
-            steel,
-            0.01,
-        )
+        bar = [(0, 0.72, 0.235), (s * 0.13, 0.74, 0.235), (s * 0.20, 0.745, 0.15)]
+        b.limb(bar, (0.016, 0.016, 0.016), steel, 0.01)
         b.capsule((s * 0.20, 0.745, 0.16), (s * 0.21, 0.742, 0.06), 0.025, 0.025, rubber)
-        b.capsule(
-            (s * 0.04, 0.24 + s * 0.11, -0.02),
-            (s * 0.13, 0.24 + s * 0.11, -0.02),
-            0.022,
-            0.022,
-            rubber,
-        )
+        inner = (s * 0.04, 0.24 + s * 0.11, -0.02)
+        outer = (s * 0.13, 0.24 + s * 0.11, -0.02)
+        b.capsule(inner, outer, 0.022, 0.022, rubber)
     b.capsule((0.04, 0.35, -0.02), (-0.04, 0.13, -0.02), 0.015, 0.015, steel)
     b.group()
     b.capsule((0, 0.675, -0.10), (0, 0.685, -0.24), 0.035, 0.075, leather)
