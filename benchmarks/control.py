@@ -49,7 +49,7 @@ from course.images import conditions as extraction
 from course.images import image_grid
 from course.metrics import Judge
 from course.models.estimators import Estimator
-from pocket.arguments import folder, integer, number, results_file
+from pocket.arguments import add_option, folder, integer, number, results_file
 from pocket.test_set import (
     STEPS,
     CaptionedScenes,
@@ -171,9 +171,8 @@ class Benchmark:
         parts = []
         with torch.no_grad():
             for part in self.renders.color.split(20):
-                images = vae.decode(
-                    vae.encode(normalize(to_float(part))).latent_dist.mode()
-                ).sample.clamp(-1, 1)
+                latents = vae.encode(normalize(to_float(part))).latent_dist.mode()
+                images = vae.decode(latents).sample.clamp(-1, 1)
                 parts.append(((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu())
         return torch.cat(parts)
 
@@ -185,9 +184,8 @@ class Benchmark:
             **self.pipe.components, controlnet=controlnet, requires_safety_checker=False
         )
         pipe.set_progress_bar_config(disable=True)
-        return self.generate(
-            pipe, to_control(given.make_condition(kind, self.renders, self.test.scenes.params))
-        )
+        condition = given.make_condition(kind, self.renders, self.test.scenes.params)
+        return self.generate(pipe, to_control(condition))
 
     @cached_property
     def estimators(self) -> dict[str, Estimator]:
@@ -204,11 +202,9 @@ class Benchmark:
         if kind in ("canny", "scribble"):
             extract = extraction.canny if kind == "canny" else extraction.scribble
             return np.stack([extract(image)[..., 0] for image in images.cpu().numpy()])
-        parts = [
-            self.estimators[kind](part.permute(0, 3, 1, 2).float() / 255)
-            for part in images.split(20)
-        ]
-        return torch.cat(parts).cpu().numpy()
+        estimator = self.estimators[kind]
+        pixels = images.permute(0, 3, 1, 2).split(20)
+        return torch.cat([estimator(part.float() / 255) for part in pixels]).cpu().numpy()
 
     def truth(self, kind: str) -> np.ndarray:
         """Return the exact condition of the scenes, in the form of `extract`."""
@@ -233,9 +229,8 @@ class Benchmark:
         """Return the percentage of images whose object the judge reads right, if it is named."""
         labels = self.test.labels
         counts = scored_masks(labels, self.test.mentions)["object"]
-        return 100 * float(
-            correct_masks(labels, self.judge.classify(images))["object"][counts].mean()
-        )
+        correct = correct_masks(labels, self.judge.classify(images))["object"]
+        return 100 * float(correct[counts].mean())
 
 
 def kind_rows(kind: str, b: Benchmark) -> list[Row]:
@@ -348,36 +343,13 @@ def sheet_line(kind: str, b: Benchmark, images: Tensor, scenes: int = 2) -> list
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Return the options. Exits with a message if weights for a group are missing."""
     parser = command_line("benchmarks.control", __doc__, GROUPS)
-    parser.add_argument(
-        "--images",
-        type=integer(2, 1_000_000),
-        default=IMAGES,
-        help=f"number of test images (default: {IMAGES}; rows of fewer are not stored)",
-    )
-    parser.add_argument(
-        "--guidance",
-        type=number(0, 1000),
-        default=GUIDANCE,
-        help=f"guidance scale (default: {GUIDANCE:g}; rows of another are not stored)",
-    )
-    parser.add_argument(
-        "--weights",
-        type=folder,
-        default=Path("pocket/weights"),
-        help="folder of the weights (default: pocket/weights)",
-    )
-    parser.add_argument(
-        "--results",
-        type=results_file,
-        default=RESULTS / "task1.json",
-        help="results file (default: benchmarks/results/task1.json)",
-    )
-    parser.add_argument(
-        "--work",
-        type=folder,
-        default=Path("outputs/pocket"),
-        help="folder of the conditions, for two_gpus (default: outputs/pocket)",
-    )
+    add = partial(add_option, parser)
+    text = "number of test images; rows of fewer are not stored"
+    add("--images", integer(2, 1_000_000), IMAGES, text)
+    add("--guidance", number(0, 1000), GUIDANCE, "guidance scale; rows of another are not stored")
+    add("--weights", folder, Path("pocket/weights"), "folder of the weights")
+    add("--results", results_file, RESULTS / "task1.json", "results file")
+    add("--work", folder, Path("outputs/pocket"), "folder of the conditions, for two_gpus")
     args = parser.parse_args(arguments)
     parts = [f"controlnet/{kind}" for kind in CONDITIONS if kind in args.groups]
     parts += [f"estimators/{kind}" for kind in ("depth", "normals") if kind in args.groups]

@@ -65,17 +65,11 @@ def compare(
     if CUDA:
         torch.cuda.empty_cache()
     left = ((torch.cuda.memory_allocated() if CUDA else 0) - before - result.nbytes) / 2**20
+    speedup = round(plain_call / call, 2)
     name = f"{about}, guided batch of one"
     first_bar = None if compiled else 5.0
     figures: list[tuple[Any, ...]] = [
-        (
-            "speedup",
-            "speed of replaying beside calling",
-            round(plain_call / call, 2),
-            "x",
-            ">=",
-            bar,
-        ),
+        ("speedup", "speed of replaying beside calling", speedup, "x", ">=", bar),
         ("call", "a replay", round(call, 2), "ms", "<="),
         ("plain_call", "a call", round(plain_call, 2), "ms", "<="),
         ("first_call", "the first call", round(first_call, 2), "s", "<=", first_bar),

@@ -77,18 +77,12 @@ def accuracy_rows(device: torch.device) -> list[Row]:
             for (key, result), error in zip(GRID_RESULTS.items(), values, strict=True):
                 figure = f"hash grid, {interpolation}, {result}, {name} beside float64"
                 figures.append((f"grid_{interpolation}_{name}_{key}", figure, error, "", "<=", bar))
+    mismatch_figure = "samples of a march that are not the reference's"
     mismatches = errors.march_mismatches(device)
     passes = float(errors.gradcheck_passes(device))
     runs = errors.nondeterministic_runs(device)
     figures += [
-        (
-            "march_mismatches",
-            "samples of a march that are not the reference's",
-            mismatches,
-            "",
-            "<=",
-            0,
-        ),
+        ("march_mismatches", mismatch_figure, mismatches, "", "<=", 0),
         ("gradcheck", "gradcheck in float64 passes, twice over", passes, "", ">=", 1),
         ("nondeterministic_runs", "deterministic: runs that differ, of 10", runs, "", "<=", 0),
     ]
@@ -158,13 +152,10 @@ def grid_rows(device: torch.device) -> list[Row]:
     with torch.no_grad():
         forward = milliseconds(grid.values, device)
     backward = milliseconds(lambda: both(dy), device)
+    bars = (0.45, 1.5) if on_gpu else (None, None)
     figures: list[tuple[Any, ...]] = [
-        ("forward", f"{about}, forward", forward, "ms", "<=", 0.45 if on_gpu else None),
-        (
-            "forward_backward",
-            f"{about}, forward and backward",
-            *(backward, "ms", "<=", 1.5 if on_gpu else None),
-        ),
+        ("forward", f"{about}, forward", forward, "ms", "<=", bars[0]),
+        ("forward_backward", f"{about}, forward and backward", backward, "ms", "<=", bars[1]),
     ]
     time = milliseconds(lambda: both(by_feature), device)
     figures.append(("gradient_by_feature", f"{about}, both, gradient by feature", time, "ms", "<="))
@@ -174,9 +165,8 @@ def grid_rows(device: torch.device) -> list[Row]:
         torch.use_deterministic_algorithms(False)
         figures.append(("deterministic", f"{about}, both, deterministic", time, "ms", "<="))
     time = milliseconds(positions, device)
-    figures.append(
-        ("position_gradient", f"{about}, forward and gradient of positions", time, "ms", "<=")
-    )
+    figure = f"{about}, forward and gradient of positions"
+    figures.append(("position_gradient", figure, time, "ms", "<="))
     return kernel_rows(device, "grid", *figures)
 
 
@@ -242,9 +232,8 @@ def cache_rows(device: torch.device) -> list[Row]:
     if not has_tool("ncu", device):
         return []
     options = "--csv --print-units base --clock-control none --cache-control none"
-    options += (
-        f" --kernel-name regex:encode --launch-skip 3 --metrics {','.join(COUNTERS.values())}"
-    )
+    options += " --kernel-name regex:encode --launch-skip 3 --metrics "
+    options += ",".join(COUNTERS.values())
     program = [sys.executable, "-m", "course.figures", "benchmarks.kernels", "encode_repeatedly"]
     command = ["ncu", *options.split(), *program]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -254,21 +243,15 @@ def cache_rows(device: torch.device) -> list[Row]:
     values = read_counters(result.stdout)
     if result.returncode or set(values) != set(COUNTERS.values()):
         raise RuntimeError(f"ncu failed:\n{result.stdout[-2000:]}{result.stderr[-1000:]}")
-    value = lambda key: values[COUNTERS[key]]
+    bytes_, second, first = (values[counter] for counter in COUNTERS.values())
     about = f"{Encoding.on(device).about}, forward, second-level cache"
-    first = f"{about}: share of what the first level can carry"
+    share = "share of what the first level can carry"
     return kernel_rows(
         device,
         "cache",
-        ("bytes", f"{about}: bytes", round(value("bytes") / 1e9, 3), "GB", "<="),
-        (
-            "l2_share",
-            f"{about}: share of what it can carry",
-            round(value("l2_share"), 1),
-            "%",
-            ">=",
-        ),
-        ("l1_share", first, round(value("l1_share"), 1), "%", ">="),
+        ("bytes", f"{about}: bytes", round(bytes_ / 1e9, 3), "GB", "<="),
+        ("l2_share", f"{about}: share of what it can carry", round(second, 1), "%", ">="),
+        ("l1_share", f"{about}: {share}", round(first, 1), "%", ">="),
     )
 
 

@@ -45,9 +45,8 @@ def loop_rows() -> list[Row]:
     pocket = find_model("pocket")
     rows = compare(pocket, "epsilon", "pocket, epsilon")
     with tempfile.TemporaryDirectory() as folder:
-        rows += compare(
-            random_v_model(pocket, Path(folder)), "v_prediction", "random weights, v-prediction"
-        )
+        model = random_v_model(pocket, Path(folder))
+        rows += compare(model, "v_prediction", "random weights, v-prediction")
     return rows
 
 
@@ -56,9 +55,8 @@ def random_v_model(model: Model, folder: Path) -> Model:
     pipe = load_pipeline(model)
     torch.manual_seed(0)
     pipe.unet = UNet2DConditionModel.from_config(pipe.unet.config)
-    pipe.scheduler = DDIMScheduler.from_config(
-        pipe.scheduler.config, prediction_type="v_prediction"
-    )
+    config = pipe.scheduler.config
+    pipe.scheduler = DDIMScheduler.from_config(config, prediction_type="v_prediction")
     pipe.save_pretrained(folder)
     return find_model(folder)
 
@@ -69,9 +67,7 @@ def compare(model: Model, key: str, name: str, steps: int = STEPS) -> list[Row]:
     lesson = notebooks.definitions(notebooks.read(LESSON))
     sd, pipe = lesson.StableDiffusion(model), load_pipeline(model)
     if model.dtype != torch.float32:
-        raise RuntimeError(
-            f"{model.name} runs in {model.dtype} here; the bars are those of float32"
-        )
+        raise RuntimeError(f"{model.name} runs in {model.dtype}; the bars are those of float32")
     rows = []
     for eta in (0.0, 1.0):
         expected = pipe(
@@ -123,9 +119,8 @@ def frame_rows(model: Model | None = None, steps: int = STEPS) -> list[Row]:
         sample = partial(sd.sample, PROMPTS[0], num_sampling_steps=steps, seed=SEEDS[0], **frames)
         times.append(timed(sample)[0])
     for name in ("x_t", "x_0"):
-        series = torch.stack(
-            [*(getattr(step, name)[0] for step in sd.steps), sd.steps[-1].x_prev[0]]
-        )
+        latents = [getattr(step, name)[0] for step in sd.steps]
+        series = torch.stack([*latents, sd.steps[-1].x_prev[0]])
         keys = lesson.key_steps(name, steps)
         worst = 1e9
         final = sd.decode_latents(series[-1:])[0]

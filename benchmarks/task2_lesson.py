@@ -30,8 +30,6 @@ def joint(model: Model, compile: bool = False, **options: Any) -> Any:
     """The lesson's class on a model with CUDA graphs, as in the lesson; compiled if `compile`."""
     sd = lesson().JointDiffusion(model, **options)
     sd.unet = CudaGraphModule(sd.unet, compile=compile)
-    sd.decoder, sd.distance = (
-        CudaGraphModule(sd.decoder, gradients=True),
-        CudaGraphModule(sd.distance, gradients=True),
-    )
+    sd.decoder = CudaGraphModule(sd.decoder, gradients=True)
+    sd.distance = CudaGraphModule(sd.distance, gradients=True)
     return sd

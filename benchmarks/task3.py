@@ -147,9 +147,8 @@ def command_rows(on_gpu: bool, reduced: bool) -> list[Row]:
     for text, thing in list(EXERCISE.items())[: 1 if on_gpu or reduced else None]:
         with tempfile.TemporaryDirectory() as folder:
             if on_gpu:
-                time_command(
-                    text, Path(folder) / "first", on_gpu, reduced=True
-                )  # builds the kernels
+                # builds the kernels
+                time_command(text, Path(folder) / "first", on_gpu, reduced=True)
             seconds = time_command(text, Path(folder) / "run", on_gpu, reduced)
             images = render_sides(load_trainer(Path(folder) / "run", guidance))
             objects, _ = judge_sides(judge, images, thing)
@@ -197,11 +196,8 @@ def train_object(
             print(f"{text}: {error}", flush=True)
             return [False] * SIDES, [False] * SIDES, [to_pil(torch.ones(3, 256, 256))] * SIDES, True
         images = render_sides(trainer)
-    return (
-        *judge_sides(judge, images, TEXTS[text]),
-        [to_pil(2 * image - 1) for image in images],
-        False,
-    )
+    objects, views = judge_sides(judge, images, TEXTS[text])
+    return objects, views, [to_pil(2 * image - 1) for image in images], False
 
 
 def object_rows(
@@ -223,22 +219,19 @@ def object_rows(
         free.put(k % max(1, gpus))
     with ProcessPoolExecutor(processes, spawn, take_gpu, (free,)) as pool:
         results = pool.map(partial(train_object, reduced=reduced, options=options), texts)
-        for text, (right, sides, images, gave_up) in zip(
-            texts, tqdm(results, desc="texts", total=len(texts)), strict=True
-        ):
+        progress = tqdm(results, desc="texts", total=len(texts))
+        for text, (right, sides, images, gave_up) in zip(texts, progress, strict=True):
             tqdm.write(f"{text}: object {sum(right)} of {SIDES}, view {sum(sides)}")
             aborted += gave_up
             objects += right
             views += sides if TEXTS[text] in WITH_FRONT else []
             sheet += images
     IMAGES.mkdir(parents=True, exist_ok=True)
-    image_grid(sheet, columns=SIDES, side=128).save(
-        IMAGES / ("objects_reduced.png" if reduced else "objects.png")
-    )
+    name = "objects_reduced.png" if reduced else "objects.png"
+    image_grid(sheet, columns=SIDES, side=128).save(IMAGES / name)
     percent = lambda hits: round(100 * sum(hits) / len(hits), 2)
-    figures: list[tuple[Any, ...]] = [
-        ("object", "object read right", percent(objects), "%", ">=", 90.0)
-    ]
+    share = percent(objects)
+    figures: list[tuple[Any, ...]] = [("object", "object read right", share, "%", ">=", 90.0)]
     if views:
         figure = "side read right, of things with a front"
         figures.append(("view", figure, percent(views), "%", ">=", 90.0))
@@ -274,9 +267,8 @@ def step_rows(reduced: bool) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         model: Model = sd21_model(Path(folder) / "model", toy=reduced)
         guidance = StableDiffusion(model, configure(model).guidance)
-        trainer = make_trainer(
-            "a hamburger", guidance, Path(folder) / "run", batch_size=1, size=64, iters=10**6
-        )
+        settings: dict[str, Any] = {"batch_size": 1, "size": 64, "iters": 10**6}
+        trainer = make_trainer("a hamburger", guidance, Path(folder) / "run", **settings)
         guidance.unload_text_encoder()
         if DEVICE.type == "cuda":
             torch.cuda.reset_peak_memory_stats()

@@ -13,7 +13,7 @@ import argparse
 import json
 import time
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from course.figures import Row, machine, make_rows, store, table, today, version
 from course.metrics import Judge, JudgeFeatures, fid
 from course.metrics.preprocess import resize
 from course.models import WEIGHTS
-from pocket.arguments import folder, integer
+from pocket.arguments import add_option, folder, integer
 from pocket.test_set import (
     correct_masks,
     generate,
@@ -160,10 +160,8 @@ class Bench:
         parts = []
         for moments in tqdm(self.data.moments.split(256), desc="features", leave=False):
             with self.autocast():
-                pixels = resize(
-                    vae.decode(moments[:, :4].to(self.device).float()).sample.clamp(-1, 1),
-                    (size, size),
-                )
+                images = vae.decode(moments[:, :4].to(self.device).float()).sample
+                pixels = resize(images.clamp(-1, 1), (size, size))
                 # (B, side^2, C)
                 states = tower(pixel_values=pixels).last_hidden_state[:, 1:].float()
             parts.append(F.avg_pool2d(states.mT.unflatten(2, (side, side)), side // 8).half())
@@ -171,9 +169,8 @@ class Bench:
         return features - features[:20_000].float().mean((0, 2, 3), keepdim=True).half()
 
     def loss_module(self, variant: Variant) -> denoiser.DiffusionLoss:
-        unet = denoiser.build(
-            denoiser.CONFIG | BASELINE | variant.config, self.text.config.hidden_size
-        )
+        config = denoiser.CONFIG | BASELINE | variant.config
+        unet = denoiser.build(config, self.text.config.hidden_size)
         empty = torch.from_numpy(encode(self.tokenizer, [""])[0]).long()
         parts = (unet, self.text, self.vae.config.scaling_factor, empty)
         if variant.repa:
@@ -210,9 +207,8 @@ class Bench:
             optimizer.zero_grad(set_to_none=True)
             average.step(parameters)
             if step % LOG_STEPS == 0 or step == steps - 1:
-                curve.append(
-                    {"step": step} | {name: float(value.detach()) for name, value in losses.items()}
-                )
+                values = {name: float(value.detach()) for name, value in losses.items()}
+                curve.append({"step": step} | values)
                 if step == 0:  # compiled by now
                     start, start_step = time.perf_counter(), step + 1
         rate = (steps - start_step) * variant.batch / max(time.perf_counter() - start, 1e-9)
@@ -265,30 +261,11 @@ def variant_rows(key: str, variant: Variant, result: dict[str, Any]) -> list[Row
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = command_line("benchmarks.training", __doc__, VARIANTS)
-    parser.add_argument(
-        "--samples",
-        type=integer(1),
-        default=SAMPLES,
-        help=f"samples that each variant trains on (default: {SAMPLES:,})",
-    )
-    parser.add_argument(
-        "--images",
-        type=integer(2, 1_000_000),
-        default=IMAGES,
-        help=f"test images of each variant (default: {IMAGES:,})",
-    )
-    parser.add_argument(
-        "--work",
-        type=folder,
-        default=Path("outputs/pocket"),
-        help="folder of the latents (default: outputs/pocket)",
-    )
-    parser.add_argument(
-        "--out",
-        type=folder,
-        default=Path("outputs/training"),
-        help="folder for results and sample sheets (default: outputs/training)",
-    )
+    add = partial(add_option, parser)
+    add("--samples", integer(1), SAMPLES, "samples that each variant trains on")
+    add("--images", integer(2, 1_000_000), IMAGES, "test images of each variant")
+    add("--work", folder, Path("outputs/pocket"), "folder of the latents")
+    add("--out", folder, Path("outputs/training"), "folder for results and sample sheets")
     args = parser.parse_args(arguments)
     all_there = all((args.out / f"{name}.json").exists() for name in args.groups)
     if not all_there and not (args.work / "latents").is_dir():

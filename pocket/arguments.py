@@ -3,9 +3,17 @@
 import json
 import math
 import os
-from argparse import ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+
+def add_option(
+    parser: ArgumentParser, flag: str, type_: Callable[[str], Any], default: Any, text: str
+) -> None:
+    """Add an option whose help ends with its default."""
+    parser.add_argument(flag, type=type_, default=default, help=f"{text} (default: {default})")
 
 
 def integer(minimum: int, maximum: int | None = None) -> Callable[[str], int]:

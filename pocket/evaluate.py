@@ -36,30 +36,14 @@ NEED_ALL_IMAGES = ("autoencoder", "judge", "images", "compositions")
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pocket.evaluate", description=__doc__)
     add_groups(parser, GROUPS)
-    parser.add_argument(
-        "--images",
-        type=options.integer(2, 1_000_000),
-        default=IMAGES,
-        help=f"number of test images (default: {IMAGES}; rows of fewer are not stored)",
-    )
-    parser.add_argument(
-        "--guidance",
-        type=options.number(0, 1000),
-        default=GUIDANCE,
-        help=f"guidance scale (default: {GUIDANCE}; rows of another are not stored)",
-    )
-    parser.add_argument(
-        "--weights",
-        type=options.folder,
-        default=Path("pocket/weights"),
-        help="folder of the weights (default: pocket/weights)",
-    )
-    parser.add_argument(
-        "--work",
-        type=options.folder,
-        default=Path("outputs/pocket"),
-        help="folder of the latents, for the group scaling (default: outputs/pocket)",
-    )
+    add = partial(options.add_option, parser)
+    text = "number of test images; rows of fewer are not stored"
+    add("--images", options.integer(2, 1_000_000), IMAGES, text)
+    text = "guidance scale; rows of another are not stored"
+    add("--guidance", options.number(0, 1000), GUIDANCE, text)
+    add("--weights", options.folder, Path("pocket/weights"), "folder of the weights")
+    text = "folder of the latents, for the group scaling"
+    add("--work", options.folder, Path("outputs/pocket"), text)
     return parser
 
 

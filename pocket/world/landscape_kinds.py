@@ -3,11 +3,16 @@
 The numbers go into the header of `landscape_header.py`; src/landforms.h says what each means.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from pocket.world.landscape_header import Header, choose, direction, put_aim, put_air, vary
+from pocket.world.vocabulary import LANDSCAPES
 
-# Each is a table of numbers.
+Kind = Callable[[Header, np.random.Generator, str, str], None]
+
+# Each is a table of numbers: shape and ground, then the water, then the things in their rings.
 # fmt: off
 
 
@@ -22,13 +27,9 @@ def mountains(h: Header, rng: np.random.Generator, time: str, weather: str) -> N
         GROUND_A=choose(rng, (0.15, 0.23, 0.05), (0.22, 0.24, 0.07), (0.11, 0.20, 0.05)),
         GROUND_B=choose(rng, (0.22, 0.20, 0.19), (0.26, 0.22, 0.18), (0.18, 0.19, 0.22)),
         GROUND_C=(0.88, 0.90, 0.94), GROUND_D=choose(rng, (0.045, 0.10, 0.04), (0.06, 0.11, 0.035)),
-    )
-    h.put(
         WATER=lake, WAVES=rng.uniform(0.05, 0.25),
         DEEP=choose(rng, (0.02, 0.07, 0.10), (0.02, 0.09, 0.09)),
         SHALLOW=choose(rng, (0.04, 0.16, 0.18), (0.05, 0.20, 0.20)),
-    )
-    h.put(
         RINGS=9, RING_FIRST=70, RING_GROWTH=1.27, SPACING=rng.uniform(9, 16),
         SIZE=rng.uniform(13, 19), CROWD=rng.uniform(0.25, 0.8), MIXTURE=1,
         THING_A=choose(rng, (0.025, 0.07, 0.03), (0.05, 0.10, 0.035)), THING_C=(0.10, 0.06, 0.035),
@@ -45,13 +46,9 @@ def beach(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
         GROUND_A=choose(rng, (0.70, 0.56, 0.36), (0.76, 0.66, 0.48), (0.66, 0.50, 0.30)),
         GROUND_B=choose(rng, (0.62, 0.48, 0.29), (0.72, 0.60, 0.42)),
         GROUND_C=choose(rng, (0.34, 0.25, 0.15)), PATCH=0.3,
-    )
-    h.put(
         WATER=1, WAVES=rng.uniform(0.35, 0.7),
         DEEP=choose(rng, (0.01, 0.12, 0.30), (0.01, 0.16, 0.26), (0.02, 0.10, 0.22)),
         SHALLOW=choose(rng, (0.08, 0.50, 0.48), (0.12, 0.46, 0.50), (0.06, 0.40, 0.46)),
-    )
-    h.put(
         RINGS=4, RING_FIRST=rng.uniform(8.5, 10.5), RING_GROWTH=1.25, SPACING=rng.uniform(4.5, 6.0),
         SIZE=rng.uniform(5.5, 7.5), CROWD=rng.uniform(0.4, 0.75), MIXTURE=rng.uniform(0.7, 0.95),
         THING_A=choose(rng, (0.05, 0.16, 0.03), (0.08, 0.18, 0.03)),
@@ -69,8 +66,6 @@ def desert(h: Header, rng: np.random.Generator, time: str, weather: str) -> None
         FLOOR=0, CALM=0.22 * relief, TOP=1.5 * relief, REACH=500, STEEP=1.1, SHADOW=50,
         GROUND_A=choose(rng, (0.58, 0.33, 0.13), (0.62, 0.41, 0.20), (0.56, 0.28, 0.10)),
         GROUND_B=choose(rng, (0.66, 0.42, 0.19), (0.60, 0.37, 0.16)), PATCH=1 / 60,
-    )
-    h.put(
         RINGS=6, RING_FIRST=rng.uniform(13, 18), RING_GROWTH=1.42, SPACING=rng.uniform(10, 16),
         SIZE=rng.uniform(4.0, 5.5),
         CROWD=rng.uniform(0.3, 0.65), THING_A=choose(rng, (0.06, 0.17, 0.06), (0.08, 0.19, 0.08)),
@@ -87,8 +82,6 @@ def forest(h: Header, rng: np.random.Generator, time: str, weather: str) -> None
         FAR=90, FLOOR=-1.5, CALM=-0.6, TOP=5.6, REACH=260, STEEP=0.9, PATCH=1 / 7,
         GROUND_A=choose(rng, (0.10, 0.17, 0.04), (0.16, 0.14, 0.05)),
         GROUND_B=choose(rng, (0.18, 0.14, 0.07), (0.14, 0.22, 0.05)),
-    )
-    h.put(
         RINGS=12, RING_FIRST=rng.uniform(12, 16), RING_GROWTH=1.2, SPACING=rng.uniform(6.5, 8.0),
         SIZE=rng.uniform(10, 13),
         CROWD=rng.uniform(0.6, 0.85), MIXTURE=rng.choice([0.1, 0.5, 0.95]),
@@ -99,7 +92,7 @@ def forest(h: Header, rng: np.random.Generator, time: str, weather: str) -> None
     put_air(h, rng, time, weather, sight=42, depth=22)
 
 
-def city(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
+def city_skyline(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
     harbour = rng.random() < 0.75  # else a park lies before the towers
     near = rng.uniform(150, 190) if harbour else 5.0
     h.put(
@@ -109,12 +102,8 @@ def city(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
         GROUND_B=choose(rng, (0.17, 0.26, 0.06), (0.20, 0.25, 0.09)),
         GROUND_D=choose(rng, (0.12, 0.20, 0.30), (0.06, 0.10, 0.14), (0.16, 0.23, 0.28)),
         PATCH=rng.uniform(5.6, 7.2),
-    )
-    h.put(
         WATER=harbour, WAVES=rng.uniform(0.25, 0.5), DEEP=choose(rng, (0.02, 0.06, 0.09)),
         SHALLOW=choose(rng, (0.03, 0.09, 0.11)),
-    )
-    h.put(
         RINGS=7, RING_FIRST=222, RING_GROWTH=1.15, SPACING=rng.uniform(30, 40),
         SIZE=rng.uniform(95, 135), CROWD=rng.uniform(0.8, 0.97),
         THING_A=choose(rng, (0.55, 0.50, 0.45), (0.42, 0.46, 0.52), (0.60, 0.52, 0.42)),
@@ -138,8 +127,6 @@ def meadow(h: Header, rng: np.random.Generator, time: str, weather: str) -> None
         GROUND_A=choose(rng, (0.12, 0.27, 0.03), (0.17, 0.30, 0.04)),
         GROUND_B=choose(rng, (0.20, 0.36, 0.05), (0.10, 0.24, 0.04)), GROUND_C=first,
         GROUND_D=second, PATCH=1 / 18,
-    )
-    h.put(
         RINGS=10, RING_FIRST=rng.uniform(2.2, 2.6), RING_GROWTH=1.2,
         SPACING=rng.uniform(0.26, 0.36), SIZE=rng.uniform(0.42, 0.56),
         CROWD=rng.uniform(0.55, 0.85), MIXTURE=rng.uniform(0.3, 0.8), THING_A=first, THING_B=second,
@@ -159,8 +146,6 @@ def ocean(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
         GROUND_B=choose(rng, (0.08, 0.20, 0.04), (0.12, 0.22, 0.05)),
         GROUND_C=choose(rng, (0.25, 0.21, 0.17), (0.30, 0.27, 0.24)),
         GROUND_D=choose(rng, (0.05, 0.14, 0.035), (0.15, 0.25, 0.05)),
-    )
-    h.put(
         WATER=1, WAVES=rng.uniform(0.45, 0.85),
         DEEP=choose(rng, (0.01, 0.09, 0.24), (0.01, 0.12, 0.22), (0.02, 0.08, 0.17)),
         SHALLOW=choose(rng, (0.02, 0.22, 0.34), (0.02, 0.24, 0.30)),
@@ -175,8 +160,6 @@ def snowy_hills(h: Header, rng: np.random.Generator, time: str, weather: str) ->
         RELIEF=relief, NEAR=25, FAR=rng.uniform(140, 220), FLOOR=floor, CALM=0.13 * relief + floor,
         TOP=relief, REACH=900, STEEP=1.0, SHADOW=90, GROUND_A=vary(rng, (0.70, 0.73, 0.78), 0.04),
         GROUND_B=vary(rng, (0.62, 0.68, 0.78), 0.04), PATCH=1 / 40,
-    )
-    h.put(
         RINGS=9, RING_FIRST=rng.uniform(17, 24), RING_GROWTH=1.35, SPACING=rng.uniform(6, 10),
         SIZE=rng.uniform(7, 10), CROWD=rng.uniform(0.3, 0.7), MIXTURE=1,
         THING_A=choose(rng, (0.03, 0.08, 0.05), (0.05, 0.11, 0.06)), THING_C=(0.10, 0.06, 0.04),
@@ -196,8 +179,6 @@ def canyon(h: Header, rng: np.random.Generator, time: str, weather: str) -> None
         GROUND_B=choose(rng, (0.62, 0.26, 0.11), (0.56, 0.21, 0.09)),
         GROUND_C=choose(rng, (0.80, 0.54, 0.32), (0.76, 0.46, 0.25)),
         GROUND_D=choose(rng, (0.56, 0.32, 0.16), (0.40, 0.32, 0.14)),
-    )
-    h.put(
         RINGS=6, RING_FIRST=28, RING_GROWTH=1.35, SPACING=rng.uniform(9, 14),
         SIZE=rng.uniform(1.4, 2.2), CROWD=rng.uniform(0.3, 0.7),
         THING_A=choose(rng, (0.10, 0.15, 0.05), (0.15, 0.17, 0.07)),
@@ -216,8 +197,6 @@ def mars(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
         GROUND_A=choose(rng, (0.40, 0.13, 0.05), (0.46, 0.16, 0.06), (0.36, 0.12, 0.055)),
         GROUND_B=choose(rng, (0.55, 0.22, 0.09), (0.48, 0.18, 0.075)),
         GROUND_C=choose(rng, (0.22, 0.075, 0.04)),
-    )
-    h.put(
         RINGS=8, RING_FIRST=rng.uniform(6, 8), RING_GROWTH=1.4, SPACING=rng.uniform(3, 4.5),
         SIZE=rng.uniform(0.55, 0.95), CROWD=rng.uniform(0.4, 0.7),
         THING_A=choose(rng, (0.26, 0.09, 0.045)), THING_B=choose(rng, (0.42, 0.17, 0.08)),
@@ -235,8 +214,6 @@ def village(h: Header, rng: np.random.Generator, time: str, weather: str) -> Non
         GROUND_B=choose(rng, (0.22, 0.34, 0.06), (0.10, 0.22, 0.04)),
         GROUND_C=choose(rng, (0.52, 0.42, 0.12), (0.42, 0.36, 0.12), (0.30, 0.22, 0.12)),
         GROUND_D=choose(rng, (0.50, 0.42, 0.31), (0.44, 0.37, 0.29)),
-    )
-    h.put(
         RINGS=9, RING_FIRST=rng.uniform(22, 27), RING_GROWTH=1.32, SPACING=rng.uniform(10.5, 13),
         SIZE=rng.uniform(7, 9), CROWD=rng.uniform(0.72, 0.92),
         MIXTURE=rng.choice([0.15, 0.75, 0.9]),
@@ -260,13 +237,9 @@ def river(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
         GROUND_B=choose(rng, (0.24, 0.34, 0.07), (0.22, 0.28, 0.06)),
         GROUND_C=choose(rng, (0.46, 0.42, 0.34), (0.40, 0.37, 0.32)),
         GROUND_D=choose(rng, (0.20, 0.20, 0.22), (0.24, 0.21, 0.19)),
-    )
-    h.put(
         WATER=1, WAVES=rng.uniform(0.15, 0.35),
         DEEP=choose(rng, (0.02, 0.14, 0.24), (0.02, 0.16, 0.20)),
         SHALLOW=choose(rng, (0.05, 0.26, 0.32), (0.06, 0.28, 0.28)),
-    )
-    h.put(
         RINGS=12, RING_FIRST=rng.uniform(26, 32), RING_GROWTH=1.27, SPACING=rng.uniform(9, 13),
         SIZE=rng.uniform(9, 13), CROWD=rng.uniform(0.45, 0.75),
         MIXTURE=rng.choice([0.1, 0.55, 0.95]),
@@ -288,13 +261,9 @@ def waterfall(h: Header, rng: np.random.Generator, time: str, weather: str) -> N
         GROUND_B=choose(rng, (0.34, 0.30, 0.26), (0.30, 0.29, 0.30)),
         GROUND_C=choose(rng, (0.10, 0.22, 0.04), (0.14, 0.24, 0.05)),
         GROUND_D=choose(rng, (0.18, 0.30, 0.06), (0.08, 0.18, 0.04)),
-    )
-    h.put(
         WATER=1, WAVES=rng.uniform(0.25, 0.45),
         DEEP=choose(rng, (0.01, 0.16, 0.20), (0.02, 0.20, 0.20)),
         SHALLOW=choose(rng, (0.05, 0.34, 0.34), (0.06, 0.38, 0.32)),
-    )
-    h.put(
         RINGS=12, RING_FIRST=rng.uniform(25, 28), RING_GROWTH=1.15, SPACING=rng.uniform(5.5, 7.5),
         SIZE=rng.uniform(8, 11), CROWD=rng.uniform(0.55, 0.85),
         MIXTURE=rng.choice([0.1, 0.5, 0.95]),
@@ -318,8 +287,6 @@ def park(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
         GROUND_A=choose(rng, (0.12, 0.26, 0.03), (0.15, 0.28, 0.05)),
         GROUND_B=choose(rng, (0.22, 0.38, 0.06), (0.20, 0.34, 0.05)), GROUND_C=first, ACCENT=second,
         GROUND_D=choose(rng, (0.60, 0.52, 0.40), (0.54, 0.46, 0.36)),
-    )
-    h.put(
         RINGS=10, RING_FIRST=rng.uniform(15, 19), RING_GROWTH=1.24, SPACING=rng.uniform(7, 9),
         SIZE=rng.uniform(8, 11), CROWD=rng.uniform(0.5, 0.8), MIXTURE=rng.uniform(0.0, 0.2),
         THING_A=choose(rng, (0.04, 0.12, 0.04), (0.06, 0.15, 0.05)),
@@ -341,8 +308,6 @@ def volcano(h: Header, rng: np.random.Generator, time: str, weather: str) -> Non
         GROUND_A=choose(rng, (0.075, 0.065, 0.065), (0.095, 0.075, 0.065)),
         GROUND_B=choose(rng, (0.15, 0.12, 0.11), (0.17, 0.12, 0.10)),
         ACCENT=vary(rng, (1.50, 0.36, 0.05), 0.06),
-    )
-    h.put(
         RINGS=8, RING_FIRST=rng.uniform(17, 22), RING_GROWTH=1.38, SPACING=rng.uniform(8, 12),
         SIZE=rng.uniform(1.5, 2.6), CROWD=rng.uniform(0.4, 0.7),
         THING_A=choose(rng, (0.06, 0.05, 0.05)), THING_B=choose(rng, (0.13, 0.10, 0.09)),
@@ -362,8 +327,6 @@ def underwater(h: Header, rng: np.random.Generator, time: str, weather: str) -> 
         REACH=70, STEEP=1.2, PATCH=1 / 4, DISC=0, STARS=0, CLOUD_COVER=0,
         GROUND_A=choose(rng, (0.66, 0.58, 0.40), (0.60, 0.55, 0.44)),
         GROUND_B=choose(rng, (0.74, 0.66, 0.48)),
-    )
-    h.put(
         RINGS=12, RING_FIRST=rng.uniform(3.6, 4.4), RING_GROWTH=1.22, SPACING=rng.uniform(1.2, 1.7),
         SIZE=rng.uniform(1.2, 1.7), CROWD=rng.uniform(0.65, 0.9), THING_A=first, THING_B=second,
         THING_C=third,
@@ -408,22 +371,4 @@ def space(h: Header, rng: np.random.Generator, time: str, weather: str) -> None:
 # fmt: on
 
 
-KINDS = {
-    "mountains": mountains,
-    "beach": beach,
-    "desert": desert,
-    "forest": forest,
-    "city skyline": city,
-    "meadow": meadow,
-    "ocean": ocean,
-    "snowy hills": snowy_hills,
-    "canyon": canyon,
-    "mars": mars,
-    "village": village,
-    "river": river,
-    "waterfall": waterfall,
-    "park": park,
-    "volcano": volcano,
-    "underwater": underwater,
-    "space": space,
-}
+KINDS: dict[str, Kind] = {name: globals()[name.replace(" ", "_")] for name in LANDSCAPES}

@@ -107,12 +107,8 @@ def sample_landscape(
     Return the scene's header (128,) float32; the first 16 numbers are the caller's and stay 0.
     Raise ValueError for a class that does not exist, and for a weather in one of NO_WEATHER.
     """
-    classes = (
-        ("landscape", landscape, LANDSCAPES),
-        ("time", time, TIMES),
-        ("weather", weather, WEATHERS),
-    )
-    for name, index, names in classes:
+    classes = {"landscape": LANDSCAPES, "time": TIMES, "weather": WEATHERS}
+    for (name, names), index in zip(classes.items(), (landscape, time, weather), strict=True):
         if not 0 <= index < len(names):
             raise ValueError(
                 f"{name} {index} does not exist: there are {len(names)}, {', '.join(names)}"
@@ -180,13 +176,8 @@ def _adapt_sky(sky: Sky, weather: str) -> Sky:
     if weather == "cloudy":
         for name in SKY_COLORS:
             sky[name] = 0.62 * sky[name] + 0.30 * sky[name].mean()
-        factors = {
-            "SUN": 0.42,
-            "AMBIENT": 1.18,
-            "GLOW": 0.35,
-            "CLOUD_LIT": 0.78,
-            "CLOUD_DARK": 0.72,
-        }
+        factors = {"SUN": 0.42, "AMBIENT": 1.18, "GLOW": 0.35}
+        factors |= {"CLOUD_LIT": 0.78, "CLOUD_DARK": 0.72}
     elif weather == "foggy":
         for name in SKY_COLORS:
             sky[name] = 0.5 * sky[name] + 0.45 * sky[name].mean() + 0.05 * sky["SUNWARD"]

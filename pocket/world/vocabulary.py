@@ -9,37 +9,40 @@ import numpy as np
 from course.views import VIEWS as VIEWS
 from course.views import view_word as view_word
 
-OBJECTS = tuple(
-    (
-        "hamburger, squirrel, book, bunny, pancakes, astronaut, horse, snowman, duck, cat, "
-        "robot, car, rocket, house, tree, mushroom, cactus, teapot, bear, penguin, elephant, "
-        "turtle, cake, chair, sailboat, airplane, pumpkin, mug, dog, bird, fish, butterfly, "
-        "dinosaur, cow, pig, owl, frog, flower, apple, banana, donut, ice cream, cupcake, "
-        "pizza, castle, lighthouse, truck, bicycle, train, sofa, bed, lamp, umbrella, guitar, "
-        "sword, hat, ball"
-    ).split(", ")
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(", "))
+
+
+OBJECTS = _names(
+    "hamburger, squirrel, book, bunny, pancakes, astronaut, horse, snowman, duck, cat, "
+    "robot, car, rocket, house, tree, mushroom, cactus, teapot, bear, penguin, elephant, "
+    "turtle, cake, chair, sailboat, airplane, pumpkin, mug, dog, bird, fish, butterfly, "
+    "dinosaur, cow, pig, owl, frog, flower, apple, banana, donut, ice cream, cupcake, "
+    "pizza, castle, lighthouse, truck, bicycle, train, sofa, bed, lamp, umbrella, guitar, "
+    "sword, hat, ball"
 )
 # A front is the side at azimuth 0; the others look alike all around (or from both ends).
 WITH_FRONT = frozenset(
-    (
+    _names(
         "squirrel, bunny, astronaut, horse, snowman, duck, cat, robot, car, house, bear, "
         "penguin, elephant, turtle, chair, airplane, dog, bird, fish, butterfly, dinosaur, "
         "cow, pig, owl, frog, flower, castle, truck, bicycle, train, sofa, bed, guitar"
-    ).split(", ")
+    )
 )
 ANIMATE = frozenset(
-    (
+    _names(
         "squirrel, bunny, astronaut, horse, snowman, duck, cat, robot, bear, penguin, "
         "elephant, turtle, dog, bird, fish, butterfly, dinosaur, cow, pig, owl, frog"
-    ).split(", ")
+    )
 )
 # What can be held in a hand.
 HOLDABLE = frozenset(
-    (
+    _names(
         "hamburger, book, pancakes, duck, mushroom, cactus, teapot, cake, pumpkin, mug, bird, "
         "fish, butterfly, frog, flower, apple, banana, donut, ice cream, cupcake, pizza, lamp, "
         "umbrella, guitar, sword, hat, ball"
-    ).split(", ")
+    )
 )
 # The poses of those that cannot take both; what has no legs takes none.
 POSES_OF: dict[str, tuple[str, ...]] = {
@@ -52,20 +55,16 @@ POSES_OF: dict[str, tuple[str, ...]] = {
 COLORS = tuple("red orange yellow green turquoise blue purple pink brown black white gray".split())
 PATTERNS = ("plain", "striped", "checkered", "spotted", "wooden", "metallic")
 # "white" and "plain" are studio backgrounds, "plain" in any soft color.
-GROUNDS = tuple(
-    "white, plain, grass, snow, sand, wooden table, checkered floor, mars, moon".split(", ")
-)
+GROUNDS = _names("white, plain, grass, snow, sand, wooden table, checkered floor, mars, moon")
 LIGHTINGS = ("day", "sunset", "night", "dawn")
 STYLES = ("photo", "3d render", "pencil sketch", "cartoon")
 RELATIONS = ("none", "on", "reading", "riding", "next to", "holding")  # "on": on top of
 COUNTS = ("one", "two", "three")  # of the object, where it has no relation
 SIZES = ("small", "big")  # of the image for one object, of the other object for one of a pair
 POSES = ("standing", "sitting")  # of people and animals
-LANDSCAPES = tuple(
-    (
-        "mountains, beach, desert, forest, city skyline, meadow, ocean, snowy hills, canyon, "
-        "mars, village, river, waterfall, park, volcano, underwater, space"
-    ).split(", ")
+LANDSCAPES = _names(
+    "mountains, beach, desert, forest, city skyline, meadow, ocean, snowy hills, canyon, "
+    "mars, village, river, waterfall, park, volcano, underwater, space"
 )
 NO_WEATHER = frozenset(("underwater", "space"))  # always "clear"
 TIMES = ("day", "sunset", "night", "dawn")
