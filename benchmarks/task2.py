@@ -14,9 +14,9 @@ All code under test is that of the notebook. `--reduced` is a rehearsal with few
 and toy networks: its rows are printed and not stored. Without a GPU, large and memory are reduced.
 """
 
-import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
+from statistics import fmean, median
 from typing import Any
 
 import torch
@@ -68,10 +68,6 @@ def landscapes(count: int) -> list[Landscape]:
         for i in range(count)
     ]
     return [(place + time, PLACES[place], 100 + i) for i, place, time in chosen]
-
-
-def mean(values: Iterable[float]) -> float:
-    return statistics.fmean(values)
 
 
 # --- Exactness
@@ -176,11 +172,11 @@ def panorama_scores(
     prompts = [prompt for (prompt, _, _), own in zip(tests, crops, strict=True) for _ in own]
     places = [place for (_, place, _), own in zip(tests, crops, strict=True) for _ in own]
     readings = [reading["landscape"] for reading in judge(list(torch.cat(crops)))]
-    correct = mean(float(a == b) for a, b in zip(readings, places, strict=True))
+    correct = fmean(float(a == b) for a, b in zip(readings, places, strict=True))
     style_losses = [metrics.intra_style_loss(image, networks.features, size) for image in images]
     return {
-        "intra_lpips": mean(metrics.intra_lpips(x, networks.distance, size) for x in images),
-        "intra_style": 100 * mean(style_losses),
+        "intra_lpips": fmean(metrics.intra_lpips(x, networks.distance, size) for x in images),
+        "intra_style": 100 * fmean(style_losses),
         "clip_score": metrics.clip_score(torch.cat(crops), prompts, networks.clip),
         "landscape": 100 * correct,
     }
@@ -260,7 +256,7 @@ def tradeoff_rows(reduced: bool) -> list[Row]:
             seconds[name].append(time)
             distance = metrics.intra_lpips(image.to(DEVICE), networks.distance, WIDE[0])
             distances[name].append(distance)
-    times = {name: statistics.median(values) for name, values in seconds.items()}
+    times = {name: median(values) for name, values in seconds.items()}
     rows = []
     for name, time in times.items():
         bar = 1.5 if name == "recommended" and DEVICE.type == "cuda" else None
@@ -268,9 +264,9 @@ def tradeoff_rows(reduced: bool) -> list[Row]:
             f"task2.tradeoff.{name.lower().replace(' ', '_')}",
             f"{count} landscapes, {name}",
             ("time", "time beside Multi", time / times["Multi"], "x", "<=", bar),
-            ("intra_lpips", "Intra-LPIPS", mean(distances[name]), "", "<="),
+            ("intra_lpips", "Intra-LPIPS", fmean(distances[name]), "", "<="),
         )
-    gain = {name: mean(distances["Multi"]) - mean(distances[name]) for name in choices(sd)}
+    gain = {name: fmean(distances["Multi"]) - fmean(distances[name]) for name in choices(sd)}
     if gain["full"] > 0:
         figure = "recommended: share of the gain of full synchronization"
         share = gain["recommended"] / gain["full"]

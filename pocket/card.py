@@ -112,16 +112,12 @@ def heldout_phrases(vocabulary: dict[str, list[str]]) -> dict[str, list[str]]:
 
 def optional_parts(weights: Path) -> list[dict[str, str]]:
     """Return the ControlNets and estimators that are there, a row of the table of folders each."""
-    controlnets = [
-        (f"controlnet/{kind}", f"steers images by {kind}", "ControlNetModel") for kind in CONDITIONS
-    ]
-    estimators = [
-        (f"estimators/{kind}", f"reads {kind} from images", AUTO[kind]) for kind in ESTIMATED
-    ]
+    parts = [("controlnet", k, f"steers images by {k}", "ControlNetModel") for k in CONDITIONS]
+    parts += [("estimators", k, f"reads {k} from images", AUTO[k]) for k in ESTIMATED]
     return [
-        {"folder": folder, "purpose": purpose, "loader": loader}
-        for folder, purpose, loader in controlnets + estimators
-        if (weights / folder).exists()
+        {"folder": f"{stage}/{kind}", "purpose": purpose, "loader": loader}
+        for stage, kind, purpose, loader in parts
+        if (weights / stage / kind).exists()
     ]
 
 
@@ -153,10 +149,8 @@ def main(arguments: list[str] | None = None) -> None:
     weights = parser.parse_args(arguments).weights
     for name in ("training.json", "evaluation.json"):
         if not (weights / name).is_file():
-            parser.error(
-                f"{weights} has no {name}: run `python -m pocket.train export`, then "
-                "`python -m pocket.evaluate`"
-            )
+            commands = "`python -m pocket.train export`, then `python -m pocket.evaluate`"
+            parser.error(f"{weights} has no {name}: run {commands}")
     (weights / "samples").mkdir(exist_ok=True)
     curves(json.loads((weights / "training.json").read_text()), weights / "samples" / "curves.png")
     world_sheet(weights / "samples" / "world.jpg")

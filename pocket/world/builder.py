@@ -41,11 +41,14 @@ def towards(d: Vec) -> Matrix:
     n = math.sqrt(d[0] ** 2 + d[1] ** 2 + d[2] ** 2) or 1.0
     y = (d[0] / n, d[1] / n, d[2] / n)
     a = (1.0, 0.0, 0.0) if abs(y[0]) < 0.9 else (0.0, 0.0, 1.0)
-    x = (a[1] * y[2] - a[2] * y[1], a[2] * y[0] - a[0] * y[2], a[0] * y[1] - a[1] * y[0])
+    x = _cross(a, y)
     m = math.sqrt(x[0] ** 2 + x[1] ** 2 + x[2] ** 2)
     x = (x[0] / m, x[1] / m, x[2] / m)
-    z = (x[1] * y[2] - x[2] * y[1], x[2] * y[0] - x[0] * y[2], x[0] * y[1] - x[1] * y[0])
-    return ((x[0], y[0], z[0]), (x[1], y[1], z[1]), (x[2], y[2], z[2]))
+    return transpose((x, y, _cross(x, y)))
+
+
+def _cross(a: Vec, b: Vec) -> tuple[float, float, float]:
+    return (a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0])
 
 
 def transpose(a: Matrix) -> Matrix:
@@ -176,8 +179,7 @@ class Builder:
 
         color: in sRGB. gloss: exponent of the highlight.
         """
-        second = second or color
-        linear = [max(c, 0.0) ** 2.2 for c in (*color, *second)]
+        linear = [max(c, 0.0) ** 2.2 for c in (*color, *(second or color))]
         self.materials.append([*linear, float(pattern), scale, shine, gloss, metal, glow])
         return len(self.materials) - 1
 
@@ -248,13 +250,11 @@ class Builder:
         k: float = 0.0,
         carve: bool = False,
     ) -> None:
-        turn = rotation(*rot)
-        self.add("ELLIPSOID", center, radii, m, turn, k, max(radii), carve=carve)
+        self.add("ELLIPSOID", center, radii, m, rotation(*rot), k, max(radii), carve=carve)
 
     def lens(self, center: Vec, radii: Vec, m: int, rot: Vec = (0, 0, 0), k: float = 0.0) -> None:
         """Add a thin ellipsoid: a wing, a petal, an ear."""
-        turn = rotation(*rot)
-        self.add("LENS", center, radii, m, turn, k, max(radii))
+        self.add("LENS", center, radii, m, rotation(*rot), k, max(radii))
 
     def disc(self, center: Vec, normal: Vec, radius: float, thick: float, m: int) -> None:
         """Add a flat ellipsoid that faces along `normal`: a spot on a surface."""
@@ -274,8 +274,7 @@ class Builder:
         carve: bool = False,
     ) -> None:
         r = min(r, *half)
-        turn = rotation(*rot)
-        self.add("BOX", center, (*half, r), m, turn, k, math.hypot(*half), carve=carve)
+        self.add("BOX", center, (*half, r), m, rotation(*rot), k, math.hypot(*half), carve=carve)
 
     def cone(
         self,

@@ -17,13 +17,7 @@ SAY_MARKED = 0.97  # colors, patterns, sizes, sunset and night, sketch and carto
 SAY_ONE = 0.04
 SAY_GROUND = 0.75
 SAY_DAY = 0.12
-SAY_WEATHER = {
-    "clear": 0.15,
-    "cloudy": 0.95,
-    "foggy": SAY_MARKED,
-    "rain": SAY_MARKED,
-    "snow": SAY_MARKED,
-}
+SAY_WEATHER = {"clear": 0.15, "cloudy": 0.95}  # the others SAY_MARKED
 SAY_STYLE = {"photo": 0.3, "3d render": 0.4, "pencil sketch": SAY_MARKED, "cartoon": SAY_MARKED}
 SAY_VIEW = 0.4
 SAY_IDLE_VIEW = 0.1  # of an object with no front: text-to-3D appends view words to any prompt
@@ -53,9 +47,7 @@ def caption(labels: np.void | np.ndarray, rng: np.random.Generator) -> tuple[str
         ('a red striped cat on the grass at sunset, side view', frozenset({'object', 'color', ...}))
     """
     if labels["landscape"] < 0 and labels["object"] < 0:
-        raise ValueError(
-            "a scene to caption needs an object or a landscape, but both labels are -1"
-        )
+        raise ValueError("a scene to caption needs an object or a landscape: both labels are -1")
     writer = _Writer(labels, rng)
     prefix, suffixes = writer.style_and_view()
     if labels["landscape"] >= 0:
@@ -130,7 +122,7 @@ class _Writer:
         time = v.TIMES[self.labels["time"]]
         adjective = ""
         parts = []
-        if name not in v.NO_WEATHER and self.chance(SAY_WEATHER[weather]):
+        if name not in v.NO_WEATHER and self.chance(SAY_WEATHER.get(weather, SAY_MARKED)):
             self.named.add("weather")
             if self.chance(0.6 if weather != "clear" else 0.3):
                 adjective = self.pick(p.WEATHER_ADJECTIVES[weather])

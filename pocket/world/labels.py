@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -40,14 +40,7 @@ NEVER_HELD_OUT_LATER = NEVER_HELD_OUT | {
 HELD_OUT_SHARE = 0.05
 
 P_LANDSCAPE = 0.25
-P_RELATION = {
-    "none": 0.49,
-    "on": 0.16,
-    "reading": 0.07,
-    "riding": 0.13,
-    "next to": 0.09,
-    "holding": 0.06,
-}
+P_RELATION = (0.49, 0.16, 0.07, 0.13, 0.09, 0.06)  # in the order of RELATIONS
 P_FAMILIAR = 0.5  # of the pairs: from the familiar ones alone
 P_COUNT = (0.70, 0.16, 0.14)  # of objects without a relation
 P_SIZE = 0.2  # of single objects, and of pairs
@@ -64,7 +57,9 @@ UNLIKELY_WEATHER = {
 }
 # What comes out worst is sampled more often: these landscapes so many times, the city mostly by
 # night, people from overhead.
-LANDSCAPE_WEIGHT = {"snowy hills": 1.3, "city skyline": 1.3}
+LANDSCAPE_WEIGHTS = tuple(
+    1.3 if name in ("snowy hills", "city skyline") else 1.0 for name in v.LANDSCAPES
+)
 P_TIME_OF = {"city skyline": (0.3, 0.2, 0.35, 0.15), "space": (1.0, 0.0, 0.0, 0.0)}
 LIT = ("city skyline", "village", "park", "volcano")  # shows by night, whatever the weather
 NIGHT_WEATHER = {"foggy": 0.4, "rain": 0.15, "snow": 0.4}  # so many times as often in the dark
@@ -105,14 +100,14 @@ def triples() -> dict[str, tuple[Triple, ...]]:
 
 def _families(
     objects: tuple[str, ...], colors: tuple[str, ...], grounds: tuple[str, ...]
-) -> list[list[Triple]]:
+) -> list[Sequence[Triple]]:
     return [
         [(o, "color", c) for o in objects for c in colors],
         [(o, "ground", g) for o in objects for g in grounds],
     ]
 
 
-def _hold_out(families: list[list[Triple]], seed: int, exceptions: set[Triple]) -> set[Triple]:
+def _hold_out(families: list[Sequence[Triple]], seed: int, exceptions: set[Triple]) -> set[Triple]:
     """Sample the held-out share of each family."""
     rng = np.random.Generator(np.random.PCG64(seed))
     held: set[Triple] = set()
@@ -131,16 +126,13 @@ def heldout_compositions() -> frozenset[Triple]:
     fixed seeds, a family at a time: first those of the world's first edition, then the later ones.
     """
     first = _families(FIRST_OBJECTS, FIRST_COLORS, FIRST_GROUNDS)
-    first += [list(family) for family in familiar_triples().values()]
+    first += familiar_triples().values()
     known = {composition for family in first for composition in family}
-    every = _families(v.OBJECTS, v.COLORS, v.GROUNDS) + [
-        list(family) for family in triples().values()
-    ]
-    later = [[c for c in family if c not in known] for family in every]
-    later = [family for family in later if family]
-    return frozenset(
-        _hold_out(first, 479, NEVER_HELD_OUT) | _hold_out(later, 2026, NEVER_HELD_OUT_LATER)
-    )
+    every = _families(v.OBJECTS, v.COLORS, v.GROUNDS)
+    every += triples().values()
+    new = [[c for c in family if c not in known] for family in every]
+    later = _hold_out([family for family in new if family], 2026, NEVER_HELD_OUT_LATER)
+    return frozenset(_hold_out(first, 479, NEVER_HELD_OUT) | later)
 
 
 def compositions(labels: np.void | np.ndarray) -> list[Triple]:
@@ -207,9 +199,8 @@ def labels_from(named: Mapping[str, str], rng: np.random.Generator, seed: int = 
         usual["pattern2"] = "plain"
     if "object" in named and named.get("relation") != "riding":
         labels["pose"] = _sample_pose(rng, named["object"])
-    usual["style"] = (
-        "photo" if rng.random() < P_STYLE[0] / (P_STYLE[0] + P_STYLE[1]) else "3d render"
-    )
+    photo = rng.random() < P_STYLE[0] / (P_STYLE[0] + P_STYLE[1])
+    usual["style"] = "photo" if photo else "3d render"
     for field in kept:
         labels[field] = sampled[field]
     for field, value in (usual | dict(named)).items():
@@ -235,28 +226,18 @@ def _pick(rng: np.random.Generator, probabilities: tuple[float, ...]) -> int:
 
 
 @cache
-def _landscape_weights() -> tuple[float, ...]:
-    return tuple(LANDSCAPE_WEIGHT.get(name, 1.0) for name in v.LANDSCAPES)
-
-
-@cache
 def _weathers(landscape: str, dark: bool) -> tuple[float, ...]:
     """Return the probabilities of the weathers of a landscape.
 
     dark: by night, where nothing shines.
     """
-    probabilities = {
-        name: P_WEATHER[name] * (NIGHT_WEATHER.get(name, 1.0) if dark else 1.0)
-        for name in v.WEATHERS
-    }
-    return tuple(
-        0.0 if name in UNLIKELY_WEATHER.get(landscape, ()) else probabilities[name]
-        for name in v.WEATHERS
-    )
+    factors = NIGHT_WEATHER if dark else {}
+    factors = factors | dict.fromkeys(UNLIKELY_WEATHER.get(landscape, ()), 0.0)
+    return tuple(P_WEATHER[name] * factors.get(name, 1.0) for name in v.WEATHERS)
 
 
 def _sample_landscape(rng: np.random.Generator) -> dict[str, float]:
-    landscape = _pick(rng, _landscape_weights())
+    landscape = _pick(rng, LANDSCAPE_WEIGHTS)
     name = v.LANDSCAPES[landscape]
     time = _pick(rng, P_TIME_OF.get(name, P_TIME))
     dark = v.TIMES[time] == "night" and name not in LIT
@@ -280,7 +261,7 @@ def _sample_pose(rng: np.random.Generator, name: str) -> int:
 
 def _sample_things(rng: np.random.Generator) -> dict[str, float]:
     """Sample one or two objects and their relation."""
-    relation = v.RELATIONS[_pick(rng, tuple(P_RELATION[name] for name in v.RELATIONS))]
+    relation = v.RELATIONS[_pick(rng, P_RELATION)]
     sampled: dict[str, float] = {"relation": v.RELATIONS.index(relation), "count": 0}
     if relation == "none":
         name = v.OBJECTS[int(rng.integers(len(v.OBJECTS)))]

@@ -174,8 +174,11 @@ def _adjectives() -> dict[Words, tuple[str, str]]:
 
 
 @cache
-def _nouns() -> tuple[Noun, ...]:
-    """Return all noun phrases; an article may be left out."""
+def _nouns_by_word() -> dict[str, list[Noun]]:
+    """Return all noun phrases by the first word after their adjectives, so that few are tried.
+
+    An article may be left out.
+    """
 
     def forms(phrase: str, heads: Iterable[tuple[str, Names]], names: Names) -> Iterator[Noun]:
         before, after = (_words(part) for part in phrase.split("*"))
@@ -197,15 +200,9 @@ def _nouns() -> tuple[Noun, ...]:
     for name, phrases in p.PLURAL_PHRASES.items():
         for phrase in phrases:
             nouns += forms(phrase, numbers, (("object", name),))
-    return tuple(nouns)
-
-
-@cache
-def _nouns_by_word() -> dict[str, tuple[Noun, ...]]:
-    """Return the nouns by the first word after their adjectives, so that few are tried."""
-    by_word: dict[str, tuple[Noun, ...]] = {}
-    for noun in _nouns():
-        by_word[noun.after[0]] = (*by_word.get(noun.after[0], ()), noun)
+    by_word: dict[str, list[Noun]] = {}
+    for noun in nouns:
+        by_word.setdefault(noun.after[0], []).append(noun)
     return by_word
 
 
@@ -217,14 +214,12 @@ def _matches(words: Words, position: int) -> Iterator[tuple[int, Names]]:
     for end in range(position, min(position + LONGEST, len(words))):
         for noun in _nouns_by_word().get(words[end], ()):
             start = position + len(noun.before)
-            if (
-                words[position:start] != noun.before
-                or words[end : end + len(noun.after)] != noun.after
-            ):
+            stop = end + len(noun.after)
+            if words[position:start] != noun.before or words[end:stop] != noun.after:
                 continue
             adjectives = _read_adjectives(words[start:end])
             if adjectives is not None:
-                yield end + len(noun.after) - position, (*noun.names, *adjectives)
+                yield stop - position, (*noun.names, *adjectives)
 
 
 def _read_adjectives(words: Words) -> Names | None:

@@ -433,8 +433,8 @@ def cow(b: Builder, pose: str) -> Anchors:
     for s in (-1, 1):
         ear = (s * 0.19, y + 0.29, z + 0.22)
         b.ellipsoid(ear, (0.10, 0.045, 0.035), coat, (0, s * 15, s * -14), 0.02)
-    base = (0, rump[1] + 0.10, rump[2] - stout + 0.01)
-    tip = (0, rump[1] - 0.08, rump[2] - stout - 0.07)
+    base = (0.0, rump[1] + 0.10, rump[2] - stout + 0.01)
+    tip = (0.0, rump[1] - 0.08, rump[2] - stout - 0.07)
     b.capsule(base, tip, 0.025, 0.02, coat, 0.02)
     b.group()
     b.ellipsoid((0, y + 0.165, z + 0.385), (0.108, 0.085, 0.09), pink)

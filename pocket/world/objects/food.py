@@ -109,8 +109,8 @@ def pumpkin(b: Builder, pose: str) -> Anchors:
     if b.rng.random() < 0.6:
         leaf = b.material((0.28, 0.52, 0.18))
         b.ellipsoid((0.15, top + 0.0, 0.04), (0.13, 0.014, 0.08), leaf, (0, b.vary(0, 360), -14))
-    top = (0, 2 * high - 0.08 * high, 0)
-    return Anchors(top, wide, seat=top, wide=0.8 * wide)
+    hollow = (0, 2 * high - 0.08 * high, 0)
+    return Anchors(hollow, wide, seat=hollow, wide=0.8 * wide)
 
 
 def mushroom(b: Builder, pose: str) -> Anchors:

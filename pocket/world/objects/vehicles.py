@@ -175,8 +175,8 @@ def bicycle(b: Builder, pose: str) -> Anchors:
         for i in range(3):
             a = math.radians(60 * i + 20)
             d = (0.0, r * math.sin(a), r * math.cos(a))
-            low = (0, r + 0.02 - d[1], z - d[2])
-            high = (0, r + 0.02 + d[1], z + d[2])
+            low = (0.0, r + 0.02 - d[1], z - d[2])
+            high = (0.0, r + 0.02 + d[1], z + d[2])
             b.capsule(low, high, 0.0075, 0.0075, steel)
         b.cylinder((0, r + 0.02, z), 0.03, 0.05, steel, 0.01, (0, 0, 90))
         b.group()
