@@ -1,1 +1,1 @@
-"""Speed, exactness and scale, measured: each module prints its figures and stores them in results/."""
+"""Speed, exactness and scale: each module measures figures, and stores them in results/."""

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the command line of a topic with groups, and networks of Stable Diffusion's size."""
+"""The command line of the benchmarks, and networks of the size of Stable Diffusion 2.1."""
 
 import argparse
 from collections.abc import Callable, Collection, Mapping
@@ -13,20 +13,31 @@ from course.figures import Row, add_groups, report
 from course.models import Model, find_model, load_pipeline
 
 RESULTS = Path(__file__).resolve().parent / "results"
-# Stable Diffusion 2.1's denoiser and autoencoder, as diffusers' config.json has them, and what makes toys of them: the
-# same shapes of latents with few channels.
+# Stable Diffusion 2.1's denoiser and autoencoder, as diffusers' config.json has them; the toys have
+# the same shapes of latents and few channels.
 SD21_UNET: dict[str, Any] = {
-    "sample_size": 64, "block_out_channels": (320, 640, 1280, 1280), "attention_head_dim": (5, 10, 20, 20),
-    "cross_attention_dim": 1024, "layers_per_block": 2, "use_linear_projection": True,
-}  # fmt: skip
+    "sample_size": 64,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "attention_head_dim": (5, 10, 20, 20),
+    "cross_attention_dim": 1024,
+    "layers_per_block": 2,
+    "use_linear_projection": True,
+}
 TOY_UNET: dict[str, Any] = {
-    "block_out_channels": (32, 32, 64, 64), "attention_head_dim": (2, 2, 4, 4), "cross_attention_dim": 32,
+    "block_out_channels": (32, 32, 64, 64),
+    "attention_head_dim": (2, 2, 4, 4),
+    "cross_attention_dim": 32,
     "layers_per_block": 1,
-}  # fmt: skip
+}
 SD21_VAE: dict[str, Any] = {
-    "sample_size": 512, "block_out_channels": (128, 256, 512, 512), "latent_channels": 4, "norm_num_groups": 32,
-    "layers_per_block": 2, "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
-}  # fmt: skip
+    "sample_size": 512,
+    "block_out_channels": (128, 256, 512, 512),
+    "latent_channels": 4,
+    "norm_num_groups": 32,
+    "layers_per_block": 2,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+}
 TOY_VAE: dict[str, Any] = {
     "block_out_channels": (8, 8, 8, 8),
     "norm_num_groups": 4,
@@ -35,27 +46,29 @@ TOY_VAE: dict[str, Any] = {
 
 
 def sd21_unet(toy: bool = False) -> UNet2DConditionModel:
-    """A denoiser of the size of Stable Diffusion 2.1's, or a toy, with random weights, on torch's default device."""
+    """Return a denoiser with random weights, on torch's default device."""
     return UNet2DConditionModel(**SD21_UNET | (TOY_UNET if toy else {})).eval()
 
 
 def sd21_vae(toy: bool = False) -> AutoencoderKL:
-    """An autoencoder of the size of Stable Diffusion 2.1's, or a toy, with random weights."""
+    """Return an autoencoder with random weights."""
     return AutoencoderKL(**SD21_VAE | (TOY_VAE if toy else {})).eval()
 
 
 def sd21_model(folder: Path, toy: bool = False) -> Model:
-    """A whole model of the size of Stable Diffusion 2.1 with random weights, in half precision where there is a GPU,
-    saved in `folder`; its texts are read as those of pocket. `toy`: the same shapes of latents, with few channels."""
+    """Save a whole model with random weights in `folder`, in half precision if there is a GPU.
+
+    Its tokenizer is pocket's.
+    """
     pipe = load_pipeline(find_model("pocket"))
     torch.manual_seed(0)
     width = (SD21_UNET | (TOY_UNET if toy else {}))["cross_attention_dim"]
-    text = CLIPTextConfig(**pipe.text_encoder.config.to_dict() | {
-        "hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "projection_dim": width,
-    })  # fmt: skip
-    pipe.text_encoder = CLIPTextModel(text)
-    pipe.unet, pipe.vae = sd21_unet(toy), sd21_vae(toy)
+    sizes = {"hidden_size": width, "intermediate_size": 2 * width, "projection_dim": width}
+    depth = {"num_hidden_layers": 2, "num_attention_heads": 4}
+    config = CLIPTextConfig(**pipe.text_encoder.config.to_dict() | sizes | depth)
+    pipe.text_encoder = CLIPTextModel(config)
+    pipe.unet = sd21_unet(toy)
+    pipe.vae = sd21_vae(toy)
     pipe.scheduler = DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,

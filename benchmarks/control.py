@@ -55,6 +55,7 @@ from pocket.test_set import (
     CaptionedScenes,
     correct_masks,
     generate,
+    load_pipeline,
     load_test_set,
     scored_masks,
 )
@@ -146,9 +147,7 @@ class Benchmark:
 
     @cached_property
     def pipe(self) -> StableDiffusionPipeline:
-        pipe = StableDiffusionPipeline.from_pretrained(self.weights / "stable-diffusion")
-        pipe.set_progress_bar_config(disable=True)
-        return pipe.to(self.device)
+        return load_pipeline(self.weights, self.device)
 
     @cached_property
     def judge(self) -> Judge:
@@ -241,7 +240,7 @@ class Benchmark:
 
 def kind_rows(kind: str, b: Benchmark) -> list[Row]:
     """Control by one kind of condition, beside no control and beside the limit."""
-    name, unit, sense = METRICS[kind]
+    name, *unit_and_sense = METRICS[kind]
     lines = kind in ("canny", "scribble")
     images = b.controlled(kind)
     b.shown[kind] = sheet_line(kind, b, images)
@@ -249,9 +248,9 @@ def kind_rows(kind: str, b: Benchmark) -> list[Row]:
     limit = b.score(kind, b.reconstructions if lines else b.renders.color)
     limit_name = "renders through the autoencoder" if lines else "real renders"
     figures: list[tuple[Any, ...]] = [
-        ("score", "with control", round(score, 3), unit, sense, BARS.get(kind)),
-        ("score_uncontrolled", "no control", round(free, 3), unit, sense),
-        ("score_limit", limit_name, round(limit, 3), unit, sense),
+        ("score", "with control", round(score, 3), *unit_and_sense, BARS.get(kind)),
+        ("score_uncontrolled", "no control", round(free, 3), *unit_and_sense),
+        ("score_limit", limit_name, round(limit, 3), *unit_and_sense),
     ]
     if kind == "canny":
         gain = round(score / max(free, 1e-6), 2)

@@ -1,11 +1,12 @@
-"""The fast path beside the plain one: `python -m benchmarks.cuda_graphs [GROUP ...]`, rows in results/task2.json.
+"""CUDA graphs: `python -m benchmarks.cuda_graphs [GROUP ...]`, rows in results/task2.json.
 
-graph      a guided denoising step of one image with the size of Stable Diffusion 2.1, float16, replayed and plain
-compiled   the same, compiled before it is recorded; takes a minute to get ready
+graph      a guided denoising step of one image with the size of Stable Diffusion 2.1, float16,
+           replayed from a CUDA graph and called directly
+compiled   the same, compiled before the capture, which takes a minute
 pocket     the embedded model's denoiser
 
-Plain and fast calls alternate, and medians are compared. Without a GPU there is nothing to record: the groups run on
-a small network, as a rehearsal, and store nothing.
+Both kinds of calls alternate, and medians are compared. Without a GPU there is nothing to capture:
+the groups run on a small network, as a rehearsal, and store nothing.
 """
 
 import statistics
@@ -17,7 +18,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from benchmarks.common import RESULTS, measure, sd21_unet
-from course.figures import Row, timed
+from course.figures import Row, make_rows, timed
 from course.models import find_model, load_pipeline
 from course.speed.cuda_graphs import CudaGraphModule
 
@@ -27,16 +28,16 @@ ROUNDS, CALLS = (30, 5) if CUDA else (2, 1)
 
 
 def milliseconds(call: Callable[..., Any], inputs: tuple[Any, ...]) -> float:
-    """What one of CALLS calls in a row takes, the work on the GPU included."""
+    """Return the time of a call, over CALLS calls in a row, until the GPU has finished."""
     seconds, _ = timed(lambda: [call(*inputs) for _ in range(CALLS)])
     return 1000 * seconds / CALLS
 
 
 def medians(
-    plain: Callable[..., Any], quick: Callable[..., Any], inputs: tuple[Any, ...]
+    plain: Callable[..., Any], graph: Callable[..., Any], inputs: tuple[Any, ...]
 ) -> list[float]:
-    """The milliseconds of a call of either, measured in turns."""
-    times = [[milliseconds(call, inputs) for call in (plain, quick)] for _ in range(ROUNDS)]
+    """Return the milliseconds of a call of either, measured in turns."""
+    times = [[milliseconds(call, inputs) for call in (plain, graph)] for _ in range(ROUNDS)]
     return [statistics.median(column) for column in zip(*times, strict=True)]
 
 
@@ -44,7 +45,7 @@ def medians(
 def compare(
     unet: UNet2DConditionModel, group: str, about: str, bar: float | None, compiled: bool = False
 ) -> list[Row]:
-    """Speed, readiness, agreement and memory of one denoiser on a guided batch of one."""
+    """Speed, first call, error and memory of one denoiser on a guided batch of one."""
     side, width = unet.config.sample_size, unet.config.cross_attention_dim
     generator = torch.Generator().manual_seed(0)
     like = {"device": DEVICE, "dtype": unet.dtype}
@@ -54,58 +55,36 @@ def compare(
     plain = unet(sample, t, states).sample  # the libraries load
     before = torch.cuda.memory_allocated() if CUDA else 0
 
-    quick = CudaGraphModule(unet, compile=compiled)
-    ready, output = timed(partial(quick, sample, t, states))
+    graph = CudaGraphModule(unet, compile=compiled)
+    first_call, output = timed(partial(graph, sample, t, states))
     result = output.sample
     del output
-    apart = ((result - plain).float().norm() / plain.float().norm()).item()
-    slow, short = medians(unet, quick, (sample, t, states))
-    del quick
+    error = ((result - plain).float().norm() / plain.float().norm()).item()
+    plain_call, call = medians(unet, graph, (sample, t, states))
+    del graph
     if CUDA:
         torch.cuda.empty_cache()
     left = ((torch.cuda.memory_allocated() if CUDA else 0) - before - result.nbytes) / 2**20
     name = f"{about}, guided batch of one"
-    key = f"cuda_graphs.{group}"
-    rows = [
-        Row(
-            f"{key}.speedup",
-            f"fast path against the plain one, {name}",
-            round(slow / short, 2),
+    first_bar = None if compiled else 5.0
+    figures: list[tuple[Any, ...]] = [
+        (
+            "speedup",
+            "speed of replaying beside calling",
+            round(plain_call / call, 2),
             "x",
             ">=",
             bar,
         ),
-        Row(f"{key}.call", f"fast path, {name}: a call", round(short, 2), "ms", "<="),
-        Row(f"{key}.plain_call", f"plain path, {name}: a call", round(slow, 2), "ms", "<="),
-        Row(
-            f"{key}.first_call",
-            f"fast path, {name}: first call",
-            round(ready, 2),
-            "s",
-            "<=",
-            None if compiled else 5.0,
-        ),
-        Row(
-            f"{key}.error",
-            f"fast path, {name}: norm of the difference over norm",
-            round(apart, 6),
-            "",
-            "<=",
-            0.01,
-        ),
+        ("call", "a replay", round(call, 2), "ms", "<="),
+        ("plain_call", "a call", round(plain_call, 2), "ms", "<="),
+        ("first_call", "the first call", round(first_call, 2), "s", "<=", first_bar),
+        ("error", "norm of the difference over norm", round(error, 6), "", "<=", 0.01),
     ]
     if not compiled:  # compiled code stays with torch
-        rows.append(
-            Row(
-                f"{key}.memory_left",
-                f"fast path, {name}: memory left when it is gone",
-                round(left, 2),
-                "MiB",
-                "<=",
-                1.0,
-            )
-        )
-    return rows
+        figure = "memory left when the graph is deleted"
+        figures.append(("memory_left", figure, round(left, 2), "MiB", "<=", 1.0))
+    return make_rows(f"cuda_graphs.{group}", f"CUDA graph, {name}", *figures)
 
 
 def denoiser() -> UNet2DConditionModel:
@@ -129,14 +108,9 @@ GROUPS: dict[str, Callable[[], list[Row]]] = {
 
 
 def main(arguments: list[str] | None = None) -> list[Row]:
-    """Measures the groups asked for (default: all), prints their table, stores it and returns its rows."""
-    return measure(
-        "benchmarks.cuda_graphs",
-        __doc__,
-        GROUPS,
-        RESULTS / "task2.json" if CUDA else None,
-        arguments,
-    )
+    """Measure groups (default: all), print and store their rows, and return them."""
+    results = RESULTS / "task2.json" if CUDA else None
+    return measure("benchmarks.cuda_graphs", __doc__, GROUPS, results, arguments)
 
 
 if __name__ == "__main__":

@@ -254,15 +254,21 @@ def cache_rows(device: torch.device) -> list[Row]:
     values = read_counters(result.stdout)
     if result.returncode or set(values) != set(COUNTERS.values()):
         raise RuntimeError(f"ncu failed:\n{result.stdout[-2000:]}{result.stderr[-1000:]}")
-    size, l2, l1 = (values[counter] for counter in COUNTERS.values())
+    value = lambda key: values[COUNTERS[key]]
     about = f"{Encoding.on(device).about}, forward, second-level cache"
     first = f"{about}: share of what the first level can carry"
     return kernel_rows(
         device,
         "cache",
-        ("bytes", f"{about}: bytes", round(size / 1e9, 3), "GB", "<="),
-        ("l2_share", f"{about}: share of what it can carry", round(l2, 1), "%", ">="),
-        ("l1_share", first, round(l1, 1), "%", ">="),
+        ("bytes", f"{about}: bytes", round(value("bytes") / 1e9, 3), "GB", "<="),
+        (
+            "l2_share",
+            f"{about}: share of what it can carry",
+            round(value("l2_share"), 1),
+            "%",
+            ">=",
+        ),
+        ("l1_share", first, round(value("l1_share"), 1), "%", ">="),
     )
 
 

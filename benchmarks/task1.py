@@ -1,8 +1,9 @@
-"""The figures of Task 1: `python -m benchmarks.task1 [GROUP ...]` prints them and stores them in results/task1.json.
+"""The figures of Task 1: `python -m benchmarks.task1 [GROUP ...]`, rows in results/task1.json.
 
 loop     the sampling loop of lesson 1.2, as it stands in the notebook, beside diffusers' pipeline
-frames   its frames of every step: how true those are that the decoder did not make, and what they cost
-times    each lesson of Task 1 from top to bottom, as a first user runs it; wants a machine with nothing else to do
+frames   its frames of every step: the error of those that were not decoded, and their time
+times    each lesson of Task 1 from top to bottom, as a first user runs it; needs an otherwise idle
+         machine
 """
 
 import shutil
@@ -19,12 +20,14 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 
 from benchmarks.common import RESULTS, measure
 from course import notebooks
-from course.figures import Row, machine, run_command, timed
+from course.figures import Row, machine, make_rows, run_command, timed
 from course.models import Model, find_model, load_pipeline
 
 LESSON = notebooks.ROOT / "task_1_2_Stable_Diffusion_detailed.ipynb"
 STEPS, GUIDANCE = 25, 5.0
-PROMPTS, NEGATIVES, SEEDS = ["a red car on grass", "a bunny"], ["", "a tree"], [1, 2]
+PROMPTS = ["a red car on grass", "a bunny"]
+NEGATIVES = ["", "a tree"]
+SEEDS = [1, 2]
 MINUTES: dict[str, float | None] = {
     "task_1_1_Stable_Diffusion_intro": None,
     "task_1_2_Stable_Diffusion_detailed": 2.0,
@@ -38,7 +41,7 @@ MINUTES: dict[str, float | None] = {
 
 
 def loop_rows() -> list[Row]:
-    """Both etas, on the embedded model and on one with random weights that is taken to predict v."""
+    """Both etas, on the embedded model and on one with random weights that predicts v."""
     pocket = find_model("pocket")
     rows = compare(pocket, "epsilon", "pocket, epsilon")
     with tempfile.TemporaryDirectory() as folder:
@@ -49,7 +52,7 @@ def loop_rows() -> list[Row]:
 
 
 def random_v_model(model: Model, folder: Path) -> Model:
-    """A copy of `model` in `folder` whose denoiser has random weights and is said to predict v."""
+    """Save a copy of `model` in `folder` whose denoiser has random weights and predicts v."""
     pipe = load_pipeline(model)
     torch.manual_seed(0)
     pipe.unet = UNet2DConditionModel.from_config(pipe.unet.config)
@@ -62,7 +65,7 @@ def random_v_model(model: Model, folder: Path) -> Model:
 
 @torch.no_grad()
 def compare(model: Model, key: str, name: str, steps: int = STEPS) -> list[Row]:
-    """The largest differences of latents and of predicted images, over two prompts, float32."""
+    """Return the largest differences of latents and of predicted images, in float32."""
     lesson = notebooks.definitions(notebooks.read(LESSON))
     sd, pipe = lesson.StableDiffusion(model), load_pipeline(model)
     if model.dtype != torch.float32:
@@ -72,38 +75,29 @@ def compare(model: Model, key: str, name: str, steps: int = STEPS) -> list[Row]:
     rows = []
     for eta in (0.0, 1.0):
         expected = pipe(
-            PROMPTS, negative_prompt=NEGATIVES, num_inference_steps=steps, guidance_scale=GUIDANCE, eta=eta,
-            generator=[torch.Generator("cpu").manual_seed(seed) for seed in SEEDS], output_type="latent",
-        ).images  # fmt: skip
+            PROMPTS,
+            negative_prompt=NEGATIVES,
+            num_inference_steps=steps,
+            guidance_scale=GUIDANCE,
+            eta=eta,
+            generator=[torch.Generator("cpu").manual_seed(seed) for seed in SEEDS],
+            output_type="latent",
+        ).images
         sd.sample(PROMPTS, NEGATIVES, steps, GUIDANCE, seed=SEEDS, eta=eta)
-        apart = (sd.steps[-1].x_prev - expected).abs().max().item()
-        off = max(closed_form_error(lesson, sd, step) for step in sd.steps)
+        error = (sd.steps[-1].x_prev - expected).abs().max().item()
+        x_0_error = max(closed_form_error(lesson, sd, step) for step in sd.steps)
         about = f"({name}, eta {eta:g}, {steps} steps)"
-        rows.append(
-            Row(
-                f"task1.loop.{key}.eta_{eta:g}.latents",
-                f"lesson 1.2, latents beside StableDiffusionPipeline {about}",
-                apart,
-                "",
-                "<=",
-                1e-4,
-            )
-        )
-        rows.append(
-            Row(
-                f"task1.loop.{key}.eta_{eta:g}.x_0",
-                f"lesson 1.2, x_0 at every step beside the closed form {about}",
-                off,
-                "",
-                "<=",
-                1e-5,
-            )
+        rows += make_rows(
+            f"task1.loop.{key}.eta_{eta:g}",
+            "lesson 1.2",
+            ("latents", f"latents beside StableDiffusionPipeline {about}", error, "", "<=", 1e-4),
+            ("x_0", f"x_0 at every step beside the closed form {about}", x_0_error, "", "<=", 1e-5),
         )
     return rows
 
 
 def closed_form_error(lesson: ModuleType, sd: Any, step: Any) -> float:
-    """How far the lesson's x_0 is from DDIM's equation 9, or from its counterpart for v, worked out in float64."""
+    """Return the error of the lesson's x_0 against DDIM's equation 9, or that for v, in float64."""
     alpha_bar = sd.scheduler.alphas_cumprod[step.t].double().item()
     x_t, output = step.x_t.double(), lesson.guide(step.uncond, step.cond, GUIDANCE).double()
     if sd.model.prediction_type == "epsilon":
@@ -118,12 +112,11 @@ def closed_form_error(lesson: ModuleType, sd: Any, step: Any) -> float:
 
 @torch.no_grad()
 def frame_rows(model: Model | None = None, steps: int = STEPS) -> list[Row]:
-    """Frames filled in between the key frames, beside what the decoder makes of the same latents."""
+    """Frames interpolated between the key frames, beside those that the decoder makes."""
     lesson = notebooks.definitions(notebooks.read(LESSON))
     sd = lesson.StableDiffusion(model or find_model("pocket"))
-    sd.sample(
-        PROMPTS[0], num_sampling_steps=1, seed=SEEDS[0]
-    )  # the first call is slower than the others
+    # The first call is slower than the others.
+    sd.sample(PROMPTS[0], num_sampling_steps=1, seed=SEEDS[0])
     rows, times = [], []
     for folder in (None, tempfile.TemporaryDirectory()):
         frames = {"save_dir": folder.name, "save_x_t": True, "save_x_0": True} if folder else {}
@@ -142,33 +135,18 @@ def frame_rows(model: Model | None = None, steps: int = STEPS) -> list[Row]:
                 error = ((frame.clamp(-1, 1) - exact) / 2).square().mean()
                 worst = min(worst, -10 * error.log10().item())
         about = f"({len(keys)} of {len(series)} frames decoded)"
-        rows.append(
-            Row(
-                f"task1.frames.{name}_psnr",
-                f"lesson 1.2, worst frame of {name} beside the decoder's {about}",
-                round(worst, 1),
-                "dB",
-            )
-        )
+        figure = f"lesson 1.2: worst frame of {name} beside the decoder's {about}"
+        rows.append(Row(f"task1.frames.{name}_psnr", figure, round(worst, 1), "dB"))
     share = round((times[1] - times[0]) / times[0], 2)
-    return [
-        *rows,
-        Row(
-            "task1.frames.time_share",
-            "lesson 1.2, time of all frames beside that of the picture",
-            share,
-            "x",
-            "<=",
-            1.0,
-        ),
-    ]
+    figure = "lesson 1.2: time of all frames beside that of the image"
+    return [*rows, Row("task1.frames.time_share", figure, share, "x", "<=", 1.0)]
 
 
 # --- The time
 
 
 def time_rows() -> list[Row]:
-    """Minutes of each lesson with its default parameters, start-up included: a process of its own, on two cores."""
+    """Minutes of each lesson with its default parameters on two cores, start-up included."""
     rows = []
     for stem, bar in MINUTES.items():
         minutes = round(run_lesson(notebooks.ROOT / f"{stem}.ipynb") / 60, 2)
@@ -198,7 +176,7 @@ GROUPS: dict[str, Callable[[], list[Row]]] = {
 
 
 def main(arguments: list[str] | None = None) -> list[Row]:
-    """Measures the groups asked for (default: all), prints their table, stores it and returns its rows."""
+    """Measure groups (default: all), print and store their rows, and return them."""
     return measure("benchmarks.task1", __doc__, GROUPS, RESULTS / "task1.json", arguments)
 
 

@@ -1,12 +1,12 @@
-"""Which changes to the denoiser's training pay: short runs from random weights at equal samples.
+"""Which changes to the denoiser's training help? Short runs from random weights, equal samples.
 
     python -m pocket.train latents --extra 400000
     python -m benchmarks.training adamw muon ...
 
-Each variant is measured with its averaged weights: the loss on latents that it has not seen, the Frechet distance of
-its images to renders of other seeds (judge's features), and the objects that the judge reads right. Results lie in
---out, a file a variant; a variant whose file is there is not trained again. Fewer samples or images than the defaults
-print rows and store none.
+Each variant is measured with its averaged weights: the loss on unseen latents, the Frechet distance
+of its images to renders of other seeds (judge's features), and the objects that the judge reads
+right. Results lie in --out, a file a variant; a variant whose file is there is not trained again.
+Fewer samples or images than the defaults print rows and store none.
 """
 
 import argparse
@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import CLIPModel, CLIPVisionModel
 
-from benchmarks.common import RESULTS
-from course.figures import Row, add_groups, machine, store, table, today, versions
+from benchmarks.common import RESULTS, command_line
+from course.figures import Row, machine, make_rows, store, table, today, versions
 from course.metrics import Judge, JudgeFeatures, fid
 from course.metrics.preprocess import resize
 from course.models import WEIGHTS
@@ -86,8 +86,8 @@ VARIANTS = {
 class AlignedLoss(denoiser.DiffusionLoss):
     """The denoiser's loss with representation alignment (REPA, Yu et al. 2025, equation 8).
 
-    A small head maps the middle block's features of a noisy latent to an image encoder's features of the clean image;
-    the mean cosine of both is maximized.
+    A small head maps the middle block's features of a noisy latent to an image encoder's features
+    of the clean image; the mean cosine of both is maximized.
     """
 
     def __init__(self, *args: Any, channels: int, weight: float) -> None:
@@ -108,8 +108,10 @@ class AlignedLoss(denoiser.DiffusionLoss):
     def _keep(self, block: nn.Module, args: Any, output: Tensor) -> None:
         self.middle = output
 
-    def forward(self, moments: Tensor, tokens: Tensor, features: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
-        """moments, tokens: as the denoiser's loss takes them. features: (B, channels, 8, 8)."""
+    def forward(  # type: ignore[override]
+        self, moments: Tensor, tokens: Tensor, features: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the losses; the moments and tokens are the denoiser's, features (B, C, 8, 8)."""
         losses = super().forward(moments, tokens)
         middle, self.middle = self.middle, None
         cosine = F.cosine_similarity(self.head(middle).float(), features.float(), dim=1)
@@ -141,7 +143,7 @@ class Bench:
 
     @torch.no_grad()
     def embed(self, images: Tensor) -> Tensor:
-        """The judge's vectors (N, D) of images uint8 (N, H, W, 3)."""
+        """Return the judge's vectors (N, D) of images uint8 (N, H, W, 3)."""
         vectors = []
         for part in images.split(250):
             pixels = part.to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -151,7 +153,7 @@ class Bench:
     @cached_property
     @torch.no_grad()
     def features(self) -> Tensor:
-        """The image tower's patch features of every decoded latent, less their mean: half (N, C, 8, 8)."""
+        """The image tower's patch features of every latent, centered: half (N, C, 8, 8)."""
         tower = CLIPVisionModel.from_pretrained(WEIGHTS / "clip").to(self.device).eval()
         vae = self.vae.to(self.device)
         size, side = tower.config.image_size, tower.config.image_size // tower.config.patch_size
@@ -162,9 +164,8 @@ class Bench:
                     vae.decode(moments[:, :4].to(self.device).float()).sample.clamp(-1, 1),
                     (size, size),
                 )
-                states = (
-                    tower(pixel_values=pixels).last_hidden_state[:, 1:].float()
-                )  # (B, side^2, C)
+                # (B, side^2, C)
+                states = tower(pixel_values=pixels).last_hidden_state[:, 1:].float()
             parts.append(F.avg_pool2d(states.mT.unflatten(2, (side, side)), side // 8).half())
         features = torch.cat(parts)
         return features - features[:20_000].float().mean((0, 2, 3), keepdim=True).half()
@@ -180,7 +181,7 @@ class Bench:
         return denoiser.DiffusionLoss(*parts)
 
     def train(self, variant: Variant) -> tuple[denoiser.DiffusionLoss, dict[str, Any]]:
-        """The trained loss module with averaged weights in its U-Net, and the run's speed and curve."""
+        """Return the loss module with averaged weights in its U-Net, and speed and curve."""
         torch.manual_seed(0)
         generator = torch.Generator(self.device).manual_seed(0)
         module = self.loss_module(variant).to(self.device)
@@ -219,100 +220,107 @@ class Bench:
         return module.eval(), {"rate": rate, "curve": curve}
 
     def image_scores(self, unet: UNet2DConditionModel, sheet: Path) -> dict[str, float]:
-        """Frechet distance and objects read right at two guidance scales; the first images go to `sheet`."""
-        pipe = StableDiffusionPipeline.from_pretrained(WEIGHTS / "stable-diffusion", unet=unet).to(
-            self.device
-        )
+        """Return FID and objects read right at two guidance scales.
+
+        sheet: the file that shows the first images.
+        """
+        pipe = StableDiffusionPipeline.from_pretrained(WEIGHTS / "stable-diffusion", unet=unet)
         pipe.set_progress_bar_config(disable=True)
-        labels = self.tests.scenes.labels
-        seeds = [int(seed) % 2**32 for seed in labels["seed"]]
+        pipe.to(self.device)
+        labels = self.tests.labels
+        prompts = self.tests.prompts
         counts = scored_masks(labels, self.tests.mentions)["object"]
         batch = 250 if self.device.type == "cuda" else 10
         scores = {}
         for guidance, key in ((3.0, "3"), (7.5, "7_5")):
-            images = generate(pipe, self.tests.prompts, seeds, guidance=guidance, batch=batch)
+            images = generate(pipe, prompts, self.tests.seeds, guidance=guidance, batch=batch)
             hits = correct_masks(labels, self.judge.classify(images))["object"]
             scores[f"fid_{key}"] = fid(self.embed(images), self.reference)
             scores[f"object_{key}"] = 100 * float(hits[counts].mean()) if counts.any() else 0.0
-        save_sheet(sheet, images[:24], self.tests.prompts[:24], columns=8)
+        save_sheet(sheet, images[:24], prompts[:24], columns=8)
         return scores
 
 
-def rows_of(key: str, variant: Variant, result: dict[str, Any]) -> list[Row]:
-    """The rows of one variant's result file."""
+def variant_rows(key: str, variant: Variant, result: dict[str, Any]) -> list[Row]:
+    """Return the rows of a variant's result file."""
     figures = [
-        ("error on unseen latents", "error", "", "<="),
-        ("Frechet distance, guidance 3", "fid_3", "", "<="),
-        ("Frechet distance, guidance 7.5", "fid_7_5", "", "<="),
-        ("object read right, guidance 7.5", "object_7_5", "%", ">="),
-        ("training speed", "rate", "samples/s", ">="),
+        ("error", "error on unseen latents", "", "<="),
+        ("fid_3", "Frechet distance, guidance 3", "", "<="),
+        ("fid_7_5", "Frechet distance, guidance 7.5", "", "<="),
+        ("object_7_5", "object read right, guidance 7.5", "%", ">="),
+        ("rate", "training speed", "samples/s", ">="),
     ]
-    stamp = {name: result[name] for name in ("machine", "date", "versions")}
-    command = "python -m benchmarks.training"
-    return [
-        Row(
-            f"training.{key.replace('-', '_')}.{name}",
-            f"{variant.title}: {figure}",
-            round(result[name], 4),
-            unit,
-            sense,
-            command=command,
-            **stamp,
-        )
-        for figure, name, unit, sense in figures
-    ]
+    rows = make_rows(
+        f"training.{key.replace('-', '_')}",
+        variant.title,
+        *((name, figure, round(result[name], 4), *rest) for name, figure, *rest in figures),
+        machine=result["machine"],
+    )
+    for row in rows:
+        row.date = result["date"]
+        row.versions = result["versions"]
+        row.command = f"python -m benchmarks.training {key}"
+    return rows
 
 
-def main(arguments: list[str] | None = None) -> list[Row]:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.training",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_groups(parser, VARIANTS)
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = command_line("benchmarks.training", __doc__, VARIANTS)
     parser.add_argument(
-        "--samples", type=integer(1), default=SAMPLES, help="samples that each variant sees"
+        "--samples",
+        type=integer(1),
+        default=SAMPLES,
+        help=f"samples that each variant trains on (default: {SAMPLES:,})",
     )
     parser.add_argument(
-        "--images", type=integer(2, 1_000_000), default=IMAGES, help="test images of each variant"
+        "--images",
+        type=integer(2, 1_000_000),
+        default=IMAGES,
+        help=f"test images of each variant (default: {IMAGES:,})",
     )
     parser.add_argument(
         "--work",
         type=folder,
         default=Path("outputs/pocket"),
-        help="the folder that holds the latents",
+        help="folder of the latents (default: outputs/pocket)",
     )
     parser.add_argument(
         "--out",
         type=folder,
         default=Path("outputs/training"),
-        help="the folder for results and sheets",
+        help="folder for results and sample sheets (default: outputs/training)",
     )
     args = parser.parse_args(arguments)
+    all_there = all((args.out / f"{name}.json").exists() for name in args.groups)
+    if not all_there and not (args.work / "latents").is_dir():
+        parser.error(
+            f"no latents in {args.work}: run `python -m pocket.train latents`, or name --work"
+        )
+    return args
+
+
+def main(arguments: list[str] | None = None) -> list[Row]:
+    """Train and measure variants (default: all), print and store their rows, and return them."""
+    args = parse_arguments(arguments)
     args.out.mkdir(parents=True, exist_ok=True)
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
-    names, bench, rows = args.groups, None, []
-    for name in names:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    bench = None
+    rows: list[Row] = []
+    for name in args.groups:
         path = args.out / f"{name}.json"
         if not path.exists():
-            if bench is None:
-                if not (args.work / "latents").is_dir():
-                    parser.error(
-                        f"no latents in {args.work}: run `python -m pocket.train latents`, or name --work"
-                    )
-                device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-                bench = Bench(device, args.samples, args.images, args.work)
+            bench = bench or Bench(device, args.samples, args.images, args.work)
             module, result = bench.train(VARIANTS[name])
             torch.compiler.reset()
-            scores = bench.image_scores(module.unet, args.out / f"{name}.png")
+            result |= bench.image_scores(module.unet, args.out / f"{name}.png")
             error = denoiser.held_out_error(module, bench.data)
-            result |= scores | {"error": error, "floor": bench.floor}
+            result |= {"error": error, "floor": bench.floor}
             result |= {"machine": machine(), "date": today(), "versions": versions()}
             path.write_text(json.dumps(result))
             del module
             torch.cuda.empty_cache()
-        rows += rows_of(name, VARIANTS[name], json.loads(path.read_text()))
+        rows += variant_rows(name, VARIANTS[name], json.loads(path.read_text()))
     print(table(rows))
     if args.samples >= SAMPLES and args.images >= IMAGES:
         store(RESULTS / "training.json", rows)

@@ -1,4 +1,4 @@
-"""The making of the embedded model: the world it is drawn from, its training, its evaluation, its weights."""
+"""The embedded model: the world that it is trained on, training, evaluation and weights."""
 
 import sys
 

@@ -1,6 +1,6 @@
-"""Writes the model card, `pocket/weights/README.md`, and its images from what was measured: `python -m pocket.card`.
+"""Writes the model card, pocket/weights/README.md, and its images: `python -m pocket.card`.
 
-No number stands in this file: they come from evaluation.json, training.json and vocabulary.json beside the weights.
+No number stands in the template: they come from the files beside the weights.
 """
 
 from __future__ import annotations
@@ -38,19 +38,21 @@ SHOWN = {  # stage: the losses that its curve shows
 AUTO = {"depth": "AutoModelForDepthEstimation", "normals": "AutoModelForSemanticSegmentation"}
 IMAGES = {
     "samples/prompts.jpg": "The five prompts that people try first, four seeds each.",
-    "samples/captions.jpg": "Captions of the full grammar, unselected: the first forty of the evaluation.",
+    "samples/captions.jpg": "Captions of the full grammar, the first forty of the evaluation.",
     "samples/compositions.jpg": "Compositions that training never saw, unselected.",
-    "samples/autoencoder.jpg": "Renders and what the autoencoder makes of them.",
-    "samples/control.jpg": "Renders, their conditions, pictures made by these, and what is read from those again.",
-    "samples/world.jpg": "What the model was taught with: scenes of the pocket world and their captions.",
-} | {
-    f"controlnet/{kind}/strip.jpg": f"How control by {kind} set in: same scenes, same noise, after more and more steps."
-    for kind in CONDITIONS
+    "samples/autoencoder.jpg": "Renders and their reconstructions by the autoencoder.",
+    "samples/control.jpg": "Renders, conditions, images generated from them, conditions again.",
+    "samples/world.jpg": "Training data: scenes of the pocket world and their captions.",
+    **{
+        f"controlnet/{kind}/strip.jpg": f"Control by {kind} after more and more training steps, "
+        "same scenes and same noise."
+        for kind in CONDITIONS
+    },
 }
 
 
 def curves(record: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """Draws each stage's losses against the minutes of training, one panel a stage, runs one after another."""
+    """Plot the losses of each stage against the minutes of training, one panel a stage."""
     stages = [stage for stage in SHOWN if stage in record]
     columns = min(4, len(stages))  # as wide as a page of text
     rows = -(-len(stages) // columns)
@@ -75,7 +77,7 @@ def curves(record: dict[str, list[dict[str, Any]]], path: Path) -> None:
 
 
 def world_sheet(path: Path, count: int = 32) -> None:
-    """Draws test scenes with their captions."""
+    """Save a sheet of test scenes with their captions."""
     scenes = [sample_scene(TEST_SEED + 10_000 + i) for i in range(count)]
     texts = [caption(scene.labels, np.random.default_rng(i))[0] for i, scene in enumerate(scenes)]
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -111,11 +113,10 @@ def heldout_phrases(vocabulary: dict[str, list[str]]) -> dict[str, list[str]]:
 def optional_parts(weights: Path) -> list[dict[str, str]]:
     """Return the ControlNets and estimators that are there, a row of the table of folders each."""
     controlnets = [
-        (f"controlnet/{kind}", f"steers pictures by {kind}", "ControlNetModel")
-        for kind in CONDITIONS
+        (f"controlnet/{kind}", f"steers images by {kind}", "ControlNetModel") for kind in CONDITIONS
     ]
     estimators = [
-        (f"estimators/{kind}", f"reads {kind} from pictures", AUTO[kind]) for kind in ESTIMATED
+        (f"estimators/{kind}", f"reads {kind} from images", AUTO[kind]) for kind in ESTIMATED
     ]
     return [
         {"folder": folder, "purpose": purpose, "loader": loader}
@@ -153,7 +154,8 @@ def main(arguments: list[str] | None = None) -> None:
     for name in ("training.json", "evaluation.json"):
         if not (weights / name).is_file():
             parser.error(
-                f"{weights} has no {name}: run `python -m pocket.train export`, then pocket.evaluate"
+                f"{weights} has no {name}: run `python -m pocket.train export`, then "
+                "`python -m pocket.evaluate`"
             )
     (weights / "samples").mkdir(exist_ok=True)
     curves(json.loads((weights / "training.json").read_text()), weights / "samples" / "curves.png")

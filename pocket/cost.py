@@ -1,5 +1,4 @@
-"""Groups of `pocket.evaluate` about cost: size, speed and memory of the model, speed of the renderer, and what
-training took."""
+"""Groups of `pocket.evaluate` about cost: size, speed, memory, the renderer, and training."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""How good is the embedded model: `python -m pocket.evaluate` measures it and writes evaluation.json.
+"""How good is the embedded model? `python -m pocket.evaluate` writes evaluation.json.
 
 The judge that reads the generated images took no part in their generation, and its readings of real
 renders of the same captions stand beside. The full run needs a GPU. `--images 100` fits a CPU; then

@@ -21,6 +21,7 @@ from pocket.test_set import (
     CaptionedScenes,
     correct_masks,
     generate,
+    load_pipeline,
     load_test_set,
     render_scenes,
     save_sheet,
@@ -58,9 +59,7 @@ class Evaluation:
     @cached_property
     def pipe(self) -> StableDiffusionPipeline:
         """The pipeline as a plain call loads it, on the device."""
-        pipe = StableDiffusionPipeline.from_pretrained(self.weights / "stable-diffusion")
-        pipe.set_progress_bar_config(disable=True)
-        return pipe.to(self.device)
+        return load_pipeline(self.weights, self.device)
 
     @cached_property
     def judge(self) -> Judge:

@@ -132,6 +132,13 @@ def load_test_set(weights: Path, count: int, split: str, first: int = 0) -> Capt
 # --- Images
 
 
+def load_pipeline(weights: Path, device: torch.device) -> StableDiffusionPipeline:
+    """Load the pipeline as a plain call loads it, on the device and without progress bars."""
+    pipe = StableDiffusionPipeline.from_pretrained(weights / "stable-diffusion")
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(device)
+
+
 def render_scenes(test: CaptionedScenes, device: torch.device, samples: int = 4) -> Tensor:
     """Render the scenes themselves: uint8 (N, 256, 256, 3) on the CPU."""
     parts = [test.scenes.params[i : i + 250] for i in range(0, len(test), 250)]

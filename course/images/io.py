@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from course.arguments import check_integer
 from course.errors import CourseError
 
-INK, PAPER = (40, 40, 40), (255, 255, 255)
+TEXT_COLOR, BACKGROUND = (40, 40, 40), (255, 255, 255)
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # no others: EPS starts Ghostscript
 MIN_SIDE = 16  # pixels
 MAX_PIXELS = 150_000_000  # in color half a gigabyte
@@ -220,5 +220,5 @@ def _band_to_rgb(band: Image.Image, white: float) -> Image.Image:
         return band.convert("RGB")
     if band.mode == "La":
         band = band.convert("LA")
-    page = Image.new("RGBA", band.size, PAPER)
+    page = Image.new("RGBA", band.size, BACKGROUND)
     return Image.alpha_composite(page, band.convert("RGBA")).convert("RGB")

@@ -23,8 +23,8 @@ from course.files import replace_file
 from course.images.frame_order import IMAGE_SUFFIXES, VideoError, frame_numbers, parse_timestep
 from course.images.grid import wrap
 from course.images.io import (
-    INK,
-    PAPER,
+    BACKGROUND,
+    TEXT_COLOR,
     ImageError,
     ImageLike,
     expand_path,
@@ -162,14 +162,14 @@ def _draw_pairs(
 
     sheets = []
     for i in range(len(columns[0])):
-        sheet = Image.new("RGB", (width, above + height + below), PAPER)
+        sheet = Image.new("RGB", (width, above + height + below), BACKGROUND)
         draw = ImageDraw.Draw(sheet)
         for x, w, column, heading in zip(lefts, widths, columns, headings or ("", ""), strict=True):
             sheet.paste(column[i], (x + (w - column[i].width) // 2, above))
             _write_heading(draw, heading, x + w / 2, above / 2, size)
         if below:
             place, spacing = (caption_left, above + height + below / 2), size * 0.3
-            draw.multiline_text(place, wrapped[i], INK, font, anchor="lm", spacing=spacing)
+            draw.multiline_text(place, wrapped[i], TEXT_COLOR, font, anchor="lm", spacing=spacing)
         sheets.append(sheet)
     return sheets
 
@@ -223,12 +223,14 @@ def _write_heading(draw: ImageDraw.ImageDraw, text: str, x: float, y: float, siz
     """Write text centered at (x, y); the index of one letter, as in "x_t", is lower and smaller."""
     font = ImageFont.load_default(size)
     if not re.fullmatch(r"\w_\w", text):
-        draw.text((x, y), text, INK, font, anchor="mm")
+        draw.text((x, y), text, TEXT_COLOR, font, anchor="mm")
         return
     small = ImageFont.load_default(round(size * 0.7))
     x -= (font.getlength(text[0]) + small.getlength(text[2])) / 2
-    draw.text((x, y + size * 0.25), text[0], INK, font, anchor="ls")
-    draw.text((x + font.getlength(text[0]), y + size * 0.45), text[2], INK, small, anchor="ls")
+    draw.text((x, y + size * 0.25), text[0], TEXT_COLOR, font, anchor="ls")
+    draw.text(
+        (x + font.getlength(text[0]), y + size * 0.45), text[2], TEXT_COLOR, small, anchor="ls"
+    )
 
 
 # --- Writing

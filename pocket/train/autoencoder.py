@@ -97,7 +97,9 @@ class PatchDiscriminator(nn.Module):
         frozen: the weights get no gradient.
         """
         for i, conv in enumerate(self.convs):
-            weight, bias = conv.weight, conv.bias
+            assert isinstance(conv, nn.Conv2d) and conv.bias is not None
+            weight: Tensor = conv.weight
+            bias: Tensor = conv.bias
             if frozen:
                 weight, bias = weight.detach(), bias.detach()
             if i:
@@ -110,12 +112,12 @@ class RescaleGradient(torch.autograd.Function):
     """Identity whose gradient gets a given norm: weights the discriminator against the L1 loss."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, norm: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, norm: Tensor) -> Tensor:
         ctx.save_for_backward(norm)
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (norm,) = ctx.saved_tensors
         return grad * (norm / grad.float().norm().clamp_min(1e-12)), None
 
@@ -134,12 +136,13 @@ def chroma(x: Tensor) -> Tensor:
 def image_losses(y: Tensor, x: Tensor) -> dict[str, Tensor]:
     """Return the losses of reconstructions y of images x (B, 3, H, W)."""
     levels = [(F.avg_pool2d(y, k), F.avg_pool2d(x, k)) for k in (2, 4, 8)]
-    return {
+    losses: dict[str, Any] = {
         "l1": F.l1_loss(y, x),
         "pyramid": sum(F.l1_loss(a, b) for a, b in levels) / len(levels),
         "edges": sum(F.l1_loss(a, b) for a, b in zip(gradients(y), gradients(x), strict=True)),
         "color": sum(F.l1_loss(chroma(a), chroma(b)) for a, b in levels[1:]),
     }
+    return losses
 
 
 class AutoencoderLoss(nn.Module):
@@ -225,7 +228,8 @@ def main(run: Run) -> None:
     if run.init:
         weights = run.weights_of("autoencoder")
         vae = AutoencoderKL.from_pretrained(weights, torch_dtype=torch.float32)
-    model = AutoencoderLoss(vae).to(run.device, memory_format=torch.channels_last)
+    model = AutoencoderLoss(vae).to(run.device)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     crop, batch = (64, run.batch or 4) if run.smoke else (CROP, run.batch or 64)
     generator = torch.Generator(run.device).manual_seed(0)
     count = 8 if run.smoke else STATISTICS_IMAGES

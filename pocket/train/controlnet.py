@@ -226,7 +226,7 @@ class Strip:
                 output_type="pt",
             ).images
         self.save(f"step-{step:06d}", images.permute(0, 2, 3, 1).float())
-        columns = {"condition": Image.open(self.folder / "condition.png")}
+        columns: dict[str, Image.Image] = {"condition": Image.open(self.folder / "condition.png")}
         for path in sorted(self.folder.glob("step-*.png")):
             number = int(path.stem.removeprefix("step-"))
             columns[str(number) if number else "step 0"] = Image.open(path)

@@ -154,6 +154,8 @@ class DiffusionLoss(nn.Module):
     """
 
     caption_dropout = CAPTION_DROPOUT
+    alphas_cumprod: Tensor
+    empty: Tensor
 
     def __init__(
         self, unet: UNet2DConditionModel, text: nn.Module, scaling_factor: float, empty: Tensor

@@ -201,9 +201,9 @@ def write_weights(run: Run, folder: Path) -> None:
     assemble(run).save_pretrained(folder / "stable-diffusion", max_shard_size=SHARD_SIZE)
     remove_source_paths(folder / "stable-diffusion")
     default_to_float32(folder / "stable-diffusion" / "text_encoder")
-    for auto, stage in ((CLIPModel, "towers"), (AutoModelForImageClassification, "judge")):
-        model = auto.from_pretrained(sources[stage], dtype=torch.float32)
-        save_transformer(model, sources[stage], folder / Stage(stage).shipped_folder)
+    for auto, name in ((CLIPModel, "towers"), (AutoModelForImageClassification, "judge")):
+        model = auto.from_pretrained(sources[name], dtype=torch.float32)
+        save_transformer(model, sources[name], folder / Stage(name).shipped_folder)
     shutil.copytree(sources["perceptual"], folder / "perceptual")
     for stage in DEPENDENT_STAGES:
         if str(stage) in sources:

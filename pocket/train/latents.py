@@ -104,8 +104,8 @@ def encode_pool(run: Run, encode: Encoder) -> Iterator[int]:
 
 def encode_extra(run: Run, encode: Encoder, tokenizer: CLIPTokenizer, count: int) -> Iterator[int]:
     """Encode this process's part of the fresh scenes; yield the images of each shard."""
-    lows = range(0, count, SHARD)[run.rank :: run.processes]
-    lows = [low for low in lows if not (run.folder / f"extra-{low:08d}").exists()]
+    own = range(0, count, SHARD)[run.rank :: run.processes]
+    lows = [low for low in own if not (run.folder / f"extra-{low:08d}").exists()]
     first = EXTRA_SEED + run.seed % 32 * EXTRA_SPAN
     ranges = [range(first + low, first + min(low + SHARD, count)) for low in lows]
     batches = scene_batches(ranges, workers=worker_count(), negatives=False)

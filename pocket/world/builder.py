@@ -60,6 +60,10 @@ def apply(a: Matrix, v: Vec) -> tuple[float, float, float]:
     )
 
 
+def _scaled(v: Vec, scale: float) -> tuple[float, float, float]:
+    return tuple(scale * x for x in v)  # type: ignore[return-value]
+
+
 IDENTITY = rotation()
 
 
@@ -114,7 +118,7 @@ class Builder:
         ]
         for i, prim in zip(rows, self._moved(rows, origin, turn, scale), strict=True):
             self.prims[i] = prim
-            self.extents[i] = tuple(scale * half for half in self.extents[i])  # type: ignore[assignment]
+            self.extents[i] = _scaled(self.extents[i], scale)
 
     def copy(
         self, rows: Sequence[int], origin: Vec, turn: Matrix = IDENTITY, scale: float = 1.0
@@ -126,7 +130,7 @@ class Builder:
         for i, prim, group in zip(rows, moved, groups, strict=True):
             prim[L["P_GROUP"]] = first + group - groups[0]
             self.prims.append(prim)
-            self.extents.append(tuple(scale * half for half in self.extents[i]))  # type: ignore[arg-type]
+            self.extents.append(_scaled(self.extents[i], scale))
         self._group = first + groups[-1] - groups[0]
 
     def _moved(
@@ -224,7 +228,7 @@ class Builder:
         bound_center: Vec = (0.0, 0.0, 0.0),
         carve: bool = False,
     ) -> None:
-        self.extents.append((0.0, 0.0, 0.0) if carve else tuple(extent or sizes)[:3])  # type: ignore[arg-type]
+        self.extents.append(_scaled((extent or sizes)[:3], 0.0 if carve else 1.0))
         shift = apply(turn, bound_center) if any(bound_center) else bound_center
         # A smooth union adds at most a quarter of its width, once for each side of the joint.
         radius = bound + 0.5 * blend + 0.004

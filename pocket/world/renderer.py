@@ -83,9 +83,8 @@ def render(
         NativeError: the renderer cannot be compiled.
         RuntimeError: a kernel failed.
     """
-    scenes = torch.as_tensor(params, dtype=torch.float32).reshape(
-        -1, torch.as_tensor(params).shape[-1]
-    )
+    scenes = torch.as_tensor(params, dtype=torch.float32)
+    scenes = scenes.reshape(-1, scenes.shape[-1])
     if scenes.shape[1] != layout()["SCENE_FLOATS"]:
         raise ValueError(f"a scene has {layout()['SCENE_FLOATS']} floats, got {scenes.shape[1]}")
     if not (height > 0 and width > 0 and 1 <= samples <= layout()["MAX_SAMPLES"]):
@@ -106,20 +105,17 @@ def render(
     tensors = (display, out.depth, out.normal, out.mask, out.color)
     pointers = [ctypes.c_void_p(t.data_ptr()) for t in tensors]
     sizes = [ctypes.c_int(k) for k in (n, height, width, samples)]
+    params_pointer = ctypes.c_void_p(scenes.data_ptr())
     if device.type == "cuda":
         with torch.cuda.device(device):
             library = _cuda_library(torch.cuda.get_device_capability(device))
             stream = ctypes.c_void_p(torch.cuda.current_stream(device).cuda_stream)
-            code = library.world_render_cuda(
-                ctypes.c_void_p(scenes.data_ptr()), *sizes, *pointers, stream
-            )
+            code = library.world_render_cuda(params_pointer, *sizes, *pointers, stream)
         if code:
             raise RuntimeError(
                 f"the renderer failed on {device}: {library.world_error(code).decode()}"
             )
     else:
         count = threads or cpu_cores()
-        _cpu_library().world_render(
-            ctypes.c_void_p(scenes.data_ptr()), *sizes, *pointers, ctypes.c_int(count)
-        )
+        _cpu_library().world_render(params_pointer, *sizes, *pointers, ctypes.c_int(count))
     return out

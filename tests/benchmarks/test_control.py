@@ -103,7 +103,7 @@ def test_exact_conditions_are_a_perfect_answer(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--images", "0"], "--images: must be a whole number from 2 to 1,000,000, got '0'"),
         (["--images", "many"], "--images: must be"),
@@ -115,11 +115,11 @@ def test_exact_conditions_are_a_perfect_answer(monkeypatch):
         (["--work", ""], "--work: must name a folder"),
     ],
 )
-def test_options_that_cannot_be_are_refused(options, said, monkeypatch, capsys):
+def test_options_that_cannot_be_are_refused(options, message, monkeypatch, capsys):
     monkeypatch.setattr(control, "Benchmark", lambda *_: pytest.fail("began"))
     with pytest.raises(SystemExit, match="2"):
         control.main(["canny", *options])
-    assert f"argument {said}" in capsys.readouterr().err
+    assert f"argument {message}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -133,13 +133,13 @@ def test_groups_and_options_that_are_none_are_refused(module, group, capsys):
 
 
 def test_missing_parts_are_named(tmp_path, capsys):
-    for arguments, said in (
+    for arguments, message in (
         (["canny", "depth"], "has no controlnet/canny, controlnet/depth, estimators/depth"),
         (["edges"], "argument GROUP: must be one of canny"),
     ):
         with pytest.raises(SystemExit):
             control.main([*arguments, "--weights", str(tmp_path)])
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -86,8 +86,8 @@ def test_rows_of_a_cpu(tmp_path, monkeypatch, capsys):
     benchmark.main(["accuracy", "grid", "--device", "cpu"])
     [row] = json.loads((benchmark.RESULTS / "task3.json").read_text())["rows"]
     assert row["command"] == "python -m benchmarks.kernels accuracy --device cpu" and row["holds"]
-    said = capsys.readouterr().out
-    assert "2.0e-06" in said and "2^8 random points" in said
+    message = capsys.readouterr().out
+    assert "2.0e-06" in message and "2^8 random points" in message
     with pytest.raises(SystemExit):
         benchmark.main(["nothing", "--device", "cpu"])
 

@@ -44,7 +44,7 @@ def test_what_the_judge_sees_is_counted():
     image = render(scene.params, 256, 256).color[0].permute(2, 0, 1).float() / 255
     [reading] = Judge()([to_pil(2 * image - 1)])
     assert reading["object"] == "car"
-    objects, views = task3.read(Judge(), [image] * task3.SIDES, "car")
+    objects, views = task3.judge_sides(Judge(), [image] * task3.SIDES, "car")
     assert objects == [True] * 8
     word = view_word(float(scene.labels["azimuth"]), float(scene.labels["elevation"]))
     words = [
@@ -57,8 +57,8 @@ def test_what_the_judge_sees_is_counted():
         "back": 2,
         "overhead": 0,
     }
-    assert views == [found == reading["view"] for found in words] and reading["view"] == word
-    assert task3.read(Judge(), [image] * task3.SIDES, "house")[0] == [False] * 8
+    assert views == [readings == reading["view"] for readings in words] and reading["view"] == word
+    assert task3.judge_sides(Judge(), [image] * task3.SIDES, "house")[0] == [False] * 8
 
 
 def _is_plain_car(seed: int) -> bool:
@@ -73,13 +73,13 @@ def _is_plain_car(seed: int) -> bool:
 
 def test_a_run_that_gives_up_has_nothing_right(tiny_folder, monkeypatch):
     model = find_model(tiny_folder)
-    monkeypatch.setattr(task3, "model_and_judge", lambda given: (StableDiffusion(model), Judge()))
+    monkeypatch.setattr(task3, "model_and_judge", lambda options: (StableDiffusion(model), Judge()))
 
     def give_up(self: Trainer) -> None:
         raise TrainingError("the field has become empty")
 
     monkeypatch.setattr(Trainer, "train_step", give_up)
-    right, sides, images, gave_up = task3.made_object("a duck", reduced=True)
+    right, sides, images, gave_up = task3.train_object("a duck", reduced=True)
     assert gave_up and right == sides == [False] * 8 and len(images) == 8
 
 
@@ -89,23 +89,23 @@ def test_options_are_tried_on_some_texts(tiny_folder, monkeypatch, tmp_path, cap
         StableDiffusion(find_model(tiny_folder)),
         ("--widen", "0.4", "--lambda_opacity", "4"),
     )
-    settings = task3.trained("a duck", guidance, tmp_path / "run", given, iters=7).settings
+    settings = task3.make_trainer("a duck", guidance, tmp_path / "run", given, iters=7).settings
     assert (settings.widen, settings.lambda_opacity, settings.iters) == (0.4, 4.0, 7)
     seen = []
     row = Row("task3.objects.object", "objects", 1.0, "%", ">=", 0.0)
-    monkeypatch.setattr(task3, "object_rows", lambda *asked: seen.append(asked) or [row])
+    monkeypatch.setattr(task3, "object_rows", lambda *calls_: seen.append(calls_) or [row])
     monkeypatch.setattr(task3, "RESULTS", tmp_path / "results")
-    task3.main(["objects", "--only", "a duck", "--given", "--widen 0.4 --lambda_opacity 4"])
+    task3.main(["objects", "--only", "a duck", "--options", "--widen 0.4 --lambda_opacity 4"])
     assert seen == [(False, ["a duck"], given)] and not (tmp_path / "results").exists()
     for wrong in (
         ["objects", "--only", "a whale"],
-        ["objects", "--given", "--weight 3"],
+        ["objects", "--options", "--weight 3"],
         ["soak", "--only", "a duck"],
     ):
         with pytest.raises(SystemExit):
             task3.main(wrong)
-    said = capsys.readouterr().err
-    assert "'a whale'" in said and "--weight" in said and "for objects alone" in said
+    message = capsys.readouterr().err
+    assert "'a whale'" in message and "--weight" in message and "for objects alone" in message
 
 
 @pytest.mark.parametrize("group", ["objects", "frames", "soak"])
@@ -126,7 +126,7 @@ def test_the_command_is_timed_and_a_failing_one_is_told(monkeypatch, tmp_path):
     rows = task3.command_rows(on_gpu=False, reduced=True)
     assert [row.unit for row in rows] == ["s", ""] and rows[0].value > 1 and 0 <= rows[1].value <= 8
     with pytest.raises(RuntimeError, match="--text is empty"):
-        task3.commanded(" ", tmp_path / "run", on_gpu=False, reduced=True)
+        task3.time_command(" ", tmp_path / "run", on_gpu=False, reduced=True)
 
 
 def test_two_gpus_are_asked_for(capsys, monkeypatch):
@@ -152,7 +152,7 @@ def test_one_and_two_processes_do_the_same_work(reduced, texts, steps, monkeypat
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(task3, "commanded", lambda *_, **__: calls.append("built"))
+    monkeypatch.setattr(task3, "time_command", lambda *_, **__: calls.append("built"))
     monkeypatch.setattr(subprocess, "run", run)
     one, two, row = task3.scaling_rows(reduced)
     assert (

@@ -56,7 +56,7 @@ def test_an_unknown_variant_is_refused(capsys):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--samples", "0"], "argument --samples: must be a whole number of at least 1, got '0'"),
         (["--samples", "-8"], "argument --samples: must be"),
@@ -70,9 +70,9 @@ def test_an_unknown_variant_is_refused(capsys):
         (["--work", "nowhere"], "no latents in nowhere: run `python -m pocket.train latents`"),
     ],
 )
-def test_options_that_cannot_be_are_refused(options, said, tmp_path, monkeypatch, capsys):
+def test_options_that_cannot_be_are_refused(options, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(training, "Bench", lambda *_: pytest.fail("began"))
     with pytest.raises(SystemExit, match="2"):
         training.main(["adamw", *options])
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err

@@ -72,7 +72,7 @@ def test_every_latent_is_covered_or_an_error_says_what_to_change(
     """Also across the wrap: in some window the first column follows the last."""
     lesson = _lesson_of_windows()
     if height < window or width < window or not 1 <= stride <= window:
-        with pytest.raises(RequestError, match=r"below one window|stride between windows"):
+        with pytest.raises(RequestError, match=r"one window, got|stride between windows"):
             lesson.window_views(height, width, window, stride, closed)
         return
     views = lesson.window_views(height, width, window, stride, closed)
@@ -653,8 +653,8 @@ def test_regions_that_fill_the_image_need_no_background(sd):
         ({"stride": True}, "stride .* got True"),
         ({"num_sampling_steps": 0}, "from 1 to 999, got 0"),
         ({"num_sampling_steps": 2.5}, "from 1 to 999, got 2.5"),
-        ({"guidance_scale": float("nan")}, "guidance_scale must be a finite number, got nan"),
-        ({"guidance_scale": math.inf}, "guidance_scale must be a finite number, got inf"),
+        ({"guidance_scale": float("nan")}, "guidance_scale must be a number, got nan"),
+        ({"guidance_scale": math.inf}, "guidance_scale must be a number, got inf"),
         ({"guidance_scale": "7"}, "guidance_scale must be a number, got '7'"),
         ({"guidance_scale": None}, "guidance_scale must be a number, got None"),
         ({"guidance_scale": True}, "guidance_scale must be a number, got True"),
@@ -674,9 +674,9 @@ def test_requests_that_cannot_be(sd, wrong, message):
     ("wrong", "message"),
     [
         ({"weight": 0.0}, "weight must be above 0 .* got 0.0"),
-        ({"weight": float("nan")}, "weight must be a finite number, got nan"),
+        ({"weight": float("nan")}, "weight must be a number, got nan"),
         ({"weight": -1.0}, "weight must be above 0 .* got -1"),
-        ({"weight": math.inf}, "weight must be a finite number, got inf"),
+        ({"weight": math.inf}, "weight must be a number, got inf"),
         ({"weight": "20"}, "weight must be a number, got '20'"),
         ({"decay": 0.0}, "decay must be above 0 and at most 1, got 0"),
         ({"decay": 1.1}, "decay must be a number of at most 1, got 1.1"),

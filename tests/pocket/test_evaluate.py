@@ -1,4 +1,4 @@
-"""The evaluation's arithmetic: what counts, what is right, colours by the book, rows that replace only their own."""
+"""The evaluation's arithmetic: what counts, what is right, colors by the book, rows that replace only their own."""
 
 import argparse
 import json
@@ -33,17 +33,17 @@ def scene(**labels: str | float) -> np.ndarray:
 
 def seen_as(labels: np.ndarray) -> dict[str, np.ndarray]:
     """The readings of a judge that is never wrong."""
-    found = {}
+    readings = {}
     for group, classes in judging.GROUPS.items():
         if group == "azimuth":
-            found[group] = labels["azimuth"]
+            readings[group] = labels["azimuth"]
         elif group == "overhead":
-            found[group] = np.where(labels["elevation"] >= 60, "yes", "no")
+            readings[group] = np.where(labels["elevation"] >= 60, "yes", "no")
         else:
-            found[group] = np.array(["none" if k < 0 else dict(enumerate(classes[-n:]))[k] for k, n in zip(
+            readings[group] = np.array(["none" if k < 0 else dict(enumerate(classes[-n:]))[k] for k, n in zip(
                 labels[group], [len(classes) - (classes[0] == "none" and group != "relation")] * len(labels),
                 strict=True)])  # fmt: skip
-    return found
+    return readings
 
 
 SCENES = np.array(
@@ -133,12 +133,12 @@ def test_mean_colors_look_at_the_object_alone():
 
 
 def test_test_scenes_are_ones_nothing_was_trained_on_and_repeat():
-    asked, again = sample_test_set(6, "heldout"), sample_test_set(6, "heldout")
-    assert asked.prompts == again.prompts and (asked.scenes.labels == again.scenes.labels).all()
-    assert asked.scenes.labels["seed"].min() >= 2**40 and asked.scenes.labels["heldout"].all()
-    picked = asked.pick([4, 1])
-    assert picked.prompts == [asked.prompts[4], asked.prompts[1]]
-    assert picked.scenes.labels["seed"].tolist() == asked.scenes.labels["seed"][[4, 1]].tolist()
+    tests, again = sample_test_set(6, "heldout"), sample_test_set(6, "heldout")
+    assert tests.prompts == again.prompts and (tests.scenes.labels == again.scenes.labels).all()
+    assert tests.scenes.labels["seed"].min() >= 2**40 and tests.scenes.labels["heldout"].all()
+    picked = tests.pick([4, 1])
+    assert picked.prompts == [tests.prompts[4], tests.prompts[1]]
+    assert picked.scenes.labels["seed"].tolist() == tests.scenes.labels["seed"][[4, 1]].tolist()
 
 
 def test_what_an_earlier_judge_does_not_read_gives_no_row():
@@ -159,12 +159,12 @@ def test_what_an_earlier_judge_does_not_read_gives_no_row():
 
 def test_an_unknown_group_is_refused(capsys):
     with pytest.raises(SystemExit):
-        evaluate.main(["colours"])
+        evaluate.main(["colors"])
     assert "GROUP: must be one of sizes, autoencoder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--images", "0"], "--images: must be a whole number from 2 to 1,000,000, got '0'"),
         (["--images", "1"], "--images: must be"),
@@ -178,10 +178,10 @@ def test_an_unknown_group_is_refused(capsys):
         (["--work", f"{__file__}/x"], "--work: must name a folder"),
     ],
 )
-def test_options_that_cannot_be_are_refused(options, said, capsys):
+def test_options_that_cannot_be_are_refused(options, message, capsys):
     with pytest.raises(SystemExit, match="2"):
         evaluate.main(["sizes", *options])
-    assert f"argument {said}" in capsys.readouterr().err
+    assert f"argument {message}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("results", ["{}", "[]", "null", "", '{"rows": 3}'])
@@ -210,10 +210,10 @@ def test_missing_weights_are_named(tmp_path, capsys):
 
 
 def test_few_images_may_hold_no_composition_that_counts(tmp_path, monkeypatch):
-    asked = sample_test_set(4, "heldout")
-    nothing = CaptionedScenes(asked.scenes, asked.prompts, [frozenset()] * 4)
-    answers = iter([nothing, asked])
-    monkeypatch.setattr(quality, "load_test_set", lambda *_: next(answers, asked))
+    tests = sample_test_set(4, "heldout")
+    nothing = CaptionedScenes(tests.scenes, tests.prompts, [frozenset()] * 4)
+    answers = iter([nothing, tests])
+    monkeypatch.setattr(quality, "load_test_set", lambda *_: next(answers, tests))
     monkeypatch.setattr(quality, "Judge", lambda *_: argparse.Namespace(classify=lambda images: {}))
     blank = lambda pipe, prompts, *_, **__: torch.cat(
         [torch.zeros(1, 8, 8, 3).byte() for _ in prompts]

@@ -117,12 +117,12 @@ def test_from_text_to_files(options, tmp_path, capsys, small_mesh):
             ["--lambda_opacity", "-1"],
             "--lambda_opacity must be a number from 0 to 1,000,000, got -1.",
         ),
-        (["--lr", "nan"], "--lr must be a finite number from 1e-08 to 10, got nan."),
-        (["--bound", "nan"], "--bound must be a finite number from 0.01 to 100, got nan."),
+        (["--lr", "nan"], "--lr must be a number from 1e-08 to 10, got nan."),
+        (["--bound", "nan"], "--bound must be a number from 0.01 to 100, got nan."),
         (["--fade_in", "2"], "--fade_in must be a number from 0 to 1, got 2."),
         (
             ["--guidance_scale", "nan"],
-            "--guidance_scale must be a finite number from -1,000 to 1,000, got nan.",
+            "--guidance_scale must be a number from -1,000 to 1,000, got nan.",
         ),
         (["--gui", "--gui_port", "0"], "--gui_port must be from 1 to 65,535, got 0."),
         (["--gui", "--test"], "--gui cannot be combined with --test"),
@@ -826,7 +826,7 @@ def test_a_run_whose_terminal_is_closed_saves_and_leaves_a_clip(options, tmp_pat
     os.close(keeper)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
     saved = checkpoint.latest(tmp_path / "run" / "checkpoints")
-    assert checkpoint.load(saved)[0] == checkpoint.step_of(saved) > 2
+    assert checkpoint.load(saved)[0] == checkpoint.step_of(saved) >= 2
     assert (
         len(iio.imread(tmp_path / "run" / "video.mp4")) == 3
         and (tmp_path / "run" / "index.html").exists()

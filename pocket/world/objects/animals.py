@@ -1,4 +1,4 @@
-"""Animals: heads with a muzzle, ears and eyes towards +z. Each has a lap, where it holds things, and a seat."""
+"""Animals: their heads face +z. Each has a lap, where it holds things, and a seat."""
 
 import math
 
@@ -151,11 +151,7 @@ def duck(b: Builder, pose: str) -> Anchors:
         b.capsule((s * 0.11, 0.13, 0.02), (s * 0.11, 0.03, 0.04), 0.03, 0.03, bill)
     b.eyes(0.71 + neck, 0.335, 0.10, 0.028)
     return Anchors(
-        (0, 0.82 + neck, 0.2),
-        0.36,
-        seat=(0, 0.49, -0.10),
-        lap=(0, 0.36, 0.46),
-        wide=0.22,
+        (0, 0.82 + neck, 0.2), 0.36, seat=(0, 0.49, -0.10), lap=(0, 0.36, 0.46), wide=0.22
     )
 
 
@@ -222,11 +218,7 @@ def bear(b: Builder, pose: str) -> Anchors:
         b.ellipsoid((s * 0.15, y + 0.50, 0.03), (0.045, 0.045, 0.022), light)
     b.eyes(y + 0.41, 0.165, 0.072, 0.026)
     return Anchors(
-        (0, y + 0.53, 0),
-        0.33,
-        seat=(0, y + 0.52, 0.0),
-        lap=(0, y - 0.02, 0.38),
-        wide=0.18,
+        (0, y + 0.53, 0), 0.33, seat=(0, y + 0.52, 0.0), lap=(0, y - 0.02, 0.38), wide=0.18
     )
 
 
@@ -282,11 +274,7 @@ def elephant(b: Builder, pose: str) -> Anchors:
     b.eyes(0.80, t + 0.155, 0.135, 0.026)
     eye_whites(b, 0.80, t + 0.155, 0.135, 0.026)
     return Anchors(
-        (0, 0.84, -0.06),
-        0.5,
-        seat=(0, 0.825, -0.06),
-        lap=(0, 0.24, t + 0.46),
-        wide=0.26,
+        (0, 0.84, -0.06), 0.5, seat=(0, 0.825, -0.06), lap=(0, 0.24, t + 0.46), wide=0.26
     )
 
 
@@ -443,11 +431,7 @@ def fish(b: Builder, pose: str) -> Anchors:
 def butterfly(b: Builder, pose: str) -> Anchors:
     """Its body is raised, so that the wings show from the front, from behind and from above."""
     color = natural(
-        b,
-        (0.97, 0.52, 0.08),
-        (0.22, 0.45, 0.92),
-        (0.95, 0.78, 0.16),
-        (0.72, 0.32, 0.80),
+        b, (0.97, 0.52, 0.08), (0.22, 0.45, 0.92), (0.95, 0.78, 0.16), (0.72, 0.32, 0.80)
     )
     wing = b.main(color)
     rim = b.material((0.08, 0.07, 0.08))
@@ -490,11 +474,7 @@ def butterfly(b: Builder, pose: str) -> Anchors:
     x, y, z = place(0.045, 0.36, 0.09)
     eyes(b, (x, y, z), 0.032, (0.3, 0.2, 1.0))
     return Anchors(
-        place(0, 0.42, 0.0),
-        0.5,
-        seat=place(0, 0.05, 0.07),
-        lap=place(0, 0.16, 0.22),
-        wide=0.08,
+        place(0, 0.42, 0.0), 0.5, seat=place(0, 0.05, 0.07), lap=place(0, 0.16, 0.22), wide=0.08
     )
 
 
@@ -534,25 +514,15 @@ def dinosaur(b: Builder, pose: str) -> Anchors:
                 0.04,
             )
             b.ellipsoid((x, 0.045, z + 0.05), (0.08, 0.05, 0.13), skin, k=0.03)
-        b.limb(
-            [
-                (s * 0.13, hips + 0.30, z + 0.16),
-                (s * 0.16, hips + 0.22, z + 0.28),
-                (s * 0.13, hips + 0.25, z + 0.34),
-            ],
-            (0.042, 0.034, 0.028),
-            skin,
-            0.02,
-        )
+        shoulder = (s * 0.13, hips + 0.30, z + 0.16)
+        elbow = (s * 0.16, hips + 0.22, z + 0.28)
+        hand = (s * 0.13, hips + 0.25, z + 0.34)
+        b.limb([shoulder, elbow, hand], (0.042, 0.034, 0.028), skin, 0.02)
     b.group()
     b.ellipsoid((0, hips + 0.12, z + 0.085), (0.13 * stout, 0.21, 0.16), belly, (-20, 0, 0))
     b.group()
-    back = [
-        (hips + 0.67, z + 0.08, -30),
-        (hips + 0.53, z + 0.03, -55),
-        (hips + 0.36, z - 0.06, -60),
-        (hips + 0.22, z - 0.22, -40),
-    ]
+    back = [(hips + 0.67, z + 0.08, -30), (hips + 0.53, z + 0.03, -55)]
+    back += [(hips + 0.36, z - 0.06, -60), (hips + 0.22, z - 0.22, -40)]
     back.append((hips + 0.07, z - 0.38, -35))
     for y, q, lean in back:
         b.cone((0, y, q), 0.055, 0.006, 0.06, spike, 0.005, (lean, 0, 0))
@@ -583,11 +553,7 @@ def cow(b: Builder, pose: str) -> Anchors:
     b.ellipsoid((0, y + 0.26, z + 0.27), (0.125, 0.145, 0.15), coat, (20, 0, 0), 0.05)
     for s in (-1, 1):
         b.ellipsoid(
-            (s * 0.19, y + 0.29, z + 0.22),
-            (0.10, 0.045, 0.035),
-            coat,
-            (0, s * 15, s * -14),
-            0.02,
+            (s * 0.19, y + 0.29, z + 0.22), (0.10, 0.045, 0.035), coat, (0, s * 15, s * -14), 0.02
         )
     b.limb(
         [(0, rump[1] + 0.10, rump[2] - stout + 0.01), (0, rump[1] - 0.08, rump[2] - stout - 0.07)],
@@ -618,13 +584,7 @@ def cow(b: Builder, pose: str) -> Anchors:
         b.group()
         b.ellipsoid((f * 0.62, (y + rump[1]) / 2 + 0.08, rump[2] + 0.22), (0.10, 0.13, 0.15), shade)
         b.ellipsoid(
-            (
-                -f * 0.62,
-                (y + rump[1]) / 2 + 0.05,
-                rump[2] + 0.30,
-            ),
-            (0.10, 0.15, 0.12),
-            shade,
+            (-f * 0.62, (y + rump[1]) / 2 + 0.05, rump[2] + 0.30), (0.10, 0.15, 0.12), shade
         )
         b.ellipsoid((-f * 0.30, rump[1] + f * 0.55, rump[2] - 0.06), (0.13, 0.11, 0.12), shade)
     eyes(b, (0.095, y + 0.32, z + 0.375), 0.034, (0.5, 0.0, 0.85))

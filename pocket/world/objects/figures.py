@@ -30,11 +30,7 @@ def astronaut(b: Builder, pose: str) -> Anchors:
     b.ball((-0.035, y + 0.05, 0.168), 0.02, accent)
     b.box((0.035, y + 0.05, 0.166), (0.025, 0.018, 0.01), accent, 0.005)
     return Anchors(
-        (0, y + 0.57, 0),
-        0.3,
-        seat=(0, y + 0.56, 0.0),
-        lap=(0, y + 0.02, 0.36),
-        wide=0.2,
+        (0, y + 0.57, 0), 0.3, seat=(0, y + 0.56, 0.0), lap=(0, y + 0.02, 0.36), wide=0.2
     )
 
 
@@ -72,11 +68,7 @@ def snowman(b: Builder, pose: str) -> Anchors:
         b.cylinder((0, y + 0.15, 0), 0.119, 0.022, scarf)
         y += 0.17
     return Anchors(
-        (0, y + 0.15, 0),
-        0.34,
-        seat=(0, y + 0.13, 0),
-        lap=(0, 0.62 * fat, 0.36),
-        wide=0.12,
+        (0, y + 0.15, 0), 0.34, seat=(0, y + 0.13, 0), lap=(0, 0.62 * fat, 0.36), wide=0.12
     )
 
 

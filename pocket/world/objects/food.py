@@ -38,10 +38,7 @@ def hamburger(b: Builder, pose: str) -> Anchors:
         h = dome * math.sqrt(max(1 - (r / wide) ** 2, 0.05))
         b.ellipsoid((x, base + h, z), (0.035, 0.02, 0.024), seed, (0, turn * 57, 0))
     return Anchors(
-        (0, base + dome - 0.02, 0),
-        wide,
-        seat=(0, base + dome - 0.03, 0),
-        wide=0.8 * wide,
+        (0, base + dome - 0.02, 0), wide, seat=(0, base + dome - 0.03, 0), wide=0.8 * wide
     )
 
 
@@ -151,10 +148,7 @@ def pumpkin(b: Builder, pose: str) -> Anchors:
             (0, b.vary(0, 360), -14),
         )
     return Anchors(
-        (0, 2 * high - 0.08 * high, 0),
-        wide,
-        seat=(0, 2 * high - 0.08 * high, 0),
-        wide=0.8 * wide,
+        (0, 2 * high - 0.08 * high, 0), wide, seat=(0, 2 * high - 0.08 * high, 0), wide=0.8 * wide
     )
 
 
@@ -182,10 +176,7 @@ def mushroom(b: Builder, pose: str) -> Anchors:
                 (tilt, 90 - math.degrees(a), 0),
             )
     return Anchors(
-        (0, tall + high - 0.01, 0),
-        wide,
-        seat=(0, tall + high - 0.02, 0),
-        wide=0.7 * wide,
+        (0, tall + high - 0.01, 0), wide, seat=(0, tall + high - 0.02, 0), wide=0.7 * wide
     )
 
 
@@ -228,11 +219,7 @@ def apple(b: Builder, pose: str) -> Anchors:
     lean = b.vary(-0.06, 0.06)
     b.capsule((0, 0.28, 0), (0, 0.42, 0), 0.285 * wide, 0.39 * wide, skin)
     b.ribbed(
-        (0, 0.46, 0),
-        (0.385 * wide, 0.31, 0.385 * wide),
-        0,
-        skin,
-        0.06,
+        (0, 0.46, 0), (0.385 * wide, 0.31, 0.385 * wide), 0, skin, 0.06
     )  # no ribs: only a dent
     b.ellipsoid((0, 0.86, 0), (0.24, 0.15, 0.24), skin, carve=True)
     b.group()
@@ -273,12 +260,7 @@ def donut(b: Builder, pose: str) -> Anchors:
     icing = b.main(color, shine=0.4, gloss=40)
     dough = b.material(b.jitter((0.80, 0.54, 0.27)))
     sprinkles = [
-        b.material(c)
-        for c in (
-            (0.98, 0.86, 0.20),
-            (0.25, 0.70, 0.95),
-            (0.97, 0.97, 0.95),
-        )
+        b.material(c) for c in ((0.98, 0.86, 0.20), (0.25, 0.70, 0.95), (0.97, 0.97, 0.95))
     ]
     small = b.vary(0.155, 0.175)
     big = 0.31
@@ -372,11 +354,7 @@ def ice_cream(b: Builder, pose: str) -> Anchors:
 
 def cupcake(b: Builder, pose: str) -> Anchors:
     color = natural(
-        b,
-        (0.97, 0.62, 0.76),
-        (0.95, 0.92, 0.85),
-        (0.48, 0.30, 0.19),
-        (0.60, 0.84, 0.90),
+        b, (0.97, 0.62, 0.76), (0.95, 0.92, 0.85), (0.48, 0.30, 0.19), (0.60, 0.84, 0.90)
     )
     cream = b.main(color, shine=0.2)
     paper = natural(b, (0.20, 0.62, 0.68), (0.86, 0.24, 0.28), (0.93, 0.78, 0.24))

@@ -30,13 +30,9 @@ def legs(
 
 
 def eyes(
-    b: Builder,
-    at: Vec,
-    radius: float,
-    facing: Vec = (0.0, 0.0, 1.0),
-    iris: RGB = BLACK,
+    b: Builder, at: Vec, radius: float, facing: Vec = (0.0, 0.0, 1.0), iris: RGB = BLACK
 ) -> None:
-    """A pair of white eyes with dark pupils: `at` is the one on +x, `facing` where that one looks."""
+    """Add white eyes with dark pupils: `at` is the one on +x, `facing` where that one looks."""
     white = b.material((0.97, 0.97, 0.95), shine=0.5, gloss=60)
     pupil = b.material(iris, shine=0.8, gloss=60)
     x, y, z = at
@@ -69,7 +65,7 @@ def four_legs(
     slim: float,
     offset: float,
 ) -> Vec:
-    """Body and legs of a four-legged animal, standing or sitting on its hind legs; returns the middle of its rump.
+    """Add body and legs of a four-legged animal; return the middle of its rump.
 
     The chest is at the same place in both poses, so that neck and head follow it.
     """

@@ -87,11 +87,7 @@ def chair(b: Builder, pose: str) -> Anchors:
 
 def sofa(b: Builder, pose: str) -> Anchors:
     color = natural(
-        b,
-        (0.32, 0.46, 0.56),
-        (0.60, 0.26, 0.22),
-        (0.58, 0.52, 0.44),
-        (0.28, 0.42, 0.30),
+        b, (0.32, 0.46, 0.56), (0.60, 0.26, 0.22), (0.58, 0.52, 0.44), (0.28, 0.42, 0.30)
     )
     cloth = b.main(color)
     cushion = b.main(color, tint=0.22)
@@ -120,21 +116,10 @@ def sofa(b: Builder, pose: str) -> Anchors:
 
 def bed(b: Builder, pose: str) -> Anchors:
     wood = b.material(
-        b.jitter(
-            natural(
-                b,
-                (0.50, 0.31, 0.17),
-                (0.36, 0.22, 0.13),
-                (0.86, 0.84, 0.80),
-            )
-        )
+        b.jitter(natural(b, (0.50, 0.31, 0.17), (0.36, 0.22, 0.13), (0.86, 0.84, 0.80)))
     )
     color = natural(
-        b,
-        (0.25, 0.42, 0.70),
-        (0.72, 0.26, 0.28),
-        (0.42, 0.60, 0.48),
-        (0.82, 0.66, 0.40),
+        b, (0.25, 0.42, 0.70), (0.72, 0.26, 0.28), (0.42, 0.60, 0.48), (0.82, 0.66, 0.40)
     )
     blanket = b.main(color)
     fold = b.main(color, tint=0.55)
@@ -155,11 +140,7 @@ def bed(b: Builder, pose: str) -> Anchors:
             wood,
         )
         b.capsule(
-            (s * (wide + 0.02), 0.03, 0.575),
-            (s * (wide + 0.02), 0.34, 0.575),
-            0.034,
-            0.034,
-            wood,
+            (s * (wide + 0.02), 0.03, 0.575), (s * (wide + 0.02), 0.34, 0.575), 0.034, 0.034, wood
         )
     b.group()
     b.box((0, 0.28, 0), (wide - 0.01, 0.085, 0.545), sheet, 0.05)
@@ -176,23 +157,10 @@ def bed(b: Builder, pose: str) -> Anchors:
 
 def lamp(b: Builder, pose: str) -> Anchors:
     shade = b.main(
-        natural(
-            b,
-            (0.96, 0.88, 0.68),
-            (0.86, 0.36, 0.24),
-            (0.50, 0.66, 0.62),
-        ),
-        glow=0.30,
+        natural(b, (0.96, 0.88, 0.68), (0.86, 0.36, 0.24), (0.50, 0.66, 0.62)), glow=0.30
     )
     base = b.material(
-        natural(
-            b,
-            (0.42, 0.26, 0.15),
-            (0.72, 0.58, 0.28),
-            (0.28, 0.30, 0.34),
-        ),
-        shine=0.5,
-        gloss=40,
+        natural(b, (0.42, 0.26, 0.15), (0.72, 0.58, 0.28), (0.28, 0.30, 0.34)), shine=0.5, gloss=40
     )
     bulb = b.material((1.0, 0.93, 0.70), glow=1.0)
     low = b.vary(0.30, 0.35)
@@ -265,11 +233,7 @@ def guitar(b: Builder, pose: str) -> Anchors:
         b.group()
     b.box(at(0, 0.88, deep - 0.01), half(0.034, 0.26, 0.024), dark, 0.012)
     b.box(
-        at(0, 1.18, deep - 0.02),
-        half(0.055, 0.085, 0.02),
-        side,
-        0.015,
-        (8 if lies else -8, 0, 0),
+        at(0, 1.18, deep - 0.02), half(0.055, 0.085, 0.02), side, 0.015, (8 if lies else -8, 0, 0)
     )
     b.group()
     b.cylinder(at(0, 0.43, deep + 0.006), 0.088, 0.004, side, 0.002, flat)

@@ -7,11 +7,11 @@
 // Slots of the scene header that describe a landscape; landscapes.py reads these numbers from this file.
 #define L_KIND 16  // position in vocabulary.LANDSCAPES
 #define L_SEED 17  // whole number below 2^24
-#define L_HEADING 18  // azimuth of the picture's centre, radians
-#define L_HORIZON 19  // slope of the ray through the picture's centre
-#define L_EYE 20  // height of the camera, metres
+#define L_HEADING 18  // azimuth of the image's center, radians
+#define L_HORIZON 19  // slope of the ray through the image's center
+#define L_EYE 20  // height of the camera, meters
 #define L_SUN_DIR 21  // direction to the sun or the moon
-#define L_SUN 24  // colour of its light
+#define L_SUN 24  // color of its light
 #define L_AMBIENT 27  // light of the sky
 #define L_ZENITH 30
 #define L_SUNWARD 33  // horizon towards the sun
@@ -26,7 +26,7 @@
 #define L_CLOUD_DARK 50
 #define L_FOG 53  // density on the ground, 1/m
 #define L_FOG_HEIGHT 54  // scale height, m
-#define L_FOG_TINT 55  // share of FOG_COLOR in the colour of distance
+#define L_FOG_TINT 55  // share of FOG_COLOR in the color of distance
 #define L_FOG_COLOR 56
 #define L_SCALE 59  // of the relief: 1 / wavelength
 #define L_RELIEF 60  // its height, m
@@ -66,11 +66,11 @@
 #define L_FLAKES 112  // flakes of snow in the air, 0 to 1
 #define L_WET 113  // how much the ground shines, 0 to 1
 #define L_WHITE 114  // how much of the ground and of things is under snow, 0 to 1
-#define L_AIM 115  // sine and cosine of the azimuth to what the picture is about
+#define L_AIM 115  // sine and cosine of the azimuth to what the image is about
 #define L_DISTANCE 117  // and how far it is, m
 #define L_BREADTH 118  // of a river, a path or a waterfall, m; of a planet, radians
 #define L_BEND 119  // phase of the bends of a river or a path
-#define L_ACCENT 120  // colour of nebulae, lava, ...
+#define L_ACCENT 120  // color of nebulae, lava, ...
 
 // landscapes, in the order of vocabulary.LANDSCAPES
 #define LAND_MOUNTAINS 0
@@ -174,7 +174,7 @@ HD float craters(const float *s, float x, float z) {
   return h;
 }
 
-// Metres to the right of the line that leads towards L_AIM (x), and along it (y).
+// Meters to the right of the line that leads towards L_AIM (x), and along it (y).
 struct Aim {
   float right, along;
 };
@@ -182,13 +182,13 @@ HD Aim aim(const float *s, float x, float z) {
   return {x * s[L_AIM + 1] - z * s[L_AIM], x * s[L_AIM] + z * s[L_AIM + 1]};
 }
 // Distance from the middle of a river or path that winds towards L_AIM: its bends grow with the distance, so
-// that they look alike on the picture.
+// that they look alike on the image.
 HD float off_course(const float *s, float x, float z) {
   Aim a = aim(s, x, z);
   float far = fabsf(a.along), swing = s[L_BREADTH] * 0.55f + 0.17f * far;
   return fabsf(a.right - swing * sinf(2.1f * logf(1.0f + far / (4.0f * s[L_BREADTH])) + s[L_BEND]));
 }
-// Metres along the cliff from the middle of the nearest waterfall: there is one in each sixth of the turn.
+// Meters along the cliff from the middle of the nearest waterfall: there is one in each sixth of the turn.
 HD float off_fall(const float *s, float x, float z, float r) {
   Aim a = aim(s, x, z);
   float inv = 1.0f / fmaxf(r, 1e-3f), c = a.along * inv, c2 = c * c;
@@ -202,7 +202,7 @@ HD float off_cone(const float *s, float x, float z) {
   return sqrtf(a.right * a.right + along * along) / s[L_BREADTH];
 }
 
-// Height of the ground at (x, z) in metres. `fine` adds the octaves that only the shading needs.
+// Height of the ground at (x, z) in meters. `fine` adds the octaves that only the shading needs.
 HD float height(const float *s, float x, float z, bool fine) {
   uint32_t seed = landscape_seed(s);
   float r = sqrtf(x * x + z * z), relief = s[L_RELIEF];
@@ -313,7 +313,7 @@ HD vec3 ground_normal(const float *s, float x, float z, float step) {
   return normalize(n);
 }
 
-// Noise whose grain keeps its size on the picture: two octaves chosen by distance and blended. In [-1, 1].
+// Noise whose grain keeps its size on the image: two octaves chosen by distance and blended. In [-1, 1].
 HD float grain(float x, float z, float t, float cells, uint32_t seed) {
   float lod = log2f(fmaxf(t, 1.0f) / cells), whole = floorf(lod), f = exp2f(-whole);
   float a = soft_noise(x * f, z * f, seed), b = soft_noise(x * f * 0.5f, z * f * 0.5f, seed);

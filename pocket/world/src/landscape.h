@@ -1,5 +1,5 @@
 // The landscapes: sky, weather, water, and the march that finds what a pixel sees.
-// A picture is a piece of a cylinder around the camera, 60 degrees to an image height, so that a
+// A image is a piece of a cylinder around the camera, 60 degrees to an image height, so that a
 // panorama six times as wide as it is high closes exactly.
 #pragma once
 #include "effects.h"
@@ -8,7 +8,7 @@
 #define RADIANS_A_HEIGHT (2.0f * PI / 6.0f)
 #define MARCH_STEPS 72
 
-// How much fog hides what lies t metres along a path that starts at (t0, y0): density falls off with height.
+// How much fog hides what lies t meters along a path that starts at (t0, y0): density falls off with height.
 HD float fog(const float *s, float y0, float slope, float t) {
   float h = s[L_FOG_HEIGHT], x = clampf(slope * t / h, -20.0f, 1e6f);
   float mean = fabsf(x) < 1e-3f ? 1.0f - 0.5f * x : (1.0f - expf(-x)) / x;
@@ -81,7 +81,7 @@ HD vec3 shade(const float *s, vec3 albedo, vec3 n, float sunny) {
   return albedo * (v3(s + L_SUN) * (direct + back * 0.5f) + v3(s + L_AMBIENT) * open);
 }
 
-// Colour seen at (x, y): image heights from the picture's centre, x to the right, y up.
+// Color seen at (x, y): image heights from the image's center, x to the right, y up.
 HD Hit landscape_sample(const float *s, float x, float y) {
   int kind = landscape_kind(s);
   uint32_t seed = landscape_seed(s);
@@ -145,7 +145,7 @@ HD Hit landscape_sample(const float *s, float x, float y) {
       hit.color = hit.color + through * color;
       break;
     }
-    // 4. water: its own colour, foam on the shore, and the sky and land mirrored in it
+    // 4. water: its own color, foam on the shore, and the sky and land mirrored in it
     float calm = 1.0f / (1.0f + 0.004f * t), wave = s[L_WAVES];
     float a = grain(q.x * 1.3f, q.z * 1.3f, t, 5.0f, seed + 300), b = grain(q.z, q.x, t, 2.5f, seed + 301);
     float tilt = wave * (0.65f * a + 0.35f * b);

@@ -41,8 +41,8 @@
 #define H_SUN_GLOW 61
 #define H_FRAME 64    // of the first object: origin 3, world to object rotation 9, 1 / scale
 #define H_FRAME2 80   // of the second
-#define H_CENTER 96   // of all objects: centre 3, and the radius by which the ground shades
-#define H_REACH 100    // nothing of the objects is farther from the centre
+#define H_CENTER 96   // of all objects: center 3, and the radius by which the ground shades
+#define H_REACH 100    // nothing of the objects is farther from the center
 
 // grounds, in the order of vocabulary.GROUNDS
 #define WHITE 0
@@ -56,7 +56,7 @@
 #define MOON 8
 
 // a primitive
-#define P_BOUND 0  // bounding sphere: centre 3, radius, blend included
+#define P_BOUND 0  // bounding sphere: center 3, radius, blend included
 #define P_TYPE 4
 #define P_BLEND 5     // width of the smooth union with what came before in its group; -1: carved away from it
 #define P_GROUP 6     // primitives of a group blend; groups are simply united

@@ -440,7 +440,7 @@ HD vec3 lit_color(const Scene &s, const Finish &m, vec3 p, vec3 n, vec3 view, fl
   return c + m.color * m.glow;
 }
 
-// x in image heights from the centre (right positive), y likewise (up positive, -0.5 to 0.5).
+// x in image heights from the center (right positive), y likewise (up positive, -0.5 to 0.5).
 HD Hit object_sample(const float *floats, const float *prims, const float *materials, float x, float y) {
   Scene s = scene_of(floats);
   s.prims = prims;

@@ -1,4 +1,4 @@
-// From samples to pictures: averaging, tone curve and the styles, per pixel. renderer.cpp and renderer.cu
+// From samples to images: averaging, tone curve and the styles, per pixel. renderer.cpp and renderer.cu
 // only loop over these functions.
 #pragma once
 #include "landscape.h"
@@ -58,7 +58,7 @@ HD vec3 display_at(const Frame &f, int row, int col) {
 
 // Strength of the outline through a pixel, 0 to 1: steps in depth, creases, borders of the mask.
 HD float outline(const Frame &f, bool landscape, int row, int col) {
-  int r = f.height >= 192 ? 1 : 0;  // small pictures have thin lines
+  int r = f.height >= 192 ? 1 : 0;  // small images have thin lines
   int up = row - r < 0 ? 0 : row - r, left = col - r < 0 ? 0 : col - r;
   int down = row + 1 < f.height ? row + 1 : row, right = col + 1 < f.width ? col + 1 : col;
   float edge = 0.0f;
@@ -69,7 +69,7 @@ HD float outline(const Frame &f, bool landscape, int row, int col) {
     float crease = 1.0f - dot(v3(f.normal + 3 * a), v3(f.normal + 3 * b));
     bool object = f.mask[a] || f.mask[b];
     if (landscape) {
-      // a plane's inverse depth is linear on the picture: its second difference is 0 up to the horizon
+      // a plane's inverse depth is linear on the image: its second difference is 0 up to the horizon
       float dc = f.depth[row * f.width + col], ia = 1.0f / da, ib = 1.0f / db, ic = dc > 0.0f ? 1.0f / dc : 1e-4f;
       edge = fmaxf(edge, smoothstepf(0.12f, 0.35f, fabsf(ia + ib - 2.0f * ic) / fmaxf(ia, fmaxf(ib, ic))));
     } else if (object) {  // not on the ground, which recedes fast towards the horizon

@@ -16,7 +16,7 @@ struct Surface {
   vec3 color, normal, emission;
 };
 
-// What a thing looks like at (u, v) metres from its foot: albedo, and a normal with x to the right,
+// What a thing looks like at (u, v) meters from its foot: albedo, and a normal with x to the right,
 // y up and z towards the viewer. `u` and `v` come in units of the thing's height.
 struct Look {
   vec3 color, normal;

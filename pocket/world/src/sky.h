@@ -3,7 +3,7 @@
 #pragma once
 #include "scenery.h"
 
-// The sky without clouds, sun and stars. The same colours, low down, are what distance fades into.
+// The sky without clouds, sun and stars. The same colors, low down, are what distance fades into.
 HD vec3 sky_gradient(const float *s, float sx, float cz, float slope) {
   vec3 sun = v3(s + L_SUN_DIR);
   float inv = 1.0f / sqrtf(1.0f + slope * slope), up = slope * inv;
@@ -94,7 +94,7 @@ RARE vec3 under_surface(const float *s, const Path &p) {
   }
   return color;
 }
-// Smoke that rises from the crater and drifts: how dense, and how high over the crater (1: the top of the picture).
+// Smoke that rises from the crater and drifts: how dense, and how high over the crater (1: the top of the image).
 RARE float smoke(const float *s, const Path &p, float *height_) {
   Aim a = aim(s, p.sx, p.cz);
   float rise = p.slope - (s[L_FLOOR] + 0.80f * s[L_RELIEF] - p.base) / s[L_DISTANCE];
@@ -134,7 +134,7 @@ HD vec3 sky(const float *s, const Path &p, bool mirrored) {
     if (angle < edge * 1.2f && dot(dir, sun) > 0.0f) {
       float inside = smoothstepf(1.06f, 0.94f, angle / edge);
       vec3 disc = v3(s + L_SUN) * 1.6f + v3(0.35f);
-      if (s[L_DISC] > 1.5f) {  // the moon has seas and stands in its own colour
+      if (s[L_DISC] > 1.5f) {  // the moon has seas and stands in its own color
         float sea = soft_noise((dir.x - sun.x) / edge * 1.7f + 3.0f + (dir.z - sun.z) / edge * 1.7f,
                                (dir.y - sun.y) / edge * 1.7f, seed + 5);
         disc = v3(0.92f, 0.93f, 0.86f) * (0.72f + 0.28f * smoothstepf(0.35f, 0.6f, sea));

@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageSequence
 
 from course.images import video
 from course.images.grid import wrap
-from course.images.io import PAPER
+from course.images.io import BACKGROUND
 from course.images.video import VideoError
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -102,7 +102,7 @@ def test_every_kind_of_image_reads_as_a_person_sees_it(tmp_path):
     Image.new("RGB", (6, 4)).save(tmp_path / "4.jpg", exif=exif)
     frames = [frame.image for frame in video.read_frames(tmp_path)]
     assert [frame.mode for frame in frames] == ["RGB"] * 4
-    assert [frame.getpixel((0, 0)) for frame in frames[:3]] == [PAPER, (128,) * 3, (77,) * 3]
+    assert [frame.getpixel((0, 0)) for frame in frames[:3]] == [BACKGROUND, (128,) * 3, (77,) * 3]
     assert frames[3].size == (4, 6)
 
 
@@ -175,7 +175,7 @@ def test_any_sizes_become_one_and_nothing_is_covered(left, right, height):
             assert len(ys) == (ys.max() - ys.min() + 1) * (xs.max() - xs.min() + 1)
             above, below = pixels[: ys.min()], pixels[ys.max() + 1 :]
             assert above.min() < 128 and below.min() < 128  # heading and caption are written
-            assert of_color(below[:, [0, -1]], PAPER)  # and not cut off
+            assert of_color(below[:, [0, -1]], BACKGROUND)  # and not cut off
 
 
 def compose(width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
@@ -445,7 +445,7 @@ def test_paper_stays_white_in_a_gif(tmp_path):
     frames = video.side_by_side(noise(4, 64, 64), noise(4, 64, 64), ["a"] * 4)
     with Image.open(video.write_video(tmp_path / "a.gif", frames)) as gif:
         for frame in ImageSequence.Iterator(gif):
-            assert of_color(np.asarray(frame.convert("RGB"))[-2:], PAPER, tolerance=2)
+            assert of_color(np.asarray(frame.convert("RGB"))[-2:], BACKGROUND, tolerance=2)
 
 
 @pytest.mark.parametrize(
@@ -459,8 +459,8 @@ def test_paper_stays_white_in_a_gif(tmp_path):
         ("a.mp4", [flat(RED)], None, 0, "^fps must be a number .*got None"),
         ("a.mp4", [flat(RED)], [8], 0, r"^fps must be a number .*got \[8\]"),
         ("a.mp4", [flat(RED)], True, 0, "^fps must be a number .*got True"),
-        ("a.mp4", [flat(RED)], float("nan"), 0, "^fps must be a finite number .*got nan"),
-        ("a.mp4", [flat(RED)], float("inf"), 0, "^fps must be a finite number .*got inf"),
+        ("a.mp4", [flat(RED)], float("nan"), 0, "^fps must be a number .*got nan"),
+        ("a.mp4", [flat(RED)], float("inf"), 0, "^fps must be a number .*got inf"),
         ("a.mp4", [flat(RED)], 0.019, 0, "got 0.019"),
         ("a.mp4", [flat(RED)], 1001, 0, "got 1001"),
         (
@@ -481,7 +481,7 @@ def test_paper_stays_white_in_a_gif(tmp_path):
             [flat(RED)],
             8,
             float("nan"),
-            "^hold must be a finite number from 0 to 600, got nan",
+            "^hold must be a number from 0 to 600, got nan",
         ),
         ("a.mp4", [flat(RED)], 8, 601, "^hold must be a number from 0 to 600, got 601"),
         (
