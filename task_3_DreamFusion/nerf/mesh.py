@@ -144,7 +144,8 @@ def marching_cubes(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return vertices (V, 3) and faces (F, 3) of the surface at `level` (Lewiner et al. 2003).
 
-    The grid fills [-1, 1]^3. It is padded with empty space, which closes surfaces at the box. Raises MeshError.
+    The grid fills [-1, 1]^3. It is padded with empty space, which closes surfaces at the box.
+    Raises MeshError.
     """
     axis = np.linspace(-1, 1, resolution, dtype=np.float32)
     points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
