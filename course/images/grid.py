@@ -31,19 +31,12 @@ def image_grid(
         raise ValueError("a grid needs at least one image")
     columns = columns or len(tiles)
     lines = -(-len(tiles) // columns)
-    above_tiles, beside = [str(title) for title in titles or ()], [str(row) for row in rows or ()]
-    if above_tiles and len(above_tiles) not in (columns, len(tiles)):
-        raise ValueError(
-            f"{len(above_tiles)} titles fit neither {columns} columns nor {len(tiles)} images"
-        )
-    if beside and len(beside) != lines:
-        raise ValueError(f"{len(beside)} row names do not fit {lines} rows")
+    above_tiles = [str(title) for title in titles or ()]
+    beside = [str(row) for row in rows or ()]
+    _check_labels(len(tiles), columns, len(above_tiles), len(beside))
 
     width = side or max(tile.width for tile in tiles)
-    tiles = [
-        tile.resize((width, round(tile.height * width / tile.width)), Image.Resampling.LANCZOS)
-        for tile in tiles
-    ]
+    tiles = [_resize(tile, width) for tile in tiles]
     height = max(tile.height for tile in tiles)
     size = max(11, width // 16)
     font = ImageFont.load_default(size)
@@ -78,6 +71,20 @@ def image_grid(
             (left - gap, above + line * step + height / 2), row, TEXT_COLOR, font, anchor="rm"
         )
     return sheet
+
+
+def _resize(image: Image.Image, width: int) -> Image.Image:
+    height = round(image.height * width / image.width)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def _check_labels(images: int, columns: int, titles: int, rows: int) -> None:
+    """Raise ValueError unless the numbers of titles and row names fit a grid."""
+    if titles not in (0, columns, images):
+        raise ValueError(f"{titles} titles fit neither {columns} columns nor {images} images")
+    lines = -(-images // columns)
+    if rows not in (0, lines):
+        raise ValueError(f"{rows} row names do not fit {lines} rows")
 
 
 def wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:

@@ -1,4 +1,4 @@
-"""The stored test captions of the world's first edition, and who is asked them."""
+"""The stored test captions of the world's first edition, and who uses them."""
 
 import json
 from pathlib import Path
@@ -17,47 +17,47 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 @pytest.mark.parametrize("split", ["all", "heldout"])
 def test_the_stored_scenes_still_build(split):
-    asked = load_first_edition(2000, split)
-    assert len(asked) == len(set(asked.scenes.labels["seed"].tolist())) == 2000
-    assert np.isfinite(asked.scenes.params).all()
-    assert asked.scenes.labels["heldout"].tolist() == [
-        is_heldout(record) for record in asked.scenes.labels
+    scenes = load_first_edition(2000, split)
+    assert len(scenes) == len(set(scenes.scenes.labels["seed"].tolist())) == 2000
+    assert np.isfinite(scenes.scenes.params).all()
+    assert scenes.scenes.labels["heldout"].tolist() == [
+        is_heldout(record) for record in scenes.scenes.labels
     ]
     if split == "heldout":
-        assert asked.scenes.labels["heldout"].all()
+        assert scenes.scenes.labels["heldout"].all()
 
 
 def test_the_stored_captions_are_in_the_words_of_the_shipped_model_that_they_were_made_for():
-    asked = load_first_edition(2000, "all")
-    assert asked.prompts[:2] == ["a duck next to a chair", "snowy hills at sundown"]
-    assert asked.mentions[:2] == [
+    scenes = load_first_edition(2000, "all")
+    assert scenes.prompts[:2] == ["a duck next to a chair", "snowy hills at sundown"]
+    assert scenes.mentions[:2] == [
         frozenset({"object", "object2", "relation"}),
         frozenset({"landscape", "time"}),
     ]
-    said = {
+    used = {
         word
-        for prompt in asked.prompts
+        for prompt in scenes.prompts
         for word in prompt.lower().replace(",", " ").replace(".", " ").split()
     }
-    assert 165 <= len(said) <= 171
-    assert said <= set(words())  # and still in the language
+    assert 165 <= len(used) <= 171
+    assert used <= set(words())  # and still in the language
     assert FIRST.stat().st_size < 200_000
 
 
 @pytest.mark.parametrize("split", ["all", "heldout"])
 def test_old_captions_keep_their_meaning(split):
-    """Today's grammar reads each of them as the labels that it was said to name."""
-    asked = load_first_edition(2000, split)
+    """Today's grammar reads each of them as the labels that it names."""
+    scenes = load_first_edition(2000, split)
     for record, prompt, mentions in zip(
-        asked.scenes.labels, asked.prompts, asked.mentions, strict=True
+        scenes.scenes.labels, scenes.prompts, scenes.mentions, strict=True
     ):
         view = v.view_word(float(record["azimuth"]), float(record["elevation"]))
         wanted = {f: view if f == "view" else v.CLASSES[f][record[f]] for f in mentions}
-        found = parse(prompt)
-        found.pop("pose", None)  # was said of either pose
+        labels = parse(prompt)
+        labels.pop("pose", None)  # a caption fits either pose
         if "view" not in mentions:
-            found.pop("view", None)
-        assert found == wanted, prompt
+            labels.pop("view", None)
+        assert labels == wanted, prompt
 
 
 def test_another_seed_gives_other_images_of_the_same_captions():
@@ -95,10 +95,10 @@ def test_weights_are_asked_in_words_that_they_know(tmp_path):
     shipped = set(
         json.loads((ROOT / "pocket" / "weights" / "vocabulary.json").read_text())["words"]
     )
-    asked = load_test_set(ROOT / "pocket" / "weights", 50, "all")
-    said = {
+    scenes = load_test_set(ROOT / "pocket" / "weights", 50, "all")
+    used = {
         word
-        for prompt in asked.prompts
+        for prompt in scenes.prompts
         for word in prompt.lower().replace(",", " ").replace(".", " ").split()
     }
-    assert said <= shipped
+    assert used <= shipped
