@@ -10,8 +10,8 @@ from course.errors import CourseError, RequestError, shorten
 def check_integer(
     name: str,
     value: Any,
-    minimum: int | None = None,
-    maximum: int | None = None,
+    minimum: float = -math.inf,
+    maximum: float = math.inf,
     error: type[CourseError] = RequestError,
 ) -> int:
     """Return `value` as an int if it is one and lies in [minimum, maximum].
@@ -27,21 +27,19 @@ def check_integer(
         if isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool"):
             raise TypeError
         number = operator.index(value)
+        if minimum <= number <= maximum:
+            return number
+        shown = str(number)
     except TypeError:
         shown = shorten(repr(value), 60)
-        raise error(
-            f"{name} must be a whole number{_range(minimum, maximum)}, got {shown}."
-        ) from None
-    if (minimum is not None and number < minimum) or (maximum is not None and number > maximum):
-        raise error(f"{name} must be a whole number{_range(minimum, maximum)}, got {number}.")
-    return number
+    raise error(f"{name} must be a whole number{_range(minimum, maximum)}, got {shown}.")
 
 
 def check_number(
     name: str,
     value: Any,
-    minimum: float | None = None,
-    maximum: float | None = None,
+    minimum: float = -math.inf,
+    maximum: float = math.inf,
     error: type[CourseError] = RequestError,
 ) -> float:
     """Return `value` as a float if it is a finite real number in [minimum, maximum].
@@ -52,20 +50,17 @@ def check_number(
         if isinstance(value, bool | str | bytes):
             raise TypeError
         number = float(value)
+        if math.isfinite(number) and minimum <= number <= maximum:
+            return number
+        shown = f"{number:g}"
     except (TypeError, ValueError, OverflowError, RuntimeError):
-        raise error(
-            f"{name} must be a number{_range(minimum, maximum)}, got {shorten(repr(value), 60)}."
-        ) from None
-    if not math.isfinite(number):
-        raise error(f"{name} must be a finite number{_range(minimum, maximum)}, got {number}.")
-    if (minimum is not None and number < minimum) or (maximum is not None and number > maximum):
-        raise error(f"{name} must be a number{_range(minimum, maximum)}, got {number:g}.")
-    return number
+        shown = shorten(repr(value), 60)
+    raise error(f"{name} must be a number{_range(minimum, maximum)}, got {shown}.")
 
 
-def _range(minimum: float | None, maximum: float | None) -> str:
-    if minimum is not None and maximum is not None:
-        return f" from {minimum:,} to {maximum:,}"
-    if minimum is not None:
-        return f" of at least {minimum:,}"
-    return f" of at most {maximum:,}" if maximum is not None else ""
+def _range(minimum: float, maximum: float) -> str:
+    if math.isinf(maximum):
+        return "" if math.isinf(minimum) else f" of at least {minimum:,}"
+    return (
+        f" of at most {maximum:,}" if math.isinf(minimum) else f" from {minimum:,} to {maximum:,}"
+    )

@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -83,16 +84,19 @@ def machine(gpu: bool = True) -> str:
 
     gpu: False if no GPU took part.
     """
+    name = platform.processor() or platform.machine()
     if gpu and torch.cuda.is_available():
-        return f"{torch.cuda.get_device_name()}, {cpu_cores()} CPU cores"
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(
-            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
-        )
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
+        name = torch.cuda.get_device_name()
+    elif names := _proc("cpuinfo", "model name"):
+        name = names[0]
     return f"{name}, {cpu_cores()} CPU cores"
+
+
+def _proc(file: str, label: str) -> list[str]:
+    """Return the values with a label in a file of Linux's /proc; none on other systems."""
+    path = Path("/proc", file)
+    text = path.read_text() if path.exists() else ""
+    return re.findall(rf"^{label}\s*:\s*(.*)$", text, re.MULTILINE)
 
 
 def versions() -> dict[str, str]:
@@ -198,11 +202,9 @@ def _synchronize() -> None:
 
 def peak_memory() -> float:
     """Return the most memory that this process has used so far, in MiB."""
-    status = Path("/proc/self/status")  # getrusage would count the memory of the parent process
-    if status.exists():
-        fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        if "VmHWM" in fields:
-            return int(fields["VmHWM"].split()[0]) / 1024
+    # getrusage would count the memory of the parent process.
+    if peaks := _proc("self/status", "VmHWM"):
+        return int(peaks[0].removesuffix("kB")) / 1024
     if sys.platform == "win32":
         import psutil
 

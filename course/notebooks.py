@@ -22,7 +22,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from tqdm import tqdm
-from traitlets import default
+from traitlets import Instance
 
 from course.errors import CourseError
 
@@ -47,9 +47,7 @@ class CourseKernels(KernelSpecManager):
 class CourseKernelManager(AsyncKernelManager):
     """A kernel manager that starts the kernels of `CourseKernels`."""
 
-    @default("kernel_spec_manager")
-    def _own_kernels(self) -> KernelSpecManager:
-        return CourseKernels()
+    kernel_spec_manager = Instance(CourseKernels, ())
 
 
 def lesson_paths() -> list[Path]:
@@ -64,16 +62,12 @@ def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def cut_solutions(source: str) -> str:
-    """Return the code of an exercise without its fenced solutions."""
-    return re.sub(f" *{BEGIN_SOLUTION}.*?{END_SOLUTION}", "", source, flags=re.DOTALL)
-
-
 def without_solutions(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Return a copy of a lesson as students get it, without the fenced solutions."""
     notebook = nbformat.from_dict(notebook)
+    solution = re.compile(f" *{BEGIN_SOLUTION}.*?{END_SOLUTION}", re.DOTALL)
     for cell in code_cells(notebook):
-        cell.source = cut_solutions(cell.source)
+        cell.source = solution.sub("", cell.source)
     return notebook
 
 
@@ -84,11 +78,9 @@ def read(path: str | Path) -> nbformat.NotebookNode:
     try:
         notebook: nbformat.NotebookNode = nbformat.read(path, as_version=4)
         nbformat.validate(notebook)
-    except OSError as error:
-        raise LessonError(f"{path} cannot be read: {error.strerror}.") from error
     except Exception as error:  # what nbformat raises depends on where its reading stops
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise LessonError(f"{path} is not a valid Jupyter notebook: {reason}") from error
+        raise LessonError(f"{path} cannot be read as a Jupyter notebook: {reason}") from error
     return notebook
 
 
@@ -117,7 +109,7 @@ def execute(
     if os.path.expanduser("~") == "~":  # Jupyter needs one
         raise LessonError("There is no home folder: set HOME to a folder that you may write to.")
     notebook = nbformat.from_dict(notebook)
-    inserted = _insert_parameters(notebook, parameters) if parameters else None
+    inserted = _insert_parameters(notebook, parameters or {})
     bar = tqdm(
         total=len(code_cells(notebook)), desc=progress, unit="cell", disable=progress is None
     )
@@ -137,19 +129,18 @@ def execute(
         with bar:
             client.execute(env={**os.environ, **(environment or {})})
     except CellExecutionError as error:
-        source = _failed_source(notebook)
-        raise LessonError(f"{error.ename}: {error.evalue}\nin the cell\n{source}") from error
+        reason = f"{error.ename}: {error.evalue}"
+        raise LessonError(f"{reason}\nin the cell\n{started[-1].source}") from error
     except DeadKernelError as error:
-        source = started[-1].source if started else "(none was started)"
         reason = "The kernel died (often: too little memory)"
+        source = started[-1].source if started else "(none was started)"
         raise LessonError(f"{reason}\nin the cell\n{source}") from error
     except (RuntimeError, OSError) as error:
         # nbclient leaves this hook behind; without a kernel it would fail at exit.
         atexit.unregister(client._cleanup_kernel)
         command = f"{sys.executable} -m ipykernel_launcher"
         raise LessonError(f"The kernel {command} does not run: {error}") from error
-    if inserted is not None:
-        notebook.cells.remove(inserted)
+    notebook.cells = [cell for cell in notebook.cells if cell is not inserted]
     clean_outputs(notebook)
     return notebook
 
@@ -157,14 +148,15 @@ def execute(
 def _insert_parameters(
     notebook: nbformat.NotebookNode, parameters: Mapping[str, Any]
 ) -> nbformat.NotebookNode:
-    """Insert a cell that sets the parameters, and return it."""
+    """Insert a cell that sets the parameters, if there are any, and return it."""
     source = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
     inserted: nbformat.NotebookNode = nbformat.v4.new_code_cell(source)
-    for i, cell in enumerate(notebook.cells):
-        if _has_parameters(cell):
-            notebook.cells.insert(i + 1, inserted)
-            return inserted
-    raise LessonError("The notebook has no cell tagged `parameters`.")
+    tagged = [i for i, cell in enumerate(notebook.cells) if _has_parameters(cell)]
+    if parameters and not tagged:
+        raise LessonError("The notebook has no cell tagged `parameters`.")
+    if parameters:
+        notebook.cells.insert(tagged[0] + 1, inserted)
+    return inserted
 
 
 def _has_parameters(cell: nbformat.NotebookNode) -> bool:
@@ -209,11 +201,8 @@ def clean_outputs(notebook: nbformat.NotebookNode) -> None:
             if "image/png" in output.get("data", {}):
                 output.data.pop("image/jpeg", None)  # PIL images have both
     notebook.metadata.pop("widgets", None)
-    notebook.metadata.kernelspec = {
-        "display_name": "Python 3",
-        "language": "python",
-        "name": "python3",
-    }
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata.kernelspec = kernel
     notebook.metadata.language_info = {"name": "python"}
 
 
@@ -228,13 +217,6 @@ def machine_paths(notebook: nbformat.NotebookNode) -> list[str]:
     pattern = rf"(?:{'|'.join(map(re.escape, longest_first))})/[\w.-]+"
     outputs = [str(output) for cell in code_cells(notebook) for output in cell.outputs]
     return sorted({path for output in outputs for path in re.findall(pattern, output)})
-
-
-def _failed_source(notebook: nbformat.NotebookNode) -> str:
-    for cell in notebook.cells:
-        if any(output.output_type == "error" for output in cell.get("outputs", [])):
-            return str(cell.source)
-    return "(a cell without output)"
 
 
 def main(arguments: list[str] | None = None) -> int:

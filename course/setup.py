@@ -29,8 +29,6 @@ ROOT = Path(__file__).resolve().parent.parent
 MIN_PYTHON = (3, 11)
 PACKAGE_LISTS = ("requirements.txt", "constraints.txt")
 SHOWN_PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "huggingface_hub", "numpy")
-# With these pip installs elsewhere.
-PIP_TARGET_VARIABLES = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT")
 
 
 class SetupError(CourseError):
@@ -61,14 +59,10 @@ def fingerprint(folder: Path, root: Path = ROOT) -> str:
 
 def interpreter_problem(folder: Path) -> Optional[str]:
     """Return why the interpreter of `folder` cannot be used, or None if it can."""
-    python = interpreter_path(folder)
-    if not python.exists():
-        if python.is_symlink():
-            return "its interpreter, {}, no longer exists".format(os.readlink(str(python)))
-        return "it has no {}".format(python.relative_to(folder).as_posix())
     probe = "import sys; print(ascii((sys.prefix, sys.version_info[:3])))"
+    command = [str(interpreter_path(folder)), "-I", "-c", probe]
     try:
-        output = subprocess.check_output([str(python), "-I", "-c", probe], stderr=subprocess.STDOUT)
+        output = subprocess.check_output(command, stderr=subprocess.STDOUT)
         prefix, version = ast.literal_eval(output.decode("ascii", "replace"))
     except (OSError, ValueError, SyntaxError, subprocess.CalledProcessError) as error:
         return "its interpreter does not start ({})".format(error)
@@ -90,10 +84,9 @@ def pip_problem(folder: Path) -> Optional[str]:
 
 def pip_environment() -> Dict[str, str]:
     """Return the environment variables for pip, which let it install nowhere but in `.venv`."""
-    variables = {
-        name: value for name, value in os.environ.items() if name not in PIP_TARGET_VARIABLES
-    }
-    variables["PIP_USER"] = "0"  # overrides `user = true` in a pip.conf
+    variables = dict(os.environ, PIP_USER="0")  # overrides `user = true` in a pip.conf
+    for name in ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT"):
+        variables.pop(name, None)
     return variables
 
 
@@ -121,10 +114,8 @@ def build(root: Path = ROOT) -> Path:
         create(folder, problem)
     if stamp.exists():
         stamp.unlink()  # an interrupted installation must not look finished
-    print(
-        "Installing the packages of requirements.txt (2 GB, some minutes the first time) ...",
-        flush=True,
-    )
+    message = "Installing the packages of requirements.txt (2 GB, some minutes the first time) ..."
+    print(message, flush=True)
     if install(python, root):
         raise SetupError(
             "pip could not install the packages; its message is above. Check the network and the "
@@ -165,24 +156,19 @@ def install(python: Path, root: Path) -> int:
 
     A terminal shows progress in one line; pip's errors go to stderr as they come.
     """
-    lists = ["-r", str(root / PACKAGE_LISTS[0]), "-c", str(root / PACKAGE_LISTS[1])]
+    requirements, constraints = (str(root / name) for name in PACKAGE_LISTS)
     options = ["--disable-pip-version-check", "--progress-bar=off"]
-    command = [str(python), "-m", "pip", "install", *options, *lists]
+    command = [str(python), "-m", "pip", "install", *options, "-r", requirements, "-c", constraints]
     process = subprocess.Popen(
         command, cwd=str(root), env=pip_environment(), stdout=subprocess.PIPE
     )
     assert process.stdout is not None
     count = 0
     for line in process.stdout:
-        words = line.decode("utf-8", "replace").split()
-        if words[:1] == ["Collecting"]:
-            count += 1
-            status = "{:4d} {}".format(count, words[1])
-        elif words[:2] == ["Installing", "collected"]:
-            status = "     writing them to the disk"
-        else:
-            continue
-        if sys.stdout.isatty():
+        text = line.decode("utf-8", "replace").strip()
+        count += text.startswith("Collecting ")
+        if text.startswith(("Collecting ", "Installing ")) and sys.stdout.isatty():
+            status = "{:4d} {}".format(count, text)
             print("\r{:<78}".format(status[:78]), end="", flush=True)
     if sys.stdout.isatty():
         print("\r" + " " * 78, end="\r", flush=True)
@@ -197,17 +183,14 @@ def torchvision_problem() -> Optional[str]:
     """
     from importlib import metadata
 
-    try:
-        version = metadata.version("torchvision")
-    except metadata.PackageNotFoundError:
+    if importlib.util.find_spec("torchvision") is None:
         return None
     try:
         importlib.import_module("torchvision")
     except Exception as error:  # a missing operator, symbol or library
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        return "torchvision {} does not fit torch {} ({})".format(
-            version, metadata.version("torch"), reason
-        )
+        versions = metadata.version("torchvision"), metadata.version("torch")
+        return "torchvision {} does not fit torch {} ({})".format(*versions, reason)
     return None
 
 
@@ -226,12 +209,11 @@ def repair() -> None:
         print("{}: removed it. The course does not need it.".format(problem), flush=True)
     # A new process: this one may hold the half-imported torchvision.
     probe = "from diffusers import StableDiffusionPipeline; from transformers import CLIPTextModel"
-    process = subprocess.Popen(
-        [sys.executable, "-c", probe], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    errors = process.communicate()[1].decode("utf-8", "replace")
-    if process.returncode:
-        last_line = (errors.strip().splitlines() or ["no message"])[-1]
+    command = [sys.executable, "-c", probe]
+    result = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    errors = result.stderr.decode("utf-8", "replace").strip()
+    if result.returncode:
+        last_line = errors.splitlines()[-1] if errors else "no message"
         raise SetupError(
             "diffusers or transformers cannot be imported: {} -- install the tested versions: "
             "pip install -r requirements.txt -c constraints.txt".format(last_line)
@@ -263,10 +245,9 @@ def show_versions() -> None:
     print("{:<16} {}".format("python", platform.python_version()))
     for name in SHOWN_PACKAGES:
         print("{:<16} {}".format(name, metadata.version(name)))
-    if torch.cuda.is_available():
-        print("{:<16} {}".format("runs on", torch.cuda.get_device_name()))
-    else:
-        print("{:<16} CPU, {} threads".format("runs on", torch.get_num_threads()))
+    cpu = "CPU, {} threads".format(torch.get_num_threads())
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu
+    print("{:<16} {}".format("runs on", device))
 
 
 def main(arguments: Optional[List[str]] = None) -> int:

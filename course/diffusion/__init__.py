@@ -4,12 +4,7 @@ Throughout, `x_t` are noisy latents and `alpha_bar` is the scheduler's `alphas_c
 timestep, a tensor that broadcasts against them. A test compares each function with the lesson.
 """
 
-from course.diffusion.attention import (
-    AttentionRecorder,
-    attention,
-    token_maps,
-    word_token_indices,
-)
+from course.diffusion.attention import AttentionRecorder, attention, token_maps, word_token_indices
 from course.diffusion.ddim import ddim_inversion_step, ddim_step
 from course.diffusion.guidance import guide, perp_neg
 from course.diffusion.noise import check_finite, draw_noise, make_generator

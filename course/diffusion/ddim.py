@@ -27,10 +27,7 @@ def ddim_step(
 
 
 def ddim_inversion_step(
-    x_t: torch.Tensor,
-    noise: torch.Tensor,
-    alpha_bar: torch.Tensor,
-    alpha_bar_next: torch.Tensor,
+    x_t: torch.Tensor, noise: torch.Tensor, alpha_bar: torch.Tensor, alpha_bar_next: torch.Tensor
 ) -> torch.Tensor:
     """Return the latents one step closer to noise, at `alpha_bar_next` < `alpha_bar`.
 

@@ -26,65 +26,51 @@ def image_grid(
     Raises:
         ValueError: if there is no image, or the labels do not fit.
     """
-    tiles = [to_pil(image) for image in images]
-    if not tiles:
-        raise ValueError("a grid needs at least one image")
+    tiles = _resize_to_width([to_pil(image) for image in images], side)
     columns = columns or len(tiles)
     lines = -(-len(tiles) // columns)
-    above_tiles = [str(title) for title in titles or ()]
-    beside = [str(row) for row in rows or ()]
-    _check_labels(len(tiles), columns, len(above_tiles), len(beside))
+    above_tiles, beside = list(map(str, titles or ())), list(map(str, rows or ()))
+    if above_tiles and len(above_tiles) not in (columns, len(tiles)):
+        raise ValueError(
+            f"{len(above_tiles)} titles fit neither {columns} columns nor {len(tiles)} images"
+        )
+    if beside and len(beside) != lines:
+        raise ValueError(f"{len(beside)} row names do not fit {lines} rows")
 
-    width = side or max(tile.width for tile in tiles)
-    tiles = [_resize(tile, width) for tile in tiles]
-    height = max(tile.height for tile in tiles)
-    size = max(11, width // 16)
+    width, height = tiles[0].width, max(tile.height for tile in tiles)
+    size, gap = max(11, width // 16), 4
     font = ImageFont.load_default(size)
-    gap, line_height = 4, round(size * 1.3)
     wrapped = [wrap(title, font, width) for title in above_tiles]
-    above = line_height * max((text.count("\n") + 1 for text in wrapped), default=0)
+    above = round(size * 1.3) * max((text.count("\n") + 1 for text in wrapped), default=0)
     left = max((round(font.getlength(row)) + 2 * gap for row in beside), default=0)
     every_line = len(wrapped) == len(tiles)
     step = height + gap + (above if every_line else 0)
 
-    sheet = Image.new(
-        "RGB",
-        (left + columns * (width + gap) - gap, above + (lines - 1) * step + height),
-        BACKGROUND,
-    )
+    shape = left + columns * (width + gap) - gap, above + (lines - 1) * step + height
+    sheet = Image.new("RGB", shape, BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     for i, tile in enumerate(tiles):
         line, column = divmod(i, columns)
         x, y = left + column * (width + gap), above + line * step
         sheet.paste(tile, (x, y))
         if wrapped and (every_line or line == 0):
-            draw.multiline_text(
-                (x + width / 2, y - gap / 2),
-                wrapped[i],
-                TEXT_COLOR,
-                font,
-                anchor="md",
-                align="center",
-            )
+            place = (x + width / 2, y - gap / 2)
+            draw.multiline_text(place, wrapped[i], TEXT_COLOR, font, anchor="md", align="center")
     for line, row in enumerate(beside):
-        draw.text(
-            (left - gap, above + line * step + height / 2), row, TEXT_COLOR, font, anchor="rm"
-        )
+        place = (left - gap, above + line * step + height / 2)
+        draw.text(place, row, TEXT_COLOR, font, anchor="rm")
     return sheet
 
 
-def _resize(image: Image.Image, width: int) -> Image.Image:
-    height = round(image.height * width / image.width)
-    return image.resize((width, height), Image.Resampling.LANCZOS)
-
-
-def _check_labels(images: int, columns: int, titles: int, rows: int) -> None:
-    """Raise ValueError unless the numbers of titles and row names fit a grid."""
-    if titles not in (0, columns, images):
-        raise ValueError(f"{titles} titles fit neither {columns} columns nor {images} images")
-    lines = -(-images // columns)
-    if rows not in (0, lines):
-        raise ValueError(f"{rows} row names do not fit {lines} rows")
+def _resize_to_width(tiles: list[Image.Image], width: int | None) -> list[Image.Image]:
+    """Return images of one width, by default that of the widest, in proportion."""
+    if not tiles:
+        raise ValueError("a grid needs at least one image")
+    width = width or max(tile.width for tile in tiles)
+    sizes = [(width, round(tile.height * width / tile.width)) for tile in tiles]
+    return [
+        tile.resize(size, Image.Resampling.LANCZOS) for tile, size in zip(tiles, sizes, strict=True)
+    ]
 
 
 def wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:

@@ -1,6 +1,7 @@
 """Around the panoramas of lesson 2: checks of requests, decoding in tiles, a pan, a web page."""
 
 import base64
+import math
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -47,7 +48,7 @@ def check_sync(sync: Any, window: int) -> Any:
     """
     numbers = {
         name: check_number(f"sync.{name}", getattr(sync, name), maximum=high, error=RequestError)
-        for name, high in (("weight", None), ("decay", 1), ("until", 1), ("scale", 1))
+        for name, high in (("weight", math.inf), ("decay", 1), ("until", 1), ("scale", 1))
     }
     every = check_integer("sync.every", sync.every, minimum=1, error=RequestError)
     sync = sync._replace(**numbers, every=every)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from course.metrics.errors import MetricError, check_finite
 from course.metrics.preprocess import Preprocess
-from course.models import embedded_folder, hide_loading_bars
+from course.models import embedded_folder
 from course.models.files import load_network, loading
 from course.models.hub import CLIP, fetch
 
@@ -28,7 +28,6 @@ class ClipEncoder:
     def __init__(self, published: bool = False, device: str | torch.device = "cpu") -> None:
         from transformers import AutoTokenizer, CLIPModel
 
-        hide_loading_bars()
         folder = fetch(CLIP, CLIP, list(FILES)) if published else embedded_folder("clip")
         self.device = torch.device(device)
         self.network = load_network(CLIPModel, folder, "CLIP").to(self.device).eval()

@@ -15,7 +15,7 @@ import torch
 
 from course.images import ImageLike, to_pil
 from course.metrics.preprocess import Preprocess
-from course.models import embedded_folder, hide_loading_bars
+from course.models import embedded_folder
 from course.models.files import load_network
 from course.views import view_word
 
@@ -28,7 +28,6 @@ class Judge:
     def __init__(self, device: str | torch.device = "cpu", folder: Path | None = None) -> None:
         from transformers import AutoModelForImageClassification
 
-        hide_loading_bars()
         folder = folder or embedded_folder("judge")
         self.device = torch.device(device)
         self.network = load_network(AutoModelForImageClassification, folder, "The judge")

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from course.errors import CourseError
 from course.metrics.preprocess import Preprocess
-from course.models import Model, embedded_folder, hide_loading_bars
+from course.models import Model, embedded_folder
 from course.models.files import load_network
 
 
@@ -33,7 +33,6 @@ class PerceptualDistance(torch.nn.Module):
         super().__init__()
         from transformers import CLIPModel
 
-        hide_loading_bars()
         clip = clip or embedded_folder("clip")
         heads = heads or embedded_folder("perceptual")
         self.tower = load_network(CLIPModel, clip, "CLIP").vision_model

@@ -9,25 +9,20 @@ conditions. A model in a folder has its ControlNets beside it: ../controlnet/can
 """
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from course.errors import RequestError, shorten
-from course.models.files import ModelError, existing_path, loading
+from course.errors import RequestError
+from course.models.files import ModelError, existing_path, loading, suggest
 from course.models.hub import CONTROLNETS, fetch
 from course.models.model import Model, find_model
-from course.models.pipelines import hide_loading_bars
-from course.models.validation import UNET_RANGES, check_network
+from course.models.validation import UNET_KEYS, check_network
 from course.models.weights import embedded_folder
 
 KINDS = ("canny", "depth", "normals", "scribble")
-WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 STRIP_FILE = "strip.jpg"
-# What a ControlNet must share with the denoiser that it steers.
-SHARED = ("in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim")
 
 
 def load_controlnet(kind: str | Path, model: Model) -> Any:
@@ -40,15 +35,14 @@ def load_controlnet(kind: str | Path, model: Model) -> Any:
     from diffusers import ControlNetModel
 
     folder, label = find_controlnet(kind, model), f'ControlNet "{kind}"'
-    config = check_network(folder, ControlNetModel, UNET_RANGES, label)
+    config = check_network(folder, ControlNetModel, UNET_KEYS, label)
     denoiser = model.config("unet/config.json")
-    for name in SHARED:
+    for name in UNET_KEYS:  # what it must share with the denoiser that it steers
         if config[name] != denoiser[name]:
             raise ModelError(
                 f"{label} does not fit {model.name}: its {name} is {config[name]}, that of the "
                 f"denoiser is {denoiser[name]}."
             )
-    hide_loading_bars()
     with loading(label):
         controlnet = ControlNetModel.from_pretrained(
             folder, dtype=model.dtype, use_safetensors=True
@@ -57,9 +51,15 @@ def load_controlnet(kind: str | Path, model: Model) -> Any:
 
 
 def find_controlnet(kind: str | Path, model: Model) -> Path:
-    """Return the folder of a ControlNet, downloaded or checked. Raises ModelError."""
+    """Return the folder of a ControlNet, downloaded if need be. Raises ModelError."""
     if str(kind) not in KINDS:
-        return _check_folder(str(kind))
+        path = existing_path(str(kind))
+        if path is None:
+            raise ModelError(
+                f"There is no kind of control {suggest(str(kind), KINDS)}. "
+                f"Choose one of {', '.join(KINDS)}, or the folder of a ControlNet."
+            )
+        return path
     if model.is_embedded:
         return embedded_folder(f"controlnet/{kind}")
     available = available_kinds(model)
@@ -71,28 +71,7 @@ def find_controlnet(kind: str | Path, model: Model) -> Path:
     if model.name not in CONTROLNETS:
         return _own_folder(model, str(kind))
     repo = CONTROLNETS[model.name][str(kind)]
-    folder = fetch(repo, repo, ["config.json", WEIGHTS_FILE])
-    for file in ("config.json", WEIGHTS_FILE):
-        if not (folder / file).exists():
-            raise ModelError(f"{repo} has no {file}: it cannot be loaded safely.")
-    return folder
-
-
-def _check_folder(name: str) -> Path:
-    """Return the folder `name` of a ControlNet. Raises ModelError."""
-    path = existing_path(name)
-    if path is None:
-        close = get_close_matches(name, KINDS, n=1)
-        suggestion = f" (did you mean {close[0]}?)" if close else ""
-        raise ModelError(
-            f'There is no kind of control "{shorten(name, 200)}"{suggestion}. '
-            f"Choose one of {', '.join(KINDS)}, or the folder of a ControlNet."
-        )
-    if not (path / "config.json").is_file():
-        raise ModelError(
-            f"{path} is not a ControlNet in diffusers' layout: config.json is missing."
-        )
-    return path
+    return fetch(repo, repo, ["config.json", "diffusion_pytorch_model.safetensors"])
 
 
 def available_kinds(model: Model) -> list[str]:
@@ -133,25 +112,21 @@ def latent_size_for(model: Model, conditions: Sequence[torch.Tensor]) -> tuple[i
     size. Raises RequestError for anything else, for sizes that differ, and for a size that the
     model cannot generate.
     """
-    sizes = [_check_condition(condition) for condition in conditions]
-    for size in sizes[1:]:
-        if size != sizes[0]:
-            first, other = (f"{width} x {height}" for height, width in (sizes[0], size))
-            raise RequestError(
-                f"The conditions have different sizes, {first} and {other} pixels: bring them to "
-                "one."
-            )
+    sizes = list(dict.fromkeys(map(_check_condition, conditions)))
+    if len(sizes) > 1:
+        shown = " and ".join(f"{width} x {height}" for height, width in sizes)
+        raise RequestError(
+            f"The conditions have different sizes, {shown} pixels: bring them to one."
+        )
     return model.latent_size(*sizes[0]) if sizes else model.latent_size()
 
 
 def _check_condition(condition: Any) -> tuple[int, int]:
     """Return height and width of a condition. Raises RequestError."""
-    is_tensor = isinstance(condition, torch.Tensor)
-    shape = tuple(condition.shape) if is_tensor else ()
-    if len(shape) != 4 or shape[:2] != (1, 3):
+    shape = tuple(getattr(condition, "shape", ()))
+    if not isinstance(condition, torch.Tensor) or len(shape) != 4 or shape[:2] != (1, 3):
         raise RequestError(
-            "A condition must be a tensor (1, 3, H, W), got "
-            f"{shape if is_tensor else type(condition).__name__}: "
+            f"A condition must be a tensor (1, 3, H, W), got {shape or type(condition).__name__}: "
             "course.images.conditions.to_control returns one."
         )
     low, high = condition.min(), condition.max()

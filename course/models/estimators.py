@@ -21,7 +21,6 @@ from course.images import ImageLike, to_pil
 from course.models.files import ModelError, load_network, loading, read_json
 from course.models.hub import ESTIMATORS, fetch
 from course.models.model import Model
-from course.models.pipelines import hide_loading_bars
 from course.models.weights import embedded_folder
 
 
@@ -33,20 +32,19 @@ class Estimator:
     ) -> None:
         from transformers import AutoModelForDepthEstimation, AutoModelForSemanticSegmentation
 
-        hide_loading_bars()
         self.kind, self.device = kind, torch.device(device)
         folder = folder or embedded_folder(f"estimators/{kind}")
         label = f"The estimator of {kind}"
-        network_class = (
-            AutoModelForDepthEstimation if kind == "depth" else AutoModelForSemanticSegmentation
-        )
-        network = load_network(network_class, folder, label)
+        classes = {
+            "depth": AutoModelForDepthEstimation,
+            "normals": AutoModelForSemanticSegmentation,
+        }
+        network = load_network(classes[kind], folder, label)
         self.network = network.to(self.device).eval().requires_grad_(False)
         config = read_json(folder / "preprocessor_config.json", label)
         with loading(f"{label} ({folder / 'preprocessor_config.json'})"):
-            self.side = check_integer(
-                f"{label}: size", config["size"]["height"], 1, 4096, ModelError
-            )
+            side = config["size"]["height"]
+            self.side = check_integer(f"{label}: size", side, 1, 4096, ModelError)
             self.mean = torch.tensor(config["image_mean"], device=self.device).view(1, 3, 1, 1)
             self.std = torch.tensor(config["image_std"], device=self.device).view(1, 3, 1, 1)
 
@@ -71,8 +69,7 @@ class Estimator:
         if self.kind == "depth":
             return maps[:, 0]
         normals = maps.permute(0, 2, 3, 1)
-        length = normals.norm(dim=-1, keepdim=True)
-        return torch.where(length > 0.5, normals / length.clamp(min=1e-6), 0.0)
+        return F.normalize(normals, dim=-1) * (normals.norm(dim=-1, keepdim=True) > 0.5)
 
 
 def estimate_depth(image: ImageLike, model: Model) -> np.ndarray:
@@ -103,10 +100,11 @@ def estimate_normals(image: ImageLike, model: Model) -> np.ndarray:
     pipe = _load_public_normals(model)
     generator = torch.Generator().manual_seed(0)
     output = pipe(to_pil(image), num_inference_steps=4, generator=generator, output_type="np")
-    normals: np.ndarray = np.asarray(output.prediction[0], np.float32)  # (H, W, 3)
-    length = np.linalg.norm(normals, axis=2, keepdims=True)
-    normals /= np.maximum(length, 1e-6)
-    return normals
+    normals = torch.tensor(output.prediction[0], dtype=torch.float32)  # (H, W, 3)
+    return F.normalize(normals, dim=2, eps=1e-6).numpy()
+
+
+_load_estimator = cache(Estimator)
 
 
 def _own_folder(model: Model, kind: str) -> Path | None:
@@ -119,19 +117,13 @@ def _own_folder(model: Model, kind: str) -> Path | None:
 
 def _estimate(folder: Path, kind: str, image: ImageLike, model: Model) -> np.ndarray:
     pixels = torch.from_numpy(np.array(to_pil(image))).permute(2, 0, 1)[None].float() / 255
-    return _load_estimator(folder, kind, str(model.device))(pixels)[0].cpu().numpy()
-
-
-@cache
-def _load_estimator(folder: Path, kind: str, device: str) -> Estimator:
-    return Estimator(kind, folder, device)
+    return _load_estimator(kind, folder, model.device)(pixels)[0].cpu().numpy()
 
 
 @cache
 def _load_public_depth(model: Model) -> tuple[Any, Any]:
     from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
-    hide_loading_bars()
     repo = ESTIMATORS["depth"]
     folder = fetch(repo, repo, ["*.json", "*.safetensors"])
     network = load_network(AutoModelForDepthEstimation, folder, repo)
@@ -144,7 +136,6 @@ def _load_public_depth(model: Model) -> tuple[Any, Any]:
 def _load_public_normals(model: Model) -> Any:
     from diffusers import MarigoldNormalsPipeline
 
-    hide_loading_bars()
     repo = ESTIMATORS["normals"]
     folder = fetch(repo, repo, ["*.json", "*.txt", "*.safetensors"])
     with loading(repo):

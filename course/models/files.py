@@ -1,8 +1,9 @@
 """Reading the files of a model, with one ModelError for whatever is wrong with them."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,12 @@ def existing_path(name: str) -> Path | None:
         return None  # not a valid path: too long, a null character, no such user
 
 
+def suggest(name: str, names: Sequence[str]) -> str:
+    """Return an unknown name for a message, in quotes, with the closest of `names` if one is."""
+    close = get_close_matches(name, names, n=1)
+    return f'"{shorten(name, 200)}"' + (f" (did you mean {close[0]}?)" if close else "")
+
+
 def file_label(path: Path, name: str) -> str:
     """Return what messages call a file of the model `name`: "unet/config.json of sd-1.5"."""
     return f"{path.parent.name}/{path.name} of {name}"
@@ -40,27 +47,36 @@ def file_label(path: Path, name: str) -> str:
 def read_json(path: Path, name: str) -> dict[str, Any]:
     """Return the JSON object in a file of the model `name`. Raises ModelError."""
     label = file_label(path, name)
-    if not path.exists():
-        raise ModelError(f"{name} is incomplete: {short_path(path)} is missing.")
     if not path.is_file():
-        raise ModelError(f"{label} is damaged: it is not a file.")
+        raise ModelError(f"{name} is incomplete: {short_path(path)} is missing or not a file.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except RecursionError as error:
-        raise ModelError(f"{label} is damaged: it is nested too deeply.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{label} is damaged: it is not JSON ({error}).") from error
     except OSError as error:
         raise ModelError(f"{label} cannot be read: {error.strerror}.") from error
     if not isinstance(content, dict):
-        kind = "null" if content is None else f"a {type(content).__name__}"
-        raise ModelError(f"{label} is damaged: it must hold an object {{...}}, got {kind}.")
+        shown = shorten(json.dumps(content), 60)
+        raise ModelError(f"{label} is damaged: it must hold an object {{...}}, got {shown}.")
     return content
+
+
+def hide_loading_bars() -> None:
+    """Turn off the progress bars of loading weights from the disk; those of downloads stay."""
+    import diffusers
+    import transformers
+
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
 
 
 @contextmanager
 def loading(label: str) -> Iterator[None]:
-    """Turn any exception of a library that loads the files called `label` into a ModelError."""
+    """Turn any exception of a library that loads the files called `label` into a ModelError.
+
+    Hides the progress bars of loading.
+    """
+    hide_loading_bars()
     try:
         yield
     except CourseError:

@@ -4,7 +4,6 @@ when it fails."""
 import errno
 import os
 import ssl
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -54,6 +53,8 @@ OTHER_FORMS = ["*.fp16.safetensors", "*.non_ema.safetensors", "*.bf16.safetensor
 
 # What the client raises when an answer is not the Hub's.
 UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, AssertionError)
+# Of the Hub's own transfer: not permitted, read-only, full.
+DISK_ERRORS = ("(os error 13)", "(os error 30)", "(os error 28)")
 WITHOUT_NETWORK = "The embedded model needs no network: leave COURSE_MODEL unset, or name pocket."
 SERVER_FAULT = "It has a fault at present: try again in some minutes."
 STATUS_ADVICE = {
@@ -98,7 +99,7 @@ def download_advice(repo: str, name: str, error: BaseException) -> str:
     """Return why `repo` (called `name` by the reader) could not be downloaded, and the remedy."""
     model = f'"{name}"' if name == repo else f'"{name}" ({repo})'
     page = f"https://huggingface.co/{repo}"
-    causes = list(_causes(error))
+    causes = _causes(error)
     if advice := _disk_advice(causes) or _certificate_advice(causes) or _proxy_advice(causes):
         return f"{model} could not be downloaded: {advice}"
     if isinstance(error, GatedRepoError):
@@ -116,32 +117,26 @@ def download_advice(repo: str, name: str, error: BaseException) -> str:
     return f"{model} could not be downloaded: {_response_advice(causes)} {WITHOUT_NETWORK}"
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None and cause not in seen:
-        yield cause
-        seen.append(cause)
-        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+def _causes(error: BaseException | None) -> list[BaseException]:
+    causes: list[BaseException] = []
+    while error is not None and error not in causes:
+        causes.append(error)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return causes
 
 
 def _disk_advice(causes: list[BaseException]) -> str | None:
     """Return the remedy if the Hub's cache folder cannot hold the files, else None."""
     for cause in causes:
-        number = getattr(cause, "errno", None)
-        if number == errno.ENOSPC or "No space left" in str(cause):
-            return (
-                "the disk is full. Free some gigabytes, or set the environment variable HF_HOME to "
-                "a folder on a larger disk, and run this again; what was downloaded is kept."
-            )
         # An error of the network names no file; the Hub's own transfer raises a RuntimeError with
         # the text alone.
-        names_file = number is not None and getattr(cause, "filename", None) is not None
-        if names_file or "(os error 13)" in str(cause) or "(os error 30)" in str(cause):
+        names_file = getattr(cause, "filename", None) is not None
+        is_full = getattr(cause, "errno", None) == errno.ENOSPC
+        if names_file or is_full or any(text in str(cause) for text in DISK_ERRORS):
             return (
                 f"the Hub's cache folder {constants.HF_HOME} cannot be used "
-                f"({_first_line(cause)}). Set the environment variable HF_HOME to a folder that "
-                "you may write to, and run this again."
+                f"({_first_line(cause)}). Free some gigabytes, or set the environment variable "
+                "HF_HOME to a folder on a larger disk that you may write to, and run this again."
             )
     return None
 
@@ -174,21 +169,12 @@ def _proxy_advice(causes: list[BaseException]) -> str | None:
     """Return the remedy if the connection fails at a proxy, else None."""
     text = " ".join(str(cause) for cause in causes)
     kinds = {type(cause).__name__ for cause in causes}
-    variables = "HTTPS_PROXY, HTTP_PROXY and ALL_PROXY"
-    if "socksio" in text:
+    is_proxy_error = "socksio" in text or "proxy URL" in text or "ProxyError" in kinds
+    if is_proxy_error or (kinds & {"ConnectError", "InvalidURL"} and _proxy()):
         return (
-            f"the SOCKS proxy {_proxy()} needs one more package: pip install socksio. If this "
-            f"network needs no proxy, unset {variables}."
-        )
-    if "proxy URL" in text or ("InvalidURL" in kinds and getproxies()):
-        return (
-            f"a proxy setting is not valid ({_first_line(causes[-1])}). Set {variables} to an "
-            "address such as http://proxy.example:3128, or unset them."
-        )
-    if "ProxyError" in kinds or ("ConnectError" in kinds and _proxy()):
-        return (
-            f"the proxy {_proxy()} gives no connection ({_first_line(causes[-1])}). Check "
-            f"{variables}, or unset them if this network needs no proxy."
+            f"the proxy {_proxy()} gives no connection ({_first_line(causes[-1])}). Set "
+            "HTTPS_PROXY, HTTP_PROXY and ALL_PROXY to an address such as "
+            "http://proxy.example:3128, or unset them if this network needs no proxy."
         )
     return None
 
@@ -198,8 +184,8 @@ def _response_advice(causes: list[BaseException]) -> str:
     for cause in causes:
         if isinstance(cause, HfHubHTTPError):
             status = cause.response.status_code
-            advice = STATUS_ADVICE.get(status, "It refuses the request.")
-            advice = SERVER_FAULT if status >= 500 else advice
+            refusal = "It refuses the request." if status < 500 else SERVER_FAULT
+            advice = STATUS_ADVICE.get(status, refusal)
             return f"{_hub()} answers HTTP {status}. {advice}"
     if any(isinstance(cause, OfflineModeIsEnabled) for cause in causes):
         return "it is not on this disk yet, and HF_HUB_OFFLINE forbids downloads: unset it."

@@ -13,7 +13,6 @@ import re
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ import torch
 from course.arguments import check_integer
 from course.errors import RequestError, shorten
 from course.models import weights
-from course.models.files import ModelError, existing_path, read_json, short_path
+from course.models.files import ModelError, existing_path, read_json, short_path, suggest
 from course.models.hub import HUB_IDS, MODEL_NAMES, fetch
 from course.models.prompts import (
     PromptWarning,
@@ -130,7 +129,8 @@ class Model:
         that the model has never seen, of bytes that are not UTF-8, and of what is cut; diffusers
         would cut it too, in mid-word. Raises RequestError if the prompt is not text.
         """
-        _check_text(prompt)
+        if not isinstance(prompt, str):
+            raise RequestError(f"A prompt must be text, got {shorten(repr(prompt), 60)}.")
         if invalid := invalid_characters(prompt):
             shown = shorten(ascii("".join(invalid)), 60)
             _warn(f"The prompt holds bytes that are not UTF-8 ({shown}); they are left out.")
@@ -172,21 +172,20 @@ class Model:
         A string is taken as a list of one; a single negative prompt is used for all prompts. Raises
         RequestError if there is no prompt, if one is not text, or if the numbers differ.
         """
-        positive, negative = _as_list(prompts), _as_list(negative_prompts)
-        for prompt in (*positive, *negative):
-            _check_text(prompt)
+        positive = [self.check_prompt(prompt) for prompt in _as_list(prompts)]
+        negative = [self.check_prompt(prompt) for prompt in _as_list(negative_prompts)]
         if not positive:
             raise RequestError(
                 'There is no prompt. For an image of nothing in particular the prompt is "".'
             )
-        if len(negative) not in (1, len(positive)):
+        if len(negative) == 1:
+            negative *= len(positive)
+        if len(negative) != len(positive):
             raise RequestError(
                 f"There are {len(positive)} prompts and {len(negative)} negative prompts: give as "
                 "many, or one for all."
             )
-        positive = [self.check_prompt(prompt) for prompt in positive]
-        negative = [self.check_prompt(prompt) for prompt in negative]
-        return [positive, negative if len(negative) == len(positive) else negative * len(positive)]
+        return [positive, negative]
 
     def check_steps(self, steps: Any) -> int:
         """Return `steps` as an int if the model can be sampled in so many. Raises RequestError."""
@@ -219,11 +218,6 @@ class Model:
         return sides[0], sides[1]
 
 
-def _check_text(prompt: Any) -> None:
-    if not isinstance(prompt, str):
-        raise RequestError(f"A prompt must be text, got {shorten(repr(prompt), 60)}.")
-
-
 def _as_list(prompts: str | Sequence[str]) -> list[str]:
     if isinstance(prompts, Iterable) and not isinstance(prompts, str | bytes):
         return list(prompts)
@@ -253,10 +247,8 @@ def find_model(name: str | Path | None = None) -> Model:
         return Model(name, path)
     if path is not None:
         raise ModelError(f"{name} is not a folder; a model is a folder in diffusers' layout.")
-    close = get_close_matches(name, MODEL_NAMES, n=1)
-    suggestion = f" (did you mean {close[0]}?)" if close else ""
     raise ModelError(
-        f'There is no model "{shorten(name, 200)}"{suggestion}. Choose one of '
+        f"There is no model {suggest(name, MODEL_NAMES)}. Choose one of "
         f'{", ".join(MODEL_NAMES)}, a Hugging Face id such as "owner/name", or an existing folder.'
     )
 

@@ -15,7 +15,6 @@ def load_pipeline(model: Model, controlnet: Any = None) -> Any:
     """
     import diffusers
 
-    hide_loading_bars()
     parts = {} if controlnet is None else {"controlnet": controlnet}
     kind = "StableDiffusionControlNetPipeline" if parts else "StableDiffusionPipeline"
     with loading(model.name):
@@ -25,12 +24,3 @@ def load_pipeline(model: Model, controlnet: Any = None) -> Any:
         pipe = getattr(diffusers, kind).from_pretrained(model.folder, dtype=model.dtype, **parts)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(model.device)
-
-
-def hide_loading_bars() -> None:
-    """Turn off the progress bars of loading weights from the disk; those of downloads stay."""
-    import diffusers
-    import transformers
-
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()

@@ -6,7 +6,7 @@ configurations that do not fit the weights. Not covered: what the numbers in the
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from course.errors import shorten
 from course.models.files import RELOAD, ModelError, file_label, loading, read_json, short_path
 
 Shape = tuple[int, ...]
-Ranges = dict[str, tuple[int, int]]
 
 # The parts that lessons use, and the classes they may have. Any scheduler will do: DDIM reads the
 # configuration of each.
@@ -31,44 +30,33 @@ PARTS = {
 }
 # Smallest and largest value of whole numbers in a configuration, single or in a list with one for
 # each block: models in use are within, networks too large for any machine are not.
-UNET_RANGES = {
+RANGES = {
     "in_channels": (1, 64),
     "out_channels": (1, 64),
+    "latent_channels": (1, 64),
     "block_out_channels": (1, 16_384),
     "layers_per_block": (1, 8),
     "transformer_layers_per_block": (1, 16),
     "reverse_transformer_layers_per_block": (1, 16),
     "cross_attention_dim": (1, 16_384),
     "conditioning_embedding_out_channels": (1, 16_384),  # of a ControlNet
-}
-VAE_RANGES = {
-    "latent_channels": (1, 64),
-    "block_out_channels": (1, 16_384),
-    "layers_per_block": (1, 8),
-}
-TEXT_RANGES = {
     "max_position_embeddings": (3, 4096),
     "num_hidden_layers": (1, 64),
     "hidden_size": (1, 16_384),
     "vocab_size": (3, 10_000_000),
+    "num_train_timesteps": (2, 10_000),
+    "steps_offset": (0, 10_000),
 }
-SCHEDULER_RANGES = {"num_train_timesteps": (2, 10_000), "steps_offset": (0, 10_000)}
+NULLABLE = {"reverse_transformer_layers_per_block"}
+MAX_BLOCKS = 8
+MAX_LATENTS = 1024  # along a side
+# What the course itself reads of a UNet: a default of the class would not be enough.
+UNET_KEYS = ("in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim")
 SCHEDULER_CHOICES = {
     "prediction_type": ("epsilon", "v_prediction"),
     "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),
     "timestep_spacing": ("leading", "linspace", "trailing"),
 }
-MAX_BLOCKS = 8
-MAX_LATENTS = 1024  # along a side
-# Read by the course itself: a default of the class would not be enough.
-REQUIRED = {
-    "in_channels",
-    "block_out_channels",
-    "layers_per_block",
-    "cross_attention_dim",
-    "max_position_embeddings",
-}
-NULLABLE = {"reverse_transformer_layers_per_block"}
 WEIGHT_SUFFIXES = {".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".msgpack", ".h5", ".onnx"}
 TEXT_PREFIX = "text_model."  # before the names of a text encoder that transformers 4 saved
 # Tensors of old checkpoints, which diffusers renames as it loads them.
@@ -105,40 +93,38 @@ def check_pipeline(folder: Path, name: str) -> None:
     the shapes that it describes. Raises ModelError.
     """
     from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextModel
 
-    index = check_pipeline_class(folder, name)
-    for part in PARTS:
-        if not (folder / part).is_dir():
-            place = short_path(folder / part)
-            raise ModelError(f"{name} is incomplete: {place} is missing. {RELOAD}")
-    for part, entry in (dict.fromkeys(PARTS) | index).items():
+    for part, entry in (dict.fromkeys(PARTS) | check_pipeline_class(folder, name)).items():
         if part in PARTS or (isinstance(entry, list) and entry[:1] != [None]):
             _check_entry(folder, part, entry, name)
-    unet = check_network(folder / "unet", UNet2DConditionModel, UNET_RANGES, name)
-    vae = check_network(folder / "vae", AutoencoderKL, VAE_RANGES, name)
-    text = _check_text_encoder(folder / "text_encoder", name)
+    unet = check_network(folder / "unet", UNet2DConditionModel, UNET_KEYS, name)
+    vae = check_network(folder / "vae", AutoencoderKL, ["block_out_channels"], name)
+    text_keys = ["max_position_embeddings"]
+    text = check_network(folder / "text_encoder", CLIPTextModel, text_keys, name)
     label = f"unet/config.json of {name}: sample_size"
-    check_integer(label, unet["sample_size"], 1, MAX_LATENTS, ModelError)
-    channels = [unet["in_channels"], unet["out_channels"], vae["latent_channels"]]
-    if len(set(channels)) > 1:
-        raise ModelError(
-            f"The parts of {name} do not fit: the UNet has {channels[0]} input channels and "
-            f"{channels[1]} output channels, and the autoencoder's latents have {channels[2]}."
-        )
-    if unet["cross_attention_dim"] != text["hidden_size"]:
-        raise ModelError(
-            f"The parts of {name} do not fit: the UNet reads text embeddings of "
-            f"{unet['cross_attention_dim']} numbers, and those of the text encoder have "
-            f"{text['hidden_size']}."
-        )
-    check_scheduler(folder / "scheduler", name)
-    check_tokenizer(folder / "tokenizer", name, text["vocab_size"], text["max_position_embeddings"])
+    check_integer(label, unet.sample_size, 1, MAX_LATENTS, ModelError)
+    for key, owner, expected in (
+        ("in_channels", "the autoencoder's latent_channels", vae.latent_channels),
+        ("out_channels", "the autoencoder's latent_channels", vae.latent_channels),
+        ("cross_attention_dim", "the text encoder's hidden_size", text.hidden_size),
+    ):
+        if unet[key] != expected:
+            raise ModelError(
+                f"The parts of {name} do not fit: the UNet's {key} is {unet[key]}, but {owner} is "
+                f"{expected}."
+            )
+    _check_scheduler(folder / "scheduler", name)
+    _check_tokenizer(folder / "tokenizer", name, text.vocab_size, text.max_position_embeddings)
 
 
 def _check_entry(folder: Path, part: str, entry: Any, name: str) -> None:
-    """Check the [library, class] that model_index.json names for a part."""
+    """Check a part's folder, and the [library, class] that model_index.json names for it."""
     import diffusers
 
+    if not part.isidentifier() or not (folder / part).is_dir():
+        place = f"its folder {shorten(part, 60)}"
+        raise ModelError(f"{name} is incomplete: {place} is missing. {RELOAD}")
     if not (isinstance(entry, list) and [type(word) for word in entry] == [str, str]):
         label, shown = file_label(folder / "model_index.json", name), shorten(repr(entry), 60)
         raise ModelError(f"{label} has no [library, class] for {part}, but {shown}.")
@@ -147,18 +133,15 @@ def _check_entry(folder: Path, part: str, entry: Any, name: str) -> None:
         raise ModelError(f"{part} of {name} is a {kind}; the lessons need a {PARTS[part][0]}.")
     if part == "scheduler" and not hasattr(diffusers, kind):
         raise ModelError(f"{part} of {name} is a {kind}, which diffusers does not have. {RELOAD}")
-    if not part.isidentifier() or not (folder / part).is_dir():
-        problem = f"model_index.json names {shorten(part, 60)}, which is missing"
-        raise ModelError(f"{name} is incomplete: {problem}. {RELOAD}")
     if part not in PARTS and (folder / part / "config.json").exists():  # such as a safety checker
         stem = "diffusion_pytorch_model" if entry[0] == "diffusers" else "model"
-        tensor_shapes(folder / part, stem, name)
+        _tensor_shapes(folder / part, stem, name)
 
 
-def check_network(folder: Path, network_class: Any, ranges: Ranges, name: str) -> dict[str, Any]:
-    """Check a network of diffusers and return its configuration, defaults included.
+def check_network(folder: Path, network_class: Any, keys: Sequence[str], name: str) -> Any:
+    """Check a network of diffusers or transformers and return its configuration, with defaults.
 
-    Raises ModelError.
+    Its file must have the `keys`. Raises ModelError.
     """
     config = read_json(folder / "config.json", name)
     expected = network_class.__name__
@@ -166,33 +149,25 @@ def check_network(folder: Path, network_class: Any, ranges: Ranges, name: str) -
     if given != expected:
         place = short_path(folder)
         raise ModelError(f"{place} must hold a {expected}, got a {shorten(str(given), 60)}.")
-    _check_ranges(config, ranges, file_label(folder / "config.json", name))
+    _check_ranges(config, keys, file_label(folder / "config.json", name))
     label = f"{folder.name} of {name}"
     with loading(label), torch.device("meta"):
-        network = network_class.from_config(config)
-    _check_shapes(network, tensor_shapes(folder, "diffusion_pytorch_model", name), label)
-    return dict(network.config)
+        if hasattr(network_class, "from_config"):
+            stem = "diffusion_pytorch_model"
+            network = network_class.from_config(config)
+        else:
+            stem = "model"
+            network = network_class(network_class.config_class.from_dict(config))
+    _check_shapes(network, _tensor_shapes(folder, stem, name), label)
+    return network.config
 
 
-def _check_text_encoder(folder: Path, name: str) -> dict[str, Any]:
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    config = read_json(folder / "config.json", name)
-    _check_ranges(config, TEXT_RANGES, file_label(folder / "config.json", name))
-    with loading(f"{folder.name} of {name}"), torch.device("meta"):
-        network = CLIPTextModel(CLIPTextConfig.from_dict(config))
-    _check_shapes(network, tensor_shapes(folder, "model", name), f"{folder.name} of {name}")
-    checked: dict[str, Any] = network.config.to_dict()
-    return checked
-
-
-def check_scheduler(folder: Path, name: str) -> None:
-    """Check a scheduler's configuration. Raises ModelError."""
+def _check_scheduler(folder: Path, name: str) -> None:
     from diffusers import DDIMScheduler
 
     path = folder / "scheduler_config.json"
     config, label = read_json(path, name), file_label(path, name)
-    _check_ranges(config, SCHEDULER_RANGES, label)
+    _check_ranges(config, [], label)
     for key, allowed in SCHEDULER_CHOICES.items():
         value = config.get(key, allowed[0])
         if value not in allowed:
@@ -210,8 +185,8 @@ def check_scheduler(folder: Path, name: str) -> None:
         raise ModelError(f"{label}: its betas must give a noise schedule that falls from 1 to 0.")
 
 
-def check_tokenizer(folder: Path, name: str, vocabulary_size: int, text_length: int) -> None:
-    """Check a CLIP tokenizer. Raises ModelError.
+def _check_tokenizer(folder: Path, name: str, vocabulary_size: int, text_length: int) -> None:
+    """Check a CLIP tokenizer.
 
     The text encoder has embeddings of `vocabulary_size` tokens and reads `text_length` of them.
     """
@@ -244,35 +219,30 @@ def check_tokenizer(folder: Path, name: str, vocabulary_size: int, text_length: 
         )
 
 
-def _check_ranges(config: dict[str, Any], ranges: Ranges, label: str) -> None:
-    for key, (minimum, maximum) in ranges.items():
-        if key in REQUIRED and key not in config:
+def _check_ranges(config: dict[str, Any], keys: Sequence[str], label: str) -> None:
+    for key in keys:
+        if key not in config:
             raise ModelError(f"{label} is incomplete: it has no {key}.")
-        value = config.get(key)
-        if key not in config or (value is None and key in NULLABLE):
-            continue  # the class has a default
-        values = value if isinstance(value, list) else [value]
-        if len(values) > MAX_BLOCKS:
-            count = f"at most {MAX_BLOCKS} values, got {len(values):,}"
-            raise ModelError(f"{label}: {key} must have {count}.")
-        with loading(label):
-            for value in _flatten(values):
-                check_integer(f"{label}: {key}", value, minimum, maximum, ModelError)
+    with loading(label):  # a list may be nested too deeply
+        for key, limits in RANGES.items():
+            value = config.get(key)
+            if key in config and not (value is None and key in NULLABLE):
+                _check_range(f"{label}: {key}", value, limits)
 
 
-def _flatten(values: list[Any]) -> Iterator[Any]:
-    for value in values:
-        if isinstance(value, list):
-            yield from _flatten(value)
-        else:
-            yield value
+def _check_range(name: str, value: Any, limits: tuple[int, int]) -> None:
+    if isinstance(value, list) and len(value) <= MAX_BLOCKS:
+        for each in value:
+            _check_range(name, each, limits)
+    else:
+        check_integer(name, value, *limits, ModelError)
 
 
 # --- Weights
 
 
-def tensor_shapes(folder: Path, stem: str, name: str) -> dict[str, Shape]:
-    """Return the shapes of a network's stored tensors by name. Raises ModelError.
+def _tensor_shapes(folder: Path, stem: str, name: str) -> dict[str, Shape]:
+    """Return the shapes of a network's stored tensors by name.
 
     They are read from the headers of `stem`.safetensors, or of the files that
     `stem`.safetensors.index.json lists.
@@ -302,17 +272,13 @@ def _shard_shapes(index: Path, name: str) -> dict[str, Shape]:
         raise ModelError(
             f"{label} is damaged: it has no weight_map from tensors to files. {RELOAD}"
         )
-    shapes = {}
+    shapes: dict[str, Shape] = {}
     for file in sorted(set(files.values())):
         if not re.fullmatch(r"[\w-][\w.-]*\.safetensors", file):
             rule = "it may only name safetensors files beside itself"
             raise ModelError(f"{label} names {shorten(repr(file), 80)}; {rule}.")
-        shapes[file] = _header_shapes(index.parent / file, name)
-    for tensor, file in files.items():
-        if tensor not in shapes[file]:
-            problem = f"{label} does not fit its weights: {file} has no {shorten(tensor, 80)}"
-            raise ModelError(f"{problem}. {RELOAD}")
-    return {tensor: shapes[file][tensor] for tensor, file in files.items()}
+        shapes |= _header_shapes(index.parent / file, name)
+    return shapes
 
 
 def _header_shapes(path: Path, name: str) -> dict[str, Shape]:
@@ -328,7 +294,7 @@ def _header_shapes(path: Path, name: str) -> dict[str, Shape]:
 
 
 def _check_shapes(network: torch.nn.Module, shapes: dict[str, Shape], label: str) -> None:
-    """Raise ModelError if `shapes` of stored tensors do not fit a network on the meta device."""
+    """Compare the shapes of stored tensors with those of a network on the meta device."""
     problem = f"The weights in {label} do not fit config.json"
     given = {tensor.removeprefix(TEXT_PREFIX): shape for tensor, shape in shapes.items()}
     for tensor, weight in network.state_dict().items():

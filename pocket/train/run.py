@@ -61,46 +61,27 @@ DEPENDENT_STAGES = tuple(Stage(name, kind) for name, kinds in KINDS.items() for 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that all stages take."""
-    add = parser.add_argument
-    add("--smoke", action="store_true", help="use toy sizes: all stages take two minutes on a CPU")
-    add("--steps", type=arguments.integer(1), help="number of steps (default: set by the stage)")
-    add(
-        "--minutes",
-        type=arguments.number(0.001),
-        help="time limit in minutes, compilation included (default: set by the stage)",
-    )
-    add("--batch", type=arguments.integer(1, 65_536), help="batch size of each process")
-    add("--seed", type=arguments.integer(0, 2**32 - 1), default=0, help="random seed (default: 0)")
-    add(
-        "--work",
-        type=arguments.folder,
-        help="folder for data, checkpoints and logs (default: outputs/pocket)",
-    )
-    add(
-        "--weights",
-        type=arguments.folder,
-        help="folder that the exported weights go to (default: pocket/weights)",
-    )
-    add(
-        "--scenes",
-        type=arguments.integer(1),
-        help="number of scenes to render (data, conditions)",
-    )
-    add(
-        "--extra",
-        type=arguments.integer(0),
-        help="number of scenes to encode in addition to the pool (latents)",
-    )
-    add(
-        "--condition",
-        choices=CONDITIONS,
-        help="train the network of this condition only (controlnet, estimators; default: all)",
-    )
-    add(
-        "--init",
-        action="store_true",
-        help="start from the stage's weights with a fresh optimizer; an unfinished run continues",
-    )
+    toy_help = "use toy sizes: all stages take two minutes on a CPU"
+    init_help = "start from the stage's weights with a fresh optimizer; an unfinished run continues"
+    kind_help = "train only the network of this condition (controlnet, estimators; default: all)"
+    types = {
+        "steps": (arguments.integer(1), "number of steps"),
+        "minutes": (arguments.number(0.001), "time limit in minutes, compilation included"),
+        "batch": (arguments.integer(1, 65_536), "batch size of each process"),
+        "scenes": (arguments.integer(1), "number of scenes to render (data, conditions)"),
+        "extra": (arguments.integer(0), "number of scenes besides the pool (latents)"),
+        "seed": (arguments.integer(0, 2**32 - 1), "random seed (default: 0)"),
+        "work": (arguments.folder, "data, checkpoints and logs (default: outputs/pocket)"),
+        "weights": (arguments.folder, "exported weights (default: pocket/weights)"),
+    }
+    for name, (type_, help_) in types.items():
+        if "(default" not in help_:
+            help_ += " (default: set by the stage)"
+        default = 0 if name == "seed" else None
+        parser.add_argument(f"--{name}", type=type_, default=default, help=help_)
+    parser.add_argument("--condition", choices=CONDITIONS, help=kind_help)
+    parser.add_argument("--init", action="store_true", help=init_help)
+    parser.add_argument("--smoke", action="store_true", help=toy_help)
 
 
 @dataclass
@@ -209,9 +190,6 @@ class Run:
         raise FileNotFoundError(
             f"no weights of {str(stage)!r} in {own} or {shipped}: run `{stage.command}` first"
         )
-
-    def say(self, text: str) -> None:
-        self.log(text)
 
     def log(self, text: str) -> None:
         """Print a line in the main process, without breaking a progress bar."""

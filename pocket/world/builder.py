@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -59,6 +58,10 @@ def apply(a: Matrix, v: Vec) -> tuple[float, float, float]:
         a[1][0] * v[0] + a[1][1] * v[1] + a[1][2] * v[2],
         a[2][0] * v[0] + a[2][1] * v[1] + a[2][2] * v[2],
     )
+
+
+def _scaled(v: Vec, scale: float) -> tuple[float, float, float]:
+    return tuple(scale * x for x in v)  # type: ignore[return-value]
 
 
 IDENTITY = rotation()
@@ -115,8 +118,7 @@ class Builder:
         ]
         for i, prim in zip(rows, self._moved(rows, origin, turn, scale), strict=True):
             self.prims[i] = prim
-            x, y, z = self.extents[i]
-            self.extents[i] = (scale * x, scale * y, scale * z)
+            self.extents[i] = _scaled(self.extents[i], scale)
 
     def copy(
         self, rows: Sequence[int], origin: Vec, turn: Matrix = IDENTITY, scale: float = 1.0
@@ -128,8 +130,7 @@ class Builder:
         for i, prim, group in zip(rows, moved, groups, strict=True):
             prim[L["P_GROUP"]] = first + group - groups[0]
             self.prims.append(prim)
-            x, y, z = self.extents[i]
-            self.extents.append((scale * x, scale * y, scale * z))
+            self.extents.append(_scaled(self.extents[i], scale))
         self._group = first + groups[-1] - groups[0]
 
     def _moved(
@@ -227,8 +228,7 @@ class Builder:
         bound_center: Vec = (0.0, 0.0, 0.0),
         carve: bool = False,
     ) -> None:
-        half_sizes: Any = (0.0, 0.0, 0.0) if carve else tuple(extent or sizes)[:3]
-        self.extents.append(half_sizes)
+        self.extents.append(_scaled((extent or sizes)[:3], 0.0 if carve else 1.0))
         shift = apply(turn, bound_center) if any(bound_center) else bound_center
         # A smooth union adds at most a quarter of its width, once for each side of the joint.
         radius = bound + 0.5 * blend + 0.004

@@ -76,18 +76,10 @@ WATER_SKIES: dict[str, dict[str, Color]] = {
 }
 # In space only the sun changes.
 SPACE_SKIES: dict[str, dict[str, Color]] = {
-    "day": {
-        **{"SUN": (1.30, 1.24, 1.12), "AMBIENT": (0.13, 0.13, 0.17)},
-    },
-    "sunset": {
-        **{"SUN": (1.30, 0.58, 0.24), "AMBIENT": (0.12, 0.08, 0.12)},
-    },
-    "dawn": {
-        **{"SUN": (0.95, 0.66, 0.62), "AMBIENT": (0.11, 0.10, 0.15)},
-    },
-    "night": {
-        **{"SUN": (0.14, 0.17, 0.26), "AMBIENT": (0.022, 0.026, 0.048)},
-    },
+    "day": {**{"SUN": (1.30, 1.24, 1.12), "AMBIENT": (0.13, 0.13, 0.17)}},
+    "sunset": {**{"SUN": (1.30, 0.58, 0.24), "AMBIENT": (0.12, 0.08, 0.12)}},
+    "dawn": {**{"SUN": (0.95, 0.66, 0.62), "AMBIENT": (0.11, 0.10, 0.15)}},
+    "night": {**{"SUN": (0.14, 0.17, 0.26), "AMBIENT": (0.022, 0.026, 0.048)}},
 }
 
 OWN_SKIES = {"underwater": WATER_SKIES, "space": SPACE_SKIES}

@@ -105,20 +105,17 @@ def render(
     tensors = (display, out.depth, out.normal, out.mask, out.color)
     pointers = [ctypes.c_void_p(t.data_ptr()) for t in tensors]
     sizes = [ctypes.c_int(k) for k in (n, height, width, samples)]
+    params_pointer = ctypes.c_void_p(scenes.data_ptr())
     if device.type == "cuda":
         with torch.cuda.device(device):
             library = _cuda_library(torch.cuda.get_device_capability(device))
             stream = ctypes.c_void_p(torch.cuda.current_stream(device).cuda_stream)
-            code = library.world_render_cuda(
-                ctypes.c_void_p(scenes.data_ptr()), *sizes, *pointers, stream
-            )
+            code = library.world_render_cuda(params_pointer, *sizes, *pointers, stream)
         if code:
             raise RuntimeError(
                 f"the renderer failed on {device}: {library.world_error(code).decode()}"
             )
     else:
         count = threads or cpu_cores()
-        _cpu_library().world_render(
-            ctypes.c_void_p(scenes.data_ptr()), *sizes, *pointers, ctypes.c_int(count)
-        )
+        _cpu_library().world_render(params_pointer, *sizes, *pointers, ctypes.c_int(count))
     return out

@@ -87,8 +87,8 @@ def test_a_long_value_is_shortened_and_the_error_class_can_be_chosen():
 def test_both_ends_of_a_range_belong_to_it(check):
     assert [check("n", value, 1, 9) for value in (1, 9)] == [1, 9]
     for minimum, maximum, expected in (
-        (2000, None, " of at least 2,000, got 1000"),
-        (None, 5, " of at most 5, got 1000"),
+        (2000, math.inf, " of at least 2,000, got 1000"),
+        (-math.inf, 5, " of at most 5, got 1000"),
     ):
         with pytest.raises(RequestError, match=f"n must be a (whole )?number{expected}"):
             check("n", 1000, minimum, maximum)

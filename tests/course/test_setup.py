@@ -230,7 +230,7 @@ def test_a_terminal_shows_what_pip_is_at_and_a_log_does_not(project, monkeypatch
     monkeypatch.setattr(setup.sys.stdout, "isatty", lambda: True)
     setup.install(setup.interpreter_path(project.root / ".venv"), project.root)
     out = capsys.readouterr().out
-    assert "\r   1 torch  " in out
+    assert "\r   1 Collecting torch  " in out
     assert out.endswith("\r" + " " * 78 + "\r")  # the line is free for what comes next
 
 
@@ -320,9 +320,9 @@ def a_directory(folder: Path) -> None:
 
 
 UNUSABLE = {
-    half_built: "it has no bin/python",
+    half_built: "its interpreter does not start",
     without_configuration: "its interpreter belongs to /",
-    dangling: r"its interpreter, .*python3\.11-that-was-removed, no longer exists",
+    dangling: "its interpreter does not start",
     made_by_an_old_python: r"it was made by Python 3\.10\.12",
     of_another_machine: "its interpreter does not start",
     without_standard_library: "its interpreter does not start",

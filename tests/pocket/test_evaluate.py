@@ -1,4 +1,4 @@
-"""The arithmetic of the evaluation: what counts, what is correct, and how rows are replaced."""
+"""The evaluation's arithmetic: what counts, what is right, colors by the book, rows that replace only their own."""
 
 import argparse
 import json
@@ -40,9 +40,9 @@ def seen_as(labels: np.ndarray) -> dict[str, np.ndarray]:
         elif group == "overhead":
             readings[group] = np.where(labels["elevation"] >= 60, "yes", "no")
         else:
-            skipped = classes[0] == "none" and group != "relation"
-            names = classes[int(skipped) :]
-            readings[group] = np.array(["none" if k < 0 else names[k] for k in labels[group]])
+            readings[group] = np.array(["none" if k < 0 else dict(enumerate(classes[-n:]))[k] for k, n in zip(
+                labels[group], [len(classes) - (classes[0] == "none" and group != "relation")] * len(labels),
+                strict=True)])  # fmt: skip
     return readings
 
 
@@ -116,7 +116,7 @@ def test_a_view_may_be_15_degrees_beyond_its_word(azimuth, right):
 
 
 def test_color_errors_are_ciede2000():
-    """White and black differ by 100 by definition, gray from itself by 0, red and green by much."""
+    """White against black is 100 by definition; a gray against itself is 0; red and green are far apart."""
     a = torch.tensor([[1.0, 1.0, 1.0], [0.5, 0.5, 0.5], [1.0, 0.0, 0.0]], dtype=torch.float64)
     b = torch.tensor([[0.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.0, 1.0, 0.0]], dtype=torch.float64)
     assert quality.color_errors(a, b) == pytest.approx([100, 0, 86.61], abs=0.05)
@@ -133,12 +133,12 @@ def test_mean_colors_look_at_the_object_alone():
 
 
 def test_test_scenes_are_ones_nothing_was_trained_on_and_repeat():
-    scenes, again = sample_test_set(6, "heldout"), sample_test_set(6, "heldout")
-    assert scenes.prompts == again.prompts and (scenes.scenes.labels == again.scenes.labels).all()
-    assert scenes.scenes.labels["seed"].min() >= 2**40 and scenes.scenes.labels["heldout"].all()
-    picked = scenes.pick([4, 1])
-    assert picked.prompts == [scenes.prompts[4], scenes.prompts[1]]
-    assert picked.scenes.labels["seed"].tolist() == scenes.scenes.labels["seed"][[4, 1]].tolist()
+    tests, again = sample_test_set(6, "heldout"), sample_test_set(6, "heldout")
+    assert tests.prompts == again.prompts and (tests.scenes.labels == again.scenes.labels).all()
+    assert tests.scenes.labels["seed"].min() >= 2**40 and tests.scenes.labels["heldout"].all()
+    picked = tests.pick([4, 1])
+    assert picked.prompts == [tests.prompts[4], tests.prompts[1]]
+    assert picked.scenes.labels["seed"].tolist() == tests.scenes.labels["seed"][[4, 1]].tolist()
 
 
 def test_what_an_earlier_judge_does_not_read_gives_no_row():
@@ -159,7 +159,7 @@ def test_what_an_earlier_judge_does_not_read_gives_no_row():
 
 def test_an_unknown_group_is_refused(capsys):
     with pytest.raises(SystemExit):
-        evaluate.main(["shapes"])
+        evaluate.main(["colors"])
     assert "GROUP: must be one of sizes, autoencoder" in capsys.readouterr().err
 
 
@@ -210,10 +210,10 @@ def test_missing_weights_are_named(tmp_path, capsys):
 
 
 def test_few_images_may_hold_no_composition_that_counts(tmp_path, monkeypatch):
-    scenes = sample_test_set(4, "heldout")
-    nothing = CaptionedScenes(scenes.scenes, scenes.prompts, [frozenset()] * 4)
-    answers = iter([nothing, scenes])
-    monkeypatch.setattr(quality, "load_test_set", lambda *_: next(answers, scenes))
+    tests = sample_test_set(4, "heldout")
+    nothing = CaptionedScenes(tests.scenes, tests.prompts, [frozenset()] * 4)
+    answers = iter([nothing, tests])
+    monkeypatch.setattr(quality, "load_test_set", lambda *_: next(answers, tests))
     monkeypatch.setattr(quality, "Judge", lambda *_: argparse.Namespace(classify=lambda images: {}))
     blank = lambda pipe, prompts, *_, **__: torch.cat(
         [torch.zeros(1, 8, 8, 3).byte() for _ in prompts]

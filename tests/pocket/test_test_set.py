@@ -1,4 +1,4 @@
-"""The stored test captions of the world's first edition, and who uses them."""
+"""The stored test captions of the world's first edition, and who is tests them."""
 
 import json
 from pathlib import Path
@@ -17,47 +17,47 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 @pytest.mark.parametrize("split", ["all", "heldout"])
 def test_the_stored_scenes_still_build(split):
-    scenes = load_first_edition(2000, split)
-    assert len(scenes) == len(set(scenes.scenes.labels["seed"].tolist())) == 2000
-    assert np.isfinite(scenes.scenes.params).all()
-    assert scenes.scenes.labels["heldout"].tolist() == [
-        is_heldout(record) for record in scenes.scenes.labels
+    tests = load_first_edition(2000, split)
+    assert len(tests) == len(set(tests.scenes.labels["seed"].tolist())) == 2000
+    assert np.isfinite(tests.scenes.params).all()
+    assert tests.scenes.labels["heldout"].tolist() == [
+        is_heldout(record) for record in tests.scenes.labels
     ]
     if split == "heldout":
-        assert scenes.scenes.labels["heldout"].all()
+        assert tests.scenes.labels["heldout"].all()
 
 
 def test_the_stored_captions_are_in_the_words_of_the_shipped_model_that_they_were_made_for():
-    scenes = load_first_edition(2000, "all")
-    assert scenes.prompts[:2] == ["a duck next to a chair", "snowy hills at sundown"]
-    assert scenes.mentions[:2] == [
+    tests = load_first_edition(2000, "all")
+    assert tests.prompts[:2] == ["a duck next to a chair", "snowy hills at sundown"]
+    assert tests.mentions[:2] == [
         frozenset({"object", "object2", "relation"}),
         frozenset({"landscape", "time"}),
     ]
-    used = {
+    spoken = {
         word
-        for prompt in scenes.prompts
+        for prompt in tests.prompts
         for word in prompt.lower().replace(",", " ").replace(".", " ").split()
     }
-    assert 165 <= len(used) <= 171
-    assert used <= set(words())  # and still in the language
+    assert 165 <= len(spoken) <= 171
+    assert spoken <= set(words())  # and still in the language
     assert FIRST.stat().st_size < 200_000
 
 
 @pytest.mark.parametrize("split", ["all", "heldout"])
 def test_old_captions_keep_their_meaning(split):
-    """Today's grammar reads each of them as the labels that it names."""
-    scenes = load_first_edition(2000, split)
+    """Today's grammar reads each of them as the labels that it was spoken to name."""
+    tests = load_first_edition(2000, split)
     for record, prompt, mentions in zip(
-        scenes.scenes.labels, scenes.prompts, scenes.mentions, strict=True
+        tests.scenes.labels, tests.prompts, tests.mentions, strict=True
     ):
         view = v.view_word(float(record["azimuth"]), float(record["elevation"]))
         wanted = {f: view if f == "view" else v.CLASSES[f][record[f]] for f in mentions}
-        labels = parse(prompt)
-        labels.pop("pose", None)  # a caption fits either pose
+        parsed = parse(prompt)
+        parsed.pop("pose", None)  # was spoken of either pose
         if "view" not in mentions:
-            labels.pop("view", None)
-        assert labels == wanted, prompt
+            parsed.pop("view", None)
+        assert parsed == wanted, prompt
 
 
 def test_another_seed_gives_other_images_of_the_same_captions():
@@ -95,10 +95,10 @@ def test_weights_are_asked_in_words_that_they_know(tmp_path):
     shipped = set(
         json.loads((ROOT / "pocket" / "weights" / "vocabulary.json").read_text())["words"]
     )
-    scenes = load_test_set(ROOT / "pocket" / "weights", 50, "all")
-    used = {
+    tests = load_test_set(ROOT / "pocket" / "weights", 50, "all")
+    spoken = {
         word
-        for prompt in scenes.prompts
+        for prompt in tests.prompts
         for word in prompt.lower().replace(",", " ").replace(".", " ").split()
     }
-    assert used <= shipped
+    assert spoken <= shipped

@@ -59,7 +59,7 @@ def test_moments_end_with_the_last_step(tiny_folder):
         (["--iters", "0"], "--iters must be a whole number of at least 1, got 0"),
         (["--lr", "-1"], "--lr must be a number of at least 0, got -1"),
         (["--seed", "-1"], "--seed must be a whole number from 0"),
-        (["--guidance_scale", "inf"], "guidance_scale must be a finite number"),
+        (["--guidance_scale", "inf"], "guidance_scale must be a number"),
         (["--model", "no such model"], "no such model"),
         (["--out", "image.jpg"], "--out must end in .png"),
         (["--out", "/dev/null/a.png", "--iters", "1"], "--out /dev/null/a.png cannot be written"),

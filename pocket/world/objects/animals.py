@@ -1,4 +1,4 @@
-"""Animals: heads with a muzzle, ears and eyes towards +z; each has a seat and a lap."""
+"""Animals: their heads face +z. Each has a lap, where it holds things, and a seat."""
 
 import math
 
@@ -478,28 +478,6 @@ def butterfly(b: Builder, pose: str) -> Anchors:
     )
 
 
-def _dinosaur_leg(
-    b: Builder, skin: int, s: int, x: float, hips: float, z: float, sits: bool
-) -> None:
-    """Add the leg of side s, -1 or 1, that starts at x below the hips."""
-    if sits:
-        b.limb(
-            [(x, hips, z + 0.02), (s * 0.21, 0.14, z + 0.22), (s * 0.20, 0.06, z + 0.34)],
-            (0.13, 0.09, 0.06),
-            skin,
-            0.04,
-        )
-        b.ellipsoid((s * 0.20, 0.05, z + 0.42), (0.075, 0.05, 0.11), skin, k=0.03)
-    else:
-        b.limb(
-            [(x, hips + 0.02, z), (x, 0.22, z + 0.08), (x, 0.06, z - 0.02)],
-            (0.13, 0.085, 0.06),
-            skin,
-            0.04,
-        )
-        b.ellipsoid((x, 0.045, z + 0.05), (0.08, 0.05, 0.13), skin, k=0.03)
-
-
 def dinosaur(b: Builder, pose: str) -> Anchors:
     color = natural(b, (0.36, 0.62, 0.22), (0.26, 0.56, 0.42), (0.52, 0.62, 0.24))
     skin = b.main(color)
@@ -520,26 +498,31 @@ def dinosaur(b: Builder, pose: str) -> Anchors:
     b.limb(tail, (0.15, 0.105, 0.06, 0.02), skin, 0.06)
     for s in (-1, 1):
         x = s * 0.15 * stout
-        _dinosaur_leg(b, skin, s, x, hips, z, sits)
-        b.limb(
-            [
-                (s * 0.13, hips + 0.30, z + 0.16),
-                (s * 0.16, hips + 0.22, z + 0.28),
-                (s * 0.13, hips + 0.25, z + 0.34),
-            ],
-            (0.042, 0.034, 0.028),
-            skin,
-            0.02,
-        )
+        if sits:
+            b.limb(
+                [(x, hips, z + 0.02), (s * 0.21, 0.14, z + 0.22), (s * 0.20, 0.06, z + 0.34)],
+                (0.13, 0.09, 0.06),
+                skin,
+                0.04,
+            )
+            b.ellipsoid((s * 0.20, 0.05, z + 0.42), (0.075, 0.05, 0.11), skin, k=0.03)
+        else:
+            b.limb(
+                [(x, hips + 0.02, z), (x, 0.22, z + 0.08), (x, 0.06, z - 0.02)],
+                (0.13, 0.085, 0.06),
+                skin,
+                0.04,
+            )
+            b.ellipsoid((x, 0.045, z + 0.05), (0.08, 0.05, 0.13), skin, k=0.03)
+        shoulder = (s * 0.13, hips + 0.30, z + 0.16)
+        elbow = (s * 0.16, hips + 0.22, z + 0.28)
+        hand = (s * 0.13, hips + 0.25, z + 0.34)
+        b.limb([shoulder, elbow, hand], (0.042, 0.034, 0.028), skin, 0.02)
     b.group()
     b.ellipsoid((0, hips + 0.12, z + 0.085), (0.13 * stout, 0.21, 0.16), belly, (-20, 0, 0))
     b.group()
-    back = [
-        (hips + 0.67, z + 0.08, -30),
-        (hips + 0.53, z + 0.03, -55),
-        (hips + 0.36, z - 0.06, -60),
-        (hips + 0.22, z - 0.22, -40),
-    ]
+    back = [(hips + 0.67, z + 0.08, -30), (hips + 0.53, z + 0.03, -55)]
+    back += [(hips + 0.36, z - 0.06, -60), (hips + 0.22, z - 0.22, -40)]
     back.append((hips + 0.07, z - 0.38, -35))
     for y, q, lean in back:
         b.cone((0, y, q), 0.055, 0.006, 0.06, spike, 0.005, (lean, 0, 0))

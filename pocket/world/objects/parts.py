@@ -65,7 +65,7 @@ def four_legs(
     slim: float,
     offset: float,
 ) -> Vec:
-    """Add body and legs of a four-legged animal that stands or sits; return its rump's center.
+    """Add body and legs of a four-legged animal; return the middle of its rump.
 
     The chest is at the same place in both poses, so that neck and head follow it.
     """

@@ -94,7 +94,7 @@ def sailboat(b: Builder, pose: str) -> Anchors:
     b.capsule((0, 0.2, 0.04), (0, 0.3 + tall, 0.04), 0.022, 0.016, deck)
     b.capsule((0, 0.40, 0.04), (0, 0.38, -long_ * 0.85), 0.016, 0.014, deck)
     b.group()
-    # A prism extends a triangle along z: rotated, it is a pair of sails before and behind the mast.
+    # A prism is a triangle extended along z: turned, it is a sail fore and one aft of the mast.
     b.prism((0.0, 0.43, -long_ * 0.42), long_ * 0.40, tall * 0.80, 0.010, sail, (0, 90, 0))
     b.prism((0.0, 0.36, long_ * 0.50), long_ * 0.34, tall * 0.62, 0.010, sail, (0, 90, 0))
     b.box((0, 0.285 + tall, -0.05), (0.008, 0.035, 0.08), flag, 0.004)

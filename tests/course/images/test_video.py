@@ -459,8 +459,8 @@ def test_paper_stays_white_in_a_gif(tmp_path):
         ("a.mp4", [flat(RED)], None, 0, "^fps must be a number .*got None"),
         ("a.mp4", [flat(RED)], [8], 0, r"^fps must be a number .*got \[8\]"),
         ("a.mp4", [flat(RED)], True, 0, "^fps must be a number .*got True"),
-        ("a.mp4", [flat(RED)], float("nan"), 0, "^fps must be a finite number .*got nan"),
-        ("a.mp4", [flat(RED)], float("inf"), 0, "^fps must be a finite number .*got inf"),
+        ("a.mp4", [flat(RED)], float("nan"), 0, "^fps must be a number .*got nan"),
+        ("a.mp4", [flat(RED)], float("inf"), 0, "^fps must be a number .*got inf"),
         ("a.mp4", [flat(RED)], 0.019, 0, "got 0.019"),
         ("a.mp4", [flat(RED)], 1001, 0, "got 1001"),
         (
@@ -481,7 +481,7 @@ def test_paper_stays_white_in_a_gif(tmp_path):
             [flat(RED)],
             8,
             float("nan"),
-            "^hold must be a finite number from 0 to 600, got nan",
+            "^hold must be a number from 0 to 600, got nan",
         ),
         ("a.mp4", [flat(RED)], 8, 601, "^hold must be a number from 0 to 600, got 601"),
         (

@@ -160,7 +160,7 @@ def test_missing_manifest_or_part(tiny_weights):
     with pytest.raises(ModelError, match=r"lists no file of judge"):
         embedded_folder("judge")
     (tiny_weights / "manifest.json").write_text("{")
-    with pytest.raises(ModelError, match=r"manifest\.json of pocket is damaged"):
+    with pytest.raises(ModelError, match=r"manifest\.json is damaged"):
         find_model()
     (tiny_weights / "manifest.json").unlink()
     with pytest.raises(ModelError, match=r"manifest\.json is missing"):
@@ -203,7 +203,7 @@ def test_a_folder_in_place_of_a_file(tiny_weights):
     (tiny_weights / "manifest.json").unlink()
     (tiny_weights / "manifest.json").mkdir()
     with pytest.raises(
-        ModelError, match=r"manifest\.json of pocket is damaged: it is not a file.*git checkout"
+        ModelError, match=r"manifest\.json is damaged: .*missing or not a file.*git checkout"
     ):
         find_model()
 

@@ -193,7 +193,7 @@ def test_shards_that_are_missing_or_cut(folder, stem, kind):
         advice = rf"{second.name} of .* is damaged or cut short"
     else:
         shutil.copy(first, second)
-        advice = r"index\.json of .* does not fit its weights: .*-of-00002\.safetensors has no "
+        advice = r"The weights in .* do not fit config\.json: .* is missing"
     refuse(folder, advice)
 
 
@@ -263,12 +263,12 @@ CONFIGS = [f"{part}/config.json" for part in ("unet", "vae", "text_encoder")]
 @pytest.mark.parametrize(
     ("content", "advice"),
     [
-        (b"[]", r"it must hold an object \{\.\.\.\}, got a list"),
+        (b"[]", r"it must hold an object \{\.\.\.\}, got \[\]"),
         (b"null", r"it must hold an object \{\.\.\.\}, got null"),
-        (b"7", r"it must hold an object \{\.\.\.\}, got a int"),
-        (b'"text"', r"it must hold an object \{\.\.\.\}, got a str"),
-        (DEEP.encode(), "it is nested too deeply"),
-        (b'{"a":' + DEEP.encode(), "it is nested too deeply"),
+        (b"7", r"it must hold an object \{\.\.\.\}, got 7"),
+        (b'"text"', r'it must hold an object \{\.\.\.\}, got "text"'),
+        (DEEP.encode(), "it is not JSON"),
+        (b'{"a":' + DEEP.encode(), "it is not JSON"),
         (b"", "it is not JSON"),
         (b"{", "it is not JSON"),
         ("{}".encode("utf-16"), "it is not JSON"),
@@ -284,7 +284,7 @@ def test_a_configuration_that_is_none(folder, file, content, advice):
 def test_a_folder_in_place_of_a_configuration(folder, file):
     (folder / file).unlink()
     (folder / file).mkdir()
-    refuse(folder, r"is damaged: it is not a file")
+    refuse(folder, r"is missing or not a file")
 
 
 SIZES = ["64", 10**9, 0, -8, None, [8, 8], 8.0, True, float("nan"), {}, 10**30]
@@ -401,7 +401,7 @@ def test_unknown_prediction_types(folder, kind):
         ),
         ({"beta_start": "small"}, "beta_start must be a number from 0 to 1, got 'small'"),
         ({"beta_start": -1}, "beta_start must be a number from 0 to 1, got -1"),
-        ({"beta_end": float("nan")}, "beta_end must be a finite number from 0 to 1, got nan"),
+        ({"beta_end": float("nan")}, "beta_end must be a number from 0 to 1, got nan"),
         ({"beta_end": None}, "beta_end must be a number from 0 to 1, got None"),
         ({"trained_betas": ["x"]}, "cannot be loaded"),
         ({"trained_betas": [2.0] * 1000}, "its betas must give a noise schedule"),
@@ -432,8 +432,8 @@ def test_parts_that_do_not_fit_each_other(folder, tmp_path):
         sample_size=8, cross_attention_dim=24, attention_head_dim=2, **blocks, **small
     ).save_pretrained(tmp_path / "unet")
     for part, advice in {
-        "vae": "4 input channels and 4 output channels, and the autoencoder's latents have 8",
-        "unet": "text embeddings of 24 numbers, and those of the text encoder have 16",
+        "vae": "the UNet's in_channels is 4, but the autoencoder's latent_channels is 8",
+        "unet": "the UNet's cross_attention_dim is 24, but the text encoder's hidden_size is 16",
     }.items():
         shutil.move(folder / part, tmp_path / "good")
         shutil.copytree(tmp_path / part, folder / part)
@@ -571,12 +571,12 @@ def test_tokenizers(folder, damage, advice):
         ),
         (
             {"safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"]},
-            "names safety_checker, which is miss",
+            "its folder safety_checker is missing",
         ),
-        ({"image_encoder": ["transformers", 7]}, r"has no \[library, class\] for image_encoder"),
+        ({"image_encoder": ["transformers", 7]}, "its folder image_encoder is missing"),
         (
             {"../elsewhere": ["diffusers", "UNet2DConditionModel"]},
-            "names ../elsewhere, which is missing",
+            "its folder ../elsewhere is missing",
         ),
         (
             {"_class_name": ["StableDiffusionPipeline"]},
