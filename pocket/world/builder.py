@@ -327,10 +327,9 @@ class Builder:
         r = big + small
         self.add("TORUS", center, (big, small), m, rotation(*rot), k, r, (r, small, r))
 
-    def dome(
-        self, center: Vec, radii: Vec, cut: float, m: int, rot: Vec = (0, 0, 0), k: float = 0.0
-    ) -> None:
-        self.add("DOME", center, (*radii, cut), m, rotation(*rot), k, max(radii))
+    def dome(self, center: Vec, radii: Vec, m: int) -> None:
+        """Add the upper half of an ellipsoid."""
+        self.add("DOME", center, (*radii, 0.0), m, IDENTITY, 0.0, max(radii))
 
     def prism(
         self,
@@ -364,9 +363,9 @@ class Builder:
     def ribbed(self, center: Vec, radii: Vec, ribs: int, m: int, k: float = 0.0) -> None:
         self.add("RIBBED", center, (*radii, ribs), m, IDENTITY, k, max(radii) * 1.05)
 
-    def eyes(self, y: float, z: float, offset: float, radius: float, color: RGB = BLACK) -> None:
+    def eyes(self, y: float, z: float, offset: float, radius: float) -> None:
         """Add a pair of shining eyes at x = -offset and offset."""
-        m = self.material(color, shine=0.8, gloss=60.0)
+        m = self.material(BLACK, shine=0.8, gloss=60.0)
         for side in (-1, 1):
             self.ball((side * offset, y, z), radius, m)
 

@@ -209,7 +209,7 @@ def turtle(b: Builder, pose: str) -> Anchors:
     if b.look.color is not None:
         skin = b.main((0.40, 0.62, 0.28), tint=0.4)
     rim, wide, high = b.main((0.62, 0.52, 0.28), tint=-0.25), b.vary(0.38, 0.46), b.vary(0.28, 0.38)
-    b.dome((0, 0.16, -0.04), (wide, high, wide * 1.12), 0.0, shell)
+    b.dome((0, 0.16, -0.04), (wide, high, wide * 1.12), shell)
     b.group()
     b.ellipsoid((0, 0.17, -0.04), (wide * 1.04, 0.06, wide * 1.16), rim)
     b.group()
@@ -329,8 +329,7 @@ def fish(b: Builder, pose: str) -> Anchors:
 def butterfly(b: Builder, pose: str) -> Anchors:
     """Its body is raised, so that the wings show from the front, from behind and from above."""
     colors = ((0.97, 0.52, 0.08), (0.22, 0.45, 0.92), (0.95, 0.78, 0.16), (0.72, 0.32, 0.80))
-    color = natural(b, *colors)
-    wing = b.main(color)
+    wing = b.main(natural(b, *colors))
     rim = b.material((0.08, 0.07, 0.08))
     body = b.material((0.16, 0.11, 0.10))
     spot = b.material((0.97, 0.96, 0.92))

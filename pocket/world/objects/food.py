@@ -24,7 +24,7 @@ def hamburger(b: Builder, pose: str) -> Anchors:
     b.frill((0, y + 0.33 * tall, 0), wide * 1.08, 0.012, 0.035, 9, leaf)
     b.group()
     dome, base = 0.36 * tall, y + 0.36 * tall
-    b.dome((0, base, 0), (wide, dome, wide), 0.0, bun)
+    b.dome((0, base, 0), (wide, dome, wide), bun)
     b.group()
     seed = b.material((0.96, 0.90, 0.74))
     for i in range(10):
@@ -121,7 +121,7 @@ def mushroom(b: Builder, pose: str) -> Anchors:
     b.group()
     b.ellipsoid((0, tall + 0.01, 0), (wide * 0.86, 0.05, wide * 0.86), stem)
     b.group()
-    b.dome((0, tall, 0), (wide, high, wide), 0.0, cap)
+    b.dome((0, tall, 0), (wide, high, wide), cap)
     if b.look.pattern == 0:
         b.group()
         for i in range(9):
@@ -181,8 +181,7 @@ def apple(b: Builder, pose: str) -> Anchors:
 
 def banana(b: Builder, pose: str) -> Anchors:
     """It lies on its back, a little on one side, so that its bend shows from all around."""
-    color = (0.98, 0.83, 0.18)
-    peel = b.main(color, shine=0.2)
+    peel = b.main((0.98, 0.83, 0.18), shine=0.2)
     tip = b.material((0.30, 0.21, 0.10))
     green = b.material((0.62, 0.66, 0.22))
     fat = b.vary(0.105, 0.125)
@@ -278,8 +277,7 @@ def ice_cream(b: Builder, pose: str) -> Anchors:
 
 def cupcake(b: Builder, pose: str) -> Anchors:
     colors = ((0.97, 0.62, 0.76), (0.95, 0.92, 0.85), (0.48, 0.30, 0.19), (0.60, 0.84, 0.90))
-    color = natural(b, *colors)
-    cream = b.main(color, shine=0.2)
+    cream = b.main(natural(b, *colors), shine=0.2)
     paper = natural(b, (0.20, 0.62, 0.68), (0.86, 0.24, 0.28), (0.93, 0.78, 0.24))
     cup = b.material(paper)
     fold = b.material((0.72 * paper[0], 0.72 * paper[1], 0.72 * paper[2]))

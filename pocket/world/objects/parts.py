@@ -24,12 +24,10 @@ def legs(
     return hips
 
 
-def eyes(
-    b: Builder, at: Vec, radius: float, facing: Vec = (0.0, 0.0, 1.0), iris: RGB = BLACK
-) -> None:
+def eyes(b: Builder, at: Vec, radius: float, facing: Vec) -> None:
     """Add white eyes with dark pupils: `at` is the one on +x, `facing` where that one looks."""
     white = b.material((0.97, 0.97, 0.95), shine=0.5, gloss=60)
-    pupil = b.material(iris, shine=0.8, gloss=60)
+    pupil = b.material(BLACK, shine=0.8, gloss=60)
     x, y, z = at
     dx, dy, dz = (0.52 * radius * d for d in facing)
     for s in (-1, 1):

@@ -238,8 +238,7 @@ def sword(b: Builder, pose: str) -> Anchors:
 
 
 def hat(b: Builder, pose: str) -> Anchors:
-    color = natural(b, (0.58, 0.38, 0.20), (0.84, 0.72, 0.48), (0.30, 0.20, 0.14))
-    felt = b.main(color)
+    felt = b.main(natural(b, (0.58, 0.38, 0.20), (0.84, 0.72, 0.48), (0.30, 0.20, 0.14)))
     band = b.material(natural(b, (0.14, 0.10, 0.09), (0.74, 0.14, 0.13)))
     wide = b.vary(0.46, 0.52)
     tall = b.vary(0.15, 0.19)
