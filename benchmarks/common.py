@@ -69,13 +69,8 @@ def sd21_model(folder: Path, toy: bool = False) -> Model:
     pipe.text_encoder = CLIPTextModel(config)
     pipe.unet = sd21_unet(toy)
     pipe.vae = sd21_vae(toy)
-    pipe.scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        steps_offset=1,
-    )
+    betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    pipe.scheduler = DDIMScheduler(**betas, clip_sample=False, steps_offset=1)
     if torch.cuda.is_available():
         pipe.to(torch.float16)
     pipe.save_pretrained(folder)

@@ -45,10 +45,9 @@ def large_rows(reduced: bool) -> list[Row]:
     few = steps if reduced else 5  # the time of a step is the same in all of them
     sync = request | {"stride": 16, "use_syncdiffusion": True, "sync": sd.paper()}
     seconds = {}
-    for key, name, one in (
-        ("batched", "windows in batches", sd),
-        ("sequential", "one window at a time", joint(model, window_batch=1, gradient_batch=1)),
-    ):
+    alone = joint(model, window_batch=1, gradient_batch=1)
+    ways = {"batched": ("windows in batches", sd), "sequential": ("one window at a time", alone)}
+    for key, (name, one) in ways.items():
         if not reduced:
             one.sample_latents("a beach", **(sync | {"num_sampling_steps": 1}))
         sample = partial(one.sample_latents, "a beach", **(sync | {"num_sampling_steps": few}))
@@ -68,15 +67,9 @@ def multi_times(
     pipe = panorama_pipeline(model)
     compiled = joint(model, compile=True)
     multi = lambda one: one.sample_latents("a beach", stride=8, **request)
-    panorama = partial(
-        pipe,
-        "a beach",
-        height=request["height"],
-        width=request["width"],
-        num_inference_steps=request["num_sampling_steps"],
-        view_batch_size=8,
-        output_type="latent",
-    )
+    size = {side: request[side] for side in ("height", "width")}
+    steps = {"num_inference_steps": request["num_sampling_steps"]}
+    panorama = partial(pipe, "a beach", **size, **steps, view_batch_size=8, output_type="latent")
     ways: dict[str, tuple[str, Callable[[], Any], float | None]] = {
         "multi": ("Multi, stride 8 of 64", partial(multi, sd), 6.0),
         "multi_compiled": ("Multi, stride 8 of 64, compiled", partial(multi, compiled), 6.0),

@@ -94,14 +94,9 @@ class AlignedLoss(denoiser.DiffusionLoss):
         super().__init__(*args)
         self.weight = weight
         width = self.unet.config.block_out_channels[-1]
-        layers = (
-            nn.Conv2d(width, 512, 1),
-            nn.SiLU(),
-            nn.Conv2d(512, 512, 1),
-            nn.SiLU(),
-            nn.Conv2d(512, channels, 1),
-        )
-        self.head = nn.Sequential(*layers)
+        first, second = nn.Conv2d(width, 512, 1), nn.Conv2d(512, 512, 1)
+        last = nn.Conv2d(512, channels, 1)
+        self.head = nn.Sequential(first, nn.SiLU(), second, nn.SiLU(), last)
         self.middle: Tensor | None = None
         self.unet.mid_block.register_forward_hook(self._keep)
 
