@@ -14,7 +14,10 @@ from course.checks.common import (
     check,
     expect,
     expect_function,
+    expect_list,
     expect_model_settings,
+    expect_placed,
+    expect_tensor,
     expect_type,
     expect_value,
     same,
@@ -60,17 +63,8 @@ def pipeline(pipe: Any, scheduler: Any, model: Model) -> str:
         f"The pipeline samples with its own {type(pipe.scheduler).__name__}: hand yours over with "
         "scheduler=scheduler.",
     )
-    expect(
-        pipe.device.type == model.device.type,
-        f"The pipeline is on {pipe.device.type}, but this machine has {model.device.type}: add "
-        ".to(model.device).",
-    )
-    dtypes = {part.dtype for part in (pipe.unet, pipe.vae, pipe.text_encoder)}
-    expect(
-        dtypes == {model.dtype},
-        f"The parts have the types {sorted(map(str, dtypes))}; on {model.device.type} {model.name} "
-        f"runs in {model.dtype}: add dtype=model.dtype.",
-    )
+    for name in ("unet", "vae", "text_encoder"):
+        expect_placed(getattr(pipe, name), model, f"`pipe.{name}`")
     return f"{model.name} is loaded on {pipe.device.type} and samples with DDIM"
 
 
@@ -78,15 +72,10 @@ def pipeline(pipe: Any, scheduler: Any, model: Model) -> str:
 def noise(function: Callable[[int], torch.Tensor], model: Model) -> str:
     """`starting_noise(seed)` draws the latents of one image, repeatably, on the CPU in float32."""
     latents = call(function, 1)
-    expect_type(latents, torch.Tensor, "That", "torch.randn makes a tensor.")
     side = model.image_size // model.scale_factor
     shape = (1, model.config("unet/config.json")["in_channels"], side, side)
-    expect(
-        tuple(latents.shape) == shape,
-        f"The noise has the shape {tuple(latents.shape)}; one image of {model.name} starts from "
-        f"{shape}: (images, channels, height, width), with sides of model.image_size // "
-        "model.scale_factor.",
-    )
+    hint = "The sides are model.image_size // model.scale_factor."
+    expect_tensor(latents, shape, "The noise of one image", hint)
     expect(
         torch.equal(latents, call(function, 1)),
         "The same seed gave different noise. Draw from a generator of your own, made anew in every "
@@ -96,11 +85,7 @@ def noise(function: Callable[[int], torch.Tensor], model: Model) -> str:
         not torch.equal(latents, call(function, 2)),
         "Two seeds gave the same noise: hand `seed` to manual_seed(seed).",
     )
-    expect(
-        latents.device.type == model.device.type and latents.dtype == model.dtype,
-        f"The noise is {latents.dtype} on {latents.device.type}, but the model works in "
-        f"{model.dtype} on {model.device.type}: end with .to(model.device, model.dtype).",
-    )
+    expect_placed(latents, model, "The noise")
     expected = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(1))
     expect(
         torch.equal(latents.cpu(), expected.to(model.dtype)),
@@ -164,15 +149,12 @@ def series(
     combinations = [
         dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())
     ]
-    expect_value(images, "The list of images")
-    expect_type(images, list, "That", "make a list: [generate(...) for value in values].")
+    expect_list(images, Image.Image, "The list of images")
     expect(
         len(images) == len(combinations),
         f"There are {len(images)} images for {len(combinations)} settings: one for each, in a flat "
         "list.",
     )
-    for i, image in enumerate(images):
-        expect_type(image, Image.Image, f"Entry {i} of the list", "it has to be an image.")
     equal = [i for i in range(1, len(images)) if same(images[i - 1], images[i])]
     expect(
         not equal,
