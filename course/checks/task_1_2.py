@@ -69,17 +69,12 @@ def text_embeddings(sd: Any, model: Model) -> str:
         result.dim() != 2,
         "Those are one vector a text. The denoiser needs one a token: the first entry, [0].",
     )
-    actual = tuple(result.shape)
     expect(
-        result.dim() == 3 and actual[1] == shape[1],
-        f"The shape is {actual}, not {shape}: every text is filled up to {shape[1]} tokens by "
-        'padding="max_length", max_length=self.model.text_length.',
+        result.dim() == 3 and result.shape[1] == shape[1],
+        f"The shape is {tuple(result.shape)}, not {shape}: every text is filled up to {shape[1]} "
+        'tokens by padding="max_length", max_length=self.model.text_length.',
     )
-    expect(
-        actual == shape,
-        f"The shape is {actual}; two prompts and two negative prompts make {shape}: all four in "
-        "one batch.",
-    )
+    expect_tensor(result, shape, "The result", "Two prompts, two negative: all four in one batch.")
     ids = sd.tokenizer(
         [*negatives, *prompts],
         padding="max_length",

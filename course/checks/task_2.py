@@ -64,16 +64,14 @@ def _sample_views(
 def _scatter(
     values: torch.Tensor, views: Views, size: tuple[int, int], last: bool = False
 ) -> torch.Tensor:
-    """Return the sum (1, C, h, w) of windows (N, C, w, w) at their places, pixel by pixel.
+    """Return the sum (1, C, h, w) of windows (N, C, w, w) at their places.
 
     last: the last window replaces the others instead.
     """
     total = torch.zeros((1, values.shape[1], *size), dtype=torch.float64)
     for value, (rows, columns) in zip(values.double(), views, strict=True):
-        for y, row in enumerate(rows.flatten().tolist()):
-            for x, column in enumerate(columns.flatten().tolist()):
-                before = 0 if last else total[0, :, row, column]
-                total[0, :, row, column] = before + value[:, y, x]
+        before = 0 if last else total[0, :, rows, columns]
+        total[0, :, rows, columns] = before + value
     return total
 
 

@@ -62,7 +62,12 @@ def sds_gradient(function: Callable[..., torch.Tensor]) -> str:
     noise_pred, noise = torch.randn((2, 3, 4, 5, 5), generator=torch.Generator().manual_seed(0))
     weight = torch.tensor([0.2, 0.7, 0.9]).reshape(3, 1, 1, 1)
     result = call(function, noise_pred, noise, weight)
-    expect_tensor(result, noise.shape, "The gradient", "It has the shape of the latents.")
+    expect_tensor(
+        result,
+        noise.shape,
+        "The gradient",
+        "It has the shape of the latents: nothing is summed up.",
+    )
     error = noise_pred - noise
     mistakes = {
         "Uphill: that is the gradient with the opposite sign. Predicted noise minus noise.": (

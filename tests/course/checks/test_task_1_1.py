@@ -148,7 +148,7 @@ def test_generate_mistakes(pipe, model):
         (forgetting(right, steps=2), "change with steps"),
         (forgetting(right, guidance_scale=5.0), "change with guidance_scale"),
         (forgetting(right, negative_prompt=""), "change with negative_prompt"),
-        (forgetting(right, prompt="a duck"), "change with the prompt"),
+        (forgetting(right, prompt="a duck"), "change with prompt"),
     ]:
         with pytest.raises(CheckFailed, match=advice):
             checks.generate(wrong, "a duck", model)
