@@ -42,16 +42,11 @@ class Occupancy:
     def __post_init__(self) -> None:
         if self.bits.dtype != torch.uint8:
             raise TypeError(f"bits must be uint8, got {self.bits.dtype}: pack them by packbits")
-        n = self.resolution
+        n = reference.grid_resolution(self.bits)
         if self.bits.shape != (n**3 // 8,) or not 4 <= n <= 1024 or n.bit_count() != 1:
             shape = tuple(self.bits.shape)
             raise ValueError(f"bits must be n^3 / 8 bytes for n = 4, 8, ..., 1024, got {shape}")
         _check_box(self.box)
-
-    @property
-    def resolution(self) -> int:
-        """Number of cells along an axis."""
-        return reference.grid_resolution(self.bits)
 
 
 class Samples(NamedTuple):
