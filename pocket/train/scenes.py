@@ -153,12 +153,6 @@ def sample_all(
     return next(scene_batches([seeds], split, kind, workers))
 
 
-def check_training_split(scenes: Scenes) -> None:
-    """Raise ValueError if a scene has a held-out composition."""
-    if scenes.labels["heldout"].any():
-        raise ValueError("a scene of the training split has a composition that is held out")
-
-
 def worker_count() -> int:
     """Return how many CPU workers this process may start, 0 where it samples faster by itself.
 
