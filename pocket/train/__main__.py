@@ -54,6 +54,7 @@ def train_stage(stage: Stage, args: argparse.Namespace) -> None:
         )
         return
     importlib.import_module(f"pocket.train.{stage.name}").main(run)
+    run.accelerator.wait_for_everyone()
 
 
 def main(arguments: list[str] | None = None) -> None:

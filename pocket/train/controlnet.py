@@ -33,7 +33,7 @@ from pocket.world import caption, render, sample_scene
 from . import conditions, denoiser, loop
 from .conditions import to_control, unpack_bits
 from .data import RENDER_BATCH
-from .run import Run, Stage
+from .run import Run
 from .scenes import TEST_SEED
 from .tokenizer import encode, load
 
@@ -288,16 +288,11 @@ def main(run: Run) -> None:
     kind = run.stage.kind
     data = ControlNetDataset(run.work / "conditions", kind, run.device, run.rank, run.processes)
     tokenizer = load(run.weights_of("tokenizer"), run.weights_of("towers"))
-    text = CLIPModel.from_pretrained(run.weights_of("towers"), dtype=torch.float32).text_model
-    vae = AutoencoderKL.from_pretrained(run.weights_of("autoencoder"), torch_dtype=torch.float32)
-    unet = UNet2DConditionModel.from_pretrained(
-        run.weights_of("denoiser"), torch_dtype=torch.float32
-    )
+    text = run.load(CLIPModel, "towers").text_model
+    vae = run.load(AutoencoderKL, "autoencoder")
+    unet = run.load(UNet2DConditionModel, "denoiser")
     torch.manual_seed(run.seed)
-    controlnet = build(unet, run.smoke)
-    if run.init:
-        weights = run.weights_of(Stage("controlnet", kind))
-        controlnet = ControlNetModel.from_pretrained(weights, torch_dtype=torch.float32)
+    controlnet = run.load(ControlNetModel) if run.init else build(unet, run.smoke)
     empty = torch.from_numpy(encode(tokenizer, [""])[0]).long()
     model = ControlNetLoss(unet, controlnet, text, vae.config.scaling_factor, empty).to(run.device)
     unet.to(memory_format=torch.channels_last)
@@ -315,12 +310,9 @@ def main(run: Run) -> None:
         return network(*parts, weight=object_weight(objects))
 
     minutes = MINUTES if run.processes == 1 else MINUTES_MULTI_GPU
-    steps, minutes = (2, 1.0) if run.smoke else (100_000, minutes)
-    warmup = min(200, (run.steps or steps) // 10)
-    settings = loop.Settings(steps, minutes, warmup)
+    settings = loop.Settings(100_000, minutes)
     save = partial(save_controlnet, kind, controlnet)
     optimizer = build_optimizer(controlnet)
     loop.train(run, model, optimizer, loss_fn, save, settings, start_time=start_time)
     if images:  # with the averaged weights, which ship
         images.add(json.loads((run.folder / "curve.json").read_text())["steps"])
-    run.accelerator.wait_for_everyone()

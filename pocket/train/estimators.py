@@ -273,11 +273,9 @@ def make_decoder(run: Run) -> Callable[[Tensor], Tensor]:
     return decode
 
 
-def load(kind: str, folder: Path) -> PreTrainedModel:
-    """Load the estimator of a folder, in float32."""
-    is_depth = kind == "depth"
-    auto = AutoModelForDepthEstimation if is_depth else AutoModelForSemanticSegmentation
-    return auto.from_pretrained(folder, dtype=torch.float32)
+def auto_class(kind: str) -> Any:
+    """Return the class of transformers that loads an estimator of this kind."""
+    return AutoModelForDepthEstimation if kind == "depth" else AutoModelForSemanticSegmentation
 
 
 def main(run: Run) -> None:
@@ -287,7 +285,7 @@ def main(run: Run) -> None:
     kind = run.stage.kind
     data = EstimatorDataset(run, 16 if run.smoke else SCENES)
     torch.manual_seed(run.seed)
-    model = load(kind, run.weights_of(run.stage)) if run.init else build(kind, run.smoke)
+    model = run.load(auto_class(kind)) if run.init else build(kind, run.smoke)
     model.to(run.device)
     with torch.no_grad():  # transformers adds hooks at the first call, which would break the graph
         estimate(kind, model.eval(), torch.zeros(1, 3, SIDE, SIDE, device=run.device))
@@ -307,8 +305,6 @@ def main(run: Run) -> None:
         model.save_pretrained(folder)
         write_processor(folder, SIDE, "DPTImageProcessor")
 
-    steps, minutes = (2, 1.0) if run.smoke else (100_000, 5.0)
-    settings = loop.Settings(steps, minutes, warmup=min(300, (run.steps or steps) // 10))
+    settings = loop.Settings(100_000, minutes=5.0, warmup=300)
     optimizer = loop.adamw(model, lr=1e-3, weight_decay=0.02)
     loop.train(run, model, optimizer, loss_fn, save, settings, start_time=start_time)
-    run.accelerator.wait_for_everyone()

@@ -48,7 +48,7 @@ def fingerprint(*folders: Path) -> str:
 
 def load_autoencoder(run: Run) -> AutoencoderKL:
     """Load the autoencoder, on the run's device, in channels-last memory, for evaluation."""
-    vae = AutoencoderKL.from_pretrained(run.weights_of("autoencoder"), torch_dtype=torch.float32)
+    vae = run.load(AutoencoderKL, "autoencoder")
     return vae.to(run.device, memory_format=torch.channels_last).eval()
 
 

@@ -24,6 +24,7 @@ from course.interrupt import Interrupt
 from .run import Run
 
 SAVE_MINUTES = 3.0
+SMOKE_STEPS = 4
 # Reading a loss waits for the GPU, so it is read every so many steps.
 SYNC_STEPS = {"cuda": 10, "cpu": 1}
 
@@ -37,7 +38,8 @@ class Settings:
 
     steps: int  # the run ends after so many steps ...
     minutes: float  # ... or after so many minutes, compilation included; whichever comes first
-    warmup: int = 200  # steps over which the learning rate rises to its peak
+    # Steps over which the learning rate rises to its peak, at most a tenth of the run.
+    warmup: int = 200
     # Decays of the averages of the weights, of which the first is saved during the run. How long an
     # average should be depends on the length of the run (Karras et al. 2024, section 3).
     ema_decays: Sequence[float] = (0.999,)
@@ -324,9 +326,10 @@ def train(
     Raises:
         FloatingPointError: a loss is not finite; the last checkpoint stays.
     """
-    steps = run.steps or settings.steps
+    steps = run.steps or (SMOKE_STEPS if run.smoke else settings.steps)
     minutes = run.minutes or settings.minutes
-    settings = dataclasses.replace(settings, steps=steps, minutes=minutes)
+    warmup = min(settings.warmup, steps // 10)
+    settings = dataclasses.replace(settings, steps=steps, minutes=minutes, warmup=warmup)
     clock_start = start_time or time.perf_counter()
     state = TrainState(model, optimizer, settings.ema_decays, Progress(continued=run.init))
     checkpoint = run.folder / "state.pt"

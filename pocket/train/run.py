@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -191,6 +192,10 @@ class Run:
         raise FileNotFoundError(
             f"no weights of {str(stage)!r} in {own} or {shipped}: run `{stage.command}` first"
         )
+
+    def load(self, network_class: Any, stage: Stage | str | None = None) -> Any:
+        """Load the weights of a stage, by default of this one, in float32."""
+        return network_class.from_pretrained(self.weights_of(stage or self.stage))
 
     def log(self, text: str) -> None:
         """Print a line in the main process, without breaking a progress bar."""

@@ -294,10 +294,10 @@ def test_the_strip_shows_the_steps(folder):
         train(folder, "controlnet", "--condition", "canny", "--scenes", "5")
     strip = folder / "controlnet-canny" / "strip"
     names = sorted(path.name for path in strip.glob("step-*.png"))
-    assert names == ["step-000000.png", "step-000002.png"]
+    assert names == ["step-000000.png", "step-000004.png"]
     assert set(np.unique(Image.open(strip / "condition.png"))) == {0, 255}
     page = np.asarray(Image.open(strip / "strip.jpg").convert("RGB"), np.float32)
-    assert page.shape[1] == 3 * 100 - 4  # condition, step 0, step 2
+    assert page.shape[1] == 3 * 100 - 4  # condition, step 0, step 4
     for i, name in enumerate(("condition", *names)):
         row = (
             Image.open((strip / name).with_suffix(".png"))
