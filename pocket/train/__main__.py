@@ -9,18 +9,9 @@ import torch
 from .run import KINDS, Run, Stage, add_arguments
 
 STAGES = (
-    "data",
-    "judge",
-    "towers",
-    "perceptual",
-    "autoencoder",
-    "latents",
-    "denoiser",
-    "conditions",
-    "controlnet",
-    "estimators",
-    "export",
-)
+    "data judge towers perceptual autoencoder latents denoiser conditions controlnet estimators "
+    "export"
+).split()
 
 
 def expand(name: str, condition: str | None = None) -> list[Stage]:

@@ -222,7 +222,7 @@ def psnr(vae: AutoencoderKL, images: Tensor) -> float:
 
 def main(run: Run) -> None:
     """Train the autoencoder on WORK/data; write WORK/autoencoder/weights."""
-    pool = Pool.of_run(run)
+    pool = Pool(run)
     torch.manual_seed(run.seed)
     vae = run.load(AutoencoderKL) if run.init else build(SMOKE if run.smoke else CONFIG)
     model = AutoencoderLoss(vae).to(run.device)

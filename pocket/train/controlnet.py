@@ -25,7 +25,7 @@ from diffusers import (
 from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
-from transformers import CLIPModel
+from transformers import CLIPModel, CLIPTokenizer
 
 from course.images import image_grid
 from pocket.world import caption, render, sample_scene
@@ -179,31 +179,38 @@ def build(unet: UNet2DConditionModel, smoke: bool = False) -> ControlNetModel:
 class Strip:
     """Images of the same test scenes from the same noise, after more and more training steps.
 
-    Args:
-        folder: gets condition.png, step-000000.png and so on, and strip.jpg, which has a column of
-            small images for each step and ships with the weights. Those of an interrupted run stay.
-        count: number of scenes.
-        steps: number of sampling steps.
+    The folder strip/ of the run gets condition.png, step-000000.png and so on, and strip.jpg, which
+    has a column of small images for each step and ships with the weights. The images of an
+    interrupted run stay.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        kind: str,
-        pipe: StableDiffusionControlNetPipeline,
-        count: int,
-        steps: int,
+        self, run: Run, model: ControlNetLoss, vae: AutoencoderKL, tokenizer: CLIPTokenizer
     ) -> None:
-        self.folder, self.pipe = folder, pipe
-        self.steps = steps
-        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = run.folder / "strip"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.pipe = StableDiffusionControlNetPipeline(
+            vae=vae.to(run.device).eval(),
+            text_encoder=model.text,
+            tokenizer=tokenizer,
+            unet=model.unet,
+            controlnet=model.controlnet,
+            scheduler=DDIMScheduler(**denoiser.SCHEDULER),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        self.pipe.set_progress_bar_config(disable=True)
+        count, self.steps = (6, 20) if run.device.type == "cuda" else (2, 8)
+        if run.smoke:
+            count, self.steps = 1, 1
         scenes = [sample_scene(TEST_SEED + 20_000 + i, "train", "object") for i in range(count)]
         self.prompts = [
             caption(scene.labels, np.random.default_rng(i))[0] for i, scene in enumerate(scenes)
         ]
         params = np.stack([scene.params for scene in scenes])
-        rendered = render(params, samples=4, device=pipe.unet.device)
-        self.condition = to_control(conditions.make_condition(kind, rendered, params))
+        rendered = render(params, samples=4, device=run.device)
+        self.condition = to_control(conditions.make_condition(run.stage.kind, rendered, params))
         self.save("condition", self.condition.permute(0, 2, 3, 1))
 
     def save(self, name: str, images: Tensor) -> None:
@@ -243,26 +250,6 @@ def strip(columns: dict[str, Image.Image], side: int = STRIP_SIDE) -> Image.Imag
     return image_grid(tiles, columns=len(columns), titles=list(columns), side=side)
 
 
-def build_strip(run: Run, model: ControlNetLoss, vae: AutoencoderKL, tokenizer: object) -> Strip:
-    """Return the strip of a run, which samples with the model that trains."""
-    pipe = StableDiffusionControlNetPipeline(
-        vae=vae.to(run.device).eval(),
-        text_encoder=model.text,
-        tokenizer=tokenizer,
-        unet=model.unet,
-        controlnet=model.controlnet,
-        scheduler=DDIMScheduler(**denoiser.SCHEDULER),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipe.set_progress_bar_config(disable=True)
-    count, steps = (6, 20) if run.device.type == "cuda" else (2, 8)
-    if run.smoke:
-        count, steps = 1, 1
-    return Strip(run.folder / "strip", run.stage.kind, pipe, count, steps)
-
-
 def build_optimizer(controlnet: ControlNetModel) -> torch.optim.Optimizer:
     """Return AdamW with one learning rate for the copied layers and one for the new ones."""
     parts: dict[bool, list[nn.Module]] = {True: [], False: []}
@@ -300,7 +287,7 @@ def main(run: Run) -> None:
     batch = run.batch or (2 if run.smoke else BATCH)
     size = sum(p.numel() for p in controlnet.parameters()) / 1e6
     run.log(f"{len(data):,} scenes in each process, {size:.1f} M parameters")
-    images = build_strip(run, model, vae, tokenizer) if run.is_main else None
+    images = Strip(run, model, vae, tokenizer) if run.is_main else None
     image_steps: Sequence[int] = (0,) if run.smoke else STRIP_STEPS
 
     def loss_fn(network: nn.Module, step: int, fraction: float) -> dict[str, Tensor]:

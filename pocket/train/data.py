@@ -57,6 +57,20 @@ def own_shards(run: Run, count: int, first_seed: int) -> list[tuple[int, range]]
     return [(low, range(first_seed + low, first_seed + min(low + SHARD, count))) for low in lows]
 
 
+def find_shards(folder: Path, stage: str, rank: int, processes: int) -> list[Path]:
+    """Return the shards that the latents or the conditions stage has left for one process.
+
+    Raises FileNotFoundError if there is none.
+    """
+    shards = sorted(path.parent for path in folder.glob("*-*[0-9]/moments.npy"))[rank::processes]
+    if not shards:
+        raise FileNotFoundError(
+            f"no latents for process {rank} of {processes} in {folder}: "
+            f"run `python -m pocket.train {stage}`"
+        )
+    return shards
+
+
 def write_shards(
     run: Run,
     shards: list[tuple[Path, range]],

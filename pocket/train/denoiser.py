@@ -18,6 +18,7 @@ from transformers import CLIPModel
 from course.diffusion import add_noise
 
 from . import loop
+from .data import find_shards
 from .muon import Muon
 from .run import Run
 from .tokenizer import encode, load
@@ -86,14 +87,8 @@ class LatentDataset:
     def __init__(
         self, folder: Path, device: torch.device, rank: int = 0, world_size: int = 1
     ) -> None:
-        paths = sorted(folder.glob("*-*[0-9]/moments.npy"))[rank::world_size]
-        if not paths:
-            raise FileNotFoundError(
-                f"no latents for process {rank} of {world_size} in {folder}: "
-                f"run `python -m pocket.train {self.stage}`"
-            )
-        self.shards = [path.parent for path in paths]
-        arrays = [np.load(path, mmap_mode="r") for path in paths]
+        self.shards = find_shards(folder, self.stage, rank, world_size)
+        arrays = [np.load(shard / "moments.npy", mmap_mode="r") for shard in self.shards]
         count = sum(map(len, arrays))
         storage = storage_device(device, count * arrays[0][0].nbytes)
         self.device = device

@@ -19,8 +19,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import (
-    AutoModelForDepthEstimation,
-    AutoModelForSemanticSegmentation,
     DPTConfig,
     DPTForDepthEstimation,
     DPTForSemanticSegmentation,
@@ -31,7 +29,7 @@ from transformers import (
 from pocket.world import render
 
 from . import conditions, loop
-from .data import RENDER_BATCH
+from .data import RENDER_BATCH, find_shards
 from .images import color_jitter, normalize, to_float, write_processor
 from .latents import load_autoencoder, map_batches
 from .run import Run
@@ -41,6 +39,7 @@ BATCH = 96
 DECODE_BATCH = 64
 MEMORY_FRACTION = 0.5  # of the free device memory, at most, for images and targets
 AXES = ("right", "up", "towards the viewer")  # the outputs of the estimator of normals
+NETWORKS = {"depth": DPTForDepthEstimation, "normals": DPTForSemanticSegmentation}
 SIDE = 256  # pixels of the square images
 RESNET: dict[str, Any] = {"embedding_size": 32, "hidden_sizes": [48, 80, 128], "depths": [2, 2, 2]}
 DPT: dict[str, Any] = {
@@ -185,13 +184,7 @@ class EstimatorDataset:
     """
 
     def __init__(self, run: Run, count: int) -> None:
-        folder = run.work / "conditions"
-        shards = sorted(folder.glob("scenes-*[0-9]"))[run.rank :: run.processes]
-        if not shards:
-            raise FileNotFoundError(
-                f"no scenes for process {run.rank} in {folder}: "
-                "run `python -m pocket.train conditions`"
-            )
+        shards = find_shards(run.work / "conditions", "conditions", run.rank, run.processes)
         self.kind = run.stage.kind
         shape = (SIDE, SIDE) if self.kind == "depth" else (SIDE, SIDE, 3)
         scene_bytes = 2 * SIDE * SIDE * 3 + math.prod(shape) + SIDE * SIDE
@@ -261,21 +254,11 @@ def make_decoder(run: Run) -> Callable[[Tensor], Tensor]:
     if run.device.type == "cuda":
         compiled = torch.compile(decode_latents, dynamic=False)
 
-    def decode_batch(latents: Tensor) -> Tensor:
-        images = compiled(latents).float().clamp(-1, 1)
+    def decode(moments: Tensor) -> Tensor:
+        images = compiled(moments.chunk(2, dim=1)[0].float()).float().clamp(-1, 1)
         return ((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
 
-    @torch.no_grad()
-    def decode(moments: Tensor) -> Tensor:
-        mean = moments.chunk(2, dim=1)[0].float()
-        return map_batches(decode_batch, mean, DECODE_BATCH, run)
-
-    return decode
-
-
-def auto_class(kind: str) -> Any:
-    """Return the class of transformers that loads an estimator of this kind."""
-    return AutoModelForDepthEstimation if kind == "depth" else AutoModelForSemanticSegmentation
+    return partial(map_batches, run, decode, DECODE_BATCH)
 
 
 def main(run: Run) -> None:
@@ -285,7 +268,7 @@ def main(run: Run) -> None:
     kind = run.stage.kind
     data = EstimatorDataset(run, 16 if run.smoke else SCENES)
     torch.manual_seed(run.seed)
-    model = run.load(auto_class(kind)) if run.init else build(kind, run.smoke)
+    model = run.load(NETWORKS[kind]) if run.init else build(kind, run.smoke)
     model.to(run.device)
     with torch.no_grad():  # transformers adds hooks at the first call, which would break the graph
         estimate(kind, model.eval(), torch.zeros(1, 3, SIDE, SIDE, device=run.device))

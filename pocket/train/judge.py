@@ -197,7 +197,7 @@ def measure(judge: Judge, count: int) -> dict[str, float]:
 def main(run: Run) -> None:
     """Train the judge on WORK/data, held-out compositions included; measure it on new renders."""
     size, batch = (64, run.batch or 8) if run.smoke else (SIZE, run.batch or BATCH)
-    pool = Pool.of_run(run, heldout=True, size=size)
+    pool = Pool(run, heldout=True, size=size)
     target = {
         group: torch.from_numpy(value).to(run.device)
         for group, value in targets(pool.labels).items()

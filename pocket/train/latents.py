@@ -9,6 +9,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -52,8 +53,9 @@ def load_autoencoder(run: Run) -> AutoencoderKL:
     return vae.to(run.device, memory_format=torch.channels_last).eval()
 
 
+@torch.no_grad()
 def map_batches(
-    function: Callable[[Tensor], Tensor], values: Tensor, batch: int, run: Run
+    run: Run, function: Callable[[Tensor], Tensor], batch: int, values: Tensor
 ) -> Tensor:
     """Return function(values) batch by batch, under autocast.
 
@@ -77,21 +79,17 @@ def make_encoder(run: Run) -> Encoder:
     vae = load_autoencoder(run)
     compiled = torch.compile(moments, dynamic=False) if run.device.type == "cuda" else moments
 
-    def encode_batch(images: Tensor) -> Tensor:
+    def encode(images: Tensor) -> Tensor:
         return torch.cat(compiled(vae, normalize(to_float(images))), dim=1).half()
 
-    @torch.no_grad()
-    def encode(images: Tensor) -> Tensor:
-        return map_batches(encode_batch, images, ENCODE_BATCH, run)
-
-    return encode
+    return partial(map_batches, run, encode, ENCODE_BATCH)
 
 
 def encode_pool(run: Run, encode: Encoder) -> Iterator[int]:
     """Encode this process's part of the pool, if there is one; yield the images of each shard."""
     if not (run.work / "data" / "train").exists():
         return
-    pool = Pool.of_run(run)
+    pool = Pool(run)
     starts = range(0, len(pool), SHARD)
     for low in tqdm(starts, desc="latents of the pool", unit=" shards", disable=not run.is_main):
         folder = run.folder / f"pool-{run.rank}-{low:08d}"

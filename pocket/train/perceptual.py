@@ -20,7 +20,7 @@ from course.metrics.perceptual import layer_distances, tower_features
 from course.metrics.preprocess import resize
 
 from . import loop
-from .distortions import DISTORTIONS, monotonicity, triplets
+from .distortions import DISTORTIONS, distances_by_strength, monotonicity, triplets
 from .images import normalize, to_float
 from .pool import Pool
 from .run import Run
@@ -80,7 +80,7 @@ def ranking_loss(near: Tensor, far: Tensor) -> Tensor:
 
 def main(run: Run) -> None:
     """Train the channel weights on WORK/data and the image tower; write WORK/perceptual/weights."""
-    pool = Pool.of_run(run, size=128)
+    pool = Pool(run, size=128)
     tower = run.load(CLIPModel, "towers").vision_model
     depth = tower.config.num_hidden_layers
     model = PerceptualModel(tower, sorted({0, 1, depth // 2, depth - 1}))
@@ -122,6 +122,6 @@ def main(run: Run) -> None:
     optimizer = loop.adamw(model, lr=1e-2, weight_decay=0.0)
     loop.train(run, model, optimizer, loss_fn, save, settings)
     if run.is_main:
-        shares = monotonicity(model.forward, fixed_sample(1))
-        listed = ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items())
+        distances = distances_by_strength(model.forward, fixed_sample(1))
+        listed = ", ".join(f"{name} {monotonicity(d):.1f} %" for name, d in distances.items())
         run.log(f"distances that grow with the distortion: {listed}")

@@ -195,7 +195,7 @@ class Run:
 
     def load(self, network_class: Any, stage: Stage | str | None = None) -> Any:
         """Load the weights of a stage, by default of this one, in float32."""
-        return network_class.from_pretrained(self.weights_of(stage or self.stage))
+        return network_class.from_pretrained(self.weights_of(stage or self.stage)).float()
 
     def log(self, text: str) -> None:
         """Print a line in the main process, without breaking a progress bar."""

@@ -67,10 +67,6 @@ def gather(features: Tensor) -> Tensor:
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return features
-    if not features.is_floating_point():
-        parts = [torch.empty_like(features) for _ in range(torch.distributed.get_world_size())]
-        torch.distributed.all_gather(parts, features)
-        return torch.cat(parts)
     return torch.cat(all_gather(features))
 
 
@@ -116,7 +112,7 @@ def contrastive_loss(
 def main(run: Run) -> None:
     """Train both towers on WORK/data; write WORK/towers/weights, with the tokenizer."""
     batch = run.batch or (8 if run.smoke else BATCH)
-    pool = Pool.of_run(run, size=SIZE)
+    pool = Pool(run, size=SIZE)
     tokenizer = load(run.work / "tokenizer", *([run.weights_of("towers")] if run.init else []))
     torch.manual_seed(run.seed)
     model = run.load(CLIPModel) if run.init else build(tokenizer, run.smoke)

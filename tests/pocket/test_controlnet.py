@@ -321,9 +321,8 @@ def test_the_strip_ships_with_the_weights(folder, tmp_path):
     if not (folder / "controlnet-canny" / "curve.json").exists():
         train(folder, "controlnet", "--condition", "canny", "--scenes", "5")
     strip = (folder / "controlnet-canny" / "strip" / "strip.jpg").read_bytes()
-    stage = Stage("controlnet", "canny")
-    export.save_dependent(stage, folder / "controlnet-canny" / "weights", tmp_path / "first")
-    export.save_dependent(stage, tmp_path / "first", tmp_path / "again")
+    export.save_controlnet(folder / "controlnet-canny" / "weights", tmp_path / "first")
+    export.save_controlnet(tmp_path / "first", tmp_path / "again")
     assert (tmp_path / "again" / "strip.jpg").read_bytes() == strip
     digest = json.loads((tmp_path / "again" / "condition.json").read_text())
     assert digest == {"kind": "canny", "sha256": conditions.golden_digest("canny")}
