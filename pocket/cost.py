@@ -5,6 +5,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -48,7 +49,7 @@ def speed_rows(weights: Path) -> list[Row]:
     result = run_on_two_cores(sample_on_cpu, str(weights / "stable-diffusion"), str(STEPS))
     image, step = round(result["image"], 2), round(result["step"], 3)
     cold_start = round(result["first_image_at"] - start, 2)
-    figures = [
+    figures: list[tuple[Any, ...]] = [
         ("image", f"one image, {STEPS} guided steps", image, "s", "<=", 6),
         ("step", "one guided step", step, "s", "<="),
         ("memory", "peak memory", round(result["memory"], 1), "MiB", "<=", 1536),

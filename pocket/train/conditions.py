@@ -23,7 +23,6 @@ from torch import Tensor
 from course.files import write_text
 from course.images.conditions import (
     canny_mask,
-    image_to_normals,
     normalize_inverse_depth,
     normals_to_image,
     scribble_mask,
@@ -87,11 +86,6 @@ def exact_condition(kind: str, rendered: Rendered, params: np.ndarray) -> Tensor
     return (image * 255).round().byte()
 
 
-def color_to_normals(colors: Tensor) -> Tensor:
-    """Return the normals (..., 3) of length 1 that colors uint8 stand for; 0 for sky."""
-    return image_to_normals(colors.float() / 255)
-
-
 def line_conditions(image: np.ndarray, seed: int | None = None) -> dict[str, np.ndarray]:
     """Return "canny" and "scribble" of an image uint8 (H, W, 3), each uint8 (H, W) of 0 and 255.
 
@@ -134,10 +128,7 @@ def to_control(conditions: Tensor) -> Tensor:
 
 
 def object_fraction(mask: Tensor) -> Tensor:
-    """Return the fraction of each latent pixel that objects cover.
-
-    uint8 (N, H / 8, W / 8) from the mask uint8 (N, H, W).
-    """
+    """Return the part of each latent pixel that a mask (N, H, W) covers, uint8 (N, H/8, W/8)."""
     return (F.avg_pool2d(mask[:, None].float(), 8)[:, 0] * 255).round().byte()
 
 

@@ -26,6 +26,7 @@ from transformers import (
     ResNetConfig,
 )
 
+from course.images.conditions import image_to_normals
 from pocket.world import render
 
 from . import conditions, loop
@@ -234,17 +235,13 @@ class EstimatorDataset:
         mask = mirror(self.mask[i].float())
         if self.kind == "depth":
             return images, mirror(self.target[i].float() / 255), mask
-        normals = conditions.color_to_normals(self.target[i]).permute(0, 3, 1, 2)
-        normals = mirror(normals)
+        normals = mirror(image_to_normals(self.target[i].float() / 255).permute(0, 3, 1, 2))
         normals[:, 0] *= torch.where(is_mirrored, -1.0, 1.0)[:, None, None]  # x changes its sign
         return images, normals, mask
 
 
 def make_decoder(run: Run) -> Callable[[Tensor], Tensor]:
-    """Return a function from moments float16 (N, 8, 32, 32) to images uint8 (N, 256, 256, 3).
-
-    It decodes the means.
-    """
+    """Return a function that decodes the means of moments (N, 8, 32, 32) to (N, 256, 256, 3)."""
     vae = load_autoencoder(run)
 
     def decode_latents(latents: Tensor) -> Tensor:

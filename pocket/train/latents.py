@@ -38,12 +38,11 @@ ENCODE_BATCH = 128
 Encoder = Callable[[Tensor], Tensor]
 
 
-def fingerprint(*folders: Path) -> str:
-    """Return a SHA-256 over the files of some folders; latents and tokens depend on these."""
+def fingerprint(folder: Path) -> str:
+    """Return a SHA-256 over the files of a folder; latents and tokens depend on these."""
     digest = hashlib.sha256()
-    for folder in folders:
-        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-            digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()
 
 
@@ -72,10 +71,7 @@ def map_batches(
 
 
 def make_encoder(run: Run) -> Encoder:
-    """Return a function from images uint8 (N, 256, 256, 3) on the device to their moments.
-
-    Mean and log-variance, float16 (N, 8, 32, 32).
-    """
+    """Return a function from images uint8 (N, 256, 256, 3) to moments float16 (N, 8, 32, 32)."""
     vae = load_autoencoder(run)
     compiled = torch.compile(moments, dynamic=False) if run.device.type == "cuda" else moments
 

@@ -98,18 +98,12 @@ class Pool:
         return flat.view(torch.uint8).view(-1, *self.images.shape[1:])
 
     def sample(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return random images, with replacement, and their indices.
-
-        uint8 (batch, size, size, 3) and int64 (batch,).
-        """
+        """Return random images uint8 (B, size, size, 3), with replacement, and their indices."""
         indices = torch.randint(len(self), (batch,), generator=generator, device=self.images.device)
         return self[indices], indices
 
     def captions(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return the token ids of a random caption of each image, and of its hard negative.
-
-        Both int64 (B, LENGTH).
-        """
+        """Return the ids (B, LENGTH) of a random caption of each image and its hard negative."""
         choice = torch.randint(
             self.tokens.shape[1], indices.shape, generator=generator, device=indices.device
         )

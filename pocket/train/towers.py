@@ -61,10 +61,7 @@ def build(tokenizer: CLIPTokenizer, smoke: bool = False) -> CLIPModel:
 
 
 def gather(features: Tensor) -> Tensor:
-    """Return features (B, ...) of all processes, (processes * B, ...), in order of rank.
-
-    Differentiable.
-    """
+    """Return the features (B, ...) of all W processes by rank, (W * B, ...), differentiable."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return features
     return torch.cat(all_gather(features))
