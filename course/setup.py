@@ -183,17 +183,14 @@ def torchvision_problem() -> Optional[str]:
     """
     from importlib import metadata
 
-    try:
-        version = metadata.version("torchvision")
-    except metadata.PackageNotFoundError:
+    if importlib.util.find_spec("torchvision") is None:
         return None
     try:
         importlib.import_module("torchvision")
     except Exception as error:  # a missing operator, symbol or library
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        return "torchvision {} does not fit torch {} ({})".format(
-            version, metadata.version("torch"), reason
-        )
+        versions = metadata.version("torchvision"), metadata.version("torch")
+        return "torchvision {} does not fit torch {} ({})".format(*versions, reason)
     return None
 
 
@@ -248,10 +245,9 @@ def show_versions() -> None:
     print("{:<16} {}".format("python", platform.python_version()))
     for name in SHOWN_PACKAGES:
         print("{:<16} {}".format(name, metadata.version(name)))
-    if torch.cuda.is_available():
-        print("{:<16} {}".format("runs on", torch.cuda.get_device_name()))
-    else:
-        print("{:<16} CPU, {} threads".format("runs on", torch.get_num_threads()))
+    cpu = "CPU, {} threads".format(torch.get_num_threads())
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu
+    print("{:<16} {}".format("runs on", device))
 
 
 def main(arguments: Optional[List[str]] = None) -> int:

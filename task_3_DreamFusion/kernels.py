@@ -41,9 +41,7 @@ CUDA_FLAGS = ("-fmad=false", "-Xcompiler", "-fvisibility=hidden")
 
 @cache
 def load(
-    package: str,
-    device_type: str,
-    capability: tuple[int, int] | None = None,
+    package: str, device_type: str, capability: tuple[int, int] | None = None
 ) -> ctypes.CDLL | NativeError:
     """Return the library of a package, compiled if need be, or the error if there is none.
 

@@ -96,20 +96,17 @@ def check(exercise: str) -> Callable[[Callable[P, str]], Callable[P, None]]:
         @functools.wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> None:
             try:
-                message = function(*args, **kwargs)
+                result = Result(exercise, True, function(*args, **kwargs))
             except CheckFailed as error:
-                _notify(Result(exercise, False, str(error)))
+                result = Result(exercise, False, str(error))
                 raise
-            _notify(Result(exercise, True, message))
+            finally:
+                for listener in listeners:
+                    listener(result)
 
         return run
 
     return decorate
-
-
-def _notify(result: Result) -> None:
-    for listener in listeners:
-        listener(result)
 
 
 def expect(condition: object, advice: str) -> None:
@@ -220,15 +217,32 @@ def expect_finite(value: object, what: str) -> None:
     )
 
 
-def expect_tensor(value: object, shape: Sequence[int], what: str) -> None:
-    """Raise CheckFailed unless `value` is a tensor of real numbers of that shape."""
-    rule = f"it has to be a tensor of shape {tuple(shape)}."
+def expect_tensor(value: Any, shape: Sequence[int], what: str, hint: str = "") -> None:
+    """Raise CheckFailed, with `hint`, unless `value` is a tensor of real numbers of that shape."""
+    rule = f"it has to be a tensor of shape {tuple(shape)}. {hint}".strip()
     expect_type(value, torch.Tensor, what, rule)
-    assert isinstance(value, torch.Tensor)
-    actual = tuple(value.shape)
-    expect(actual == tuple(shape), f"The shape is {actual}: {what} is wrong; {rule}")
+    expect(value.shape == tuple(shape), f"{what} has the shape {tuple(value.shape)}; {rule}")
     rule = "it has to be a floating type."
     expect(value.is_floating_point(), f"{what} has the type {value.dtype}; {rule}")
+
+
+def expect_list(values: Any, kind: type, what: str) -> None:
+    """Raise CheckFailed unless `values` is a list and each entry is a `kind`."""
+    expect_value(values, what)
+    expect_type(values, list, what, "it has to be a list.")
+    for i, value in enumerate(values):
+        expect_type(value, kind, f"Entry {i} of the list", f"it has to be a {kind.__name__}.")
+
+
+def expect_placed(value: Any, model: Model, what: str) -> None:
+    """Raise CheckFailed unless a tensor or network has the model's type and is on its device."""
+    expect(
+        value.dtype == model.dtype,
+        f"{what} has the type {value.dtype}, and the model {model.dtype}: load it with "
+        "dtype=model.dtype, or end with .to(model.device, model.dtype).",
+    )
+    device = value.device.type
+    expect(device == model.device.type, f"{what} is on {device}: add .to(model.device).")
 
 
 def _finite(value: object) -> bool:

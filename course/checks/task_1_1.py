@@ -14,7 +14,10 @@ from course.checks.common import (
     check,
     expect,
     expect_function,
+    expect_list,
     expect_model_settings,
+    expect_placed,
+    expect_tensor,
     expect_type,
     expect_value,
     same,
@@ -40,7 +43,7 @@ def token(value: Any, model: Model) -> str:
 @check("1.1 (a)")
 def pipeline(pipe: Any, scheduler: Any, model: Model) -> str:
     """A StableDiffusionPipeline of `model` on its device that samples with DDIM."""
-    from diffusers import DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     expect_value(scheduler, "`scheduler`")
     expect(
@@ -52,25 +55,15 @@ def pipeline(pipe: Any, scheduler: Any, model: Model) -> str:
     expect_type(scheduler, DDIMScheduler, "`scheduler`", advice)
     expect_model_settings(scheduler, model)
     expect_value(pipe, "`pipe`")
-    advice = "load it with StableDiffusionPipeline.from_pretrained(...)."
-    expect_type(pipe, DiffusionPipeline, "`pipe`", advice)
-    expect_type(pipe, StableDiffusionPipeline, "`pipe`", "it has to be a StableDiffusionPipeline.")
+    advice = "it has to be a StableDiffusionPipeline, which its from_pretrained(...) loads."
+    expect_type(pipe, StableDiffusionPipeline, "`pipe`", advice)
     expect(
         pipe.scheduler is scheduler,
         f"The pipeline samples with its own {type(pipe.scheduler).__name__}: hand yours over with "
         "scheduler=scheduler.",
     )
-    expect(
-        pipe.device.type == model.device.type,
-        f"The pipeline is on {pipe.device.type}, but this machine has {model.device.type}: add "
-        ".to(model.device).",
-    )
-    dtypes = {part.dtype for part in (pipe.unet, pipe.vae, pipe.text_encoder)}
-    expect(
-        dtypes == {model.dtype},
-        f"The parts have the types {sorted(map(str, dtypes))}; on {model.device.type} {model.name} "
-        f"runs in {model.dtype}: add dtype=model.dtype.",
-    )
+    for name in ("unet", "vae", "text_encoder"):
+        expect_placed(getattr(pipe, name), model, f"`pipe.{name}`")
     return f"{model.name} is loaded on {pipe.device.type} and samples with DDIM"
 
 
@@ -78,15 +71,10 @@ def pipeline(pipe: Any, scheduler: Any, model: Model) -> str:
 def noise(function: Callable[[int], torch.Tensor], model: Model) -> str:
     """`starting_noise(seed)` draws the latents of one image, repeatably, on the CPU in float32."""
     latents = call(function, 1)
-    expect_type(latents, torch.Tensor, "That", "torch.randn makes a tensor.")
     side = model.image_size // model.scale_factor
     shape = (1, model.config("unet/config.json")["in_channels"], side, side)
-    expect(
-        tuple(latents.shape) == shape,
-        f"The noise has the shape {tuple(latents.shape)}; one image of {model.name} starts from "
-        f"{shape}: (images, channels, height, width), with sides of model.image_size // "
-        "model.scale_factor.",
-    )
+    hint = "The sides are model.image_size // model.scale_factor."
+    expect_tensor(latents, shape, "The noise of one image", hint)
     expect(
         torch.equal(latents, call(function, 1)),
         "The same seed gave different noise. Draw from a generator of your own, made anew in every "
@@ -96,11 +84,7 @@ def noise(function: Callable[[int], torch.Tensor], model: Model) -> str:
         not torch.equal(latents, call(function, 2)),
         "Two seeds gave the same noise: hand `seed` to manual_seed(seed).",
     )
-    expect(
-        latents.device.type == model.device.type and latents.dtype == model.dtype,
-        f"The noise is {latents.dtype} on {latents.device.type}, but the model works in "
-        f"{model.dtype} on {model.device.type}: end with .to(model.device, model.dtype).",
-    )
+    expect_placed(latents, model, "The noise")
     expected = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(1))
     expect(
         torch.equal(latents.cpu(), expected.to(model.dtype)),
@@ -113,7 +97,8 @@ def noise(function: Callable[[int], torch.Tensor], model: Model) -> str:
 @check("1.1 (c)")
 def generate(function: Callable[..., Image.Image], prompt: str, model: Model) -> str:
     """`generate` makes one image, the same for the same seed, and uses each of its arguments."""
-    quick: dict[str, Any] = {"steps": 2, "seed": 1, "guidance_scale": 5.0, "negative_prompt": ""}
+    quick: dict[str, Any] = {"steps": 2, "seed": 1, "guidance_scale": 5.0}
+    quick |= {"prompt": prompt, "negative_prompt": ""}
     expect_function(function)
     missing = quick.keys() - inspect.signature(function).parameters.keys()
     expect(
@@ -121,7 +106,7 @@ def generate(function: Callable[..., Image.Image], prompt: str, model: Model) ->
         f"`generate` lost its argument {', '.join(sorted(missing))}: keep its first line as it "
         "was.",
     )
-    first = call(function, prompt, **quick)
+    first = call(function, **quick)
     advice = "a pipeline's result holds a list: return result.images[0]."
     expect_type(first, Image.Image, "The result of `generate`", advice)
     size = (model.image_size, model.image_size)
@@ -131,20 +116,16 @@ def generate(function: Callable[..., Image.Image], prompt: str, model: Model) ->
         "The image is all black: a safety checker or not-a-number values emptied it.",
     )
     expect(
-        same(first, call(function, prompt, **quick)),
+        same(first, call(function, **quick)),
         "The same seed gave two different images: hand the noise over with "
         "latents=starting_noise(seed).",
     )
-    others = {"seed": 2, "steps": 3, "guidance_scale": 9.0, "negative_prompt": prompt}
+    others = {"seed": 2, "steps": 3, "guidance_scale": 9.0, "negative_prompt": prompt, "prompt": ""}
     for argument, value in others.items():
         expect(
-            not same(first, call(function, prompt, **{**quick, argument: value})),
+            not same(first, call(function, **{**quick, argument: value})),
             f"The image does not change with {argument}: hand `{argument}` on.",
         )
-    expect(
-        not same(first, call(function, "", **quick)),
-        "The image does not change with the prompt: hand `prompt` on to the pipeline.",
-    )
     return (
         "one image; the same seed gives it again; prompt, seed, steps, guidance and negative "
         "prompt all count"
@@ -164,15 +145,12 @@ def series(
     combinations = [
         dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())
     ]
-    expect_value(images, "The list of images")
-    expect_type(images, list, "That", "make a list: [generate(...) for value in values].")
+    expect_list(images, Image.Image, "The list of images")
     expect(
         len(images) == len(combinations),
         f"There are {len(images)} images for {len(combinations)} settings: one for each, in a flat "
         "list.",
     )
-    for i, image in enumerate(images):
-        expect_type(image, Image.Image, f"Entry {i} of the list", "it has to be an image.")
     equal = [i for i in range(1, len(images)) if same(images[i - 1], images[i])]
     expect(
         not equal,

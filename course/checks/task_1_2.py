@@ -15,7 +15,9 @@ from course.checks.common import (
     diagnose,
     expect,
     expect_finite,
+    expect_list,
     expect_model_settings,
+    expect_placed,
     expect_tensor,
     expect_type,
     expect_value,
@@ -50,15 +52,7 @@ def modules(sd: Any, model: Model) -> str:
         expect_type(part, expected, f"`{name}`", f"it has to be a {expected.__name__}.")
     expect_model_settings(sd.scheduler, model)
     for name in ("text_encoder", "unet", "vae"):
-        part = getattr(sd, name)
-        expect(
-            part.dtype == model.dtype,
-            f"`{name}` has the type {part.dtype}: hand over dtype=model.dtype.",
-        )
-        expect(
-            part.device.type == model.device.type,
-            f"`{name}` is on {part.device.type}: add .to(model.device).",
-        )
+        expect_placed(getattr(sd, name), model, f"`{name}`")
     return f"the five modules of {model.name} are loaded, each by itself"
 
 
@@ -75,17 +69,12 @@ def text_embeddings(sd: Any, model: Model) -> str:
         result.dim() != 2,
         "Those are one vector a text. The denoiser needs one a token: the first entry, [0].",
     )
-    actual = tuple(result.shape)
     expect(
-        result.dim() == 3 and actual[1] == shape[1],
-        f"The shape is {actual}, not {shape}: every text is filled up to {shape[1]} tokens by "
-        'padding="max_length", max_length=self.model.text_length.',
+        result.dim() == 3 and result.shape[1] == shape[1],
+        f"The shape is {tuple(result.shape)}, not {shape}: every text is filled up to {shape[1]} "
+        'tokens by padding="max_length", max_length=self.model.text_length.',
     )
-    expect(
-        actual == shape,
-        f"The shape is {actual}; two prompts and two negative prompts make {shape}: all four in "
-        "one batch.",
-    )
+    expect_tensor(result, shape, "The result", "Two prompts, two negative: all four in one batch.")
     ids = sd.tokenizer(
         [*negatives, *prompts],
         padding="max_length",
@@ -95,22 +84,15 @@ def text_embeddings(sd: Any, model: Model) -> str:
     ).input_ids
     with torch.no_grad():
         right = sd.text_encoder(ids.to(model.device))[0]
-    prompts_first = "The prompts come first. The negative prompts have to: "
-    diagnose(
-        result,
-        right,
-        {prompts_first + "negative_prompts + prompts.": torch.cat([right[2:], right[:2]])},
-        "The vectors are not those of the text encoder for these texts in this order.",
-    )
+    prompts_first = "The prompts come first; put them last: negative_prompts + prompts."
+    mistakes = {prompts_first: torch.cat([right[2:], right[:2]])}
+    otherwise = "The vectors are not those of the text encoder for these texts in this order."
+    diagnose(result, right, mistakes, otherwise)
     # The text encoder fails in its own ways where positions run out.
     long = call(sd.get_text_embeddings, ["a red car " * shape[1]], [""], allow=Exception)
     expect(
-        not isinstance(long, Exception),
-        "A prompt that is too long ends in an error: let the tokenizer cut it, truncation=True.",
-    )
-    expect(
-        long.shape[1] == shape[1],
-        "A prompt that is too long gave too many vectors: truncation=True cuts it.",
+        isinstance(long, torch.Tensor) and long.shape == (2, *shape[1:]),
+        "A prompt that is too long gives an error or too many vectors: cut it by truncation=True.",
     )
     return f"a vector of {width} numbers for each of {shape[1]} tokens; negative prompts first"
 
@@ -170,8 +152,7 @@ def prediction(function: Callable[..., Any]) -> str:
         otherwise = f"For {prediction_type} x_0 is not right: solve the formulas above for it."
         diagnose(result[0], x_0, exchanged | mistakes, otherwise)
         expect(
-            close(result[1], noise),
-            f"For {prediction_type} x_0 is right, but the noise is not.",
+            close(result[1], noise), f"For {prediction_type} x_0 is right, but the noise is not."
         )
     expect(
         isinstance(call(function, x_t, noise, a, "sample", allow=ValueError), ValueError),
@@ -187,7 +168,7 @@ def ddim(function: Callable[..., torch.Tensor]) -> str:
     x_0, noise, fresh = torch.randn(3, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     a, b = torch.tensor(0.3), torch.tensor(0.6)  # alpha_bar of t, and of the next timestep
     result = call(function, x_0, noise, a, b, 0.0, fresh)
-    expect_tensor(result, x_0.shape, "the result of the step")
+    expect_tensor(result, x_0.shape, "The result of the step")
     still, x_t = ddim_step(x_0, noise, a, b), add_noise(x_0, noise, a)
     image, rootless = b.sqrt() * x_0, b * x_0 + (1 - b) * noise
     old_noise, new_noise = (1 - a).sqrt() * noise, (1 - b).sqrt() * noise
@@ -309,11 +290,8 @@ def decoding(sd: Any, model: Model) -> str:
     shape = (1, sd.vae.config.latent_channels, 8, 8)
     latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(model.device)
     result = call(sd.decode_latents, latents)
-    expect_type(result, torch.Tensor, "That", "the images are its .sample.")
     side = 8 * model.scale_factor
-    shape = (1, 3, side, side)
-    actual = tuple(result.shape)
-    expect(actual == shape, f"The shape is {actual}, not {shape}.")
+    expect_tensor(result, (1, 3, side, side), "The result", "Images are the decoder's .sample.")
 
     def decoded(scale: float) -> torch.Tensor:
         with torch.no_grad():
@@ -329,10 +307,7 @@ def decoding(sd: Any, model: Model) -> str:
     }
     otherwise = "Those are not the images that the decoder makes of these latents."
     diagnose(result, right, mistakes, otherwise, tolerance_of(model))
-    expect(
-        not result.requires_grad,
-        "The images keep a graph for gradients: keep @torch.no_grad().",
-    )
+    expect(not result.requires_grad, "A gradient reaches the decoder: keep @torch.no_grad().")
     return f"latents divided by {factor:g}, the model's own scaling factor, and decoded"
 
 
@@ -341,13 +316,7 @@ def clip(frames: Sequence[Image.Image], left: str | Path, right: str | Path) -> 
     """The images of two folders side by side, one frame for each step."""
     from course.images import video
 
-    expect_value(frames, "`clip`")
-    expect(
-        isinstance(frames, list) and frames,
-        f"`clip` is a {type(frames).__name__}; it has to be a list of images.",
-    )
-    for i, frame in enumerate(frames):
-        expect_type(frame, Image.Image, f"Entry {i} of `clip`", "it has to be an image.")
+    expect_list(frames, Image.Image, "`clip`")
     a, b = video.read_frames(left), video.read_frames(right)
     expect(
         len(frames) == len(a),
@@ -389,12 +358,8 @@ def attention(function: Callable[..., Any]) -> str:
         "`attention` returns two tensors: return weights @ value, weights.",
     )
     out, weights = result
-    expect_type(weights, torch.Tensor, "The second result", "the weights are a tensor.")
-    expect(
-        tuple(weights.shape) == (2, 3, 5, 7),
-        f"The weights have the shape {tuple(weights.shape)}; 5 pixels that look at 7 tokens make "
-        "(..., 5, 7).",
-    )
+    hint = "5 pixels look at 7 tokens."
+    expect_tensor(weights, (2, 3, 5, 7), "The second result, the weights,", hint)
     scores = query @ key.transpose(-1, -2)
     mistakes = {
         "The scores are not scaled: divide them by the square root of the width of a vector.": (

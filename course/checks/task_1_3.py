@@ -14,6 +14,8 @@ from course.checks.common import (
     close,
     diagnose,
     expect,
+    expect_placed,
+    expect_tensor,
     expect_type,
     expect_value,
     tolerance_of,
@@ -91,14 +93,7 @@ def condition(function: Callable[[np.ndarray], torch.Tensor], model: Model) -> s
         ".permute(2, 1, 0) does not.",
     )
     expect(shape == (1, 3, 16, 24), f"The shape is {shape}; for 16 x 24 it is (1, 3, 16, 24).")
-    expect(
-        result.dtype == model.dtype,
-        f"The type is {result.dtype}, and the networks' {model.dtype}: .to(..., model.dtype).",
-    )
-    expect(
-        result.device.type == model.device.type,
-        f"It is on {result.device.type}: .to(model.device, ...).",
-    )
+    expect_placed(result, model, "The condition")
     right = torch.from_numpy(image).permute(2, 0, 1)[None].to(model.dtype)
     mistakes = {
         "The numbers go from -1 to 1; a condition goes from 0 to 1.": right * 2 - 1,
@@ -177,10 +172,10 @@ def controlled(function: Callable[..., torch.Tensor], control: Any, pipe: Any, m
     strong = control._replace(scale=1.5)
 
     @torch.no_grad()
-    def predict(controlled: tuple[int, ...]) -> torch.Tensor:
-        """Both outputs, where only those of the indices `controlled` get residuals."""
+    def predict(*scales: float) -> torch.Tensor:
+        """Return both outputs, the residuals of each multiplied by its scale."""
         *down, mid = _residuals(strong, both, embeddings)
-        mask = torch.tensor([float(i in controlled) for i in range(2)]).view(2, 1, 1, 1).to(mid)
+        mask = torch.tensor(scales).view(2, 1, 1, 1).to(mid)
         added = {
             "down_block_additional_residuals": [mask * part for part in down],
             "mid_block_additional_residual": mask * mid,
@@ -192,22 +187,18 @@ def controlled(function: Callable[..., torch.Tensor], control: Any, pipe: Any, m
         return guide(uncond, cond, w)
 
     result = call(function, pipe.unet, latents, 500, embeddings, [strong], w)
-    expect_type(result, torch.Tensor, "That", "take the denoiser's .sample.")
-    expect(
-        result.shape == latents.shape,
-        f"The shape is {tuple(result.shape)}, not {tuple(latents.shape)}: cut the output in two, "
-        "and guide.",
-    )
-    outputs = predict((0, 1))
+    hint = "Take the denoiser's .sample, cut the output in two, and guide."
+    expect_tensor(result, latents.shape, "The guided output", hint)
+    outputs = predict(1, 1)
     mistakes = {
         "The control does not reach the denoiser: hand both residuals to unet(...).": (
-            guided(predict(()))
+            guided(predict(0, 0))
         ),
         "Only the output with the prompt is controlled: hand `both` to the ControlNet.": (
-            guided(predict((1,)))
+            guided(predict(0, 1))
         ),
         "Only the output without the prompt is controlled: hand `both` to the ControlNet.": (
-            guided(predict((0,)))
+            guided(predict(1, 0))
         ),
         "The two halves are exchanged: the first belongs to the negative prompt.": (
             guided(outputs.flip(0))
@@ -230,7 +221,7 @@ def active(function: Callable[..., list[Any]], control: Any) -> str:
     """Which controls count in a step."""
     first, last = control._replace(start=0.0, end=0.55), control._replace(start=0.6, end=1.0)
     controls = [control, first, last]
-    names = dict(zip(map(id, controls), ("0 to 1", "0 to 0.55", "0.6 to 1"), strict=True))
+    names = {id(one): f"{one.start:g} to {one.end:g}" for one in controls}
     for count in (10, 4):
         for i in range(count):
             result = call(function, list(controls), i, count)
@@ -280,16 +271,15 @@ def _sample_with_diffusers(
     """Return the latents of StableDiffusionControlNetPipeline for the prompt "a duck"."""
     from diffusers import StableDiffusionControlNetPipeline
 
-    per_control: dict[str, list[Any]] = {
+    options: dict[str, Any] = {
         "controlnet": [one.network for one in controls],
         "image": [one.condition for one in controls],
         "controlnet_conditioning_scale": [one.scale for one in controls],
         "control_guidance_start": [one.start for one in controls],
         "control_guidance_end": [one.end for one in controls],
     }
-    options: dict[str, Any] = dict(per_control)
     if len(controls) == 1:
-        options = {name: values[0] for name, values in per_control.items()}
+        options = {name: value for name, [value] in options.items()}
     parts = {name: part for name, part in pipe.components.items() if name != "image_encoder"}
     reference = StableDiffusionControlNetPipeline(
         **parts, controlnet=options.pop("controlnet"), requires_safety_checker=False
@@ -345,11 +335,8 @@ def control_loss(
     condition = control.condition.expand(2, -1, -1, -1)
     t = torch.tensor([300, 700], device=both.device)
     a = pipe.scheduler.alphas_cumprod.to(both)[t].view(-1, 1, 1, 1)
-    targets = {
-        "epsilon": noise,
-        "v_prediction": velocity(latents, noise, a),
-        "sample": latents,
-    }
+    v = velocity(latents, noise, a)
+    targets = {"epsilon": noise, "v_prediction": v, "sample": latents}
 
     @torch.no_grad()
     def loss(
@@ -364,15 +351,8 @@ def control_loss(
     # As in training.
     with torch.autocast(model.device.type, enabled=model.dtype != torch.float32):
         result = call(function, control.network, latents, condition, embeddings, t, noise)
-    expect(
-        isinstance(result, torch.Tensor) and result.dim() == 0,
-        "The loss is one number, a tensor without dimensions: F.mse_loss(output, target).",
-    )
-    expect(
-        result.requires_grad,
-        "No gradient can flow back from the loss: compute everything inside, without no_grad and "
-        "without .item().",
-    )
+    expect_tensor(result, (), "The loss", "It is one number: F.mse_loss(output, target).")
+    expect(result.requires_grad, "No gradient flows back from the loss: no @torch.no_grad() here.")
     other = "epsilon" if model.prediction_type == "v_prediction" else "v_prediction"
     mistakes = {
         "The ControlNet has no effect: hand both residuals to pipe.unet.": loss(scale=0),

@@ -109,11 +109,6 @@ def normalize_inverse_depth(inverse: torch.Tensor) -> torch.Tensor:
     return (inverse - low) / (high - low).clamp(min=1e-6)
 
 
-def image_to_depth(image: np.ndarray) -> np.ndarray:
-    """Return the inverse depth (H, W) in [0, 1] that a gray condition (H, W, 3) stands for."""
-    return np.asarray(image, np.float32).mean(axis=2)
-
-
 def normals_to_image(normals: Values) -> Values:
     """Return camera-space normals (..., 3) as colors in [0, 1] (Bae et al. 2021).
 

@@ -7,6 +7,7 @@ Lesson 1.2 writes such folders; `make_video.ipynb` does the same piece by piece.
 
 import itertools
 import math
+import os
 import re
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -213,8 +214,6 @@ def _image(frame: AnyFrame) -> Image.Image:
 
 
 def _fit(image: Image.Image, height: int) -> Image.Image:
-    if image.height == height:
-        return image
     width = max(1, round(image.width * height / image.height))
     return image.resize((width, height), Image.Resampling.LANCZOS)
 
@@ -279,18 +278,13 @@ def make_folder(path: str | Path) -> Path:
     """Create a folder, with those above it; raise VideoError if that is not possible."""
     folder = expand_path(path, VideoError)
     try:
-        file = next((place for place in (folder, *folder.parents) if place.is_file()), None)
-        if file is None:
-            folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        reason = error.strerror or error
+        file = next((place for place in (folder, *folder.parents) if os.path.isfile(place)), None)
+        reason = f"{file} is a file" if file else error.strerror or error
         raise VideoError(
             f"The folder {folder} cannot be created: {reason}. Name another place."
         ) from error
-    if file is not None:
-        raise VideoError(
-            f"The folder {folder} cannot be created: {file} is a file. Name another place."
-        )
     return folder
 
 

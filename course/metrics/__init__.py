@@ -3,12 +3,7 @@
 from course.metrics.clip import ClipEncoder, clip_score
 from course.metrics.errors import MetricError
 from course.metrics.judge import Judge
-from course.metrics.networks import (
-    FeatureDistance,
-    JudgeFeatures,
-    MetricNetworks,
-    load_networks,
-)
+from course.metrics.networks import FeatureDistance, JudgeFeatures, MetricNetworks, load_networks
 from course.metrics.panorama import column_differences, crops, intra_lpips, intra_style_loss
 from course.metrics.perceptual import PerceptualDistance, load_distance, load_lpips
 from course.metrics.set_distances import fid, kid

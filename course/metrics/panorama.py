@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from course.arguments import check_integer
 from course.metrics.errors import MetricError, check_finite
 
 
@@ -21,11 +22,7 @@ def crops(image: Tensor, size: int) -> Tensor:
     if image.dim() != 3 or image.shape[0] != 3:
         raise MetricError(f"An image must be a tensor (3, H, W), got {tuple(image.shape)}.")
     height, width = image.shape[-2:]
-    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= min(height, width):
-        raise MetricError(
-            f"size must be an integer from 1 to {min(height, width)} for an image of "
-            f"{height} x {width}, got {size!r}."
-        )
+    size = check_integer("The size of a crop", size, 1, min(height, width), MetricError)
     rows, columns = height // size, width // size
     top, left = (height - rows * size) // 2, (width - columns * size) // 2
     whole = image[:, top : top + rows * size, left : left + columns * size]

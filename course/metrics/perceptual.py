@@ -50,27 +50,14 @@ class PerceptualDistance(torch.nn.Module):
         """
         return tower_features(self.tower, self.preprocess(images), self.layers)
 
-    def forward(
-        self,
-        in0: torch.Tensor,
-        in1: torch.Tensor,
-        retPerLayer: bool = False,
-        normalize: bool = False,
-    ) -> torch.Tensor | tuple[torch.Tensor, list[torch.Tensor]]:
-        """Return the distance (N, 1, 1, 1) of images (N, 3, H, W) in [-1, 1].
-
-        Names as in the lpips package: with `normalize` the images are in [0, 1]; with `retPerLayer`
-        also the list of the layers' shares, each (N, 1, 1, 1).
-        """
+    def forward(self, in0: torch.Tensor, in1: torch.Tensor) -> torch.Tensor:
+        """Return the distance (N, 1, 1, 1) of images (N, 3, H, W) in [-1, 1]."""
         if in0.shape != in1.shape or in0.dim() != 4 or in0.shape[1] != 3:
             shapes = f"{tuple(in0.shape)} and {tuple(in1.shape)}"
             raise ValueError(f"in0 and in1 must have one shape (N, 3, H, W), got {shapes}.")
-        if normalize:
-            in0, in1 = 2 * in0 - 1, 2 * in1 - 1
         weights = [self.get_buffer(f"layer_{layer}") for layer in self.layers]
         shares = layer_distances(self.features(in0), self.features(in1), weights)
-        total = torch.stack(shares).sum(dim=0)
-        return (total, shares) if retPerLayer else total
+        return torch.stack(shares).sum(dim=0)
 
 
 def tower_features(

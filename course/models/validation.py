@@ -104,18 +104,16 @@ def check_pipeline(folder: Path, name: str) -> None:
     text = check_network(folder / "text_encoder", CLIPTextModel, text_keys, name)
     label = f"unet/config.json of {name}: sample_size"
     check_integer(label, unet.sample_size, 1, MAX_LATENTS, ModelError)
-    if not unet.in_channels == unet.out_channels == vae.latent_channels:
-        raise ModelError(
-            f"The parts of {name} do not fit: the UNet has {unet.in_channels} input channels and "
-            f"{unet.out_channels} output channels, and the autoencoder's latents have "
-            f"{vae.latent_channels}."
-        )
-    if unet.cross_attention_dim != text.hidden_size:
-        raise ModelError(
-            f"The parts of {name} do not fit: the UNet reads text embeddings of "
-            f"{unet.cross_attention_dim} numbers, and those of the text encoder have "
-            f"{text.hidden_size}."
-        )
+    for key, owner, expected in (
+        ("in_channels", "the autoencoder's latent_channels", vae.latent_channels),
+        ("out_channels", "the autoencoder's latent_channels", vae.latent_channels),
+        ("cross_attention_dim", "the text encoder's hidden_size", text.hidden_size),
+    ):
+        if unet[key] != expected:
+            raise ModelError(
+                f"The parts of {name} do not fit: the UNet's {key} is {unet[key]}, but {owner} is "
+                f"{expected}."
+            )
     _check_scheduler(folder / "scheduler", name)
     _check_tokenizer(folder / "tokenizer", name, text.vocab_size, text.max_position_embeddings)
 

@@ -83,8 +83,8 @@ def cpp_compiler(*flags: str) -> Compiler:
     CXX may have arguments or a launcher, as in "g++ -O1" or "ccache g++"; `flags` override them.
     Raises NativeError if there is none, or if it does not run.
     """
-    command = _command_in("CXX") or _first_program("g++", "clang++", "c++")
-    if command is None:
+    command = _cxx() or _first_program("g++", "clang++", "c++")
+    if not command:
         raise NativeError("no C++ compiler (g++ or clang++): install one, or name it in CXX")
     # clang may not know -march=native on ARM
     is_arm = platform.machine().lower() in ("arm64", "aarch64")
@@ -100,42 +100,39 @@ def cuda_compiler(capability: tuple[int, int], *flags: str) -> Compiler:
     in PATH, then in /usr/local/cuda. Raises NativeError if there is none, or if it does not run.
     """
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
-    if home:
-        command = _first_program(str(Path(home) / "bin" / "nvcc"), "nvcc")
-    else:
-        command = _first_program("nvcc", "/usr/local/cuda/bin/nvcc")
-    if command is None:
+    paths = (f"{home}/bin/nvcc", "nvcc") if home else ("nvcc", "/usr/local/cuda/bin/nvcc")
+    command = _first_program(*paths)
+    if not command:
         raise NativeError("no nvcc: install the CUDA toolkit, or name its folder in CUDA_HOME")
     arch = f"sm_{capability[0]}{capability[1]}"
-    command_with_flags = (*command, *CUDA_FLAGS, f"-arch={arch}", *flags)
-    return Compiler(command_with_flags, _version(command), arch, "cu")
+    options = *CUDA_FLAGS, f"-arch={arch}", *flags
+    return Compiler((*command, *options), _version(command), arch, "cu")
 
 
-def _command_in(variable: str) -> tuple[str, ...] | None:
-    """Return the command in an environment variable; None if it is unset or blank."""
-    value = os.environ.get(variable, "").strip()
+def _cxx() -> tuple[str, ...]:
+    """Return the command in CXX; () if it is unset or blank."""
+    value = os.environ.get("CXX", "").strip()
     if not value:
-        return None
+        return ()
     try:
         words = [value] if shutil.which(value) else shlex.split(value)
     except ValueError as error:
-        raise NativeError(f"{variable}={value} is no command ({error})") from error
+        raise NativeError(f"CXX={value} is no command ({error})") from error
     program = shutil.which(words[0]) if words else None
     if program is None:
-        raise NativeError(f"{variable}={value} names no program that can be run here")
+        raise NativeError(f"CXX={value} names no program that can be run here")
     return (program, *words[1:])
 
 
-def _first_program(*names: str) -> tuple[str] | None:
-    program = next(filter(None, map(shutil.which, names)), None)
-    return (program,) if program else None
+def _first_program(*names: str) -> tuple[str, ...]:
+    return tuple(filter(None, map(shutil.which, names)))[:1]
 
 
 def _version(command: tuple[str, ...]) -> str:
-    answer = _ask_version(command)
-    if isinstance(answer, NativeError):
-        raise answer
-    return answer
+    version = _ask_version(command)
+    if isinstance(version, NativeError):
+        raise version
+    return version
 
 
 @cache
@@ -220,10 +217,7 @@ def build(
 
 
 def library_name(
-    name: str,
-    compiler: Compiler,
-    sources: Sequence[Path],
-    versions: Sequence[str] = (),
+    name: str, compiler: Compiler, sources: Sequence[Path], versions: Sequence[str] = ()
 ) -> str:
     """Return a file name that changes with the compiler, its flags and target, and all sources."""
     digest = hashlib.sha256()
@@ -264,9 +258,9 @@ def is_intact(library: Path) -> bool:
     A file that is cut off can end the process that loads it (SIGBUS).
     """
     try:
-        expected = _checksum_file(library).read_text(encoding="ascii")
-        return expected == hashlib.sha256(library.read_bytes()).hexdigest()
-    except (OSError, UnicodeDecodeError):
+        expected = _checksum_file(library).read_bytes()
+        return expected == hashlib.sha256(library.read_bytes()).hexdigest().encode()
+    except OSError:
         return False
 
 
@@ -281,11 +275,7 @@ def _can_write(folder: Path) -> bool:
 
 
 def _compile(
-    name: str,
-    compiler: Compiler,
-    source: Path,
-    includes: Sequence[Path],
-    library: Path,
+    name: str, compiler: Compiler, source: Path, includes: Sequence[Path], library: Path
 ) -> None:
     """Compile a library beside its place and move it there. The caller holds the lock."""
     options = [word for folder in includes for word in ("-I", str(folder))]
@@ -318,19 +308,17 @@ def _lock(folder: Path) -> Iterator[None]:
     On a file system without locks at worst two processes do the same work.
     """
     path = folder / LOCK
-    with contextlib.ExitStack() as stack:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", LockWarning)
+    with contextlib.ExitStack() as stack, warnings.catch_warnings():
+        warnings.simplefilter("ignore", LockWarning)
+        try:
+            stack.enter_context(lock(path, timeout=1))
+        except LockTimeout:
+            print(f"Another process is compiling into {folder}: waiting ...", file=sys.stderr)
             try:
-                stack.enter_context(lock(path, timeout=1))
-            except LockTimeout:
-                print(f"Another process is compiling into {folder}: waiting ...", file=sys.stderr)
-                try:
-                    stack.enter_context(lock(path, timeout=LOCK_LIMIT))
-                except LockTimeout as error:
-                    raise NativeError(
-                        f"another process has held {path} for {LOCK_LIMIT:g} seconds: end it"
-                    ) from error
+                stack.enter_context(lock(path, timeout=LOCK_LIMIT))
+            except LockTimeout as error:
+                message = f"another process has held {path} for {LOCK_LIMIT:g} seconds: end it"
+                raise NativeError(message) from error
         yield
 
 
@@ -380,11 +368,7 @@ def _run(command: Sequence[str], log: Path, limit: float, what: str = "") -> tup
 
 def _elapsed(what: str) -> tqdm:
     return tqdm(
-        desc=what,
-        bar_format="{desc}: {elapsed}",
-        mininterval=1,
-        file=sys.stderr,
-        disable=not what,
+        desc=what, bar_format="{desc}: {elapsed}", mininterval=1, file=sys.stderr, disable=not what
     )
 
 

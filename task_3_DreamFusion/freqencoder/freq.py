@@ -1,8 +1,7 @@
 """Frequency encoding of positions and directions (NeRF, equation 4), for the plain NeRF network.
 
 The kernels compute the encoding, its derivative along a direction and the gradient of the
-positions. Together these are all first and second derivatives, so normals from a gradient can be
-trained.
+positions. Together these are all first and second derivatives.
 """
 
 from __future__ import annotations
@@ -20,9 +19,6 @@ MAX_LEVELS = 24  # one octave higher, neighboring float32 positions are half a p
 
 def freq_encode(x: Tensor, levels: int) -> Tensor:
     """Return for every level l the sines, then the cosines, of 2^l pi x. NeRF, equation 4.
-
-    To anneal the levels, weight the output: `(y.view(N, levels, -1) * weights[:,
-    None]).flatten(1)`.
 
     Args:
         x: (N, D) float32 or float64, usually in [-1, 1].
@@ -44,12 +40,7 @@ def freq_encode(x: Tensor, levels: int) -> Tensor:
 
 
 class FreqEncoder(nn.Module):
-    """freq_encode as a module.
-
-    Args:
-        input_dim: D.
-        levels: L.
-    """
+    """freq_encode as a module, for positions of `input_dim` coordinates."""
 
     def __init__(self, input_dim: int = 3, levels: int = 6) -> None:
         super().__init__()

@@ -5,14 +5,7 @@ from torch import Tensor
 
 
 def freq_encode(x: Tensor, levels: int) -> Tensor:
-    """Return sin(2^l pi x), cos(2^l pi x) for each level l. NeRF, equation 4.
-
-    Args:
-        x: (N, D), float32 or float64.
-        levels: L.
-    Returns:
-        (N, L * 2 * D): for each level D sines, then D cosines.
-    """
+    """Return the encoding (N, 2 L D) of positions (N, D) as `freq.freq_encode` describes it."""
     frequencies = torch.exp2(torch.arange(levels, device=x.device, dtype=x.dtype))
     p = frequencies[:, None] * x[:, None, :]  # (N, L, D)
     # The reduction to one period is exact; without it high frequencies would lose digits.

@@ -24,8 +24,6 @@ from task_3_DreamFusion.gridencoder.layout import GridLayout
 def grid_encode(x: Tensor, table: Tensor, layout: GridLayout) -> Tensor:
     """Return the features of positions, interpolated at every level. Instant-NGP, section 3.
 
-    To anneal the levels, weight the output: `y * weights.repeat_interleave(features)`.
-
     Args:
         x: (N, D) in the unit cube (outside counts as the nearest point inside); float32, or float64
             with a float64 table.
@@ -73,9 +71,7 @@ def variations(x: Tensor, table: Tensor, layout: GridLayout) -> Tensor:
 class GridEncoder(nn.Module):
     """grid_encode with its own table, initialized from U(-1e-4, 1e-4) (Instant-NGP, section 4).
 
-    Args:
-        layout: levels and their sizes.
-        bound: positions are in [-bound, bound].
+    Positions are in [-bound, bound].
     """
 
     def __init__(self, layout: GridLayout, bound: float = 1.0) -> None:

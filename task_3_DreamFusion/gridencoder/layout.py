@@ -96,12 +96,10 @@ class GridLayout:
 
     @property
     def levels(self) -> int:
-        """Number of levels."""
         return len(self.resolutions)
 
     @property
     def entries(self) -> int:
-        """Number of entries of the table."""
         return self.offsets[-1]
 
     def size(self, level: int) -> int:

@@ -38,13 +38,7 @@ def entries(vertices: Tensor, layout: GridLayout, level: int) -> Tensor:
 
 
 def grid_encode(x: Tensor, table: Tensor, layout: GridLayout) -> Tensor:
-    """Return the features of positions, interpolated at every level. Instant-NGP, section 3.
-
-    Args:
-        x: (N, D) float32 or float64. table: (entries, F).
-    Returns:
-        (N, L * F) in the type of the table.
-    """
+    """Return the features (N, L * F) of positions (N, D); arguments as in `grid.grid_encode`."""
     values = table.to(x.dtype)
     corners = torch.tensor(list(product((0, 1), repeat=layout.dims)), device=x.device)  # (2^D, D)
     levels = []
@@ -58,10 +52,7 @@ def grid_encode(x: Tensor, table: Tensor, layout: GridLayout) -> Tensor:
 
 
 def variations(x: Tensor, table: Tensor, layout: GridLayout) -> Tensor:
-    """Return how much the lowest corner of each position's cell differs from the next vertices.
-
-    Squared differences, summed over axes and features: (N, L) in the type of x.
-    """
+    """Return the terms (N, L) of `grid.total_variation`, in the type of x."""
     values = table.to(x.dtype)
     axes = torch.eye(layout.dims, dtype=torch.long, device=x.device)
     levels = []

@@ -16,6 +16,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,15 +24,14 @@ import torch
 
 from course.errors import CourseError, CourseWarning
 from task_3_DreamFusion.nerf.export import as_bytes
-from task_3_DreamFusion.nerf.provider import Cameras, camera_distance
+from task_3_DreamFusion.nerf.provider import Cameras, orbit
 from task_3_DreamFusion.nerf.renderer import SHADING_MODES, Shading
 from task_3_DreamFusion.nerf.utils import Trainer
 
 HOST = "127.0.0.1"  # not reachable from other machines, except through a tunnel
 MIN_HEIGHT, MAX_HEIGHT = 24, 512  # of an image, in pixels
 MOVING_SECONDS, STILL_SECONDS = 0.1, 0.4  # to render an image while the camera moves or rests
-# A resting camera gets a new image after this many times the last one's seconds: a fifth of the
-# time.
+# A resting camera gets a new image after this many times the last one's seconds.
 REST_FACTOR = 4
 PANEL_SECONDS = 0.2  # between updates of the panel
 
@@ -49,10 +49,8 @@ def camera_at(position: np.ndarray, look_at: np.ndarray, fov: float) -> Cameras:
     radius = max(float(np.linalg.norm(offset)), 1e-6)
     elevation = math.degrees(math.asin(float(np.clip(offset[1] / radius, -1, 1))))
     azimuth = math.degrees(math.atan2(offset[0], offset[2]))
-    values = (azimuth, elevation, radius, math.degrees(fov))
-    rows = torch.tensor(values, dtype=torch.float32)[:, None]
-    target = torch.as_tensor(np.asarray(look_at), dtype=torch.float32)[None]
-    return Cameras(rows[0], rows[1], rows[2], rows[3], target)
+    values = azimuth, elevation, radius, math.degrees(fov), look_at
+    return Cameras(*(torch.tensor(np.array([v]), dtype=torch.float32) for v in values))
 
 
 def next_height(height: int, seconds: float, allowed: float) -> int:
@@ -74,25 +72,20 @@ def panel(title: str, line: str, terms: Mapping[str, float]) -> str:
     )
 
 
+@dataclass
 class ClientState:
-    """The last image of an open page.
+    """The last image of an open page."""
 
-    height: of the next image. seconds: that the last one took. rendered_at: time of the last one.
-    camera_time: the camera's time stamp in it. at_rest: whether the camera was at rest.
-    """
-
-    def __init__(self) -> None:
-        self.height = 64
-        self.seconds = 0.0
-        self.rendered_at = -math.inf
-        self.camera_time = -1.0
-        self.at_rest = False
+    height: int = 64  # of the next image
+    seconds: float = 0.0  # that the last one took
+    rendered_at: float = -math.inf
+    camera_time: float = -1.0  # the camera's time stamp in it
+    at_rest: bool = False  # whether the camera was
 
     def is_due(self, moved: bool, changed: bool) -> bool:
         """Return whether to render an image.
 
-        moved: the camera, which gets one at once. changed: the field; then one is due after a
-            while.
+        moved: the camera, which gets one at once. changed: the field, which waits a while.
         """
         if moved:
             return True
@@ -129,11 +122,9 @@ class LiveView:
             self.server.stop()
             raise GuiError(_in_use(port))
         self.server.scene.set_up_direction("+y")
-        camera = self.server.initial_camera
-        camera.fov = math.radians(40)
-        radius = camera_distance(torch.tensor(40.0), torch.tensor(0.6)).item()
-        elevation = math.radians(15)
-        camera.position = (0.0, radius * math.sin(elevation), radius * math.cos(elevation))
+        camera, start = self.server.initial_camera, orbit(1, fill=0.6)
+        camera.position = start.poses()[0, :3, 3].numpy()
+        camera.fov = math.radians(start.fov.item())
         camera.look_at = (0.0, 0.0, 0.0)
         self.paused, self.stopped = threading.Event(), threading.Event()
         self.clients: dict[int, ClientState] = {}
@@ -159,9 +150,10 @@ class LiveView:
         def _(_: Any) -> None:
             if self.paused.is_set():
                 self.paused.clear()
+                self.pause.label = "Pause"
             else:
                 self.paused.set()
-            self.pause.label = "Continue" if self.paused.is_set() else "Pause"
+                self.pause.label = "Continue"
 
         @self.stop.on_click
         def _(_: Any) -> None:
@@ -203,11 +195,8 @@ class LiveView:
         except Exception as error:
             self.has_failed = True
             reason = f"{type(error).__name__}: {error}"
-            warnings.warn(
-                f"The live view is off after an error; the training continues ({reason}).",
-                CourseWarning,
-                stacklevel=2,
-            )
+            message = f"The live view is off after an error; the training continues ({reason})."
+            warnings.warn(message, CourseWarning, stacklevel=2)
 
     def _update_panel(self, trainer: Trainer, terms: dict[str, float]) -> None:
         now = time.monotonic()
@@ -232,8 +221,7 @@ class LiveView:
                 continue
             start = time.monotonic()
             image = self.render(trainer, camera, state.height)
-            seconds = time.monotonic() - start
-            state.record(seconds, camera.update_timestamp, at_rest=not moved)
+            state.record(time.monotonic() - start, camera.update_timestamp, at_rest=not moved)
             client.scene.set_background_image(image, format="jpeg", jpeg_quality=90)
 
     def render(self, trainer: Trainer, camera: Any, height: int) -> np.ndarray:

@@ -27,10 +27,7 @@ Value = str | bool
 
 
 class CameraMessage(
-    msgspec.Struct,
-    tag_field="type",
-    tag="ViewerCameraMessage",
-    forbid_unknown_fields=True,
+    msgspec.Struct, tag_field="type", tag="ViewerCameraMessage", forbid_unknown_fields=True
 ):
     """The camera of a page, as viser sends it."""
 
@@ -52,10 +49,7 @@ class Update(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class InputMessage(
-    msgspec.Struct,
-    tag_field="type",
-    tag="GuiUpdateMessage",
-    forbid_unknown_fields=True,
+    msgspec.Struct, tag_field="type", tag="GuiUpdateMessage", forbid_unknown_fields=True
 ):
     """A pressed button or a chosen value."""
 

@@ -108,26 +108,21 @@ class StableDiffusion:
 
     def view_prompts(self, text: str, negative: str = "") -> ViewPrompts:
         """Embed "<text>, <view> view" for each of VIEWS. Raises GuidanceError for an empty text."""
+        return self._embed_views(text, negative, [f", {view} view" for view in VIEWS])
+
+    def plain_prompts(self, text: str, negative: str = "") -> ViewPrompts:
+        """Embed `text` alone for every view, for a single image; errors as in `view_prompts`."""
+        return self._embed_views(text, negative, [""] * len(VIEWS))
+
+    def _embed_views(self, text: str, negative: str, suffixes: list[str]) -> ViewPrompts:
         check_text(text)
-        suffixes = [f", {view} view" for view in VIEWS]
         num_tokens = [len(self.model.tokenizer(suffix).input_ids) for suffix in suffixes]
         # Without the start and end tokens, which the prompt has too.
         text = self.model.check_prompt(text.strip(), max(num_tokens) - 2)
-        views = torch.stack([self.embed_text(text + suffix) for suffix in suffixes])
-        return ViewPrompts(text, views.to(self.dtype), self._embed_negative(negative))
-
-    def plain_prompts(self, text: str, negative: str = "") -> ViewPrompts:
-        """Embed `text` alone for every view: for a single image without a scene.
-
-        Raises GuidanceError for an empty text.
-        """
-        check_text(text)
-        text = self.model.check_prompt(text.strip())
-        views = self.embed_text(text).to(self.dtype).expand(len(VIEWS), -1, -1)
-        return ViewPrompts(text, views, self._embed_negative(negative))
-
-    def _embed_negative(self, negative: str) -> Tensor:
-        return self.embed_text(self.model.check_prompt(negative)).to(self.dtype)[None]
+        negative = self.model.check_prompt(negative)
+        prompts = [text + suffix for suffix in suffixes] + [negative]
+        embeddings = torch.stack([self.embed_text(prompt) for prompt in prompts]).to(self.dtype)
+        return ViewPrompts(text, embeddings[:-1], embeddings[-1:])
 
     def unload_text_encoder(self) -> None:
         """Free the text encoder's memory; `ViewPrompts` stay valid."""
@@ -242,16 +237,36 @@ class StableDiffusion:
         generator: torch.Generator,
         progress: float = 0.0,
         as_latents: bool = False,
+        weighting: Callable[[Tensor], Tensor] | None = None,
     ) -> GuidanceOutput:
         """Run score distillation on rendered images.
 
         images: (B, 3, H, W) in [0, 1], or latents (B, 4, h, w) with `as_latents`. azimuth,
         elevation: (B,) degrees, of the cameras. generator: on the CPU. progress: fraction of the
-        run that is done.
+        run that is done. weighting: w(t) in place of the options', as in WEIGHTINGS.
         """
         latents = images if as_latents else self.encode_imgs(images)
-        weighting = WEIGHTINGS[self.options.weighting]
-        return self._predict(latents, weighting, prompts, azimuth, elevation, generator, progress)
+        timesteps = self.sample_timesteps(self.view_progress(progress, azimuth), generator)
+        noise = torch.randn(latents.shape, generator=generator)
+        noise = noise.to(latents.device, non_blocking=True)
+        alpha_bar = self.alpha_bar(timesteps)
+        noisy_latents = diffusion.add_noise(latents.detach(), noise, alpha_bar)
+        azimuth = azimuth.to(timesteps.device, non_blocking=True)
+        elevation = elevation.to(timesteps.device, non_blocking=True)
+        noise_pred = self.predict_noise(
+            noisy_latents, timesteps, prompts, azimuth, elevation, progress
+        )
+        weighting = weighting or WEIGHTINGS[self.options.weighting]
+        gradient = sd.sds_gradient(noise_pred, noise, weighting(alpha_bar))
+        return GuidanceOutput(
+            sd.sds_loss(latents, gradient),
+            gradient,
+            (noise_pred - noise).square().mean().sqrt(),  # not .item(), which waits for the GPU
+            timesteps,
+            latents.detach(),
+            noisy_latents,
+            noise_pred,
+        )
 
     @torch.no_grad()
     def target_images(
@@ -270,43 +285,12 @@ class StableDiffusion:
         the encoder's Jacobian is not needed (as in HiFA, Zhu et al. 2023, arXiv:2305.18766).
         Arguments as in `train_step`.
         """
-        latents, cameras = self.encode_imgs(images), (azimuth, elevation)
-        output = self._predict(latents, torch.ones_like, prompts, *cameras, generator, progress)
+        output = self.train_step(
+            images, prompts, azimuth, elevation, generator, progress, weighting=torch.ones_like
+        )
         step_size = (1 / self.alpha_bar(output.timesteps) - 1).sqrt()
         x_0 = output.latents - step_size * output.gradient
         return F.interpolate(self.decode_latents(x_0), images.shape[2:], mode="area"), output
-
-    def _predict(
-        self,
-        latents: Tensor,
-        weighting: Callable[[Tensor], Tensor],
-        prompts: ViewPrompts,
-        azimuth: Tensor,
-        elevation: Tensor,
-        generator: torch.Generator,
-        progress: float,
-    ) -> GuidanceOutput:
-        """Add noise to latents (B, 4, h, w) and predict it."""
-        timesteps = self.sample_timesteps(self.view_progress(progress, azimuth), generator)
-        noise = torch.randn(latents.shape, generator=generator)
-        noise = noise.to(latents.device, non_blocking=True)
-        alpha_bar = self.alpha_bar(timesteps)
-        noisy_latents = diffusion.add_noise(latents.detach(), noise, alpha_bar)
-        azimuth = azimuth.to(timesteps.device, non_blocking=True)
-        elevation = elevation.to(timesteps.device, non_blocking=True)
-        noise_pred = self.predict_noise(
-            noisy_latents, timesteps, prompts, azimuth, elevation, progress
-        )
-        gradient = sd.sds_gradient(noise_pred, noise, weighting(alpha_bar))
-        return GuidanceOutput(
-            sd.sds_loss(latents, gradient),
-            gradient,
-            (noise_pred - noise).square().mean().sqrt(),  # not .item(), which waits for the GPU
-            timesteps,
-            latents.detach(),
-            noisy_latents,
-            noise_pred,
-        )
 
     @torch.no_grad()
     def preview(

@@ -104,7 +104,7 @@ def extract_mesh(
     Raises MeshError where the density never crosses the level.
     """
     # In a box of side 2 whatever the bound: libraries ignore lengths and areas below fixed limits.
-    surface = marching_cubes(lambda x: density(bound * x), level, resolution, 1.0, device)
+    surface = marching_cubes(lambda x: density(bound * x), level, resolution, device)
     vertices, faces = remove_small_parts(*surface)
     if len(faces) > max_faces:
         vertices, faces = fast_simplification.simplify(vertices, faces, target_count=max_faces)
@@ -140,17 +140,14 @@ def evaluate(function: PointFunction, points: np.ndarray, device: torch.device |
 
 
 def marching_cubes(
-    density: PointFunction,
-    level: float,
-    resolution: int,
-    bound: float,
-    device: torch.device | str,
+    density: PointFunction, level: float, resolution: int, device: torch.device | str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return vertices (V, 3) and faces (F, 3) of the surface at `level` (Lewiner et al. 2003).
 
-    The grid is padded with empty space, which closes surfaces at the box. Raises MeshError.
+    The grid fills [-1, 1]^3. It is padded with empty space, which closes surfaces at the box.
+    Raises MeshError.
     """
-    axis = np.linspace(-bound, bound, resolution, dtype=np.float32)
+    axis = np.linspace(-1, 1, resolution, dtype=np.float32)
     points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
     values = evaluate(density, points, device).reshape(resolution, resolution, resolution)
     if not np.isfinite(values).all():
@@ -161,11 +158,11 @@ def marching_cubes(
             f"the field has no surface at density {level:g}: its densities are from {low:.3g} to "
             f"{high:.3g}. Train longer, or set another level"
         )
-    spacing = 2 * bound / (resolution - 1)
+    spacing = 2 / (resolution - 1)
     padded = np.pad(values, 1, constant_values=min(low, 0))
     # "ascent": the density is larger inside, and faces are counter-clockwise from outside.
     vertices, faces = measure.marching_cubes(padded, level, gradient_direction="ascent")[:2]
-    return ((vertices - 1) * spacing - bound).astype(np.float32), faces.astype(np.int64)
+    return ((vertices - 1) * spacing - 1).astype(np.float32), faces.astype(np.int64)
 
 
 def remove_small_parts(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

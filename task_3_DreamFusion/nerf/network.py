@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from task_3_DreamFusion.encoding import get_encoder
 
 BLOB_DENSITY, BLOB_RADIUS = 10.0, 0.5  # Magic3D (Lin et al. 2022, arXiv:2211.10440), section A
+NORMAL_STEP = 1e-2  # of the central differences of normals, in units of `bound`
 
 
 class MLP(nn.Module):
@@ -44,7 +45,6 @@ class Field(nn.Module):
     levels: number of levels of the encoding, which `fade_in` enables one after the other.
     """
 
-    bound: float
     levels: int
 
     def __init__(self, bound: float = 1.0) -> None:
@@ -96,23 +96,13 @@ class Field(nn.Module):
         features = encoded.shape[1] // self.levels
         return encoded * self.level_weights.repeat_interleave(features)
 
-    def normals(self, x: Tensor, step: float | None = None) -> Tensor:
-        """Return unit normals (M, 3), in the direction of falling density, differentiable.
-
-        step: width of central differences; None: the analytic gradient, which is differentiable
-            again.
-        """
-        if step is not None:
-            offsets = step * torch.cat([torch.eye(3), -torch.eye(3)]).to(x)  # (6, 3)
-            neighbors = (x[:, None] + offsets).clamp(-self.bound, self.bound)  # (M, 6, 3)
-            density = self.density(neighbors.flatten(0, 1)).view(-1, 6)
-            gradient = (density[:, :3] - density[:, 3:]) / (2 * step)
-        else:
-            training = torch.is_grad_enabled()
-            with torch.enable_grad():
-                x = x.detach().requires_grad_()
-                total = self.density(x).sum()
-                [gradient] = torch.autograd.grad(total, x, create_graph=training)
+    def normals(self, x: Tensor) -> Tensor:
+        """Return unit normals (M, 3), in the direction of falling density, differentiable."""
+        step = NORMAL_STEP * self.bound
+        offsets = step * torch.cat([torch.eye(3), -torch.eye(3)]).to(x)  # (6, 3)
+        neighbors = (x[:, None] + offsets).clamp(-self.bound, self.bound)  # (M, 6, 3)
+        density = self.density(neighbors.flatten(0, 1)).view(-1, 6)
+        gradient = (density[:, :3] - density[:, 3:]) / (2 * step)
         # Not F.normalize: its gradient is not finite at 0, the gradient of empty space.
         return -gradient / (gradient.square().sum(-1, keepdim=True) + 1e-8).sqrt()
 

@@ -5,26 +5,13 @@ from torch import Tensor
 from task_3_DreamFusion.encoding import get_encoder
 from task_3_DreamFusion.nerf.network import MLP, Field
 
-GROWTH = 1.46  # of the resolution from one level to the next
+MIN_RESOLUTION, GROWTH = 8, 1.46  # of the first level, and from one level to the next
 
 
 class GridField(Field):
-    """A hash grid and a small MLP.
+    """A hash grid and a small MLP; levels and log2_table_size as in GridLayout.make."""
 
-    levels, features, min_resolution, log2_table_size: as in GridLayout.make. width, layers: of the
-        MLP.
-    """
-
-    def __init__(
-        self,
-        bound: float = 1.0,
-        levels: int = 12,
-        features: int = 2,
-        min_resolution: int = 8,
-        log2_table_size: int = 17,
-        width: int = 32,
-        layers: int = 2,
-    ) -> None:
+    def __init__(self, bound: float = 1.0, levels: int = 12, log2_table_size: int = 17) -> None:
         super().__init__(bound)
         self.levels = levels
         self.encoder, size = get_encoder(
@@ -32,13 +19,12 @@ class GridField(Field):
             3,
             bound,
             levels=levels,
-            features=features,
-            min_resolution=min_resolution,
-            max_resolution=round(min_resolution * GROWTH ** (levels - 1)),
+            min_resolution=MIN_RESOLUTION,
+            max_resolution=round(MIN_RESOLUTION * GROWTH ** (levels - 1)),
             log2_table_size=log2_table_size,
             interpolation="smoothstep",
         )
-        self.mlp = MLP(size, 4, width, layers)
+        self.mlp = MLP(size, 4, width=32, layers=2)
 
     def raw(self, x: Tensor) -> Tensor:
         return self.mlp(self._weight_levels(self.encoder(x).float()))

@@ -8,13 +8,15 @@ below 45 degrees either way, back beyond 135, side between, overhead from elevat
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 SUBJECT_RADIUS = 0.75  # of the sphere that cameras frame; the field fills the box [-1, 1]^3
+# Of random training views: the vertical angle in degrees, the fraction of the image height that the
+# sphere fills, which determines the distance, and the largest offset of the target along each axis.
+FOV, FILL, JITTER = (28.0, 52.0), (0.7, 0.9), 0.05
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,11 @@ class Cameras:
         moved = {name: value.to(device, non_blocking=True) for name, value in vars(self).items()}
         return replace(self, **moved)
 
-    def __getitem__(self, rows: Any) -> "Cameras":
-        """Return the cameras of a slice or of a list of rows."""
+    def __getitem__(self, rows: slice | list[int]) -> "Cameras":
         return replace(self, **{name: value[rows] for name, value in vars(self).items()})
 
     @classmethod
     def cat(cls, cameras: Sequence["Cameras"]) -> "Cameras":
-        """Concatenate cameras."""
         return cls(*(torch.cat([getattr(one, f.name) for one in cameras]) for f in fields(cls)))
 
     def poses(self) -> Tensor:
@@ -85,33 +85,10 @@ class Cameras:
 
 @dataclass(frozen=True)
 class ViewRange:
-    """The range of random training views.
-
-    azimuth, elevation, fov: lowest and highest, in degrees. fill: fraction of the image height that
-    a sphere of radius SUBJECT_RADIUS fills, which determines the distance. jitter: largest offset
-    of the target along each axis. Raises ValueError for a value out of range.
-    """
+    """The range of random training views: lowest and highest angle, in degrees."""
 
     azimuth: tuple[float, float] = (-180.0, 180.0)
     elevation: tuple[float, float] = (-5.0, 70.0)
-    fov: tuple[float, float] = (28.0, 52.0)
-    fill: tuple[float, float] = (0.7, 0.9)
-    jitter: float = 0.05
-
-    def __post_init__(self) -> None:
-        limits = {
-            "azimuth": (-360, 360),
-            "elevation": (-90, 90),
-            "fov": (1, 170),
-            "fill": (0.01, 10),
-        }
-        for name, (smallest, largest) in limits.items():
-            low, high = getattr(self, name)
-            if not smallest <= low <= high <= largest:
-                allowed = f"a range within [{smallest}, {largest}]"
-                raise ValueError(f"{name} must be {allowed}, got {low} to {high}")
-        if not 0 <= self.jitter < 1:
-            raise ValueError(f"jitter must be in [0, 1), got {self.jitter}")
 
     def narrow(self, fraction: float) -> "ViewRange":
         """Return the range for the start of a run: a fraction of the angles, around the front."""
@@ -142,9 +119,9 @@ class ViewRange:
         # Uniform in the sine of the elevation is uniform over the sphere.
         sines = [math.sin(math.radians(angle)) for angle in self.elevation]
         elevation = torch.rad2deg(torch.asin(uniform(*sines)))
-        fov = uniform(*self.fov)
-        target = self.jitter * (2 * torch.rand(count, 3, generator=generator) - 1)
-        radius = camera_distance(fov, uniform(*self.fill))
+        fov = uniform(*FOV)
+        target = JITTER * (2 * torch.rand(count, 3, generator=generator) - 1)
+        radius = camera_distance(fov, uniform(*FILL))
         return Cameras(wrap_azimuth(azimuth), elevation, radius, fov, target)
 
 

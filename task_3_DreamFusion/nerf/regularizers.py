@@ -74,6 +74,6 @@ def smoothness(rendered: RenderOutput, renderer: Renderer, generator: torch.Gene
     noise = torch.randn(rendered.positions.shape, generator=generator)
     offsets = noise.to(rendered.positions, non_blocking=True)
     near = (rendered.positions + 1e-2 * bound * offsets).clamp(-bound, bound)
-    others = renderer.field.normals(near, renderer.normal_step)
+    others = renderer.field.normals(near)
     differences = (others - rendered.normals).abs().sum(-1)
     return (rendered.weights.detach() * differences).sum() / rendered.opacity.numel()

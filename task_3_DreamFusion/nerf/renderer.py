@@ -25,10 +25,8 @@ from task_3_DreamFusion.raymarching import (
 
 SHADING_MODES = ("albedo", "lambertian", "textureless", "normals")
 NEAR_PLANE = 0.05
-NORMAL_STEP = 1e-2  # of central differences, in units of `bound`
 MIN_CELL_OPACITY = 0.01  # a cell is occupied if a step through it is at least so opaque
-# Samples of a ray in a round of render_eval: in the first round, and at most, when few rays are
-# left.
+# Samples of a ray in a round of render_eval: in the first one, and at most, when few rays are left.
 SAMPLES_PER_ROUND, MAX_SAMPLES_PER_ROUND = 16, 64
 # Behind a field without a background: a wall as pocket's training images have it, in a soft color
 # that contrasts with white and with dark objects.
@@ -80,6 +78,9 @@ class Shading:
         return light * albedo if self.mode == "lambertian" else light.expand_as(albedo)
 
 
+ALBEDO = Shading()
+
+
 @dataclass(frozen=True)
 class RenderOutput:
     """Rendered rays and their samples.
@@ -103,8 +104,7 @@ class Renderer(nn.Module):
     """A field, its background, and the grid of occupied cells.
 
     background: a network, or None for PLAIN_COLOR. max_steps: samples along the diagonal of the
-        box.
-    grid_size: cells along a side of the occupancy grid, a power of two.
+    box. grid_size: cells along a side of the occupancy grid, a power of two.
     """
 
     density_grid: Tensor
@@ -124,7 +124,6 @@ class Renderer(nn.Module):
         self.field, self.background = field, background
         self.grid_size = grid_size
         self.step_size = 2 * math.sqrt(3) * field.bound / max_steps
-        self.normal_step = NORMAL_STEP * field.bound
         cells = grid_size**3
         self.register_buffer("density_grid", torch.zeros(cells))  # in Morton order
         # A buffer, so that it is on the device already.
@@ -186,7 +185,7 @@ class Renderer(nn.Module):
         height: int,
         width: int,
         generator: torch.Generator,
-        shading: Shading | None = None,
+        shading: Shading = ALBEDO,
         background_color: Tensor | None = None,
     ) -> RenderOutput:
         """Render training images (B, 3, height, width) with gradient.
@@ -199,16 +198,10 @@ class Renderer(nn.Module):
         camera_indices = torch.arange(len(cameras), device=self.device)
         camera_indices = camera_indices.repeat_interleave(height * width)
         output = self.render(samples, directions, camera_indices, shading, background_color)
-
-        def to_image(values: Tensor) -> Tensor:  # (B * H * W, C) to (B, C, H, W)
-            return values.view(len(cameras), height, width, -1).permute(0, 3, 1, 2)
-
-        return replace(
-            output,
-            image=to_image(output.image),
-            opacity=to_image(output.opacity),
-            depth=to_image(output.depth),
-        )
+        images = {name: getattr(output, name) for name in ("image", "opacity", "depth")}
+        for name, values in images.items():  # (B * H * W, C) to (B, C, H, W)
+            images[name] = values.view(len(cameras), height, width, -1).permute(0, 3, 1, 2)
+        return replace(output, **images)
 
     def _rays(self, cameras: Cameras, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Return origins and directions (B * height * width, 3)."""
@@ -230,7 +223,7 @@ class Renderer(nn.Module):
         samples: Samples,
         directions: Tensor,
         camera_indices: Tensor,
-        shading: Shading | None = None,
+        shading: Shading = ALBEDO,
         background_color: Tensor | None = None,
     ) -> RenderOutput:
         """Render rays with these samples and directions (N, 3), with gradient.
@@ -238,7 +231,6 @@ class Renderer(nn.Module):
         camera_indices: (N,), the camera of each ray, for the lights of `shading` and for
         `background_color`, both (B, 3).
         """
-        shading = shading or Shading()
         x = samples.positions
         sigmas, colors, normals = self._shade(x, camera_indices[samples.ray_indices], shading)
         deltas = torch.full_like(sigmas, self.step_size)
@@ -262,32 +254,29 @@ class Renderer(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return density (M,), colors (M, 3) and, if needed, normals (M, 3) at points (M, 3)."""
         sigmas, albedo = self.field(x)
-        normals = self.field.normals(x, self.normal_step) if shading.needs_normals else None
+        normals = self.field.normals(x) if shading.needs_normals else None
         return sigmas, shading.shade(albedo, normals, x, camera_indices), normals
 
     def _background(self, directions: Tensor) -> Tensor:
-        """Return the background's colors (N, 3)."""
         if self.background is None:
             return self.plain_color.expand_as(directions)
         return self.background(directions)
 
     @torch.no_grad()
     def render_eval(
-        self, cameras: Cameras, height: int, width: int, shading: Shading | None = None
+        self, cameras: Cameras, height: int, width: int, shading: Shading = ALBEDO
     ) -> Iterator[Tensor]:
         """Yield an image (5, height, width) of each camera: color in [0, 1], opacity, mean depth.
 
         Depth is 0 where nothing is visible.
         """
-        shading = shading or Shading()
         for i in range(len(cameras)):
-            own = shading
-            if shading.lights is not None:
-                own = replace(shading, lights=shading.lights[i : i + 1])
-            yield self._render_eval(cameras[i : i + 1], height, width, own)
+            yield self._render_eval(cameras, i, height, width, shading)
 
-    def _render_eval(self, camera: Cameras, height: int, width: int, shading: Shading) -> Tensor:
-        origins, directions = self._rays(camera, height, width)
+    def _render_eval(
+        self, cameras: Cameras, i: int, height: int, width: int, shading: Shading
+    ) -> Tensor:
+        origins, directions = self._rays(cameras[i : i + 1], height, width)
         nears, fars = self._intersect(origins, directions)
         starts = nears + self.step_size / 2
         rays = AliveRays(origins, directions, starts, fars, self.occupancy, self.step_size)
@@ -297,7 +286,7 @@ class Renderer(nn.Module):
             samples = rays.march(min(count, MAX_SAMPLES_PER_ROUND))
             if samples is None:
                 break
-            camera_indices = torch.zeros_like(samples.ray_indices)
+            camera_indices = torch.full_like(samples.ray_indices, i)
             sigmas, colors = self._shade(samples.positions, camera_indices, shading)[:2]
             rays.composite(samples, sigmas, colors)
         transmittance = (1 - rays.opacities)[:, None]

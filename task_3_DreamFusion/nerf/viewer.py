@@ -13,11 +13,8 @@ from task_3_DreamFusion.nerf.mesh import Mesh
 TEMPLATE = Path(__file__).parent / "templates" / "viewer.html"
 
 
-def page(mesh: Mesh, title: str, azimuth: float = 0.0, turning: bool = True) -> str:
-    """Return the page as HTML.
-
-    azimuth: of the camera at the start, in degrees. turning: whether the mesh rotates by itself.
-    """
+def page(mesh: Mesh, title: str, turning: bool = True) -> str:
+    """Return the page as HTML. turning: whether the mesh rotates by itself."""
     png = io.BytesIO()
     Image.fromarray(mesh.texture).save(png, "PNG")
     parts = {
@@ -28,6 +25,4 @@ def page(mesh: Mesh, title: str, azimuth: float = 0.0, turning: bool = True) -> 
         "texture": png.getvalue(),
     }
     data = {name: base64.b64encode(part).decode("ascii") for name, part in parts.items()}
-    return pages.render(
-        TEMPLATE, title=title, data=data, azimuth=float(azimuth), turning=bool(turning)
-    )
+    return pages.render(TEMPLATE, title=title, data=data, turning=turning)

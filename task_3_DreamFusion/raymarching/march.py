@@ -42,16 +42,11 @@ class Occupancy:
     def __post_init__(self) -> None:
         if self.bits.dtype != torch.uint8:
             raise TypeError(f"bits must be uint8, got {self.bits.dtype}: pack them by packbits")
-        n = self.resolution
+        n = reference.grid_resolution(self.bits)
         if self.bits.shape != (n**3 // 8,) or not 4 <= n <= 1024 or n.bit_count() != 1:
             shape = tuple(self.bits.shape)
             raise ValueError(f"bits must be n^3 / 8 bytes for n = 4, 8, ..., 1024, got {shape}")
         _check_box(self.box)
-
-    @property
-    def resolution(self) -> int:
-        """Number of cells along an axis."""
-        return reference.grid_resolution(self.bits)
 
 
 class Samples(NamedTuple):
@@ -206,7 +201,9 @@ def composite_rays(
         raise ValueError(f"sigmas, features and deltas must have shapes {expected}, got {shapes}")
     dtype = torch.float64 if sigmas.dtype == torch.float64 else torch.float32
     values = [t.to(dtype) for t in (sigmas, features, deltas, samples.ts)]
-    max_depth = _max_optical_depth(min_transmittance)
+    if not 0 <= min_transmittance < 1:
+        raise ValueError(f"min_transmittance must be from 0 to below 1, got {min_transmittance}")
+    max_depth = -math.log(min_transmittance) if min_transmittance else math.inf
     outputs = _operators(sigmas).composite_rays(*values, samples.packed_info, max_depth)
     return RayOutputs(*outputs)
 
@@ -222,8 +219,7 @@ class AliveRays:
             rays.composite(samples, *field(samples.positions))
         rays.image, rays.depths, rays.opacities
 
-    Args:
-        as in march_rays. `composite` takes features with C = 3.
+    Arguments as in march_rays.
     """
 
     def __init__(
@@ -294,12 +290,6 @@ def _operators(tensor: Tensor) -> Any:
 
 def _floats(box: tuple[float, ...]) -> list[float]:
     return [float(value) for value in box]
-
-
-def _max_optical_depth(min_transmittance: float) -> float:
-    if not 0 <= min_transmittance < 1:
-        raise ValueError(f"min_transmittance must be from 0 to below 1, got {min_transmittance}")
-    return -math.log(min_transmittance) if min_transmittance else math.inf
 
 
 def _check_ints(name: str, value: Tensor, shape: str, fits: bool) -> None:

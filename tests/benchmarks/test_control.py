@@ -1,4 +1,4 @@
-"""The figures of control, by cases that can be told by hand, and the whole benchmark on untrained networks."""
+"""The figures of control: cases computed by hand, and the benchmark on untrained networks."""
 
 import importlib
 import json
@@ -88,7 +88,7 @@ def test_mean_angle_in_degrees():
 
 
 def test_exact_conditions_are_a_perfect_answer(monkeypatch):
-    """What `extract` would find in images that keep to the condition exactly, scored against the truth."""
+    """Scores of images that follow the condition exactly, by `extract`."""
     b = control.Benchmark(
         weights=control.Path("pocket/weights"), device=torch.device("cpu"), images=2
     )
@@ -146,7 +146,7 @@ def test_missing_parts_are_named(tmp_path, capsys):
 def test_the_benchmark_runs_and_a_reduced_one_stores_only_what_does_not_count_images(
     tmp_path, monkeypatch
 ):
-    """On the embedded model with ControlNets and estimators that learnt nothing: control is as good as none."""
+    """With ControlNets and estimators that are untrained, control is as good as none."""
     shipped = control.Path("pocket/weights").resolve()
     for part in ("stable-diffusion", "judge", "vocabulary.json"):
         (tmp_path / part).symlink_to(shipped / part)

@@ -1,4 +1,4 @@
-"""The benchmark of the fast path goes through, and keeps what a machine without GPU measured to itself."""
+"""The benchmark of CUDA graphs runs, and stores nothing that a machine without GPU measured."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""The benchmark of the kernels: wrong kernels do not pass, and a CPU's times do not stand as measurements."""
+"""The benchmark of the kernels: wrong kernels fail, and times of a CPU are not stored."""
 
 import json
 

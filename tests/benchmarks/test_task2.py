@@ -1,4 +1,4 @@
-"""The benchmark of Task 2 measures what it says: a wrong lesson does not pass, and rehearsals are not stored."""
+"""The benchmark of task 2: a wrong lesson fails, and toy runs are not stored."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The benchmark of Task 3 asks for what it says, counts what the judge sees, and rehearses without storing."""
+"""The benchmark of task 3: it counts what the judge sees, and toy runs are not stored."""
 
 import subprocess
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_the_texts_are_known_and_six_are_new_to_the_model():
 
 
 def test_what_the_judge_sees_is_counted():
-    """Renders of one object all around: the judge reads most of them, and none as something else; turned, no side."""
+    """Renders of an object from all sides: the judge recognizes most, and no side if rotated."""
     seed = next(s for s in range(10**4) if _is_plain_car(s))
     scene = sample_scene(seed, kind="object")
     image = render(scene.params, 256, 256).color[0].permute(2, 0, 1).float() / 255

@@ -1,4 +1,4 @@
-"""The benchmark of the denoiser's training runs at toy size, goes on from its files and finds what was asked."""
+"""The benchmark of the denoiser's training runs at toy size and resumes from its files."""
 
 import json
 

@@ -12,7 +12,7 @@ from pocket.train.tokenizer import train_tokenizer
 
 @pytest.fixture(scope="session")
 def write_untrained() -> Callable[[Path], None]:
-    """Fills a work folder with untrained weights of tokenizer, towers, autoencoder, denoiser and judge."""
+    """Fill a work folder with untrained weights of all parts but the ControlNets."""
     return _write_untrained
 
 

@@ -96,7 +96,7 @@ def test_near_is_bright_and_the_sky_is_black():
     with pytest.raises(ValueError, match="finite"):
         lessons.depth_to_image(np.full((4, 4), np.nan))
     image = lessons.depth_to_image(np.array([[0.0, 1], [2, 4]]))
-    assert lessons.image_to_depth(image).tolist() == [[0, 0.25], [0.5, 1]]
+    assert image[..., 0].tolist() == [[0, 0.25], [0.5, 1]]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The evaluation's arithmetic: what counts, what is right, colors by the book, rows that replace only their own."""
+"""The arithmetic of the evaluation: what counts, what is correct, and how rows are replaced."""
 
 import argparse
 import json
@@ -40,9 +40,9 @@ def seen_as(labels: np.ndarray) -> dict[str, np.ndarray]:
         elif group == "overhead":
             readings[group] = np.where(labels["elevation"] >= 60, "yes", "no")
         else:
-            readings[group] = np.array(["none" if k < 0 else dict(enumerate(classes[-n:]))[k] for k, n in zip(
-                labels[group], [len(classes) - (classes[0] == "none" and group != "relation")] * len(labels),
-                strict=True)])  # fmt: skip
+            skipped = classes[0] == "none" and group != "relation"
+            names = classes[int(skipped) :]
+            readings[group] = np.array(["none" if k < 0 else names[k] for k in labels[group]])
     return readings
 
 
@@ -116,7 +116,7 @@ def test_a_view_may_be_15_degrees_beyond_its_word(azimuth, right):
 
 
 def test_color_errors_are_ciede2000():
-    """White against black is 100 by definition; a gray against itself is 0; red and green are far apart."""
+    """White and black differ by 100 by definition, gray from itself by 0, red and green by much."""
     a = torch.tensor([[1.0, 1.0, 1.0], [0.5, 0.5, 0.5], [1.0, 0.0, 0.0]], dtype=torch.float64)
     b = torch.tensor([[0.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.0, 1.0, 0.0]], dtype=torch.float64)
     assert quality.color_errors(a, b) == pytest.approx([100, 0, 86.61], abs=0.05)

@@ -1,4 +1,4 @@
-"""Landscapes: their parameters are random but repeatable; their images pan, close and obey time and weather."""
+"""Landscapes: random but repeatable; images pan, close and follow time and weather."""
 
 import numpy as np
 import pytest

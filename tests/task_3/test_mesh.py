@@ -222,7 +222,7 @@ def test_a_browser_turns_the_page(solid, tmp_path):
 
 def test_a_form_that_touches_the_box_is_closed_there():
     vertices, faces = meshes.marching_cubes(
-        lambda p: 20 - 20 * p[:, 1].clamp(min=0), LEVEL, 20, 1.0, "cpu"
+        lambda p: 20 - 20 * p[:, 1].clamp(min=0), LEVEL, 20, "cpu"
     )
     half = trimesh.Trimesh(vertices, faces)
     assert half.is_watertight and half.volume == pytest.approx(2 * 2 * 1.5, rel=0.15)
@@ -234,7 +234,7 @@ def test_specks_are_dropped_and_parts_kept():
         return torch.stack(parts).amax(0)
 
     vertices, _ = meshes.remove_small_parts(
-        *meshes.marching_cubes(two_and_a_speck, LEVEL, 64, 1.0, "cpu")
+        *meshes.marching_cubes(two_and_a_speck, LEVEL, 64, "cpu")
     )
     assert (
         vertices[:, 1].max() < 0.5 and vertices[:, 0].min() < -0.85 and vertices[:, 0].max() > 0.75
@@ -336,13 +336,13 @@ def test_texels_of_a_face_are_those_whose_center_it_holds(numbers, side):
 
 
 def test_page_holds_all_and_asks_for_nothing(solid):
-    text = page(solid, "a <b>bold</b> & 'plain' ball", azimuth=90, turning=False)
+    text = page(solid, "a <b>bold</b> & 'plain' ball", turning=False)
     assert "{{" not in text and not re.search(
         r"(src|href)\s*=\s*[\"']?(http|//)|https?://|@import", text
     )
     assert (
         "<title>a &lt;b&gt;bold&lt;/b&gt; &amp;" in text
-        and "azimuth: 90.0" in text
+        and "azimuth: 0" in text
         and "turning: false" in text
     )
     data = json.loads(re.search(r"const data = (\{.*\});", text)[1])

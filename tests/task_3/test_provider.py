@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from pocket.world import sample_scene, vocabulary
 from pocket.world.renderer import layout
+from task_3_DreamFusion.nerf import provider
 from task_3_DreamFusion.nerf.provider import (
     SUBJECT_RADIUS,
     Cameras,
@@ -128,12 +129,11 @@ def test_a_turn_is_even_and_of_one_height():
     step=st.none() | st.integers(0, 1000),
 )
 def test_views_stay_in_their_range_one_in_each_sector(count, seed, share, step):
-    full = ViewRange()
-    views = full.narrow(share)
+    views = ViewRange().narrow(share)
     cameras = views.sample(count, torch.Generator().manual_seed(seed), step)
-    assert len(cameras) == count and cameras.target.abs().max() <= full.jitter
-    for name in ("azimuth", "elevation", "fov"):
-        low, high = getattr(views, name)
+    assert len(cameras) == count and cameras.target.abs().max() <= provider.JITTER
+    ranges = {"azimuth": views.azimuth, "elevation": views.elevation, "fov": provider.FOV}
+    for name, (low, high) in ranges.items():
         assert (
             low - 1e-3 <= getattr(cameras, name).min()
             and getattr(cameras, name).max() <= high + 1e-3
@@ -142,7 +142,7 @@ def test_views_stay_in_their_range_one_in_each_sector(count, seed, share, step):
         sectors = ((cameras.azimuth + 180) / 360 * count).floor().clamp(0, count - 1)
         assert sorted(sectors.tolist()) == list(range(count))
     tops = SUBJECT_RADIUS / (cameras.radius * torch.tan(torch.deg2rad(cameras.fov) / 2))
-    assert full.fill[0] - 1e-3 <= tops.min() and tops.max() <= full.fill[1] + 1e-3
+    assert provider.FILL[0] - 1e-3 <= tops.min() and tops.max() <= provider.FILL[1] + 1e-3
 
 
 def test_views_of_training_reach_the_ends_of_their_ranges():
@@ -170,21 +170,6 @@ def test_views_are_even_over_the_sphere():
     )  # half of a sphere's area
     overhead = ViewRange().sample(20_000, torch.Generator().manual_seed(0)).elevation >= 60
     assert 0.05 < overhead.float().mean() < 0.2 and vocabulary.view_word(0, 60) == "overhead"
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"fov": (0, 50)},
-        {"elevation": (20, 10)},
-        {"azimuth": (-500, 0)},
-        {"fill": (0, 1)},
-        {"jitter": 1.0},
-    ],
-)
-def test_ranges_that_cannot_be(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        ViewRange(**wrong)
 
 
 @pytest.mark.parametrize("count", [0, -3])

@@ -456,7 +456,7 @@ def test_normals_that_face_away_and_rough_normals_are_penalized(begin):
     torch.testing.assert_close(terms["orientation"], 3 * (seen * away**2).sum() / rays)
     offsets = torch.randn(rendered.positions.shape, generator=torch.Generator().manual_seed(5))
     near = (rendered.positions + 0.01 * 2.0 * offsets).clamp(-2, 2)
-    others = trainer.renderer.field.normals(near, trainer.renderer.normal_step)
+    others = trainer.renderer.field.normals(near)
     expected = 7 * (seen * (others - rendered.normals).abs().sum(-1)).sum() / rays
     torch.testing.assert_close(terms["smoothness"], expected)
     gradient = torch.autograd.grad(terms["orientation"], rendered.weights, allow_unused=True)[0]

@@ -82,7 +82,7 @@ def test_noise_and_its_mistakes(model):
             "same seed gave different noise",
         ),
         (lambda seed: torch.zeros(1, 4, 8, 8), "Two seeds gave the same"),
-        (lambda seed: right_noise(model)(seed).half(), r"end with \.to"),
+        (lambda seed: right_noise(model)(seed).half(), r"or end with \.to"),
         (double, "draw first"),
     ]:
         with pytest.raises(CheckFailed, match=advice):
@@ -148,7 +148,7 @@ def test_generate_mistakes(pipe, model):
         (forgetting(right, steps=2), "change with steps"),
         (forgetting(right, guidance_scale=5.0), "change with guidance_scale"),
         (forgetting(right, negative_prompt=""), "change with negative_prompt"),
-        (forgetting(right, prompt="a duck"), "change with the prompt"),
+        (forgetting(right, prompt="a duck"), "change with prompt"),
     ]:
         with pytest.raises(CheckFailed, match=advice):
             checks.generate(wrong, "a duck", model)
@@ -165,7 +165,7 @@ def test_series_mistakes():
     right = [colored("a", steps=n) for n in (1, 5, 9)]
     for wrong, advice in [
         (..., "still empty"),
-        (right[0], "make a list"),
+        (right[0], "has to be a list"),
         (right[:2], "2 images for 3 settings"),
         ([*right[:2], None], "Entry 2 of the list is a NoneType"),
         ([right[0], right[0], right[2]], "Images 0, 1 are the same: does steps reach"),

@@ -221,7 +221,7 @@ def test_decoding_and_its_mistakes(lesson, sd, model):
     for wrong, advice in [
         (lambda self, z: None, "returns None: is a `return` missing"),
         (lambda self, z: self.vae.decode(z), r"\.sample"),
-        (lambda self, z: right(self, z)[..., :-1], "The shape is"),
+        (lambda self, z: right(self, z)[..., :-1], "has the shape"),
         (lambda self, z: right(self, z * factor), "scaling factor was forgotten"),
         (lambda self, z: right(self, z * factor * factor), "do not multiply"),
         (lambda self, z: (right(self, z) + 1) / 2, r"in \[-1, 1\]"),
@@ -245,7 +245,7 @@ def test_the_clip_and_its_mistakes(tmp_path):
     for wrong, advice in [
         (..., "still empty"),
         (tuple(left), "has to be a list"),
-        (left, "Entry 0 of `clip` is a Frame"),
+        (left, "Entry 0 of the list is a Frame"),
         (video.side_by_side(left, right)[:-1], "4 frames and the folder 5"),
         ([frame.image for frame in left], "not wide enough"),
         (video.side_by_side(right, left), "sides are exchanged"),
@@ -269,7 +269,7 @@ def test_attention_and_its_mistakes(lesson):
         (lambda q, k, v: right(q, k, v)[0], "returns two tensors"),
         (
             lambda q, k, v: (right(q, k, v)[0], right(q, k, v)[1].transpose(-1, -2)),
-            "The weights have the shape",
+            "the weights, has the shape",
         ),
         (weighted(lambda s: s.softmax(-1)), "not scaled"),
         (weighted(lambda s: (s / 16).softmax(-1)), "not by the width"),

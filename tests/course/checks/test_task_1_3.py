@@ -57,7 +57,7 @@ def test_condition_and_its_mistakes(control_lesson):
         ((".permute(2, 0, 1)", ""), "channels come last"),
         ((".permute(2, 0, 1)[None]", ""), "channels come last"),
         (("(2, 0, 1)", "(2, 1, 0)"), "Height and width are exchanged"),
-        ((".to(model.device, model.dtype)", ".to(model.device)"), r"float64, and the networks'"),
+        ((".to(model.device, model.dtype)", ".to(model.device)"), r"float64, and the model"),
         (("from_numpy(image)", "from_numpy(image * 2 - 1)"), "from -1 to 1"),
         (("from_numpy(image)", "from_numpy(image / 255)"), "do not divide by 255"),
         (("from_numpy(image)", "from_numpy(image[::-1].copy())"), "not those of the array"),
@@ -67,7 +67,7 @@ def test_condition_and_its_mistakes(control_lesson):
             advice, checks.condition, mistaken(control_lesson, "to_condition", *changes), model
         )
     elsewhere = mistaken(control_lesson, "to_condition", "model.device", '"meta"')
-    assert_advice("It is on meta", checks.condition, elsewhere, model)
+    assert_advice("is on meta", checks.condition, elsewhere, model)
 
 
 def test_residuals_and_their_mistakes(control_lesson, by_edges):
@@ -117,7 +117,7 @@ def test_the_controlled_answer_and_its_mistakes(control_lesson, by_edges):
     )
     for changes, advice in [
         ((f"return {w}", w), "still empty"),
-        (("output = unet", "return unet", ".sample.float()", ""), "take the denoiser's .sample"),
+        (("output = unet", "return unet", ".sample.float()", ""), "Take the denoiser's .sample"),
         ((w, "output"), "cut the output in two"),
         ((", **residuals", ""), "does not reach the denoiser"),
         (

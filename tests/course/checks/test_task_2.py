@@ -48,7 +48,7 @@ def test_overlaps_and_their_mistakes(joint):
     for wrong, advice in [
         (lambda views, weights, h, w: None, "returns None: is a `return` missing"),
         (lambda views, weights, h, w: torch.zeros(1, 1, h, w), "still empty"),
-        (lambda views, weights, h, w: torch.ones(h, w), "The shape is"),
+        (lambda views, weights, h, w: torch.ones(h, w), "has the shape"),
         (weight_sum(lambda old, new: new), "last one alone"),
         (weight_sum(lambda old, new: old + 1), "weights: .= weight"),
         (weight_sum(lambda old, new: old + 2 * new), "not the sums"),
@@ -71,7 +71,7 @@ def test_the_average_and_its_mistakes(joint):
     checks.fusion(fuse(), joint.window_views)
     for wrong, advice in [
         (lambda windows, views, weights, total: None, "returns None: is a `return` missing"),
-        (lambda windows, views, weights, total: windows, "the panorama is a tensor"),
+        (lambda windows, views, weights, total: windows, "The panorama has the shape"),
         (
             lambda windows, views, weights, total: fuse()(0 * windows, views, weights, total),
             "Nothing has been added",
@@ -116,7 +116,7 @@ def test_the_descent_and_its_mistakes(joint, joint_sd):
     for wrong, advice in [
         (lambda self, x, to_images, anchor, w: None, "returns None: is a `return` missing"),
         (lambda self, x, to_images, anchor, w: [x], "a list"),
-        (lambda self, x, to_images, anchor, w: x[:1], "The shape is"),
+        (lambda self, x, to_images, anchor, w: x[:1], "has the shape"),
         (lambda self, x, to_images, anchor, w: x, "as they were"),
         (lambda self, x, to_images, anchor, w: x + move(self, x, to_images, anchor, w), "Uphill"),
         (

@@ -432,8 +432,8 @@ def test_parts_that_do_not_fit_each_other(folder, tmp_path):
         sample_size=8, cross_attention_dim=24, attention_head_dim=2, **blocks, **small
     ).save_pretrained(tmp_path / "unet")
     for part, advice in {
-        "vae": "4 input channels and 4 output channels, and the autoencoder's latents have 8",
-        "unet": "text embeddings of 24 numbers, and those of the text encoder have 16",
+        "vae": "the UNet's in_channels is 4, but the autoencoder's latent_channels is 8",
+        "unet": "the UNet's cross_attention_dim is 24, but the text encoder's hidden_size is 16",
     }.items():
         shutil.move(folder / part, tmp_path / "good")
         shutil.copytree(tmp_path / part, folder / part)
