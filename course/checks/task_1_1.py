@@ -46,11 +46,6 @@ def pipeline(pipe: Any, scheduler: Any, model: Model) -> str:
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     expect_value(scheduler, "`scheduler`")
-    expect(
-        not isinstance(scheduler, type) and not isinstance(pipe, type),
-        "That is the class itself. Its from_pretrained(...) makes the object from the files of the "
-        "model.",
-    )
     advice = "load it with DDIMScheduler.from_pretrained(...)."
     expect_type(scheduler, DDIMScheduler, "`scheduler`", advice)
     expect_model_settings(scheduler, model)

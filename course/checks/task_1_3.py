@@ -139,19 +139,11 @@ def residuals(function: Callable[..., Any], control: Any, pipe: Any, model: Mode
     right, unscaled = total(weak, strong), total(control, other)
     mistakes = {
         "The scales make no difference: multiply the residuals by each control's scale.": unscaled,
-        "The residuals of the skips are not scaled: each of `down` is multiplied, as `mid` is.": (
-            [*unscaled[:-1], right[-1]]
-        ),
-        "The residual of the middle is not scaled: multiply `mid`, as each of `down`.": (
-            [*right[:-1], unscaled[-1]]
-        ),
-        "Only the last ControlNet counts: add its residuals to those of the ones before.": (
-            total(strong)
-        ),
+        "The residuals of the skips are not scaled: multiply each.": [*unscaled[:-1], right[-1]],
+        "The residual of the middle is not scaled: multiply `mid`.": [*right[:-1], unscaled[-1]],
+        "Only the last ControlNet counts: add up the residuals of all of them.": total(strong),
         "Only the first ControlNet counts: add up the residuals of all of them.": total(weak),
-        "Add the residuals up; a mean makes each ControlNet weaker than its scale.": (
-            [part / 2 for part in right]
-        ),
+        "Add the residuals up; a mean makes each too weak.": [part / 2 for part in right],
     }
     otherwise = "For two controls the residuals are not the sum of scale times residual."
     diagnose(attempt(weak, strong), right, mistakes, otherwise, 1e-2)
@@ -191,21 +183,11 @@ def controlled(function: Callable[..., torch.Tensor], control: Any, pipe: Any, m
     expect_tensor(result, latents.shape, "The guided output", hint)
     outputs = predict(1, 1)
     mistakes = {
-        "The control does not reach the denoiser: hand both residuals to unet(...).": (
-            guided(predict(0, 0))
-        ),
-        "Only the output with the prompt is controlled: hand `both` to the ControlNet.": (
-            guided(predict(0, 1))
-        ),
-        "Only the output without the prompt is controlled: hand `both` to the ControlNet.": (
-            guided(predict(1, 0))
-        ),
-        "The two halves are exchanged: the first belongs to the negative prompt.": (
-            guided(outputs.flip(0))
-        ),
-        "The output is unguided: return diffusion.guide(uncond, cond, guidance_scale).": (
-            guided(outputs, 1)
-        ),
+        "The control does not reach the denoiser: hand on both residuals.": guided(predict(0, 0)),
+        "Only the output with the prompt is controlled: hand on `both`.": guided(predict(0, 1)),
+        "Only the output without the prompt is controlled: hand on `both`.": guided(predict(1, 0)),
+        "The two halves are exchanged: first the negative prompt.": guided(outputs.flip(0)),
+        "The output is unguided: return diffusion.guide(...).": guided(outputs, 1),
         "Guidance starts from `uncond`, not from `cond`.": guided(outputs, w + 1),
     }
     otherwise = (
@@ -332,16 +314,14 @@ def control_loss(
     both, embeddings = _step(pipe, model)
     generator = torch.Generator().manual_seed(5)
     latents, noise = (torch.randn(both.shape, generator=generator).to(both) for _ in range(2))
-    condition = control.condition.expand(2, -1, -1, -1)
+    condition, kind = control.condition.expand(2, -1, -1, -1), model.prediction_type
     t = torch.tensor([300, 700], device=both.device)
     a = pipe.scheduler.alphas_cumprod.to(both)[t].view(-1, 1, 1, 1)
     v = velocity(latents, noise, a)
     targets = {"epsilon": noise, "v_prediction": v, "sample": latents}
 
     @torch.no_grad()
-    def loss(
-        scale: float = 1.0, noisy: bool = True, target: str = model.prediction_type
-    ) -> torch.Tensor:
+    def loss(scale: float = 1.0, noisy: bool = True, target: str = kind) -> torch.Tensor:
         x_t = add_noise(latents, noise, a) if noisy else latents
         *down, mid = _residuals(control._replace(scale=scale), x_t, embeddings, t)
         added = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
@@ -353,16 +333,12 @@ def control_loss(
         result = call(function, control.network, latents, condition, embeddings, t, noise)
     expect_tensor(result, (), "The loss", "It is one number: F.mse_loss(output, target).")
     expect(result.requires_grad, "No gradient flows back from the loss: no @torch.no_grad() here.")
-    other = "epsilon" if model.prediction_type == "v_prediction" else "v_prediction"
+    other = "epsilon" if kind == "v_prediction" else "v_prediction"
     mistakes = {
         "The ControlNet has no effect: hand both residuals to pipe.unet.": loss(scale=0),
-        "The denoiser was shown the clean latents: mix them with the noise, formula (3).": (
-            loss(noisy=False)
-        ),
+        "The denoiser was shown the clean latents: add the noise, formula (3).": loss(noisy=False),
         "The target is not the clean image: compare with `target`.": loss(target="sample"),
-        f"{model.name} predicts {model.prediction_type}: compare with `target`.": (
-            loss(target=other)
-        ),
+        f"{model.name} predicts {kind}: compare with `target`.": loss(target=other),
     }
     otherwise = "The loss is not the mean square of the output minus the target."
     diagnose(result.detach(), loss(), mistakes, otherwise, tolerance_of(model))
