@@ -117,8 +117,9 @@ def expect(condition: object, advice: str) -> None:
 
 def expect_type(value: object, kind: type | UnionType, what: str, advice: str) -> None:
     """Raise CheckFailed, which names the type of `value`, unless it is a `kind`."""
-    is_class = isinstance(value, type)
-    actual = f"the class {value.__name__} itself" if is_class else f"a {type(value).__name__}"
+    actual = f"a {type(value).__name__}"
+    if isinstance(value, type):
+        actual = f"the class {value.__name__} itself"
     expect(isinstance(value, kind), f"{what} is {actual}; {advice}")
 
 

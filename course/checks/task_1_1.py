@@ -98,8 +98,7 @@ def generate(function: Callable[..., Image.Image], prompt: str, model: Model) ->
     missing = quick.keys() - inspect.signature(function).parameters.keys()
     expect(
         not missing,
-        f"`generate` lost its argument {', '.join(sorted(missing))}: keep its first line as it "
-        "was.",
+        f"`generate` lost its argument {', '.join(sorted(missing))}: keep its first line.",
     )
     first = call(function, **quick)
     advice = "a pipeline's result holds a list: return result.images[0]."

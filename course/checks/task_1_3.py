@@ -53,19 +53,14 @@ def edges(function: Callable[..., np.ndarray], image: Image.Image) -> str:
         right.any(),
         "This image has no edges at 100 and 200. Choose another IMAGE for the exercise.",
     )
+    to_tensor = lambda edges: torch.from_numpy(np.float32(edges))
+    unsmoothed = to_tensor(cv2.Canny(array, 100, 200) / 255)
     mistakes = {
-        "The image was not smoothed: hand `smooth` to cv2.Canny, not `array`.": (
-            cv2.Canny(array, 100, 200) / 255
-        ),
-        "Black edges on white: a ControlNet knows white ones on black.": 1 - right,
+        "The image was not smoothed: hand `smooth` to cv2.Canny, not `array`.": unsmoothed,
+        "Black edges on white: a ControlNet knows white ones on black.": to_tensor(1 - right),
     }
-    diagnose(
-        torch.from_numpy(np.float32(result[..., 0])),
-        torch.from_numpy(right),
-        {advice: torch.from_numpy(np.float32(wrong)) for advice, wrong in mistakes.items()},
-        "Those are not Canny's edges of the image after a blur of 1.4 pixels: "
-        "cv2.Canny(smooth, low, high).",
-    )
+    otherwise = "Those are not Canny's edges of the image after a blur of 1.4 pixels: use `smooth`."
+    diagnose(to_tensor(result[..., 0]), to_tensor(right), mistakes, otherwise)
     for low, high in ((20, 40), (20, 200)):
         expect(
             np.array_equal(call(function, image, low, high), conditions.canny(image, low, high)),
@@ -147,13 +142,10 @@ def residuals(function: Callable[..., Any], control: Any, pipe: Any, model: Mode
     }
     otherwise = "For two controls the residuals are not the sum of scale times residual."
     diagnose(attempt(weak, strong), right, mistakes, otherwise, 1e-2)
-    expect(
-        call(function, [], x, 500, embeddings) == (None, None),
-        "Without any control return None, None.",
-    )
-    return (
-        f"{len(right) - 1} residuals for the skips and one for the middle; two ControlNets add up"
-    )
+    nothing = call(function, [], x, 500, embeddings)
+    expect(nothing == (None, None), "Without any control return None, None.")
+    count = len(right) - 1
+    return f"{count} residuals for the skips and one for the middle; two ControlNets add up"
 
 
 @check("1.3 (d)")
@@ -285,19 +277,13 @@ def zero_convolution(function: Callable[[int], Any]) -> str:
     """A 1 x 1 convolution that is zero at first, and can learn."""
     layer = call(function, 6)
     expect_type(layer, torch.nn.Conv2d, "That", "make an nn.Conv2d.")
-    expect(
-        tuple(layer.kernel_size) == (1, 1),
-        f"The window is {tuple(layer.kernel_size)}: kernel_size=1.",
-    )
+    expect(layer.kernel_size == (1, 1), f"The window is {layer.kernel_size}: kernel_size=1.")
     expect(
         (layer.in_channels, layer.out_channels) == (6, 6),
         f"It makes {layer.out_channels} channels of {layer.in_channels}; both are `channels`.",
     )
     expect(not layer.weight.any(), "The weights are not zero: nn.init.zeros_(layer.weight).")
-    expect(
-        layer.bias is not None,
-        "The bias is missing; it belongs to the layer, and starts at zero too.",
-    )
+    expect(layer.bias is not None, "The bias is missing; it starts at zero too.")
     expect(not layer.bias.any(), "The bias is not zero: nn.init.zeros_(layer.bias).")
     expect(
         layer.weight.requires_grad and layer.bias.requires_grad,

@@ -165,12 +165,8 @@ def descent(sd: Any) -> str:
     mistakes = {
         "Uphill: the windows move away from the anchor. Subtract the gradient.": gradient,
         "The gradient is still scaled up: divide it by `loss_scale`.": -1024 * gradient,
-        "The gradient is divided by `loss_scale`, but the sum was not multiplied by it.": (
-            -gradient / 1024
-        ),
-        "Every window gets too little: take the .sum() of the distances, not their mean.": (
-            -gradient / len(moved)
-        ),
+        "The sum was not multiplied by `loss_scale`, only divided by it.": -gradient / 1024,
+        "Take the .sum() of the distances, not their mean.": -gradient / len(moved),
         "That is the gradient alone: subtract it from the windows.": -gradient - windows,
     }
     otherwise = (
