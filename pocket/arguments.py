@@ -16,36 +16,14 @@ def add_option(
     parser.add_argument(flag, type=type_, default=default, help=f"{text} (default: {default})")
 
 
-def integer(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
+def integer(minimum: int, maximum: float = math.inf) -> Callable[[str], int]:
     """Return the type of a whole number in [minimum, maximum]."""
-
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = None
-        if value is None or value < minimum or (maximum is not None and value > maximum):
-            raise ArgumentTypeError(
-                f"must be a whole number {_range(minimum, maximum)}, got {text!r}"
-            )
-        return value
-
-    return parse
+    return lambda text: int(_check(text, int, "whole number", minimum, maximum))
 
 
-def number(minimum: float, maximum: float | None = None) -> Callable[[str], float]:
+def number(minimum: float, maximum: float = math.inf) -> Callable[[str], float]:
     """Return the type of a finite number in [minimum, maximum]."""
-
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value) or value < minimum or (maximum is not None and value > maximum):
-            raise ArgumentTypeError(f"must be a number {_range(minimum, maximum)}, got {text!r}")
-        return value
-
-    return parse
+    return lambda text: _check(text, float, "number", minimum, maximum)
 
 
 def folder(text: str) -> Path:
@@ -73,5 +51,16 @@ def results_file(text: str) -> Path:
     return path
 
 
-def _range(minimum: float, maximum: float | None) -> str:
-    return f"of at least {minimum:,}" if maximum is None else f"from {minimum:,} to {maximum:,}"
+def _check(
+    text: str, convert: Callable[[str], float], kind: str, minimum: float, maximum: float
+) -> float:
+    try:
+        value = convert(text)
+    except ValueError:
+        value = math.nan
+    if not minimum <= value <= maximum or value == math.inf:
+        limits = f"of at least {minimum:,}"
+        if maximum < math.inf:
+            limits = f"from {minimum:,} to {maximum:,}"
+        raise ArgumentTypeError(f"must be a {kind} {limits}, got {text!r}")
+    return value

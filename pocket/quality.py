@@ -27,7 +27,7 @@ from pocket.test_set import (
     save_sheet,
     scored_masks,
 )
-from pocket.train.distortions import DISTORTIONS, monotonicity
+from pocket.train.distortions import distances_by_strength, monotonicity
 from pocket.train.images import normalize, to_float
 from pocket.world import render
 
@@ -207,16 +207,17 @@ def composition_rows(e: Evaluation) -> list[Row]:
         for name, shown in (("images", images), ("renders", render_scenes(test, e.device))):
             correct = correct_masks(test.labels, e.judge.classify(shown))
             hits[name].append(correct["object"] & correct["color"])
-    rates = {
-        name: round(100 * float(np.concatenate(parts).mean()), 2) for name, parts in hits.items()
+    titles = {
+        "images": "compositions never trained on",
+        "renders": "renders of the same compositions",
     }
-    key, both = "pocket.compositions", "object and color both right"
-    images_about = f"compositions never trained on: {both}"
-    renders_about = f"renders of the same compositions: {both}"
-    return [
-        Row(f"{key}.images", images_about, rates["images"], "%", bar=85),
-        Row(f"{key}.renders", renders_about, rates["renders"], "%"),
-    ]
+    rows = []
+    for name, title in titles.items():
+        percent = round(100 * float(np.concatenate(hits[name]).mean()), 2)
+        key, figure = f"pocket.compositions.{name}", f"{title}: object and color both right"
+        bar = 85 if name == "images" else None
+        rows.append(Row(key, figure, percent, "%", bar=bar))
+    return rows
 
 
 # --- The perceptual distance
@@ -228,16 +229,12 @@ def perceptual_rows(e: Evaluation) -> list[Row]:
     distance = PerceptualDistance(e.weights / "clip", e.weights / "perceptual").to(e.device)
     color = render(e.load(DISTORTED, "all").scenes.params, device=e.device).color
     images = resize(normalize(to_float(color)), distance.preprocess.size).contiguous()
-    ordered = monotonicity(distance, images)
     rows = []
-    for name, distort in DISTORTIONS.items():
-        strengths = torch.linspace(0, 1, 7, device=e.device)[:, None].expand(-1, len(images))
-        torch.manual_seed(0)
-        distances = [distance(images, distort(images, s)).mean() for s in strengths[1:]]
-        grows = round(100 * float((torch.stack(distances).diff() > 0).float().mean()), 2)
-        bar = 100 if name in ("blur", "noise", "shift", "hue") else None
+    for name, distances in distances_by_strength(distance, images).items():
         key, about = f"pocket.perceptual.{name}", "perceptual distance"
-        rows.append(Row(key, f"{about}: mean grows with {name}", grows, "%", bar=bar))
-        each = round(100 * ordered[name], 2)
+        mean = round(monotonicity(distances.mean(dim=1)), 2)
+        bar = 100 if name in ("blur", "noise", "shift", "hue") else None
+        rows.append(Row(key, f"{about}: mean grows with {name}", mean, "%", bar=bar))
+        each = round(monotonicity(distances), 2)
         rows.append(Row(f"{key}_each", f"{about}: grows with {name}, each image", each, "%"))
     return rows

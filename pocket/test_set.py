@@ -86,14 +86,13 @@ def load_first_edition(count: int, split: str, first: int = 0, seed: int = 0) ->
         ValueError: the set has no such split, or not so many scenes.
     """
     with np.load(FIRST) as file:
-        splits = sorted({name.partition("/")[0] for name in file.files})
-        if split not in splits:
-            raise ValueError(f"split must be one of {', '.join(splits)}, got {split!r}")
         arrays = {
-            name.partition("/")[2]: file[name]
+            name.removeprefix(f"{split}/"): file[name]
             for name in file.files
             if name.startswith(f"{split}/")
         }
+    if not arrays:
+        raise ValueError(f"split must be one of all, heldout, got {split!r}")
     captions, mentions = (
         arrays.pop(name).tobytes().decode().split("\n") for name in ("captions", "mentions")
     )

@@ -117,7 +117,10 @@ def expect(condition: object, advice: str) -> None:
 
 def expect_type(value: object, kind: type | UnionType, what: str, advice: str) -> None:
     """Raise CheckFailed, which names the type of `value`, unless it is a `kind`."""
-    expect(isinstance(value, kind), f"{what} is a {type(value).__name__}; {advice}")
+    actual = f"a {type(value).__name__}"
+    if isinstance(value, type):
+        actual = f"the class {value.__name__} itself"
+    expect(isinstance(value, kind), f"{what} is {actual}; {advice}")
 
 
 def diagnose(

@@ -9,23 +9,18 @@ import torch
 from course.diffusion import guide
 
 
-def with_constant_stride(scheduler: Any) -> Any:
-    """Return diffusers' DDIM with the noise levels of `scheduler` and leading timesteps.
+@contextlib.contextmanager
+def constant_stride(owner: Any) -> Iterator[None]:
+    """Within this block diffusers and the lessons take the same steps of `owner.scheduler`.
 
-    They are one stride apart, so that its steps go from each to the next (lesson 1.2, section 3).
+    Leading timesteps are one stride apart: steps go from each to the next (lesson 1.2, section 3).
     """
     from diffusers import DDIMScheduler
 
-    return DDIMScheduler.from_config(
-        scheduler.config, timestep_spacing="leading", clip_sample=False, thresholding=False
-    )
-
-
-@contextlib.contextmanager
-def constant_stride(owner: Any) -> Iterator[None]:
-    """Within this block diffusers and the lessons take the same steps of `owner.scheduler`."""
     own = owner.scheduler
-    owner.scheduler = with_constant_stride(own)
+    owner.scheduler = DDIMScheduler.from_config(
+        own.config, timestep_spacing="leading", clip_sample=False, thresholding=False
+    )
     try:
         yield
     finally:
@@ -43,7 +38,8 @@ def sample_with_diffusers(
     generator: torch.Generator,
 ) -> torch.Tensor:
     """Return the latents of one image after `count` steps of diffusers' DDIMScheduler."""
-    scheduler = with_constant_stride(sd.scheduler)
+    with constant_stride(sd):
+        scheduler = sd.scheduler
     scheduler.set_timesteps(count)
     for t in scheduler.timesteps:
         both = torch.cat([latents] * 2).to(sd.unet.dtype)

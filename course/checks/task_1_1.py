@@ -46,11 +46,6 @@ def pipeline(pipe: Any, scheduler: Any, model: Model) -> str:
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     expect_value(scheduler, "`scheduler`")
-    expect(
-        not isinstance(scheduler, type) and not isinstance(pipe, type),
-        "That is the class itself. Its from_pretrained(...) makes the object from the files of the "
-        "model.",
-    )
     advice = "load it with DDIMScheduler.from_pretrained(...)."
     expect_type(scheduler, DDIMScheduler, "`scheduler`", advice)
     expect_model_settings(scheduler, model)
@@ -103,8 +98,7 @@ def generate(function: Callable[..., Image.Image], prompt: str, model: Model) ->
     missing = quick.keys() - inspect.signature(function).parameters.keys()
     expect(
         not missing,
-        f"`generate` lost its argument {', '.join(sorted(missing))}: keep its first line as it "
-        "was.",
+        f"`generate` lost its argument {', '.join(sorted(missing))}: keep its first line.",
     )
     first = call(function, **quick)
     advice = "a pipeline's result holds a list: return result.images[0]."

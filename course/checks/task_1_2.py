@@ -25,7 +25,7 @@ from course.checks.common import (
     tolerance_of,
 )
 from course.checks.reference import constant_stride, sample_with_diffusers
-from course.diffusion import add_noise, ddim_step, guide, velocity
+from course.diffusion import add_noise, ddim_step, guide, predict_x0, velocity
 from course.models import Model
 
 
@@ -45,11 +45,8 @@ def modules(sd: Any, model: Model) -> str:
     for name, expected in classes.items():
         part = getattr(sd, name, ...)
         expect_value(part, f"`{name}`")
-        expect(
-            not isinstance(part, type),
-            f"`{name}` is the class itself; its from_pretrained(...) makes the object.",
-        )
-        expect_type(part, expected, f"`{name}`", f"it has to be a {expected.__name__}.")
+        advice = f"it has to be a {expected.__name__}, from its from_pretrained(...)."
+        expect_type(part, expected, f"`{name}`", advice)
     expect_model_settings(sd.scheduler, model)
     for name in ("text_encoder", "unet", "vae"):
         expect_placed(getattr(sd, name), model, f"`{name}`")
@@ -124,16 +121,12 @@ def prediction(function: Callable[..., Any]) -> str:
     scaled_noise = (1 - a).sqrt() * noise
     exchanged = {"x_0 and the noise are exchanged: return x_0, noise.": noise}
     mistakes_epsilon = {
-        "The square roots are missing: the formula has sqrt(alpha_bar).": (
-            (x_t - (1 - a) * noise) / a
-        ),
+        "The square roots are missing: sqrt(alpha_bar).": (x_t - (1 - a) * noise) / a,
         "Divide by sqrt(alpha_bar): the image was scaled down by it.": x_t - scaled_noise,
         "Divide by the square root of alpha_bar, not by alpha_bar.": (x_t - scaled_noise) / a,
     }
     mistakes_v = {
-        "v was taken for the noise: look at prediction_type.": (
-            (x_t - (1 - a).sqrt() * v) / a.sqrt()
-        ),
+        "v was taken for the noise: look at prediction_type.": predict_x0(x_t, v, a),
         "For v the signs are off: x_0 = sqrt(alpha_bar) x_t minus sqrt(1 - alpha_bar) v.": (
             a.sqrt() * x_t + (1 - a).sqrt() * v
         ),
@@ -200,21 +193,14 @@ def _expect_fresh_noise(
     sigma = eta * ((1 - b) / (1 - a) * (1 - a / b)).sqrt()
     direction = (1 - b - sigma**2).sqrt() * noise
     image = b.sqrt() * x_0
+    without, added = image + direction, image + sigma * fresh
     right = ddim_step(x_0, noise, a, b, eta, fresh)
     mistakes = {
         "`eta` makes no difference: add sigma times the fresh noise.": ddim_step(x_0, noise, a, b),
-        "Make room for the fresh noise: 1 - alpha_bar_prev - sigma**2.": (
-            image + (1 - b).sqrt() * noise + sigma * fresh
-        ),
-        "Below the root sigma is squared.": (
-            image + (1 - b - sigma).sqrt() * noise + sigma * fresh
-        ),
-        "sigma is right, but the fresh noise was not added: + sigma * fresh_noise.": (
-            image + direction
-        ),
-        "The fresh noise is multiplied by sigma, not by its square.": (
-            image + direction + sigma**2 * fresh
-        ),
+        "Make room for the fresh noise: subtract sigma**2.": added + (1 - b).sqrt() * noise,
+        "Below the root sigma is squared.": added + (1 - b - sigma).sqrt() * noise,
+        "sigma is right, but the fresh noise was not added: + sigma * fresh_noise.": without,
+        "The fresh noise is multiplied by sigma, not by its square.": without + sigma**2 * fresh,
     }
     swapped = eta * ((1 - a) / (1 - b) * (1 - a / b)).sqrt()
     for wrong in (sigma**2 / eta, swapped, sigma / eta):
@@ -299,9 +285,7 @@ def decoding(sd: Any, model: Model) -> str:
 
     right = decoded(1 / factor)
     mistakes = {
-        "The scaling factor was forgotten: the decoder expects latents / scaling_factor.": (
-            decoded(1)
-        ),
+        "The scaling factor was forgotten: decode latents / scaling_factor.": decoded(1),
         "Divide by the scaling factor; do not multiply.": decoded(factor),
         "Leave the images in [-1, 1]: `to_pil` converts them later.": (right + 1) / 2,
     }
@@ -362,12 +346,8 @@ def attention(function: Callable[..., Any]) -> str:
     expect_tensor(weights, (2, 3, 5, 7), "The second result, the weights,", hint)
     scores = query @ key.transpose(-1, -2)
     mistakes = {
-        "The scores are not scaled: divide them by the square root of the width of a vector.": (
-            scores.softmax(-1)
-        ),
-        "Divide the scores by the square root of the width, not by the width.": (
-            (scores / 16).softmax(-1)
-        ),
+        "The scores are not scaled: divide by the square root of the width.": scores.softmax(-1),
+        "Divide by the square root of the width, not by the width.": (scores / 16).softmax(-1),
         "The softmax runs over the pixels; every pixel shares its attention among tokens: "
         "dim=-1.": (scores / 4).softmax(-2),
         "Those are scores; a softmax over the tokens makes weights of them.": scores / 4,

@@ -53,19 +53,14 @@ def edges(function: Callable[..., np.ndarray], image: Image.Image) -> str:
         right.any(),
         "This image has no edges at 100 and 200. Choose another IMAGE for the exercise.",
     )
+    to_tensor = lambda edges: torch.from_numpy(np.float32(edges))
+    unsmoothed = to_tensor(cv2.Canny(array, 100, 200) / 255)
     mistakes = {
-        "The image was not smoothed: hand `smooth` to cv2.Canny, not `array`.": (
-            cv2.Canny(array, 100, 200) / 255
-        ),
-        "Black edges on white: a ControlNet knows white ones on black.": 1 - right,
+        "The image was not smoothed: hand `smooth` to cv2.Canny, not `array`.": unsmoothed,
+        "Black edges on white: a ControlNet knows white ones on black.": to_tensor(1 - right),
     }
-    diagnose(
-        torch.from_numpy(np.float32(result[..., 0])),
-        torch.from_numpy(right),
-        {advice: torch.from_numpy(np.float32(wrong)) for advice, wrong in mistakes.items()},
-        "Those are not Canny's edges of the image after a blur of 1.4 pixels: "
-        "cv2.Canny(smooth, low, high).",
-    )
+    otherwise = "Those are not Canny's edges of the image after a blur of 1.4 pixels: use `smooth`."
+    diagnose(to_tensor(result[..., 0]), to_tensor(right), mistakes, otherwise)
     for low, high in ((20, 40), (20, 200)):
         expect(
             np.array_equal(call(function, image, low, high), conditions.canny(image, low, high)),
@@ -139,29 +134,18 @@ def residuals(function: Callable[..., Any], control: Any, pipe: Any, model: Mode
     right, unscaled = total(weak, strong), total(control, other)
     mistakes = {
         "The scales make no difference: multiply the residuals by each control's scale.": unscaled,
-        "The residuals of the skips are not scaled: each of `down` is multiplied, as `mid` is.": (
-            [*unscaled[:-1], right[-1]]
-        ),
-        "The residual of the middle is not scaled: multiply `mid`, as each of `down`.": (
-            [*right[:-1], unscaled[-1]]
-        ),
-        "Only the last ControlNet counts: add its residuals to those of the ones before.": (
-            total(strong)
-        ),
+        "The residuals of the skips are not scaled: multiply each.": [*unscaled[:-1], right[-1]],
+        "The residual of the middle is not scaled: multiply `mid`.": [*right[:-1], unscaled[-1]],
+        "Only the last ControlNet counts: add up the residuals of all of them.": total(strong),
         "Only the first ControlNet counts: add up the residuals of all of them.": total(weak),
-        "Add the residuals up; a mean makes each ControlNet weaker than its scale.": (
-            [part / 2 for part in right]
-        ),
+        "Add the residuals up; a mean makes each too weak.": [part / 2 for part in right],
     }
     otherwise = "For two controls the residuals are not the sum of scale times residual."
     diagnose(attempt(weak, strong), right, mistakes, otherwise, 1e-2)
-    expect(
-        call(function, [], x, 500, embeddings) == (None, None),
-        "Without any control return None, None.",
-    )
-    return (
-        f"{len(right) - 1} residuals for the skips and one for the middle; two ControlNets add up"
-    )
+    nothing = call(function, [], x, 500, embeddings)
+    expect(nothing == (None, None), "Without any control return None, None.")
+    count = len(right) - 1
+    return f"{count} residuals for the skips and one for the middle; two ControlNets add up"
 
 
 @check("1.3 (d)")
@@ -191,21 +175,11 @@ def controlled(function: Callable[..., torch.Tensor], control: Any, pipe: Any, m
     expect_tensor(result, latents.shape, "The guided output", hint)
     outputs = predict(1, 1)
     mistakes = {
-        "The control does not reach the denoiser: hand both residuals to unet(...).": (
-            guided(predict(0, 0))
-        ),
-        "Only the output with the prompt is controlled: hand `both` to the ControlNet.": (
-            guided(predict(0, 1))
-        ),
-        "Only the output without the prompt is controlled: hand `both` to the ControlNet.": (
-            guided(predict(1, 0))
-        ),
-        "The two halves are exchanged: the first belongs to the negative prompt.": (
-            guided(outputs.flip(0))
-        ),
-        "The output is unguided: return diffusion.guide(uncond, cond, guidance_scale).": (
-            guided(outputs, 1)
-        ),
+        "The control does not reach the denoiser: hand on both residuals.": guided(predict(0, 0)),
+        "Only the output with the prompt is controlled: hand on `both`.": guided(predict(0, 1)),
+        "Only the output without the prompt is controlled: hand on `both`.": guided(predict(1, 0)),
+        "The two halves are exchanged: first the negative prompt.": guided(outputs.flip(0)),
+        "The output is unguided: return diffusion.guide(...).": guided(outputs, 1),
         "Guidance starts from `uncond`, not from `cond`.": guided(outputs, w + 1),
     }
     otherwise = (
@@ -303,19 +277,13 @@ def zero_convolution(function: Callable[[int], Any]) -> str:
     """A 1 x 1 convolution that is zero at first, and can learn."""
     layer = call(function, 6)
     expect_type(layer, torch.nn.Conv2d, "That", "make an nn.Conv2d.")
-    expect(
-        tuple(layer.kernel_size) == (1, 1),
-        f"The window is {tuple(layer.kernel_size)}: kernel_size=1.",
-    )
+    expect(layer.kernel_size == (1, 1), f"The window is {layer.kernel_size}: kernel_size=1.")
     expect(
         (layer.in_channels, layer.out_channels) == (6, 6),
         f"It makes {layer.out_channels} channels of {layer.in_channels}; both are `channels`.",
     )
     expect(not layer.weight.any(), "The weights are not zero: nn.init.zeros_(layer.weight).")
-    expect(
-        layer.bias is not None,
-        "The bias is missing; it belongs to the layer, and starts at zero too.",
-    )
+    expect(layer.bias is not None, "The bias is missing; it starts at zero too.")
     expect(not layer.bias.any(), "The bias is not zero: nn.init.zeros_(layer.bias).")
     expect(
         layer.weight.requires_grad and layer.bias.requires_grad,
@@ -332,16 +300,14 @@ def control_loss(
     both, embeddings = _step(pipe, model)
     generator = torch.Generator().manual_seed(5)
     latents, noise = (torch.randn(both.shape, generator=generator).to(both) for _ in range(2))
-    condition = control.condition.expand(2, -1, -1, -1)
+    condition, kind = control.condition.expand(2, -1, -1, -1), model.prediction_type
     t = torch.tensor([300, 700], device=both.device)
     a = pipe.scheduler.alphas_cumprod.to(both)[t].view(-1, 1, 1, 1)
     v = velocity(latents, noise, a)
     targets = {"epsilon": noise, "v_prediction": v, "sample": latents}
 
     @torch.no_grad()
-    def loss(
-        scale: float = 1.0, noisy: bool = True, target: str = model.prediction_type
-    ) -> torch.Tensor:
+    def loss(scale: float = 1.0, noisy: bool = True, target: str = kind) -> torch.Tensor:
         x_t = add_noise(latents, noise, a) if noisy else latents
         *down, mid = _residuals(control._replace(scale=scale), x_t, embeddings, t)
         added = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
@@ -353,16 +319,12 @@ def control_loss(
         result = call(function, control.network, latents, condition, embeddings, t, noise)
     expect_tensor(result, (), "The loss", "It is one number: F.mse_loss(output, target).")
     expect(result.requires_grad, "No gradient flows back from the loss: no @torch.no_grad() here.")
-    other = "epsilon" if model.prediction_type == "v_prediction" else "v_prediction"
+    other = "epsilon" if kind == "v_prediction" else "v_prediction"
     mistakes = {
         "The ControlNet has no effect: hand both residuals to pipe.unet.": loss(scale=0),
-        "The denoiser was shown the clean latents: mix them with the noise, formula (3).": (
-            loss(noisy=False)
-        ),
+        "The denoiser was shown the clean latents: add the noise, formula (3).": loss(noisy=False),
         "The target is not the clean image: compare with `target`.": loss(target="sample"),
-        f"{model.name} predicts {model.prediction_type}: compare with `target`.": (
-            loss(target=other)
-        ),
+        f"{model.name} predicts {kind}: compare with `target`.": loss(target=other),
     }
     otherwise = "The loss is not the mean square of the output minus the target."
     diagnose(result.detach(), loss(), mistakes, otherwise, tolerance_of(model))

@@ -83,13 +83,11 @@ def weight_sum(function: Callable[..., torch.Tensor], window_views: Callable[...
     if isinstance(result, torch.Tensor) and not result.any():
         expect_value(..., "What `weight_sum` adds up")
     expect_tensor(result, (1, 1, *size), "The sum of the weights")
+    last = _scatter(weights, views, size, last=True)
+    counts = _scatter(torch.ones_like(weights), views, size)
     mistakes = {
-        "Where windows overlap, the last one alone counts: `+=`, not `=`.": (
-            _scatter(weights, views, size, last=True)
-        ),
-        "The windows are counted. Add up their weights: += weight, not += 1.": (
-            _scatter(torch.ones_like(weights), views, size)
-        ),
+        "Where windows overlap, the last one alone counts: `+=`, not `=`.": last,
+        "The windows are counted. Add up their weights: += weight, not += 1.": counts,
     }
     otherwise = "Those are not the sums of the weights: add each at its view, [rows, columns]."
     diagnose(result, _scatter(weights, views, size), mistakes, otherwise)
@@ -167,15 +165,9 @@ def descent(sd: Any) -> str:
     mistakes = {
         "Uphill: the windows move away from the anchor. Subtract the gradient.": gradient,
         "The gradient is still scaled up: divide it by `loss_scale`.": -1024 * gradient,
-        "The gradient is divided by `loss_scale`, but the sum was not multiplied by it.": (
-            -gradient / 1024
-        ),
-        "Every window gets too little: take the .sum() of the distances, not their mean.": (
-            -gradient / len(moved)
-        ),
-        "That is the gradient alone: it is to be subtracted from the windows.": (
-            -gradient - windows
-        ),
+        "The sum was not multiplied by `loss_scale`, only divided by it.": -gradient / 1024,
+        "Take the .sum() of the distances, not their mean.": -gradient / len(moved),
+        "That is the gradient alone: subtract it from the windows.": -gradient - windows,
     }
     otherwise = (
         "The windows do not move along the gradient of their distance to the anchor: "

@@ -70,13 +70,9 @@ def sds_gradient(function: Callable[..., torch.Tensor]) -> str:
     )
     error = noise_pred - noise
     mistakes = {
-        "Uphill: that is the gradient with the opposite sign. Predicted noise minus noise.": (
-            -weight * error
-        ),
+        "Uphill, the opposite sign: subtract the noise from the prediction.": -weight * error,
         "The weight w(t) is missing.": error,
-        "The noise that was added is missing: subtract it from the predicted noise.": (
-            weight * noise_pred
-        ),
+        "The noise that was added is missing: subtract it.": weight * noise_pred,
         "That is the squared error; its gradient has no square.": weight * error.square(),
         "DreamFusion leaves the factor 2 to w(t).": 2 * weight * error,
         "The weight counts once.": weight**2 * error,

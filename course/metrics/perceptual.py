@@ -43,20 +43,14 @@ class PerceptualDistance(torch.nn.Module):
             self.register_buffer(name, head.float())  # layer_i: (C,)
         self.requires_grad_(False).eval()
 
-    def features(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Return one (N, positions, C) a layer, each position of length 1.
-
-        images: (N, 3, H, W) in [-1, 1].
-        """
-        return tower_features(self.tower, self.preprocess(images), self.layers)
-
     def forward(self, in0: torch.Tensor, in1: torch.Tensor) -> torch.Tensor:
         """Return the distance (N, 1, 1, 1) of images (N, 3, H, W) in [-1, 1]."""
         if in0.shape != in1.shape or in0.dim() != 4 or in0.shape[1] != 3:
             shapes = f"{tuple(in0.shape)} and {tuple(in1.shape)}"
             raise ValueError(f"in0 and in1 must have one shape (N, 3, H, W), got {shapes}.")
+        x, y = (tower_features(self.tower, self.preprocess(i), self.layers) for i in (in0, in1))
         weights = [self.get_buffer(f"layer_{layer}") for layer in self.layers]
-        shares = layer_distances(self.features(in0), self.features(in1), weights)
+        shares = layer_distances(x, y, weights)
         return torch.stack(shares).sum(dim=0)
 
 

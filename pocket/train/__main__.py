@@ -9,18 +9,9 @@ import torch
 from .run import KINDS, Run, Stage, add_arguments
 
 STAGES = (
-    "data",
-    "judge",
-    "towers",
-    "perceptual",
-    "autoencoder",
-    "latents",
-    "denoiser",
-    "conditions",
-    "controlnet",
-    "estimators",
-    "export",
-)
+    "data judge towers perceptual autoencoder latents denoiser conditions controlnet estimators "
+    "export"
+).split()
 
 
 def expand(name: str, condition: str | None = None) -> list[Stage]:
@@ -54,6 +45,7 @@ def train_stage(stage: Stage, args: argparse.Namespace) -> None:
         )
         return
     importlib.import_module(f"pocket.train.{stage.name}").main(run)
+    run.accelerator.wait_for_everyone()
 
 
 def main(arguments: list[str] | None = None) -> None:

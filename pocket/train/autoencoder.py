@@ -222,12 +222,9 @@ def psnr(vae: AutoencoderKL, images: Tensor) -> float:
 
 def main(run: Run) -> None:
     """Train the autoencoder on WORK/data; write WORK/autoencoder/weights."""
-    pool = Pool.of_run(run)
+    pool = Pool(run)
     torch.manual_seed(run.seed)
-    vae = build(SMOKE if run.smoke else CONFIG)
-    if run.init:
-        weights = run.weights_of("autoencoder")
-        vae = AutoencoderKL.from_pretrained(weights, torch_dtype=torch.float32)
+    vae = run.load(AutoencoderKL) if run.init else build(SMOKE if run.smoke else CONFIG)
     model = AutoencoderLoss(vae).to(run.device)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     crop, batch = (64, run.batch or 4) if run.smoke else (CROP, run.batch or 64)
@@ -251,6 +248,5 @@ def main(run: Run) -> None:
         run.log(f"PSNR {value:.2f} dB, scaling factor {standardized.config.scaling_factor}")
         standardized.save_pretrained(folder)
 
-    steps, minutes = (12, 1.0) if run.smoke else (30_000, 24.0)
     optimizer = loop.adamw(model, lr=6e-4, weight_decay=1e-4)
-    loop.train(run, model, optimizer, loss_fn, save, loop.Settings(steps, minutes))
+    loop.train(run, model, optimizer, loss_fn, save, loop.Settings(30_000, minutes=24.0))

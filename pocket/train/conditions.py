@@ -6,12 +6,12 @@ exactly. `course.images.conditions` defines all of them, for any image.
 
 import hashlib
 import json
-import shutil
 import time
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -19,25 +19,22 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
-from transformers import CLIPTokenizer
 
 from course.files import write_text
 from course.images.conditions import (
     canny_mask,
-    image_to_normals,
     normalize_inverse_depth,
     normals_to_image,
     scribble_mask,
 )
-from pocket.world import Rendered, render
+from pocket.world import Rendered
 from pocket.world.landscape_header import slots
 from pocket.world.renderer import layout
 
-from .data import RENDER_BATCH, SHARD, encode_all, write_shard
-from .latents import Encoder, fingerprint, make_encoder
+from .data import own_shards, write_shards
+from .latents import Encoder, make_encoder, remove_stale_shards
 from .run import ESTIMATED, Run, Stage
-from .scenes import Scenes, check_training_split, scene_batches, worker_count
+from .scenes import Scenes, worker_count
 
 SCENES = 72_000  # a quarter of them landscapes, as `sample_scene` mixes them
 FIRST_SEED = 2**34  # after the latents stage's scenes, before the test scenes
@@ -89,11 +86,6 @@ def exact_condition(kind: str, rendered: Rendered, params: np.ndarray) -> Tensor
     return (image * 255).round().byte()
 
 
-def color_to_normals(colors: Tensor) -> Tensor:
-    """Return the normals (..., 3) of length 1 that colors uint8 stand for; 0 for sky."""
-    return image_to_normals(colors.float() / 255)
-
-
 def line_conditions(image: np.ndarray, seed: int | None = None) -> dict[str, np.ndarray]:
     """Return "canny" and "scribble" of an image uint8 (H, W, 3), each uint8 (H, W) of 0 and 255.
 
@@ -136,10 +128,7 @@ def to_control(conditions: Tensor) -> Tensor:
 
 
 def object_fraction(mask: Tensor) -> Tensor:
-    """Return the fraction of each latent pixel that objects cover.
-
-    uint8 (N, H / 8, W / 8) from the mask uint8 (N, H, W).
-    """
+    """Return the part of each latent pixel that a mask (N, H, W) covers, uint8 (N, H/8, W/8)."""
     return (F.avg_pool2d(mask[:, None].float(), 8)[:, 0] * 255).round().byte()
 
 
@@ -158,60 +147,29 @@ def unpack_bits(bits: Tensor) -> Tensor:
 
 
 def shard_arrays(
-    run: Run, scenes: Scenes, encode: Encoder, tokenizer: CLIPTokenizer, threads: ThreadPoolExecutor
+    scenes: Scenes, renders: Iterator[Rendered], encode: Encoder, threads: ThreadPoolExecutor
 ) -> dict[str, np.ndarray]:
-    """Return what a shard holds of n scenes.
+    """Return what a shard holds of n scenes besides the tokens.
 
-    moments float16 (n, 8, 32, 32) and tokens int16 (n, captions, length), as in the latents stage;
-    canny and scribble as `pack_bits` returns them; objects uint8 (n, 32, 32); params float32
-    (n, SCENE_FLOATS), of which depth and normals are rendered again when they are needed: reading
-    them from a disk would take longer.
+    moments float16 (n, 8, 32, 32), as in the latents stage; canny and scribble as `pack_bits`
+    returns them; objects uint8 (n, 32, 32); params float32 (n, SCENE_FLOATS), of which depth and
+    normals are rendered again when they are needed: reading them from a disk would take longer.
     """
     moments: list[np.ndarray] = []
     objects: list[np.ndarray] = []
-    lines: list[Future] = []
-    for i in range(0, len(scenes), RENDER_BATCH):
-        params = scenes.params[i : i + RENDER_BATCH]
-        rendered = render(params, samples=1 if run.smoke else 4, device=run.device)
+    pages: list[Iterator[dict[str, np.ndarray]]] = []  # of lines, batch by batch
+    seeds = iter(scenes.labels["seed"].tolist())
+    for rendered in renders:
         moments.append(encode(rendered.color).cpu().numpy())
         objects.append(object_fraction(rendered.mask).cpu().numpy())
-        seeds = scenes.labels["seed"][i : i + RENDER_BATCH].tolist()
-        images = rendered.color.cpu().numpy()
-        lines += [
-            threads.submit(line_conditions, *each) for each in zip(images, seeds, strict=True)
-        ]
-    arrays = {
+        pages.append(threads.map(line_conditions, rendered.color.cpu().numpy(), seeds))
+    lines = list(chain.from_iterable(pages))
+    return {
         "moments": np.concatenate(moments),
         "params": scenes.params,
         "objects": np.concatenate(objects),
-        "tokens": encode_all(tokenizer, scenes.captions),
+        **{kind: pack_bits(np.stack([line[kind] for line in lines])) for kind in LINES},
     }
-    drawings = [line.result() for line in lines]
-    for kind in LINES:
-        arrays[kind] = pack_bits(np.stack([drawing[kind] for drawing in drawings]))
-    return arrays
-
-
-def write_shards(run: Run, lows: list[int], count: int) -> Iterator[int]:
-    """Write the shards that start at these scenes; yield the number of scenes of each."""
-    encode = make_encoder(run)
-    tokenizer = CLIPTokenizer.from_pretrained(run.weights_of("tokenizer"))
-    ranges = [range(FIRST_SEED + low, FIRST_SEED + min(low + SHARD, count)) for low in lows]
-    batches = scene_batches(ranges, workers=worker_count(), negatives=False)
-    cv2.setNumThreads(1)  # images are processed in parallel
-    pending: deque[Future] = deque()
-    # Threads suffice: OpenCV releases the interpreter's lock.
-    with ThreadPoolExecutor(max(1, worker_count())) as threads, ThreadPoolExecutor(1) as writer:
-        for low, scenes in zip(lows, batches, strict=True):
-            check_training_split(scenes)
-            arrays = shard_arrays(run, scenes, encode, tokenizer, threads)
-            while len(pending) > 1:
-                pending.popleft().result()
-            folder = run.folder / f"scenes-{low:08d}"
-            pending.append(writer.submit(write_shard, folder, arrays))
-            yield len(scenes)
-        for job in pending:
-            job.result()
 
 
 def ensure(run: Run) -> None:
@@ -221,42 +179,31 @@ def ensure(run: Run) -> None:
     main(replace(run, stage=Stage("conditions"), scenes=run.scenes or last))
 
 
-def remove_stale_shards(run: Run, count: int) -> None:
-    """Remove the shards of another autoencoder or tokenizer; record these and the scene count."""
-    source = {name: fingerprint(run.weights_of(name)) for name in ("autoencoder", "tokenizer")}
-    path = run.folder / "source.json"
-    run.folder.mkdir(parents=True, exist_ok=True)
-    known = json.loads(path.read_text()) if path.exists() else {}
-    run.accelerator.wait_for_everyone()  # all processes have read it
-    if run.is_main and known != source | {"scenes": count}:
-        if {name: known.get(name) for name in source} != source:
-            for folder in run.folder.glob("scenes-*"):
-                shutil.rmtree(folder)
-            (run.folder / "time.json").unlink(missing_ok=True)
-        write_text(path, json.dumps(source | {"scenes": count}))
-    run.accelerator.wait_for_everyone()
+def missing_shards(run: Run, count: int) -> list[tuple[Path, range]]:
+    """Return folder and seeds of this process's shards that are missing or too short."""
+    missing = []
+    for low, seeds in own_shards(run, count, FIRST_SEED):
+        folder = run.folder / f"scenes-{low:08d}"
+        tokens = folder / "tokens.npy"
+        if not tokens.exists() or len(np.load(tokens, mmap_mode="r")) < len(seeds):
+            missing.append((folder, seeds))
+    return missing
 
 
 def main(run: Run) -> None:
     """Fill WORK/conditions with the shards that are missing."""
     start_time = time.perf_counter()
     count = run.scenes or (16 if run.smoke else SCENES)
-    remove_stale_shards(run, count)
-
-    def exists(low: int) -> bool:
-        tokens = run.folder / f"scenes-{low:08d}" / "tokens.npy"
-        return tokens.exists() and len(np.load(tokens, mmap_mode="r")) >= min(SHARD, count - low)
-
-    lows = range(0, count, SHARD)[run.rank :: run.processes]
-    missing = [low for low in lows if not exists(low)]
-    written = 0
-    try:
-        if missing:
-            bar = tqdm(desc="conditions", unit=" scenes", total=count, disable=not run.is_main)
-            with bar:
-                for scenes in write_shards(run, missing, count):
-                    written += scenes
-                    bar.update(scenes * run.processes)
+    remove_stale_shards(run)
+    path = run.folder / "source.json"
+    if run.is_main:
+        write_text(path, json.dumps(json.loads(path.read_text()) | {"scenes": count}))
+    missing = missing_shards(run, count)
+    if not missing:
         run.accelerator.wait_for_everyone()
-    finally:
-        run.record_time(start_time, written * run.processes)
+        return
+    cv2.setNumThreads(1)  # images are processed in parallel
+    # Threads suffice: OpenCV releases the interpreter's lock.
+    with ThreadPoolExecutor(max(1, worker_count())) as threads:
+        arrays = partial(shard_arrays, encode=make_encoder(run), threads=threads)
+        run.count_images(write_shards(run, missing, arrays), start_time)

@@ -25,7 +25,7 @@ from diffusers import (
 from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
-from transformers import CLIPModel
+from transformers import CLIPModel, CLIPTokenizer
 
 from course.images import image_grid
 from pocket.world import caption, render, sample_scene
@@ -33,7 +33,7 @@ from pocket.world import caption, render, sample_scene
 from . import conditions, denoiser, loop
 from .conditions import to_control, unpack_bits
 from .data import RENDER_BATCH
-from .run import Run, Stage
+from .run import Run
 from .scenes import TEST_SEED
 from .tokenizer import encode, load
 
@@ -179,31 +179,38 @@ def build(unet: UNet2DConditionModel, smoke: bool = False) -> ControlNetModel:
 class Strip:
     """Images of the same test scenes from the same noise, after more and more training steps.
 
-    Args:
-        folder: gets condition.png, step-000000.png and so on, and strip.jpg, which has a column of
-            small images for each step and ships with the weights. Those of an interrupted run stay.
-        count: number of scenes.
-        steps: number of sampling steps.
+    The folder strip/ of the run gets condition.png, step-000000.png and so on, and strip.jpg, which
+    has a column of small images for each step and ships with the weights. The images of an
+    interrupted run stay.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        kind: str,
-        pipe: StableDiffusionControlNetPipeline,
-        count: int,
-        steps: int,
+        self, run: Run, model: ControlNetLoss, vae: AutoencoderKL, tokenizer: CLIPTokenizer
     ) -> None:
-        self.folder, self.pipe = folder, pipe
-        self.steps = steps
-        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = run.folder / "strip"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.pipe = StableDiffusionControlNetPipeline(
+            vae=vae.to(run.device).eval(),
+            text_encoder=model.text,
+            tokenizer=tokenizer,
+            unet=model.unet,
+            controlnet=model.controlnet,
+            scheduler=DDIMScheduler(**denoiser.SCHEDULER),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        self.pipe.set_progress_bar_config(disable=True)
+        count, self.steps = (6, 20) if run.device.type == "cuda" else (2, 8)
+        if run.smoke:
+            count, self.steps = 1, 1
         scenes = [sample_scene(TEST_SEED + 20_000 + i, "train", "object") for i in range(count)]
         self.prompts = [
             caption(scene.labels, np.random.default_rng(i))[0] for i, scene in enumerate(scenes)
         ]
         params = np.stack([scene.params for scene in scenes])
-        rendered = render(params, samples=4, device=pipe.unet.device)
-        self.condition = to_control(conditions.make_condition(kind, rendered, params))
+        rendered = render(params, samples=4, device=run.device)
+        self.condition = to_control(conditions.make_condition(run.stage.kind, rendered, params))
         self.save("condition", self.condition.permute(0, 2, 3, 1))
 
     def save(self, name: str, images: Tensor) -> None:
@@ -243,26 +250,6 @@ def strip(columns: dict[str, Image.Image], side: int = STRIP_SIDE) -> Image.Imag
     return image_grid(tiles, columns=len(columns), titles=list(columns), side=side)
 
 
-def build_strip(run: Run, model: ControlNetLoss, vae: AutoencoderKL, tokenizer: object) -> Strip:
-    """Return the strip of a run, which samples with the model that trains."""
-    pipe = StableDiffusionControlNetPipeline(
-        vae=vae.to(run.device).eval(),
-        text_encoder=model.text,
-        tokenizer=tokenizer,
-        unet=model.unet,
-        controlnet=model.controlnet,
-        scheduler=DDIMScheduler(**denoiser.SCHEDULER),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipe.set_progress_bar_config(disable=True)
-    count, steps = (6, 20) if run.device.type == "cuda" else (2, 8)
-    if run.smoke:
-        count, steps = 1, 1
-    return Strip(run.folder / "strip", run.stage.kind, pipe, count, steps)
-
-
 def build_optimizer(controlnet: ControlNetModel) -> torch.optim.Optimizer:
     """Return AdamW with one learning rate for the copied layers and one for the new ones."""
     parts: dict[bool, list[nn.Module]] = {True: [], False: []}
@@ -288,16 +275,11 @@ def main(run: Run) -> None:
     kind = run.stage.kind
     data = ControlNetDataset(run.work / "conditions", kind, run.device, run.rank, run.processes)
     tokenizer = load(run.weights_of("tokenizer"), run.weights_of("towers"))
-    text = CLIPModel.from_pretrained(run.weights_of("towers"), dtype=torch.float32).text_model
-    vae = AutoencoderKL.from_pretrained(run.weights_of("autoencoder"), torch_dtype=torch.float32)
-    unet = UNet2DConditionModel.from_pretrained(
-        run.weights_of("denoiser"), torch_dtype=torch.float32
-    )
+    text = run.load(CLIPModel, "towers").text_model
+    vae = run.load(AutoencoderKL, "autoencoder")
+    unet = run.load(UNet2DConditionModel, "denoiser")
     torch.manual_seed(run.seed)
-    controlnet = build(unet, run.smoke)
-    if run.init:
-        weights = run.weights_of(Stage("controlnet", kind))
-        controlnet = ControlNetModel.from_pretrained(weights, torch_dtype=torch.float32)
+    controlnet = run.load(ControlNetModel) if run.init else build(unet, run.smoke)
     empty = torch.from_numpy(encode(tokenizer, [""])[0]).long()
     model = ControlNetLoss(unet, controlnet, text, vae.config.scaling_factor, empty).to(run.device)
     unet.to(memory_format=torch.channels_last)
@@ -305,7 +287,7 @@ def main(run: Run) -> None:
     batch = run.batch or (2 if run.smoke else BATCH)
     size = sum(p.numel() for p in controlnet.parameters()) / 1e6
     run.log(f"{len(data):,} scenes in each process, {size:.1f} M parameters")
-    images = build_strip(run, model, vae, tokenizer) if run.is_main else None
+    images = Strip(run, model, vae, tokenizer) if run.is_main else None
     image_steps: Sequence[int] = (0,) if run.smoke else STRIP_STEPS
 
     def loss_fn(network: nn.Module, step: int, fraction: float) -> dict[str, Tensor]:
@@ -315,12 +297,9 @@ def main(run: Run) -> None:
         return network(*parts, weight=object_weight(objects))
 
     minutes = MINUTES if run.processes == 1 else MINUTES_MULTI_GPU
-    steps, minutes = (2, 1.0) if run.smoke else (100_000, minutes)
-    warmup = min(200, (run.steps or steps) // 10)
-    settings = loop.Settings(steps, minutes, warmup)
+    settings = loop.Settings(100_000, minutes)
     save = partial(save_controlnet, kind, controlnet)
     optimizer = build_optimizer(controlnet)
     loop.train(run, model, optimizer, loss_fn, save, settings, start_time=start_time)
     if images:  # with the averaged weights, which ship
         images.add(json.loads((run.folder / "curve.json").read_text())["steps"])
-    run.accelerator.wait_for_everyone()

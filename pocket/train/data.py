@@ -6,8 +6,9 @@
 import shutil
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,11 @@ from tqdm import tqdm
 from transformers import CLIPTokenizer
 
 from course.files import replace_folder
-from pocket.world import caption, render, sample_labels
+from pocket.world import Rendered, caption, render, sample_labels
 from pocket.world.phrases import words
 
 from .run import Run
-from .scenes import scene_batches, worker_count
+from .scenes import Scenes, scene_batches, worker_count
 from .tokenizer import encode, train_tokenizer
 
 SCENES = 300_000
@@ -50,24 +51,68 @@ def write_shard(folder: Path, arrays: dict[str, np.ndarray]) -> None:
             np.save(new / f"{name}.npy", array)
 
 
-def main(run: Run) -> None:
-    """Write the tokenizer to WORK/tokenizer, then the shards that are missing."""
-    start_time = time.perf_counter()
-    scenes = run.scenes or (64 if run.smoke else SCENES)
-    if run.is_main and not (run.work / "tokenizer").exists():
-        with replace_folder(run.work / "tokenizer") as new:
-            make_tokenizer(300 if run.smoke else 25_000).save_pretrained(new)
-    run.accelerator.wait_for_everyone()
-    tokenizer = CLIPTokenizer.from_pretrained(run.work / "tokenizer")
-    rendered = 0
-    try:
-        heldout = max(1, round(scenes * HELDOUT_FRACTION))
-        for split, count in (("train", scenes), ("heldout", heldout)):
-            for images in render_split(run, tokenizer, split, count):
-                rendered += images
-        run.accelerator.wait_for_everyone()
-    finally:
-        run.record_time(start_time, rendered * run.processes)
+def own_shards(run: Run, count: int, first_seed: int) -> list[tuple[int, range]]:
+    """Return the first scene and the seeds of each of this process's shards of `count` scenes."""
+    lows = range(0, count, SHARD)[run.rank :: run.processes]
+    return [(low, range(first_seed + low, first_seed + min(low + SHARD, count))) for low in lows]
+
+
+def find_shards(folder: Path, stage: str, rank: int, processes: int) -> list[Path]:
+    """Return the shards that the latents or the conditions stage has left for one process.
+
+    Raises FileNotFoundError if there is none.
+    """
+    shards = sorted(path.parent for path in folder.glob("*-*[0-9]/moments.npy"))[rank::processes]
+    if not shards:
+        raise FileNotFoundError(
+            f"no latents for process {rank} of {processes} in {folder}: "
+            f"run `python -m pocket.train {stage}`"
+        )
+    return shards
+
+
+def write_shards(
+    run: Run,
+    shards: list[tuple[Path, range]],
+    make_arrays: Callable[[Scenes, Iterator[Rendered]], dict[str, np.ndarray]],
+    split: str = "train",
+    negatives: bool = False,
+) -> Iterator[int]:
+    """Write the shards with these folders and seeds; yield the number of scenes of each.
+
+    make_arrays: of the scenes of a shard and their renders, batch by batch. The token ids of the
+    captions are added to its arrays.
+    """
+    tokenizer = CLIPTokenizer.from_pretrained(run.weights_of("tokenizer"))
+    seeds = [each for _, each in shards]
+    batches = scene_batches(seeds, split, workers=worker_count(), negatives=negatives)
+    bar = tqdm(total=sum(map(len, seeds)), desc=f"{run.stage} {split}", disable=not run.is_main)
+
+    def renders(scenes: Scenes) -> Iterator[Rendered]:
+        for i in range(0, len(scenes), RENDER_BATCH):
+            params = scenes.params[i : i + RENDER_BATCH]
+            yield render(params, samples=1 if run.smoke else 4, device=run.device)
+            bar.update(len(params))
+
+    def write(folder: Path, scenes: Scenes, arrays: dict[str, np.ndarray]) -> None:
+        arrays["tokens"] = encode_all(tokenizer, scenes.captions)
+        if negatives:
+            arrays["opposites"] = encode_all(tokenizer, scenes.negatives)
+        write_shard(folder, arrays)
+
+    pending: deque[Future] = deque()
+    # A shard is tokenized and written while the next one is rendered, which saves a third.
+    with bar, ThreadPoolExecutor(1) as writer:
+        for (folder, _), scenes in zip(shards, batches, strict=True):
+            if split == "train" and scenes.labels["heldout"].any():
+                raise ValueError("a scene of the training split has a composition that is held out")
+            arrays = make_arrays(scenes, renders(scenes))
+            while len(pending) > 1:
+                pending.popleft().result()
+            pending.append(writer.submit(write, folder, scenes, arrays))
+            yield len(scenes)
+        for job in pending:
+            job.result()
 
 
 def missing_shards(run: Run, split: str, count: int) -> list[tuple[Path, range]]:
@@ -76,13 +121,10 @@ def missing_shards(run: Run, split: str, count: int) -> list[tuple[Path, range]]
     Raises OSError if they do not fit on the disk.
     """
     missing = []
-    for number, low in enumerate(range(0, count, SHARD)):
-        first = FIRST_SEED[split]
-        seeds = range(first + low, first + min(low + SHARD, count))
-        folder = run.folder / split / f"{number:03d}"
+    for low, seeds in own_shards(run, count, FIRST_SEED[split]):
+        folder = run.folder / split / f"{low // SHARD:03d}"
         labels = folder / "labels.npy"
-        exists = labels.exists() and np.load(labels)["seed"].tolist() == list(seeds)
-        if number % run.processes == run.rank and not exists:
+        if not (labels.exists() and np.load(labels)["seed"].tolist() == list(seeds)):
             missing.append((folder, seeds))
     images = sum(len(seeds) for _, seeds in missing) * run.processes
     needed = images * 256 * 256 * 3 / 2**30
@@ -95,30 +137,25 @@ def missing_shards(run: Run, split: str, count: int) -> list[tuple[Path, range]]
     return missing
 
 
-def render_split(run: Run, tokenizer: CLIPTokenizer, split: str, count: int) -> Iterator[int]:
+def shard_arrays(scenes: Scenes, renders: Iterator[Rendered]) -> dict[str, np.ndarray]:
+    """Return what a shard holds: labels (N,), and images uint8 (N, 256, 256, 3)."""
+    images = np.concatenate([rendered.color.cpu().numpy() for rendered in renders])
+    return {"labels": scenes.labels, "images": images}
+
+
+def render_split(run: Run, split: str, count: int) -> Iterator[int]:
     """Render the missing shards of a split; yield the number of images of each."""
-    shards = missing_shards(run, split, count)
-    batches = scene_batches([seeds for _, seeds in shards], split, workers=worker_count())
-    total = sum(len(seeds) for _, seeds in shards)
-    bar = tqdm(total=total, desc=f"data {split}", disable=not run.is_main)
-    samples = 1 if run.smoke else 4
-    pending: deque[Future] = deque()
-    with bar, ThreadPoolExecutor(1) as writer:  # one shard is written while the next is rendered
-        for (folder, _), scenes in zip(shards, batches, strict=True):
-            arrays = {
-                "labels": scenes.labels,
-                "tokens": encode_all(tokenizer, scenes.captions),
-                "opposites": encode_all(tokenizer, scenes.negatives),
-                "images": np.empty((len(scenes), 256, 256, 3), np.uint8),
-            }
-            for i in range(0, len(scenes), RENDER_BATCH):
-                params = scenes.params[i : i + RENDER_BATCH]
-                images = render(params, samples=samples, device=run.device).color
-                arrays["images"][i : i + RENDER_BATCH] = images.cpu().numpy()
-                bar.update(len(images))
-            while len(pending) > 1:
-                pending.popleft().result()
-            pending.append(writer.submit(write_shard, folder, arrays))
-            yield len(scenes)
-        for job in pending:
-            job.result()
+    yield from write_shards(run, missing_shards(run, split, count), shard_arrays, split, True)
+
+
+def main(run: Run) -> None:
+    """Write the tokenizer to WORK/tokenizer, then the shards that are missing."""
+    start_time = time.perf_counter()
+    scenes = run.scenes or (64 if run.smoke else SCENES)
+    if run.is_main and not (run.work / "tokenizer").exists():
+        with replace_folder(run.work / "tokenizer") as new:
+            make_tokenizer(300 if run.smoke else 25_000).save_pretrained(new)
+    run.accelerator.wait_for_everyone()
+    heldout = max(1, round(scenes * HELDOUT_FRACTION))
+    counts = chain(render_split(run, "train", scenes), render_split(run, "heldout", heldout))
+    run.count_images(counts, start_time)

@@ -18,6 +18,7 @@ from transformers import CLIPModel
 from course.diffusion import add_noise
 
 from . import loop
+from .data import find_shards
 from .muon import Muon
 from .run import Run
 from .tokenizer import encode, load
@@ -68,9 +69,7 @@ def build(config: dict[str, Any], text_width: int) -> UNet2DConditionModel:
     return UNet2DConditionModel(sample_size=32, cross_attention_dim=text_width, **config)
 
 
-def storage_device(
-    device: torch.device, size: int, fraction: float = MEMORY_FRACTION
-) -> torch.device:
+def storage_device(device: torch.device, size: int) -> torch.device:
     """Return `device` if `size` bytes fit into its free memory, else the CPU."""
     if device.type == "cuda" and size > MEMORY_FRACTION * torch.cuda.mem_get_info(device)[0]:
         return torch.device("cpu")
@@ -88,14 +87,8 @@ class LatentDataset:
     def __init__(
         self, folder: Path, device: torch.device, rank: int = 0, world_size: int = 1
     ) -> None:
-        paths = sorted(folder.glob("*-*[0-9]/moments.npy"))[rank::world_size]
-        if not paths:
-            raise FileNotFoundError(
-                f"no latents for process {rank} of {world_size} in {folder}: "
-                f"run `python -m pocket.train {self.stage}`"
-            )
-        self.shards = [path.parent for path in paths]
-        arrays = [np.load(path, mmap_mode="r") for path in paths]
+        self.shards = find_shards(folder, self.stage, rank, world_size)
+        arrays = [np.load(shard / "moments.npy", mmap_mode="r") for shard in self.shards]
         count = sum(map(len, arrays))
         storage = storage_device(device, count * arrays[0][0].nbytes)
         self.device = device
@@ -242,14 +235,13 @@ def main(run: Run) -> None:
     """Train the denoiser on WORK/latents; write WORK/denoiser/weights."""
     data = LatentDataset(run.work / "latents", run.device, run.rank, run.processes)
     tokenizer = load(run.weights_of("tokenizer"), run.weights_of("towers"))
-    text = CLIPModel.from_pretrained(run.weights_of("towers"), dtype=torch.float32).text_model
+    text = run.load(CLIPModel, "towers").text_model
     scaling_factor = AutoencoderKL.load_config(run.weights_of("autoencoder"))["scaling_factor"]
     torch.manual_seed(run.seed)
-    unet = build(SMOKE if run.smoke else CONFIG, text.config.hidden_size)
     if run.init:
-        unet = UNet2DConditionModel.from_pretrained(
-            run.weights_of("denoiser"), torch_dtype=torch.float32
-        )
+        unet = run.load(UNet2DConditionModel)
+    else:
+        unet = build(SMOKE if run.smoke else CONFIG, text.config.hidden_size)
     empty = torch.from_numpy(encode(tokenizer, [""])[0]).long()
     model = DiffusionLoss(unet, text, scaling_factor, empty).to(run.device)
     unet.to(memory_format=torch.channels_last)
@@ -264,7 +256,6 @@ def main(run: Run) -> None:
         error = torch.tensor(held_out_error(model, data), device=run.device)
         return float(run.accelerator.reduce(error, reduction="mean"))
 
-    steps, minutes = (12, 1.0) if run.smoke else (100_000, 24.0)
-    settings = loop.Settings(steps, minutes, warmup=500, ema_decays=EMA_DECAYS)
+    settings = loop.Settings(100_000, minutes=24.0, warmup=500, ema_decays=EMA_DECAYS)
     save = partial(loop.save_contiguous, unet)
     loop.train(run, model, Muon(unet, lr=2e-3), loss_fn, save, settings, validate)

@@ -97,10 +97,10 @@ def triplets(images: Tensor, name: str, generator: torch.Generator) -> tuple[Ten
 
 
 @torch.no_grad()
-def monotonicity(
+def distances_by_strength(
     distance: Callable[[Tensor, Tensor], Tensor], images: Tensor, steps: int = 6
-) -> dict[str, float]:
-    """Return for each distortion how many neighboring strengths are in order, as a fraction.
+) -> dict[str, Tensor]:
+    """Return the distances (steps, N) of images to themselves distorted, by distortion.
 
     distance: of two batches. images: (N, 3, H, W) in [-1, 1]. steps: evenly spaced strengths.
     """
@@ -108,12 +108,13 @@ def monotonicity(
     for name, distort in DISTORTIONS.items():
         rows = []
         for k in range(1, steps + 1):
+            torch.manual_seed(0)  # the same noise, only stronger
             strength = torch.full((len(images),), k / steps, device=images.device)
-            if name == "noise":  # as in `triplets`
-                generator = torch.Generator(images.device).manual_seed(0)
-                distorted = noise(images, strength, generator)
-            else:
-                distorted = distort(images, strength)
-            rows.append(distance(images, distorted).flatten())
-        result[name] = float((torch.stack(rows).diff(dim=0) > 0).float().mean())
+            rows.append(distance(images, distort(images, strength)).flatten())
+        result[name] = torch.stack(rows)
     return result
+
+
+def monotonicity(distances: Tensor) -> float:
+    """Return how many neighboring strengths of `distances_by_strength` are in order, in percent."""
+    return 100 * float((distances.diff(dim=0) > 0).float().mean())

@@ -19,8 +19,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import (
-    AutoModelForDepthEstimation,
-    AutoModelForSemanticSegmentation,
     DPTConfig,
     DPTForDepthEstimation,
     DPTForSemanticSegmentation,
@@ -28,10 +26,11 @@ from transformers import (
     ResNetConfig,
 )
 
+from course.images.conditions import image_to_normals
 from pocket.world import render
 
 from . import conditions, loop
-from .data import RENDER_BATCH
+from .data import RENDER_BATCH, find_shards
 from .images import color_jitter, normalize, to_float, write_processor
 from .latents import load_autoencoder, map_batches
 from .run import Run
@@ -41,6 +40,7 @@ BATCH = 96
 DECODE_BATCH = 64
 MEMORY_FRACTION = 0.5  # of the free device memory, at most, for images and targets
 AXES = ("right", "up", "towards the viewer")  # the outputs of the estimator of normals
+NETWORKS = {"depth": DPTForDepthEstimation, "normals": DPTForSemanticSegmentation}
 SIDE = 256  # pixels of the square images
 RESNET: dict[str, Any] = {"embedding_size": 32, "hidden_sizes": [48, 80, 128], "depths": [2, 2, 2]}
 DPT: dict[str, Any] = {
@@ -185,13 +185,7 @@ class EstimatorDataset:
     """
 
     def __init__(self, run: Run, count: int) -> None:
-        folder = run.work / "conditions"
-        shards = sorted(folder.glob("scenes-*[0-9]"))[run.rank :: run.processes]
-        if not shards:
-            raise FileNotFoundError(
-                f"no scenes for process {run.rank} in {folder}: "
-                "run `python -m pocket.train conditions`"
-            )
+        shards = find_shards(run.work / "conditions", "conditions", run.rank, run.processes)
         self.kind = run.stage.kind
         shape = (SIDE, SIDE) if self.kind == "depth" else (SIDE, SIDE, 3)
         scene_bytes = 2 * SIDE * SIDE * 3 + math.prod(shape) + SIDE * SIDE
@@ -241,17 +235,13 @@ class EstimatorDataset:
         mask = mirror(self.mask[i].float())
         if self.kind == "depth":
             return images, mirror(self.target[i].float() / 255), mask
-        normals = conditions.color_to_normals(self.target[i]).permute(0, 3, 1, 2)
-        normals = mirror(normals)
+        normals = mirror(image_to_normals(self.target[i].float() / 255).permute(0, 3, 1, 2))
         normals[:, 0] *= torch.where(is_mirrored, -1.0, 1.0)[:, None, None]  # x changes its sign
         return images, normals, mask
 
 
 def make_decoder(run: Run) -> Callable[[Tensor], Tensor]:
-    """Return a function from moments float16 (N, 8, 32, 32) to images uint8 (N, 256, 256, 3).
-
-    It decodes the means.
-    """
+    """Return a function that decodes the means of moments (N, 8, 32, 32) to (N, 256, 256, 3)."""
     vae = load_autoencoder(run)
 
     def decode_latents(latents: Tensor) -> Tensor:
@@ -261,23 +251,11 @@ def make_decoder(run: Run) -> Callable[[Tensor], Tensor]:
     if run.device.type == "cuda":
         compiled = torch.compile(decode_latents, dynamic=False)
 
-    def decode_batch(latents: Tensor) -> Tensor:
-        images = compiled(latents).float().clamp(-1, 1)
+    def decode(moments: Tensor) -> Tensor:
+        images = compiled(moments.chunk(2, dim=1)[0].float()).float().clamp(-1, 1)
         return ((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
 
-    @torch.no_grad()
-    def decode(moments: Tensor) -> Tensor:
-        mean = moments.chunk(2, dim=1)[0].float()
-        return map_batches(decode_batch, mean, DECODE_BATCH, run)
-
-    return decode
-
-
-def load(kind: str, folder: Path) -> PreTrainedModel:
-    """Load the estimator of a folder, in float32."""
-    is_depth = kind == "depth"
-    auto = AutoModelForDepthEstimation if is_depth else AutoModelForSemanticSegmentation
-    return auto.from_pretrained(folder, dtype=torch.float32)
+    return partial(map_batches, run, decode, DECODE_BATCH)
 
 
 def main(run: Run) -> None:
@@ -287,7 +265,7 @@ def main(run: Run) -> None:
     kind = run.stage.kind
     data = EstimatorDataset(run, 16 if run.smoke else SCENES)
     torch.manual_seed(run.seed)
-    model = load(kind, run.weights_of(run.stage)) if run.init else build(kind, run.smoke)
+    model = run.load(NETWORKS[kind]) if run.init else build(kind, run.smoke)
     model.to(run.device)
     with torch.no_grad():  # transformers adds hooks at the first call, which would break the graph
         estimate(kind, model.eval(), torch.zeros(1, 3, SIDE, SIDE, device=run.device))
@@ -307,8 +285,6 @@ def main(run: Run) -> None:
         model.save_pretrained(folder)
         write_processor(folder, SIDE, "DPTImageProcessor")
 
-    steps, minutes = (2, 1.0) if run.smoke else (100_000, 5.0)
-    settings = loop.Settings(steps, minutes, warmup=min(300, (run.steps or steps) // 10))
+    settings = loop.Settings(100_000, minutes=5.0, warmup=300)
     optimizer = loop.adamw(model, lr=1e-3, weight_decay=0.02)
     loop.train(run, model, optimizer, loss_fn, save, settings, start_time=start_time)
-    run.accelerator.wait_for_everyone()

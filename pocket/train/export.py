@@ -8,6 +8,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import (
@@ -41,6 +42,12 @@ TOTAL_BUDGET = 200 * MIB  # of all weights of the repository
 FILE_BUDGET = 16 * MIB  # of one file
 CORE_PARTS = ("stable-diffusion", "clip", "judge", "perceptual")
 DEPENDENT_PARTS = ("controlnet", "estimators")  # not required
+TRANSFORMERS: dict[Stage, Any] = {  # stages with a model of transformers, and its class
+    Stage("towers"): CLIPModel,
+    Stage("judge"): AutoModelForImageClassification,
+    Stage("estimators", "depth"): AutoModelForDepthEstimation,
+    Stage("estimators", "normals"): AutoModelForSemanticSegmentation,
+}
 
 
 def default_to_float32(folder: Path) -> None:
@@ -73,18 +80,17 @@ def save_transformer(model: PreTrainedModel, source: Path, folder: Path) -> None
 
 def assemble(run: Run) -> StableDiffusionPipeline:
     """Return the text-to-image pipeline in float16 from the stages' weights."""
-    half = torch.float16
-    clip = CLIPModel.from_pretrained(run.weights_of("towers"), dtype=half)
-    return StableDiffusionPipeline(
-        vae=AutoencoderKL.from_pretrained(run.weights_of("autoencoder"), torch_dtype=half),
-        unet=UNet2DConditionModel.from_pretrained(run.weights_of("denoiser"), torch_dtype=half),
-        text_encoder=clip.text_model,
+    pipe = StableDiffusionPipeline(
+        vae=run.load(AutoencoderKL, "autoencoder"),
+        unet=run.load(UNet2DConditionModel, "denoiser"),
+        text_encoder=run.load(CLIPModel, "towers").text_model,
         tokenizer=load(run.weights_of("tokenizer"), run.weights_of("towers")),
         scheduler=DDIMScheduler(**SCHEDULER),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
+    return pipe.to(torch.float16)
 
 
 def vocabulary() -> dict[str, list[str]]:
@@ -118,20 +124,18 @@ def check_sizes(folder: Path) -> int:
     Raises ValueError if a file, a part or the total is over its budget.
     """
     sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
-    for path, size in sizes.items():
-        if size > FILE_BUDGET:
-            limit = f"a file may have {FILE_BUDGET / MIB:.0f}"
-            raise ValueError(f"{path} has {size / MIB:.1f} MiB; {limit}")
     dependent = {part: folder_size(folder / part) for part in BUDGETS}
     total = sum(sizes.values())
     core = total - sum(dependent.values())
-    budgets = [(str(folder / part), size, BUDGETS[part]) for part, size in dependent.items()]
-    budgets.append((f"{folder} without {' and '.join(DEPENDENT_PARTS)}", core, CORE_BUDGET))
-    budgets.append((str(folder), total, TOTAL_BUDGET))
-    for name, size, budget in budgets:
+    everything = "the files in all"
+    checks = [(str(path), "a file", size, FILE_BUDGET) for path, size in sizes.items()]
+    checks += [(str(folder / p), everything, size, BUDGETS[p]) for p, size in dependent.items()]
+    core_name = f"{folder} without {' and '.join(DEPENDENT_PARTS)}"
+    checks.append((core_name, everything, core, CORE_BUDGET))
+    checks.append((str(folder), everything, total, TOTAL_BUDGET))
+    for name, what, size, budget in checks:
         if size > budget:
-            limit = f"the budget is {budget / MIB:.0f}"
-            raise ValueError(f"{name} has {size / MIB:.1f} MiB in all; {limit}")
+            raise ValueError(f"{name} has {size / MIB:.1f} MiB; {what} may have {budget / MIB:.0f}")
     return total
 
 
@@ -177,14 +181,8 @@ def find_weights(run: Run) -> dict[Stage, Path]:
     return sources
 
 
-def save_dependent(stage: Stage, source: Path, folder: Path) -> None:
-    """Save a ControlNet in float16, with the strip of images from its training, or an estimator."""
-    if stage.name == "estimators":
-        auto = AutoModelForSemanticSegmentation
-        if stage.kind == "depth":
-            auto = AutoModelForDepthEstimation
-        save_transformer(auto.from_pretrained(source, dtype=torch.float32), source, folder)
-        return
+def save_controlnet(source: Path, folder: Path) -> None:
+    """Save a ControlNet in float16, with the strip of images from its training."""
     controlnet = ControlNetModel.from_pretrained(source, torch_dtype=torch.float16)
     controlnet.save_pretrained(folder, max_shard_size=SHARD_SIZE)
     remove_source_paths(folder)
@@ -197,17 +195,17 @@ def save_dependent(stage: Stage, source: Path, folder: Path) -> None:
 
 def write_weights(run: Run, folder: Path) -> None:
     """Write the weights of all stages and the vocabulary to a folder."""
-    sources = {str(stage): path for stage, path in find_weights(run).items()}
+    sources = find_weights(run)
     assemble(run).save_pretrained(folder / "stable-diffusion", max_shard_size=SHARD_SIZE)
     remove_source_paths(folder / "stable-diffusion")
     default_to_float32(folder / "stable-diffusion" / "text_encoder")
-    for auto, name in ((CLIPModel, "towers"), (AutoModelForImageClassification, "judge")):
-        model = auto.from_pretrained(sources[name], dtype=torch.float32)
-        save_transformer(model, sources[name], folder / Stage(name).shipped_folder)
-    shutil.copytree(sources["perceptual"], folder / "perceptual")
-    for stage in DEPENDENT_STAGES:
-        if str(stage) in sources:
-            save_dependent(stage, sources[str(stage)], folder / stage.shipped_folder)
+    shutil.copytree(sources[Stage("perceptual")], folder / "perceptual")
+    for stage, source in sources.items():
+        if stage in TRANSFORMERS:
+            model = TRANSFORMERS[stage].from_pretrained(source, dtype=torch.float32)
+            save_transformer(model, source, folder / stage.shipped_folder)
+        elif stage.name == "controlnet":
+            save_controlnet(source, folder / stage.shipped_folder)
     (folder / "vocabulary.json").write_text(json.dumps(vocabulary(), indent=1) + "\n")
 
 

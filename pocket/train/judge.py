@@ -197,16 +197,13 @@ def measure(judge: Judge, count: int) -> dict[str, float]:
 def main(run: Run) -> None:
     """Train the judge on WORK/data, held-out compositions included; measure it on new renders."""
     size, batch = (64, run.batch or 8) if run.smoke else (SIZE, run.batch or BATCH)
-    pool = Pool.of_run(run, heldout=True, size=size)
+    pool = Pool(run, heldout=True, size=size)
     target = {
         group: torch.from_numpy(value).to(run.device)
         for group, value in targets(pool.labels).items()
     }
     torch.manual_seed(run.seed)
-    model = build(run.smoke)
-    if run.init:
-        weights = run.weights_of("judge")
-        model = ResNetForImageClassification.from_pretrained(weights, dtype=torch.float32)
+    model = run.load(ResNetForImageClassification) if run.init else build(run.smoke)
     model.config.image_size = size
     model.to(run.device, memory_format=torch.channels_last)
 
@@ -221,8 +218,7 @@ def main(run: Run) -> None:
         model.save_pretrained(folder)
         write_processor(folder, size)
 
-    steps, minutes = (4, 1.0) if run.smoke else (12_000, 5.0)
-    settings = loop.Settings(steps, minutes, warmup=1 if run.smoke else 300)
+    settings = loop.Settings(12_000, minutes=5.0, warmup=300)
     optimizer = loop.adamw(model, lr=2e-3, weight_decay=0.05)
     loop.train(run, model, optimizer, loss_fn, save, settings)
     if run.is_main:
@@ -230,4 +226,3 @@ def main(run: Run) -> None:
         result = measure(judge, 4 if run.smoke else 2000)
         run.log(", ".join(f"{group} {100 * value:.1f} %" for group, value in result.items()))
         (run.folder / "accuracy.json").write_text(json.dumps(result, indent=2))
-    run.accelerator.wait_for_everyone()

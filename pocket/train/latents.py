@@ -8,26 +8,26 @@ import hashlib
 import json
 import shutil
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 from tqdm import tqdm
-from transformers import CLIPTokenizer
 
 from course.files import write_text
-from pocket.world import render
+from pocket.world import Rendered
 
 from .autoencoder import moments
-from .data import RENDER_BATCH, SHARD, encode_all, write_shard
+from .data import SHARD, own_shards, write_shard, write_shards
 from .images import normalize, to_float
 from .pool import Pool, find_shards
 from .run import Run
-from .scenes import Scenes, check_training_split, scene_batches, worker_count
+from .scenes import Scenes
 
 EXTRA = 500_000
 EXTRA_SEED = 2**33  # of the first fresh scene: after the pool's, before the conditions stage's
@@ -38,23 +38,23 @@ ENCODE_BATCH = 128
 Encoder = Callable[[Tensor], Tensor]
 
 
-def fingerprint(*folders: Path) -> str:
-    """Return a SHA-256 over the files of some folders; latents and tokens depend on these."""
+def fingerprint(folder: Path) -> str:
+    """Return a SHA-256 over the files of a folder; latents and tokens depend on these."""
     digest = hashlib.sha256()
-    for folder in folders:
-        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-            digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()
 
 
 def load_autoencoder(run: Run) -> AutoencoderKL:
     """Load the autoencoder, on the run's device, in channels-last memory, for evaluation."""
-    vae = AutoencoderKL.from_pretrained(run.weights_of("autoencoder"), torch_dtype=torch.float32)
+    vae = run.load(AutoencoderKL, "autoencoder")
     return vae.to(run.device, memory_format=torch.channels_last).eval()
 
 
+@torch.no_grad()
 def map_batches(
-    function: Callable[[Tensor], Tensor], values: Tensor, batch: int, run: Run
+    run: Run, function: Callable[[Tensor], Tensor], batch: int, values: Tensor
 ) -> Tensor:
     """Return function(values) batch by batch, under autocast.
 
@@ -71,80 +71,52 @@ def map_batches(
 
 
 def make_encoder(run: Run) -> Encoder:
-    """Return a function from images uint8 (N, 256, 256, 3) on the device to their moments.
-
-    Mean and log-variance, float16 (N, 8, 32, 32).
-    """
+    """Return a function from images uint8 (N, 256, 256, 3) to moments float16 (N, 8, 32, 32)."""
     vae = load_autoencoder(run)
     compiled = torch.compile(moments, dynamic=False) if run.device.type == "cuda" else moments
 
-    def encode_batch(images: Tensor) -> Tensor:
+    def encode(images: Tensor) -> Tensor:
         return torch.cat(compiled(vae, normalize(to_float(images))), dim=1).half()
 
-    @torch.no_grad()
-    def encode(images: Tensor) -> Tensor:
-        return map_batches(encode_batch, images, ENCODE_BATCH, run)
-
-    return encode
+    return partial(map_batches, run, encode, ENCODE_BATCH)
 
 
 def encode_pool(run: Run, encode: Encoder) -> Iterator[int]:
     """Encode this process's part of the pool, if there is one; yield the images of each shard."""
     if not (run.work / "data" / "train").exists():
         return
-    pool = Pool.of_run(run)
-    for low in range(0, len(pool), SHARD):
+    pool = Pool(run)
+    starts = range(0, len(pool), SHARD)
+    for low in tqdm(starts, desc="latents of the pool", unit=" shards", disable=not run.is_main):
         folder = run.folder / f"pool-{run.rank}-{low:08d}"
-        high = min(low + SHARD, len(pool))
+        rows = slice(low, low + SHARD)
         if not folder.exists():
-            latents = encode(pool.images[low:high]).cpu().numpy()
-            write_shard(folder, {"moments": latents, "tokens": pool.tokens[low:high].cpu().numpy()})
-            yield high - low
+            latents = encode(pool.images[rows]).cpu().numpy()
+            write_shard(folder, {"moments": latents, "tokens": pool.tokens[rows].cpu().numpy()})
+            yield len(latents)
 
 
-def encode_extra(run: Run, encode: Encoder, tokenizer: CLIPTokenizer, count: int) -> Iterator[int]:
+def encode_extra(run: Run, encode: Encoder, count: int) -> Iterator[int]:
     """Encode this process's part of the fresh scenes; yield the images of each shard."""
-    own = range(0, count, SHARD)[run.rank :: run.processes]
-    lows = [low for low in own if not (run.folder / f"extra-{low:08d}").exists()]
-    first = EXTRA_SEED + run.seed % 32 * EXTRA_SPAN
-    ranges = [range(first + low, first + min(low + SHARD, count)) for low in lows]
-    batches = scene_batches(ranges, workers=worker_count(), negatives=False)
+    shards = [
+        (run.folder / f"extra-{low:08d}", seeds)
+        for low, seeds in own_shards(run, count, EXTRA_SEED + run.seed % 32 * EXTRA_SPAN)
+    ]
+    missing = [(folder, seeds) for folder, seeds in shards if not folder.exists()]
 
-    def write(low: int, latents: Tensor, scenes: Scenes) -> int:
-        tokens = encode_all(tokenizer, scenes.captions)
-        arrays = {"moments": latents.cpu().numpy(), "tokens": tokens}
-        write_shard(run.folder / f"extra-{low:08d}", arrays)
-        return len(scenes)
+    def shard_arrays(scenes: Scenes, renders: Iterator[Rendered]) -> dict[str, np.ndarray]:
+        return {"moments": torch.cat([encode(each.color) for each in renders]).cpu().numpy()}
 
-    # A shard is tokenized and written while the next one is rendered, which saves a third.
-    pending: deque[Future[int]] = deque()
-    with ThreadPoolExecutor(1) as writer:
-        for low, scenes in zip(lows, batches, strict=True):
-            check_training_split(scenes)
-            parts = []
-            for i in range(0, len(scenes), RENDER_BATCH):
-                params = scenes.params[i : i + RENDER_BATCH]
-                images = render(params, samples=1 if run.smoke else 4, device=run.device).color
-                parts.append(encode(images))
-            pending.append(writer.submit(write, low, torch.cat(parts), scenes))
-            if len(pending) > 1:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+    yield from write_shards(run, missing, shard_arrays)
 
 
-def remove_stale_shards(run: Run) -> None:
-    """Remove the shards of another autoencoder, tokenizer, pool or seed."""
-    labels = [shard / "labels.npy" for shard in find_shards(run.work, "train")]
-    source = {
-        "autoencoder": fingerprint(run.weights_of("autoencoder")),
-        "tokenizer": fingerprint(run.weights_of("tokenizer")),
-        "pool": hashlib.sha256(b"".join(path.read_bytes() for path in labels)).hexdigest(),
-        "processes": run.processes,
-        "seed": run.seed,
-    }
+def remove_stale_shards(run: Run, **source: object) -> None:
+    """Remove the shards of another autoencoder, tokenizer or `source`; record this one."""
+    source |= {name: fingerprint(run.weights_of(name)) for name in ("autoencoder", "tokenizer")}
     path = run.folder / "source.json"
-    if run.is_main and (not path.exists() or json.loads(path.read_text()) != source):
+    run.folder.mkdir(parents=True, exist_ok=True)
+    known = json.loads(path.read_text()) if path.exists() else {}
+    if run.is_main and any(known.get(name) != value for name, value in source.items()):
         for folder in run.folder.glob("*-*"):
             shutil.rmtree(folder)
         (run.folder / "time.json").unlink(missing_ok=True)
@@ -155,22 +127,12 @@ def remove_stale_shards(run: Run) -> None:
 def main(run: Run) -> None:
     """Fill WORK/latents with the shards that are missing."""
     start_time = time.perf_counter()
-    remove_stale_shards(run)
-    tokenizer = CLIPTokenizer.from_pretrained(run.weights_of("tokenizer"))
+    labels = [(shard / "labels.npy").read_bytes() for shard in find_shards(run.work, "train")]
+    pool = hashlib.sha256(b"".join(labels)).hexdigest()
+    remove_stale_shards(run, pool=pool, processes=run.processes, seed=run.seed)
     encode = make_encoder(run)
     extra = 16 if run.smoke else EXTRA
     if run.extra is not None:
         extra = run.extra
-    bar = tqdm(desc="latents", unit=" images", disable=not run.is_main)
-    images = 0
-    try:
-        for shards in (encode_pool(run, encode), encode_extra(run, encode, tokenizer, extra)):
-            for count in shards:
-                images += count
-                bar.update(count)
-                if run.minutes and time.perf_counter() - start_time > 60 * run.minutes:
-                    break
-        bar.close()
-        run.accelerator.wait_for_everyone()
-    finally:
-        run.record_time(start_time, images * run.processes)
+    counts = chain(encode_pool(run, encode), encode_extra(run, encode, extra))
+    run.count_images(counts, start_time, run.minutes)

@@ -24,6 +24,7 @@ from course.interrupt import Interrupt
 from .run import Run
 
 SAVE_MINUTES = 3.0
+SMOKE_STEPS = 4
 # Reading a loss waits for the GPU, so it is read every so many steps.
 SYNC_STEPS = {"cuda": 10, "cpu": 1}
 
@@ -37,7 +38,8 @@ class Settings:
 
     steps: int  # the run ends after so many steps ...
     minutes: float  # ... or after so many minutes, compilation included; whichever comes first
-    warmup: int = 200  # steps over which the learning rate rises to its peak
+    # Steps over which the learning rate rises to its peak, at most a tenth of the run.
+    warmup: int = 200
     # Decays of the averages of the weights, of which the first is saved during the run. How long an
     # average should be depends on the length of the run (Karras et al. 2024, section 3).
     ema_decays: Sequence[float] = (0.999,)
@@ -71,10 +73,7 @@ def adamw(
 
 
 def build_ema(model: nn.Module, decay: float) -> EMAModel:
-    """Return an exponential moving average of the trainable parameters.
-
-    Its decay warms up as (1 + n) / (10 + n).
-    """
+    """Return an average of the trainable parameters; its decay warms up as (1 + n) / (10 + n)."""
     return EMAModel(trainable_parameters(model), decay=decay, foreach=True)
 
 
@@ -95,14 +94,6 @@ def save_contiguous(model: Any, folder: Path) -> None:
     copy = type(model).from_config(model.config)
     copy.load_state_dict(model.state_dict())
     copy.save_pretrained(folder)
-
-
-def all_reduce_max(run: Run, values: Sequence[float]) -> list[float]:
-    """Return the maximum of each value over all processes."""
-    tensor = torch.tensor(values, dtype=torch.float64, device=run.device)
-    if run.processes > 1:
-        torch.distributed.all_reduce(tensor, op=torch.distributed.ReduceOp.MAX)
-    return tensor.tolist()
 
 
 # --- State, clock and log
@@ -324,9 +315,10 @@ def train(
     Raises:
         FloatingPointError: a loss is not finite; the last checkpoint stays.
     """
-    steps = run.steps or settings.steps
+    steps = run.steps or (SMOKE_STEPS if run.smoke else settings.steps)
     minutes = run.minutes or settings.minutes
-    settings = dataclasses.replace(settings, steps=steps, minutes=minutes)
+    warmup = min(settings.warmup, steps // 10)
+    settings = dataclasses.replace(settings, steps=steps, minutes=minutes, warmup=warmup)
     clock_start = start_time or time.perf_counter()
     state = TrainState(model, optimizer, settings.ema_decays, Progress(continued=run.init))
     checkpoint = run.folder / "state.pt"
@@ -334,7 +326,10 @@ def train(
         state.restore(checkpoint, run.device)
         run.log(f"resuming from step {state.progress.step}")
     run.seed_all(state.progress.step)
-    network = _prepare(run, model)
+    if run.device.type == "cuda":
+        model.compile(dynamic=False)
+    model.train()
+    network = run.accelerator.prepare_model(model) if run.processes > 1 else model
     _loop(run, state, network, loss_fn, save, settings, Clock(state.progress, clock_start))
     model.eval()
     ema_losses = state.select_ema(validate)
@@ -344,14 +339,6 @@ def train(
         write_text(run.folder / "curve.json", json.dumps(_curve(run, state, ema_losses)))
         checkpoint.unlink(missing_ok=True)
     run.accelerator.wait_for_everyone()
-
-
-def _prepare(run: Run, model: nn.Module) -> nn.Module:
-    """Return the module to call in training: compiled on CUDA, wrapped for several processes."""
-    if run.device.type == "cuda":
-        model.compile(dynamic=False)
-    model.train()
-    return run.accelerator.prepare_model(model) if run.processes > 1 else model
 
 
 def _loop(
@@ -380,8 +367,9 @@ def _loop(
                 continue
             means = log.means()
             is_broken = not all(map(math.isfinite, means.values()))
-            values = (interrupt.requested, is_broken, *clock.read())
-            status = Status(*all_reduce_max(run, values))
+            values = [interrupt.requested, is_broken, *clock.read()]
+            each = torch.tensor([values], dtype=torch.float64, device=run.device)
+            status = Status(*run.accelerator.gather(each).amax(dim=0).tolist())
             if status.is_broken:
                 raise FloatingPointError(
                     f"the loss is not finite at step {progress.step}: lower the learning rate"

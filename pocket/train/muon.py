@@ -33,10 +33,7 @@ def orthogonalize(matrices: Tensor) -> Tensor:
 
 
 def as_matrix(weight: Tensor) -> Tensor:
-    """Return a kernel (O, I, h, w) or matrix (O, I) as a matrix with O rows, in memory order.
-
-    It is a view, not a copy.
-    """
+    """View a kernel (O, I, h, w) or matrix (O, I) as a matrix with O rows, in memory order."""
     if weight.is_contiguous():
         return weight.flatten(1)
     return weight.permute(0, 2, 3, 1).flatten(1)  # channels last

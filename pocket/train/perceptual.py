@@ -20,7 +20,7 @@ from course.metrics.perceptual import layer_distances, tower_features
 from course.metrics.preprocess import resize
 
 from . import loop
-from .distortions import DISTORTIONS, monotonicity, triplets
+from .distortions import DISTORTIONS, distances_by_strength, monotonicity, triplets
 from .images import normalize, to_float
 from .pool import Pool
 from .run import Run
@@ -80,8 +80,8 @@ def ranking_loss(near: Tensor, far: Tensor) -> Tensor:
 
 def main(run: Run) -> None:
     """Train the channel weights on WORK/data and the image tower; write WORK/perceptual/weights."""
-    pool = Pool.of_run(run, size=128)
-    tower = CLIPModel.from_pretrained(run.weights_of("towers"), dtype=torch.float32).vision_model
+    pool = Pool(run, size=128)
+    tower = run.load(CLIPModel, "towers").vision_model
     depth = tower.config.num_hidden_layers
     model = PerceptualModel(tower, sorted({0, 1, depth // 2, depth - 1}))
     if run.init:
@@ -118,12 +118,10 @@ def main(run: Run) -> None:
         config = {"layers": model.layers, "image_size": model.image_size}
         (folder / "config.json").write_text(json.dumps(config))
 
-    steps, minutes = (4, 1.0) if run.smoke else (1_400, 2.0)
-    settings = loop.Settings(steps, minutes, warmup=1 if run.smoke else 50)
+    settings = loop.Settings(1_400, minutes=2.0, warmup=50)
     optimizer = loop.adamw(model, lr=1e-2, weight_decay=0.0)
     loop.train(run, model, optimizer, loss_fn, save, settings)
     if run.is_main:
-        shares = monotonicity(model.forward, fixed_sample(1))
-        listed = ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items())
+        distances = distances_by_strength(model.forward, fixed_sample(1))
+        listed = ", ".join(f"{name} {monotonicity(d):.1f} %" for name, d in distances.items())
         run.log(f"distances that grow with the distortion: {listed}")
-    run.accelerator.wait_for_everyone()

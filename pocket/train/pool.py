@@ -27,26 +27,17 @@ class Pool:
     """Rendered images on the device, each process its own part of them.
 
     Args:
-        work: the work folder of the data stage.
-        device: for the images. If its memory is too small, some of them are left out.
+        run: has the work folder of the data stage, and the device for the images. If its memory is
+            too small, some of them are left out.
         heldout: whether to include scenes with held-out compositions (for the judge).
-        rank, world_size: this process and the number of them.
         size: side of the images; they are resized when they are loaded.
     Raises:
         FileNotFoundError: the data stage has not run.
         ValueError: the training shards contain a held-out composition.
     """
 
-    def __init__(
-        self,
-        work: Path,
-        device: torch.device | str,
-        heldout: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
-        size: int = 256,
-    ) -> None:
-        device = torch.device(device)
+    def __init__(self, run: Run, heldout: bool = False, size: int = 256) -> None:
+        work, device = run.work, run.device
         shards = find_shards(work, "train")
         if not shards:
             raise FileNotFoundError(
@@ -63,9 +54,9 @@ class Pool:
             labels = labels + [np.load(shard / "labels.npy") for shard in more]
         fraction = 1.0
         if device.type == "cuda":
-            needed = sum(map(len, labels)) / world_size * size * size * 3
+            needed = sum(map(len, labels)) / run.processes * size * size * 3
             fraction = min(1.0, image_budget(torch.cuda.mem_get_info(device)[0]) / needed)
-        rows = [_rows(len(part), rank, world_size, fraction) for part in labels]
+        rows = [_rows(len(part), run.rank, run.processes, fraction) for part in labels]
 
         def load(name: str) -> Tensor:
             files = [np.load(shard / name, mmap_mode="r") for shard in shards]
@@ -81,13 +72,8 @@ class Pool:
         with ThreadPoolExecutor(8 if device.type == "cuda" else 1) as threads:
             parts = zip(shards, rows, starts, strict=True)
             jobs = [threads.submit(self._load_images, *part) for part in parts]
-            for job in tqdm(jobs, desc="images", leave=False, disable=rank > 0):
+            for job in tqdm(jobs, desc="images", leave=False, disable=not run.is_main):
                 job.result()
-
-    @classmethod
-    def of_run(cls, run: Run, heldout: bool = False, size: int = 256) -> "Pool":
-        """Load the part of a run's process."""
-        return cls(run.work, run.device, heldout, run.rank, run.processes, size)
 
     def _load_images(self, shard: Path, rows: slice, start: int) -> None:
         """Load rows of a shard to the images from `start` on."""
@@ -112,18 +98,12 @@ class Pool:
         return flat.view(torch.uint8).view(-1, *self.images.shape[1:])
 
     def sample(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return random images, with replacement, and their indices.
-
-        uint8 (batch, size, size, 3) and int64 (batch,).
-        """
+        """Return random images uint8 (B, size, size, 3), with replacement, and their indices."""
         indices = torch.randint(len(self), (batch,), generator=generator, device=self.images.device)
         return self[indices], indices
 
     def captions(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return the token ids of a random caption of each image, and of its hard negative.
-
-        Both int64 (B, LENGTH).
-        """
+        """Return the ids (B, LENGTH) of a random caption of each image and its hard negative."""
         choice = torch.randint(
             self.tokens.shape[1], indices.shape, generator=generator, device=indices.device
         )

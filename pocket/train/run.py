@@ -4,8 +4,10 @@ import argparse
 import contextlib
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -191,27 +193,46 @@ class Run:
             f"no weights of {str(stage)!r} in {own} or {shipped}: run `{stage.command}` first"
         )
 
+    def load(self, network_class: Any, stage: Stage | str | None = None) -> Any:
+        """Load the weights of a stage, by default of this one, in float32."""
+        return network_class.from_pretrained(self.weights_of(stage or self.stage)).float()
+
     def log(self, text: str) -> None:
         """Print a line in the main process, without breaking a progress bar."""
         if self.is_main:
             tqdm.write(f"{self.stage}: {text}")
 
+    def count_images(
+        self, counts: Iterable[int], start_time: float, minutes: float | None = None
+    ) -> None:
+        """Render to the end of `counts`, or for so many minutes; record the time, also on Ctrl-C.
+
+        counts: yields the number of images of each shard that is finished.
+        """
+        images = 0
+        try:
+            for count in counts:
+                images += count
+                if minutes and time.perf_counter() - start_time > 60 * minutes:
+                    break
+            self.accelerator.wait_for_everyone()
+        finally:
+            self.record_time(start_time, images * self.processes)
+
     def record_time(self, start_time: float, images: int) -> None:
         """Add the time since `start_time`, of time.perf_counter, to `folder`/time.json.
 
-        For stages without a loss. images: those rendered since then; without any, nothing is
-        recorded: checking that the work is complete is no training.
+        images: those rendered since then; without any, nothing is recorded: checking that the work
+        is complete is no training.
         """
         path = self.folder / "time.json"
         if not self.is_main or (not images and path.exists()):
             return
-        before = {"seconds": 0.0, "processes": 1, "images": 0}
-        if path.exists():
-            before = json.loads(path.read_text())
-        seconds = time.perf_counter() - start_time
+        before = json.loads(path.read_text()) if path.exists() else {}
+        earlier = before.get("seconds", 0.0) * before.get("processes", 1) / self.processes
         record = {
             "stage": str(self.stage),
-            "seconds": seconds + before["seconds"] * before["processes"] / self.processes,
+            "seconds": time.perf_counter() - start_time + earlier,
             "processes": self.processes,
             "continued": self.init,
             "device": self.device_name,

@@ -96,11 +96,9 @@ def caption_pair(labels: np.void, rng: np.random.Generator) -> tuple[str, str, s
     return text, wrong, field
 
 
-def sample_scenes(
-    seeds: Sequence[int], split: str = "train", kind: str | None = None, negatives: bool = True
-) -> Scenes:
+def sample_scenes(seeds: Sequence[int], split: str = "train", negatives: bool = True) -> Scenes:
     """Sample the scenes of the seeds in this process; arguments as in `scene_batches`."""
-    scenes = [sample_scene(seed, split=split, kind=kind) for seed in seeds]
+    scenes = [sample_scene(seed, split=split) for seed in seeds]
     labels = np.array([scene.labels for scene in scenes], v.LABELS)
     captions, wrong_captions = [], []
     for record in labels:
@@ -118,7 +116,6 @@ def sample_scenes(
 def scene_batches(
     batches: Sequence[Sequence[int]],
     split: str = "train",
-    kind: str | None = None,
     workers: int = 0,
     negatives: bool = True,
 ) -> Iterator[Scenes]:
@@ -127,11 +124,11 @@ def scene_batches(
     Workers are two batches ahead of the reader, so that a GPU that renders does not wait for them.
 
     Args:
-        split, kind: as in `sample_scene`.
+        split: as in `sample_scene`.
         workers: number of processes; 0 samples in this one.
         negatives: whether each caption gets a hard negative, which takes a fifth of the time.
     """
-    sample = partial(sample_scenes, split=split, kind=kind, negatives=negatives)
+    sample = partial(sample_scenes, split=split, negatives=negatives)
     if workers == 0:
         yield from map(sample, batches)
         return
@@ -146,17 +143,9 @@ def scene_batches(
             yield _concatenate(pending.popleft().get())
 
 
-def sample_all(
-    seeds: Sequence[int], split: str = "train", kind: str | None = None, workers: int = 0
-) -> Scenes:
+def sample_all(seeds: Sequence[int], split: str = "train", workers: int = 0) -> Scenes:
     """Return the scenes of all seeds at once; arguments as in `scene_batches`."""
-    return next(scene_batches([seeds], split, kind, workers))
-
-
-def check_training_split(scenes: Scenes) -> None:
-    """Raise ValueError if a scene has a held-out composition."""
-    if scenes.labels["heldout"].any():
-        raise ValueError("a scene of the training split has a composition that is held out")
+    return next(scene_batches([seeds], split, workers))
 
 
 def worker_count() -> int:

@@ -61,16 +61,9 @@ def build(tokenizer: CLIPTokenizer, smoke: bool = False) -> CLIPModel:
 
 
 def gather(features: Tensor) -> Tensor:
-    """Return features (B, ...) of all processes, (processes * B, ...), in order of rank.
-
-    Differentiable.
-    """
+    """Return the features (B, ...) of all W processes by rank, (W * B, ...), differentiable."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return features
-    if not features.is_floating_point():
-        parts = [torch.empty_like(features) for _ in range(torch.distributed.get_world_size())]
-        torch.distributed.all_gather(parts, features)
-        return torch.cat(parts)
     return torch.cat(all_gather(features))
 
 
@@ -116,12 +109,10 @@ def contrastive_loss(
 def main(run: Run) -> None:
     """Train both towers on WORK/data; write WORK/towers/weights, with the tokenizer."""
     batch = run.batch or (8 if run.smoke else BATCH)
-    pool = Pool.of_run(run, size=SIZE)
+    pool = Pool(run, size=SIZE)
     tokenizer = load(run.work / "tokenizer", *([run.weights_of("towers")] if run.init else []))
     torch.manual_seed(run.seed)
-    model = build(tokenizer, run.smoke)
-    if run.init:
-        model = CLIPModel.from_pretrained(run.weights_of("towers"), dtype=torch.float32)
+    model = run.load(CLIPModel) if run.init else build(tokenizer, run.smoke)
     model.to(run.device)
 
     def loss_fn(network: nn.Module, step: int, fraction: float) -> dict[str, Tensor]:
@@ -141,8 +132,7 @@ def main(run: Run) -> None:
         tokenizer.save_pretrained(folder)
         write_processor(folder, SIZE)
 
-    steps, minutes = (4, 1.0) if run.smoke else (8_000, 5.0)
-    settings = loop.Settings(steps, minutes, warmup=1 if run.smoke else 300)
+    settings = loop.Settings(8_000, minutes=5.0, warmup=300)
     optimizer = loop.adamw(model, lr=1e-3, weight_decay=0.05, betas=(0.9, 0.98))
     loop.train(run, model, optimizer, loss_fn, save, settings)
     if run.is_main:
@@ -150,7 +140,6 @@ def main(run: Run) -> None:
         listed = ", ".join(f"{field} {100 * value:.1f} %" for field, value in result.items())
         run.log(f"prefers the caption to its hard negative: {listed}")
         (run.folder / "pairs.json").write_text(json.dumps(result, indent=2))
-    run.accelerator.wait_for_everyone()
 
 
 @torch.no_grad()

@@ -45,7 +45,7 @@ def test_pipeline_mistakes(pipe, model):
     other_kind = StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False)
     for p, s, advice in [
         (..., ..., "`scheduler` is still empty"),
-        (pipe, DDIMScheduler, "class itself"),
+        (pipe, DDIMScheduler, "is the class DDIMScheduler itself; load it with"),
         (pipe, PNDMScheduler.from_config(own.config), "is a PNDMScheduler"),
         (pipe, DDIMScheduler(), "was trained with scaled_linear.*subfolder"),
         (..., own, "`pipe` is still empty"),

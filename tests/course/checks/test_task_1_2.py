@@ -29,7 +29,7 @@ def test_modules_and_their_mistakes(sd, model, capsys):
     half, away = copy.deepcopy(sd.unet).bfloat16(), copy.deepcopy(sd.vae).to("meta")
     for part, advice in [
         ({"tokenizer": ...}, "`tokenizer` is still empty"),
-        ({"unet": type(sd.unet)}, "`unet` is the class itself"),
+        ({"unet": type(sd.unet)}, "`unet` is the class UNet2DConditionModel itself"),
         ({"vae": sd.unet}, "`vae` is a UNet2DConditionModel; it has to be a AutoencoderKL"),
         ({"scheduler": PNDMScheduler()}, "has to be a DDIMScheduler"),
         ({"scheduler": DDIMScheduler()}, "was trained with scaled_linear.*subfolder"),
