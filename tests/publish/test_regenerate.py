@@ -207,7 +207,10 @@ def test_images_that_readme_cannot_show(root, monkeypatch):
             lambda root: (root / "outputs" / "lessons" / f"{LESSON}.ipynb").write_text("{"),
             "cannot be read as a Jupyter notebook",
         ),
-        (lambda root: (root / f"{LESSON}.ipynb").write_text(""), "cannot be read as a Jupyter notebook"),
+        (
+            lambda root: (root / f"{LESSON}.ipynb").write_text(""),
+            "cannot be read as a Jupyter notebook",
+        ),
         (
             lambda root: (root / "assets" / "a.png").mkdir(parents=True),
             "a.png cannot be used: Is a directory",
