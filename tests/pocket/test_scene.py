@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from pocket.world import render, sample_labels
+from pocket.world import placement, render, sample_labels
 from pocket.world import vocabulary as v
 from pocket.world.builder import Builder, Look, rotation
 from pocket.world.labels import labels_from
@@ -162,6 +162,27 @@ def test_a_rider_has_a_saddle_and_one_that_sits_has_none() -> None:
         scene(object="cat", relation=relation, object2="car") for relation in ("riding", "on")
     )
     assert riding[L["H_PRIMS"]] > sitting[L["H_PRIMS"]]
+
+
+@pytest.mark.parametrize("other", ["duck", "horse", "bear", "pig", "bunny", "cat"])
+def test_a_rider_sits_on_the_seat_and_what_is_on_top_stands_on_the_top(monkeypatch, other) -> None:
+    anchors = {}
+    recipe, move = RECIPES[other], Builder.move
+
+    def record_anchors(b: Builder, pose: str):
+        anchors["below"] = recipe(b, pose)
+        return anchors["below"]
+
+    def record_place(b: Builder, group: int, place, *others) -> None:
+        anchors["place"] = place
+        move(b, group, place, *others)
+
+    monkeypatch.setitem(RECIPES, other, record_anchors)
+    monkeypatch.setattr(placement.Builder, "move", record_place)
+    for relation, anchor in (("riding", "seat"), ("on", "top")):
+        scene(object="squirrel", relation=relation, object2=other)
+        x, _, z = getattr(anchors["below"], anchor)
+        assert anchors["place"][::2] == (x, z), relation
 
 
 @pytest.mark.parametrize("name", sorted(v.ANIMATE))

@@ -54,6 +54,20 @@ def test_tensors_of_any_type_are_restored(tmp_path, dtype):
     )
 
 
+@pytest.mark.parametrize("step", [0, 1, 50, 400, 999_999])
+def test_a_checkpoint_reaches_the_disk_before_it_has_its_name(tmp_path, monkeypatch, step):
+    flushed = []
+    fsync = os.fsync
+
+    def record_fsync(descriptor: int) -> None:
+        flushed.append(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    path = save(tmp_path, step, {"a": torch.ones(2)})
+    assert flushed == [path.stat().st_ino]
+
+
 def test_a_resumed_run_equals_one_that_never_stopped(tmp_path):
     def begin() -> tuple[nn.Module, Adan, torch.Generator]:
         torch.manual_seed(0)
