@@ -69,7 +69,7 @@ def interpreter_problem(folder: Path) -> Optional[str]:
     if not os.path.exists(prefix) or not os.path.samefile(prefix, str(folder)):
         return "its interpreter belongs to {}".format(prefix)
     if version < MIN_PYTHON:
-        return "it was made by Python {}.{}.{}".format(*version)
+        return "it was created by Python {}.{}.{}".format(*version)
     return None
 
 

@@ -44,7 +44,7 @@ class Job:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """All that a run is told, resolved once."""
+    """The configuration of a run, resolved once."""
 
     job: Job
     settings: Settings

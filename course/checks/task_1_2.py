@@ -237,7 +237,8 @@ def loop(sd: Any, model: Model) -> str:
     steps = attempt(0.0)
     expect_value(steps[0].x_prev if steps else None, "`x_prev`, the result of a step,")
     expect(
-        len(steps) == count, f"The loop made {len(steps)} steps of {count}: one for each timestep."
+        len(steps) == count,
+        f"The loop took {len(steps)} steps, not {count}: one for each timestep.",
     )
     still, tolerance = steps[-1].x_prev, tolerance_of(model)
     expect(

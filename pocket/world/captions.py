@@ -165,7 +165,7 @@ class _Writer:
         return " ".join(parts + surroundings)
 
     def surroundings(self) -> list[str]:
-        """Return ground and lighting, as far as they are said."""
+        """Return ground and lighting, as far as the caption names them."""
         parts = []
         if self.labels["ground"] >= 0 and self.chance(SAY_GROUND):
             self.named.add("ground")
@@ -202,7 +202,7 @@ class _Writer:
         labels = self.labels
         name = v.OBJECTS[labels[f"object{which}"]]
         count = 0 if which else max(int(labels["count"]), 0)
-        if count > 0:  # always said: no noun leaves it open
+        if count > 0:  # always named: no noun leaves it open
             self.named.add("count")
             plurals = p.PLURAL_PHRASES[name]
             number = self.pick(p.COUNT_WORDS[v.COUNTS[count]], usual=0.8)

@@ -1,4 +1,4 @@
-"""The lessons as files: their form, their execution, and what students are told."""
+"""The lessons as files: their form, their execution, and the messages that students see."""
 
 import ast
 import atexit

@@ -323,7 +323,7 @@ UNUSABLE = {
     half_built: "its interpreter does not start",
     without_configuration: "its interpreter belongs to /",
     dangling: "its interpreter does not start",
-    made_by_an_old_python: r"it was made by Python 3\.10\.12",
+    made_by_an_old_python: r"it was created by Python 3\.10\.12",
     of_another_machine: "its interpreter does not start",
     without_standard_library: "its interpreter does not start",
     talkative: "its interpreter does not start",

@@ -153,7 +153,7 @@ def test_a_folder_of_another_part_is_no_controlnet(steered_folder, part, tmp_pat
         match=other.get(part, r"config\.json is missing"),
     ):
         load_controlnet(folder, model)
-    if part == "unet":  # told apart by its weights alone
+    if part == "unet":  # identified by its weights alone
         shutil.copytree(folder, tmp_path / "copy")
         change(tmp_path / "copy" / "config.json", _class_name="ControlNetModel")
         with pytest.raises(
