@@ -186,7 +186,7 @@ def test_the_loop_and_its_mistakes(lesson, sd, model):
 
     for wrong, advice in [
         (empty, "`x_prev`.*still empty"),
-        (lambda self, *a: list(right(self, *a))[:2], "2 steps of 3"),
+        (lambda self, *a: list(right(self, *a))[:2], "2 steps, not 3"),
         (forgetful, "does not continue from"),
         (lambda self, x, e, *a: right(self, x, e.flip(0), *a), "two halves are exchanged"),
         (lambda self, x, e, n, w, *a: right(self, x, e, n, 1.0, *a), "unguided"),
