@@ -261,10 +261,12 @@ class StableDiffusion:
         alpha_bar = self.alpha_bar(timesteps)
         omega = (weighting or WEIGHTINGS[self.options.weighting])(alpha_bar)
         step = sd.sds_step(latents, timesteps, alpha_bar, omega, predict, generator)
+        # Not .item(), which waits for the GPU.
+        noise_rmse = (step.noise_pred - step.noise).square().mean().sqrt()
         return GuidanceOutput(
             step.loss,
             step.gradient,
-            (step.noise_pred - step.noise).square().mean().sqrt(),  # not .item(), which waits for the GPU
+            noise_rmse,
             timesteps,
             latents.detach(),
             step.noisy_latents,
