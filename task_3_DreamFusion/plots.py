@@ -44,6 +44,6 @@ def view_weights(function: Callable[[Tensor, Tensor], Tensor]) -> None:
         for name, weights in zip(VIEWS, function(*angles).T, strict=True):
             axis.plot(x, weights, label=name)
         axis.set(xlabel=f"{label} (degrees)", ylim=(-0.05, 1.05))
-    axes[0].set(ylabel="weight", xticks=range(-180, 181, 45))
+    axes[0].set(ylabel="weight", xticks=range(-180, 181, 90))
     axes[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     plt.show()

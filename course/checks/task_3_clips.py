@@ -1,5 +1,6 @@
 """Checks of the clips that students hand in for task 3."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from course.checks.common import (
 from course.figures import ROOT
 from course.views import view_word
 
-ASSETS = ROOT / "assets"
+HANDED_OUT = [ROOT / "assets" / f"{name}.gif" for name in ("hamburger", "squirrel", "bunny")]
 MIN_FRAMES = 48  # of a turntable
 
 
@@ -30,21 +31,22 @@ def turntables(clips: Any) -> str:
     expect(len(clips) >= 3, f"TURNTABLES has {len(clips)} prompts: three are to be handed in.")
     frames = {text: _read_turn(text, path) for text, path in clips.items()}
     seen = [(text, _thumbnails(turn)) for text, turn in frames.items()]
+    ours = {path.name: _thumbnails(_color_part(_frames(path))) for path in HANDED_OUT}
     for i, (text, thumbnails) in enumerate(seen):
         for other, others in seen[:i]:
             expect(
-                not _alike(thumbnails, others),
+                not _same_clip(thumbnails, others),
                 f"The clips of {other!r} and of {text!r} are the same: each prompt needs its own.",
             )
-        for path in sorted(ASSETS.glob("*.gif")):
+        for name, own in ours.items():
             expect(
-                not _alike(thumbnails, _thumbnails(_color_part(_frames(path)))),
-                f"The clip of {text!r} is the course's own {path.name}: generate one yourself.",
+                not _same_clip(thumbnails, own),
+                f"The clip of {text!r} is the course's own {name}: generate one yourself.",
             )
     from course.metrics import Judge  # slow to import
 
     judge = Judge()
-    known = {name.partition(":")[2] for name in judge.names.values() if name.startswith("object:")}
+    known = _known_objects(judge.names.values())
     notes = []
     for text, turn in frames.items():
         expected = _object_of(text, known)
@@ -74,11 +76,12 @@ def best_object(best: Any) -> str:
     from course.metrics import Judge  # slow to import
 
     judge = Judge()
-    known = {name.partition(":")[2] for name in judge.names.values() if name.startswith("object:")}
+    known = _known_objects(judge.names.values())
     expected = _object_of(text, known)
     expect(expected, f"The judge knows no object in {text!r}: {', '.join(sorted(known))}.")
-    read = judge(_directions(turn, 16))
-    words = [view_word(360 * i / 16, 15.0) for i in range(16)]
+    count = 16
+    read = judge(_directions(turn, count, 0.5))  # not at a border between views
+    words = [view_word(360 * (i + 0.5) / count, 15.0) for i in range(count)]
     right = [
         attributes["object"] == expected and attributes["view"] == word
         for attributes, word in zip(read, words, strict=True)
@@ -125,20 +128,28 @@ def _color_part(frames: np.ndarray) -> np.ndarray:
     return frames[:, :, :height] if width == 3 * height else frames
 
 
-def _directions(turn: np.ndarray, count: int) -> list[np.ndarray]:
-    """Return `count` frames, evenly from a full turn."""
-    return [turn[round(i * len(turn) / count)] for i in range(count)]
+def _directions(turn: np.ndarray, count: int, offset: float = 0.0) -> list[np.ndarray]:
+    """Return `count` frames, evenly from a full turn; the first is `offset` of them later."""
+    return [turn[int((i + offset) * len(turn) / count)] for i in range(count)]
 
 
-def _thumbnails(turn: np.ndarray) -> np.ndarray:
-    """Return eight small images (8, 24, 24, 3) of a turn, float from 0 to 255."""
-    size = (24, 24)
-    small = [Image.fromarray(frame).resize(size) for frame in _directions(turn, 8)]
-    return np.stack([np.asarray(image.convert("RGB"), np.float32) for image in small])
+def _thumbnails(frames: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """Return frames as small images (n, 24, 24, 3), float from 0 to 255."""
+    small = [Image.fromarray(frame).resize((24, 24)).convert("RGB") for frame in frames]
+    return np.stack([np.asarray(image, np.float32) for image in small])
 
 
-def _alike(a: np.ndarray, b: np.ndarray) -> bool:
-    return bool(np.abs(a - b).mean() < 3)
+def _same_clip(a: np.ndarray, b: np.ndarray) -> bool:
+    """Return whether eight directions of a clip are all among the frames of another one."""
+    directions = np.stack(_directions(a, 8))
+    differences = np.abs(directions[:, None] - b[None]).mean((2, 3, 4))  # (8, n)
+    return bool(differences.min(1).mean() < 3)
+
+
+def _known_objects(classes: Iterable[str]) -> set[str]:
+    """Return the objects among the judge's classes, which are called "group:class"."""
+    parts = [name.partition(":") for name in classes]
+    return {label for group, _, label in parts if group == "object"} - {"none"}
 
 
 def _object_of(text: str, known: set[str]) -> str | None:
