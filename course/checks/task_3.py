@@ -5,6 +5,7 @@ from course.checks.task_3_rendering import (
     composite,
     perp_neg,
     pixel_rays,
+    render,
     render_weights,
     view_weights,
 )
@@ -15,15 +16,19 @@ from course.checks.task_3_sds import (
     sds_step,
     timesteps,
 )
+from course.checks.task_3_toy import mistakes, mixture_noise
 
 __all__ = [
     "best_object",
     "composite",
     "descent",
+    "mistakes",
+    "mixture_noise",
     "noise_prediction",
     "perp_neg",
     "pixel_rays",
     "prompt_embedding",
+    "render",
     "render_weights",
     "sds_step",
     "timesteps",

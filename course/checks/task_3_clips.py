@@ -22,7 +22,7 @@ HANDED_OUT = [ROOT / "assets" / f"{name}.gif" for name in ("hamburger", "squirre
 MIN_FRAMES = 48  # of a turntable
 
 
-@check("3 (k)")
+@check("3 (n)")
 def turntables(clips: Any) -> str:
     """Three own clips of a full turn are there, and the judge reads their prompts in them."""
     expect_value(clips, "TURNTABLES")

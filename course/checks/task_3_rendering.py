@@ -22,7 +22,7 @@ from course.views import FRONT_SIDE, OVERHEAD, SIDE_BACK
 BLEND = 15.0  # degrees on either side of a border between views
 
 
-@check("3 (f)")
+@check("3 (h)")
 def pixel_rays(function: Callable[..., Any], cameras: Any) -> str:
     """`pixel_rays` goes through the centers of the pixels, the top row first."""
     height, width = 4, 6
@@ -98,7 +98,7 @@ def _ray_mistakes(pose: Tensor, fov: Tensor, height: int, width: int) -> dict[st
     }
 
 
-@check("3 (g)")
+@check("3 (i)")
 def render_weights(function: Callable[..., Tensor]) -> str:
     """`render_weights` is alpha compositing along rays, NeRF's equation 3."""
     sigmas = torch.rand((3, 6), generator=torch.Generator().manual_seed(0)) * 8
@@ -148,7 +148,7 @@ def _weights(depth: Tensor) -> Tensor:
     return (-before).exp() * (1 - (-depth).exp())
 
 
-@check("3 (h)")
+@check("3 (j)")
 def composite(function: Callable[..., Any]) -> str:
     """`composite` sums up color and depth of the samples, in front of the background."""
     generator = torch.Generator().manual_seed(0)
@@ -205,7 +205,54 @@ def composite(function: Callable[..., Any]) -> str:
     return "composite: image, opacity and depth"
 
 
-@check("3 (i)")
+@check("3 (k)")
+def render(function: Callable[..., Tensor], camera: Any, background: Tensor) -> str:
+    """`render` puts samples into the ball around the object, and returns an image."""
+    size, samples, factor = 6, 20, 3.0
+
+    def field(x: Tensor) -> tuple[Tensor, Tensor]:
+        if not isinstance(x, Tensor) or x.shape[-1:] != (3,):
+            raise CheckFailed("The field gets points (..., 3): origin + distance * direction.")
+        return (1.2 - x.norm(dim=-1)).clamp(min=0) * (2 + x[..., 0]), (x / 4 + 0.5).clamp(0, 1)
+
+    result = call(function, field, camera, size, factor, samples)
+    hint = "Channels first: .T.reshape(3, size, size)."
+    expect_tensor(result, (3, size, size), "The image", hint)
+
+    def image(
+        start: float = -1.75, offset: float = 0.5, scale: float = factor, wall: Tensor = background
+    ) -> Tensor:
+        origins, directions = (part[0][..., None, :] for part in camera.rays(size, size))
+        step = 3.5 / samples
+        distances = camera.radius[0] + start + step * (torch.arange(samples) + offset)
+        sigmas, colors = field(origins + distances[:, None] * directions)  # (H, W, K)
+        weights = _weights((scale * step * sigmas).flatten(0, 1)).unflatten(0, (size, size))
+        pixels = (weights[..., None] * colors).sum(2) + (1 - weights.sum(2))[..., None] * wall
+        return pixels.permute(2, 0, 1)
+
+    right = image()
+    mistakes = {
+        "The factor has no effect: multiply the densities by it.": image(scale=1.0),
+        "Rows and columns are exchanged.": right.transpose(1, 2),
+        "The image is upside down.": right.flip(1),
+        "The pixels were reshaped without .T: colors and pixels are mixed up.": (
+            right.permute(1, 2, 0).reshape(3, size, size)
+        ),
+        "The samples lie at the ends of their steps: k + 1/2.": image(offset=0.0),
+        "The samples are counted from 1 instead of 1/2.": image(offset=1.0),
+        "The samples begin at the center of the ball: radius - 1.75.": image(0.0),
+        "The samples begin behind the ball: radius - 1.75.": image(1.75),
+        "The background is missing.": image(wall=torch.zeros(3)),
+    }
+    otherwise = (
+        "That is not the image of the field: pixel_rays, samples at radius - 1.75 + "
+        "step (k + 1/2), render_weights(factor * sigmas, step), composite."
+    )
+    diagnose(result, right, mistakes, otherwise)
+    return "render: an image of a field"
+
+
+@check("3 (l)")
 def view_weights(function: Callable[..., Tensor]) -> str:
     """`view_weights` says how much a camera shows of front, side, back and overhead."""
     azimuth = torch.tensor([0, 29, 45, 90, -90, -135, 180, -170, 10, 10, 50, 190, 350.0])
@@ -271,7 +318,7 @@ def _view_weights(
     return torch.cat([around, overhead[:, None]], 1)
 
 
-@check("3 (j)")
+@check("3 (m)")
 def perp_neg(function: Callable[..., Tensor]) -> str:
     """`perp_neg` pushes away only what is perpendicular to the direction of the prompt."""
     generator = torch.Generator().manual_seed(0)

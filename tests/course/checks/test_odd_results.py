@@ -108,6 +108,8 @@ def test_odd_results_end_in_advice(
         "noise_prediction": lambda: task_3.noise_prediction(strange(sds.predict_noise)),
         "sds_step": lambda: task_3.sds_step(strange(sds.sds_step)),
         "image_descent": lambda: task_3.descent(strange(OBJECTS.optimize), sds.sds_step),
+        "mixture_noise": lambda: task_3.mixture_noise(strange(OBJECTS.mixture_noise)),
+        "mistakes": lambda: task_3.mistakes(ODD[odd]({"wrong sign": print}), sds.sds_step),
         "pixel_rays": lambda: task_3.pixel_rays(strange(OBJECTS.pixel_rays), orbit(1)),
         "render_weights": lambda: task_3.render_weights(strange(OBJECTS.render_weights)),
         "composite": lambda: task_3.composite(strange(OBJECTS.composite)),

@@ -18,6 +18,7 @@ from course.checks import task_3 as checks
 from course.images.video import write_video
 from task_3_DreamFusion.nerf import sd as reference
 from task_3_DreamFusion.nerf.provider import orbit
+from task_3_DreamFusion.nerf.renderer import PLAIN_COLOR
 from tests.course.checks.helpers import assert_advice, rewrite
 
 LESSON = notebooks.ROOT / "task_3_DreamFusion" / "task_3_DreamFusion.ipynb"
@@ -376,7 +377,110 @@ def test_right_loops(old, new):
     checks.descent(changed("optimize", old, new), reference.sds_step)
 
 
-# --- 3 (f)
+# --- 3 (f), 3 (g)
+
+
+MIXTURE = "(1 - alpha_bar).sqrt() * (shares[..., None] * offsets).sum(1) / variance"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "advice"),
+    [
+        (f"    noise = {MIXTURE}\n", "", "still empty"),
+        (MIXTURE, f"-{MIXTURE}", "opposite sign"),
+        ("(1 - alpha_bar).sqrt() * (", "(", "minus the score: multiply"),
+        ("(1 - alpha_bar).sqrt() * (", "(1 - alpha_bar) * (", "the root of 1 - alpha_bar"),
+        ("alpha_bar.sqrt()[..., None] * means", "means", "not scaled by sqrt"),
+        ("alpha_bar.sqrt()[..., None]", "alpha_bar[..., None]", "not by its root"),
+        ("alpha_bar * spread**2 + 1 - alpha_bar", "1 - alpha_bar", "spread is left out"),
+        ("alpha_bar * spread**2 + 1 - alpha_bar", "spread**2", "not s\\^2 alone"),
+        ("alpha_bar * spread**2", "alpha_bar * spread", "square it"),
+        (".softmax(-1)", ".exp()", "divided by their sum"),
+        (".softmax(-1)", ".softmax(0)", "runs over the points"),
+        ("(-offsets.square()", "(offsets.square()", "has a minus"),
+        (" / (2 * variance)).softmax", " / variance).softmax", "divided by 2 v"),
+        ("offsets.square().sum(-1)", "offsets.norm(dim=-1)", "exponent is squared"),
+        ("(shares[..., None] * offsets).sum(1)", "offsets.mean(1)", "count alike"),
+        (".sum(1) / variance", ".sum(1)", "not divided by the variance"),
+        (".sum(1) / variance", ".sum(2) / variance", "raised RuntimeError|shape"),
+    ],
+)
+def test_the_perfect_denoiser_and_its_mistakes(old, new, advice):
+    assert_advice(advice, checks.mixture_noise, changed("mixture_noise", old, new))
+
+
+def test_right_perfect_denoisers(capsys):
+    def by_autograd(x, alpha_bar, means, spread):
+        x = x.clone().requires_grad_()
+        variance = alpha_bar * spread**2 + 1 - alpha_bar
+        squared = torch.cdist(x[:, None], alpha_bar.sqrt()[..., None] * means)[:, 0] ** 2
+        log_density = torch.logsumexp(-squared / (2 * variance), 1)
+        [score] = torch.autograd.grad(log_density.sum(), x)
+        return -(1 - alpha_bar).sqrt() * score
+
+    def by_posterior_mean(x, alpha_bar, means, spread):
+        """The noise in x if the clean point is its mean given x."""
+        alpha, variance = alpha_bar.sqrt(), alpha_bar * spread**2 + 1 - alpha_bar
+        shares = -(x[:, None] - alpha[..., None] * means).pow(2).sum(2) / variance / 2
+        gain = alpha * spread**2 / variance
+        clean = means + gain[..., None] * (x[:, None] - alpha[..., None] * means)
+        x_0 = (shares.softmax(1)[..., None] * clean).sum(1)
+        return (x - alpha * x_0) / (1 - alpha_bar).sqrt()
+
+    for function in (by_autograd, by_posterior_mean):
+        checks.mixture_noise(function)
+    assert capsys.readouterr().out.count("✓") == 2
+
+
+def wrong_steps(**others):
+    """Return the three wrong steps of the lesson, some of which are others."""
+    lesson = rewrite(LESSON, "wrong_sign")
+    lesson.sd = reference
+    names = ("wrong sign", "no weighting", "noise not subtracted")
+    steps = {name: getattr(lesson, name.replace(" ", "_")) for name in names}
+    return steps | {name.replace("_", " "): step for name, step in others.items()}
+
+
+def test_mistakes_on_purpose(capsys):
+    def other_sign(*arguments):
+        step = reference.sds_step(*arguments)
+        return reference.SDSStep(0 - step.loss, *step[1:])
+
+    check = lambda steps: checks.mistakes(steps, reference.sds_step)
+    check(wrong_steps())
+    check(wrong_steps(wrong_sign=other_sign))
+    assert capsys.readouterr().out.count("✓") == 2
+    right, steps = reference.sds_step, wrong_steps()
+
+    def scaled(step, factor):
+        def function(*arguments):
+            result = step(*arguments)
+            return result._replace(loss=factor * result.loss)
+
+        return function
+
+    doubled = scaled(right, -2)
+    negative = scaled(steps["no weighting"], -1)
+    detached = lambda x, *others: right(x.detach(), *others)
+    for wrong, advice in [
+        (..., "MISTAKES is still empty"),
+        (None, "MISTAKES is None"),
+        ([right], "is a list"),
+        ({"wrong sign": right}, "has no 'no weighting', 'noise not subtracted'"),
+        (wrong_steps(wrong_sign=right), "'wrong sign' is right: it has to be wrong"),
+        (wrong_steps(no_weighting=right), "'no weighting' is right"),
+        (wrong_steps(wrong_sign=doubled), "not divided by the number of images"),
+        (wrong_steps(no_weighting=negative), "opposite sign, too"),
+        (wrong_steps(wrong_sign=steps["no weighting"]), "makes the mistake 'no weighting'"),
+        (wrong_steps(no_weighting=scaled(right, 0.25)), "change only one thing"),
+        (wrong_steps(no_weighting=detached), "No gradient reaches the latents"),
+        (wrong_steps(no_weighting=lambda *all: right(*all).loss), "is a NoneType"),
+        (wrong_steps(no_weighting=lambda x: x), "raised TypeError"),
+    ]:
+        assert_advice(advice, check, wrong)
+
+
+# --- 3 (h)
 
 
 @pytest.mark.parametrize(
@@ -447,7 +551,7 @@ def test_right_rays(capsys):
     assert capsys.readouterr().out.count("✓") == 2
 
 
-# --- 3 (g), 3 (h)
+# --- 3 (i), 3 (j)
 
 
 WEIGHTS = "(-before).exp() * (1 - (-depth).exp())"
@@ -557,7 +661,57 @@ def test_right_compositing(capsys):
     assert capsys.readouterr().out.count("✓") == 2
 
 
-# --- 3 (i)
+# --- 3 (k)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "advice"),
+    [
+        ("    image = pixels.T.reshape(3, size, size)\n", "", "still empty"),
+        ("pixels.T.reshape(3, size, size)", "pixels.reshape(size, size, 3)", "Channels first"),
+        ("pixels.T.reshape(3, size, size)", "pixels.reshape(3, size, size)", "without .T"),
+        ("(3, size, size)\n    ###", "(3, size, size).transpose(1, 2)\n    ###", "are exchanged"),
+        ("(3, size, size)\n    ###", "(3, size, size).flip(1)\n    ###", "upside down"),
+        ("factor * sigmas", "sigmas", "factor has no effect"),
+        ("torch.arange(samples) + 0.5", "torch.arange(samples)", "ends of their steps"),
+        ("torch.arange(samples) + 0.5", "torch.arange(samples) + 1", "counted from 1"),
+        ("- 1.75 + step", "+ step", "begin at the center"),
+        ("- 1.75 + step", "+ 1.75 + step", "begin behind the ball"),
+        ("weights), BACKGROUND)", "weights), torch.zeros(3))", "background is missing"),
+        ("field(x)\n", "field(origins)\n", "raised|That is not"),
+        ("field(x)\n", "field(x[..., :2])\n", "gets points"),
+        ("sigmas, step)\n", "sigmas, 1.0)\n", "That is not the image of the field"),
+    ],
+)
+def test_the_renderer_and_its_mistakes(old, new, advice):
+    check = lambda function: checks.render(function, CAMERAS, torch.tensor(PLAIN_COLOR))
+    lesson = rewrite(LESSON, "render", old, new)
+    lesson.BACKGROUND = torch.tensor(PLAIN_COLOR)
+    assert_advice(advice, check, lesson.render)
+
+
+def test_right_renderers(capsys):
+    lesson = rewrite(LESSON, "render")
+    lesson.BACKGROUND = torch.tensor(PLAIN_COLOR)
+
+    def row_by_row(field, camera, size, factor=1.0, samples=128):
+        origins, directions = (part[0] for part in camera.rays(size, size))
+        step, rows = 3.5 / samples, []
+        for o, d in zip(origins, directions, strict=True):
+            k = torch.arange(samples)
+            distances = camera.radius[0] - 1.75 + step * k + step / 2
+            sigmas, colors = field(o[:, None] + distances[:, None] * d[:, None])
+            weights = lesson.render_weights(sigmas * factor, step)
+            rows.append((weights[..., None] * colors).sum(1))
+            rows[-1] += (1 - weights.sum(1))[:, None] * lesson.BACKGROUND
+        return torch.stack(rows).permute(2, 0, 1)
+
+    for function in (lesson.render, row_by_row):
+        checks.render(function, CAMERAS, lesson.BACKGROUND)
+    assert capsys.readouterr().out.count("✓") == 2
+
+
+# --- 3 (l)
 
 
 AROUND = "[1 - not_front, not_front - back, back]"
@@ -615,7 +769,7 @@ def test_right_view_weights(capsys):
     assert capsys.readouterr().out.count("✓") == 2
 
 
-# --- 3 (j)
+# --- 3 (m)
 
 
 AWAY = "noise = uncond + w * (p - away)"
@@ -665,7 +819,7 @@ def test_right_perp_neg(capsys):
     assert capsys.readouterr().out.count("✓") == 2
 
 
-# --- 3 (k), 3 challenge 1
+# --- 3 (n), 3 challenge 1
 
 
 @pytest.fixture(scope="module")
