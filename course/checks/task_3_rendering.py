@@ -239,7 +239,6 @@ def render(function: Callable[..., Tensor], camera: Any, background: Tensor) -> 
             right.permute(1, 2, 0).reshape(3, size, size)
         ),
         "The samples lie at the ends of their steps: k + 1/2.": image(offset=0.0),
-        "The samples are counted from 1 instead of 1/2.": image(offset=1.0),
         "The samples begin at the center of the ball: radius - 1.75.": image(0.0),
         "The samples begin behind the ball: radius - 1.75.": image(1.75),
         "The background is missing.": image(wall=torch.zeros(3)),

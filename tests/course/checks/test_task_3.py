@@ -674,7 +674,7 @@ def test_right_compositing(capsys):
         ("(3, size, size)\n    ###", "(3, size, size).flip(1)\n    ###", "upside down"),
         ("factor * sigmas", "sigmas", "factor has no effect"),
         ("torch.arange(samples) + 0.5", "torch.arange(samples)", "ends of their steps"),
-        ("torch.arange(samples) + 0.5", "torch.arange(samples) + 1", "counted from 1"),
+        ("torch.arange(samples) + 0.5", "torch.arange(samples) + 1", "ends of their steps"),
         ("- 1.75 + step", "+ step", "begin at the center"),
         ("- 1.75 + step", "+ 1.75 + step", "begin behind the ball"),
         ("weights), BACKGROUND)", "weights), torch.zeros(3))", "background is missing"),
