@@ -649,29 +649,41 @@ def restored_threads():
     torch.set_num_threads(1)
 
 
+def deterministic(options: list[str], run: Path) -> list[str]:
+    more = "--deterministic --no-save_mesh --size 32 --rays 2048 --frames 1"
+    return [*options, "--workspace", str(run), *more.split()]
+
+
 def test_deterministic_does_not_depend_on_the_number_of_threads(
     options, tmp_path, restored_threads
 ):
-    states = []
-    for threads in (1, 2, 3):
+    states = set()
+    for threads in (1, 2, 3, 4, 7):
         torch.set_num_threads(threads)
         run = tmp_path / str(threads)
-        given = [
-            "--workspace",
-            str(run),
-            "--deterministic",
-            "--no-save_mesh",
-            "--size",
-            "32",
-            "--rays",
-            "2048",
-        ]
-        assert program.main([*options, *given]) == 0
-        states.append((run / "checkpoints" / "000003.pt").read_bytes())
-    assert states[0] == states[1] == states[2]
+        assert program.main(deterministic(options, run)) == 0
+        states.add((run / "checkpoints" / "000003.pt").read_bytes())
+    assert len(states) == 1
     assert "the CPU works on one thread" in command_line.build_parser().format_help().replace(
         "\n" + " " * 24, " "
     )
+
+
+@pytest.mark.slow
+def test_deterministic_does_not_depend_on_the_environment(options, tmp_path):
+    """Variables that libraries read once, when they are loaded."""
+    settings = [
+        {"OMP_NUM_THREADS": "4", "MKL_NUM_THREADS": "3", "MKL_DYNAMIC": "FALSE"},
+        {"OMP_SCHEDULE": "dynamic", "OMP_DYNAMIC": "TRUE", "OPENBLAS_NUM_THREADS": "2"},
+    ]
+    states = set()
+    for number, variables in enumerate(settings):
+        run = tmp_path / str(number)
+        kept = {name: v for name, v in os.environ.items() if not name.endswith("_THREADS")}
+        process = start(deterministic(options, run), env=kept | variables)
+        assert process.wait(120) == 0, process.communicate()[1]
+        states.add((run / "checkpoints" / "000003.pt").read_bytes())
+    assert len(states) == 1
 
 
 # --- Killed at any moment
@@ -1014,7 +1026,8 @@ def test_depth_is_bright_where_it_is_near():
 
 
 def test_leftovers_of_a_killed_run_are_removed_and_nothing_else(tmp_path):
-    leftovers = [".partial-x", ".partial-settings.json-ab"]
+    leftovers = [".partial-x", ".partial-settings.json-ab", ".partial-video.mp4-3x"]
+    leftovers += [".partial-mesh.glb-_a", ".partial-mesh.html-b", ".partial-index.html-0"]
     leftovers += ["previews/.partial-000200.png-z", "checkpoints/.partial-000200.pt-a"]
     kept = ["video.mp4", "previews/000200.png", "checkpoints/000200.pt", "partial.txt"]
     kept += [".partials", "logs/x", "mine/.partial-x/file", ".clip"]

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import inspect
 import json
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from course.errors import CourseError
 from course.models import find_model
@@ -298,20 +300,75 @@ def test_images_are_of_the_average(begin):
     assert len(images) == 2 and images[0].shape == (5, 12, 12)
 
 
-def test_preview_is_an_image(begin, monkeypatch):
-    from PIL import Image
-
+def test_preview_is_an_image(begin):
     trainer = begin()
     trainer.train_step()
     path = trainer.preview()
-    assert Image.open(path).width >= 4 * 128
-    before = path.read_bytes()
+    assert Image.open(path).width >= 4 * 128 and list(path.parent.iterdir()) == [path]
+
+
+def interrupt_preview(trainer: Trainer, at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have `trainer.preview` end with KeyboardInterrupt at some point of its work."""
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    def save_half(image: Image.Image, path: Path) -> None:
+        path.write_bytes(b"half")
+        stop()
+
+    places = {
+        "while it is rendered": (trainer, "images", stop),
+        "while the grid is composed": (utils, "image_grid", stop),
+        "before the first byte": (Image.Image, "save", stop),
+        "within the file": (Image.Image, "save", save_half),
+        "before it reaches the disk": (os, "fsync", stop),
+        "before it gets its name": (Path, "replace", stop),
+    }
+    monkeypatch.setattr(*places[at])
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+@pytest.mark.parametrize(
+    "at",
+    [
+        "while it is rendered",
+        "while the grid is composed",
+        "before the first byte",
+        "within the file",
+        "before it reaches the disk",
+        "before it gets its name",
+    ],
+)
+def test_an_interrupted_preview_is_the_old_one_or_none(begin, monkeypatch, at, is_there):
+    trainer = begin()
     trainer.train_step()
-    trainer.step = 1
-    monkeypatch.setattr(
-        Image.Image, "save", lambda self, path: Path(path).write_bytes(b"half") and 1 / 0
-    )
-    with pytest.raises(ZeroDivisionError):
+    rendered = torch.rand(4, 5, 128, 128)  # what takes most of the time
+    monkeypatch.setattr(trainer, "images", lambda *_: [*rendered])
+    before = {}
+    if is_there:
+        path = trainer.preview()
+        before = {path: path.read_bytes()}
+    interrupt_preview(trainer, at, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.preview()
+    files = (trainer.workspace / "previews").rglob("*")
+    assert {path: path.read_bytes() for path in files} == before
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError()])
+def test_a_preview_that_cannot_be_saved_leaves_the_old_one(begin, monkeypatch, error):
+    trainer = begin()
+    trainer.train_step()
+    path = trainer.preview()
+    before = path.read_bytes()
+
+    def fail(image: Image.Image, path: Path) -> None:
+        path.write_bytes(before[:99])
+        raise error
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    with pytest.raises(type(error)):
         trainer.preview()
     assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
 
