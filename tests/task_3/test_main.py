@@ -581,6 +581,67 @@ def test_a_mesh_of_an_earlier_step_is_neither_kept_nor_linked(
     assert list(run.glob("mesh*")) == [] and "mesh." not in (run / "index.html").read_text()
 
 
+@pytest.mark.parametrize(
+    ("files", "age", "stale"),
+    [
+        ("glb obj mtl png html", -1, "glb obj mtl png html"),
+        ("glb obj mtl png html", 0, ""),  # of the last step
+        ("glb obj mtl png html", 5, ""),
+        ("glb", -1, "glb"),  # the others were removed, or the run was killed meanwhile
+        ("obj mtl png html", -1, "obj mtl png html"),
+        ("html", -1, "html"),
+        ("", -1, ""),
+    ],
+)
+def test_files_of_a_mesh_go_when_a_checkpoint_is_newer(tmp_path, files, age, stale):
+    last = checkpoint.save(tmp_path / "checkpoints", 3, {"x": 1})
+    os.utime(last, (1000, 1000))
+    paths = {ending: tmp_path / f"mesh.{ending}" for ending in files.split()}
+    for path in (*paths.values(), tmp_path / "video.mp4", tmp_path / "mesh.txt"):
+        path.touch()
+        os.utime(path, (1000 + age, 1000 + age))
+    export.remove_stale_mesh(tmp_path)
+    assert [ending for ending, path in paths.items() if not path.exists()] == stale.split()
+    assert (tmp_path / "video.mp4").exists() and (tmp_path / "mesh.txt").exists()
+
+
+def test_without_a_checkpoint_a_mesh_stays(tmp_path):
+    (tmp_path / "mesh.glb").touch()
+    export.remove_stale_mesh(tmp_path)
+    assert (tmp_path / "mesh.glb").exists()
+
+
+@pytest.mark.parametrize(
+    ("first", "resumed", "half"),
+    [
+        ([], ["-O"], True),
+        ([], ["--half"], True),
+        (["-O"], [], True),
+        (["-O"], ["-O"], True),
+        ([], ["-O", "--lr", "0.02"], True),
+        ([], [], False),
+    ],
+    ids=str,
+)
+def test_half_precision_on_resume_is_used_and_saved(
+    options, tmp_path, first, resumed, half, monkeypatch, capsys
+):
+    trainers = []
+    resume = Trainer.resume
+    monkeypatch.setattr(
+        Trainer, "resume", lambda self, saved: trainers.append(self) or resume(self, saved)
+    )
+    assert program.main([*options, "--no-save_mesh", *first]) == 0
+    capsys.readouterr()
+    here = ["--workspace", str(tmp_path / "run"), "--no-save_mesh", "--frames", "1"]
+    assert program.main([*here, "--resume", "--iters", "4", *resumed]) == 0
+    assert ("-O changes nothing without a GPU" in capsys.readouterr().out) == half
+    [trainer] = trainers
+    saved = checkpoint.read_run(tmp_path / "run" / "checkpoints" / "000004.pt")
+    recorded = json.loads((tmp_path / "run" / "settings.json").read_text())
+    assert trainer.settings.half is recorded["half"] is saved.settings.half is half
+
+
 def test_a_second_run_in_a_folder_is_refused(options, tmp_path, trained, capsys):
     (tmp_path / "new").mkdir()
     before = written(trained)

@@ -157,6 +157,47 @@ def test_a_signal_finishes_the_step_and_saves(signals, begin, monkeypatch, numbe
     assert [signal.getsignal(number) for number in SIGNALS] == handlers
 
 
+def raise_after(
+    target: object, name: str, monkeypatch: pytest.MonkeyPatch, number: int, call: int = 1
+) -> None:
+    """Have a signal arrive at the end of a call of a method."""
+    method, calls = getattr(target, name), []
+
+    def interrupted(*args: object, **options: object) -> object:
+        result = method(*args, **options)
+        calls.append(result)
+        if len(calls) == call:
+            signal.raise_signal(number)
+        return result
+
+    monkeypatch.setattr(target, name, interrupted)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize(
+    ("method", "call", "last"),
+    [
+        ("_follow_schedules", 1, 1),  # in the first step
+        ("_learn_targets", 2, 2),  # after the field has learned
+        ("save", 1, 3),  # while a checkpoint is written
+        ("preview", 1, 2),  # while a preview is rendered
+        ("_check_opacity", 4, 4),  # at the end of the last step
+    ],
+)
+def test_a_signal_at_any_moment_saves_the_step(
+    signals, begin, monkeypatch, number, method, call, last
+):
+    """And a run goes on from there."""
+    monkeypatch.setattr(Trainer, "images", lambda *_: [torch.zeros(5, 128, 128)] * 4)
+    trainer = begin(iters=4)
+    raise_after(trainer, method, monkeypatch, number, call)
+    assert trainer.train(save_every=3, preview_every=2) is (last == 4)
+    assert latest(trainer.checkpoints).name == f"{last:06d}.pt" and trainer.interrupt.requested
+    resumed = begin(iters=4)
+    resumed.resume(read_run(trainer.checkpoints / f"{last:06d}.pt"))
+    assert resumed.step == last
+
+
 def test_a_second_signal_stops_at_once_but_another_hang_up_does_not(signals, begin, monkeypatch):
     trainer = begin()
     raise_at(trainer, monkeypatch, 2, signal.SIGTERM, signal.SIGINT)
