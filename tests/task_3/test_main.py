@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,7 +25,7 @@ from course.models.model import Model
 from task_3_DreamFusion import command_line, runs
 from task_3_DreamFusion import main as program
 from task_3_DreamFusion.jobs import LOCK, OUTPUTS, folder_name
-from task_3_DreamFusion.nerf import checkpoint, export, index_page, memory, mesh
+from task_3_DreamFusion.nerf import checkpoint, export, gui, index_page, memory, mesh
 from task_3_DreamFusion.nerf.network_grid import GridField
 from task_3_DreamFusion.nerf.provider import orbit
 from task_3_DreamFusion.nerf.renderer import Renderer
@@ -37,6 +38,7 @@ from task_3_DreamFusion.nerf.settings import (
 )
 from task_3_DreamFusion.nerf.targets import TargetRays
 from task_3_DreamFusion.nerf.utils import Trainer
+from tests.publish.test_pages import ALLOWED, TEXTS, Parsed
 
 HERE = notebooks.ROOT / "task_3_DreamFusion"
 
@@ -502,6 +504,46 @@ def test_a_checkpoint_of_another_program_is_refused(options, tmp_path, capsys):
         assert "something else than a run of task 3" in refused(capsys, [*options, *more])
     path.parent.rename(tmp_path / "checkpoints")
     assert "something else" in refused(capsys, ["--workspace", str(tmp_path), "--resume"])
+
+
+@pytest.fixture
+def panels(monkeypatch) -> list[str]:
+    """The panels that live views showed last."""
+    shown = []
+
+    class Recorded(gui.LiveView):
+        def __exit__(self, *error: object) -> None:
+            shown.append(self.text.content)
+            sent = self.server._websock_server._broadcast_buffer.message_from_id.values()
+            shown.extend("Markdown" for each in sent if "Markdown" in type(each).__name__)
+            super().__exit__(*error)
+
+    monkeypatch.setattr(gui, "LiveView", Recorded)
+    return shown
+
+
+@pytest.mark.parametrize("text", TEXTS[:6])
+def test_a_text_in_somebody_elses_checkpoint_is_shown_as_it_is(
+    options, trained, tmp_path, small_mesh, panels, text
+):
+    """In the live view, the page of the mesh and the index."""
+    step, state = checkpoint.load(trained / "checkpoints" / "000003.pt")
+    state["settings"] |= {"text": text, "negative": text}
+    foreign = checkpoint.save(tmp_path / "foreign", step, state)
+    run = tmp_path / "new"
+    with socket.socket() as probe:
+        probe.bind((gui.HOST, 0))
+        port = probe.getsockname()[1]
+    given = ["--ckpt", str(foreign), "--workspace", str(run), "--iters", "4"]
+    more = ["--frames", "1", "--video_size", "16", "--gui", "--gui_port", str(port)]
+    assert program.main([*given, *more, "--model", options[3]]) == 0
+    [panel] = panels
+    pages = [panel, (run / "mesh.html").read_text(), (run / "index.html").read_text()]
+    for parsed in map(Parsed, pages):
+        assert text in parsed.text and parsed.tags <= ALLOWED
+        assert not [name for name in parsed.names if name.startswith("on")]
+        assert not [value for value in parsed.values if re.match(r"\s*javascript:", value)]
+        assert not [script for script in parsed.scripts if "hacked" in script]
 
 
 # --- Going on with other settings
