@@ -1,6 +1,6 @@
 """`make regenerate`: make everything again that the repository shows of the embedded model's work.
 
-Run it after the weights have changed. It has five stages, in this order; `--from STAGE` continues
+Run it after the weights have changed. It has six stages, in this order; `--from STAGE` continues
 after an interruption.
 
     demo      images, every lesson and a 3D object in outputs/ (`make demo`)
@@ -9,6 +9,7 @@ after an interruption.
     objects   generate the objects of README by task 3's program; finished ones are skipped and
               interrupted ones resumed. The stage demo removes those of earlier weights
     assets    update README's images and clips
+    diagrams  write the diagrams of the lessons, which show the model's sizes
 
 Run `python -m pocket.evaluate` and `python -m pocket.card` first. The sample photographs in
 assets/samples do not depend on the weights: `python -m pocket.samples` generates them.
@@ -29,6 +30,7 @@ from course import notebooks
 from course.errors import CourseError
 from course.images.video import write_video
 from publish import demo
+from publish.diagrams.catalog import write_diagrams
 from publish.lessons import extract_media
 from publish.objects import OBJECTS, object_folder, task_3_command
 from task_3_DreamFusion.nerf.export import VIDEO
@@ -123,9 +125,7 @@ def update_assets(outputs: Path, root: Path) -> None:
             raise RegenerateError(f"{source} is missing: start with --from demo.")
         target = root / "assets" / name
         if source.suffix == ".mp4":
-            write_gif(source, target)
-        elif target.suffix == ".gif":
-            shutil.copyfile(source, target)  # PIL would keep only the first frame
+            write_gif(source, target, is_object=isinstance(place, Path))
         else:
             Image.open(source).save(target, optimize=True)
         size = target.stat().st_size
@@ -135,20 +135,27 @@ def update_assets(outputs: Path, root: Path) -> None:
         print(f"  assets/{name}: {size:,} bytes")
 
 
-def write_gif(source: Path, target: Path) -> None:
-    """Write the color part of an object's clip as a GIF with every second frame, as long as before.
+def update_diagrams(outputs: Path, root: Path) -> None:
+    """Write the diagrams to `root`/assets/diagrams."""
+    write_diagrams(root / "assets" / "diagrams")
 
-    The frames of the clip show three squares side by side: color, depth and normals.
+
+def write_gif(source: Path, target: Path, is_object: bool) -> None:
+    """Write a clip as a GIF that takes as long.
+
+    Of an object's clip, whose frames show color, depth and normals side by side, it is the color
+    part, in every second frame.
     """
     try:
-        frames = iio.imread(source)[::2]  # (F, H, 3 H, 3)
+        frames = iio.imread(source)  # (F, H, W, 3)
         rate = iio.immeta(source)["fps"]
     except (OSError, RuntimeError) as error:  # ffmpeg's own message fills a page
         raise RegenerateError(
             f"{source} is not a video: delete its folder and use --from objects."
         ) from error
-    images = [Image.fromarray(frame[:, : frame.shape[0]]) for frame in frames]
-    write_video(target, images, fps=rate / 2, hold=0)
+    if is_object:
+        frames, rate = frames[::2, :, : frames.shape[1]], rate / 2
+    write_video(target, map(Image.fromarray, frames), fps=rate, hold=0)
 
 
 def lesson_image(outputs: Path, lesson: str, heading: str) -> Path:
@@ -171,6 +178,7 @@ STAGES: dict[str, Callable[[Path, Path], None]] = {
     "sds": generate_sds_image,
     "objects": generate_objects,
     "assets": update_assets,
+    "diagrams": update_diagrams,
 }
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from course.checks.rubric import points_of
 from course.errors import CourseError
 from course.models import Model
 
@@ -63,11 +64,16 @@ class CheckFailed(CourseError, AssertionError):
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of a check: the number of the exercise, whether it is right, and a message."""
+    """The outcome of a check.
+
+    exercise: its id. ok: whether it is right. message: what is right, or what to look at.
+    points: those of the exercise in the rubric if it is right, or else 0.
+    """
 
     exercise: str
     ok: bool
     message: str
+    points: float = 0
 
 
 def print_result(result: Result) -> None:
@@ -89,14 +95,15 @@ def check(exercise: str) -> Callable[[Callable[P, str]], Callable[P, None]]:
     """Make a function the check of an exercise, such as "1.2 (c)".
 
     The function returns what is right about it, or raises CheckFailed. Each outcome goes to
-    `listeners` as a `Result`; the error is raised as well.
+    `listeners` as a `Result`; the error is raised as well. The check has the id as `.exercise`.
     """
 
     def decorate(function: Callable[P, str]) -> Callable[P, None]:
         @functools.wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> None:
             try:
-                result = Result(exercise, True, function(*args, **kwargs))
+                message = function(*args, **kwargs)
+                result = Result(exercise, True, message, points_of(exercise))
             except CheckFailed as error:
                 result = Result(exercise, False, str(error))
                 raise
@@ -104,6 +111,7 @@ def check(exercise: str) -> Callable[[Callable[P, str]], Callable[P, None]]:
                 for listener in listeners:
                     listener(result)
 
+        vars(run)["exercise"] = exercise
         return run
 
     return decorate

@@ -21,6 +21,7 @@ from course.checks import (
     task_3,
 )
 from course.checks.common import call
+from course.checks.rubric import exercises
 from course.models import ModelError
 from tests.course.checks.helpers import (
     raises,
@@ -228,7 +229,7 @@ def test_a_check_tells_its_listeners_and_the_student(monkeypatch, capsys):
     results: list[common.Result] = []
     monkeypatch.setattr(common, "listeners", [common.print_result, results.append])
 
-    @common.check("0 (a)")
+    @common.check("1.2 (c)")
     def is_one(value: int) -> str:
         common.expect(value == 1, "It has to be 1.")
         return "it is 1"
@@ -237,8 +238,8 @@ def test_a_check_tells_its_listeners_and_the_student(monkeypatch, capsys):
     with pytest.raises(CheckFailed, match="has to be 1"):
         is_one(2)
     assert results == [
-        common.Result("0 (a)", True, "it is 1"),
-        common.Result("0 (a)", False, "It has to be 1."),
+        common.Result("1.2 (c)", True, "it is 1", exercises()["1.2 (c)"].points),
+        common.Result("1.2 (c)", False, "It has to be 1.", 0),
     ]
     assert capsys.readouterr().out == "\N{CHECK MARK} it is 1\n"
 
