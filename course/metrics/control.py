@@ -39,6 +39,11 @@ def spearman(values: np.ndarray, expected: np.ndarray, mask: np.ndarray) -> floa
     return float(spearmanr(values[inside], expected[inside]).statistic)
 
 
+def rank_correlation(values: np.ndarray, expected: np.ndarray) -> float:
+    """Return Spearman's rank correlation of two maps (H, W), over all pixels."""
+    return spearman(values, expected, np.ones(expected.shape))
+
+
 def mean_angle(normals: np.ndarray, expected: np.ndarray, mask: np.ndarray) -> float:
     """Return the mean angle in degrees between two maps of normals (H, W, 3) inside a mask.
 

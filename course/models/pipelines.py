@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from course.diffusion import check_finite
+from course.diffusion import check_finite, draw_noise, make_generator
 from course.images import to_pil
 from course.images.conditions import to_control
 from course.models.files import loading
@@ -41,6 +41,12 @@ def encode_prompts(pipe: Any, model: Model, prompt: str, negative_prompt: str = 
     [prompt], [negative_prompt] = model.pair_prompts([prompt], [negative_prompt])
     cond, uncond = pipe.encode_prompt(prompt, model.device, 1, True, negative_prompt)
     return torch.cat([uncond, cond])
+
+
+def starting_noise(pipe: Any, seed: Any, size: tuple[int, int]) -> torch.Tensor:
+    """Return the noise (1, C, h, w) of a seed, of size (h, w). Raises RequestError."""
+    shape = (pipe.unet.config.in_channels, *size)
+    return draw_noise([make_generator(seed)], shape, pipe.unet.device)
 
 
 @torch.no_grad()
