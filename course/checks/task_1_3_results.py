@@ -4,6 +4,7 @@ The challenges are measured on images. With a model other than pocket the figure
 there is no bar: the judge knows pocket's world only.
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -194,14 +195,18 @@ def keep_edges(
     images: Any, plain: Sequence[Image.Image], edges: np.ndarray, thing: str, model: Model
 ) -> str:
     """The mean F1 of the edges of images in which the judge sees `thing`, against plain control."""
-    expect(images != [], "`mine` is still empty: write the lines of the TODO above.")
+    empty = isinstance(images, list) and not images
+    expect(not empty, "`mine` is still empty: write the lines of the TODO above.")
     expect_value(images, "`mine`")
     _expect_images(images, len(plain), "`mine`", plain[0].size)
     expect(
         not any(same(a, b) for a, b in zip(images, plain, strict=True)),
         "One of your images is the plain one: change how it is generated.",
     )
-    expect(not same(*images[:2]), "Your images are the same: each has a seed of its own.")
+    expect(
+        not any(same(a, b) for a, b in itertools.pairwise(images)),
+        "Your images are the same: each has a seed of its own.",
+    )
     for image in images:
         expect(
             not _looks_like_lines(image, edges),

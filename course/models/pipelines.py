@@ -49,6 +49,29 @@ def starting_noise(pipe: Any, seed: Any, size: tuple[int, int]) -> torch.Tensor:
     return draw_noise([make_generator(seed)], shape, pipe.unet.device)
 
 
+def record_latents(
+    pipe: Any, prompt: str, noise: torch.Tensor, steps: int, guidance_scale: float
+) -> tuple[list[int], list[torch.Tensor]]:
+    """Return the timesteps of a run of a pipeline, and its latents: `noise`, then of each step."""
+    timesteps: list[int] = []
+    latents = [noise.to(pipe.unet.dtype)]  # (1, C, h, w)
+
+    def keep(_: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        timesteps.append(int(timestep))
+        latents.append(values["latents"])
+        return values
+
+    pipe(
+        prompt,
+        latents=latents[0],
+        num_inference_steps=steps,
+        guidance_scale=guidance_scale,
+        output_type="latent",
+        callback_on_step_end=keep,
+    )
+    return timesteps, latents
+
+
 @torch.no_grad()
 def encode_images(pipe: Any, images: list[Image.Image]) -> torch.Tensor:
     """Return the latents (B, C, h, w), in float32, of images of one size."""
