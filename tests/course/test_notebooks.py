@@ -9,7 +9,6 @@ import re
 import runpy
 import sys
 from pathlib import Path
-from typing import Any
 
 import imageio.v3 as iio
 import nbformat
