@@ -165,7 +165,10 @@ WRONG_RESIDUALS = [
     (("control.condition", "controls[0].condition"), "another condition than that of its"),
     (("control.condition", "controls[-1].condition"), "another condition than that of its"),
     (("control.scale * part", "control.scale**2 * part"), "not the sum of scale times residual"),
-    (("return down, mid", "return (down or [], mid or 0) if not controls else (down, mid)"), "Wit"),
+    (
+        ("return down, mid", "return (down or [], mid or 0) if not controls else (down, mid)"),
+        "return None, None",
+    ),
     ((".expand(len(latents), -1, -1, -1)", ".float().flatten(1)"), "Your code raised"),
     ((", return_dict=False", ""), "Your code raised|another condition|not those|is a str"),
 ]

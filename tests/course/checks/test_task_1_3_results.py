@@ -53,15 +53,15 @@ def test_an_own_image_passes(pocket, tmp_path, capsys):
     own_conditions["depth"] = own_conditions["depth"].astype(np.float64) ** 0.8
     checks.own_image(image, own_conditions, images | {"normals": drawing()}, *others)
     wide = drawing(size=(96, 64))
-    made = {
+    generated = {
         kind: drawing(color, (96, 64)) for kind, color in (("canny", "blue"), ("depth", "gray"))
     }
-    for kind, result in made.items():
+    for kind, result in generated.items():
         result.save(tmp_path / f"mine_{kind}.png")
     image, own_conditions, *_ = own(pocket, tmp_path, image=wide)
-    for kind, result in made.items():
+    for kind, result in generated.items():
         result.save(tmp_path / f"mine_{kind}.png")
-    checks.own_image(image, own_conditions, made, tmp_path, pocket)
+    checks.own_image(image, own_conditions, generated, tmp_path, pocket)
 
 
 @pytest.mark.parametrize("name", ["house.png", "squirrel.png"])
