@@ -90,9 +90,9 @@ def hash_grid() -> Canvas:
     point = (0.63, 0.42)
     levels = [0, 2, 5]
     colors = ("blue", "green", "purple")
-    joined = canvas.box(560, 150, 96, 150, "features,", "joined")
-    network = canvas.box(694, 150, 92, 150, "small", "network", kind="trained")
-    result = canvas.box(684, 352, 112, 56, "density,", "color")
+    joined = canvas.box(560, 150, 96, 150, "features", "joined")
+    network = canvas.box(686, 150, 92, 150, "network", "small", kind="trained")
+    result = canvas.box(672, 352, 120, 44, "density, color")
     for row, (level, color) in enumerate(zip(levels, colors, strict=True)):
         resolution = round(MIN_RESOLUTION * GROWTH**level)
         left, top, side = 110, 24 + 148 * row, 130
