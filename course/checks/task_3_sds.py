@@ -167,9 +167,10 @@ def noise_prediction(function: Callable[..., Tensor]) -> str:
         _expect_one_call(denoiser, 4)
         raw = outputs(embeddings)
         uncond, cond = (diffusion.predict_noise(x_t, part, alpha_bar, kind) for part in raw)
-        raw_guided = diffusion.guide(*raw, w)
+        raw_guided = raw[0] + w * (raw[1] - raw[0])
         sigma, alpha = (1 - alpha_bar).sqrt(), alpha_bar.sqrt()
         swapped = [sigma * part + alpha * x_t for part in raw]
+        no_roots = [alpha_bar * part + (1 - alpha_bar) * x_t for part in raw]
         mistakes = {
             "That is the prediction for the prompt alone, without guidance.": cond,
             "That is the prediction for the negative prompt alone.": uncond,
@@ -184,9 +185,11 @@ def noise_prediction(function: Callable[..., Tensor]) -> str:
             "The difference has the wrong sign: prompt minus negative prompt.": uncond
             + w * (uncond - cond),
             "A model with v_prediction returns v: convert it to noise first.": raw_guided,
-            "The roots of the conversion from v are exchanged.": diffusion.guide(*swapped, w),
+            "The roots of the conversion from v are exchanged.": diffusion.guide(
+                swapped[0], swapped[1], w
+            ),
             "The roots of the conversion from v are missing.": diffusion.guide(
-                *(alpha_bar * part + (1 - alpha_bar) * x_t for part in raw), w
+                no_roots[0], no_roots[1], w
             ),
         }
         if kind == "epsilon":

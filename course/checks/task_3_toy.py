@@ -104,7 +104,7 @@ def mistakes(steps: Any, sds_step: Callable[..., Any]) -> str:
         NAMES[2]: omega * noise_pred / 2,
     }
     for name, derivative in derivatives.items():
-        loss = getattr(run(steps[name]), "loss", None)
+        loss: Any = getattr(run(steps[name]), "loss", None)
         expect_tensor(loss, (), f"The loss of {name!r}", "Return a step, as sds_step does.")
         expect(loss.requires_grad, f"No gradient reaches the latents from the loss of {name!r}.")
         [result] = torch.autograd.grad(loss, latents)

@@ -5,7 +5,6 @@ import re
 
 from publish import options
 
-
 FOLDER = options.OPTIONS.parent
 
 
