@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 
 from course import notebooks
+from course.images.video import VIDEO_PREFIX
 from publish.page import Media, Section
 
 NOTE_MARK = "**What to see.**"  # starts the text below an image, which becomes its note
@@ -77,13 +78,20 @@ def extract_media(notebook: nbformat.NotebookNode, folder: Path) -> list[Media]:
                     item.note = plain_text(paragraph)
             without_note = []
         for output in cell.get("outputs", []):
-            kind = next((kind for kind in SUFFIXES if kind in output.get("data", {})), None)
+            data = media_data(output.get("data", {}))
+            kind = next((kind for kind in SUFFIXES if kind in data), None)
             if kind:
                 path = folder / f"{len(media) + 1:02d}.{SUFFIXES[kind]}"
-                path.write_bytes(base64.b64decode(output.data[kind]))
+                path.write_bytes(base64.b64decode(data[kind]))
                 media.append(Media(path, heading))
                 without_note.append(media[-1])
     return media
+
+
+def media_data(data: dict[str, str]) -> dict[str, str]:
+    """Return the data of an output by type, with the clip that `show_video` put into its HTML."""
+    clip = re.search(f'{VIDEO_PREFIX}([^"]+)', data.get("text/html", ""))
+    return {**data, "video/mp4": clip[1]} if clip else data
 
 
 def plain_text(markdown: str) -> str:

@@ -123,9 +123,7 @@ def update_assets(outputs: Path, root: Path) -> None:
             raise RegenerateError(f"{source} is missing: start with --from demo.")
         target = root / "assets" / name
         if source.suffix == ".mp4":
-            write_gif(source, target)
-        elif target.suffix == ".gif":
-            shutil.copyfile(source, target)  # PIL would keep only the first frame
+            write_gif(source, target, is_object=isinstance(place, Path))
         else:
             Image.open(source).save(target, optimize=True)
         size = target.stat().st_size
@@ -135,20 +133,22 @@ def update_assets(outputs: Path, root: Path) -> None:
         print(f"  assets/{name}: {size:,} bytes")
 
 
-def write_gif(source: Path, target: Path) -> None:
-    """Write the color part of an object's clip as a GIF with every second frame, as long as before.
+def write_gif(source: Path, target: Path, is_object: bool) -> None:
+    """Write a clip as a GIF that takes as long.
 
-    The frames of the clip show three squares side by side: color, depth and normals.
+    Of an object's clip, whose frames show color, depth and normals side by side, it is the color
+    part, in every second frame.
     """
     try:
-        frames = iio.imread(source)[::2]  # (F, H, 3 H, 3)
+        frames = iio.imread(source)  # (F, H, W, 3)
         rate = iio.immeta(source)["fps"]
     except (OSError, RuntimeError) as error:  # ffmpeg's own message fills a page
         raise RegenerateError(
             f"{source} is not a video: delete its folder and use --from objects."
         ) from error
-    images = [Image.fromarray(frame[:, : frame.shape[0]]) for frame in frames]
-    write_video(target, images, fps=rate / 2, hold=0)
+    if is_object:
+        frames, rate = frames[::2, :, : frames.shape[1]], rate / 2
+    write_video(target, map(Image.fromarray, frames), fps=rate, hold=0)
 
 
 def lesson_image(outputs: Path, lesson: str, heading: str) -> Path:

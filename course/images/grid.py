@@ -1,5 +1,6 @@
 """Images side by side: labeled grids, and maps in false colors."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -7,6 +8,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from course.images.io import BACKGROUND, TEXT_COLOR, ImageLike, to_pil
+
+FONT_SIZES = (12, 16)  # pixels: the least that is easy to read, and the most that a label needs
+GAP = 4  # pixels between images, and between an image and its label
 
 
 def image_grid(
@@ -38,28 +42,46 @@ def image_grid(
         raise ValueError(f"{len(beside)} row names do not fit {lines} rows")
 
     width, height = tiles[0].width, max(tile.height for tile in tiles)
-    size, gap = max(11, width // 16), 4
-    font = ImageFont.load_default(size)
-    wrapped = [wrap(title, font, width) for title in above_tiles]
-    above = round(size * 1.3) * max((text.count("\n") + 1 for text in wrapped), default=0)
-    left = max((round(font.getlength(row)) + 2 * gap for row in beside), default=0)
+    font = ImageFont.load_default(font_size(width))
+    # A column is as wide as the longest word above it, so that no title reaches into the next.
+    words = [word for title in above_tiles for word in title.split()]
+    cell = max([width, *(math.ceil(font.getlength(word)) for word in words)])
+    wrapped = [wrap(title, font, cell - 2 * GAP) for title in above_tiles]
+    above = max((_text_height(title, font) for title in wrapped), default=0)
+    left = max((math.ceil(font.getlength(row)) + 2 * GAP for row in beside), default=0)
     every_line = len(wrapped) == len(tiles)
-    step = height + gap + (above if every_line else 0)
+    row_height = max(height, max((_text_height(row, font) for row in beside), default=0))
+    step = row_height + GAP + (above if every_line else 0)
 
-    shape = left + columns * (width + gap) - gap, above + (lines - 1) * step + height
+    shape = left + columns * (cell + GAP) - GAP, above + (lines - 1) * step + row_height
     sheet = Image.new("RGB", shape, BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     for i, tile in enumerate(tiles):
         line, column = divmod(i, columns)
-        x, y = left + column * (width + gap), above + line * step
-        sheet.paste(tile, (x, y))
+        x, y = left + column * (cell + GAP), above + line * step
+        sheet.paste(tile, (x + (cell - width) // 2, y))
         if wrapped and (every_line or line == 0):
-            place = (x + width / 2, y - gap / 2)
+            place = (x + cell / 2, y - GAP / 2)
             draw.multiline_text(place, wrapped[i], TEXT_COLOR, font, anchor="md", align="center")
     for line, row in enumerate(beside):
-        place = (left - gap, above + line * step + height / 2)
+        place = (left - GAP, above + line * step + height / 2)
         draw.text(place, row, TEXT_COLOR, font, anchor="rm")
     return sheet
+
+
+def font_size(side: int) -> int:
+    """Return the size in pixels of labels beside images of `side` pixels."""
+    smallest, largest = FONT_SIZES
+    return max(smallest, min(largest, side // 16))
+
+
+def _text_height(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
+    """Return the height in pixels of lines of text, with a gap below; 0 without text."""
+    if not text:
+        return 0
+    draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    _, top, _, _ = draw.multiline_textbbox((0, 0), text, font, anchor="md", align="center")
+    return math.ceil(-top) + GAP
 
 
 def _resize_to_width(tiles: list[Image.Image], width: int | None) -> list[Image.Image]:

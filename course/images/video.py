@@ -5,6 +5,8 @@
 Lesson 1.2 writes such folders; `make_video.ipynb` does the same piece by piece.
 """
 
+import base64
+import html
 import itertools
 import math
 import os
@@ -17,6 +19,7 @@ from typing import TypeAlias
 
 import imageio_ffmpeg
 import numpy as np
+from IPython.display import HTML
 from PIL import Image, ImageDraw, ImageFont
 
 from course.arguments import check_integer, check_number
@@ -33,9 +36,10 @@ from course.images.io import (
     to_pil,
 )
 
-MIN_FONT_SIZE = 12  # pixels; below, letters run together
 GIF_TICK = 0.01  # seconds: a GIF counts time in hundredths
 MIN_FPS = 0.02  # frames a second; with the longest hold a frame stays 650 seconds
+MIN_FONT_SIZE = 12  # pixels; below, letters run together
+VIDEO_PREFIX = "data:video/mp4;base64,"  # of a clip that is part of a page
 MAX_FPS = {".mp4": 1000, ".gif": 50}  # browsers slow down a GIF that is faster
 MAX_HOLD = 600  # seconds; a GIF can count to 655
 MAX_SIDE = {".mp4": 16_384, ".gif": 65_535}  # pixels; libx264 refuses more, a GIF has 16 bits
@@ -351,6 +355,33 @@ def _sample(images: list[Image.Image], pixels: int = 100_000) -> Image.Image:
     every = math.ceil(sum(image.width * image.height for image in images) / pixels)
     chosen = np.concatenate([np.asarray(image).reshape(-1, 3)[::every] for image in images])
     return Image.fromarray(chosen[None])
+
+
+# --- Showing
+
+
+def show_video(path: str | Path, width: int | None = None) -> HTML:
+    """Return an MP4 as an element that plays in a notebook, and in the HTML that nbconvert makes.
+
+    The clip is in the element itself, so it needs no file and no network. It starts by itself,
+    without sound, and loops. `width` in pixels; by default its own, or less on a narrow page.
+    Raises VideoError for another suffix or a file that cannot be read.
+    """
+    path = expand_path(path, VideoError)
+    if path.suffix.lower() != ".mp4":
+        raise VideoError(f"The name of a clip to show must end in .mp4, got {path.name!r}.")
+    try:
+        data = base64.b64encode(path.read_bytes()).decode()
+    except OSError as error:
+        raise VideoError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if width is not None:
+        width = check_integer("width", width, 1, MAX_SIDE[".mp4"], VideoError)
+    side = f' width="{width}"' if width else ""
+    return HTML(
+        f'<video autoplay loop muted playsinline controls{side} style="max-width: 100%" '
+        f'aria-label="Clip {html.escape(path.name)}" '
+        f'src="{VIDEO_PREFIX}{data}"></video>'
+    )
 
 
 # --- The whole job

@@ -20,15 +20,12 @@ from publish.regenerate import RegenerateError
 LESSON = "task_9_9_Test"
 DRAW = "from PIL import Image; Image.new('RGB', (8, 8), 'red')"
 CLIP = """
-from io import BytesIO
-
-import IPython.display
 from PIL import Image
 
-file = BytesIO()
-frames = [Image.new("RGB", (8, 8), color) for color in ("red", "green", "blue")]
-frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
-IPython.display.Image(file.getvalue(), format="gif")
+from course.images import video
+
+frames = [Image.new("RGB", (16, 8), color) for color in ("red", "lime", "blue")]
+video.show_video(video.write_video({path!r}, frames, fps=4, hold=0))
 """
 
 
@@ -36,11 +33,12 @@ IPython.display.Image(file.getvalue(), format="gif")
 def finished_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with one lesson, and outputs/ as a demo leaves them."""
     root = tmp_path_factory.mktemp("repository")
+    clip = CLIP.format(path=str(root / "outputs" / "clip.mp4"))
     cells = [
         nbformat.v4.new_markdown_cell("# 9.9\n\n## A heading"),
         nbformat.v4.new_code_cell(DRAW),
     ]
-    cells += [nbformat.v4.new_markdown_cell("### A clip"), nbformat.v4.new_code_cell(CLIP)]
+    cells += [nbformat.v4.new_markdown_cell("### A clip"), nbformat.v4.new_code_cell(clip)]
     lesson = nbformat.v4.new_notebook(cells=cells)
     nbformat.write(lesson, root / f"{LESSON}.ipynb")
     (root / "outputs" / "lessons").mkdir(parents=True)
@@ -71,7 +69,8 @@ def test_from_the_lessons_on(root):
     smallest = BytesIO()
     Image.open(root / "outputs" / "prompts.png").save(smallest, "PNG", optimize=True)
     assert (root / "assets" / "a.png").read_bytes() == smallest.getvalue()
-    assert Image.open(root / "assets" / "c.gif").n_frames == 3
+    gif = Image.open(root / "assets" / "c.gif")
+    assert (gif.n_frames, gif.size, gif.info["duration"]) == (3, (16, 8), 250)
 
 
 def test_a_stage_is_named_before_it_begins(root, monkeypatch):

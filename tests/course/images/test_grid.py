@@ -1,5 +1,7 @@
 """Grids keep the images that they are given, and heat maps the order of their values."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from course.images import heat_map, image_grid
 from course.images.grid import wrap
+from course.images.io import TEXT_COLOR
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -56,34 +59,52 @@ def sheet(width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
     return page, ImageDraw.Draw(page)
 
 
-@pytest.mark.parametrize("rows", [["upper", "the lower row"], [1, 22]])
-def test_titles_above_columns_and_names_beside_rows(rows):
-    """Composed once more by hand: 4 pixels between images 320 wide, letters of 20, lines of 26."""
-    tiles = [flat(RED, 320, 160), flat(BLUE, 320, 150), flat(BLUE, 320, 160)]
-    titles = ["a photo of a red car on the grass next to a tree", "pg"]
-    font, small = ImageFont.load_default(20), (40, 40, 40)
-    left = round(max(font.getlength(str(row)) for row in rows)) + 8
-    page, draw = sheet(left + 2 * 320 + 4, 2 * 26 + 2 * 160 + 4)
-    for tile, place in zip(tiles, ((left, 52), (left + 324, 52), (left, 216)), strict=True):
-        page.paste(tile, place)
-    broken = wrap(titles[0], font, 320)
-    assert broken.count("\n") == 1
-    for x, title in ((left + 160, broken), (left + 484, "pg")):
-        draw.multiline_text((x, 50), title, small, font, anchor="md", align="center")
-    for y, row in ((132, rows[0]), (296, rows[1])):
-        draw.text((left - 4, y), str(row), small, font, anchor="rm")
-    assert image_grid(tiles, columns=2, titles=titles, rows=rows) == page
+def ink(image: Image.Image) -> int:
+    """The darkness of all text on a page, however it is laid out."""
+    return int((255 - np.asarray(image.convert("L"), np.int64)).sum())
 
 
-@pytest.mark.parametrize("side", [None, 64])
-def test_titles_above_every_image(side):
-    """Images 64 wide, letters of 11, lines of 14."""
-    tiles = [flat(RED, 64, 32), flat(BLUE, 64, 32), flat(RED, 64, 32), flat(BLUE, 64, 32)]
-    page, draw = sheet(132, 14 + 32 + 4 + 14 + 32)
-    for i, (x, y) in enumerate(((0, 14), (68, 14), (0, 64), (68, 64))):
-        page.paste(tiles[i], (x, y))
-        draw.text((x + 32, y - 2), f"n{i}", (40, 40, 40), ImageFont.load_default(11), anchor="md")
-    assert image_grid(tiles, columns=2, titles=["n0", "n1", "n2", "n3"], side=side) == page
+def written(text: str, size: int, width: int = 10_000) -> int:
+    """The ink of a text on a page with room on all sides, in lines of at most `width` pixels."""
+    font = ImageFont.load_default(size)
+    page, draw = sheet(1000, 400)
+    broken = wrap(text, font, width)
+    draw.multiline_text((500, 200), broken, TEXT_COLOR, font, anchor="md", align="center")
+    return ink(page)
+
+
+TITLES = ["Apg, a bunny sitting on top of a stack of pancakes, jgy", "Qj", "an É over two lines"]
+
+
+@pytest.mark.parametrize(("side", "size"), [(16, 12), (64, 12), (200, 12), (240, 15), (900, 16)])
+@pytest.mark.parametrize("columns", [1, 2, 3])
+def test_no_label_is_clipped_and_none_covers_another(side, size, columns):
+    """All the ink of all labels is there, in letters of 12 to 16 pixels."""
+    tiles = [flat((255, 255, 255), 64, 8)] * 3
+    rows = ["pgÁ", "the second row", "Q"][: -(-3 // columns)]
+    page = image_grid(tiles, columns=columns, titles=TITLES, rows=rows, side=side)
+    font = ImageFont.load_default(size)
+    longest = max(font.getlength(word) for title in TITLES for word in title.split())
+    width = max(side, math.ceil(longest)) - 8
+    expected = sum(written(title, size, width) for title in TITLES)
+    expected += sum(written(row, size) for row in rows)
+    assert ink(page) == pytest.approx(expected, rel=0.02)  # letters lie between pixels elsewhere
+
+
+def test_titles_of_neighbors_keep_a_distance():
+    """Between two columns there is a gap without ink, however long the words are."""
+    page = image_grid([flat((255, 255, 255), 16, 16)] * 2, titles=["mmmmmmmmmm", "wwwwwwwwww"])
+    columns = (np.asarray(page.convert("L")) < 200).any(axis=0)
+    middle = page.width // 2
+    assert columns.any() and not columns[middle - 1 : middle + 2].any()
+
+
+def test_images_keep_their_size_beside_long_labels():
+    tiles = [flat(RED, 16, 4), flat(BLUE, 16, 4)]
+    page = np.asarray(image_grid(tiles, columns=1, titles=["extraordinarily"], rows=["a", "b"]))
+    for color in (RED, BLUE):
+        area = (page == color).all(axis=-1)
+        assert area.sum() == 64 and area.any(axis=0).sum() == 16
 
 
 @pytest.mark.parametrize(

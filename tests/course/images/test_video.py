@@ -14,17 +14,20 @@ from fractions import Fraction
 from pathlib import Path
 
 import imageio.v3 as iio
+import nbformat
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nbconvert import HTMLExporter
 from PIL import Image, ImageDraw, ImageFont, ImageSequence
 
 from course.images import video
 from course.images.grid import wrap
 from course.images.io import BACKGROUND
 from course.images.video import VideoError
+from tests.task_3.browser import Browser
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 SIDES = st.integers(1, 70)
@@ -736,3 +739,40 @@ def test_an_uneven_folder_makes_no_clip(tmp_path):
     with pytest.raises(VideoError, match=r"x_t/2\.png"):
         video.join_folders(tmp_path / "x_t", tmp_path / "x_0", tmp_path / "a.gif")
     assert not (tmp_path / "a.gif").exists()
+
+
+# --- Showing
+
+
+def test_a_clip_plays_in_the_html_of_a_notebook(tmp_path):
+    """In Chromium, from the HTML alone: the clip is deleted before."""
+    path = video.write_video(tmp_path / "clip.mp4", [flat(RED, 64, 64), flat(BLUE, 64, 64)] * 8)
+    data = {"text/html": video.show_video(path, width=320).data}
+    path.unlink()
+    output = nbformat.v4.new_output("execute_result", data)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=[output])])
+    html, _ = HTMLExporter().from_notebook_node(notebook)
+    assert html.count("<video") == 1 and "data:video/mp4;base64," in html
+    page = tmp_path / "lesson.html"
+    page.write_text(html, encoding="utf-8")
+    browser = Browser(tmp_path / "profile")
+    try:
+        browser.open(f"file://{page}")
+        browser.until("!!document.querySelector('video')?.videoWidth")
+        browser.until("document.querySelector('video').currentTime > 0.1")  # it plays by itself
+        size = "[v.videoWidth, v.videoHeight, v.width, v.loop, v.muted, v.controls].join()"
+        assert browser.evaluate(f"(v => {size})(document.querySelector('video'))") == (
+            "64,64,320,true,true,true"
+        )
+    finally:
+        browser.close()
+
+
+def test_what_cannot_be_shown_as_a_clip(tmp_path):
+    with pytest.raises(VideoError, match=r"must end in .mp4, got 'clip.gif'"):
+        video.show_video(tmp_path / "clip.gif")
+    with pytest.raises(VideoError, match="clip.mp4 cannot be read: No such file"):
+        video.show_video(tmp_path / "clip.mp4")
+    path = video.write_video(tmp_path / "clip.mp4", [flat(RED)])
+    with pytest.raises(VideoError, match="width must be .* got 0"):
+        video.show_video(path, width=0)
