@@ -134,8 +134,8 @@ def guidance(function: Callable[..., torch.Tensor]) -> str:
     uncond, cond = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     push = 3 * (cond - uncond)
     mistakes = {
-        "The guidance was added to the wrong term: start from `uncond`, not `cond`. (Ho and Salimans "
-        "write it so; their w is our w - 1.)": cond + push,
+        "The guidance was added to the wrong term: start from `uncond`, not `cond`. (Ho and "
+        "Salimans write it so; their w is our w - 1.)": cond + push,
         "That leads away from the prompt: the difference is `cond` minus `uncond`.": uncond - push,
         "Scale the difference of the two, cond - uncond, not `cond` itself.": uncond + 3 * cond,
         "Only the scaled difference is left: add it to `uncond`.": push,

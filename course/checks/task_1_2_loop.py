@@ -263,12 +263,13 @@ def _expect_sampled(sd: Any, request: SamplingRequest) -> None:
     )
 
     def run(swap: bool = False, **changes: Any) -> torch.Tensor:
-        prompts, negatives, count, w, eta, _, shape = request._replace(**changes)
+        changed = request._replace(**changes)
         generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
-        latents = draw_noise(generators, shape, sd.model.device)
-        texts = (negatives, prompts) if swap else (prompts, negatives)
-        embeddings = sd.get_text_embeddings(*texts)
-        *_, last = sd.denoise(latents, embeddings, count, w, eta, generators)
+        latents = draw_noise(generators, changed.shape, sd.model.device)
+        texts = [changed.prompts, changed.negative_prompts]
+        embeddings = sd.get_text_embeddings(*(texts[::-1] if swap else texts))
+        count, w = changed.num_sampling_steps, changed.guidance_scale
+        *_, last = sd.denoise(latents, embeddings, count, w, changed.eta, generators)
         return last.x_prev
 
     result, right, tolerance = steps[-1].x_prev, run(), tolerance_of(sd.model)

@@ -1,6 +1,7 @@
 """What surrounds the sampling loop of lesson 1.2: the request before it and the steps after it."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +34,7 @@ class SamplingRequest(NamedTuple):
     eta: float
     generators: list[torch.Generator]  # B
     shape: tuple[int, int, int]  # of the latents of one image, (C, h, w)
+    frames: dict[str, str]  # the folder of each series of frames to save: "x_t", "x_0"
 
 
 def make_generators(seed: Any, count: int) -> list[torch.Generator]:
@@ -50,6 +52,9 @@ def check_request(
     negative_prompts: Any = "",
     num_sampling_steps: Any = 50,
     guidance_scale: Any = 7.5,
+    save_dir: Any = None,
+    save_x_t: Any = False,
+    save_x_0: Any = False,
     seed: Any = 0,
     eta: Any = 0.0,
     height: Any = None,
@@ -58,15 +63,22 @@ def check_request(
     """Return the arguments of a sampling loop as a request. Raises RequestError.
 
     `prompts` and `negative_prompts` are a text or a list of texts, `seed` an integer or one for
-    each prompt, `height` and `width` in pixels, by default those of `model`.
+    each prompt, `height` and `width` in pixels, by default those of `model`. Frames need
+    `save_dir`.
     """
+    names = [name for name, saved in (("x_t", save_x_t), ("x_0", save_x_0)) if saved]
+    if names and save_dir is None:
+        raise RequestError("Frames need a folder: name it with save_dir.")
+    frames = {name: str(Path(save_dir) / name) for name in names}
     steps = model.check_steps(num_sampling_steps)
     eta = check_number("eta", eta, 0, 1)
     guidance_scale = check_number("guidance_scale", guidance_scale)
     prompts, negative_prompts = model.pair_prompts(prompts, negative_prompts)
     generators = make_generators(seed, len(prompts))
     shape = (model.latent_channels, *model.latent_size(height, width))
-    return SamplingRequest(prompts, negative_prompts, steps, guidance_scale, eta, generators, shape)
+    return SamplingRequest(
+        prompts, negative_prompts, steps, guidance_scale, eta, generators, shape, frames
+    )
 
 
 def collect_steps(steps: Iterable[SamplingStep], count: int) -> list[SamplingStep]:

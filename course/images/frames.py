@@ -5,21 +5,17 @@ from pathlib import Path
 
 import torch
 
-from course.errors import RequestError
 from course.images.grid import image_grid
 
 
 def save_frames(
-    folder: str | Path | None, images: Iterable[torch.Tensor], timesteps: Sequence[int]
+    folder: str | Path, images: Iterable[torch.Tensor], timesteps: Sequence[int]
 ) -> list[Path]:
     """Write each of `images`, a batch (B, 3, H, W) in [-1, 1], as one frame; return the files.
 
     A batch goes side by side. Names hold step and timestep, as in `007_t0719.png`, so that they
-    sort in the order of the steps. Frames of an earlier run in the folder are removed. Raises
-    RequestError without a folder.
+    sort in the order of the steps. Frames of an earlier run in the folder are removed.
     """
-    if folder is None:
-        raise RequestError("Frames need a folder: name it with save_dir.")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("[0-9]*_t[0-9]*.png"):

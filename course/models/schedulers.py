@@ -1,6 +1,9 @@
 """Schedulers of diffusers that sample with the noise schedule of a model."""
 
+import inspect
 from typing import Any
+
+import torch
 
 from course.errors import RequestError
 from course.models.model import Model
@@ -23,3 +26,9 @@ def load_scheduler(model: Model, kind: Any, count: Any) -> Any:
         advice = "choose a scheduler for Stable Diffusion, such as UniPCMultistepScheduler."
         raise RequestError(f"{problem}: {advice}")
     return scheduler
+
+
+def step_options(scheduler: Any, generator: torch.Generator) -> dict[str, torch.Generator]:
+    """Return the generator as an option of `scheduler.step`, if it takes one for fresh noise."""
+    takes_generator = "generator" in inspect.signature(scheduler.step).parameters
+    return {"generator": generator} if takes_generator else {}
