@@ -164,8 +164,8 @@ def inversion(sd: Any, model: Model) -> str:
         except CheckFailed as error:
             expect(
                 "is not finite" not in str(error),
-                "The latents are not finite. `ddim_step` cannot go to a level with more noise, where "
-                "the number under the root of sigma is negative: use `add_noise`.",
+                "The latents are not finite. `ddim_step` cannot go to a level with more noise: the "
+                "number under the root of sigma is negative. Use `add_noise`.",
             )
             raise
         expect_tensor(result, shape, "The result of `invert`")
