@@ -74,8 +74,8 @@ def noise(function: Callable[[int], torch.Tensor], model: Model) -> str:
     shape = (1, model.config("unet/config.json")["in_channels"], side, side)
     hint = "The sides are model.image_size // model.scale_factor."
     expect_tensor(latents, shape, "The noise of one image", hint)
-    state = torch.get_rng_state()
-    again = call(function, 1)
+    again, state = call(function, 1), torch.get_rng_state()
+    other = call(function, 2)
     expect(
         torch.equal(torch.get_rng_state(), state),
         "PyTorch's global generator was used: other code that uses it would change the image. "
@@ -87,8 +87,8 @@ def noise(function: Callable[[int], torch.Tensor], model: Model) -> str:
         'call: generator=torch.Generator("cpu").manual_seed(seed).',
     )
     expect(
-        not torch.equal(latents, call(function, 2)),
-        "Two seeds gave the same noise: hand `seed` to manual_seed(seed).",
+        not torch.equal(latents, other),
+        "Two seeds gave the same noise: pass `seed` to manual_seed(seed).",
     )
     expect_placed(latents, model, "The noise")
     expected = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(1))
@@ -221,6 +221,13 @@ def _explain_series(
         f"Image {probe} (counted from 0) is not what `generate` returns for {shown}. Change only "
         f"{' and '.join(lists)}, and keep everything else as it is."
     )
+
+
+@check("1.3 (f)")
+def series(function: Generate, images: Any, **settings: Any) -> str:
+    """One image for each value of the settings that are given as lists."""
+    _expect_series(function, images, **settings)
+    return f"{len(images)} images, one for each setting"
 
 
 @check("1.1 (h)")

@@ -27,7 +27,7 @@ from course.checks.common import (
     tolerance_of,
 )
 from course.checks.reference import invert, with_other_prediction
-from course.diffusion import timesteps
+from course.diffusion import ddim_step, predict_x0, timesteps
 from course.images import to_pil
 from course.models import Model
 
@@ -317,10 +317,15 @@ def solver(function: Callable[..., torch.Tensor], sd: Any) -> str:
     The latents of the data are normally distributed, so the best denoiser and the path that
     sampling follows are known in closed form.
     """
+    from diffusers import DDIMScheduler
+
     model = copy.copy(sd.model)
     vars(model)["prediction_type"] = "epsilon"
     stand_in = copy.copy(sd)
-    stand_in.model, stand_in.unet = model, GaussianDenoiser(sd.scheduler)
+    # From the noisiest level, in even steps to the end.
+    settings = {"timestep_spacing": "trailing", "set_alpha_to_one": True}
+    stand_in.scheduler = DDIMScheduler.from_config(sd.scheduler.config, **settings)
+    stand_in.model, stand_in.unet = model, GaussianDenoiser(stand_in.scheduler)
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     embeddings = torch.zeros(2, 1, 1)
     errors = []
@@ -368,8 +373,16 @@ class GaussianDenoiser:
         return SimpleNamespace(sample=noise)
 
     def exact(self, x: torch.Tensor, count: int) -> torch.Tensor:
-        """Return where the path ends that starts from `x`, at the first of `count` timesteps."""
-        first = self.scheduler.alphas_cumprod[timesteps(self.scheduler.config, count)[0]]
-        last = self.scheduler.final_alpha_cumprod
+        """Return where the exact path from `x` leads in `count` steps.
+
+        It is followed to the last timestep; the step from there to the end is DDIM's, as in every
+        sampler.
+        """
+        visited = timesteps(self.scheduler.config, count)
+        first, last = (self.scheduler.alphas_cumprod[t] for t in (visited[0], visited[-1]))
         z = (x - first.sqrt() * self.mean) / (first * self.std**2 + 1 - first).sqrt()
-        return last.sqrt() * self.mean + (last * self.std**2 + 1 - last).sqrt() * z
+        x_t = last.sqrt() * self.mean + (last * self.std**2 + 1 - last).sqrt() * z
+        noise = self(x_t, visited[-1]).sample
+        return ddim_step(
+            predict_x0(x_t, noise, last), noise, last, self.scheduler.final_alpha_cumprod
+        )
