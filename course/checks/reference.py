@@ -2,8 +2,10 @@
 
 import contextlib
 import copy
+import inspect
 import itertools
 from collections.abc import Iterator
+from types import MethodType
 from typing import Any
 
 import torch
@@ -87,11 +89,20 @@ def sample_at_levels(
     return latents
 
 
+def copy_of(owner: Any) -> Any:
+    """Return a shallow copy of an object, whose own methods belong to the copy."""
+    other = copy.copy(owner)
+    for name, value in vars(owner).items():
+        if inspect.ismethod(value) and value.__self__ is owner:
+            setattr(other, name, MethodType(value.__func__, other))
+    return other
+
+
 def with_other_prediction(sd: Any) -> Any:
     """Return a copy of `sd` whose network is taken to predict v, or the noise if it predicts v."""
     from diffusers import DDIMScheduler
 
-    other = copy.copy(sd)
+    other = copy_of(sd)
     other.model = copy.copy(sd.model)
     kind = "epsilon" if sd.model.prediction_type == "v_prediction" else "v_prediction"
     vars(other.model)["prediction_type"] = kind  # a cached property

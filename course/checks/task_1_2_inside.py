@@ -26,7 +26,7 @@ from course.checks.common import (
     same,
     tolerance_of,
 )
-from course.checks.reference import invert, with_other_prediction
+from course.checks.reference import copy_of, invert, with_other_prediction
 from course.diffusion import ddim_step, predict_x0, timesteps
 from course.images import to_pil
 from course.models import Model
@@ -321,7 +321,7 @@ def solver(function: Callable[..., torch.Tensor], sd: Any) -> str:
 
     model = copy.copy(sd.model)
     vars(model)["prediction_type"] = "epsilon"
-    stand_in = copy.copy(sd)
+    stand_in = copy_of(sd)
     # From the noisiest level, in even steps to the end.
     settings = {"timestep_spacing": "trailing", "set_alpha_to_one": True}
     stand_in.scheduler = DDIMScheduler.from_config(sd.scheduler.config, **settings)

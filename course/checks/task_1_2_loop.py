@@ -1,6 +1,5 @@
 """Checks of lesson 1.2, second part: the timesteps, the sampling loop, and its images."""
 
-import copy
 import itertools
 import tempfile
 from collections.abc import Callable
@@ -8,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -35,6 +35,8 @@ from course.diffusion import (
     SamplingStep,
     check_request,
     draw_noise,
+    guide,
+    predict_x0_and_noise,
     timesteps,
 )
 from course.images import to_pil
@@ -87,7 +89,9 @@ def _expect_timesteps(result: Any, config: Any, count: int) -> None:
         "The stride is T // N, rounded down before it is multiplied.": [round(t) for t in exact],
     }
     for advice, wrong in mistakes.items():
-        expect(result == right or result != wrong, f"For {where} ({shown}): {advice}")
+        expect(
+            result == right or not np.allclose(result, wrong), f"For {where} ({shown}): {advice}"
+        )
     expect(
         result == right,
         f"For {where} the list has to be {', '.join(map(str, right[:4]))}, ...; {shown}",
@@ -104,8 +108,16 @@ def loop(sd: Any, model: Model) -> str:
 
     def attempt(sd: Any, eta: float) -> list[Any]:
         generators = [torch.Generator().manual_seed(2)]
-        with constant_stride(sd):
-            return call(sd.denoise, latents, embeddings, count, w, eta, generators)
+        try:
+            with constant_stride(sd):
+                return call(sd.denoise, latents, embeddings, count, w, eta, generators)
+        except CheckFailed as error:
+            expect(
+                "is not finite" not in str(error),
+                "The latents are not finite. Are alpha_bar and alpha_bar_prev exchanged? A step "
+                "goes to the larger one, alpha_bar_prev.",
+            )
+            raise
 
     def reference(sd: Any, eta: float) -> torch.Tensor:
         generator = torch.Generator().manual_seed(2)
@@ -116,9 +128,14 @@ def loop(sd: Any, model: Model) -> str:
     still, right = steps[-1].x_prev, reference(sd, 0.0)
     if not close(still, right, tolerance):
         _explain_loop(sd, latents, embeddings, still, tolerance)
-    x_0_error = "Every step keeps x_0, the clean latents that it predicts: it is not in place."
-    last = steps[-1]  # the last step goes to the final alpha, which is 1 or almost
-    expect(close(last.x_0, last.x_prev, 0.1), x_0_error)
+    for step in steps:
+        alpha_bar, kind = sd.scheduler.alphas_cumprod[step.t], sd.model.prediction_type
+        guided = guide(step.uncond, step.cond, w)
+        expect(
+            close(step.x_0, predict_x0_and_noise(step.x_t, guided, alpha_bar, kind)[0], tolerance),
+            "The latents are right, but not what the steps keep: SamplingStep(t, x_t, uncond, "
+            "cond, x_0, x_prev), where x_t are the latents before the step.",
+        )
     noisy = attempt(sd, 1.0)[-1].x_prev
     mistakes = {"`eta` makes no difference: pass it to `ddim_step`.": still}
     otherwise = (
@@ -174,9 +191,8 @@ def _explain_loop(
         "The output is unguided: pass both halves to `guide`, and use its result.": reference(1.0),
         "Only the negative prompt has an effect: pass both halves to `guide`, and use its "
         "result.": reference(0.0),
-        "alpha_bar and alpha_bar_prev are exchanged: x_t is at alpha_bar of t.": at(1, 0),
-        "x_0 is predicted at the level of the next timestep: x_t is at alpha_bar of t.": at(1, 1),
-        "The step mixes at the level of t again: mix at alpha_bar_prev.": at(0, 0),
+        "Both noise levels of a step are the same, so the latents stay where they are: predict x_0 "
+        "at alpha_bar of t, and mix at that of the next timestep.": at(0, 0),
     }
     otherwise = (
         "After three steps the latents are not those of diffusers' DDIM: is each step given "
@@ -189,35 +205,42 @@ def _explain_loop(
 def decoded_steps(sd: Any, model: Model) -> str:
     """Images of x_t or x_0 at every step, and of the result."""
     x = torch.randn(3, 5, 2, 4, 8, 8, generator=torch.Generator().manual_seed(0)).to(model.device)
-    sd = copy.copy(sd)
-    sd.steps = [SamplingStep(9 - i, *tensors) for i, tensors in enumerate(x)]
-    for name in ("x_t", "x_0"):
-        result = call(sd.decode_steps, name)
-        latents = [getattr(step, name) for step in sd.steps]
-        right = [sd.decode_latents(z) for z in [*latents, sd.steps[-1].x_prev]]
-        if isinstance(result, torch.Tensor) and result.dim() == 5:
-            result = list(result)
-        expect_list(result, torch.Tensor, "The result")
-        other = [getattr(step, {"x_t": "x_0", "x_0": "x_t"}[name]) for step in sd.steps]
-        mistakes = {
-            "The result of sampling is missing at the end: x_prev of the last step.": right[:-1],
-            "The last image is that of x_prev of the last step, not another one.": (
-                [*right[:-1], right[-2]]
-            ),
-            f"`name` is ignored: {name} was requested. Use getattr(step, name).": (
-                [*(sd.decode_latents(z) for z in other), right[-1]]
-            ),
-            "The images run backwards: the noise comes first.": right[::-1],
-            "Those are latents: decode them with self.decode_latents.": (
-                [*latents, sd.steps[-1].x_prev]
-            ),
-            "Those are all x_prev: take x_t or x_0 as `name` says.": (
-                [sd.decode_latents(step.x_prev) for step in sd.steps]
-            ),
-        }
-        otherwise = "Those are not the decoded latents of each step, followed by the result."
-        diagnose(result, right, mistakes, otherwise, tolerance_of(model))
+    steps = [SamplingStep(9 - i, *tensors) for i, tensors in enumerate(x)]
+    before = vars(sd).get("steps")
+    sd.steps = steps
+    try:
+        for name in ("x_t", "x_0"):
+            _expect_decoded(call(sd.decode_steps, name), sd, name, tolerance_of(model))
+    finally:
+        sd.steps = before
     return "an image of every step, and the result at the end"
+
+
+def _expect_decoded(result: Any, sd: Any, name: str, tolerance: float) -> None:
+    """Raise CheckFailed unless `result` are the images of `name` at all of `sd.steps`."""
+    steps = sd.steps
+    latents = [getattr(step, name) for step in steps]
+    right = [sd.decode_latents(z) for z in [*latents, steps[-1].x_prev]]
+    if isinstance(result, torch.Tensor) and result.dim() == 5:
+        result = list(result)
+    expect_list(result, torch.Tensor, "The result")
+    other = [getattr(step, {"x_t": "x_0", "x_0": "x_t"}[name]) for step in steps]
+    mistakes = {
+        "The result of sampling is missing at the end: x_prev of the last step.": right[:-1],
+        "The last image is that of x_prev of the last step, not another one.": (
+            [*right[:-1], right[-2]]
+        ),
+        f"`name` is ignored: {name} was requested. Use getattr(step, name).": (
+            [*(sd.decode_latents(z) for z in other), right[-1]]
+        ),
+        "The images run backwards: the noise comes first.": right[::-1],
+        "Those are latents: decode them with self.decode_latents.": ([*latents, steps[-1].x_prev]),
+        "Those are all x_prev: take x_t or x_0 as `name` says.": (
+            [sd.decode_latents(step.x_prev) for step in steps]
+        ),
+    }
+    otherwise = "Those are not the decoded latents of each step, followed by the result."
+    diagnose(result, right, mistakes, otherwise, tolerance)
 
 
 @check("1.2 (l)")
@@ -230,8 +253,9 @@ def sampling(sd: Any, model: Model) -> str:
         frames = {"save_dir": folder, "save_x_t": True}
         result = call(sd.sample, prompts, negatives, height=side, **settings, **frames)
         names = sorted(str(p.relative_to(folder)) for p in Path(folder).rglob("*.png"))
-    advice = "convert each image with `to_pil`, and return a list."
-    expect_list(result, Image.Image, f"The result ({advice})")
+    expect_type(result, list, "The result", "it has to be a list of images.")
+    advice = "Convert each image with `to_pil`."
+    expect(all(isinstance(image, Image.Image) for image in result), advice)
     expect(len(result) == 2, f"For two prompts there are {len(result)} images.")
     width, height = result[0].size
     expect(

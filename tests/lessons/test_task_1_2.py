@@ -414,51 +414,6 @@ def test_frames_of_a_batch_stand_side_by_side(sd, tmp_path):
     assert np.abs(np.int16(last.image)[:, -96:] - np.int16(images[1])).max() <= 1
 
 
-def test_key_steps(lesson):
-    assert lesson.key_steps("x_t", 25) == [0, 17, 25]
-    assert lesson.key_steps("x_0", 25) == [0, 1, 2, 4, 8, 16, 25]
-    for last in (1, 2, 3, 1000):
-        for name in ("x_t", "x_0"):
-            keys = lesson.key_steps(name, last)
-            assert keys[0] == 0 and keys[-1] == last and len(keys) <= 13
-
-
-def test_colours_between_the_keys_are_exact_for_a_linear_decoder(lesson, sd):
-    """Latents of one color each and a linear decoder: nothing is lost between the keys."""
-
-    class Linear(lesson.StableDiffusion):
-        def decode_latents(self, latents):
-            colors = torch.einsum("bchw,cn->bnhw", latents, matrix) + 0.1
-            return torch.nn.functional.interpolate(colors, scale_factor=8, mode="bicubic")
-
-    generator = torch.Generator().manual_seed(0)
-    matrix = 0.1 * torch.randn((4, 3), generator=generator)
-    series = torch.randn((10, 4, 1, 1), generator=generator).expand(-1, -1, 8, 12)
-    linear = Linear(sd.model)
-    expected = linear.decode_latents(series)
-    images = torch.stack(list(linear.decode_series(series, [0, 1, 2, 4, 6, 9], expected[-1])))
-    assert (images - expected).abs().max() < 1e-3
-    assert images.std(0).mean() > 0.01  # they differ, and not by fading alone:
-    assert (images[5] - (images[4] + images[6]) / 2).abs().max() > 0.01
-
-
-@pytest.mark.slow
-def test_frames_between_the_keys_are_close_to_the_decoder(lesson):
-    sd = lesson.StableDiffusion(find_model("pocket"))
-    sd.sample("a hamburger", num_sampling_steps=10)
-    for name in ("x_t", "x_0"):
-        series = torch.stack(
-            [*(getattr(step, name)[0] for step in sd.steps), sd.steps[-1].x_prev[0]]
-        )
-        keys = lesson.key_steps(name, 10)
-        exact = torch.cat([sd.decode_latents(latents[None]) for latents in series]).clamp(-1, 1)
-        filled = torch.stack(list(sd.decode_series(series, keys, exact[-1]))).clamp(-1, 1)
-        errors = ((filled - exact) / 2).square().mean((1, 2, 3))
-        assert errors[keys].max() < 1e-8
-        assert errors.max() < 10**-2.2  # 22 dB, and most of them far better
-        assert errors.median() < 10**-3.0
-
-
 # --- The look inside
 
 

@@ -13,6 +13,7 @@ from diffusers import (
 )
 from PIL import Image
 
+from course import diffusion
 from course.checks import task_1_2 as checks
 from course.images import video
 from tests.course.checks.helpers import (
@@ -54,6 +55,15 @@ def test_text_embeddings_and_their_mistakes(sd, model):
                 entry
             ]
 
+    def masked(self, texts):
+        settings = {"padding": "max_length", "max_length": 77, "return_tensors": "pt"}
+        with torch.no_grad():
+            return self.text_encoder(**self.tokenizer(texts, **settings))[0]
+
+    def in_two_calls(self, p, n):
+        return torch.cat([encode(self, n), encode(self, p)])
+
+    checks.text_embeddings(changed(sd, get_text_embeddings=in_two_calls), model)
     for wrong, advice in [
         (lambda self, p, n: None, "returns None: is a `return` missing"),
         (
@@ -69,15 +79,25 @@ def test_text_embeddings_and_their_mistakes(sd, model):
             "not those of the text encoder for these texts",
         ),
         (lambda self, p, n: encode(self, n + p, truncation=False), "truncation=True"),
+        (lambda self, p, n: masked(self, n + p), "attention mask"),
+        (
+            lambda self, p, n: encode(self, [x for pair in zip(n, p, strict=True) for x in pair]),
+            "alternate",
+        ),
+        (lambda self, p, n: encode(self, n + p).sum(1), "one vector a text"),
+        (lambda self, p, n: encode(self, n + p).long(), "has the type torch.int64"),
     ]:
         assert_advice(advice, checks.text_embeddings, changed(sd, get_text_embeddings=wrong), model)
 
 
 def test_guidance_and_its_mistakes(lesson):
     checks.guidance(lesson.guide)
+    checks.guidance(lambda u, c, w: (1 - w) * u + w * c)
+    checks.guidance(torch.lerp)
     for wrong, advice in [
         (lambda u, c, w: None, "returns None: is a `return` missing"),
-        (lambda u, c, w: c + w * (c - u), "wrong term"),
+        (lambda u, c, w: c + w * (c - u), "wrong term.*their w is our w - 1"),
+        (lambda u, c, w: (1 + w) * c - w * u, "wrong term.*their w is our w - 1"),
         (lambda u, c, w: u + w * (u - c), "away from the prompt"),
         (lambda u, c, w: u + w * c, "Scale the difference"),
         (lambda u, c, w: w * (c - u), "add it to `uncond`"),
@@ -89,6 +109,19 @@ def test_guidance_and_its_mistakes(lesson):
 
 def test_prediction_and_its_mistakes(lesson):
     checks.prediction(lesson.predict_x0_and_noise)
+    checks.prediction(diffusion.predict_x0_and_noise)
+
+    def by_angle(x_t, output, alpha_bar, prediction_type):
+        """The quarter circle: cosine and sine of the angle."""
+        angle = alpha_bar.sqrt().acos()
+        if prediction_type == "epsilon":
+            return x_t / angle.cos() - angle.tan() * output, output
+        if prediction_type != "v_prediction":
+            raise ValueError(prediction_type)
+        x_0 = angle.cos() * x_t - angle.sin() * output
+        return x_0, (x_t - angle.cos() * x_0) / angle.sin()
+
+    checks.prediction(by_angle)
     right = lesson.predict_x0_and_noise
 
     def of_epsilon(x_0):
@@ -120,6 +153,21 @@ def test_prediction_and_its_mistakes(lesson):
             lambda x, o, a, k: right(x, o, a, "epsilon" if k == "epsilon" else "v_prediction"),
             "raise ValueError",
         ),
+        (
+            of_v(
+                lambda x, o, a: right(x, o, a, "v_prediction")[0],
+                lambda x, o, a: a.sqrt() * o - (1 - a).sqrt() * x,
+            ),
+            "the signs are off",
+        ),
+        (
+            of_v(
+                lambda x, o, a: right(x, o, a, "v_prediction")[0],
+                lambda x, o, a: a.sqrt() * x + (1 - a).sqrt() * o,
+            ),
+            "two roots are exchanged",
+        ),
+        (of_epsilon(lambda x, o, a: (x - (1 - a).sqrt() * o) / a.sqrt() * 0 / 0), "is not finite"),
     ]:
         assert_advice(advice, checks.prediction, wrong)
 
@@ -138,6 +186,14 @@ def test_ddim_step_and_its_mistakes(lesson):
         return ddim_step
 
     checks.ddim(step())
+    checks.ddim(diffusion.ddim_step)
+
+    def by_variances(x_0, noise, a, b, eta, fresh):
+        variance = eta**2 * (1 - b) / (1 - a) * (1 - a / b)
+        mean = torch.sqrt(b) * x_0 + torch.sqrt(1 - b - variance) * noise
+        return mean + torch.sqrt(torch.as_tensor(variance)) * fresh
+
+    checks.ddim(by_variances)
     for wrong, advice in [
         (lambda x, n, a, b, e, f: None, "returns None: is a `return` missing"),
         (lambda x, n, a, b, e, f: a.sqrt() * x + (1 - a).sqrt() * n, "back to x_t"),
@@ -168,12 +224,120 @@ def test_ddim_step_and_its_mistakes(lesson):
             "sigma is not that of the formula",
         ),
         (step(s=lambda a, b, e: e * (1 - b).sqrt() / 2), "With eta = 0.5 the step is not right"),
+        (step(s=lambda a, b, e: sigma(a, b, 1)), "`eta` is missing in sigma"),
+        (
+            step(s=lambda a, b, e: e * ((1 - b) / (1 - a) * (1 - b / a)).sqrt()),
+            "in sigma the ratio is alpha_bar / alpha_bar_prev",
+        ),
+        (lambda x, n, a, b, e, f: step()(x, n, a, b, e, f).sum(), "has the shape"),
     ]:
         assert_advice(advice, checks.ddim, wrong)
 
 
-def test_the_loop_and_its_mistakes(lesson, sd, model):
+# --- The timesteps and the loop
+
+
+@pytest.mark.parametrize("right", ["lesson", "course", "formulas", "scheduler"])
+def test_timesteps_in_several_ways(lesson, right):
+    def by_formulas(config, count):
+        total, numbers = config.num_train_timesteps, range(count)
+        if config.timestep_spacing == "trailing":
+            return [round(total - i * total / count) - 1 for i in numbers]
+        if config.timestep_spacing == "leading":
+            rising = [i * (total // count) + config.steps_offset for i in numbers]
+        else:
+            rising = [round(i * (total - 1) / max(count - 1, 1)) for i in numbers]
+        return np.array(rising[::-1])
+
+    def by_scheduler(config, count):
+        scheduler = DDIMScheduler(**vars(config))
+        scheduler.set_timesteps(count)
+        return scheduler.timesteps[:count]
+
+    functions = {"lesson": lesson.timesteps, "course": diffusion.timesteps}
+    checks.schedule((functions | {"formulas": by_formulas, "scheduler": by_scheduler})[right])
+
+
+def test_timesteps_and_their_mistakes(lesson):
+    right = lesson.timesteps
+
+    def only(spacing, wrong):
+        """Right for the other spacings."""
+
+        def function(config, count):
+            if config.timestep_spacing != spacing:
+                return right(config, count)
+            return wrong(config.num_train_timesteps, count, config)
+
+        return function
+
+    def trailing(wrong):
+        return only("trailing", lambda T, n, c: wrong(T, n))
+
+    def leading(wrong):
+        return only("leading", lambda T, n, c: wrong(T, n, c.steps_offset))
+
+    def linspace(wrong):
+        return only("linspace", lambda T, n, c: wrong(T, n))
+
+    for wrong, advice in [
+        (lambda config, count: None, "returns None: is a `return` missing"),
+        (lambda config, count: count, "not a list of numbers"),
+        (lambda config, count: right(config, count)[::-1], "reverse the list"),
+        (lambda config, count: right(config, count)[:-1], "there are 7 timesteps"),
+        (trailing(lambda T, n: np.arange(T, 0, -T / n).round() - 1), "for|cut the list"),
+        (trailing(lambda T, n: np.arange(T, 0, -T / n)[:n].round()), "subtract 1"),
+        (trailing(lambda T, n: np.arange(T, 0, -T / n)[:n] - 1), "Round them to whole numbers"),
+        (trailing(lambda T, n: [int(T - i * T / n) - 1 for i in range(n)]), "int.. rounds down"),
+        (trailing(lambda T, n: [round(1000 - i * 1000 / n) - 1 for i in range(n)]), "take T from"),
+        (trailing(lambda T, n: [T - 1 - i * (T // n) for i in range(n)]), "the list has to be"),
+        (leading(lambda T, n, k: [i * (T // n) + k for i in range(n)]), "reverse the list"),
+        (leading(lambda T, n, k: [i * (T // n) for i in range(n)][::-1]), "steps_offset"),
+        (leading(lambda T, n, k: [i * T / n + k for i in range(n)][::-1]), "Round them"),
+        (
+            leading(lambda T, n, k: [round(i * T / n) + k for i in range(n)][::-1]),
+            "rounded down before it is multiplied",
+        ),
+        (linspace(lambda T, n: np.linspace(0, T - 1, n).round()), "reverse the list"),
+        (linspace(lambda T, n: np.linspace(0, T, n).round()[::-1]), "the list has to be"),
+        (linspace(lambda T, n: np.linspace(0, T - 1, n)[::-1]), "Round them to whole numbers"),
+        (linspace(lambda T, n: np.linspace(0, T - 1, n)[::-1].astype(int)), "int.. rounds down"),
+        (linspace(lambda T, n: [T - 1 - i * T // n for i in range(n)]), "the list has to be"),
+        (lambda config, count: right(config, count, 1), "A call does not fit"),
+        (lambda config, count: np.arange(config.T), "Your code raised AttributeError"),
+    ]:
+        assert_advice(advice, checks.schedule, wrong)
+
+
+def test_the_loop_in_other_words(lesson, sd, model):
     checks.loop(sd, model)
+
+    @torch.no_grad()
+    def one_by_one(self, latents, embeddings, count, w, eta=0.0, generators=()):
+        """Two calls of the network, course.diffusion, and a list of levels."""
+        visited = [*diffusion.timesteps(self.scheduler.config, count), diffusion.END]
+        levels = [diffusion.alpha_bar_at(self.scheduler, t) for t in visited]
+        for i, t in enumerate(visited[:-1]):
+            halves = embeddings.chunk(2)
+            outputs = [self.unet(latents, t, encoder_hidden_states=e).sample for e in halves]
+            guided = diffusion.guide(*outputs, w)
+            kind = self.scheduler.config.prediction_type
+            x_0, noise = diffusion.predict_x0_and_noise(latents, guided, levels[i], kind)
+            shape = latents.shape[1:]
+            fresh = diffusion.draw_noise(generators, shape, "cpu") if eta else torch.zeros(1)
+            x_prev = diffusion.ddim_step(x_0, noise, *levels[i : i + 2], eta, fresh)
+            yield lesson.SamplingStep(t, latents, *outputs, x_0, x_prev)
+            latents = x_prev
+
+    checks.loop(changed(sd, denoise=one_by_one), model)
+
+    def as_list(self, *arguments):
+        return list(lesson.denoise(self, *arguments))
+
+    checks.loop(changed(sd, denoise=as_list), model)
+
+
+def test_the_loop_and_its_mistakes(lesson, sd, model):
     right = lesson.denoise
 
     def empty(self, latents, *others):
@@ -185,7 +349,24 @@ def test_the_loop_and_its_mistakes(lesson, sd, model):
             yield step._replace(x_t=latents)
 
     for wrong, advice in [
-        (empty, "`x_prev`.*still empty"),
+        (lambda self, *a: None, "returns None"),
+        (lambda self, *a: [], "0 steps, not 3"),
+        (empty, "1 steps, not 3"),
+        (lambda self, *a: list(right(self, *a))[-1], "is a SamplingStep; it has to `yield`"),
+        (lambda self, *a: [s.x_prev for s in right(self, *a)], "A step is a Tensor"),
+        (lambda self, *a: [s._replace(x_prev=...) for s in right(self, *a)], "`x_prev` of a step"),
+        (
+            lambda self, *a: [s._replace(x_0=s.x_t) for s in right(self, *a)],
+            "not what the steps keep",
+        ),
+        (
+            lambda self, *a: [s._replace(cond=s.uncond, uncond=s.cond) for s in right(self, *a)],
+            "not what the steps keep",
+        ),
+        (
+            lambda self, *a: [s._replace(cond=torch.cat([s.cond] * 2)) for s in right(self, *a)],
+            "`cond` of a step has the shape",
+        ),
         (lambda self, *a: list(right(self, *a))[:2], "2 steps, not 3"),
         (forgetful, "does not continue from"),
         (lambda self, x, e, *a: right(self, x, e.flip(0), *a), "two halves are exchanged"),
@@ -213,6 +394,148 @@ def test_the_loop_and_its_mistakes(lesson, sd, model):
     for name, (function, advice) in wrong_functions.items():
         body = FunctionType(inspect.unwrap(right).__code__, vars(lesson) | {name: function})
         assert_advice(advice, checks.loop, changed(sd, denoise=torch.no_grad()(body)), model)
+
+
+LEVELS = "alpha_bar, alpha_bar_prev = self.alpha_bar_at(t), self.alpha_bar_at(t_prev)"
+
+
+@pytest.mark.parametrize(
+    ("changes", "advice"),
+    [
+        (
+            (LEVELS, "alpha_bar, alpha_bar_prev = self.alpha_bar_at(t_prev), self.alpha_bar_at(t)"),
+            "Are alpha_bar and alpha_bar_prev exchanged",
+        ),
+        (
+            (LEVELS, "alpha_bar = alpha_bar_prev = self.alpha_bar_at(t_prev)"),
+            "Both noise levels of a step are the same",
+        ),
+        (
+            (LEVELS, "alpha_bar = alpha_bar_prev = self.alpha_bar_at(t)"),
+            "Both noise levels of a step",
+        ),
+        (("self.model.prediction_type", '"epsilon"'), "but not for a model that predicts v_pred"),
+        (("guided, alpha_bar, self.model", "uncond, alpha_bar, self.model"), "Only the negative"),
+        (("guided, alpha_bar, self.model", "cond, alpha_bar, self.model"), "unguided"),
+        (("guided, alpha_bar, self.model", "output, alpha_bar, self.model"), "size of tensor"),
+        (("        latents = x_prev", "        pass"), "does not continue from"),
+        (("uncond, cond = output.chunk(2)", "cond, uncond = output.chunk(2)"), "two halves"),
+        (("[latents, latents]", "[latents]"), "Your code raised"),
+        ((", encoder_hidden_states=embeddings", ""), "Your code raised TypeError"),
+        ((", END]", "]"), "2 steps, not 3"),
+    ],
+)
+def test_a_loop_with_one_line_changed(sd, model, changes, advice):
+    other = rewrite(DETAILED, "denoise", *changes)
+    assert_advice(advice, checks.loop, changed(sd, denoise=other.denoise), model)
+
+
+def test_decoded_steps_and_their_mistakes(lesson, sd, model):
+    checks.decoded_steps(sd, model)
+    right = lesson.decode_steps
+
+    def in_one_tensor(self, name):
+        return torch.stack(right(self, name))
+
+    def with_if(self, name):
+        latents = [step.x_t if name == "x_t" else step.x_0 for step in self.steps]
+        return [*map(self.decode_latents, latents), self.decode_latents(self.steps[-1].x_prev)]
+
+    for function in (in_one_tensor, with_if):
+        checks.decoded_steps(changed(sd, decode_steps=function), model)
+    for wrong, advice in [
+        (lambda self, name: None, "returns None"),
+        (lambda self, name: right(self, name)[:-1], "result of sampling is missing"),
+        (lambda self, name: [*right(self, name)[:-1], right(self, name)[-2]], "last image is that"),
+        (lambda self, name: right(self, "x_0"), "`name` is ignored: x_t was requested"),
+        (lambda self, name: right(self, "x_t"), "`name` is ignored: x_0 was requested"),
+        (lambda self, name: right(self, name)[::-1], "run backwards"),
+        (
+            lambda self, name: [*(getattr(s, name) for s in self.steps), self.steps[-1].x_prev],
+            "Those are latents",
+        ),
+        (lambda self, name: [self.decode_latents(s.x_prev) for s in self.steps], "all x_prev"),
+        (lambda self, name: [x[:1] for x in right(self, name)], "not the decoded latents"),
+        (lambda self, name: [x[0] for x in right(self, name)], "not the decoded latents"),
+        (lambda self, name: right(self, name)[0], "is a Tensor; it has to be a list"),
+        (lambda self, name: right(self, name + "_"), "Your code raised AttributeError"),
+        (lambda self, name: [None for _ in right(self, name)], "Entry 0 of the list is a NoneType"),
+    ]:
+        assert_advice(advice, checks.decoded_steps, changed(sd, decode_steps=wrong), model)
+
+
+SAMPLE_CHANGES = [
+    (
+        ("request.prompts, request.negative_prompts", "request.negative_prompts, request.prompts"),
+        "Prompts and negative prompts are exchanged",
+    ),
+    (
+        ("request.prompts, request.negative_prompts", 'request.prompts, [""] * len(prompts)'),
+        "negative prompts have no effect",
+    ),
+    (("count, w, request.eta", "count, w, 0.0"), "`eta` has no effect"),
+    (
+        ("request.num_sampling_steps, request.guidance_scale", "request.num_sampling_steps, 5.0"),
+        "`guidance_scale` has no effect",
+    ),
+    (
+        ("request.num_sampling_steps, request.guidance_scale", "3, request.guidance_scale"),
+        "one entry a step",
+    ),
+    (
+        ("self.steps = collect_steps(loop, count)", "self.steps = list(loop)[:-1]"),
+        "one entry a step",
+    ),
+    (
+        ("draw_noise(request.generators, request.shape", "torch.randn(2, *request.shape"),
+        "Your code raised|does not start from the noise",
+    ),
+    (
+        ("self.decode_latents(self.steps[-1].x_prev)", "self.decode_latents(self.steps[-1].x_t)"),
+        "images are not those of the last x_prev",
+    ),
+    (("to_pil(image) for image in", "image for image in"), "Convert each image with `to_pil`"),
+    (("return [to_pil(image)", "[to_pil(image)"), "returns None"),
+    (("save_frames(folder, self.decode_steps(name), times)", "pass"), "got none"),
+    (("request.frames.items()", '{"x_t": save_dir}.items()'), "have to be saved; got"),
+    (("*(step.t for step in self.steps), 0]", "*range(count), 0]"), "have to be saved; got"),
+    (
+        ("self.denoise(latents, embeddings, count", "self.denoise(latents, embeddings * 0, count"),
+        "pass on the embeddings",
+    ),
+    (("request.shape, self", "(4, 8, 8), self"), "the shape of the noise is request.shape"),
+]
+
+
+@pytest.mark.parametrize(("changes", "advice"), SAMPLE_CHANGES)
+def test_sample_with_one_line_changed(sd, model, changes, advice):
+    other = rewrite(DETAILED, "sample", *changes)
+    assert_advice(advice, checks.sampling, changed(sd, sample=other.sample), model)
+
+
+def test_sample_in_other_words(lesson, sd, model):
+    checks.sampling(sd, model)
+
+    def one_prompt_at_a_time(
+        self, prompts, negative_prompts="", steps=3, w=5.0, *frames, **options
+    ):
+        """Each image by itself: a seed gives the same image alone and in a batch."""
+        arguments = dict(zip(("save_dir", "save_x_t", "save_x_0"), frames, strict=False)) | options
+        steps = arguments.pop("num_sampling_steps", steps)
+        w = arguments.pop("guidance_scale", w)
+        request = diffusion.check_request(
+            self.model, prompts, negative_prompts, steps, w, **arguments
+        )
+        embeddings = self.get_text_embeddings(request.prompts, request.negative_prompts)
+        latents = diffusion.draw_noise(request.generators, request.shape, "cpu")
+        loop = self.denoise(latents, embeddings, steps, w, request.eta, request.generators)
+        self.steps = list(loop)
+        if "x_t" in request.frames:
+            times = [step.t for step in self.steps]
+            lesson.save_frames(request.frames["x_t"], self.decode_steps("x_t"), [*times, 0])
+        return [lesson.to_pil(self.decode_latents(x[None])[0]) for x in self.steps[-1].x_prev]
+
+    checks.sampling(changed(sd, sample=one_prompt_at_a_time), model)
 
 
 def test_decoding_and_its_mistakes(lesson, sd, model):
