@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import itertools
 from types import FunctionType
 
 import numpy as np
@@ -9,13 +10,14 @@ import pytest
 import torch
 from diffusers import (
     DDIMScheduler,
+    DPMSolverMultistepScheduler,
     PNDMScheduler,
 )
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from course import diffusion
 from course.checks import task_1_2 as checks
-from course.images import video
+from course.images import to_pil, video
 from tests.course.checks.helpers import (
     DETAILED,
     assert_advice,
@@ -573,8 +575,14 @@ def test_the_clip_and_its_mistakes(tmp_path):
         ([frame.image for frame in left], "not wide enough"),
         (video.side_by_side(right, left), "sides are exchanged"),
         (video.side_by_side(left, right)[::-1], "run backwards"),
+        (video.side_by_side(left[:1] * 5, left[:1] * 5)[:3], "3 frames and the folder 5"),
     ]:
         assert_advice(advice, checks.clip, wrong, *folders)
+    clip = video.side_by_side(left, right)
+    assert_advice("There are no frames in", checks.clip, clip, tmp_path / "a", tmp_path / "b")
+    checks.clip(clip, *folders, left[0].image)
+    example = right[-1].image
+    assert_advice("a prompt or a seed of your own", checks.clip, clip, *folders, example)
 
 
 def test_attention_and_its_mistakes(lesson):
@@ -587,6 +595,15 @@ def test_attention_and_its_mistakes(lesson):
         )
 
     right = weighted(lambda s: (s / 4).softmax(-1))
+    checks.attention(right)
+
+    def by_einsum(query, key, value):
+        scores = torch.einsum("...nd,...ld->...nl", query, key) * query.shape[-1] ** -0.5
+        weights = torch.exp(scores - scores.amax(-1, keepdim=True))
+        weights = weights / weights.sum(-1, keepdim=True)
+        return torch.einsum("...nl,...ld->...nd", weights, value), weights
+
+    checks.attention(by_einsum)
     for wrong, advice in [
         (lambda q, k, v: None, "returns None: is a `return` missing"),
         (lambda q, k, v: right(q, k, v)[0], "returns two tensors"),
@@ -600,6 +617,9 @@ def test_attention_and_its_mistakes(lesson):
         (weighted(lambda s: s / 4), "Those are scores"),
         (weighted(lambda s: (s / 3).softmax(-1)), "not softmax"),
         (lambda q, k, v: (2 * right(q, k, v)[0], right(q, k, v)[1]), "product with the values"),
+        (weighted(lambda s: s.softmax(-1) / 4), "The softmax comes last"),
+        (lambda q, k, v: right(q, k, k), "product with the values"),
+        (lambda q, k, v: right(q, k, v)[::-1], "the weights, has the shape"),
     ]:
         assert_advice(advice, checks.attention, wrong)
 
@@ -619,8 +639,214 @@ def test_strengths_and_their_mistakes(lesson):
         (pushes, "Divide by the norm"),
         ([x**2 for x in right], "Those are squares"),
         (right[::-1], "not the norms"),
+        ([(c - u).norm() / c.norm() for u, c in tensors], "not of `cond`"),
+        ([((c - u) / u).norm() for u, c in tensors], "norm of a ratio"),
+        ([(c.norm() - u.norm()) / u.norm() for u, c in tensors], "difference of norms"),
+        ([c.norm() / u.norm() for u, c in tensors], "ratio of the other two norms"),
+        ([1 / x for x in right], "upside down"),
+        ([float("nan")] * 4, "is not finite"),
+        ([[x] for x in right], "Entry 0 of `strengths` is a list"),
     ]:
         assert_advice(advice, checks.strengths, wrong, steps)
+
+
+# --- Inversion and the challenges
+
+
+def test_inversion_and_its_mistakes(lesson, sd, model):
+    checks.inversion(sd, model)
+    right = lesson.invert
+
+    @torch.no_grad()
+    def with_both_halves(self, latents, prompt, count=3):
+        """The network at the beginning of a step, as in the paper; guidance of 1; course's step."""
+        visited = [*diffusion.timesteps(self.scheduler.config, count), diffusion.END][::-1]
+        embeddings = self.get_text_embeddings([prompt], [""])
+        kind = self.model.prediction_type
+        for t, t_next in itertools.pairwise(visited):
+            both = torch.cat([latents] * 2)
+            output = self.unet(both, max(t, 0), encoder_hidden_states=embeddings).sample
+            a, b = (diffusion.alpha_bar_at(self.scheduler, x) for x in (t, t_next))
+            noise = diffusion.predict_noise(latents, output[1:], a, kind)
+            latents = diffusion.ddim_inversion_step(latents, noise, a, b)
+        return latents
+
+    checks.inversion(changed(sd, invert=with_both_halves), model)
+    for wrong, advice in [
+        (lambda self, *a: None, "returns None"),
+        (lambda self, x, *a: x, "the image itself"),
+        (lambda self, *a: right(self, *a)[0], r"has the shape \(4, 8, 8\)"),
+        (lambda self, *a: right(self, *a) + torch.randn(1, 4, 8, 8), "new random noise"),
+        (lambda self, x, p, n: right(self, x, "", n), "text of the prompt is not used"),
+        (lambda self, x, p, n: right(self, x, p, n + 1), "not the latents of DDIM inversion"),
+        (lambda self, *a: right(self, *a) * 2, "not the latents of DDIM inversion"),
+        (lambda self, x, p: right(self, x, p, 3), "A call does not fit"),
+    ]:
+        assert_advice(advice, checks.inversion, changed(sd, invert=wrong), model)
+
+
+NEXT = "alpha_bar, alpha_bar_next = self.alpha_bar_at(t), self.alpha_bar_at(t_next)"
+LAST_LINE = "latents = add_noise(x_0, noise, alpha_bar_next)"
+
+
+@pytest.mark.parametrize(
+    ("changes", "advice"),
+    [
+        (("pairwise(reversed(visited))", "pairwise(visited)"), "reverse the list of timesteps"),
+        (("num_sampling_steps), END]", "num_sampling_steps)]"), "The first step is missing"),
+        (
+            (NEXT, NEXT.replace("bar, alpha_bar_next", "bar_next, alpha_bar")),
+            "levels are exchanged",
+        ),
+        (
+            (LAST_LINE, "latents = ddim_step(x_0, noise, alpha_bar, alpha_bar_next, 0, 0)"),
+            "`ddim_step` cannot go to a level with more noise",
+        ),
+        ((LAST_LINE, LAST_LINE.replace("bar_next", "bar")), "the image itself"),
+        (("kind = self.model.prediction_type", 'kind = "epsilon"'), "for a model that predicts v_"),
+        (('[prompt], [""])[1:]', '[prompt], [""])[:1]'), "text of the prompt is not used"),
+        (('[prompt], [""])[1:]', '[""], [prompt])[1:]'), "text of the prompt is not used"),
+        (('[prompt], [""])[1:]', '[prompt], [""])'), "Your code raised"),
+        (("embeddings).sample.float()", "embeddings).float()"), "Your code raised AttributeError"),
+    ],
+)
+def test_inversion_with_one_line_changed(sd, model, changes, advice):
+    other = rewrite(DETAILED, "invert", *changes)
+    assert_advice(advice, checks.inversion, changed(sd, invert=other.invert), model)
+
+
+def blurred(image, radius):
+    return image.filter(ImageFilter.GaussianBlur(radius))
+
+
+def test_sdedit_and_its_mistakes(sd, photograph):
+    """On a model that is not pocket; the judge is not asked."""
+
+    def check(function):
+        checks.sdedit(function, photograph, "a red car", "car", sd)
+
+    check(lambda image, prompt, strength: blurred(image, 9 * strength))
+    check(lambda image, prompt, strength=0.5: Image.blend(image, blurred(image, 9), strength))
+    for wrong, advice in [
+        (lambda image, prompt, strength: None, "returns None"),
+        (lambda image, prompt, strength: np.asarray(image), "it has to be an image .PIL."),
+        (lambda image, prompt, strength: image.resize((8, 8)), r"has \(8, 8\) pixels"),
+        (lambda image, prompt, strength: blurred(image, 3), "`strength` makes no difference"),
+        (lambda image, prompt, strength: blurred(image, 9 - 9 * strength), "stay closer"),
+        (lambda image, prompt: image, "A call does not fit"),
+        (
+            lambda image, prompt, strength: Image.fromarray(
+                (np.asarray(image) * (1 - strength) * torch.rand(1).item()).astype(np.uint8)
+            ),
+            "two different images|stay closer",
+        ),
+    ]:
+        assert_advice(advice, check, wrong)
+
+
+def test_inpainting_and_its_mistakes(sd, photograph):
+    mask = torch.zeros(1, 1, 8, 8)
+    mask[..., 2:6, 2:6] = 1
+    with torch.no_grad():
+        before = to_pil(sd.decode_latents(sd.encode_image(photograph))[0])
+
+    def painted(box, color=(200, 30, 90)):
+        image = before.copy()
+        image.paste(color, box)
+        return image
+
+    def check(function):
+        checks.inpainting(function, photograph, mask, "a red car", "car", sd)
+
+    check(lambda image, mask, prompt: painted((16, 16, 48, 48)))
+    check(lambda image, mask, prompt, seed=3: painted((20, 20, 40, 40)))
+    for wrong, advice in [
+        (lambda image, mask, prompt: None, "returns None"),
+        (lambda image, mask, prompt: mask, "it has to be an image .PIL."),
+        (lambda image, mask, prompt: before.crop((0, 0, 32, 32)), r"has \(32, 32\) pixels"),
+        (lambda image, mask, prompt: before, "Inside of the mask nothing has changed"),
+        (lambda image, mask, prompt: painted((0, 0, 64, 64)), "Outside of the mask the image has"),
+        (lambda image, mask, prompt: painted((0, 0, 16, 64)), "Outside of the mask the image has"),
+        (lambda image, prompt: before, "A call does not fit"),
+    ]:
+        assert_advice(advice, check, wrong)
+
+
+@pytest.mark.parametrize("seen", ["car", "duck"])
+def test_the_judge_decides_on_pocket(sd, photograph, monkeypatch, seen):
+    monkeypatch.setattr("course.checks.task_1_2_inside._recognized", lambda image: seen)
+    monkeypatch.setattr(type(sd.model), "is_embedded", True)
+    mask = torch.zeros(1, 1, 8, 8)
+    mask[..., 2:6, 2:6] = 1
+
+    def inpaint(image, mask, prompt):
+        result = to_pil(sd.decode_latents(sd.encode_image(image))[0])
+        result.paste((200, 30, 90), (16, 16, 48, 48))
+        return result
+
+    attempts = [
+        lambda: checks.sdedit(lambda d, p, s: blurred(d, 9 * s), photograph, "a car", "car", sd),
+        lambda: checks.inpainting(inpaint, photograph, mask, "a car", "car", sd),
+    ]
+    for attempt in attempts:
+        if seen == "car":
+            attempt()
+        else:
+            assert_advice("the judge sees duck, not car", attempt)
+
+
+def test_the_solver_and_its_mistakes(lesson, sd):
+    right = lesson.sample_dpm
+    checks.solver(right, sd)
+
+    def by_scheduler(sd, latents, embeddings, count, guidance_scale):
+        """diffusers' DPM-Solver++, with the timesteps of the lesson."""
+        scheduler = DPMSolverMultistepScheduler.from_config(
+            sd.scheduler.config, final_sigmas_type="zero", lower_order_final=True
+        )
+        scheduler.set_timesteps(count)
+        for t in scheduler.timesteps:
+            output = sd.unet(latents, int(t)).sample
+            latents = scheduler.step(output, t, latents).prev_sample
+        return latents
+
+    checks.solver(by_scheduler, sd)
+
+    def ddim(sd, latents, embeddings, count, guidance_scale):
+        *_, last = sd.denoise(latents, embeddings, count, guidance_scale)
+        return last.x_prev
+
+    def exact(sd, latents, embeddings, count, guidance_scale):
+        return sd.unet.exact(latents, count)
+
+    for wrong, advice in [
+        (lambda *a: None, "returns None"),
+        (ddim, "no better than DDIM, a method of first order"),
+        (exact, "The error is zero"),
+        (lambda *a: right(*a)[0], "has the shape"),
+        (lambda *a: 2 * right(*a), "no better than DDIM"),
+        (lambda *a: (ddim(*a) + right(*a)) / 2, "At most 0.5 of DDIM's"),
+        (lambda *a: right(*a) / 0, "is not finite"),
+        (lambda sd, latents: latents, "A call does not fit"),
+    ]:
+        assert_advice(advice, checks.solver, wrong, sd)
+
+
+@pytest.mark.parametrize(
+    ("changes", "advice"),
+    [
+        (("before is not None and t_prev != END", "False"), "no better than DDIM"),
+        (("before / (2 * r)", "before / r"), "no better than|At most 0.5"),
+        (("r = h_before / h", "r = h / h_before"), "no better than|At most 0.5"),
+        (("(1 + 1 / (2 * r))", "(1 - 1 / (2 * r))"), "no better than|At most 0.5"),
+        (("(-h).exp()", "h.exp()"), "no better than|is not finite"),
+        ((" and t_prev != END", ""), "is not finite|At most 0.5|no better than"),
+        (("b.sqrt() * (", "a.sqrt() * ("), "no better than"),
+    ],
+)
+def test_the_solver_with_one_line_changed(sd, changes, advice):
+    other = rewrite(DETAILED, "sample_dpm", *changes)
+    assert_advice(advice, checks.solver, other.sample_dpm, sd)
 
 
 ATTEMPTS = {
