@@ -349,8 +349,8 @@ def solver(function: Callable[..., torch.Tensor], sd: Any) -> str:
     expect(
         all(ratio <= limit for ratio, limit in zip(ratios, MAX_RATIOS.values(), strict=True)),
         f"Relative errors: {score}. At most {MAX_RATIOS[5]:g} of DDIM's are allowed at 5 steps, "
-        f"and {MAX_RATIOS[10]:g} at 10: look at the weights of both predictions, and at the first and "
-        "the last step.",
+        f"and {MAX_RATIOS[10]:g} at 10: look at the weights of both predictions, and at the first "
+        "and the last step.",
     )
     return f"relative errors with {score}"
 
