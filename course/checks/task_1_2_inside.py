@@ -221,7 +221,7 @@ def _recognized(image: Image.Image) -> str:
     return str(Judge()([image])[0]["object"])
 
 
-def _expect_image(image: object, model: Model, what: str) -> None:
+def _expect_image(image: Any, model: Model, what: str) -> None:
     expect_type(image, Image.Image, what, "it has to be an image (PIL): end with `to_pil`.")
     size = (model.image_size, model.image_size)
     expect(image.size == size, f"{what} has {image.size} pixels; it has to have {size}.")

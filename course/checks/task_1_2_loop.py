@@ -247,11 +247,16 @@ def _expect_decoded(result: Any, sd: Any, name: str, tolerance: float) -> None:
 def sampling(sd: Any, model: Model) -> str:
     """`sample` from prompts to images and frames, beside the parts it consists of."""
     prompts, negatives = ["a duck", "a red car on grass"], ["a tree", ""]
-    settings = {"num_sampling_steps": 2, "guidance_scale": 3.0, "seed": [1, 2], "eta": 0.5}
+    settings: dict[str, Any] = {
+        "num_sampling_steps": 2,
+        "guidance_scale": 3.0,
+        "seed": [1, 2],
+        "eta": 0.5,
+    }
     side = model.image_size // 2 // model.scale_factor * model.scale_factor
     with tempfile.TemporaryDirectory() as folder:
-        frames = {"save_dir": folder, "save_x_t": True}
-        result = call(sd.sample, prompts, negatives, height=side, **settings, **frames)
+        frames: dict[str, Any] = {"save_dir": folder, "save_x_t": True, "height": side}
+        result = call(sd.sample, prompts, negatives, **settings, **frames)
         names = sorted(str(p.relative_to(folder)) for p in Path(folder).rglob("*.png"))
     expect_type(result, list, "The result", "it has to be a list of images.")
     advice = "Convert each image with `to_pil`."
@@ -280,7 +285,7 @@ def sampling(sd: Any, model: Model) -> str:
 
 def _expect_sampled(sd: Any, request: SamplingRequest) -> None:
     """Raise CheckFailed unless `sd.steps` are those of a request."""
-    steps = getattr(sd, "steps", None)
+    steps: Any = getattr(sd, "steps", None)
     expect(
         isinstance(steps, list) and len(steps) == request.num_sampling_steps,
         "`self.steps` has to be the list that collect_steps(...) returns, one entry a step.",
