@@ -11,6 +11,7 @@ from pathlib import Path
 
 from course import notebooks
 from course.figures import ROOT
+from publish.lessons import lesson_title
 
 TABLE = re.compile(r"<!--lessons-->\n.*?<!---->", flags=re.DOTALL)
 HEAD = (
@@ -54,14 +55,6 @@ def repository() -> str:
     return "/".join(address.rstrip("/").split("/")[-2:])
 
 
-def lesson_title(path: Path) -> str:
-    """Return the title of a lesson, which is its first heading."""
-    cells = notebooks.read(path).cells
-    return next(
-        match[1] for cell in cells if (match := re.search(r"^# (.+)", cell.source, re.MULTILINE))
-    )
-
-
 def measured(values: Mapping[str, float], id: str, unit: str) -> str:
     """Return the figure of a row with its unit, or a dash where there is none."""
     return f"{values[id]:.1f} {unit}" if id in values else "–"
@@ -73,7 +66,7 @@ def lesson_row(path: Path, values: Mapping[str, float]) -> str:
     time, about = next(LESSONS[start] for start in LESSONS if path.name.startswith(start))
     links = {"repository": repository(), "path": name}
     cells = (
-        f"[{lesson_title(path)}]({name})",
+        f"[{lesson_title(notebooks.read(path))}]({name})",
         about,
         time,
         measured(values, f"task1.times.{path.stem.lower()}", "min"),

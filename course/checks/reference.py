@@ -18,6 +18,7 @@ from course.diffusion import (
     predict_x0_and_noise,
     timesteps,
 )
+from course.models import Model
 
 
 @contextlib.contextmanager
@@ -137,3 +138,36 @@ def invert(
         x_0, noise = predict_x0_and_noise(latents, output.float(), before, kind)
         latents = ddim_step(x_0, noise, before, after)
     return latents
+
+
+def sample_with_controlnets(
+    pipe: Any, model: Model, controls: list[Any], seed: int, steps: int, settings: dict[str, Any]
+) -> torch.Tensor:
+    """Return the latents of StableDiffusionControlNetPipeline for the prompt "a duck"."""
+    from diffusers import StableDiffusionControlNetPipeline
+
+    options: dict[str, Any] = {
+        "controlnet": [one.network for one in controls],
+        "image": [one.condition for one in controls],
+        "controlnet_conditioning_scale": [one.scale for one in controls],
+        "control_guidance_start": [one.start for one in controls],
+        "control_guidance_end": [one.end for one in controls],
+    }
+    if len(controls) == 1:
+        options = {name: value for name, [value] in options.items()}
+    parts = {name: part for name, part in pipe.components.items() if name != "image_encoder"}
+    reference = StableDiffusionControlNetPipeline(
+        **parts, controlnet=options.pop("controlnet"), requires_safety_checker=False
+    )
+    reference.set_progress_bar_config(disable=True)
+    sides = (side // model.scale_factor for side in controls[0].condition.shape[2:])
+    shape = (1, pipe.unet.config.in_channels, *sides)
+    noise = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))
+    return reference(
+        "a duck",
+        num_inference_steps=steps,
+        latents=noise.to(model.device, model.dtype),
+        output_type="latent",
+        **settings,
+        **options,
+    ).images.float()

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from course.checks import CheckFailed, make_video, task_1_1, task_1_2, task_1_3, task_2, task_3
+from course.images import conditions
 from tests.course.checks.helpers import (
     FILM,
     changed,
@@ -64,6 +65,7 @@ def test_odd_results_end_in_advice(
     def strange(function):
         return lambda *arguments, **options: ODD[odd](function(*arguments, **options))
 
+    image, scribble = Image.new("RGB", (64, 64), "blue"), conditions.scribble(photograph)
     of_model = (by_edges, control_lesson.pipe, control_lesson.model)
     sources = {
         "noise": lambda: task_1_1.noise(strange(right_noise(model)), model),
@@ -97,6 +99,22 @@ def test_odd_results_end_in_advice(
         ),
         "controlled": lambda: task_1_3.controlled(strange(control_lesson.guided_output), *of_model),
         "active": lambda: task_1_3.active(strange(control_lesson.active_controls), by_edges),
+        "edge_f1": lambda: task_1_3.edge_f1(strange(control_lesson.edge_f1)),
+        "own_kind": lambda: task_1_3.own_kind(
+            *[ODD[odd](value) for value in ("scribble", scribble, image)],
+            "no folder",
+            control_lesson.model,
+        ),
+        "own_image": lambda: task_1_3.own_image(
+            image, *[ODD[odd]({"canny": value}) for value in (scribble, image)], "no folder", model
+        ),
+        "keep_edges": lambda: task_1_3.keep_edges(
+            ODD[odd]([image]), [photograph], scribble, "house", model
+        ),
+        "from_depth": lambda: task_1_3.from_depth(
+            *[ODD[odd](value) for value in (scribble[..., 0], scribble[..., 0], "ball", image)],
+            model,
+        ),
         "zero_convolution": lambda: task_1_3.zero_convolution(
             strange(control_lesson.zero_convolution)
         ),
@@ -113,11 +131,8 @@ def test_odd_results_end_in_advice(
         "prompt_embedding": lambda: task_3.prompt_embedding(
             strange(lambda text: torch.zeros(model.text_length, 16)), model, pipe.text_encoder
         ),
-        "frame_order": lambda: make_video.frame_order(strange(FILM.in_order)),
-        "frame_pairs": lambda: make_video.frame_pairs(strange(FILM.pairs)),
-        "hold": lambda: make_video.hold(
-            strange(lambda frames, fps, hold: frames + [frames[-1]] * round(hold * fps))
-        ),
+        "x_0": lambda: make_video.prediction(strange(FILM.predicted_x_0)),
+        "timing": lambda: make_video.timing(strange(FILM.timed)),
     }
     failures = {}
     for name, attempt in sources.items():
