@@ -223,13 +223,6 @@ def _explain_series(
     )
 
 
-@check("1.3 (f)")
-def series(function: Generate, images: Any, **settings: Any) -> str:
-    """One image for each value of the settings that are given as lists."""
-    _expect_series(function, images, **settings)
-    return f"{len(images)} images, one for each setting"
-
-
 @check("1.1 (h)")
 def interpolation(function: Callable[..., torch.Tensor]) -> str:
     """Spherical interpolation between two noise tensors."""
