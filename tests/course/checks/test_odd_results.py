@@ -86,7 +86,17 @@ def test_odd_results_end_in_advice(
         "strengths": lambda: task_1_2.strengths(
             ODD[odd]([1.0]), [lesson.SamplingStep(0, *torch.ones(5, 1))]
         ),
-        "series": lambda: task_1_1.series(colored, ODD[odd]([colored("a")]), prompt="a", steps=[1]),
+        "steps_series": lambda: task_1_1.steps_series(colored, ODD[odd]([colored("a")]), "a", [1]),
+        "interpolation": lambda: task_1_1.interpolation(strange(torch.lerp)),
+        "budget": lambda: task_1_1.budget(colored, ODD[odd]({"steps": 1}), "a", [1], model),
+        "schedule": lambda: task_1_2.schedule(strange(lesson.timesteps)),
+        "loop": lambda: task_1_2.loop(odd_part("denoise", sd, strange), model),
+        "decoded_steps": lambda: task_1_2.decoded_steps(
+            odd_part("decode_steps", sd, strange), model
+        ),
+        "sampling": lambda: task_1_2.sampling(odd_part("sample", sd, strange), model),
+        "inversion": lambda: task_1_2.inversion(odd_part("invert", sd, strange), model),
+        "solver": lambda: task_1_2.solver(strange(lesson.sample_dpm), sd),
         "token": lambda: task_1_1.token(ODD[odd]("hf_x"), model),
         "edges": lambda: task_1_3.edges(strange(control_lesson.canny_edges), photograph),
         "condition": lambda: task_1_3.condition(strange(control_lesson.to_condition), model),
@@ -153,4 +163,11 @@ def test_odd_results_end_in_advice(
 
 
 def odd_part(name, sd, strange):
-    return changed(sd, **{name: lambda self, *arguments: strange(getattr(sd, name))(*arguments)})
+    return changed(
+        sd,
+        **{
+            name: lambda self, *arguments, **options: strange(getattr(sd, name))(
+                *arguments, **options
+            )
+        },
+    )
