@@ -5,8 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
+from course import notebooks
 from course.checks import CheckFailed, make_video, task_1_1, task_1_2, task_1_3, task_2, task_3
 from course.images import conditions
+from task_3_DreamFusion.nerf import sd as sds
+from task_3_DreamFusion.nerf.provider import orbit
 from tests.course.checks.helpers import (
     FILM,
     changed,
@@ -14,6 +17,9 @@ from tests.course.checks.helpers import (
     right_noise,
 )
 
+OBJECTS = notebooks.definitions(
+    notebooks.read(notebooks.ROOT / "task_3_DreamFusion" / "task_3_DreamFusion.ipynb")
+)
 ODD = {
     "zero": lambda _: 0,
     "text": lambda _: "text",
@@ -126,10 +132,21 @@ def test_odd_results_end_in_advice(
         "fusion": lambda: task_2.fusion(strange(joint.fuse), joint.window_views),
         "anchor_image": lambda: task_2.anchor_image(odd_part("predict_anchor", joint_sd, strange)),
         "descent": lambda: task_2.descent(odd_part("descend", joint_sd, strange)),
-        "sds_gradient": lambda: task_3.sds_gradient(strange(lambda e, n, w: w * (e - n))),
-        "sds_loss": lambda: task_3.sds_loss(strange(lambda x, g: (x * g.detach()).sum() / len(x))),
+        "timesteps": lambda: task_3.timesteps(strange(sds.sample_timesteps)),
+        "noise_prediction": lambda: task_3.noise_prediction(strange(sds.predict_noise)),
+        "sds_step": lambda: task_3.sds_step(strange(sds.sds_step)),
+        "image_descent": lambda: task_3.descent(strange(OBJECTS.optimize), sds.sds_step),
+        "mixture_noise": lambda: task_3.mixture_noise(strange(OBJECTS.mixture_noise)),
+        "mistakes": lambda: task_3.mistakes(ODD[odd]({"wrong sign": print}), sds.sds_step),
+        "pixel_rays": lambda: task_3.pixel_rays(strange(OBJECTS.pixel_rays), orbit(1)),
+        "render_weights": lambda: task_3.render_weights(strange(OBJECTS.render_weights)),
+        "composite": lambda: task_3.composite(strange(OBJECTS.composite)),
+        "view_weights": lambda: task_3.view_weights(strange(OBJECTS.view_weights)),
+        "perp_neg": lambda: task_3.perp_neg(strange(OBJECTS.perp_neg)),
+        "turntables": lambda: task_3.turntables(ODD[odd]({"a": "b"})),
+        "best_object": lambda: task_3.best_object(ODD[odd](("a", "b"))),
         "prompt_embedding": lambda: task_3.prompt_embedding(
-            strange(lambda text: torch.zeros(model.text_length, 16)), model, pipe.text_encoder
+            strange(lambda *_: torch.zeros(model.text_length, 16)), model, pipe.text_encoder
         ),
         "x_0": lambda: make_video.prediction(strange(FILM.predicted_x_0)),
         "timing": lambda: make_video.timing(strange(FILM.timed)),
