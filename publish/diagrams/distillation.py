@@ -12,12 +12,12 @@ def sds_loop() -> Canvas:
     canvas = Canvas(
         350,
         "The loop of score distillation",
-        "The scene is rendered from a random camera, and the image encoded to latents. Noise is "
+        "The field is rendered from a random camera, and the image encoded to latents. Noise is "
         "added, and the frozen U-Net predicts it for the prompt of this view. The predicted minus "
         "the added noise, weighted by omega of t, is the gradient of the latents: it skips the "
-        "U-Net and goes back through encoder and renderer to the parameters of the scene.",
+        "U-Net and goes back through encoder and renderer to the parameters of the field.",
     )
-    scene = canvas.box(24, 86, 110, 70, "scene", "parameters $θ$", kind="trained")
+    scene = canvas.box(24, 86, 110, 70, "field", "parameters $φ$", kind="trained")
     render = canvas.box(176, 90, 104, 62, "render", kind="operation")
     encoder = canvas.box(330, 90, 104, 62, "encoder", "(VAE)", kind="network")
     noisy = canvas.box(494, 90, 112, 62, "add noise", kind="operation")
@@ -44,8 +44,8 @@ def sds_loop() -> Canvas:
         gradient.left, (79, 275), scene.bottom, color="red", dashes="7 4", width=2.4, head=11
     )
     canvas.text(312, 264, "gradient of $x_0$, backpropagated through", 14, color="red")
-    canvas.text(312, 297, "encoder and renderer to $θ$, but not through the U-Net", 14, color="red")
-    canvas.text(92, 214, "the optimizer updates $θ$", 14, anchor="start", color="muted")
+    canvas.text(312, 297, "encoder and renderer to $φ$, but not through the U-Net", 14, color="red")
+    canvas.text(92, 214, "the optimizer updates $φ$", 14, anchor="start", color="muted")
     return canvas
 
 
@@ -144,16 +144,16 @@ def perp_neg() -> Canvas:
     canvas.arrow(origin, result, color="red", width=2.6, head=12)
     canvas.circle(*origin, 5, "ink")
     canvas.text(origin[0] - 14, origin[1] + 6, "$ε_∅$", 17, anchor="end")
-    canvas.text(146, 168, "$d_−$", 18, anchor="end", color="purple")
-    canvas.text(290, 212, "$d_+$", 18, color="blue")
-    canvas.text(266, 150, "$d_⊥$", 18, anchor="start", color="yellow")
-    canvas.text(270, 316, "$d$", 18, color="red")
+    canvas.text(146, 168, "$n$", 18, anchor="end", color="purple")
+    canvas.text(290, 212, "$p$", 18, color="blue")
+    canvas.text(266, 150, "$n^⊥$", 18, anchor="start", color="yellow")
+    canvas.text(270, 316, "$p − u n^⊥$", 17, color="red")
     rows = [
-        ("$d_+ = ε_y − ε_∅$", "blue", "to the prompt, “a bunny, side view”"),
-        ("$d_− = ε_n − ε_∅$", "purple", "to the negative prompt, “…, front view”"),
-        ("$d_⊥$", "yellow", "the part of $d_−$ perpendicular to $d_+$"),
-        ("$d = d_+ − b d_⊥$", "red", "direction of guidance; $b$ is the view’s weight"),
-        ("$ε̂ = ε_∅ + w d$", "ink", "guided noise"),
+        ("$p = ε_y − ε_∅$", "blue", "to the prompt, “a bunny, side view”"),
+        ("$n = ε_k − ε_∅$", "purple", "to a hidden view, “a bunny, front view”"),
+        ("$n^⊥$", "yellow", "the part of $n$ perpendicular to $p$"),
+        ("$p − u n^⊥$", "red", "direction of guidance; $u$ is a strength"),
+        ("$ε̂ = ε_∅ + w (p − u n^⊥)$", "ink", "guided noise"),
     ]
     for index, (formula, color, meaning) in enumerate(rows):
         y = 66 + 60 * index

@@ -46,9 +46,9 @@ def ray() -> Canvas:
     canvas.line((left, base - height), (left, base), color="muted")
     canvas.text(right, base + 20, "distance along the ray", 13, "end", "muted")
     curves = [
-        (density / density.max(), "yellow", "density", (540, 258)),
-        (transmittance, "blue", "transmittance", (250, 218)),
-        (weights / weights.max() * 0.8, "red", "weight", (334, 312)),
+        (density / density.max(), "yellow", "density $σ_i$", (540, 258)),
+        (transmittance, "blue", "transmittance $T_i$", (250, 218)),
+        (weights / weights.max() * 0.8, "red", "weight $W_i$", (310, 312)),
     ]
     for values, color, label, spot in curves:
         points = [
@@ -60,9 +60,11 @@ def ray() -> Canvas:
     canvas.text(left - 12, base - height + 5, "1", 13, "end", "muted")
     canvas.text(left - 12, base + 4, "0", 13, "end", "muted")
     canvas.text(
-        400, 406, "weight = transmittance × opacity,   opacity = 1 − exp(−density × step)", 15
+        400, 406, "$W_i = T_i α_i$,  with the opacity of a step $Δ$:  $α_i = 1 −$ exp($−σ_i Δ$)", 15
     )
-    canvas.text(400, 432, "color of the pixel = sum of weight × color over all samples", 15)
+    canvas.text(
+        400, 432, "color of the pixel: the sum of $W_i c_i$ over all samples, nearest first", 15
+    )
     return canvas
 
 

@@ -130,7 +130,7 @@ def cross_attention() -> Canvas:
             x, y = left + cell * column, top + high * row
             canvas.rectangle(x + 1, y + 1, cell - 2, high - 2, "blue", 0.06 + 0.75 * weight)
     table_bottom = top + high * len(weights)
-    pixels = canvas.box(24, 130, 120, 60, "pixels", "$n$ × $c$")
+    pixels = canvas.box(24, 130, 120, 60, "pixels", "$n$ × $C$")
     words = canvas.box(24, 330, 120, 60, "tokens", "$L$ × $D$")
     queries = canvas.box(178, 130, 86, 60, "queries $Q$", "$n$ × $d$", kind="tensor")
     keys = canvas.box(386, 330, 88, 60, "keys $K$", "$L$ × $d$")

@@ -102,7 +102,7 @@ def predictions() -> Canvas:
         400,
         "Noise, v and x_0 on a quarter circle",
         "x_0 is the horizontal axis and the noise epsilon the vertical axis. The noisy latents x_t "
-        "lie on a quarter circle between them, at the angle phi whose cosine is the square root of "
+        "lie on a quarter circle between them, at the angle psi whose cosine is the square root of "
         "alpha_bar_t. v is the direction in which x_t moves along the circle, perpendicular to "
         "x_t. The straight line from x_0 to epsilon is the path of flow matching.",
     )
@@ -127,7 +127,7 @@ def predictions() -> Canvas:
     tangent = (x_t[0] - 120 * math.sin(angle), x_t[1] - 120 * math.cos(angle))
     canvas.arrow(x_t, tangent, color="green", width=2.8, head=12)
     canvas.curve([polar(58, math.radians(d)) for d in range(0, 36, 5)], "ink", 1.6)
-    canvas.text(*polar(78, angle / 2 - 0.07), "$φ$", 17)
+    canvas.text(*polar(78, angle / 2 - 0.07), "$ψ$", 17)
     canvas.text(polar(radius, 0)[0], 365, "$x_0$", 18, color="blue")
     canvas.text(90, 96, "$ε$", 19, color="red")
     canvas.text(x_t[0] + 10, x_t[1] + 2, "$x_t$", 18, anchor="start")
@@ -135,13 +135,13 @@ def predictions() -> Canvas:
     canvas.text((center[0] + x_t[0]) / 2 + 30, 360, "$√ᾱ_t$", 15, color="muted")
     canvas.text(102, x_t[1] + 5, "$√(1 − ᾱ_t)$", 14, anchor="end", color="muted")
     left = 470
-    canvas.text(left, 56, "cos $φ$ = $√ᾱ_t$,   sin $φ$ = $√(1 − ᾱ_t)$", 16, anchor="start")
+    canvas.text(left, 56, "cos $ψ$ = $√ᾱ_t$,   sin $ψ$ = $√(1 − ᾱ_t)$", 16, anchor="start")
     rows = [
-        ("$x_t$ = cos $φ$ $x_0$ + sin $φ$ $ε$", "ink", "noisy latents, on the circle"),
-        ("$v$ = cos $φ$ $ε$ − sin $φ$ $x_0$", "green", "perpendicular to $x_t$, along the circle"),
-        ("$x_0$ = cos $φ$ $x_t$ − sin $φ$ $v$", "blue", "clean latents, from $x_t$ and $v$"),
-        ("$ε$ = sin $φ$ $x_t$ + cos $φ$ $v$", "red", "noise, from $x_t$ and $v$"),
-        ("$u = ε − x_0$", "yellow", "flow matching: the straight path"),
+        ("$x_t$ = cos $ψ$ $x_0$ + sin $ψ$ $ε$", "ink", "noisy latents, on the circle"),
+        ("$v$ = cos $ψ$ $ε$ − sin $ψ$ $x_0$", "green", "perpendicular to $x_t$, along the circle"),
+        ("$x_0$ = cos $ψ$ $x_t$ − sin $ψ$ $v$", "blue", "clean latents, from $x_t$ and $v$"),
+        ("$ε$ = sin $ψ$ $x_t$ + cos $ψ$ $v$", "red", "noise, from $x_t$ and $v$"),
+        ("$ε − x_0$", "yellow", "flow matching: velocity on the straight path"),
     ]
     for index, (formula, color, meaning) in enumerate(rows):
         y = 106 + 58 * index
