@@ -67,20 +67,28 @@ def arrow_fields(
     """Return a panel for each title with its fields {name: vectors (M, 2)} at `positions` (M, 2).
 
     The first field is drawn broad and light, the second thin above it, so that equal fields cover
-    each other. In each panel the arrows are scaled to its own longest ones. Gray: the points of
-    `background` for that title.
+    each other. Long arrows are shortened: a length L is drawn as L / (L + median). Vectors that are
+    0 are left out. Gray: the points of `background` for that title.
     """
     figure, axes = _panels(panels, None, bottom=34)
-    styles = [{"color": "#F0A34A", "width": 0.016}, {"color": "#003F66", "width": 0.0055}]
+    styles = [{"color": "#F5B765", "width": 0.017}, {"color": "#003F66", "width": 0.006}]
+    spacing = float(positions[1:].sub(positions[0]).norm(dim=1).min())
     for ax, (title, fields) in zip(axes, panels.items(), strict=True):
         if background and title in background:
-            ax.plot(*background[title].T, ".", color=GRAY, markersize=2, alpha=0.3, mew=0)
-        lengths = next(iter(fields.values())).norm(dim=1)
-        scale = float(lengths.nanquantile(0.95)) / (0.42 * LIMIT / 2.6)
+            ax.plot(*background[title].T, ".", color=GRAY, markersize=2.4, alpha=0.35, mew=0)
+        typical = next(iter(fields.values())).norm(dim=1).median()
         for style, (name, vectors) in zip(styles, fields.items(), strict=False):
-            arrows = vectors.detach() / scale
+            lengths = vectors.detach().norm(dim=1, keepdim=True)
+            arrows = 1.5 * spacing * vectors.detach() / (lengths + typical)
+            shown = lengths[:, 0] > 0
             ax.quiver(
-                *positions.T, *arrows.T, angles="xy", scale_units="xy", scale=1, label=name, **style
+                *positions[shown].T,
+                *arrows[shown].T,
+                angles="xy",
+                scale_units="xy",
+                scale=1,
+                label=name,
+                **style,
             )
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="lower center", ncols=2, frameon=False, fontsize=TITLE)
@@ -91,14 +99,18 @@ def curves(
     series: Mapping[str, Sequence[float] | torch.Tensor],
     x_label: str,
     y_label: str,
-    x: Sequence[float] | None = None,
-    log: bool = False,
+    x: Sequence[float] | torch.Tensor | None = None,
+    averages: int | None = None,
     size: tuple[int, int] = (640, 300),
 ) -> Image.Image:
     """Return one plot of all series, each with its name at the end of its line.
 
-    x: positions of the values; by default their indices. log: a logarithmic x axis.
+    x: positions of the values; by default their indices. averages: show this many averages over
+    neighbors in the place of the values, if there are more.
     """
+    if averages:
+        x = _averages(range(max(map(len, series.values()))), averages)
+        series = {name: _averages(values, averages) for name, values in series.items()}
     figure = _figure(*size)
     ax = figure.add_axes((80 / size[0], 58 / size[1], 1 - 250 / size[0], 1 - 76 / size[1]))
     ends = _spread([float(np.asarray(values)[-1]) for values in series.values()], series)
@@ -114,16 +126,19 @@ def curves(
             va="center",
             annotation_clip=False,
         )
-    if log:
-        ax.set_xscale("log")
-        ax.set_xticks(list(x or ()), [f"{value:g}" for value in x or ()])
-        ax.minorticks_off()
     ax.set_xlabel(x_label, fontsize=TITLE)
     ax.set_ylabel(y_label, fontsize=TITLE)
     ax.tick_params(labelsize=LABEL)
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(color="#E5E5E5")
     return _image(figure)
+
+
+def _averages(values: Sequence[float] | torch.Tensor, count: int) -> torch.Tensor:
+    """Return at most `count` averages over equally many neighbors each."""
+    numbers = torch.as_tensor(values, dtype=torch.float64)
+    size = max(1, len(numbers) // count)
+    return numbers.unfold(0, size, size).mean(dim=1)
 
 
 def _spread(ends: list[float], series: Mapping[str, Any]) -> list[float]:
@@ -163,7 +178,7 @@ def _panels(
         row, column = divmod(i, columns)
         top = height - row * (side + above) - above
         frame = (column * side + 4, top - side + 8, side - 8, side - 8)
-        ax = figure.add_axes([value / size for value, size in zip(frame, [width, height] * 2)])
+        ax = figure.add_axes(np.divide(frame, [width, height, width, height]))
         ax.set_title(title, fontsize=TITLE, pad=5)
         ax.set(xlim=(-LIMIT, LIMIT), ylim=(-LIMIT, LIMIT), xticks=[], yticks=[])
         for spine in ax.spines.values():

@@ -2,10 +2,10 @@
 
 import torch
 
-EXTENT = 2.4  # a grid covers the square from -EXTENT to EXTENT
+EXTENT = 2.2  # a grid covers the square from -EXTENT to EXTENT
 
 
-def grid(side: int = 17) -> torch.Tensor:
+def grid(side: int = 19) -> torch.Tensor:
     """Return the positions of a square grid, row by row, (side^2, 2)."""
     axis = torch.linspace(-EXTENT, EXTENT, side)
     return torch.cartesian_prod(axis, axis)
@@ -14,12 +14,12 @@ def grid(side: int = 17) -> torch.Tensor:
 def average_by_cell(
     points: torch.Tensor,  # (N, 2)
     vectors: torch.Tensor,  # (N, 2)
-    side: int = 17,
+    side: int = 19,
     least: int = 40,
 ) -> torch.Tensor:
     """Return the average vector of the points around each position of `grid(side)`, (side^2, 2).
 
-    Only points within a third of the grid's spacing count; NaN where they are fewer than `least`.
+    Only points within a third of the grid's spacing count; 0 where they are fewer than `least`.
     """
     spacing = 2 * EXTENT / (side - 1)
     place = (points + EXTENT) / spacing  # in units of the grid
@@ -29,4 +29,4 @@ def average_by_cell(
     cell = (nearest[inside] @ torch.tensor([float(side), 1.0])).long()
     sums = torch.zeros(side**2, 2).index_add(0, cell, vectors[inside])
     counts = torch.bincount(cell, minlength=side**2)[:, None]
-    return torch.where(counts >= least, sums / counts.clamp_min(1), torch.nan)
+    return torch.where(counts >= least, sums / counts.clamp_min(1), 0.0)

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from course.images import plots
+from course.metrics.points import sliced_wasserstein
 from course.plane.fields import grid
 from course.plane.mixture import Mixture
 
@@ -27,3 +28,16 @@ def compare_scores(
         spread = (1 - a + a * data.std**2).sqrt()  # of a Gaussian of the mixture, with noise
         clouds[f"t = {t}"] = a.sqrt() * points + spread * noise
     return plots.arrow_fields(panels, grid(), clouds)
+
+
+def compare_with_data(
+    samples: Mapping[str, torch.Tensor], data: Mixture, columns: int
+) -> Image.Image:
+    """Return a panel for each set of samples, its title with the distance to the data."""
+    torch.manual_seed(0)
+    reference = data.sample(20000)[0]
+    panels = {
+        f"{name}: {sliced_wasserstein(points, reference):.2f}": points
+        for name, points in samples.items()
+    }
+    return plots.points(panels, columns=columns)
