@@ -130,7 +130,7 @@ def average_score(function: Callable[..., torch.Tensor]) -> str:
     expect_tensor(result, right.shape, "The result", "average_by_cell returns it.")
     expect(
         (result != 0).any(dim=1).sum() > 1,
-        "The scores are averaged around the clean points: hand x_t over.",
+        "All averages lie in one cell: hand x_t over, not the clean points, and use alpha_bar[t].",
     )
     mistakes = {
         "Those are averages of the noise: apply score_from_noise to it.": (x_t, noise),
@@ -139,10 +139,6 @@ def average_score(function: Callable[..., torch.Tensor]) -> str:
         "Those are averages of the positions: hand the scores over as well.": (x_t, x_t),
     }
     averages = {advice: average_by_cell(*pair) for advice, pair in mistakes.items()}
-    other = full_schedule()[0]
-    averages["The noise is that of another timestep: use alpha_bar[t]."] = average_by_cell(
-        add_noise(x_0, noise, other), -noise / (1 - other).sqrt()
-    )
     full = average_by_cell(x_t, torch.ones_like(x_t), least=400)  # 1 where averages are precise
     averages = {advice: full * average for advice, average in averages.items()}
     otherwise = "The averages are not those of the scores of x_t at this timestep."

@@ -25,7 +25,7 @@ from course.checks.common import (
 from course.models import Model
 
 
-@check("0")
+@check("0 (p)")
 def token(value: Any, model: Model) -> str:
     """A Hugging Face token, which only models that are not public need. Never prints the token."""
     expect(value is not ..., "`token` is still empty: write the line of the TODO above.")

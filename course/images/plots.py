@@ -67,19 +67,23 @@ def arrow_fields(
     """Return a panel for each title with its fields {name: vectors (M, 2)} at `positions` (M, 2).
 
     The first field is drawn broad and light, the second thin above it, so that equal fields cover
-    each other. Long arrows are shortened: a length L is drawn as L / (L + median). Vectors that are
+    each other. Long arrows are shortened: a length L is drawn as L / (L + c), with c
+    the length that a quarter of the first field is below. Vectors that are
     0 are left out. Gray: the points of `background` for that title.
     """
     figure, axes = _panels(panels, None, bottom=34)
-    styles = [{"color": "#F5B765", "width": 0.017}, {"color": "#003F66", "width": 0.006}]
+    styles = [
+        {"color": "#F5B765", "width": 0.02, "headwidth": 2.4, "headlength": 2.4},
+        {"color": "#003F66", "width": 0.006},
+    ]
     spacing = float(positions[1:].sub(positions[0]).norm(dim=1).min())
     for ax, (title, fields) in zip(axes, panels.items(), strict=True):
         if background and title in background:
-            ax.plot(*background[title].T, ".", color=GRAY, markersize=2.4, alpha=0.35, mew=0)
-        typical = next(iter(fields.values())).norm(dim=1).median()
+            ax.plot(*background[title].T, ".", color=GRAY, markersize=3, alpha=0.45, mew=0)
+        typical = next(iter(fields.values())).norm(dim=1).quantile(0.25)
         for style, (name, vectors) in zip(styles, fields.items(), strict=False):
             lengths = vectors.detach().norm(dim=1, keepdim=True)
-            arrows = 1.5 * spacing * vectors.detach() / (lengths + typical)
+            arrows = spacing * vectors.detach() / (lengths + typical)
             shown = lengths[:, 0] > 0
             ax.quiver(
                 *positions[shown].T,

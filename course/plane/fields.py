@@ -5,7 +5,7 @@ import torch
 EXTENT = 2.2  # a grid covers the square from -EXTENT to EXTENT
 
 
-def grid(side: int = 19) -> torch.Tensor:
+def grid(side: int = 15) -> torch.Tensor:
     """Return the positions of a square grid, row by row, (side^2, 2)."""
     axis = torch.linspace(-EXTENT, EXTENT, side)
     return torch.cartesian_prod(axis, axis)
@@ -14,7 +14,7 @@ def grid(side: int = 19) -> torch.Tensor:
 def average_by_cell(
     points: torch.Tensor,  # (N, 2)
     vectors: torch.Tensor,  # (N, 2)
-    side: int = 19,
+    side: int = 15,
     least: int = 40,
 ) -> torch.Tensor:
     """Return the average vector of the points around each position of `grid(side)`, (side^2, 2).
