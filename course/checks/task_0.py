@@ -61,7 +61,7 @@ def schedule(function: Callable[[int], torch.Tensor]) -> str:
                 [torch.ones(1), right[:-1]]
             ),
         }
-        otherwise = "alpha_bar is not the product of 1 - beta_s for all s up to t."
+        otherwise = "alpha_bar is not the product of all 1 - beta up to t."
         diagnose(result, right, mistakes, otherwise, tolerance=2e-5)
     return "alpha_bar falls from 0.999 to 0.005: at the end hardly any of the data is left"
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 from PIL import Image
 
-from course.images import plots
 from course.metrics.points import sliced_wasserstein
+from course.plane import plots
 from course.plane.fields import grid
 from course.plane.mixture import Mixture
 

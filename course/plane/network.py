@@ -12,6 +12,8 @@ LEVELS = 1000  # timesteps of the noise schedule
 class PointNetwork(nn.Module):
     """Three layers on sines and cosines of position and timestep, and a vector for the label."""
 
+    frequencies: torch.Tensor
+
     def __init__(self, width: int = 128, frequencies: int = 6) -> None:
         super().__init__()
         self.register_buffer("frequencies", torch.arange(1.0, frequencies + 1))

@@ -13,7 +13,9 @@ from course import notebooks
 from course.checks import (
     CheckFailed,
     common,
+    losses,
     make_video,
+    task_0,
     task_1_1,
     task_1_2,
     task_1_3,
@@ -245,7 +247,9 @@ def test_a_check_tells_its_listeners_and_the_student(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    "module", [make_video, task_1_1, task_1_2, task_1_3, task_2, task_3], ids=lambda m: m.__name__
+    "module",
+    [losses, make_video, task_0, task_1_1, task_1_2, task_1_3, task_2, task_3],
+    ids=lambda m: m.__name__,
 )
 def test_every_public_function_of_a_lesson_is_a_check(module):
     """Without the decorator a check would report nothing."""

@@ -67,7 +67,7 @@ def test_noise_schedule_and_its_mistakes(lesson):
         (schedule(lambda b: 1 - (1 - b).cumprod(0)), "the share of the noise"),
         (schedule(lambda b: (1 - b).cumprod(0).flip(0)), "order is reversed"),
         (schedule(lambda b: torch.cat([b[:1] * 0 + 1, (1 - b).cumprod(0)[:-1]])), "late by one"),
-        (schedule(lambda b: (1 - b).cumprod(0) ** 2), "not the product of 1 - beta_s"),
+        (schedule(lambda b: (1 - b).cumprod(0) ** 2), "is not the product of all"),
         (schedule(lambda b: b.sub(1).log()), "not finite"),
     ]:
         assert_advice(advice, checks.schedule, wrong)

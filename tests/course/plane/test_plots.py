@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from course.images import plots
+from course.plane import plots
 
 
 def colors(image) -> set[tuple[int, ...]]:
