@@ -66,14 +66,13 @@ def arrow_fields(
 ) -> Image.Image:
     """Return a panel for each title with its fields {name: vectors (M, 2)} at `positions` (M, 2).
 
-    The first field is drawn broad and light, the second thin above it, so that equal fields cover
-    each other. Long arrows are shortened: a length L is drawn as L / (L + c), with c
+    The first field is drawn as broad light bars, the second as thin arrows above it. Long arrows are shortened: a length L is drawn as L / (L + c), with c
     the length that a quarter of the first field is below. Vectors that are
     0 are left out. Gray: the points of `background` for that title.
     """
     figure, axes = _panels(panels, None, bottom=34)
     styles = [
-        {"color": "#F5B765", "width": 0.02, "headwidth": 2.4, "headlength": 2.4},
+        {"color": "#F5B765", "width": 0.018, "headwidth": 1, "headlength": 0, "headaxislength": 0},
         {"color": "#003F66", "width": 0.006},
     ]
     spacing = float(positions[1:].sub(positions[0]).norm(dim=1).min())
