@@ -355,8 +355,10 @@ def flow_sampling(function: Callable[..., torch.Tensor]) -> str:
         f"The network gets {[round(t) for t in seen]} where {[round(t) for t in falling]} are due: "
         "the i-th step begins at tau = 1 - i / count.",
     )
-    if isinstance(states, list | tuple) or states.shape == x.shape:
-        expect(False, "Return all states, the start included: torch.stack(states).")
+    expect(
+        not isinstance(states, list | tuple) and getattr(states, "shape", None) != x.shape,
+        "Return all states, the start included: torch.stack(states).",
+    )
     expect_tensor(states, (count + 1, *x.shape), "The result", "The start, and each step's result.")
 
     def euler(factor: float) -> torch.Tensor:

@@ -66,9 +66,9 @@ def arrow_fields(
 ) -> Image.Image:
     """Return a panel for each title with its fields {name: vectors (M, 2)} at `positions` (M, 2).
 
-    The first field is drawn as broad light bars, the second as thin arrows above it. Long arrows are shortened: a length L is drawn as L / (L + c), with c
-    the length that a quarter of the first field is below. Vectors that are
-    0 are left out. Gray: the points of `background` for that title.
+    The first field is drawn as broad light bars, the second as thin arrows above them. Long ones
+    are shortened: a length L is drawn as L / (L + c), with c the length that a quarter of the first
+    field is below. Vectors that are 0 are left out. Gray: the points of `background`.
     """
     figure, axes = _panels(panels, None, bottom=34)
     styles = [
@@ -82,7 +82,7 @@ def arrow_fields(
         typical = next(iter(fields.values())).norm(dim=1).quantile(0.25)
         for style, (name, vectors) in zip(styles, fields.items(), strict=False):
             lengths = vectors.detach().norm(dim=1, keepdim=True)
-            arrows = spacing * vectors.detach() / (lengths + typical)
+            arrows = 1.2 * spacing * vectors.detach() / (lengths + typical)
             shown = lengths[:, 0] > 0
             ax.quiver(
                 *positions[shown].T,
