@@ -21,16 +21,16 @@ HEAD = (
 # Beginnings of notebooks' names, longest first: the student's time, and what the lesson is about.
 LESSONS = {
     "task_1_2_Stable_Diffusion_detailed": (
-        "4 h",
+        "3 h",
         "write the sampling loop, then look inside: schedules, predictions, attention, inversion",
     ),
-    "task_1_2": ("1 h", "train a small latent diffusion model from nothing, and sample from it"),
+    "task_1_2": ("1.5 h", "train a small latent diffusion model from nothing, and sample from it"),
     "task_1_3": (
         "3 h",
         "control images by edges, depth, normals and scribbles; train a ControlNet",
     ),
     "task_1_1": ("1 h", "generate images, and learn what each setting does"),
-    "make_video": ("15 min", "turn the images of each step into a clip"),
+    "make_video": ("20 min", "find the prediction behind each step, and show the run as a clip"),
     "task_0": (
         "1 h",
         "understand diffusion from zero, in two dimensions: noise, score, training, sampling",

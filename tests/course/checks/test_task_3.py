@@ -95,7 +95,7 @@ def test_the_text_embedding_and_its_mistakes(model, pipe, capsys):
         (
             "torch.rand(count, generator=generator)",
             "0.5",
-            "is not stratified|not reach|stratified|",
+            "do not reach the ends of the range",
         ),
         (
             "(torch.arange(count) + torch.rand(count, generator=generator)) / count",
