@@ -1,6 +1,6 @@
 """`make regenerate`: make everything again that the repository shows of the embedded model's work.
 
-Run it after the weights have changed. It has five stages, in this order; `--from STAGE` continues
+Run it after the weights have changed. It has six stages, in this order; `--from STAGE` continues
 after an interruption.
 
     demo      images, every lesson and a 3D object in outputs/ (`make demo`)
@@ -9,6 +9,7 @@ after an interruption.
     objects   generate the objects of README by task 3's program; finished ones are skipped and
               interrupted ones resumed. The stage demo removes those of earlier weights
     assets    update README's images and clips
+    diagrams  write the diagrams of the lessons, which show the model's sizes
 
 Run `python -m pocket.evaluate` and `python -m pocket.card` first. The sample photographs in
 assets/samples do not depend on the weights: `python -m pocket.samples` generates them.
@@ -29,6 +30,7 @@ from course import notebooks
 from course.errors import CourseError
 from course.images.video import write_video
 from publish import demo
+from publish.diagrams.catalog import write_diagrams
 from publish.lessons import extract_media
 from publish.objects import OBJECTS, object_folder, task_3_command
 from task_3_DreamFusion.nerf.export import VIDEO
@@ -133,6 +135,11 @@ def update_assets(outputs: Path, root: Path) -> None:
         print(f"  assets/{name}: {size:,} bytes")
 
 
+def update_diagrams(outputs: Path, root: Path) -> None:
+    """Write the diagrams to `root`/assets/diagrams."""
+    write_diagrams(root / "assets" / "diagrams")
+
+
 def write_gif(source: Path, target: Path, is_object: bool) -> None:
     """Write a clip as a GIF that takes as long.
 
@@ -171,6 +178,7 @@ STAGES: dict[str, Callable[[Path, Path], None]] = {
     "sds": generate_sds_image,
     "objects": generate_objects,
     "assets": update_assets,
+    "diagrams": update_diagrams,
 }
 
 

@@ -50,7 +50,7 @@ def wide_assignments() -> Figure:
 
 def lines_outside_tests() -> Figure:
     lines = measure.lines_outside_tests()
-    return Figure("lines of Python outside tests", lines, f"< {LINES_BEFORE}")
+    return Figure("lines of Python, no tests or diagrams", lines, f"< {LINES_BEFORE}")
 
 
 # What the tests hold.

@@ -1,0 +1,1 @@
+"""The diagrams of the lessons, as SVG files in assets/diagrams."""
