@@ -1,6 +1,7 @@
 """Checks of lesson 2, section 3: the anchor, the descent, and synchronization as in the paper."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -64,10 +65,7 @@ def descent(sd: Any) -> str:
         "The gradient is still scaled up: divide it by `loss_scale`.": -LOSS_SCALE * gradient,
         "The sum was not multiplied by `loss_scale`, only divided by it.": -gradient / LOSS_SCALE,
         "Take the .sum() of the distances, not their mean.": -gradient / len(moved),
-        "That is the gradient alone: subtract it from the windows.": -gradient - windows,
-        "That is the gradient alone, and uphill: return windows - weight * gradient.": (
-            gradient - windows
-        ),
+        "That is the gradient alone: return windows - weight * gradient.": -gradient - windows,
     }
     otherwise = (
         "The windows do not move along the gradient of their distance to the anchor: "
@@ -113,19 +111,37 @@ def synchronization(sd: Any) -> str:
     expect_tensor(result, windows.shape, "The result, the moved windows,")
     moved = result.detach() - windows
     expect(moved.any(), "The windows come back as they were: return what they become.")
+    right, mistakes = _synchronized_moves(sd, windows, predict, alpha_bar)
+    otherwise = "The windows do not move as in formula (4)."
+    tolerance = 2e-2 if sd.vae.dtype == torch.float32 else 0.2
+    others = torch.tensor([1, 0, 1], device=windows.device)[:, None, None, None]
+    mistakes = {advice: others * step for advice, step in mistakes.items()}
+    diagnose(others * moved, right, mistakes, otherwise, tolerance)
+    expect(close(moved, right, tolerance), "The anchor moves: it is the goal of the others.")
+    with torch.no_grad():
+        expect(
+            close(synchronize(4.0) - windows, 4 * moved, tolerance),
+            "`weight` makes no difference: pass it on to the descent.",
+        )
+    expect(not result.requires_grad, "The moved windows keep a graph for gradients: .detach().")
+    return "all windows descend toward the anchor, through decoder and denoiser"
+
+
+def _synchronized_moves(
+    sd: Any, windows: torch.Tensor, predict: Callable[..., torch.Tensor], alpha_bar: torch.Tensor
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Return how formula (4) moves three windows at half size, and how usual mistakes move them."""
     images = lambda own, part, scale=0.5: sd.decode_small(
         predict_x0(own, predict(own, part), alpha_bar), scale
     )
 
     def steps(to_images: Any, anchor_image: torch.Tensor) -> torch.Tensor:
         """Return the moves of all windows toward an anchor, each by its own gradient."""
-        parts = [slice(i, i + 1) for i in range(len(windows))]
-        return -torch.cat(
-            [
-                distance_gradient(sd, windows[p], lambda x, p=p: to_images(x, p), anchor_image)
-                for p in parts
-            ]
-        )
+        gradients = []
+        for i in range(len(windows)):
+            own = partial(to_images, part=slice(i, i + 1))
+            gradients.append(distance_gradient(sd, windows[i : i + 1], own, anchor_image))
+        return -torch.cat(gradients)
 
     with torch.no_grad():
         anchors = [images(windows[i : i + 1], slice(i, i + 1)) for i in range(3)]
@@ -152,16 +168,7 @@ def synchronization(sd: Any) -> str:
             lambda own, part: images(own, part, 1), large
         ),
     }
-    otherwise = "The windows do not move as in formula (4)."
-    tolerance = 2e-2 if sd.vae.dtype == torch.float32 else 0.2
-    diagnose(moved, right, mistakes, otherwise, tolerance)
-    with torch.no_grad():
-        expect(
-            close(synchronize(4.0) - windows, 4 * moved, tolerance),
-            "`weight` makes no difference: pass it on to the descent.",
-        )
-    expect(not result.requires_grad, "The moved windows keep a graph for gradients: .detach().")
-    return "all windows descend toward the anchor, through decoder and denoiser"
+    return right, mistakes
 
 
 @check("2.2 (h)")

@@ -19,6 +19,7 @@ from course.checks.common import (
 )
 from course.diffusion import add_noise, predict_x0
 
+SEQUENCES = list | tuple | range | torch.Tensor | np.ndarray  # type: ignore[type-arg]
 # Sizes, windows and strides of a side, in latent pixels.
 OPEN_SIDES = ((32, 32, 8), (128, 32, 8), (33, 32, 8), (100, 32, 24), (31, 8, 3), (16, 8, 8))
 CLOSED_SIDES = ((128, 32, 8), (16, 8, 8), (24, 8, 8), (20, 8, 8), (31, 8, 3), (8, 8, 3))
@@ -35,9 +36,9 @@ def window_placement(function: Callable[..., Sequence[int]]) -> str:
 
 def _check_starts(result: Any, size: int, window: int, stride: int, closed: bool) -> None:
     request = f"window_starts({size}, {window}, {stride}, closed={closed})"
-    sequence = list | tuple | range | torch.Tensor | np.ndarray
-    expect_type(result, sequence, request, "it has to be a list of integers.")
-    values = result.tolist() if hasattr(result, "tolist") else list(result)
+    expect_type(result, SEQUENCES, request, "it has to be a list of integers.")
+    values = np.asarray(result).tolist() if hasattr(result, "tolist") else list(result)
+    expect_type(values, list, request, "it has to be a list of integers.")
     shown = f"{request} = {values}"
     expect(len(values), f"{shown}: there has to be at least one window.")
     expect(
@@ -149,7 +150,8 @@ def _check_indices(value: Any, shape: tuple[int, ...], what: str) -> None:
         f"{what} have the shape {tuple(value.shape)}; it has to be {shape}, so that rows and "
         "columns are broadcast to a square.",
     )
-    expect(not value.is_floating_point(), f"{what} are {value.dtype}: indices are integers.")
+    integers = (torch.int64, torch.int32, torch.int16, torch.uint8)
+    expect(value.dtype in integers, f"{what} are {value.dtype}: indices are integers.")
 
 
 @check("2.1 (1)")
@@ -281,6 +283,11 @@ def joint_step(
     inputs: list[torch.Tensor] = []
 
     def update(own: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        shape = tuple(getattr(own, "shape", ()))
+        expect(
+            shape == tuple(windows.shape),
+            f"`update` gets the shape {shape}; it takes all windows, {tuple(windows.shape)}.",
+        )
         inputs.append(own)
         return 0.5 * own + 0.2, own.flip(-1)
 
@@ -299,9 +306,23 @@ def joint_step(
     for value, name in zip(result, ("x_0", "x_prev"), strict=True):
         expect_tensor(value, latents.shape, name, "That is the shape of the panorama: fuse it.")
     expect(torch.equal(latents, before), "`latents` are changed in place: fuse into new latents.")
+    moved, noise = 0.5 * windows + 0.2, windows.flip(-1)
+    _diagnose_step(result, (windows, moved, noise), views, weights, (a, b))
+    return "crop, denoise, fuse: one step of MultiDiffusion"
+
+
+def _diagnose_step(
+    result: Sequence[torch.Tensor],
+    parts: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    views: Views,
+    weights: torch.Tensor,
+    levels: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    """Compare a joint step with that of these windows, moved, with this noise in them."""
+    (windows, moved, noise), (a, b) = parts, levels
+    size = (int(result[0].shape[-2]), int(result[0].shape[-1]))
     total = _scatter(weights, views, size)
     fused = lambda values: _scatter(weights * values, views, size) / total
-    moved, noise = update(windows)
     x_0, x_prev = predict_x0(moved, noise, a), add_noise(predict_x0(moved, noise, a), noise, b)
     unmoved = add_noise(predict_x0(windows, noise, a), noise, b)
     right = [fused(x_0), fused(x_prev)]
@@ -329,4 +350,3 @@ def joint_step(
         "x_0 is predicted from windows that were not moved.": fused(predict_x0(windows, noise, a)),
     }
     diagnose(result[0], right[0], mistakes, "x_0 is not the fused prediction of the windows.")
-    return "crop, denoise, fuse: one step of MultiDiffusion"

@@ -129,12 +129,13 @@ class JointSampler:
         for network in (self.unet, self.vae, self.text_encoder):
             network.requires_grad_(False).eval()
         optimize_frozen_vae(self.vae)
-        self.decoder: Callable[[Tensor], Tensor] = LatentDecoder(self.vae)
+        self.decoder: Any = LatentDecoder(self.vae)
         self.window = model.image_size // model.scale_factor  # its side in latent pixels
         self.window_batch = window_batch or (1 if model.device.type == "cpu" else 16)
         few = 4 if model.dtype == torch.float16 else self.window_batch
         self.gradient_batch = gradient_batch or few  # a gradient keeps the outputs of all layers
-        self.distance_name, self.distance = load_distance(model)
+        self.distance_name, distance = load_distance(model)
+        self.distance: Any = distance
         self.x0_histories: deque[list[Tensor]] = deque(maxlen=2)
         self.skipped: list[Tensor] = []  # for each synchronized step, whether it was skipped
         if model.device.type == "cuda":
@@ -224,7 +225,8 @@ class JointSampler:
             both = torch.cat([windows[part], windows[part]]).to(self.unet.dtype)  # (2b, C, k, k)
             texts = embeddings[:, part].flatten(0, 1)
             output = self.unet(both, t, encoder_hidden_states=texts).sample.float()
-            outputs.append(guide(*output.chunk(2), guidance_scale))
+            uncond, cond = output.chunk(2)
+            outputs.append(guide(uncond, cond, guidance_scale))
         output = torch.cat(outputs)[: len(windows)]
         alpha_bar = alpha_bar_at(self.scheduler, t)
         return predict_noise(windows, output, alpha_bar, self.model.prediction_type)
@@ -360,9 +362,11 @@ class JointSampler:
         return latents
 
     @torch.no_grad()
-    def sample(self, *args: Any, closed: bool = False, **settings: Any) -> Tensor:
+    def sample(
+        self, prompts: str | Sequence[str] | None = None, closed: bool = False, **settings: Any
+    ) -> Tensor:
         """Return a panorama (3, H, W) in [-1, 1]; arguments as of `sample_latents`."""
-        latents = self.sample_latents(*args, closed=closed, **settings)
+        latents = self.sample_latents(prompts, closed=closed, **settings)
         decode = self.decode_closed if closed else self.decode_latents
         return decode(latents)[0].clamp(-1, 1).cpu()
 
