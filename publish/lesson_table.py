@@ -11,6 +11,7 @@ from pathlib import Path
 
 from course import notebooks
 from course.figures import ROOT
+from publish.lessons import lesson_title
 
 TABLE = re.compile(r"<!--lessons-->\n.*?<!---->", flags=re.DOTALL)
 HEAD = (
@@ -20,16 +21,16 @@ HEAD = (
 # Beginnings of notebooks' names, longest first: the student's time, and what the lesson is about.
 LESSONS = {
     "task_1_2_Stable_Diffusion_detailed": (
-        "4 h",
+        "3 h",
         "write the sampling loop, then look inside: schedules, predictions, attention, inversion",
     ),
-    "task_1_2": ("1 h", "train a small latent diffusion model from nothing, and sample from it"),
+    "task_1_2": ("1.5 h", "train a small latent diffusion model from nothing, and sample from it"),
     "task_1_3": (
         "3 h",
         "control images by edges, depth, normals and scribbles; train a ControlNet",
     ),
     "task_1_1": ("1 h", "generate images, and learn what each setting does"),
-    "make_video": ("15 min", "turn the images of each step into a clip"),
+    "make_video": ("20 min", "find the prediction behind each step, and show the run as a clip"),
     "task_0": (
         "1 h",
         "understand diffusion from zero, in two dimensions: noise, score, training, sampling",
@@ -54,14 +55,6 @@ def repository() -> str:
     return "/".join(address.rstrip("/").split("/")[-2:])
 
 
-def lesson_title(path: Path) -> str:
-    """Return the title of a lesson, which is its first heading."""
-    cells = notebooks.read(path).cells
-    return next(
-        match[1] for cell in cells if (match := re.search(r"^# (.+)", cell.source, re.MULTILINE))
-    )
-
-
 def measured(values: Mapping[str, float], id: str, unit: str) -> str:
     """Return the figure of a row with its unit, or a dash where there is none."""
     return f"{values[id]:.1f} {unit}" if id in values else "–"
@@ -73,7 +66,7 @@ def lesson_row(path: Path, values: Mapping[str, float]) -> str:
     time, about = next(LESSONS[start] for start in LESSONS if path.name.startswith(start))
     links = {"repository": repository(), "path": name}
     cells = (
-        f"[{lesson_title(path)}]({name})",
+        f"[{lesson_title(notebooks.read(path))}]({name})",
         about,
         time,
         measured(values, f"task1.times.{path.stem.lower()}", "min"),

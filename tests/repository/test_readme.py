@@ -99,6 +99,12 @@ def test_the_address_of_the_repository_is_one_setting(monkeypatch):
     assert lesson_table.repository() in moved and not any(a in moved for a in addresses)
 
 
+def test_no_line_begins_with_a_figure():
+    """Markdown would end the paragraph there: a comment at the start of a line is a block."""
+    for name in readme.DOCUMENTS:
+        assert not re.findall(r"^\s*<!--figure.*", (ROOT / name).read_text(), flags=re.MULTILINE)
+
+
 def test_what_is_not_measured_is_a_dash():
     assert lesson_table.measured({}, "task1.times.a", "min") == "–"
     assert lesson_table.measured({"task1.times.a": 2.04}, "task1.times.a", "min") == "2.0 min"
