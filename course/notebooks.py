@@ -211,7 +211,7 @@ def machine_paths(notebook: nbformat.NotebookNode) -> list[str]:
 
     They lie in the repository, in the home folder or in the temporary folder.
     """
-    folders = {str(ROOT), str(Path.home()), tempfile.gettempdir()} - {"/"}
+    folders = {str(ROOT), os.path.expanduser("~"), tempfile.gettempdir()} - {"/", "~"}
     # The longest first: the repository may lie in one of the others.
     longest_first = sorted(folders, key=len, reverse=True)
     pattern = rf"(?:{'|'.join(map(re.escape, longest_first))})/[\w.-]+"

@@ -42,6 +42,8 @@ MIN_FONT_SIZE = 12  # pixels; below, letters run together
 VIDEO_PREFIX = "data:video/mp4;base64,"  # of a clip that is part of a page
 MAX_FPS = {".mp4": 1000, ".gif": 50}  # browsers slow down a GIF that is faster
 MAX_HOLD = 600  # seconds; a GIF can count to 655
+# What an ffmpeg without libx264 says; the second where it has no other encoder with that option.
+NO_ENCODER = "Unknown encoder|Unrecognized option 'crf'|[Ee]ncoder not found"
 MAX_SIDE = {".mp4": 16_384, ".gif": 65_535}  # pixels; libx264 refuses more, a GIF has 16 bits
 
 
@@ -329,7 +331,7 @@ def _write_mp4(path: Path, images: list[Image.Image], fps: float, hold: float) -
         complaint = process.stderr.decode(errors="replace")
         first = re.sub(r"(\[[^]]*\]\s*)*", "", complaint.strip().split("\n")[0], count=1)
         reason = f"it ended with status {process.returncode} and says: {first[:200] or 'nothing'}"
-        if "Unknown encoder" in complaint:
+        if re.search(NO_ENCODER, complaint):
             reason = "it has no encoder for H.264 (libx264)"
         raise VideoError(
             f"{ffmpeg} could not write {path.name}: {reason}. Use the ffmpeg that `pip install "

@@ -1,6 +1,6 @@
 """Diagrams of ControlNet."""
 
-from publish.diagrams.numbers import latent_size, read_config
+from publish.diagrams.data import latent_size, read_config
 from publish.diagrams.svg import Canvas
 
 
@@ -61,4 +61,53 @@ def controlnet() -> Canvas:
     canvas.arrow(add.top, above[2].bottom)
     note = "$t$ and the prompt go into all blocks of both networks; $s$ is the control scale"
     canvas.text(400, 530, note, 13, color="muted")
+    return canvas
+
+
+def zero_convolution() -> Canvas:
+    """Why a convolution that starts at zero learns, in its first steps."""
+    canvas = Canvas(
+        430,
+        "A zero convolution in training",
+        "Three rows. At the start weight and bias are zero: the output is 0 and the U-Net works as "
+        "before; the gradient of the weight is not zero, but the copy gets none. After the first "
+        "step the weight is not zero: the copy gets a gradient too. Later control emerges.",
+    )
+    rows = [
+        ("at the start", "$Z$ = 0", "0", "0", "is the U-Net’s own"),
+        ("after the first step", "$Z$ ≠ 0", "small", "small", "changes a little"),
+        ("trained", "$Z$ ≠ 0", "control", "full", "follows the condition"),
+    ]
+    for index, (when, state, forward, backward, effect) in enumerate(rows):
+        y = 52 + 126 * index
+        canvas.text(24, y - 14, when, 15, anchor="start", bold=True)
+        copy = canvas.box(24, y, 150, 58, "encoder copy", kind="trained")
+        zero = canvas.box(300, y, 130, 58, "zero conv.", state, kind="trained")
+        plus = canvas.operator(566, y + 20, "+")
+        skip = (566, y - 22)
+        output = canvas.box(624, y - 8, 160, 58, "output", effect, kind="network")
+        canvas.arrow(copy.point(1, 0.35), zero.point(0, 0.35))
+        canvas.text(237, y + 12, "features", 14)
+        canvas.arrow(zero.point(1, 0.35), plus.left)
+        canvas.text(490, y + 12, forward, 14)
+        canvas.arrow(skip, plus.top, color="muted")
+        canvas.text(576, y - 14, "skip", 13, anchor="start", color="muted")
+        canvas.arrow(plus.right, output.point(0, 28 / 58))
+        canvas.arrow(
+            output.point(0.5, 1),
+            (704, y + 68),
+            (365, y + 68),
+            zero.bottom,
+            color="red",
+            dashes="7 4",
+        )
+        dead = index == 0
+        canvas.arrow(
+            zero.point(0, 0.78),
+            copy.point(1, 0.78),
+            color="muted" if dead else "red",
+            dashes="2 5" if dead else "7 4",
+        )
+        canvas.text(237, y + 64, f"gradient: {backward}", 14, color="muted" if dead else "red")
+        canvas.text(536, y + 62, "gradient of $Z$: not 0", 14, color="red")
     return canvas

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from publish.diagrams.numbers import alpha_bars, sample_image, to_png
+from publish.diagrams.data import alpha_bars, sample_image, to_png
 from publish.diagrams.svg import Canvas
 
 
@@ -48,4 +48,130 @@ def noise_schedule() -> Canvas:
     canvas.text(x, y + 64, f"equal at $t$ = {cross}", 13.5)
     canvas.line((x, y + 50), (x, y + 8), color="muted", width=1.2)
     canvas.text(left + width / 2, base + 44, "$x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε$  with noise $ε$", 16)
+    return canvas
+
+
+def forward_process() -> Canvas:
+    """Points of a spiral, with more and more noise from left to right."""
+    alpha_bar = alpha_bars()
+    canvas = Canvas(
+        300,
+        "The forward process in two dimensions",
+        "Points on a spiral at five timesteps. With each timestep noise is added: the spiral blurs "
+        "and ends as a round Gaussian cloud. Adding noise needs no network. The way back, from the "
+        "cloud to the spiral, is what a network learns.",
+    )
+    random = np.random.default_rng(0)
+    angle = 1.5 * np.pi * (1 + 2 * np.sqrt(random.uniform(size=260)))
+    spiral = 0.12 * angle[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
+    spiral /= spiral.std()
+    noise = random.standard_normal(spiral.shape)
+    side, top = 140, 84
+    for index, t in enumerate((0, 100, 300, 600, len(alpha_bar) - 1)):
+        left = 20 + 155 * index
+        canvas.box(left, top, side, side, kind="tensor")
+        points = alpha_bar[t] ** 0.5 * spiral + (1 - alpha_bar[t]) ** 0.5 * noise
+        middle = np.array([left + side / 2, top + side / 2])
+        places = middle + points.clip(-2.9, 2.9) * np.array([23, -23])
+        canvas.dots(places[angle < np.median(angle)].tolist(), "blue")
+        canvas.dots(places[angle >= np.median(angle)].tolist(), "red")
+        canvas.text(left + side / 2, top - 10, f"$t$ = {t}", 14)
+    canvas.arrow((30, 56), (770, 56), color="muted")
+    canvas.text(400, 28, "add noise: $x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε$", 16)
+    canvas.text(400, 46, "the forward process", 13, color="muted")
+    canvas.arrow((770, 246), (30, 246), color="red", dashes="7 4")
+    canvas.text(400, 270, "remove noise, step by step, with a network $ε_θ(x_t, t)$", 16)
+    canvas.text(400, 290, "sampling", 13, color="muted")
+    return canvas
+
+
+MEANS = np.array([[-1.1, 0.7], [1.2, 0.9], [0.2, -1.2]])  # of a mixture of three Gaussians
+SPREAD = 0.18
+
+
+def mixture_noise(x: np.ndarray, alpha_bar: float) -> np.ndarray:
+    """Return the mean noise in points `x` (N, 2) of the mixture: what a perfect network predicts.
+
+    The score is minus this noise divided by the square root of 1 - alpha_bar.
+    """
+    variance = alpha_bar * SPREAD**2 + 1 - alpha_bar
+    offsets = x[:, None] - alpha_bar**0.5 * MEANS  # (N, 3, 2)
+    logits = -np.square(offsets).sum(-1) / (2 * variance)
+    weights = np.exp(logits - logits.max(1, keepdims=True))
+    weights /= weights.sum(1, keepdims=True)
+    mean: np.ndarray = (weights[..., None] * offsets).sum(1) * (1 - alpha_bar) ** 0.5 / variance
+    return mean
+
+
+def score_field() -> Canvas:
+    """The score of a mixture of Gaussians as arrows, at little and at much noise."""
+    alpha_bar = alpha_bars()
+    canvas = Canvas(
+        460,
+        "The score as a field of arrows",
+        "Two squares with noisy points and arrows that point against the predicted noise. On the "
+        "left, with little noise, every arrow points to the nearest of three clusters. On the "
+        "right, with much noise, the clusters overlap and the arrows point to their middle.",
+    )
+    random = np.random.default_rng(1)
+    clean = MEANS[np.arange(150) % 3] + SPREAD * random.standard_normal((150, 2))
+    noise = random.standard_normal(clean.shape)
+    side, top, half = 350, 46, 2.4
+    scale = side / (2 * half)
+    grid = np.linspace(-half + 0.2, half - 0.2, 12)
+    positions = np.stack(np.meshgrid(grid, grid), -1).reshape(-1, 2)
+    for left, t, words in ((30, 100, "little noise"), (420, 600, "much noise")):
+        level = float(alpha_bar[t])
+        canvas.box(left, top, side, side, kind="tensor")
+        points = level**0.5 * clean + (1 - level) ** 0.5 * noise
+        middle = np.array([left + side / 2, top + side / 2])
+        flip = np.array([scale, -scale])
+        shown = points[np.abs(points).max(1) < half - 0.05]
+        canvas.dots((middle + shown * flip).tolist(), "yellow")
+        steps = -mixture_noise(positions, level)
+        lengths = np.linalg.norm(steps, axis=1, keepdims=True)
+        steps *= 0.34 * np.tanh(lengths) / lengths.clip(1e-9)
+        for start, end in zip(positions - steps / 2, positions + steps / 2, strict=True):
+            tail, tip = middle + start * flip, middle + end * flip
+            canvas.arrow(tuple(tail), tuple(tip), color="blue", width=1.5, head=7)
+        canvas.text(left + side / 2, top - 14, f"{words}, $t$ = {t}", 15)
+    canvas.text(400, 420, "arrows: the predicted noise with a minus sign, $−ε_θ(x_t, t)$", 15)
+    score = "the score, $∇$ log $p_t(x_t) = −ε_θ(x_t, t) / √(1 − ᾱ_t)$, has the same direction"
+    canvas.text(400, 443, score, 15)
+    return canvas
+
+
+def training_loop() -> Canvas:
+    """One step of training a denoiser."""
+    canvas = Canvas(
+        330,
+        "One step of training",
+        "An image and its caption come from the data. The encoder turns the image into latents. "
+        "Random noise at a random timestep is added, and the U-Net predicts it. The loss is the "
+        "squared difference of predicted and added noise; its gradient updates the U-Net.",
+    )
+    image = canvas.box(20, 96, 110, 62, "image", "of the data")
+    encoder = canvas.box(174, 96, 110, 62, "encoder", "(VAE), frozen", kind="network")
+    add = canvas.box(348, 96, 118, 62, "add noise", kind="operation")
+    unet = canvas.box(530, 92, 130, 70, "U-Net", "$ε_θ(x_t, t, y)$", kind="trained")
+    random = canvas.box(332, 20, 150, 40, "random $t$ and $ε$")
+    caption = canvas.box(530, 20, 130, 40, "caption $y$")
+    loss = canvas.box(520, 226, 150, 62, "loss", "$‖ε̂ − ε‖^2$", kind="operation")
+    canvas.arrow(image.right, encoder.left)
+    canvas.arrow(encoder.right, add.left)
+    canvas.text(316, 116, "$x_0$", 16)
+    canvas.arrow(add.right, unet.left)
+    canvas.text(498, 116, "$x_t$", 16)
+    canvas.arrow(random.bottom, add.top)
+    canvas.arrow(caption.bottom, unet.top)
+    canvas.arrow(unet.bottom, loss.top)
+    canvas.text(606, 202, "$ε̂$", 17, anchor="start")
+    canvas.arrow(add.bottom, (407, 257), loss.left, color="muted")
+    canvas.text(464, 248, "added $ε$", 14, color="muted")
+    canvas.arrow(
+        loss.right, (730, 257), (730, 127), unet.right, color="red", dashes="7 4", width=2.4
+    )
+    canvas.text(720, 196, "gradient", 14, anchor="end", color="red")
+    canvas.text(20, 250, "after many steps the U-Net predicts", 14, anchor="start", color="muted")
+    canvas.text(20, 270, "the noise at every $t$", 14, anchor="start", color="muted")
     return canvas

@@ -1,7 +1,11 @@
 """Diagrams of lesson 2: windows over a panorama, the closed panorama, and synchronization."""
 
-from publish.diagrams.numbers import latent_size
-from publish.diagrams.svg import Canvas
+import math
+
+import numpy as np
+
+from publish.diagrams.data import latent_size
+from publish.diagrams.svg import Canvas, Point
 
 WIDE = 4  # a panorama is so many times as wide as high
 
@@ -52,4 +56,90 @@ def windows() -> Canvas:
     canvas.text(
         left + 320, 414, "$J_{prev}$ = (sum of the denoised windows there) ÷ (their number there)"
     )
+    return canvas
+
+
+def ring() -> Canvas:
+    """A closed panorama: windows around a circle, one of them across the place where ends meet."""
+    side = latent_size()[1]
+    width, stride = WIDE * side, side // 4
+    count = width // stride
+    canvas = Canvas(
+        390,
+        "A closed panorama",
+        f"The {width} columns of the latents form a circle, covered by {count} windows, one every "
+        f"{stride} columns. Windows that begin near the last column continue with the first: every "
+        "column lies in four windows, and no end is left.",
+    )
+    center: Point = (190, 200)
+
+    def place(radius: float, column: float) -> Point:
+        angle = 2 * math.pi * column / width - math.pi / 2
+        return center[0] + radius * math.cos(angle), center[1] + radius * math.sin(angle)
+
+    canvas.circle(*center, 92, "muted", filled=False)
+    colors = ("blue", "red", "green", "purple")
+    for index in range(count):
+        start = index * stride
+        radius = 104 + 13 * (index % 4)
+        columns = np.linspace(start + 0.9, start + side - 0.9, 24)
+        wraps = start + side > width
+        points = [place(radius, column) for column in columns]
+        canvas.curve(points, colors[index % 4], 7 if wraps else 3.5)
+    canvas.line(place(74, 0), place(158, 0), color="ink", dashes="3 3")
+    canvas.text(center[0], 26, "column 0", 13)
+    canvas.text(center[0], center[1] - 6, f"{count} windows")
+    canvas.text(center[0], center[1] + 16, f"$k$ = {side}, stride {stride}", 13.5, color="muted")
+    canvas.text(center[0], 374, "thick: windows across the ends", 13, color="muted")
+
+    left, top, cell = 420, 150, 42
+    start = width - side // 4 * 2
+    labels = ["…", width - 3, width - 2, width - 1, 0, 1, 2, "…"]
+    for index, column in enumerate(labels):
+        canvas.box(left + cell * index, top, cell, 44, f"{column}")
+    canvas.line((left + 4 * cell, top - 18), (left + 4 * cell, top + 62), dashes="3 3")
+    canvas.text(left + 4 * cell, top - 28, "the last column is next to the first", 14)
+    canvas.line((left - 4, top + 84), (left + 8 * cell + 4, top + 84), color="red", width=7)
+    canvas.text(left + 4 * cell, top + 116, f"a window from column {start}", 15)
+    formula = f"columns = ({start} + (0, 1, …, {side - 1})) mod {width}"
+    canvas.text(left + 4 * cell, top + 144, formula, 15)
+    return canvas
+
+
+def sync() -> Canvas:
+    """SyncDiffusion: a window moves towards the anchor before it is denoised."""
+    canvas = Canvas(
+        360,
+        "Synchronization with an anchor",
+        "For a window and for the anchor, the clean latents are predicted and decoded to images. A "
+        "perceptual distance compares both images. Its gradient with respect to the noisy window, "
+        "through decoder and U-Net, moves this window; the anchor gets no gradient.",
+    )
+    rows = []
+    for y, index, name in ((92, "i", "window $i$"), (258, "anchor", "the anchor")):
+        x_t = canvas.box(20, y, 116, 60, f"$x_t^{{{index}}}$", name)
+        predict = canvas.box(184, y, 116, 60, "predict $x̂_0$", "U-Net", kind="network")
+        decode = canvas.box(348, y, 100, 60, "decoder", "(VAE)", kind="network")
+        image = canvas.box(496, y, 96, 60, "image")
+        canvas.arrow(x_t.right, predict.left)
+        canvas.arrow(predict.right, decode.left)
+        canvas.arrow(decode.right, image.left)
+        rows.append(image)
+    canvas.box(640, 166, 140, 76, "perceptual", "distance $ℒ$", kind="operation")
+    canvas.arrow(rows[0].right, (680, 122), (680, 166))
+    canvas.arrow(rows[1].right, (680, 288), (680, 242))
+    canvas.arrow(
+        (750, 166),
+        (750, 40),
+        (78, 40),
+        (78, 92),
+        color="red",
+        dashes="7 4",
+        width=2.4,
+        head=11,
+    )
+    label = "gradient $∇ℒ$ of the window, through decoder and U-Net"
+    canvas.text(414, 30, label, 15, color="red")
+    canvas.text(400, 206, "$x_t^i$ ← $x_t^i − λ ∇ℒ$,  then one step of MultiDiffusion", 17)
+    canvas.text(544, 342, "no gradient goes into the anchor", 14, color="muted")
     return canvas

@@ -1,7 +1,11 @@
 """Diagrams of sampling: one step, guidance, the kinds of predictions, and inversion."""
 
+import itertools
 import math
 
+import numpy as np
+
+from publish.diagrams.data import alpha_bars
 from publish.diagrams.svg import Canvas, Point
 
 
@@ -98,7 +102,7 @@ def predictions() -> Canvas:
         400,
         "Noise, v and x_0 on a quarter circle",
         "x_0 is the horizontal axis and the noise epsilon the vertical axis. The noisy latents x_t "
-        "lie on a quarter circle between them, at the angle phi whose cosine is the square root of "
+        "lie on a quarter circle between them, at the angle psi whose cosine is the square root of "
         "alpha_bar_t. v is the direction in which x_t moves along the circle, perpendicular to "
         "x_t. The straight line from x_0 to epsilon is the path of flow matching.",
     )
@@ -123,7 +127,7 @@ def predictions() -> Canvas:
     tangent = (x_t[0] - 120 * math.sin(angle), x_t[1] - 120 * math.cos(angle))
     canvas.arrow(x_t, tangent, color="green", width=2.8, head=12)
     canvas.curve([polar(58, math.radians(d)) for d in range(0, 36, 5)], "ink", 1.6)
-    canvas.text(*polar(78, angle / 2 - 0.07), "$φ$", 17)
+    canvas.text(*polar(78, angle / 2 - 0.07), "$ψ$", 17)
     canvas.text(polar(radius, 0)[0], 365, "$x_0$", 18, color="blue")
     canvas.text(90, 96, "$ε$", 19, color="red")
     canvas.text(x_t[0] + 10, x_t[1] + 2, "$x_t$", 18, anchor="start")
@@ -131,16 +135,93 @@ def predictions() -> Canvas:
     canvas.text((center[0] + x_t[0]) / 2 + 30, 360, "$√ᾱ_t$", 15, color="muted")
     canvas.text(102, x_t[1] + 5, "$√(1 − ᾱ_t)$", 14, anchor="end", color="muted")
     left = 470
-    canvas.text(left, 56, "cos $φ$ = $√ᾱ_t$,   sin $φ$ = $√(1 − ᾱ_t)$", 16, anchor="start")
+    canvas.text(left, 56, "cos $ψ$ = $√ᾱ_t$,   sin $ψ$ = $√(1 − ᾱ_t)$", 16, anchor="start")
     rows = [
-        ("$x_t$ = cos $φ$ $x_0$ + sin $φ$ $ε$", "ink", "noisy latents, on the circle"),
-        ("$v$ = cos $φ$ $ε$ − sin $φ$ $x_0$", "green", "perpendicular to $x_t$, along the circle"),
-        ("$x_0$ = cos $φ$ $x_t$ − sin $φ$ $v$", "blue", "clean latents, from $x_t$ and $v$"),
-        ("$ε$ = sin $φ$ $x_t$ + cos $φ$ $v$", "red", "noise, from $x_t$ and $v$"),
-        ("$u = ε − x_0$", "yellow", "flow matching: the straight path"),
+        ("$x_t$ = cos $ψ$ $x_0$ + sin $ψ$ $ε$", "ink", "noisy latents, on the circle"),
+        ("$v$ = cos $ψ$ $ε$ − sin $ψ$ $x_0$", "green", "perpendicular to $x_t$, along the circle"),
+        ("$x_0$ = cos $ψ$ $x_t$ − sin $ψ$ $v$", "blue", "clean latents, from $x_t$ and $v$"),
+        ("$ε$ = sin $ψ$ $x_t$ + cos $ψ$ $v$", "red", "noise, from $x_t$ and $v$"),
+        ("$ε − x_0$", "yellow", "flow matching: velocity on the straight path"),
     ]
     for index, (formula, color, meaning) in enumerate(rows):
         y = 106 + 58 * index
         canvas.text(left, y, formula, 17, anchor="start", color=color)
         canvas.text(left, y + 21, meaning, 13.5, anchor="start", color="muted")
+    return canvas
+
+
+MODES = np.array([-1.3, 0.4, 1.5])  # of a mixture of Gaussians in one dimension
+SPREAD = 0.15
+
+
+def perfect_noise(x: float, alpha_bar: float) -> float:
+    """Return the mean noise in `x` of the mixture: what a perfect network predicts."""
+    variance = alpha_bar * SPREAD**2 + 1 - alpha_bar
+    offsets = x - alpha_bar**0.5 * MODES
+    squares = offsets**2 / (2 * variance)
+    weights = np.exp(squares.min() - squares)
+    return float((weights * offsets).sum() / weights.sum() * (1 - alpha_bar) ** 0.5 / variance)
+
+
+def ddim_path(x: float, alpha_bars_on_way: list[float]) -> list[float]:
+    """Return `x` after each step of DDIM through these values of alpha_bar, in any direction."""
+    path = [x]
+    for now, after in itertools.pairwise(alpha_bars_on_way):
+        noise = perfect_noise(path[-1], now)
+        x_0 = (path[-1] - (1 - now) ** 0.5 * noise) / now**0.5
+        path.append(after**0.5 * x_0 + (1 - after) ** 0.5 * noise)
+    return path
+
+
+def ddim_inversion() -> Canvas:
+    """Paths of DDIM inversion and of sampling back, with few steps and with many."""
+    schedule = [1.0, *alpha_bars().tolist()]
+    canvas = Canvas(
+        430,
+        "DDIM inversion",
+        "Two plots of a single value over the timestep. From clean values on the left paths of "
+        "DDIM steps lead to noise on the right, and sampling leads back. With 6 steps the way "
+        "back ends at other values; with 50 steps it ends almost where it began.",
+    )
+    top, height, width = 60, 250, 330
+    starts = (-1.5, 0.3, 1.62)
+    for left, count in ((52, 6), (452, 50)):
+        ts = [round(t) for t in np.linspace(0, len(schedule) - 1, count + 1)]
+        levels = [schedule[t] for t in ts]
+        canvas.line((left, top + height), (left + width, top + height), color="muted")
+        canvas.line((left, top), (left, top + height), color="muted")
+        canvas.text(left + width / 2, top - 22, f"{count} steps", 16, bold=True)
+        for start in starts:
+            there = ddim_path(start, levels)
+            back = ddim_path(there[-1], levels[::-1])[::-1]
+            for path, color, dashes in ((there, "blue", ""), (back, "red", "7 4")):
+                places = [
+                    (left + width * t / ts[-1], top + height * (0.5 - 0.23 * x))
+                    for t, x in zip(ts, path, strict=True)
+                ]
+                canvas.curve(places, color, 2.4, dashes)
+                canvas.circle(*places[0], 5, color)
+                if count < 10:
+                    canvas.dots(places, color, 7)
+        canvas.text(left - 14, top + height / 2, "$x$", 16, "end")
+        canvas.text(left, top + height + 20, "$t$ = 0", 13, color="muted")
+        canvas.text(
+            left + width, top + height + 20, f"$t$ = {len(schedule) - 2}", 13, "end", "muted"
+        )
+    canvas.line((120, 368), (160, 368), color="blue", width=2.4)
+    canvas.text(
+        170,
+        373,
+        "inversion, to noise: each step uses the noise predicted where it begins",
+        14,
+        "start",
+    )
+    canvas.line((120, 396), (160, 396), color="red", dashes="7 4", width=2.4)
+    canvas.text(
+        170,
+        401,
+        "sampling, back to the image: the predictions differ a little if steps are long",
+        14,
+        "start",
+    )
     return canvas

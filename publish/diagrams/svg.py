@@ -268,6 +268,11 @@ class Canvas:
         data = "M" + " L".join(f"{number(x)} {number(y)}" for x, y in points)
         self.path(data, color, width, dashes, **{"stroke-linejoin": "round"})
 
+    def dots(self, points: Sequence[Sequence[float]], color: str, width: float = 3.6) -> None:
+        """Draw many small dots as one path."""
+        data = "".join(f"M{number(x)} {number(y)}h0" for x, y in points)
+        self.path(data, color, width, **{"stroke-linecap": "round", "stroke-opacity": "0.75"})
+
     def polygon(self, points: Sequence[Point], color: str, opacity: float = 1.0) -> None:
         """Draw a filled polygon without a border."""
         text = " ".join(f"{number(x)},{number(y)}" for x, y in points)

@@ -130,9 +130,8 @@ def save_mesh(trainer: Trainer, resolution: int = 128, texture: int = 1024) -> l
 
 
 def remove_stale_mesh(workspace: Path) -> None:
-    """Remove a mesh that is older than the last checkpoint: it is of an earlier step."""
+    """Remove files of a mesh that are older than the last checkpoint: it is of an earlier step."""
     last = checkpoint.latest(workspace / "checkpoints")
-    mesh = workspace / f"{MESH}.glb"
-    if last and mesh.exists() and mesh.stat().st_mtime_ns < last.stat().st_mtime_ns:
-        for name in MESH_FILES:
-            (workspace / name).unlink(missing_ok=True)
+    for path in (workspace / name for name in MESH_FILES):
+        if last and path.exists() and path.stat().st_mtime_ns < last.stat().st_mtime_ns:
+            path.unlink()

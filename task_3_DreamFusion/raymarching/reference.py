@@ -176,6 +176,14 @@ def pad_rays(values: Tensor, packed_info: Tensor) -> tuple[Tensor, Tensor, Tenso
     return torch.where(mask, values[indices], 0), mask, indices
 
 
+def weighted_sum(w: Tensor, values: Tensor, mask: Tensor, indices: Tensor) -> Tensor:
+    """Return each ray's sum (N, C) of values (M, C), with w, mask and indices (N, K) of its row.
+
+    The padding counts for nothing, even where values[0], to which it points, is not finite.
+    """
+    return (w[..., None] * torch.where(mask[..., None], values[indices], 0)).sum(1)
+
+
 def composite_rays(
     sigmas: Tensor,
     features: Tensor,
@@ -188,8 +196,9 @@ def composite_rays(
     s, mask, indices = pad_rays(sigmas * deltas, packed_info)
     w = _weights(s, torch.zeros_like(s[:, :1]), max_optical_depth)
     weights = torch.zeros_like(sigmas).index_put((indices[mask],), w[mask])
-    image = (w[..., None] * features[indices]).sum(1)
-    return image, (w * ts[indices]).sum(1), w.sum(1), weights
+    image = weighted_sum(w, features, mask, indices)
+    depths = weighted_sum(w, ts[:, None], mask, indices)[:, 0]
+    return image, depths, w.sum(1), weights
 
 
 def accumulate(
@@ -208,11 +217,11 @@ def accumulate(
     """
     sigmas, features = values[:2]
     deltas, ts = values[2:]
-    s, _, indices = pad_rays(sigmas * deltas, packed_info)
+    s, mask, indices = pad_rays(sigmas * deltas, packed_info)
     before = optical_depth[alive, None]
     w = _weights(s, before, max_optical_depth)
-    image[alive] += (w[..., None] * features[indices]).sum(1)
-    depths[alive] += (w * ts[indices]).sum(1)
+    image[alive] += weighted_sum(w, features, mask, indices)
+    depths[alive] += weighted_sum(w, ts[:, None], mask, indices)[:, 0]
     reached = before + exclusive_sum(s) <= max_optical_depth
     optical_depth[alive] += torch.where(reached, s, 0).sum(1)
     steps[optical_depth[alive] > max_optical_depth] = MAX_STEPS

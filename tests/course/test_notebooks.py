@@ -20,6 +20,9 @@ from diffusers import DDIMScheduler
 from PIL import Image
 
 from course import notebooks
+from course.errors import CourseError
+from course.images import load_image, video
+from course.models import find_model
 from course.notebooks import (
     BEGIN_SOLUTION,
     END_SOLUTION,
@@ -494,14 +497,51 @@ def test_a_lesson_that_cannot_be_stored(error, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == f"lesson.ipynb: {path} cannot be written: {error.strerror}.\n"
 
 
-def test_without_a_home_folder_the_remedy_is_named(monkeypatch):
+@pytest.fixture
+def no_home(monkeypatch):
     """As in a container whose user the system does not know."""
+    monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr(notebooks.os.path, "expanduser", lambda path: path)
-    with pytest.raises(LessonError, match="There is no home folder: set HOME"):
+    with pytest.raises(RuntimeError):
+        Path.home()
+
+
+def test_without_a_home_folder_the_remedy_is_named(no_home, tmp_path, capsys):
+    remedy = "There is no home folder: set HOME to a folder that you may write to."
+    with pytest.raises(LessonError, match=remedy):
         notebooks.execute(small("1"))
+    nbformat.write(small("1"), tmp_path / "a.ipynb")
+    assert notebooks.main([str(tmp_path / "a.ipynb")]) == 1
+    assert capsys.readouterr().err == f"a.ipynb: {remedy}\n"
 
 
-@pytest.mark.parametrize("home", ["", "/dev/null/x", "/nowhere"])
+def test_without_a_home_folder_what_needs_none_works(no_home, tmp_path):
+    lesson = small("1")
+    notebooks.store(lesson, tmp_path / "a.ipynb")
+    assert notebooks.read(tmp_path / "a.ipynb").cells[0].source == "1"
+    lesson.cells[0].outputs = [nbformat.v4.new_output("stream", text=f"{notebooks.ROOT}/x")]
+    assert notebooks.machine_paths(lesson) == [f"{notebooks.ROOT}/x"]
+    with pytest.raises(LessonError, match="paths of this machine"):
+        notebooks.store(lesson, tmp_path / "b.ipynb")
+    assert find_model("pocket").name == "pocket"
+
+
+@pytest.mark.parametrize(
+    ("read", "message"),
+    [
+        (lambda: load_image("~/a.png"), "^~/a.png begins with the home folder of a user that this"),
+        (lambda: video.read_frames("~/frames"), "^~/frames begins with the home folder"),
+        (lambda: video.write_video("~/a.gif", []), "^~/a.gif begins with the home folder"),
+        (lambda: video.make_folder("~"), "^~ begins with the home folder"),
+        (lambda: find_model("~/model"), 'There is no model "~/model"'),
+    ],
+)
+def test_without_a_home_folder_a_path_in_it_is_one_error(no_home, read, message):
+    with pytest.raises(CourseError, match=message):
+        read()
+
+
+@pytest.mark.parametrize("home", ["", "/dev/null/x", "/nowhere", "/dev/null", "/nowhere/one/two"])
 def test_a_home_folder_that_is_not_there_does_no_harm(home, monkeypatch):
     monkeypatch.setenv("HOME", home)
     done = notebooks.execute(small("print(6 * 7)"))

@@ -74,7 +74,7 @@ def sd(sds):
 
 
 SPACINGS = ("trailing", "leading", "linspace")
-ODD_COUNTS = (13, 60, 61, 67, 91, 103, 201)  # they do not divide the 1,000 levels
+ODD_COUNTS = (13, 60, 61, 67, 91, 103, 121, 122, 201)  # they do not divide the 1,000 levels
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_the_last_step_goes_to_the_final_alpha(sd, spacing, to_one):
     )
     other = changed(sd, scheduler=scheduler, unet=Gaussian(scheduler))
     latents = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(0))
-    for count in (1, 13, 60, 61, 999):
+    for count in (1, *ODD_COUNTS, 999):
         *_, last = other.denoise(latents, None, count, GUIDANCE)
         a, final = scheduler.alphas_cumprod[last.t], scheduler.final_alpha_cumprod
         assert final == (1 if to_one else scheduler.alphas_cumprod[0])

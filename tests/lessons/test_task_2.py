@@ -191,7 +191,7 @@ def test_each_step_goes_to_the_next_timestep_at_any_count(lesson, sd, sd_v, spac
     views = lesson.window_views(8, 12, 8, 4)
     weights, embeddings = lesson.window_weights(len(views), 8), torch.zeros(2, len(views), 1, 1)
     start = noise(1, 4, 8, 12)
-    for count in ODD_COUNTS[:4]:
+    for count in ODD_COUNTS:
         steps = list(other.denoise(start, views, weights, embeddings, count, 7.5))
         assert [step.t for step in steps] == timesteps(scheduler.config, count)
         expected = by_euler(scheduler, [step.t for step in steps], start, other.unet)
@@ -210,7 +210,7 @@ def test_the_last_step_goes_to_the_final_alpha(lesson, sd, spacing, to_one):
         sd, scheduler=scheduler, predict_noise=lambda windows, *_: torch.zeros_like(windows)
     )
     views = lesson.window_views(8, 8, 8, 8)
-    for count in (1, 13, 60, 61, 91):
+    for count in (1, *ODD_COUNTS):
         *_, last = other.denoise(
             noise(1, 4, 8, 8), views, lesson.window_weights(1, 8), None, count, 7.5
         )

@@ -73,6 +73,17 @@ def test_demo_end_to_end(tiny_pocket, tmp_path, monkeypatch, capsys):
     assert (outputs / "lessons" / "a.ipynb").exists()
 
 
+def test_without_a_home_folder_the_demo_says_so(tiny_pocket, tmp_path, monkeypatch, capsys):
+    """In the place of each lesson; the images above it need none."""
+    monkeypatch.setattr(notebooks, "lesson_paths", lambda: [lesson(tmp_path / "a.ipynb", DRAW)])
+    monkeypatch.setattr(demo, "STEPS", 1)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    assert demo.main(["--outputs", str(tmp_path / "outputs"), "--no-objects"]) == 1
+    assert "9.9 A lesson <b> failed: There is no home folder: set HOME" in capsys.readouterr().err
+    assert "There is no home folder" in (tmp_path / "outputs" / "index.html").read_text()
+
+
 def test_demo_passes_when_every_lesson_does(tiny_pocket, tmp_path, monkeypatch):
     good = lesson(tmp_path / "a.ipynb", "import os; os.environ['COURSE_MODEL']", DRAW)
     monkeypatch.setattr(notebooks, "lesson_paths", lambda: [good])

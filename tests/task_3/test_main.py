@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,7 +25,7 @@ from course.models.model import Model
 from task_3_DreamFusion import command_line, runs
 from task_3_DreamFusion import main as program
 from task_3_DreamFusion.jobs import LOCK, OUTPUTS, folder_name
-from task_3_DreamFusion.nerf import checkpoint, export, index_page, memory, mesh
+from task_3_DreamFusion.nerf import checkpoint, export, gui, index_page, memory, mesh
 from task_3_DreamFusion.nerf.network_grid import GridField
 from task_3_DreamFusion.nerf.provider import orbit
 from task_3_DreamFusion.nerf.renderer import Renderer
@@ -37,6 +38,7 @@ from task_3_DreamFusion.nerf.settings import (
 )
 from task_3_DreamFusion.nerf.targets import TargetRays
 from task_3_DreamFusion.nerf.utils import Trainer
+from tests.publish.test_pages import ALLOWED, TEXTS, Parsed
 
 HERE = notebooks.ROOT / "task_3_DreamFusion"
 
@@ -504,6 +506,46 @@ def test_a_checkpoint_of_another_program_is_refused(options, tmp_path, capsys):
     assert "something else" in refused(capsys, ["--workspace", str(tmp_path), "--resume"])
 
 
+@pytest.fixture
+def panels(monkeypatch) -> list[str]:
+    """The panels that live views showed last."""
+    shown = []
+
+    class Recorded(gui.LiveView):
+        def __exit__(self, *error: object) -> None:
+            shown.append(self.text.content)
+            sent = self.server._websock_server._broadcast_buffer.message_from_id.values()
+            shown.extend("Markdown" for each in sent if "Markdown" in type(each).__name__)
+            super().__exit__(*error)
+
+    monkeypatch.setattr(gui, "LiveView", Recorded)
+    return shown
+
+
+@pytest.mark.parametrize("text", TEXTS[:6])
+def test_a_text_in_somebody_elses_checkpoint_is_shown_as_it_is(
+    options, trained, tmp_path, small_mesh, panels, text
+):
+    """In the live view, the page of the mesh and the index."""
+    step, state = checkpoint.load(trained / "checkpoints" / "000003.pt")
+    state["settings"] |= {"text": text, "negative": text}
+    foreign = checkpoint.save(tmp_path / "foreign", step, state)
+    run = tmp_path / "new"
+    with socket.socket() as probe:
+        probe.bind((gui.HOST, 0))
+        port = probe.getsockname()[1]
+    given = ["--ckpt", str(foreign), "--workspace", str(run), "--iters", "4"]
+    more = ["--frames", "1", "--video_size", "16", "--gui", "--gui_port", str(port)]
+    assert program.main([*given, *more, "--model", options[3]]) == 0
+    [panel] = panels
+    pages = [panel, (run / "mesh.html").read_text(), (run / "index.html").read_text()]
+    for parsed in map(Parsed, pages):
+        assert text in parsed.text and parsed.tags <= ALLOWED
+        assert not [name for name in parsed.names if name.startswith("on")]
+        assert not [value for value in parsed.values if re.match(r"\s*javascript:", value)]
+        assert not [script for script in parsed.scripts if "hacked" in script]
+
+
 # --- Going on with other settings
 
 
@@ -581,6 +623,67 @@ def test_a_mesh_of_an_earlier_step_is_neither_kept_nor_linked(
     assert list(run.glob("mesh*")) == [] and "mesh." not in (run / "index.html").read_text()
 
 
+@pytest.mark.parametrize(
+    ("files", "age", "stale"),
+    [
+        ("glb obj mtl png html", -1, "glb obj mtl png html"),
+        ("glb obj mtl png html", 0, ""),  # of the last step
+        ("glb obj mtl png html", 5, ""),
+        ("glb", -1, "glb"),  # the others were removed, or the run was killed meanwhile
+        ("obj mtl png html", -1, "obj mtl png html"),
+        ("html", -1, "html"),
+        ("", -1, ""),
+    ],
+)
+def test_files_of_a_mesh_go_when_a_checkpoint_is_newer(tmp_path, files, age, stale):
+    last = checkpoint.save(tmp_path / "checkpoints", 3, {"x": 1})
+    os.utime(last, (1000, 1000))
+    paths = {ending: tmp_path / f"mesh.{ending}" for ending in files.split()}
+    for path in (*paths.values(), tmp_path / "video.mp4", tmp_path / "mesh.txt"):
+        path.touch()
+        os.utime(path, (1000 + age, 1000 + age))
+    export.remove_stale_mesh(tmp_path)
+    assert [ending for ending, path in paths.items() if not path.exists()] == stale.split()
+    assert (tmp_path / "video.mp4").exists() and (tmp_path / "mesh.txt").exists()
+
+
+def test_without_a_checkpoint_a_mesh_stays(tmp_path):
+    (tmp_path / "mesh.glb").touch()
+    export.remove_stale_mesh(tmp_path)
+    assert (tmp_path / "mesh.glb").exists()
+
+
+@pytest.mark.parametrize(
+    ("first", "resumed", "half"),
+    [
+        ([], ["-O"], True),
+        ([], ["--half"], True),
+        (["-O"], [], True),
+        (["-O"], ["-O"], True),
+        ([], ["-O", "--lr", "0.02"], True),
+        ([], [], False),
+    ],
+    ids=str,
+)
+def test_half_precision_on_resume_is_used_and_saved(
+    options, tmp_path, first, resumed, half, monkeypatch, capsys
+):
+    trainers = []
+    resume = Trainer.resume
+    monkeypatch.setattr(
+        Trainer, "resume", lambda self, saved: trainers.append(self) or resume(self, saved)
+    )
+    assert program.main([*options, "--no-save_mesh", *first]) == 0
+    capsys.readouterr()
+    here = ["--workspace", str(tmp_path / "run"), "--no-save_mesh", "--frames", "1"]
+    assert program.main([*here, "--resume", "--iters", "4", *resumed]) == 0
+    assert ("-O changes nothing without a GPU" in capsys.readouterr().out) == half
+    [trainer] = trainers
+    saved = checkpoint.read_run(tmp_path / "run" / "checkpoints" / "000004.pt")
+    recorded = json.loads((tmp_path / "run" / "settings.json").read_text())
+    assert trainer.settings.half is recorded["half"] is saved.settings.half is half
+
+
 def test_a_second_run_in_a_folder_is_refused(options, tmp_path, trained, capsys):
     (tmp_path / "new").mkdir()
     before = written(trained)
@@ -649,29 +752,41 @@ def restored_threads():
     torch.set_num_threads(1)
 
 
+def deterministic(options: list[str], run: Path) -> list[str]:
+    more = "--deterministic --no-save_mesh --size 32 --rays 2048 --frames 1"
+    return [*options, "--workspace", str(run), *more.split()]
+
+
 def test_deterministic_does_not_depend_on_the_number_of_threads(
     options, tmp_path, restored_threads
 ):
-    states = []
-    for threads in (1, 2, 3):
+    states = set()
+    for threads in (1, 2, 3, 4, 7):
         torch.set_num_threads(threads)
         run = tmp_path / str(threads)
-        given = [
-            "--workspace",
-            str(run),
-            "--deterministic",
-            "--no-save_mesh",
-            "--size",
-            "32",
-            "--rays",
-            "2048",
-        ]
-        assert program.main([*options, *given]) == 0
-        states.append((run / "checkpoints" / "000003.pt").read_bytes())
-    assert states[0] == states[1] == states[2]
+        assert program.main(deterministic(options, run)) == 0
+        states.add((run / "checkpoints" / "000003.pt").read_bytes())
+    assert len(states) == 1
     assert "the CPU works on one thread" in command_line.build_parser().format_help().replace(
         "\n" + " " * 24, " "
     )
+
+
+@pytest.mark.slow
+def test_deterministic_does_not_depend_on_the_environment(options, tmp_path):
+    """Variables that libraries read once, when they are loaded."""
+    settings = [
+        {"OMP_NUM_THREADS": "4", "MKL_NUM_THREADS": "3", "MKL_DYNAMIC": "FALSE"},
+        {"OMP_SCHEDULE": "dynamic", "OMP_DYNAMIC": "TRUE", "OPENBLAS_NUM_THREADS": "2"},
+    ]
+    states = set()
+    for number, variables in enumerate(settings):
+        run = tmp_path / str(number)
+        kept = {name: v for name, v in os.environ.items() if not name.endswith("_THREADS")}
+        process = start(deterministic(options, run), env=kept | variables)
+        assert process.wait(120) == 0, process.communicate()[1]
+        states.add((run / "checkpoints" / "000003.pt").read_bytes())
+    assert len(states) == 1
 
 
 # --- Killed at any moment
@@ -1014,7 +1129,8 @@ def test_depth_is_bright_where_it_is_near():
 
 
 def test_leftovers_of_a_killed_run_are_removed_and_nothing_else(tmp_path):
-    leftovers = [".partial-x", ".partial-settings.json-ab"]
+    leftovers = [".partial-x", ".partial-settings.json-ab", ".partial-video.mp4-3x"]
+    leftovers += [".partial-mesh.glb-_a", ".partial-mesh.html-b", ".partial-index.html-0"]
     leftovers += ["previews/.partial-000200.png-z", "checkpoints/.partial-000200.pt-a"]
     kept = ["video.mp4", "previews/000200.png", "checkpoints/000200.pt", "partial.txt"]
     kept += [".partials", "logs/x", "mine/.partial-x/file", ".clip"]

@@ -376,6 +376,38 @@ def test_broken_density_shows(path):
     assert composite_rays(broken, features, deltas, samples).image.isnan().any()
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("which", ["first", "last of its ray", "in the middle", "last"])
+def test_a_broken_color_stays_in_its_ray(path, which, value):
+    """Rays have unequal numbers of samples: in PyTorch their rows are padded with the first one."""
+    sigmas, features, deltas, samples = composited_inputs(torch.float32)
+    info = samples.packed_info
+    longest = int(info[:, 1].argmax())
+    firsts = {"first": 0, "last": len(samples.ts) - 1, "in the middle": int(info[longest, 0]) + 1}
+    place = firsts.get(which, int(info[longest].sum()) - 1)
+    broken = features.detach().clone()
+    broken[place] = value
+    result = composite_rays(sigmas, broken.requires_grad_(), deltas, samples, min_transmittance=0)
+    owner = int(((info[:, 0] <= place) & (place < info.sum(1))).nonzero())
+    finite = result.image.isfinite().all(1)
+    assert not finite[owner] and finite.sum() == len(info) - 1
+    assert result.depths.isfinite().all() and result.weights.isfinite().all()
+    [grad] = torch.autograd.grad(result.image[finite].sum(), broken)
+    assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize("limit", [1, 4, 500])
+def test_a_broken_color_stays_in_its_ray_round_by_round(path, limit):
+    image = AliveRays(*scene(60, 0.3), STEP)
+    owner = None
+    while (samples := image.march(limit)) is not None:
+        sigmas, colors = field(samples.positions)
+        if owner is None:
+            owner, colors[0] = int(samples.ray_indices[0]), math.nan
+        image.composite(samples, sigmas, colors)
+    assert image.image.isnan().any(1).nonzero().flatten().tolist() == [owner]
+
+
 def test_an_infinite_density_is_a_wall(path):
     samples = Samples(
         torch.zeros(3, 3), torch.arange(3.0), torch.zeros(3).long(), torch.tensor([[0, 3]])

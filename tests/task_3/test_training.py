@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import inspect
 import json
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from course.errors import CourseError
 from course.models import find_model
@@ -153,6 +155,47 @@ def test_a_signal_finishes_the_step_and_saves(signals, begin, monkeypatch, numbe
     assert trainer.train(preview_every=0) is False
     assert latest(trainer.checkpoints).name == "000003.pt" and trainer.interrupt.requested
     assert [signal.getsignal(number) for number in SIGNALS] == handlers
+
+
+def raise_after(
+    target: object, name: str, monkeypatch: pytest.MonkeyPatch, number: int, call: int = 1
+) -> None:
+    """Have a signal arrive at the end of a call of a method."""
+    method, calls = getattr(target, name), []
+
+    def interrupted(*args: object, **options: object) -> object:
+        result = method(*args, **options)
+        calls.append(result)
+        if len(calls) == call:
+            signal.raise_signal(number)
+        return result
+
+    monkeypatch.setattr(target, name, interrupted)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize(
+    ("method", "call", "last"),
+    [
+        ("_follow_schedules", 1, 1),  # in the first step
+        ("_learn_targets", 2, 2),  # after the field has learned
+        ("save", 1, 3),  # while a checkpoint is written
+        ("preview", 1, 2),  # while a preview is rendered
+        ("_check_opacity", 4, 4),  # at the end of the last step
+    ],
+)
+def test_a_signal_at_any_moment_saves_the_step(
+    signals, begin, monkeypatch, number, method, call, last
+):
+    """And a run goes on from there."""
+    monkeypatch.setattr(Trainer, "images", lambda *_: [torch.zeros(5, 128, 128)] * 4)
+    trainer = begin(iters=4)
+    raise_after(trainer, method, monkeypatch, number, call)
+    assert trainer.train(save_every=3, preview_every=2) is (last == 4)
+    assert latest(trainer.checkpoints).name == f"{last:06d}.pt" and trainer.interrupt.requested
+    resumed = begin(iters=4)
+    resumed.resume(read_run(trainer.checkpoints / f"{last:06d}.pt"))
+    assert resumed.step == last
 
 
 def test_a_second_signal_stops_at_once_but_another_hang_up_does_not(signals, begin, monkeypatch):
@@ -298,20 +341,75 @@ def test_images_are_of_the_average(begin):
     assert len(images) == 2 and images[0].shape == (5, 12, 12)
 
 
-def test_preview_is_an_image(begin, monkeypatch):
-    from PIL import Image
-
+def test_preview_is_an_image(begin):
     trainer = begin()
     trainer.train_step()
     path = trainer.preview()
-    assert Image.open(path).width >= 4 * 128
-    before = path.read_bytes()
+    assert Image.open(path).width >= 4 * 128 and list(path.parent.iterdir()) == [path]
+
+
+def interrupt_preview(trainer: Trainer, at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have `trainer.preview` end with KeyboardInterrupt at some point of its work."""
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    def save_half(image: Image.Image, path: Path) -> None:
+        path.write_bytes(b"half")
+        stop()
+
+    places = {
+        "while it is rendered": (trainer, "images", stop),
+        "while the grid is composed": (utils, "image_grid", stop),
+        "before the first byte": (Image.Image, "save", stop),
+        "within the file": (Image.Image, "save", save_half),
+        "before it reaches the disk": (os, "fsync", stop),
+        "before it gets its name": (Path, "replace", stop),
+    }
+    monkeypatch.setattr(*places[at])
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+@pytest.mark.parametrize(
+    "at",
+    [
+        "while it is rendered",
+        "while the grid is composed",
+        "before the first byte",
+        "within the file",
+        "before it reaches the disk",
+        "before it gets its name",
+    ],
+)
+def test_an_interrupted_preview_is_the_old_one_or_none(begin, monkeypatch, at, is_there):
+    trainer = begin()
     trainer.train_step()
-    trainer.step = 1
-    monkeypatch.setattr(
-        Image.Image, "save", lambda self, path: Path(path).write_bytes(b"half") and 1 / 0
-    )
-    with pytest.raises(ZeroDivisionError):
+    rendered = torch.rand(4, 5, 128, 128)  # what takes most of the time
+    monkeypatch.setattr(trainer, "images", lambda *_: [*rendered])
+    before = {}
+    if is_there:
+        path = trainer.preview()
+        before = {path: path.read_bytes()}
+    interrupt_preview(trainer, at, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.preview()
+    files = (trainer.workspace / "previews").rglob("*")
+    assert {path: path.read_bytes() for path in files} == before
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError()])
+def test_a_preview_that_cannot_be_saved_leaves_the_old_one(begin, monkeypatch, error):
+    trainer = begin()
+    trainer.train_step()
+    path = trainer.preview()
+    before = path.read_bytes()
+
+    def fail(image: Image.Image, path: Path) -> None:
+        path.write_bytes(before[:99])
+        raise error
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    with pytest.raises(type(error)):
         trainer.preview()
     assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
 

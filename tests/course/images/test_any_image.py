@@ -132,6 +132,45 @@ def test_a_large_image_is_decoded_no_finer_than_needed(tmp_path, mode):
     assert np.abs(column - expected).max() <= 4
 
 
+def resident(field: str) -> int:
+    """Return a size of this process from Linux: VmRSS now, or VmHWM since it was reset."""
+    [line] = [n for n in Path("/proc/self/status").read_text().splitlines() if field in n]
+    return 1024 * int(line.split()[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize(
+    ("name", "mode", "size", "bytes_per_pixel"),
+    [
+        ("a.png", "I;16", (8000, 8000), 2),
+        ("a.tiff", "I;16", (8000, 8000), 2),
+        ("a.tiff", "I;16", (16_000, 4000), 2),
+        ("a.tiff", "F", (4000, 8000), 4),
+        ("a.jpg", "RGB", (8000, 8000), 1),  # which its decoder makes smaller
+    ],
+)
+def test_the_memory_of_a_large_image_is_that_of_its_pixels(
+    tmp_path, name, mode, size, bytes_per_pixel
+):
+    """All memory of the process: 64 million pixels of 16 bits took 2.5 GB."""
+    column = np.linspace(0, 1, size[1])[:, None]
+    levels = {"I;16": (65535, np.uint16), "F": (1, np.float32), "RGB": (255, np.uint8)}
+    white, dtype = levels[mode]
+    pixels = np.broadcast_to((white * column).astype(dtype), size[::-1])
+    fast = {"compress_level": 1} if name.endswith("png") else {}
+    Image.fromarray(np.ascontiguousarray(pixels)).convert(mode).save(tmp_path / name, **fast)
+    del pixels
+    Path("/proc/self/clear_refs").write_text("5")
+    before = resident("VmRSS")
+    image = load_image(tmp_path / name, 256)
+    taken = resident("VmHWM") - before
+    assert taken < bytes_per_pixel * size[0] * size[1] + 2**25
+    shown = np.asarray(image)[:, 128, 0].astype(int)
+    shortest = min(size)
+    cut = (size[1] - shortest) / 2 / size[1]  # the middle square is shown
+    assert np.abs(shown - np.linspace(255 * cut, 255 * (1 - cut), 256)).max() <= 3
+
+
 @pytest.mark.parametrize(
     ("ending", "size", "wanted", "decoded", "factor"),
     [

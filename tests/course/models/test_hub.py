@@ -4,6 +4,7 @@ plays the Hub."""
 import errno
 import json
 import os
+import shlex
 import shutil
 import ssl
 import subprocess
@@ -318,35 +319,93 @@ def test_certificates_that_cannot_be_read(server, kind, tmp_path, monkeypatch):
     )
 
 
-def test_a_certificate_of_somebody_else(server, tmp_path, monkeypatch):
-    if shutil.which("openssl") is None:
-        pytest.skip("makes its certificate with openssl, which is not installed")
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-    ]
-    command += [
-        "-days",
-        "2",
-        "-subj",
-        "/CN=somebody else",
-        "-keyout",
-        str(key),
-        "-out",
-        str(certificate),
-    ]
-    subprocess.run(command, check=True, capture_output=True)
+AUTHORITY = """\
+[ca]
+default_ca = authority
+[authority]
+database = index.txt
+new_certs_dir = .
+rand_serial = yes
+default_md = sha256
+policy = names
+copy_extensions = copy
+[names]
+commonName = supplied
+"""
+
+
+def openssl(folder: Path, arguments: str) -> None:
+    command = ["openssl", *shlex.split(arguments)]
+    subprocess.run(command, check=True, capture_output=True, cwd=folder)
+
+
+def write_certificate(folder: Path, years: tuple[int, int], host: str) -> None:
+    """Write authority.pem, and key.pem with certificate.pem, which that authority has signed."""
+    (folder / "authority.cnf").write_text(AUTHORITY)
+    (folder / "index.txt").touch()
+    key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout"
+    own = f"{key} authority.key -out authority.pem -days 2 -subj '/CN=an authority'"
+    wanted = f"{key} key.pem -out request.pem -subj '/CN=a server' -addext subjectAltName={host}"
+    first, last = (f"{year}0101000000Z" for year in years)
+    signed = "-keyfile authority.key -cert authority.pem -in request.pem -out certificate.pem"
+    openssl(folder, f"req -x509 {own}")
+    openssl(folder, f"req -new {wanted}")
+    openssl(
+        folder,
+        f"ca -batch -notext -config authority.cnf {signed} -startdate {first} -enddate {last}",
+    )
+
+
+def serve_encrypted(
+    server: Hub, certificate: Path, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     server.socket = context.wrap_socket(server.socket, server_side=True)
     use_endpoint(server.address.replace("http:", "https:"), monkeypatch)
+
+
+needs_openssl = pytest.mark.skipif(
+    shutil.which("openssl") is None, reason="openssl, which makes the certificates, is missing"
+)
+
+
+@needs_openssl
+@pytest.mark.parametrize(
+    ("years", "host", "trusted", "reason"),
+    [
+        ((2020, 2090), "IP:127.0.0.1", False, "unable to get local issuer certificate"),
+        ((2020, 2090), "DNS:somebody.example", True, "IP address mismatch"),
+        ((2020, 2090), "IP:127.0.0.2", True, "IP address mismatch"),
+        ((2020, 2021), "IP:127.0.0.1", True, "certificate has expired"),
+        ((2089, 2090), "IP:127.0.0.1", True, "certificate is not yet valid"),
+        ((2020, 2090), "IP:127.0.0.1", True, None),
+    ],
+    ids=["unknown authority", "other name", "other address", "expired", "not yet", "right"],
+)
+def test_certificates_of_somebody_else(
+    server, years, host, trusted, reason, tiny_folder, tmp_path, monkeypatch
+):
+    write_certificate(tmp_path, years, host)
+    serve_encrypted(server, tmp_path / "certificate.pem", tmp_path / "key.pem", monkeypatch)
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    else:
+        monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    if reason is None:
+        server.folder = tiny_folder
+        assert find_model(REPO).name == REPO
+    else:
+        expect(
+            rf"certificate of the Hub at https://127.* is not trusted .*{reason}.*a wrong clock. "
+            "Set the environment variable SSL_CERT_FILE",
+        )
+
+
+@needs_openssl
+def test_a_certificate_signed_by_itself(server, tmp_path, monkeypatch):
+    write_certificate(tmp_path, (2020, 2090), "IP:127.0.0.1")
+    serve_encrypted(server, tmp_path / "authority.pem", tmp_path / "authority.key", monkeypatch)
     expect(
         r"certificate of the Hub at https://127.* is not trusted .*VERIFY_FAILED.*SSL_CERT_FILE",
     )
