@@ -8,11 +8,12 @@ run.train(one_step, 1000)  # one_step() returns the loss; Ctrl-C stops after a s
 import contextlib
 import json
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -108,6 +109,7 @@ class TrainingRun:
         self.generator = generator
         self.losses: list[float] = []
         self.previews: dict[int, Tensor] = {}
+        self.seconds = 0.0  # of training, without previews
         self.path.parent.mkdir(parents=True, exist_ok=True)
         remove_partial(self.path.parent, self.path.name)
         if restart:
@@ -141,7 +143,9 @@ class TrainingRun:
                     self.previews[self.step] = preview()
                 if self.step >= total:
                     break
+                start_time = time.perf_counter()
                 self.losses.append(one_step())
+                self.seconds += time.perf_counter() - start_time
                 bar.update()
                 bar.set_postfix(loss=f"{sum(self.losses[-50:]) / len(self.losses[-50:]):.3f}")
                 if time.monotonic() - saved > SAVE_SECONDS:
@@ -160,6 +164,7 @@ class TrainingRun:
             "parts": {name: part.state_dict() for name, part in self.parts.items()},
             "generator": self.generator.get_state(),
             "losses": self.losses,
+            "seconds": self.seconds,
             "previews": self.previews,
         }
         with replace_file(self.path) as new:
@@ -174,6 +179,7 @@ class TrainingRun:
             self.generator.set_state(state["generator"])
             self.losses = list(state["losses"])
             self.previews = dict(state["previews"])
+            self.seconds = float(state["seconds"])
         except Exception as error:  # torch raises errors of many types for a damaged file
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             where = short_path(self.path)
@@ -191,3 +197,30 @@ def averaged_weights(ema: Any, network: torch.nn.Module) -> Iterator[None]:
         yield
     finally:
         ema.restore(network.parameters())
+
+
+def plot_losses(losses: Sequence[float]) -> None:
+    """Plot the loss of each batch, and its moving average."""
+    import matplotlib.pyplot as plt
+
+    values = np.array(losses)
+    window = max(1, len(values) // 30)
+    smooth = np.convolve(values, np.ones(window) / window, "valid")
+    _, axes = plt.subplots(figsize=(8, 2.6), layout="tight")
+    axes.semilogy(values, color="0.75", label="each batch")
+    axes.semilogy(np.arange(len(smooth)) + window / 2, smooth, label=f"mean of {window}")
+    axes.set(xlabel="step", ylabel="loss")
+    axes.legend(frameon=False)
+    plt.show()
+
+
+def plot_by_timestep(timesteps: Sequence[int], losses: Mapping[str, Sequence[float]]) -> None:
+    """Plot losses by timestep, one curve for each name."""
+    import matplotlib.pyplot as plt
+
+    _, axes = plt.subplots(figsize=(8, 2.6), layout="tight")
+    for name, values in losses.items():
+        axes.plot(timesteps, values, ".-", label=name)
+    axes.set(xlabel="t", ylabel="loss", ylim=(0, None))
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    plt.show()
