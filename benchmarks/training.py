@@ -30,6 +30,7 @@ from course.metrics import Judge, JudgeFeatures, fid
 from course.metrics.preprocess import resize
 from course.models import WEIGHTS
 from pocket.arguments import add_option, folder, integer
+from pocket.distances import embed
 from pocket.test_set import (
     correct_masks,
     generate,
@@ -136,14 +137,9 @@ class Bench:
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
 
-    @torch.no_grad()
     def embed(self, images: Tensor) -> Tensor:
         """Return the judge's vectors (N, D) of images uint8 (N, H, W, 3)."""
-        vectors = []
-        for part in images.split(250):
-            pixels = part.to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
-            vectors.append(self.judge_features(pixels)[-1].mean((2, 3)).cpu())
-        return torch.cat(vectors)
+        return embed(self.judge_features.pool, images, self.device)
 
     @cached_property
     @torch.no_grad()

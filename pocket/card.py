@@ -38,7 +38,8 @@ SHOWN = {  # stage: the losses that its curve shows
 AUTO = {"depth": "AutoModelForDepthEstimation", "normals": "AutoModelForSemanticSegmentation"}
 IMAGES = {
     "samples/prompts.jpg": "The five prompts that people try first, four seeds each.",
-    "samples/captions.jpg": "Captions of the full grammar, the first forty of the evaluation.",
+    "samples/captions.jpg": "The first captions of the evaluation, unselected.",
+    "samples/pairs.jpg": "Any two things in any two colors, unselected.",
     "samples/compositions.jpg": "Compositions that training never saw, unselected.",
     "samples/autoencoder.jpg": "Renders and their reconstructions by the autoencoder.",
     "samples/control.jpg": "Renders, conditions, images generated from them, conditions again.",
@@ -121,9 +122,26 @@ def optional_parts(weights: Path) -> list[dict[str, str]]:
     ]
 
 
+def distance_table(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """Return the rows of the group `distances` as a table: a head, then a line for each set.
+
+    A cell has the Fréchet distance and, in brackets, the kernel distance times 1,000.
+    """
+    values = {tuple(row["id"].split(".")[2:]): row["value"] for row in rows}
+    parts = list(dict.fromkeys(part for _, _, part, _ in values))
+    lines = [["features", "images", *parts]]
+    for network, name in dict.fromkeys((network, name) for network, name, _, _ in values):
+        pairs = [[values.get((network, name, part, m)) for m in ("fid", "kid")] for part in parts]
+        cells = ["" if None in (f, k) else f"{f:.2f} ({1000 * k:.2f})" for f, k in pairs]
+        lines.append([network, name.replace("_", " "), *cells])
+    return lines
+
+
 def card(weights: Path) -> str:
     """Return the text of the card: the template filled from the files beside the weights."""
-    rows = load(weights / "evaluation.json")
+    every = load(weights / "evaluation.json")
+    distances = [row for row in every if row["id"].startswith("pocket.distances.")]
+    rows = [row for row in every if row not in distances]
     record = json.loads((weights / "training.json").read_text())
     vocabulary = json.loads((weights / "vocabulary.json").read_text())
     environment = jinja2.Environment(
@@ -136,6 +154,7 @@ def card(weights: Path) -> str:
         parts=optional_parts(weights),
         images={name: text for name, text in IMAGES.items() if (weights / name).exists()},
         rows=rows,
+        distances=distance_table(distances) if distances else [],
         missed=[row for row in rows if row["holds"] is False],
         vocabulary=vocabulary,
         heldout=heldout_phrases(vocabulary),

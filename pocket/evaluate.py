@@ -14,7 +14,7 @@ import torch
 
 from course.figures import Row, add_groups, report
 from pocket import arguments as options
-from pocket import cost, quality
+from pocket import cost, distances, prompts_read, quality
 from pocket.quality import IMAGES, Evaluation
 from pocket.test_set import GUIDANCE
 
@@ -24,13 +24,20 @@ GROUPS: dict[str, Callable[[Evaluation], list[Row]]] = {
     "judge": quality.judge_rows,
     "images": quality.image_rows,
     "compositions": quality.composition_rows,
+    "pairs": prompts_read.pair_rows,
+    "first": prompts_read.first_prompt_rows,
+    "classes": prompts_read.class_rows,
+    "distances": distances.distance_rows,
     "perceptual": quality.perceptual_rows,
     "speed": lambda e: cost.speed_rows(e.weights),
     "renderer": lambda e: cost.renderer_rows(e.device),
     "training": lambda e: cost.training_rows(e.weights),
     "scaling": lambda e: cost.scaling_rows(e.weights, e.work),
 }
-NEED_ALL_IMAGES = ("autoencoder", "judge", "images", "compositions")
+NEED_ALL_IMAGES = (
+    *("autoencoder", "judge", "images", "compositions"),
+    *("pairs", "first", "classes", "distances"),
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,6 +49,11 @@ def parser() -> argparse.ArgumentParser:
     text = "guidance scale; rows of another are not stored"
     add("--guidance", options.number(0, 1000), GUIDANCE, text)
     add("--weights", options.folder, Path("pocket/weights"), "folder of the weights")
+    text = (
+        "folder of the weights whose judge and CLIP look at images (default: that of --weights); "
+        "rows of other weights are not stored"
+    )
+    parser.add_argument("--features", type=options.folder, help=text)
     text = "folder of the latents, for the group scaling"
     add("--work", options.folder, Path("outputs/pocket"), text)
     return parser
@@ -62,16 +74,18 @@ def main(arguments: list[str] | None = None) -> list[Row]:
         command_line.error(f"--weights: {error}")
     torch.set_float32_matmul_precision("high")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    full = args.images >= IMAGES and args.guidance == GUIDANCE
+    features = args.features or args.weights
+    own_features = features == args.weights
+    full = args.images >= IMAGES and args.guidance == GUIDANCE and own_features
     samples = args.weights / "samples" if full else None
-    e = Evaluation(args.weights, device, args.images, args.guidance, samples, args.work)
+    e = Evaluation(args.weights, device, args.images, args.guidance, samples, args.work, features)
     rows: list[Row] = []
     for name in args.groups:
         stored = full or name not in NEED_ALL_IMAGES
         command = f"python -m pocket.evaluate {name}"
         try:
             rows += report(command, partial(GROUPS[name], e), results if stored else None)
-        except OSError as error:  # a missing file, a folder without write permission, a full disk
+        except (OSError, ValueError) as error:  # a missing file, a full disk, too few test scenes
             command_line.error(f"{name}: {error}")
     return rows
 

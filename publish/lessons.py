@@ -2,6 +2,7 @@
 
 import base64
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -35,11 +36,24 @@ def run_lesson(path: Path, outputs: Path) -> Section:
     folder = outputs / "lessons"
     folder.mkdir(exist_ok=True)
     nbformat.write(executed, folder / path.name)
+    copy_shown_files(notebook, path.parent, folder)
     section.links = lesson_links(folder / path.name, outputs)
     section.media = extract_media(executed, folder / path.stem)
     seconds = time.perf_counter() - start
     section.summary = f"Every cell ran and every check passed, in {seconds:.0f} seconds."
     return section
+
+
+def copy_shown_files(notebook: nbformat.NotebookNode, source: Path, target: Path) -> None:
+    """Copy the files that the texts of a lesson show, such as diagrams, from `source` to `target`.
+
+    Their paths are those in the texts, relative to both folders.
+    """
+    texts = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    for name in set(re.findall(r"!\[[^]]*\]\(([^)#\s]+)", texts)):
+        if "://" not in name and (source / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / name, target / name)
 
 
 def lesson_links(executed: Path, outputs: Path) -> list[tuple[Path, str]]:

@@ -1,4 +1,4 @@
-"""`python -m publish.readme`: fill the measured figures of README and the docs from their rows.
+"""`python -m publish.readme`: fill the figures of README and the docs, and the table of lessons.
 
 A figure in a document stands between two comments that GitHub does not show:
 
@@ -7,7 +7,7 @@ A figure in a document stands between two comments that GitHub does not show:
 
 The first comment names the id of the row, a divisor for another unit, and a Python format. Rows are
 in pocket/weights/evaluation.json and benchmarks/results; `vocabulary.objects` and the like count
-the words of the embedded model.
+the words of the embedded model. lesson_table.py writes the table of the lessons.
 """
 
 import json
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from course import figures
 from course.errors import CourseError
+from publish.lesson_table import fill_table
 
 ROOT = figures.ROOT
 WEIGHTS = ROOT / "pocket" / "weights"
@@ -40,7 +41,10 @@ def figure_values() -> dict[str, float]:
 
 
 def fill_figures(text: str, values: dict[str, float]) -> str:
-    """Return a document with its figures filled. Raises FigureError for an id without a row."""
+    """Return a document with its figures and its table of lessons filled.
+
+    Raises FigureError for an id without a row.
+    """
 
     def fill(match: re.Match[str]) -> str:
         if match["id"] not in values:
@@ -52,7 +56,7 @@ def fill_figures(text: str, values: dict[str, float]) -> str:
             value /= float(match["divisor"])
         return f"{match['start']}{value:{match['format']}}{match['end']}"
 
-    return FIGURE.sub(fill, text)
+    return FIGURE.sub(fill, fill_table(text, values))
 
 
 def main() -> int:

@@ -1,6 +1,7 @@
 """CLIP: vectors of images and texts, and the CLIP score."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -23,12 +24,19 @@ FILES = (
 
 
 class ClipEncoder:
-    """A CLIP model on a device: the embedded one, or OpenAI's. Its vectors have length 1."""
+    """A CLIP model: the embedded one, or of a folder, or OpenAI's. Its vectors have length 1."""
 
-    def __init__(self, published: bool = False, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        published: bool = False,
+        device: str | torch.device = "cpu",
+        folder: Path | None = None,
+    ) -> None:
         from transformers import AutoTokenizer, CLIPModel
 
-        folder = fetch(CLIP, CLIP, list(FILES)) if published else embedded_folder("clip")
+        if published:
+            folder = fetch(CLIP, CLIP, list(FILES))
+        folder = folder or embedded_folder("clip")
         self.device = torch.device(device)
         self.network = load_network(CLIPModel, folder, "CLIP").to(self.device).eval()
         with loading("CLIP"):

@@ -5,6 +5,7 @@ A distance that guides is not the distance that judges: no network here takes pa
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +18,13 @@ from course.metrics.perceptual import load_lpips
 
 
 class JudgeFeatures:
-    """The hidden states of the embedded judge, from its first convolutions to its last."""
+    """The hidden states of a judge, from its first convolutions to its last.
 
-    def __init__(self, device: str | torch.device = "cpu") -> None:
-        self.judge = Judge(device)
+    folder: of the judge, by default the embedded one.
+    """
+
+    def __init__(self, device: str | torch.device = "cpu", folder: Path | None = None) -> None:
+        self.judge = Judge(device, folder)
 
     def __call__(self, images: Tensor) -> list[Tensor]:
         """Return one (N, C, h, w) a layer of images (N, 3, H, W) in [-1, 1]."""
@@ -28,13 +32,14 @@ class JudgeFeatures:
         output = self.judge.network.resnet(pixel_values=pixels, output_hidden_states=True)
         return list(output.hidden_states)
 
+    def pool(self, images: Tensor) -> Tensor:
+        """Return the means (N, D) over positions of the last layer, of images (N, 3, H, W)."""
+        return self(images)[-1].mean((2, 3))
+
     @torch.no_grad()
     def embed(self, images: Iterable[Tensor]) -> Tensor:
-        """Return vectors (N, D) on the CPU of images (3, H, W) in [-1, 1], of any sizes.
-
-        They are the means over positions of the last layer.
-        """
-        return torch.stack([self(image[None])[-1].mean(dim=(2, 3))[0].cpu() for image in images])
+        """Return vectors (N, D) on the CPU of images (3, H, W) in [-1, 1], of any sizes."""
+        return torch.stack([self.pool(image[None])[0].cpu() for image in images])
 
 
 class FeatureDistance:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from . import loop
 from .images import normalize, to_float
+from .muon import Muon
 from .pool import Pool
 from .run import Run
 
@@ -248,5 +249,5 @@ def main(run: Run) -> None:
         run.log(f"PSNR {value:.2f} dB, scaling factor {standardized.config.scaling_factor}")
         standardized.save_pretrained(folder)
 
-    optimizer = loop.adamw(model, lr=6e-4, weight_decay=1e-4)
+    optimizer = Muon(model, lr=1e-3, weight_decay=1e-4)
     loop.train(run, model, optimizer, loss_fn, save, loop.Settings(30_000, minutes=24.0))

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration, by Jordan et al.
 ITERATIONS = 5
 STEP_RMS = 0.2  # root mean square of a step at learning rate 1, about that of AdamW
-OUTER_LAYERS = {"conv_in", "conv_out"}  # left to AdamW, as Jordan et al. advise
+# Left to AdamW: the first and last layer, as Jordan et al. advise, and the discriminator.
+OUTER_LAYERS = {"conv_in", "conv_out", "critic"}
 
 
 @torch.no_grad()
@@ -51,8 +52,8 @@ class Muon(torch.optim.AdamW):
     """Muon for the hidden weight matrices and kernels of a network, AdamW for its other parameters.
 
     Args:
-        model: its parameters that require a gradient are optimized. The first and last convolution,
-            norms, biases and embeddings are left to AdamW, without weight decay.
+        model: its parameters that require a gradient are optimized. Those in OUTER_LAYERS, norms,
+            biases and embeddings are left to AdamW, without weight decay.
         lr: learning rate of both.
         weight_decay, momentum: of the matrices and kernels.
         betas: of AdamW.

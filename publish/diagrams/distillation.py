@@ -87,8 +87,8 @@ def view_prompts() -> Canvas:
     canvas.arc_arrow(place(166, 12), place(182, 30), place(166, 48))
     canvas.text(334, 346, "azimuth", 13.5)
     for azimuth, label in ((90, "90°"), (180, "180°"), (270, "−90°")):
-        x, y = place(172, azimuth)
-        canvas.text(x, y + 5, label, 13, color="muted")
+        spot = place(172, azimuth)
+        canvas.text(spot[0], spot[1] + 5, label, 13, color="muted")
 
     left, base, width, height = 450, 240, 310, 150
     canvas.line((left, base), (left + width, base), color="muted")

@@ -3,9 +3,10 @@
 import numpy as np
 
 from publish.diagrams.svg import Canvas, Point
+from task_3_DreamFusion.gridencoder.reference import PRIMES
+from task_3_DreamFusion.nerf.network_grid import GROWTH, MIN_RESOLUTION
 
-PRIMES = (1, 2654435761)  # of the course's hash function, for two dimensions
-MIN_RESOLUTION, GROWTH = 8, 1.46  # of the course's hash grid
+ENTRIES = 16  # of a drawn table; those of the course have 2^17
 
 
 def ray() -> Canvas:
@@ -68,14 +69,16 @@ def ray() -> Canvas:
     return canvas
 
 
-def hash_entry(corner: tuple[int, int], size: int) -> int:
-    """Return the table entry of a corner (Instant-NGP, equation 4, in two dimensions)."""
-    return ((corner[0] * PRIMES[0]) ^ (corner[1] * PRIMES[1])) % size
+def table_entry(corner: tuple[int, int], resolution: int, hashed: bool) -> int:
+    """Return the table entry of a corner (Instant-NGP, section 3, in two dimensions)."""
+    across, up = corner
+    if hashed:
+        return ((across * PRIMES[0]) ^ (up * PRIMES[1])) % ENTRIES
+    return (across + (resolution + 1) * up) % ENTRIES
 
 
 def hash_grid() -> Canvas:
     """A point in three levels of a hash grid, its table entries, and the network behind it."""
-    entries = 16
     canvas = Canvas(
         470,
         "The hash grid",
@@ -87,9 +90,9 @@ def hash_grid() -> Canvas:
     point = (0.63, 0.42)
     levels = [0, 2, 5]
     colors = ("blue", "green", "purple")
-    joined = canvas.box(560, 150, 96, 150, "features,", "joined")
-    network = canvas.box(694, 150, 92, 150, "small", "network", kind="trained")
-    result = canvas.box(684, 352, 112, 56, "density,", "color")
+    joined = canvas.box(560, 150, 96, 150, "features", "joined")
+    network = canvas.box(686, 150, 92, 150, "network", "small", kind="trained")
+    result = canvas.box(672, 352, 120, 44, "density, color")
     for row, (level, color) in enumerate(zip(levels, colors, strict=True)):
         resolution = round(MIN_RESOLUTION * GROWTH**level)
         left, top, side = 110, 24 + 148 * row, 130
@@ -108,14 +111,14 @@ def hash_grid() -> Canvas:
         canvas.text(left - 12, top + 78, f"{resolution} cells", 13, "end", "muted")
         table_left, table_top = 306, top + 50
         corners = [(corner[0] + i, corner[1] + j) for i in (0, 1) for j in (0, 1)]
-        hit = {hash_entry(c, entries) for c in corners}
-        for index in range(entries):
+        hashed = (resolution + 1) ** 3 > 2**17  # more corners than entries
+        hit = {table_entry(c, resolution, hashed) for c in corners}
+        for index in range(ENTRIES):
             opacity = 0.85 if index in hit else 0.12
             canvas.rectangle(table_left + 13 * index, table_top, 11, 30, color, opacity)
         canvas.arrow((x + cell, y + cell / 2), (table_left - 6, table_top + 15), color=color)
         canvas.text(table_left + 104, table_top - 12, "table of features", 13, color="muted")
-        how = "hash" if resolution > 40 else "index"
-        canvas.text(274, table_top - 2, how, 13, color="muted")
+        canvas.text(274, table_top - 2, "hash" if hashed else "index", 13, color="muted")
         end = joined.point(0, 0.2 + 0.3 * row)
         start = (table_left + 210, table_top + 15)
         bends = [] if row == 1 else [(538.0, start[1]), (538.0, end[1])]

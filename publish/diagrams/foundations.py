@@ -57,13 +57,15 @@ def forward_process() -> Canvas:
     canvas = Canvas(
         300,
         "The forward process in two dimensions",
-        "Points on a spiral at five timesteps. With each timestep noise is added: the spiral blurs "
-        "and ends as a round Gaussian cloud. Adding noise needs no network. The way back, from the "
-        "cloud to the spiral, is what a network learns.",
+        "Points on two arms of a spiral at five timesteps, with more noise at each: the arms blur "
+        "and end as one round Gaussian cloud. Adding noise needs no network. The way back, from "
+        "the cloud to the spiral, is what a network learns.",
     )
     random = np.random.default_rng(0)
-    angle = 1.5 * np.pi * (1 + 2 * np.sqrt(random.uniform(size=260)))
-    spiral = 0.12 * angle[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
+    arm = np.arange(300) % 2
+    radius = 0.25 + 1.75 * np.sqrt(random.uniform(size=300))
+    angle = 3.4 * radius + np.pi * arm
+    spiral = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
     spiral /= spiral.std()
     noise = random.standard_normal(spiral.shape)
     side, top = 140, 84
@@ -73,8 +75,8 @@ def forward_process() -> Canvas:
         points = alpha_bar[t] ** 0.5 * spiral + (1 - alpha_bar[t]) ** 0.5 * noise
         middle = np.array([left + side / 2, top + side / 2])
         places = middle + points.clip(-2.9, 2.9) * np.array([23, -23])
-        canvas.dots(places[angle < np.median(angle)].tolist(), "blue")
-        canvas.dots(places[angle >= np.median(angle)].tolist(), "red")
+        canvas.dots(places[arm == 0].tolist(), "blue")
+        canvas.dots(places[arm == 1].tolist(), "red")
         canvas.text(left + side / 2, top - 10, f"$t$ = {t}", 14)
     canvas.arrow((30, 56), (770, 56), color="muted")
     canvas.text(400, 28, "add noise: $x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε$", 16)

@@ -40,7 +40,7 @@ def windows() -> Canvas:
     canvas.text(left - 12, top + 80, f"$k$ = {side} wide,", 14, anchor="end")
     canvas.text(left - 12, top + 100, f"stride {stride}", 14, anchor="end")
     base, unit = 384, 19
-    points = [(left, base)]
+    points: list[Point] = [(left, base)]
     for column, count in enumerate(counts):
         x = left + column * scale
         points += [(x, base - unit * count), (x + scale, base - unit * count)]

@@ -55,9 +55,9 @@ def guidance() -> Canvas:
     canvas = Canvas(
         320,
         "Classifier-free guidance as arrows",
-        "From one point, x_t, start two arrows: the outputs for the negative prompt and for the "
-        "prompt. Their difference is the direction of the prompt. Guidance goes w times along this "
-        "difference: w = 0 is the negative prompt's output, w = 1 the prompt's, w = 3 lies beyond.",
+        "From one point, x_t, start two arrows: the outputs without the prompt (or for a negative "
+        "one) and with it. Their difference is the direction of the prompt. Guidance goes w times "
+        "along it: w = 0 is the output without the prompt, w = 1 that with it, w = 3 lies beyond.",
     )
     origin: Point = (60, 260)
     unconditional: Point = (170, 90)
@@ -85,7 +85,7 @@ def guidance() -> Canvas:
     left = 560
     canvas.text(left, 80, "$ô = o_∅ + w (o_y − o_∅)$", 18, anchor="start")
     rows = [
-        ("$o_∅$", "purple", "output for the negative prompt"),
+        ("$o_∅$", "purple", "output without the prompt"),
         ("$o_y$", "blue", "output for the prompt"),
         ("$ô$", "red", "the guided output"),
     ]

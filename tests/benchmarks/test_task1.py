@@ -62,9 +62,10 @@ def test_times_of_the_lessons(tmp_path, monkeypatch):
             tmp_path / f"{name}.ipynb",
         )
     monkeypatch.setattr(task1, "MINUTES", {"quick": 2.0})
-    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
-    [row] = task1.time_rows()
+    monkeypatch.setattr(notebooks, "lesson_paths", lambda: [tmp_path / "quick.ipynb"])
+    row, memory = task1.time_rows()
     assert 0.05 <= row.value < 1 and row.holds and row.figure.endswith("quick")
+    assert 0.02 < memory.value < 8 and memory.id == "task1.memory.quick"
     with pytest.raises(RuntimeError, match=r"broken.ipynb failed:[\s\S]*ZeroDivisionError"):
         task1.run_lesson(tmp_path / "broken.ipynb")
 

@@ -31,8 +31,15 @@ def run_of(steps: int, **more) -> dict:
 def weights(tmp_path):
     common = {"unit": "%", "sense": ">=", "date": "", "machine": "", "versions": {}, "command": ""}
     rows = [
-        {"figure": "kept goal", "value": 97.0, "bar": 95, "holds": True, **common},
-        {"figure": "missed goal", "value": 12.5, "bar": 90, "holds": False, **common},
+        {"id": "kept", "figure": "kept goal", "value": 97.0, "bar": 95, "holds": True, **common},
+        {
+            "id": "missed",
+            "figure": "missed goal",
+            "value": 12.5,
+            "bar": 90,
+            "holds": False,
+            **common,
+        },
     ]
     (tmp_path / "evaluation.json").write_text(json.dumps({"rows": rows}))
     (tmp_path / "training.json").write_text(json.dumps({"denoiser": [run_of(8), run_of(4)]}))
@@ -48,6 +55,20 @@ def test_card_names_what_falls_short_before_the_table(weights):
     assert (
         "astronaut" in text and "samples/prompts.jpg" not in text
     )  # no link to an image that is not there
+
+
+def test_distances_stand_in_a_table_of_their_own(weights):
+    stored = json.loads((weights / "evaluation.json").read_text())
+    for part, value in (("all", 7.25), ("objects", 9.5)):
+        for metric, scale in (("fid", 1), ("kid", 0.001)):
+            row = {"id": f"pocket.distances.judge.floor.{part}.{metric}", "value": value * scale}
+            stored["rows"].append(row | {"figure": "distance of the floor", "holds": None})
+    (weights / "evaluation.json").write_text(json.dumps(stored))
+    lines = card.card(weights).splitlines()
+    head = lines.index("| features | images | all | objects |")
+    assert lines[head + 1] == "| --- | --- | --- | --- |"
+    assert lines[head + 2] == "| judge | floor | 7.25 (7.25) | 9.50 (9.50) |"
+    assert not any("distance of the floor" in line for line in lines)
 
 
 @pytest.mark.parametrize("variant", ["fp16", "bf16", "fp32", "ema", "non_ema"])

@@ -201,6 +201,20 @@ def test_a_page_that_a_lesson_leaves_is_linked(tmp_path):
     )
 
 
+def test_what_the_texts_show_is_beside_the_executed_lesson(tmp_path):
+    """Also for a lesson in a folder, which shows `../assets`."""
+    source, target = tmp_path / "repository" / "task_3", tmp_path / "outputs" / "lessons"
+    source.mkdir(parents=True)
+    (source.parent / "assets").mkdir()
+    (source.parent / "assets" / "ring.svg").write_text("<svg/>")
+    text = "![a ring](../assets/ring.svg) ![gone](gone.svg) ![far](https://a.b/c.png)"
+    cells = [nbformat.v4.new_markdown_cell(text), nbformat.v4.new_code_cell("![x](y)")]
+    lessons.copy_shown_files(nbformat.v4.new_notebook(cells=cells), source, target)
+    assert (target / "../assets/ring.svg").read_text() == "<svg/>"
+    files = [path for path in tmp_path.joinpath("outputs").rglob("*") if path.is_file()]
+    assert [path.name for path in files] == ["ring.svg"]
+
+
 @pytest.mark.slow
 def test_an_object_turns_on_the_page(tmp_path, capfd, monkeypatch):
     """By the program itself, on the embedded model whatever is chosen; an old object goes."""

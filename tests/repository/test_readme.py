@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from course import notebooks
-from publish import readme
+from publish import lesson_table, readme
 from tests.repository import measure
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,16 +18,19 @@ COMMENT = r"<!--.*?-->"
 DOCUMENTS = [
     ROOT / name for name in ("README.md", "CONTRIBUTING.md", "task_3_DreamFusion/README.md")
 ]
+TEACHING = sorted((ROOT / "docs" / "teaching").rglob("*.md"))
 MAKE = [name for name in DOCUMENTS if name.parent == ROOT]
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "document", [*DOCUMENTS, *TEACHING], ids=lambda path: str(path.relative_to(ROOT))
+)
 def test_links_to_files_lead_somewhere(document):
     targets = re.findall(
         r'\]\(([^)#\s]+)|src="([^"]+)"', re.sub(COMMENT, "", document.read_text(), flags=re.DOTALL)
     )
     local = [a or b for a, b in targets if "://" not in (a or b)]
-    assert local
+    assert local or document in TEACHING
     assert [target for target in local if not (document.parent / target).exists()] == []
 
 
@@ -80,10 +83,31 @@ def test_the_gpu_tests_fail_loudly_without_a_gpu():
 
 
 def test_the_table_has_every_lesson():
+    table = lesson_table.TABLE.search((ROOT / "README.md").read_text())
+    assert table
+    files = re.findall(r"^\| \[.*?\]\((\S+)\)", table[0], flags=re.MULTILINE)
+    assert [ROOT / name for name in files] == notebooks.lesson_paths()
+
+
+def test_the_address_of_the_repository_is_one_setting(monkeypatch):
     text = (ROOT / "README.md").read_text()
-    files = re.findall(r"^\| \[\d(?:\.\d)? .*?\]\((\S+)\)", text, flags=re.MULTILINE)
-    lessons = {path.name for path in notebooks.lesson_paths()}
-    assert set(files) == lessons | {"task_3_DreamFusion/README.md"}
+    addresses = set(re.findall(r"github(?:\.com)?/([\w.-]+/[\w.-]+)/blob", text))
+    addresses |= set(re.findall(r"git clone \S+ \S+ https://github\.com/(\S+)", text))
+    assert addresses == {lesson_table.repository()}
+    monkeypatch.setattr(lesson_table, "repository", lambda: "somebody/course")
+    moved = lesson_table.fill_table(text, {})
+    assert lesson_table.repository() in moved and not any(a in moved for a in addresses)
+
+
+def test_no_line_begins_with_a_figure():
+    """Markdown would end the paragraph there: a comment at the start of a line is a block."""
+    for name in readme.DOCUMENTS:
+        assert not re.findall(r"^\s*<!--figure.*", (ROOT / name).read_text(), flags=re.MULTILINE)
+
+
+def test_what_is_not_measured_is_a_dash():
+    assert lesson_table.measured({}, "task1.times.a", "min") == "–"
+    assert lesson_table.measured({"task1.times.a": 2.04}, "task1.times.a", "min") == "2.0 min"
 
 
 def test_every_figure_is_that_of_its_row():

@@ -128,7 +128,7 @@ def test_folders_that_cannot_be_read(tmp_path):
             video.read_frames(tmp_path / "c")
 
 
-@pytest.mark.parametrize("inside", ["", "/", "/x_t", "/x_t/1.png"])
+@pytest.mark.parametrize("inside", ["", "/", "/.", "/x_t", "/x_t/1.png"])
 def test_a_file_is_no_folder(tmp_path, inside):
     (tmp_path / "file").write_text("x")
     with pytest.raises(

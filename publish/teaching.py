@@ -1,0 +1,126 @@
+"""`python -m publish.teaching`: fill the rubric and the answer key of docs/teaching.
+
+The rubric, between `<!--rubric-->` and `<!---->`, comes from course/exercises.toml; the answers,
+between `<!--answers-->` and `<!---->`, are those that the lessons fold.
+"""
+
+import re
+import sys
+from collections.abc import Callable
+
+from course import notebooks
+from course.checks.rubric import Exercise, exercises
+from course.figures import ROOT
+
+FOLDER = ROOT / "docs" / "teaching"
+TITLES = {
+    "0": "Introduction",
+    "1.1": "A simple introduction to Stable Diffusion",
+    "1.2": "A deeper look at Stable Diffusion",
+    "1.2 training": "Train your own latent diffusion model",
+    "video": "Make a video",
+    "1.3": "ControlNet",
+    "2": "Joint diffusion",
+    "3": "DreamFusion",
+}
+HEAD = (
+    "| | exercise | tier | minutes | points | check |",
+    "| --- | --- | --- | --: | --: | --- |",
+)
+PART = re.compile(r"(?<=<!--)(rubric|answers)-->\n.*?(?=<!---->)", flags=re.DOTALL)
+ANSWER = re.compile(
+    r"<details>\s*<summary>\s*(?:<b>)?Answers?(?:</b>)?\s*</summary>(.*?)</details>",
+    flags=re.DOTALL,
+)
+HEADING = re.compile(r"^#+ (.+)$", flags=re.MULTILINE)
+
+
+def lesson_name(exercise: Exercise) -> str:
+    """Return the key of TITLES to which an exercise belongs."""
+    return next(
+        name
+        for name in sorted(TITLES, key=len, reverse=True)
+        if exercise.id.startswith(name) or exercise.lesson == name
+    )
+
+
+def rubric_rows(tasks: list[Exercise]) -> list[str]:
+    """Return the rows of a table of exercises, and a last one with their sums."""
+    rows = [
+        f"| {task.id} | {task.title} | {task.tier} | {task.minutes} | {task.points:g} | "
+        f"{f'`{task.check}`' if task.check else 'by hand'} |"
+        for task in tasks
+    ]
+    minutes, points = sum(task.minutes for task in tasks), sum(task.points for task in tasks)
+    return [*rows, f"| | **sum** | | **{minutes}** | **{points:g}** | |"]
+
+
+def rubric() -> str:
+    """Return the tables of all exercises in Markdown, one a lesson."""
+    groups: dict[str, list[Exercise]] = {name: [] for name in TITLES}
+    for exercise in exercises().values():
+        groups[lesson_name(exercise)].append(exercise)
+    parts = []
+    for name, tasks in groups.items():
+        if tasks:
+            parts.append("\n".join([f"### {name} {TITLES[name]}\n", *HEAD, *rubric_rows(tasks)]))
+    total = sum(exercise.points for exercise in exercises().values())
+    return "\n\n".join(parts) + f"\n\nAll lessons: **{total:g} points**.\n"
+
+
+def cell_answers(text: str) -> list[tuple[str, str]]:
+    """Return (question, answer) for each answer folded in a Markdown cell.
+
+    The question is the text above the answer, back to a heading, another answer or the paragraph
+    that begins with "Think about it".
+    """
+    pairs, start = [], 0
+    for match in ANSWER.finditer(text):
+        before = re.sub(r"<details>.*?</details>", "", text[start : match.start()], flags=re.DOTALL)
+        question = HEADING.split(before)[-1].strip()
+        _, mark, rest = question.rpartition("Think about it")
+        question = f"Think about it{rest}" if mark else question.split("\n\n")[-1]
+        pairs.append((question.strip(" *_\n"), match[1].strip()))
+        start = match.end()
+    return pairs
+
+
+def answers() -> str:
+    """Return all questions of the lessons with the answers that they fold, in Markdown."""
+    parts = []
+    for path in notebooks.lesson_paths():
+        pairs, section, title = [], "", path.stem
+        for cell in notebooks.read(path).cells:
+            if cell.cell_type != "markdown":
+                continue
+            for heading in HEADING.findall(cell.source):
+                title, section = (heading if not section else title), heading
+            pairs += [(section, *pair) for pair in cell_answers(cell.source)]
+        if pairs:
+            parts.append(f"## {title}")
+            parts += [f"**{place}.** {ask}\n\n> " + quote(reply) for place, ask, reply in pairs]
+    return "\n\n".join(parts) + "\n"
+
+
+def quote(text: str) -> str:
+    return text.replace("\n", "\n> ").replace("> \n", ">\n")
+
+
+PARTS: dict[str, Callable[[], str]] = {"rubric": rubric, "answers": answers}
+
+
+def fill_parts(text: str) -> str:
+    """Return a document with the rubric and the answers filled in."""
+    return PART.sub(lambda match: f"{match[1]}-->\n\n{PARTS[match[1]]()}\n", text)
+
+
+def main() -> int:
+    for name in ("rubric.md", "answers.md"):
+        path = FOLDER / name
+        path.write_text(fill_parts(path.read_text(encoding="utf-8")), encoding="utf-8")
+        print(f"  docs/teaching/{name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

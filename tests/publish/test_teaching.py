@@ -1,0 +1,99 @@
+"""The teaching material agrees with the lessons and their rubric."""
+
+import re
+
+import nbformat
+import pytest
+
+from course import notebooks
+from course.checks import rubric
+from publish import teaching
+from publish.teaching import FOLDER, TITLES
+
+ID = r"[\d.]+ (?:training )?\((?:\w)\)|video \(\w\)|[\d.]+ (?:training )?(?:challenge|written) \d"
+
+
+def read(name: str) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["rubric.md", "answers.md"])
+def test_what_is_filled_is_that_of_the_lessons(name):
+    text = read(name)
+    assert teaching.fill_parts(text) == text, "python -m publish.teaching writes it"
+    assert teaching.fill_parts(teaching.fill_parts(text)) == text
+
+
+def test_the_rubric_has_every_exercise():
+    rows = re.findall(r"^\| ([^|*]+?) \|", teaching.rubric(), flags=re.MULTILINE)
+    ids = [row for row in rows if row not in ("---", "")]
+    assert sorted(ids) == sorted(rubric.exercises())
+    total = sum(exercise.points for exercise in rubric.exercises().values())
+    assert f"All lessons: **{total:g} points**" in teaching.rubric()
+
+
+def test_each_lesson_has_five_objectives():
+    sections = re.split(r"^## ", read("objectives.md"), flags=re.MULTILINE)[1:]
+    assert len(sections) == len(TITLES)
+    for section in sections:
+        rows = re.findall(r"^\| (?!after|---)(.*?) \| (.*?) \|$", section, flags=re.MULTILINE)
+        assert len(rows) == 5, section
+        assert all(re.fullmatch(rf"({ID})(, ({ID}))*", ids) for _, ids in rows), section
+
+
+def test_every_lesson_has_notes():
+    files = {path.stem for path in (FOLDER / "notes").glob("*.md")}
+    numbers = {"lesson_" + name.replace(".", "_") for name in TITLES if name[0].isdigit()}
+    assert files == (numbers - {"lesson_1_2 training"}) | {"training", "make_video"}
+    for path in (FOLDER / "notes").glob("*.md"):
+        text = path.read_text(encoding="utf-8")
+        assert "## Where students stop" in text and "## Exit ticket" in text, path.name
+
+
+def test_the_self_test_has_ten_questions_with_folded_answers():
+    text = read("prerequisites.md")
+    parts = re.split(r"^\*\*\d+\.\*\*", text, flags=re.MULTILINE)[1:]
+    assert len(parts) == 10
+    assert all(len(teaching.ANSWER.findall(part)) == 1 for part in parts)
+
+
+def test_answers_are_collected_with_their_questions():
+    text = """## Noise
+
+A sentence.
+
+*Think about it: why?*
+
+<details><summary>Answer</summary>
+
+Because.
+
+</details>
+
+**Think about it.** 1. How? 2. When?
+
+<details>
+<summary>Answer</summary>
+1. So. 2. Now.
+</details>
+
+<details><summary>Hint</summary>Not an answer.</details>
+"""
+    assert teaching.cell_answers(text) == [
+        ("Think about it: why?", "Because."),
+        ("Think about it.** 1. How? 2. When?", "1. So. 2. Now."),
+    ]
+
+
+def test_answers_stand_below_their_lesson_and_section(tmp_path, monkeypatch):
+    cells = [
+        nbformat.v4.new_markdown_cell("# 7 A lesson"),
+        nbformat.v4.new_markdown_cell("## Noise\n\nIntroduction."),
+        nbformat.v4.new_markdown_cell(
+            "*Think about it: why?*\n\n<details><summary>Answer</summary>\n\nA.\n\nB.\n\n</details>"
+        ),
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "task_7.ipynb")
+    monkeypatch.setattr(notebooks, "lesson_paths", lambda: [tmp_path / "task_7.ipynb"])
+    expected = "## 7 A lesson\n\n**Noise.** Think about it: why?\n\n> A.\n>\n> B.\n"
+    assert teaching.answers() == expected
