@@ -19,6 +19,7 @@ from course.checks.common import (
     expect_type,
 )
 from course.diffusion import (
+    END,
     add_noise,
     alpha_bar_at,
     ddim_step,
@@ -50,7 +51,7 @@ class ProbeUNet(nn.Module):
         return UNet2DConditionOutput(sample=output)
 
 
-@check("1.2 training (e)")
+@check("1.2 training (d)")
 def sampling(function: Callable[..., Tensor], scheduler: Any) -> str:
     """The whole sampling loop with the student's own network."""
     unet = ProbeUNet()
@@ -71,21 +72,8 @@ def sampling(function: Callable[..., Tensor], scheduler: Any) -> str:
         "take those of timesteps(scheduler.config, count), in this order.",
     )
 
-    def reference(
-        w: float = w,
-        exchanged: bool = False,
-        steps: int = count,
-        still: bool = False,
-        kind: str = "v_prediction",
-    ) -> Tensor:
-        x = x_T
-        pairs = list(zip(chosen, [*chosen[1:], -1], strict=True))
-        for t, t_prev in pairs[:steps]:
-            a, b = alpha_bar_at(scheduler, t), alpha_bar_at(scheduler, t if still else t_prev)
-            outputs = [unet(x, t, s).sample.detach() for s in (empty.expand_as(states), states)]
-            output = guide(*(outputs[::-1] if exchanged else outputs), w)
-            x = ddim_step(*predict_x0_and_noise(x, output, a, kind), a, b)
-        return x
+    def reference(w: float = w, **changes: Any) -> Tensor:
+        return _reference_sample(unet, scheduler, (states, empty, x_T), count, w, **changes)
 
     mistakes = {
         "Empty caption and prompt are exchanged: guide(uncond, cond, guidance_scale).": (
@@ -115,7 +103,32 @@ def sampling(function: Callable[..., Tensor], scheduler: Any) -> str:
     return f"{count} guided steps of DDIM, from noise to latents"
 
 
-@check("1.2 training (f)")
+def _reference_sample(
+    unet: nn.Module,
+    scheduler: Any,
+    inputs: tuple[Tensor, Tensor, Tensor],
+    count: int,
+    w: float,
+    exchanged: bool = False,
+    steps: int | None = None,
+    still: bool = False,
+    kind: str = "v_prediction",
+) -> Tensor:
+    """Return the latents after DDIM; the last four arguments make the usual mistakes.
+
+    inputs: states, empty and x_T of the student's function.
+    """
+    states, empty, x = inputs
+    chosen = timesteps(scheduler.config, count)
+    for t, t_prev in list(zip(chosen, [*chosen[1:], END], strict=True))[:steps]:
+        a, b = alpha_bar_at(scheduler, t), alpha_bar_at(scheduler, t if still else t_prev)
+        uncond, cond = (unet(x, t, s).sample.detach() for s in (empty.expand_as(states), states))
+        output = guide(cond, uncond, w) if exchanged else guide(uncond, cond, w)
+        x = ddim_step(*predict_x0_and_noise(x, output, a, kind), a, b)
+    return x
+
+
+@check("1.2 training (e)")
 def share_right(
     function: Callable[..., float], images: Sequence[Any], pairs: Sequence[tuple[str, str]]
 ) -> str:
@@ -200,7 +213,7 @@ def loss_at_timestep(function: Callable[..., float]) -> str:
     return "the loss at one timestep, on images and noise that stay the same"
 
 
-@check("1.2 training (h)")
+@check("1.2 training (f)")
 def nearest(function: Callable[..., Tensor]) -> str:
     """For each of the samples the index of the most similar training image."""
     generator = torch.Generator().manual_seed(0)

@@ -103,7 +103,7 @@ def test_caption_dropout(lesson):
         assert_advice(advice, checks.caption_dropout, wrong)
 
 
-# --- (b) The network
+# --- (h) The network
 
 
 def unet_with(**changes):
@@ -148,7 +148,7 @@ def test_network(lesson):
         assert_advice(advice, checks.network, wrong, 32)
 
 
-# --- (c) The loss
+# --- (b) The loss
 
 
 def loss_with(
@@ -253,7 +253,7 @@ def test_training_loss(lesson):
         assert_advice(advice, checks.training_loss, wrong)
 
 
-# --- (d) A step
+# --- (c) A step
 
 
 def step_with(*lines):
@@ -369,7 +369,7 @@ def test_training_batch(lesson, batch_parts):
     assert_advice("never called", checks.training_batch, lambda *_: 1.0, *batch_parts, 32)
 
 
-# --- (e) Sampling
+# --- (d) Sampling
 
 
 def sample_with(
@@ -455,7 +455,7 @@ def test_sampling(lesson, scheduler):
         assert_advice(advice, checks.sampling, wrong, scheduler)
 
 
-# --- (f) to (h) and the challenge
+# --- (e) to (g) and the challenge
 
 
 def images_of(count):
