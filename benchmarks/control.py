@@ -1,7 +1,7 @@
 """How well do the ControlNets control? `python -m benchmarks.control`, rows in results/task1.json.
 
 For test scenes that nothing was trained on: a condition is computed from the scene, an image is
-generated from it and a caption (25 steps, guidance 3, as in lesson 1.3), and the condition is
+generated from it and a caption (25 steps, and guidance 3 as in lesson 1.3), and the condition is
 extracted from the image again. The same prompts and seeds without control stand beside, and the
 limit: real renders, or where a render is the condition's source, the render after it went through
 the autoencoder.
@@ -31,7 +31,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from diffusers import (
@@ -40,7 +39,6 @@ from diffusers import (
     StableDiffusionControlNetPipeline,
     StableDiffusionPipeline,
 )
-from scipy.stats import spearmanr
 from torch import Tensor
 
 from benchmarks.common import RESULTS, command_line
@@ -48,6 +46,7 @@ from course.figures import Row, make_rows, report, run_command
 from course.images import conditions as extraction
 from course.images import image_grid
 from course.metrics import Judge
+from course.metrics.control import WITHIN, edge_f1, mean_angle, spearman
 from course.models.estimators import Estimator
 from pocket.arguments import add_option, folder, integer, number, results_file
 from pocket.test_set import (
@@ -69,7 +68,6 @@ from pocket.world import Rendered, render
 
 IMAGES = 200
 GUIDANCE = 3.0  # as lesson 1.3 has it; --guidance shows what more of it does to the outlines
-WITHIN = 2  # pixels
 METRICS = {  # name, unit, and which way it is good
     "canny": ("edges, F1 within 2 pixels", "", ">="),
     "depth": ("depth, Spearman inside the mask", "", ">="),
@@ -78,48 +76,6 @@ METRICS = {  # name, unit, and which way it is good
 }
 GROUPS = (*CONDITIONS, "cost", "two_gpus")
 BARS = {"canny": 0.60, "depth": 0.85, "normals": 20.0}  # with control
-
-
-def edge_f1(lines: np.ndarray, expected: np.ndarray, within: int = WITHIN) -> float:
-    """Return the F1 of two maps of lines (H, W); 1 if both are empty, 0 if one is.
-
-    A pixel is correct if the other map has one at most `within` pixels away.
-    """
-    lines, expected = lines > 0, expected > 0
-    if not lines.any() or not expected.any():
-        return float(not lines.any() and not expected.any())
-    offsets = np.arange(-within, within + 1)
-    disc = (offsets[:, None] ** 2 + offsets**2 <= within**2).astype(np.uint8)
-    dilate = lambda mask: cv2.dilate(mask.astype(np.uint8), disc) > 0
-    precision = dilate(expected)[lines].mean()
-    recall = dilate(lines)[expected].mean()
-    return float(2 * precision * recall / (precision + recall)) if precision + recall else 0.0
-
-
-def spearman(values: np.ndarray, expected: np.ndarray, mask: np.ndarray) -> float:
-    """Return Spearman's rank correlation of two maps (H, W) inside a mask.
-
-    It is 0 where `values` is flat, and NaN where the mask is empty or `expected` is flat.
-    """
-    inside = mask > 0
-    if not inside.any() or np.ptp(expected[inside]) == 0:
-        return float("nan")
-    if np.ptp(values[inside]) == 0:
-        return 0.0
-    return float(spearmanr(values[inside], expected[inside]).statistic)
-
-
-def mean_angle(normals: np.ndarray, expected: np.ndarray, mask: np.ndarray) -> float:
-    """Return the mean angle in degrees between two maps of normals (H, W, 3) inside a mask.
-
-    A normal of length 0, where only one map has a surface, counts as 90 degrees. NaN where the
-    mask is empty.
-    """
-    inside = mask > 0
-    if not inside.any():
-        return float("nan")
-    cosine = (normals[inside] * expected[inside]).sum(axis=1).clip(-1, 1)
-    return float(np.rad2deg(np.arccos(cosine)).mean())
 
 
 @dataclass

@@ -1,78 +1,99 @@
 """Checks of the video lesson."""
 
+import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
-from course.checks.common import call, check, expect, expect_type
+import torch
+
+from course.checks.common import call, check, diagnose, expect, expect_tensor, expect_type
 
 
 @check("video (a)")
-def frame_order(function: Callable[[list[str]], list[str]]) -> str:
-    """`in_order(names)` sorts names of frames by the number that counts up."""
-    for expected in (
-        ["8.png", "9.png", "10.png", "11.png", "100.png"],
-        ["007.png", "8.png", "0010.png", "11.png"],
-        ["frame_2.jpg", "frame_10.jpg"],
-        ["009_t0641.png", "010_t0601.png"],
-        ["x_0_9.png", "x_0_10.png", "x_0_11.png"],
-        ["00009-77.png", "00010-4.png", "00011-1234567.png"],
-    ):
-        names = expected[1::2] + expected[::2]
-        result = call(function, list(names))
-        expect(
-            isinstance(result, list | tuple) and sorted(map(str, result)) == sorted(expected),
-            f"`in_order` makes {result} of {names}: return the same names, each once, in another "
-            "order.",
-        )
-        expect(
-            list(result) == expected,
-            f"`in_order` sorts {names} into {list(result)}; by their numbers they are {expected}. "
-            "Compare numbers, not text, and those that video.frame_numbers(...) returns.",
-        )
-    return "names in the order of the number that counts up, whatever the padding"
+def prediction(function: Callable[..., torch.Tensor]) -> str:
+    """`predicted_x_0(x_t, x_u, alpha_bar_t, alpha_bar_u)` solves the two equations of DDIM."""
+    generator = torch.Generator().manual_seed(0)
+    x_0, noise = torch.randn((2, 2, 4, 6, 8), generator=generator, dtype=torch.float64)
+    for a, b in ((0.1, 0.4), (0.7, 0.98), (0.3, 1.0)):
+        p, q = math.sqrt(1 - a), math.sqrt(1 - b)
+        x_t = math.sqrt(a) * x_0 + p * noise
+        x_u = math.sqrt(b) * x_0 + q * noise
+        result = call(function, x_t.clone(), x_u.clone(), a, b)
+        expect_tensor(result, x_0.shape, "The predicted x_0", "It has the shape of x_t.")
+        divisor = p * math.sqrt(b) - q * math.sqrt(a)
+        mistakes = {
+            "That is the predicted noise: eliminate the noise, and not x_0.": noise,
+            "The sign is wrong: subtract both sides in the same order.": -x_0,
+            "The noise factors are exchanged: multiply each equation by that of the other.": (
+                (q * x_u - p * x_t) / divisor
+            ),
+            "Divide by the factor that x_0 has after the subtraction.": p * x_u - q * x_t,
+            "The roots of alpha_bar are missing in the divisor.": (
+                (p * x_u - q * x_t) / (p * b - q * a)
+            ),
+            "The roots of the noise factors are missing: they are sqrt(1 - alpha_bar).": (
+                ((1 - a) * x_u - (1 - b) * x_t) / ((1 - a) * math.sqrt(b) - (1 - b) * math.sqrt(a))
+            ),
+            "Subtract in the divisor as well, and do not add.": (
+                (p * x_u - q * x_t) / (p * math.sqrt(b) + q * math.sqrt(a))
+            ),
+            "That is x_t without its noise factor: it still holds noise.": x_t / math.sqrt(a),
+        }
+        otherwise = "That does not solve the two equations (1): put your result into both."
+        diagnose(result, x_0, mistakes, otherwise)
+    return "the prediction behind a step, from the states before and after it"
 
 
 @check("video (b)")
-def frame_pairs(function: Callable[[list[str], list[str]], list[tuple[str, str]]]) -> str:
-    """`pairs(left, right)` matches names by their number, and refuses what has no partner."""
-    left, right = ["10.png", "8.png", "9.png"], ["0009.jpg", "0010.jpg", "0008.jpg"]
-    expected = [("8.png", "0008.jpg"), ("9.png", "0009.jpg"), ("10.png", "0010.jpg")]
-    result = call(function, list(left), list(right))
-    expect(
-        isinstance(result, list | tuple)
-        and [tuple(pair) if isinstance(pair, list) else pair for pair in result] == expected,
-        f"`pairs` makes {result} of {left} and {right}, and not {expected}. Put both sides in "
-        "order first.",
-    )
-    # Of unequal length, and of equal length with other steps: zip(...) would silently mismatch.
-    for left, right in (
-        (["1.png", "2.png", "3.png"], ["1.png", "3.png"]),
-        (["1.png", "2.png"], ["2.png", "3.png"]),
+def timing(function: Callable[..., list[Any]]) -> str:
+    """`timed(frames, durations, fps)` repeats frames; the end of each is rounded."""
+    for fps, durations, counts in (
+        (10, [1.0, 0.5, 2.0], [10, 5, 20]),
+        (8, [0.25, 0.25, 1.0], [2, 2, 8]),
+        (10, [0.12, 0.52], [1, 5]),
+        (10, [0.17, 0.17, 0.17], [2, 1, 2]),
+        (10, [0.14] * 5, [1, 2, 1, 2, 1]),
+        (4, [0.1, 0.1, 0.1, 0.1], [0, 1, 0, 1]),
     ):
-        for sides in ((left, right), (right, left)):
-            result = call(function, *(list(side) for side in sides), allow=ValueError)
-            expect(
-                isinstance(result, ValueError),
-                f"`pairs` makes {result} of {sides[0]} and {sides[1]}, where some frames have no "
-                "partner: compare the steps of both sides, and raise a ValueError.",
-            )
-    return "frames of the same step side by side; without a partner, an error"
-
-
-@check("video (c)")
-def hold(function: Callable[[list[Any], float, float], list[Any]]) -> str:
-    """`held(frames, fps, hold)` keeps the last frame for `hold` more seconds."""
-    frames = ["a", "b", "c"]
-    # The last two are no whole number of frames: 2.7 and 2.4.
-    for fps, seconds, copies in ((8, 2.0, 16), (4, 0.5, 2), (10, 0.0, 0), (3, 0.9, 3), (8, 0.3, 2)):
-        result = call(function, list(frames), fps, seconds)
-        expect_type(result, list, "The result of `held`", "return a list of frames.")
-        start, extra = result[: len(frames)], result[len(frames) :]
-        expect(start == frames, f"`held` begins with {start}: all frames come first, as they were.")
-        expect(set(extra) <= {"c"}, f"`held` adds {extra}: only the last frame, 'c', stays.")
+        frames = "abcde"[: len(durations)]
+        given = list(frames)
+        result = call(function, given, list(durations), fps)
+        expect_type(result, list, "The result of `timed`", "return a list of frames.")
+        expect(given == list(frames), "`timed` changes the list that it gets: build a new one.")
+        right = [frame for frame, count in zip(frames, counts, strict=True) for _ in range(count)]
+        lengths = [result.count(frame) for frame in frames]
+        task = f"for the durations {durations} at {fps} frames a second"
+        if result == right:
+            continue
         expect(
-            len(extra) == copies,
-            f"`held` adds {len(extra)} copies for {seconds:g} seconds at {fps} frames a second; "
-            f"that takes {copies}. Multiply, and round to the nearest whole number.",
+            sum(lengths) == len(result) and result == sorted(result),
+            f"`timed` returns {result}: the frames, each repeated, in their order.",
         )
-    return "the last frame stays as long as it should"
+        for advice, wrong in _wrong_counts(durations, fps).items():
+            expect(lengths != wrong, f"`timed` repeats the frames {lengths} times {task}. {advice}")
+        expect(False, f"`timed` repeats the frames {lengths} times {task}; the ends give {counts}.")
+    return "each frame is seen for its duration, and rounding errors do not add up"
+
+
+def _wrong_counts(durations: list[float], fps: float) -> dict[str, list[int]]:
+    """Return how often usual mistakes repeat each frame, by advice."""
+    ends = [sum(durations[: i + 1]) * fps for i in range(len(durations))]
+    cut = [0, *map(int, ends)]
+    return {
+        "Multiply the seconds by fps.": [round(d) for d in durations],
+        "Each duration is rounded alone, so the errors add up: round the end of each frame.": [
+            round(d * fps) for d in durations
+        ],
+        "Each duration is cut to whole frames: round the end of each frame.": [
+            int(d * fps) for d in durations
+        ],
+        "Each duration is rounded up: round the end of each frame.": [
+            math.ceil(d * fps) for d in durations
+        ],
+        "Each frame is repeated up to its end, and those before it count once more: subtract what "
+        "is in the clip already.": [round(end) for end in ends],
+        "The ends are cut to whole numbers: round to the nearest one.": [
+            end - start for start, end in itertools.pairwise(cut)
+        ],
+    }

@@ -1,6 +1,8 @@
-"""Checks of lesson 1.3."""
+"""Checks of lesson 1.3; those of measured results and of own data are in task_1_3_results.py."""
 
-from collections.abc import Callable
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import cv2
@@ -9,6 +11,7 @@ import torch
 from PIL import Image
 
 from course.checks.common import (
+    CheckFailed,
     call,
     check,
     close,
@@ -20,8 +23,13 @@ from course.checks.common import (
     expect_value,
     tolerance_of,
 )
-from course.checks.reference import constant_stride
-from course.checks.task_1_1 import series as series  # an exercise of this lesson too
+from course.checks.recorder import Recorder
+from course.checks.reference import constant_stride, sample_with_controlnets
+from course.checks.task_1_3_results import edge_f1 as edge_f1
+from course.checks.task_1_3_results import from_depth as from_depth
+from course.checks.task_1_3_results import keep_edges as keep_edges
+from course.checks.task_1_3_results import own_image as own_image
+from course.checks.task_1_3_results import own_kind as own_kind
 from course.diffusion import add_noise, guide, velocity
 from course.images import conditions
 from course.models import Model
@@ -43,6 +51,10 @@ def edges(function: Callable[..., np.ndarray], image: Image.Image) -> str:
         f"The edges have the shape {result.shape}, not {shape}: the channels are the last axis, "
         "axis=2.",
     )
+    expect(
+        np.issubdtype(result.dtype, np.number) or result.dtype == bool,
+        f"The edges have the type {result.dtype}; they have to be numbers.",
+    )
     expect(result.max(initial=0) <= 1, "The edges are 255, and not 1: divide by 255.")
     expect(
         np.isin(result, (0, 1)).all(),
@@ -56,15 +68,15 @@ def edges(function: Callable[..., np.ndarray], image: Image.Image) -> str:
     to_tensor = lambda edges: torch.from_numpy(np.float32(edges))
     unsmoothed = to_tensor(cv2.Canny(array, 100, 200) / 255)
     mistakes = {
-        "The image was not smoothed: hand `smooth` to cv2.Canny, not `array`.": unsmoothed,
+        "The image was not smoothed: cv2.Canny has to get the blurred image.": unsmoothed,
         "Black edges on white: a ControlNet knows white ones on black.": to_tensor(1 - right),
     }
-    otherwise = "Those are not Canny's edges of the image after a blur of 1.4 pixels: use `smooth`."
+    otherwise = "Those are not Canny's edges of the image after a blur of 1.4 pixels."
     diagnose(to_tensor(result[..., 0]), to_tensor(right), mistakes, otherwise)
     for low, high in ((20, 40), (20, 200)):
         expect(
             np.array_equal(call(function, image, low, high), conditions.canny(image, low, high)),
-            "With other thresholds the edges are not right: hand `low` and `high` on to cv2.Canny.",
+            "With other thresholds the edges are not right: pass `low` and `high` to cv2.Canny.",
         )
     return f"white edges on black; {right.mean():.1%} of the pixels are on one"
 
@@ -110,19 +122,7 @@ def residuals(function: Callable[..., Any], control: Any, pipe: Any, model: Mode
         each = [_residuals(one, x, embeddings) for one in controls]
         return [sum(parts) for parts in zip(*each, strict=True)]
 
-    def attempt(*controls: Any) -> list[torch.Tensor]:
-        with torch.no_grad():
-            result = call(function, list(controls), x, 500, embeddings)
-        expect(
-            isinstance(result, tuple) and len(result) == 2,
-            f"`control_residuals` returns a {type(result).__name__}; return down, mid.",
-        )
-        down, mid = result
-        expect_value(down, "`down`, the residuals of the skips,")
-        expect_value(mid, "`mid`, the residual of the middle,")
-        expect_type(down, list | tuple, "`down`", "it is a list of tensors.")
-        return [*down, mid]
-
+    attempt = functools.partial(_attempt_residuals, function, x, embeddings)
     result, right = attempt(control), total(control)
     expect(
         len(result) == len(right),
@@ -131,7 +131,14 @@ def residuals(function: Callable[..., Any], control: Any, pipe: Any, model: Mode
     )
     otherwise = "With one control at scale 1 the residuals are not those that its network returns."
     diagnose(result, right, {}, otherwise, 1e-2)
-    right, unscaled = total(weak, strong), total(control, other)
+    result, right = attempt(weak, strong), total(weak, strong)
+    expect(
+        len(result) != 2 * len(right) - 1,
+        "For two controls `down` is twice as long: the lists were joined. Add them, tensor by "
+        "tensor.",
+    )
+    unscaled = total(control, other)
+    swapped = total(weak._replace(scale=1.5), strong._replace(scale=0.4))
     mistakes = {
         "The scales make no difference: multiply the residuals by each control's scale.": unscaled,
         "The residuals of the skips are not scaled: multiply each.": [*unscaled[:-1], right[-1]],
@@ -139,13 +146,44 @@ def residuals(function: Callable[..., Any], control: Any, pipe: Any, model: Mode
         "Only the last ControlNet counts: add up the residuals of all of them.": total(strong),
         "Only the first ControlNet counts: add up the residuals of all of them.": total(weak),
         "Add the residuals up; a mean makes each too weak.": [part / 2 for part in right],
+        "Each control has its own scale; here the scales are exchanged.": swapped,
+        "All controls get the scale of the first: multiply each by its own.": total(
+            weak, strong._replace(scale=weak.scale)
+        ),
+        "All controls get the scale of the last: multiply each by its own.": total(
+            weak._replace(scale=strong.scale), strong
+        ),
     }
     otherwise = "For two controls the residuals are not the sum of scale times residual."
-    diagnose(attempt(weak, strong), right, mistakes, otherwise, 1e-2)
+    diagnose(result, right, mistakes, otherwise, 1e-2)
     nothing = call(function, [], x, 500, embeddings)
-    expect(nothing == (None, None), "Without any control return None, None.")
+    expect(
+        isinstance(nothing, tuple) and len(nothing) == 2 and all(x is None for x in nothing),
+        "Without any control return None, None.",
+    )
     count = len(right) - 1
     return f"{count} residuals for the skips and one for the middle; two ControlNets add up"
+
+
+def _attempt_residuals(
+    function: Callable[..., Any], x: torch.Tensor, embeddings: torch.Tensor, *controls: Any
+) -> list[torch.Tensor]:
+    """Return what the student's function gives for the controls: skips and, last, the middle."""
+    recorders = [Recorder(one.network) for one in controls]
+    recorded = [one._replace(network=r) for one, r in zip(controls, recorders, strict=True)]
+    with torch.no_grad():
+        result = call(function, recorded, x, 500, embeddings)
+    for one, recorder in zip(controls, recorders, strict=True):
+        recorder.expect_condition(one.condition)
+    expect(
+        isinstance(result, tuple) and len(result) == 2,
+        f"`control_residuals` returns a {type(result).__name__}; return down, mid.",
+    )
+    down, mid = result
+    expect_value(down, "`down`, the residuals of the skips,")
+    expect_value(mid, "`mid`, the residual of the middle,")
+    expect_type(down, list | tuple, "`down`", "it is a list of tensors.")
+    return [*down, mid]
 
 
 @check("1.3 (d)")
@@ -170,14 +208,22 @@ def controlled(function: Callable[..., torch.Tensor], control: Any, pipe: Any, m
         uncond, cond = outputs.chunk(2)
         return guide(uncond, cond, w)
 
-    result = call(function, pipe.unet, latents, 500, embeddings, [strong], w)
+    unet = Recorder(pipe.unet)
+    try:
+        result = call(function, unet, latents, 500, embeddings, [strong], w)
+    except CheckFailed:
+        unet.expect_residuals()  # a missing one is the usual cause of an error
+        raise
+    unet.expect_residuals()
     hint = "Take the denoiser's .sample, cut the output in two, and guide."
     expect_tensor(result, latents.shape, "The guided output", hint)
     outputs = predict(1, 1)
     mistakes = {
-        "The control does not reach the denoiser: hand on both residuals.": guided(predict(0, 0)),
-        "Only the output with the prompt is controlled: hand on `both`.": guided(predict(0, 1)),
-        "Only the output without the prompt is controlled: hand on `both`.": guided(predict(1, 0)),
+        "The control does not reach the denoiser: pass both residuals.": guided(predict(0, 0)),
+        "Only the output with the prompt is controlled: the batch is both.": guided(predict(0, 1)),
+        "Only the output without the prompt is controlled: the batch is both.": guided(
+            predict(1, 0)
+        ),
         "The two halves are exchanged: first the negative prompt.": guided(outputs.flip(0)),
         "The output is unguided: return diffusion.guide(...).": guided(outputs, 1),
         "Guidance starts from `uncond`, not from `cond`.": guided(outputs, w + 1),
@@ -187,6 +233,11 @@ def controlled(function: Callable[..., torch.Tensor], control: Any, pipe: Any, m
         "middle?"
     )
     diagnose(result, guided(outputs), mistakes, otherwise, tolerance_of(model))
+    free = call(function, pipe.unet, latents, 500, embeddings, [], w)
+    with torch.no_grad():
+        plain = pipe.unet(both, 500, encoder_hidden_states=embeddings).sample.float()
+    otherwise = "Without any control that is not the denoiser's guided output: the list is empty."
+    diagnose(free, guided(plain), {}, otherwise, tolerance_of(model))
     return "the condition counts in both outputs, with the prompt and without"
 
 
@@ -225,7 +276,7 @@ def control_loop(
     for controls in ([control], [control._replace(end=0.5), other]):
         settings: dict[str, Any] = {"guidance_scale": 4.0, "negative_prompt": "a tree"}
         with constant_stride(pipe):
-            expected = _sample_with_diffusers(pipe, model, controls, 3, 4, settings)
+            expected = sample_with_controlnets(pipe, model, controls, 3, 4, settings)
             result = call(function, "a duck", *controls, seed=3, steps=4, **settings)
         largest = max(largest, (result - expected).abs().max().item())
         expect(
@@ -237,39 +288,6 @@ def control_loop(
         "the latents of StableDiffusionControlNetPipeline, with one and with two; off by "
         f"{largest:.0e} at most"
     )
-
-
-def _sample_with_diffusers(
-    pipe: Any, model: Model, controls: list[Any], seed: int, steps: int, settings: dict[str, Any]
-) -> torch.Tensor:
-    """Return the latents of StableDiffusionControlNetPipeline for the prompt "a duck"."""
-    from diffusers import StableDiffusionControlNetPipeline
-
-    options: dict[str, Any] = {
-        "controlnet": [one.network for one in controls],
-        "image": [one.condition for one in controls],
-        "controlnet_conditioning_scale": [one.scale for one in controls],
-        "control_guidance_start": [one.start for one in controls],
-        "control_guidance_end": [one.end for one in controls],
-    }
-    if len(controls) == 1:
-        options = {name: value for name, [value] in options.items()}
-    parts = {name: part for name, part in pipe.components.items() if name != "image_encoder"}
-    reference = StableDiffusionControlNetPipeline(
-        **parts, controlnet=options.pop("controlnet"), requires_safety_checker=False
-    )
-    reference.set_progress_bar_config(disable=True)
-    sides = (side // model.scale_factor for side in controls[0].condition.shape[2:])
-    shape = (1, pipe.unet.config.in_channels, *sides)
-    noise = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))
-    return reference(
-        "a duck",
-        num_inference_steps=steps,
-        latents=noise.to(model.device, model.dtype),
-        output_type="latent",
-        **settings,
-        **options,
-    ).images.float()
 
 
 @check("1.3 (g)")
@@ -296,23 +314,54 @@ def zero_convolution(function: Callable[[int], Any]) -> str:
 def control_loss(
     function: Callable[..., torch.Tensor], control: Any, pipe: Any, model: Model
 ) -> str:
-    """The training loss, for a ControlNet whose output is not zero."""
+    """The training loss, for a ControlNet whose output is not zero, and for both predictions."""
+    own = model.prediction_type
+    other = "epsilon" if own == "v_prediction" else "v_prediction"
+    for kind in (own, other):
+        with _predicting(model, kind):
+            _check_loss(function, control, pipe, model)
+    return "the denoiser's own loss, with the ControlNet beside it, and a gradient to learn by"
+
+
+@contextlib.contextmanager
+def _predicting(model: Model, kind: str) -> Iterator[None]:
+    """Within this block `model.prediction_type` is `kind`."""
+    own, values = model.prediction_type, vars(model)
+    values["prediction_type"] = kind
+    try:
+        yield
+    finally:
+        values["prediction_type"] = own
+
+
+def _check_loss(
+    function: Callable[..., torch.Tensor], control: Any, pipe: Any, model: Model
+) -> None:
+    """Raise CheckFailed unless the loss is right for the model's prediction type."""
     both, embeddings = _step(pipe, model)
     generator = torch.Generator().manual_seed(5)
     latents, noise = (torch.randn(both.shape, generator=generator).to(both) for _ in range(2))
     condition, kind = control.condition.expand(2, -1, -1, -1), model.prediction_type
     t = torch.tensor([300, 700], device=both.device)
     a = pipe.scheduler.alphas_cumprod.to(both)[t].view(-1, 1, 1, 1)
-    v = velocity(latents, noise, a)
-    targets = {"epsilon": noise, "v_prediction": v, "sample": latents}
+    targets = {
+        "epsilon": noise,
+        "v_prediction": velocity(latents, noise, a),
+        "sample": latents,
+    }
 
     @torch.no_grad()
-    def loss(scale: float = 1.0, noisy: bool = True, target: str = kind) -> torch.Tensor:
-        x_t = add_noise(latents, noise, a) if noisy else latents
+    def loss(
+        scale: float = 1.0,
+        x_t: torch.Tensor | None = None,
+        target: str = kind,
+        distance: Callable[[torch.Tensor], torch.Tensor] = torch.square,
+    ) -> torch.Tensor:
+        x_t = add_noise(latents, noise, a) if x_t is None else x_t
         *down, mid = _residuals(control._replace(scale=scale), x_t, embeddings, t)
         added = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
         output = pipe.unet(x_t, t, encoder_hidden_states=embeddings, **added).sample
-        return (output.float() - targets[target].float()).square().mean()
+        return distance(output.float() - targets[target].float()).mean()
 
     # As in training.
     with torch.autocast(model.device.type, enabled=model.dtype != torch.float32):
@@ -321,14 +370,29 @@ def control_loss(
     expect(result.requires_grad, "No gradient flows back from the loss: no @torch.no_grad() here.")
     other = "epsilon" if kind == "v_prediction" else "v_prediction"
     mistakes = {
-        "The ControlNet has no effect: hand both residuals to pipe.unet.": loss(scale=0),
-        "The denoiser was shown the clean latents: add the noise, formula (3).": loss(noisy=False),
-        "The target is not the clean image: compare with `target`.": loss(target="sample"),
-        f"{model.name} predicts {kind}: compare with `target`.": loss(target=other),
+        "The ControlNet has no effect: pass both residuals to pipe.unet.": loss(scale=0),
+        "The denoiser gets the clean latents: add the noise, formula (4).": loss(x_t=latents),
+        "The denoiser gets the noise alone: mix it with the latents, formula (4).": loss(x_t=noise),
+        "The square roots are missing in x_t: use diffusion.add_noise.": loss(
+            x_t=a * latents + (1 - a) * noise
+        ),
+        "Latents and noise are exchanged in x_t: add_noise(latents, noise, alpha_bar).": loss(
+            x_t=add_noise(noise, latents, a)
+        ),
+        "The target is not the clean image: it is the noise, or v.": loss(target="sample"),
+        f"For a model that predicts {kind} that is the wrong target: look at "
+        "model.prediction_type.": loss(target=other),
+        "Those are absolute differences; the loss squares them: F.mse_loss.": loss(
+            distance=torch.abs
+        ),
+        "That is the sum of the squares; the loss is their mean.": loss() * latents.numel(),
+        "Divide by the number of all values, not by the number of images: F.mse_loss.": (
+            loss() * latents[0].numel()
+        ),
+        "That is the root of the mean square; leave out the root.": loss().sqrt(),
     }
-    otherwise = "The loss is not the mean square of the output minus the target."
+    otherwise = "The loss is not the mean square of the output minus the target, formula (4)."
     diagnose(result.detach(), loss(), mistakes, otherwise, tolerance_of(model))
-    return "the denoiser's own loss, with the ControlNet beside it, and a gradient to learn by"
 
 
 @torch.no_grad()

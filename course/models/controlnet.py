@@ -10,10 +10,11 @@ conditions. A model in a folder has its ControlNets beside it: ../controlnet/can
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from course.arguments import check_number
 from course.errors import RequestError
 from course.models.files import ModelError, existing_path, loading, suggest
 from course.models.hub import CONTROLNETS, fetch
@@ -23,6 +24,29 @@ from course.models.weights import embedded_folder
 
 KINDS = ("canny", "depth", "normals", "scribble")
 STRIP_FILE = "strip.jpg"
+
+
+class Control(NamedTuple):
+    """A ControlNet with its condition, how much it counts, and for which part of sampling.
+
+    scale: the conditioning scale, which multiplies the residuals. start, end: the control window,
+    as shares of the steps.
+    """
+
+    network: Any
+    condition: torch.Tensor  # (1, 3, H, W) in [0, 1]
+    scale: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+
+
+def check_control(control: Control) -> Control:
+    """Return the control with plain numbers; start and end are from 0 to 1. Raises RequestError."""
+    return control._replace(
+        scale=check_number("scale", control.scale),
+        start=check_number("start", control.start, 0, 1),
+        end=check_number("end", control.end, 0, 1),
+    )
 
 
 def load_controlnet(kind: str | Path, model: Model) -> Any:
@@ -103,6 +127,18 @@ def find_training_strip(kind: str, model: Model) -> Path:
     """
     own = _own_folder(model, kind) / STRIP_FILE
     return own if own.exists() else find_controlnet(kind, find_model("pocket")) / STRIP_FILE
+
+
+def check_request(
+    model: Model, controls: Sequence[Control], steps: Any
+) -> tuple[list[Control], tuple[int, int], int]:
+    """Return the controls with plain numbers, the size (h, w) of the latents, and the steps.
+
+    Raises RequestError, before any work begins.
+    """
+    count = model.check_steps(steps)
+    size = latent_size_for(model, [control.condition for control in controls])
+    return [check_control(control) for control in controls], size, count
 
 
 def latent_size_for(model: Model, conditions: Sequence[torch.Tensor]) -> tuple[int, int]:

@@ -9,7 +9,6 @@ import re
 import runpy
 import sys
 from pathlib import Path
-from typing import Any
 
 import imageio.v3 as iio
 import nbformat
@@ -151,7 +150,7 @@ def test_1_1_runs_on_a_model_from_a_folder(tiny_folder: Path):
     path = notebooks.ROOT / "task_1_1_Stable_Diffusion_intro.ipynb"
     done = notebooks.execute(notebooks.read(path), QUICK, {"COURSE_MODEL": str(tiny_folder)})
     text = "".join(o.get("text", "") for cell in code_cells(done) for o in cell.outputs)
-    assert text.count("✓") == 8
+    assert text.count("✓") == 9
     assert "64 x 64 pixels" in text
     assert "has never seen: purple, giraffe" in text
     assert "Cut from its end" in text
@@ -163,6 +162,10 @@ def test_lessons_come_in_order():
     assert not any(
         name.startswith("task_1_3") or name[5:] > "2" for name in names[: names.index("make_video")]
     )
+
+
+EARLY = (0.9, 1.8, 2.7)  # ends of the frames of make_video, in seconds
+LATE = [2.7 + 0.4 * i for i in range(1, 9)]
 
 
 def test_make_video_takes_the_frames_that_are_there(tmp_path: Path):
@@ -178,26 +181,23 @@ def test_make_video_takes_the_frames_that_are_there(tmp_path: Path):
         "FRAMES": str(tmp_path),
         "OUTPUTS": str(tmp_path / "out"),
         "HEIGHT": None,
-        "FPS": 4,
-        "HOLD": 0.5,
+        "FPS": 10,
     }
     done = notebooks.execute(notebooks.read(path), settings, {"COURSE_MODEL": "there is none"})
     text = "".join(o.get("text", "") for cell in code_cells(done) for o in cell.outputs)
-    assert text.count("✓") == 3 and "These are the frames of lesson 1.2" in text
-    assert "12 pairs, from 0_t990.png 0_t990.png to 11_t979.png" in text
-    films = [iio.imread(tmp_path / "out" / name) for name in ("yours.mp4", "sampling.mp4")]
-    assert [len(film) for film in films] == [14, 14]
-    reds = films[0][:12, 30, 20, 0].astype(int)  # inside the left image
-    assert (np.diff(reds) > 0).all()
+    assert text.count("✓") == 2 and "79 frames, 7.9 seconds" in text
+    clip = iio.imread(tmp_path / "out" / "sampling.mp4")
+    assert len(clip) == 79  # 3 x 0.9, 8 x 0.4 and 2 seconds
+    reds = clip[:, 40, 20, 0].astype(int)  # inside the left image
+    changes = np.flatnonzero(np.diff(reds) > 5) + 1
+    assert changes.tolist() == [round(10 * end) for end in (*EARLY, *LATE)]
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("steps", [2, 10, 50])
 def test_make_video_works_out_the_prediction_of_ddim(kind, steps):
     """The lesson's own function, from two states, beside the prediction of the scheduler."""
-    cells = code_cells(notebooks.read(notebooks.ROOT / "make_video.ipynb"))
-    lesson: dict[str, Any] = {}
-    exec(next(cell.source for cell in cells if cell.source.startswith("def predicted_x_0")), lesson)
+    lesson = notebooks.definitions(notebooks.read(notebooks.ROOT / "make_video.ipynb"))
     scheduler = DDIMScheduler(
         beta_schedule="scaled_linear", clip_sample=False, prediction_type=kind
     )
@@ -210,7 +210,7 @@ def test_make_video_works_out_the_prediction_of_ddim(kind, steps):
     ]
     for i, t in enumerate(scheduler.timesteps):
         step = scheduler.step(torch.randn(x_t.shape, generator=generator), t, x_t)
-        predicted = lesson["predicted_x_0"](x_t, step.prev_sample, *alphas[i : i + 2])
+        predicted = lesson.predicted_x_0(x_t, step.prev_sample, *alphas[i : i + 2])
         largest = (
             step.pred_original_sample.abs().max()
         )  # divided by a small alpha at first: tens, for random noise

@@ -21,8 +21,10 @@ from course.checks import task_1_3 as checks
 from course.diffusion import timesteps
 from course.errors import CourseError
 from course.images import ImageError, load_image
+from course.metrics.control import edge_f1
 from course.models import Model, RequestError, find_model, load_pipeline
-from course.models.controlnet import load_controlnet
+from course.models.controlnet import Control, check_control, load_controlnet
+from course.models.pipelines import encode_images, encode_prompts
 from course.models.prompts import unknown_words
 from tests.lessons.test_task_1_2 import ODD_COUNTS, SPACINGS, Gaussian, by_euler
 
@@ -74,7 +76,7 @@ def make_control(lesson, kind: str = "canny", name: str = "house.png", **setting
     """A control by the edges of a sample photograph, whatever the kind of its ControlNet."""
     photograph = load_image(SAMPLES / name, lesson.model.image_size)
     condition = lesson.to_condition(lesson.canny_edges(photograph, 20, 40))
-    return lesson.Control(load_controlnet(kind, lesson.model), condition, **settings)
+    return Control(load_controlnet(kind, lesson.model), condition, **settings)
 
 
 # --- The loop
@@ -205,9 +207,7 @@ def test_the_numbers_of_a_control_are_of_any_kind(lesson, number):
         lesson.sample(PROMPT, control),
         lesson.sample(PROMPT, other, guidance_scale=number(GUIDANCE)),
     )
-    whole = lesson.check_control(
-        control._replace(scale=np.int64(2), start=np.int64(0), end=np.int64(1))
-    )
+    whole = check_control(control._replace(scale=np.int64(2), start=np.int64(0), end=np.int64(1)))
     assert [type(value) for value in whole[2:]] == [float] * 3
 
 
@@ -351,18 +351,22 @@ def test_an_empty_prompt_and_a_long_one_are_valid(lesson):
 # --- Training
 
 
+def training_set(lesson):
+    """Latents, edges and text embeddings of two samples, as the lesson computes them."""
+    names = ("house.png", "car.png")
+    images = [load_image(SAMPLES / name, lesson.model.image_size) for name in names]
+    edges = [lesson.to_condition(lesson.canny_edges(image)) for image in images]
+    texts = encode_prompts(lesson.pipe, lesson.model, "a duck")
+    return encode_images(lesson.pipe, images), torch.cat(edges).float(), texts.float()
+
+
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 def test_training_begins_at_the_denoiser_and_reaches_the_copy_in_the_second_step(lessons, kind):
     lesson = lessons[kind]
-    captions = json.loads((SAMPLES / "captions.json").read_text())
-    lesson.captions = captions
-    lesson.samples = {
-        name: load_image(SAMPLES / name, lesson.model.image_size) for name in captions
-    }
     torch.manual_seed(0)
     own = ControlNetModel.from_unet(lesson.pipe.unet)
     before = {name: value.clone() for name, value in lesson.pipe.unet.state_dict().items()}
-    rows = lesson.train(own, 4)
+    rows = lesson.train(own, training_set(lesson), 4)
     losses, outer, inner, size = np.array(rows).T
     assert np.isfinite(losses).all() and (losses > 0).all()
     assert inner[0] == 0 and (inner[1:] > 0).all() and (outer > 0).all()
@@ -373,8 +377,8 @@ def test_training_begins_at_the_denoiser_and_reaches_the_copy_in_the_second_step
 
 
 def test_a_silent_controlnets_loss_is_the_denoisers(lesson):
-    latents, noise, texts = torch.randn(3, 2, 4, 8, 8), None, lesson.embed(PROMPT, "")
-    latents, noise = latents[0], latents[1]
+    latents, noise = torch.randn(2, 2, 4, 8, 8)
+    texts = encode_prompts(lesson.pipe, lesson.model, PROMPT)
     own = ControlNetModel.from_unet(lesson.pipe.unet)
     t = torch.tensor([300, 700])
     result = lesson.control_loss(own, latents, torch.rand(2, 3, 64, 64), texts, t, noise)
@@ -390,7 +394,7 @@ def test_training_learns_where_control_is_easy(lesson):
     latents, noise = torch.randn(2, 2, 4, 8, 8, generator=generator)
     condition, texts, t = (
         torch.rand(2, 3, 64, 64, generator=generator),
-        lesson.embed("", ""),
+        encode_prompts(lesson.pipe, lesson.model, ""),
         torch.tensor([300, 700]),
     )
     torch.manual_seed(0)
@@ -420,10 +424,18 @@ def test_in_half_precision_as_large_models_run_on_a_gpu(steered_folder, monkeypa
     assert lesson.generate(PROMPT, control).size == (64, 64)
     checks.residuals(lesson.control_residuals, control, lesson.pipe, lesson.model)
     checks.control_loss(lesson.control_loss, control, lesson.pipe, lesson.model)
-    lesson.captions = {"house.png": "a duck"}
-    lesson.samples = {"house.png": load_image(SAMPLES / "house.png", 64)}
-    rows = lesson.train(ControlNetModel.from_unet(lesson.pipe.unet).float(), 3)
+    own = ControlNetModel.from_unet(lesson.pipe.unet).float()
+    rows = lesson.train(own, training_set(lesson), 3)
     assert np.isfinite(rows).all() and rows[0][2] == 0 and rows[1][2] > 0
+
+
+def test_the_metric_of_the_lesson_is_that_of_the_course(lesson):
+    generator = np.random.default_rng(0)
+    for share in (0.01, 0.1, 0.5):
+        maps = (generator.random((2, 40, 30, 1)) < share).repeat(3, axis=3).astype(float)
+        for within in (0, 1, 2, 3):
+            expected = edge_f1(maps[0, ..., 0], maps[1, ..., 0], within)
+            assert lesson.edge_f1(*maps, within) == pytest.approx(expected)
 
 
 def test_the_model_knows_every_word_of_the_prompts():
@@ -458,11 +470,12 @@ def test_runs_on_a_model_from_a_folder(kinds, steered_folder, tmp_path):
     done = notebooks.execute(notebooks.read(PATH), parameters, {"COURSE_MODEL": folder})
     outputs = [output for cell in done.cells for output in cell.get("outputs", [])]
     text = "".join(output.get("text", "") for output in outputs)
-    assert text.count("✓") == 9
+    assert text.count("✓") == 13
     assert f"ControlNets for {', '.join(kinds)}" in text
-    assert "In the first step the copy's gradient is 0." in text
-    assert (tmp_path / "outputs" / "mine.png").exists()
+    assert "In the first step the gradient of the copied encoder is 0." in text
+    for name in ("canny", "depth", "other"):
+        assert (tmp_path / "outputs" / f"mine_{name}.png").exists()
     assert (
         sum("image/png" in o.get("data", {}) or "image/jpeg" in o.get("data", {}) for o in outputs)
-        == 13
+        == 17
     )
