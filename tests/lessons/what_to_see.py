@@ -77,8 +77,9 @@ def blocks(notebook: nbformat.NotebookNode, lesson: str) -> list[Block]:
     images: list[Image.Image] = []
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            if any(line.startswith(NOTE_MARK) for line in cell.source.splitlines()):
-                result.append(Block(lesson, cell.id, cell.source, images))
+            paragraphs = [p for p in cell.source.split("\n\n") if p.startswith(NOTE_MARK)]
+            if paragraphs:
+                result.append(Block(lesson, cell.id, "\n\n".join(paragraphs), images))
             images = []
         for output in cell.get("outputs", []):
             images = images + output_images(output)
