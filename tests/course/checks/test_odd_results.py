@@ -143,6 +143,19 @@ def test_odd_results_end_in_advice(
         "fusion": lambda: task_2.fusion(strange(joint.fuse), joint.window_views),
         "anchor_image": lambda: task_2.anchor_image(odd_part("predict_anchor", joint_sd, strange)),
         "descent": lambda: task_2.descent(odd_part("descend", joint_sd, strange)),
+        "synchronization": lambda: task_2.synchronization(
+            odd_part("synchronize", joint_sd, strange)
+        ),
+        "short_cut": lambda: task_2.short_cut(odd_part("synchronize_x0", joint_sd, strange)),
+        "window_placement": lambda: task_2.window_placement(strange(joint.window_starts)),
+        "views": lambda: task_2.views(strange(joint.window_views), joint.crop_windows),
+        "crops": lambda: task_2.views(joint.window_views, strange(joint.crop_windows)),
+        "joint_step": lambda: task_2.joint_step(strange(joint.joint_step), joint.window_views),
+        "comparison": lambda: task_2.comparison(strange(joint.compare)),
+        "intra_distance": lambda: task_2.intra_distance(strange(joint.intra_distance)),
+        "ring_convolution": lambda: task_2.ring_convolution(
+            strange(joint.ring_convolution), joint_sd
+        ),
         "timesteps": lambda: task_3.timesteps(strange(sds.sample_timesteps)),
         "noise_prediction": lambda: task_3.noise_prediction(strange(sds.predict_noise)),
         "sds_step": lambda: task_3.sds_step(strange(sds.sds_step)),
