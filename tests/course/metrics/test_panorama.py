@@ -1,4 +1,4 @@
-"""What panoramas cost and how they close: a measurement, a plot of several, the step at the wrap."""
+"""Panoramas: a measurement, a plot of several, and the step at the wrap."""
 
 import matplotlib.pyplot as plt
 import pytest
