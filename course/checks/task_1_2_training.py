@@ -87,7 +87,7 @@ def network(unet: Any, width: int) -> str:
     """The small U-Net of the lesson, for text embeddings of `width` numbers."""
     from diffusers import UNet2DConditionModel
 
-    expect_value(unet, "`unet`")
+    expect_value(... if unet is None else unet, "`build_unet`")
     advice = "`build_unet` has to return a UNet2DConditionModel(...)."
     expect_type(unet, UNet2DConditionModel, "`unet`", advice)
     expected: dict[str, Any] = {

@@ -10,7 +10,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from types import MethodType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -134,14 +134,14 @@ class JointSampler:
         self.window_batch = window_batch or (1 if model.device.type == "cpu" else 16)
         few = 4 if model.dtype == torch.float16 else self.window_batch
         self.gradient_batch = gradient_batch or few  # a gradient keeps the outputs of all layers
-        self.distance_name, distance = load_distance(model)
-        self.distance: Any = distance
+        self.distance_name, self.distance = load_distance(model)
         self.x0_histories: deque[list[Tensor]] = deque(maxlen=2)
         self.skipped: list[Tensor] = []  # for each synchronized step, whether it was skipped
         if model.device.type == "cuda":
             self.unet = CudaGraphModule(self.unet, compile=compile)
             self.decoder = CudaGraphModule(self.decoder, gradients=True)
-            self.distance = CudaGraphModule(self.distance, gradients=True)
+            module = cast(torch.nn.Module, self.distance)
+            self.distance = CudaGraphModule(module, gradients=True)
 
     def replaced(self, **methods: Callable[..., Any]) -> Any:
         """Return a copy in which methods are other functions, whose first argument is the copy."""

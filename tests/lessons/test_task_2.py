@@ -725,13 +725,16 @@ def test_long_prompts_are_cut_with_a_warning(sd):
 
 @pytest.mark.slow
 def test_runs_on_a_model_from_a_folder(tiny_folder, tmp_path):
+    lesson = notebooks.read(PATH)
+    # The challenge compares times, which say nothing for a tiny model with two steps.
+    lesson.cells = [cell for cell in lesson.cells if "checks.acceleration" not in cell.source]
     done = notebooks.execute(
-        notebooks.read(PATH),
+        lesson,
         {"STEPS": 2, "OUTPUTS": str(tmp_path)},
         {"COURSE_MODEL": str(tiny_folder)},
     )
     text = "".join(o.get("text", "") for cell in done.cells for o in cell.get("outputs", []))
-    assert text.count("✓") == 15
+    assert text.count("✓") == 14
     names = {"my_panorama.png", "sync_demo.mp4", "pan.mp4", "turn.html"}
     assert {path.name for path in tmp_path.iterdir()} == names
     values = [float(value) for value in re.findall(r"intra-distance \(judge\) (\S+)", text)]

@@ -131,7 +131,7 @@ def test_network(lesson):
     attention_up = ("UpBlock2D", "UpBlock2D", "CrossAttnUpBlock2D")
     for wrong, advice in [
         (..., "is still empty"),
-        (None, "is None"),
+        (None, "`build_unet` is still empty"),
         (UNet2DConditionModel, "the class UNet2DConditionModel itself"),
         (torch.nn.Linear(1, 1), "has to return a UNet2DConditionModel"),
         (unet_with(up_block_types=attention_up), "wrong order"),

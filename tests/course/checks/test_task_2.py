@@ -111,6 +111,14 @@ def test_right_views_pass(joint):
     stack = lambda latents, views: torch.stack([latents[0][:, r, c] for r, c in views])
     checks.views(meshgrid_views(joint), stack)
 
+    def by_loops(latents, views):
+        windows = []
+        for rows, columns in views:
+            windows.append(latents[0][:, rows.flatten()][:, :, columns])
+        return torch.stack(windows)
+
+    checks.views(lambda *request: tuple(joint.window_views(*request)), by_loops)
+
 
 PAIRS = "[(row, column) for row in rows for column in columns]"
 COLUMNS = "window_starts(width, window, stride, closed)"
@@ -306,6 +314,16 @@ def test_right_steps_pass(joint):
         return [joint.predict_x0(x_t, noise, a), joint.denoise_windows(x_t, noise, a, b)]
 
     checks.joint_step(averaged_first, joint.window_views)
+
+    def at_once(self, latents, views, weights, update, a, b):
+        """Both results are fused together, as more channels."""
+        windows, noise = update(torch.cat([latents[..., r, c] for r, c in views]))
+        x_0 = (windows - (1 - a).sqrt() * noise) / a.sqrt()
+        both = torch.cat([x_0, b.sqrt() * x_0 + (1 - b).sqrt() * noise], dim=1)
+        total = joint.weight_sum(views, weights, *latents.shape[-2:])
+        return joint.fuse(both, views, weights, total).chunk(2, dim=1)
+
+    checks.joint_step(at_once, joint.window_views)
 
 
 END = "return x_0, fuse(denoised, views, weights, total)"

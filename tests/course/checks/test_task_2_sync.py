@@ -58,6 +58,16 @@ def test_right_descents_pass(joint_sd):
     checks.descent(joint_sd)
     checks.descent(changed(joint_sd, descend=by_backward))
 
+    def by_vector(self, windows, to_images, anchor, weight):
+        """The gradient of all distances at once, by a vector of ones."""
+        with torch.enable_grad():
+            inputs = windows.clone().requires_grad_(True)
+            distances = self.distance(to_images(inputs), anchor.repeat(len(windows), 1, 1, 1))
+            (gradient,) = torch.autograd.grad(distances, inputs, torch.ones_like(distances))
+        return windows.sub(gradient, alpha=weight)
+
+    checks.descent(changed(joint_sd, descend=by_vector))
+
 
 def test_wrong_descents(joint, joint_sd):
     right = joint.descend
@@ -135,6 +145,17 @@ def one_by_one(self, windows, predict, alpha_bar, weight, scale):
 def test_right_synchronizations_pass(joint_sd):
     checks.synchronization(joint_sd)
     checks.synchronization(changed(joint_sd, synchronize=one_by_one))
+
+    def all_at_once(self, windows, predict, alpha_bar, weight, scale):
+        """All windows in one batch; the anchor's own gradient is zero."""
+        image = lambda x: self.decode_small(
+            (x - (1 - alpha_bar) ** 0.5 * predict(x)) / alpha_bar**0.5, scale
+        )
+        middle = len(windows) // 2
+        anchor = image(windows).detach()[middle : middle + 1]
+        return self.descend(windows, image, anchor, weight)
+
+    checks.synchronization(changed(joint_sd, synchronize=all_at_once))
 
 
 SYNC = [
@@ -216,6 +237,21 @@ def test_right_short_cuts_pass(joint, joint_sd):
 
     checks.short_cut(changed(joint_sd, synchronize_x0=by_noise))
 
+    def each_window(self, windows, noise, alpha_bar, weight, scale):
+        """A loop over windows, with a root mean square from the standard deviation."""
+        x_0 = (windows - (1 - alpha_bar).sqrt() * noise) / alpha_bar.sqrt()
+        anchor = self.decode_small(x_0, scale).detach()[len(windows) // 2][None]
+        result = windows.clone()
+        for i in range(len(windows)):
+            if i != len(windows) // 2:
+                image = lambda own: self.decode_small(own, scale)
+                step = self.descend(x_0[i : i + 1], image, anchor, 7.0) - x_0[i : i + 1]
+                rms = (step.var(correction=0) + step.mean() ** 2) ** 0.5
+                result[i] += (alpha_bar.sqrt() * weight / rms * step)[0]
+        return result
+
+    checks.short_cut(changed(joint_sd, synchronize_x0=each_window))
+
 
 SHORT = [
     (("return windows + alpha", "alpha_bar + alpha"), "returns None"),
@@ -260,6 +296,14 @@ def test_right_convolutions_pass(joint, joint_sd):
         return F.conv2d(x, layer.weight, layer.bias, layer.stride, 0, layer.dilation, layer.groups)
 
     checks.ring_convolution(by_concatenation, joint_sd)
+
+    def by_index(layer, x):
+        rows, columns = layer.padding
+        around = torch.arange(-columns, x.shape[-1] + columns) % x.shape[-1]
+        options = layer.stride, (rows, 0), layer.dilation, layer.groups
+        return torch.conv2d(x[..., around], layer.weight, layer.bias, *options)
+
+    checks.ring_convolution(by_index, joint_sd)
 
 
 RING = [
