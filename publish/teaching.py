@@ -99,7 +99,9 @@ def answers() -> str:
         text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
         if triples := lesson_answers(text):
             parts.append(f"## {HEADING.findall(text)[0]}")
-            parts += [f"**{place}.** {ask}\n\n> " + quote(reply) for place, ask, reply in triples]
+            for place, question, answer in triples:
+                gap = "\n\n" if question.startswith("- ") else " "
+                parts.append(f"**{place}.**{gap}{question}\n\n> {quote(answer)}")
     return "\n\n".join(parts) + "\n"
 
 

@@ -41,6 +41,11 @@ def test_each_lesson_has_five_objectives():
         assert all(re.fullmatch(rf"({ID})(, ({ID}))*", ids) for _, ids in rows), section
 
 
+def test_objectives_name_exercises_of_the_rubric():
+    named = re.findall(ID, "\n".join(re.findall(r"\| ([^|]*) \|$", read("objectives.md"), re.M)))
+    assert set(named) <= set(rubric.exercises())
+
+
 def test_every_lesson_has_notes():
     files = {path.stem for path in (FOLDER / "notes").glob("*.md")}
     numbers = {"lesson_" + name.replace(".", "_") for name in TITLES if name[0].isdigit()}
