@@ -1,7 +1,6 @@
 """The figures of Task 1: `python -m benchmarks.task1 [GROUP ...]`, rows in results/task1.json.
 
 loop     the sampling loop of lesson 1.2, as it stands in the notebook, beside diffusers' pipeline
-frames   its frames of every step: the error of those that were not decoded, and their time
 times    each lesson from top to bottom, as a first user runs it, and its memory; needs an
          otherwise idle machine
 """
@@ -10,7 +9,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,7 +18,7 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 
 from benchmarks.common import RESULTS, measure
 from course import notebooks
-from course.figures import Row, machine, make_rows, run_command, timed
+from course.figures import Row, machine, make_rows, run_command
 from course.models import Model, find_model, load_pipeline
 
 LESSON = notebooks.ROOT / "task_1_2_Stable_Diffusion_detailed.ipynb"
@@ -112,40 +110,6 @@ def closed_form_error(lesson: ModuleType, sd: Any, step: Any) -> float:
     return (step.x_0.double() - x_0).abs().max().item()
 
 
-# --- The frames
-
-
-@torch.no_grad()
-def frame_rows(model: Model | None = None, steps: int = STEPS) -> list[Row]:
-    """Frames interpolated between the key frames, beside those that the decoder makes."""
-    lesson = notebooks.definitions(notebooks.read(LESSON))
-    sd = lesson.StableDiffusion(model or find_model("pocket"))
-    # The first call is slower than the others.
-    sd.sample(PROMPTS[0], num_sampling_steps=1, seed=SEEDS[0])
-    rows, times = [], []
-    for folder in (None, tempfile.TemporaryDirectory()):
-        frames = {"save_dir": folder.name, "save_x_t": True, "save_x_0": True} if folder else {}
-        sample = partial(sd.sample, PROMPTS[0], num_sampling_steps=steps, seed=SEEDS[0], **frames)
-        times.append(timed(sample)[0])
-    for name in ("x_t", "x_0"):
-        latents = [getattr(step, name)[0] for step in sd.steps]
-        series = torch.stack([*latents, sd.steps[-1].x_prev[0]])
-        keys = lesson.key_steps(name, steps)
-        worst = 1e9
-        final = sd.decode_latents(series[-1:])[0]
-        for i, frame in enumerate(sd.decode_series(series, keys, final)):
-            exact = sd.decode_latents(series[i][None])[0].clamp(-1, 1)
-            if i not in keys:
-                error = ((frame.clamp(-1, 1) - exact) / 2).square().mean()
-                worst = min(worst, -10 * error.log10().item())
-        about = f"({len(keys)} of {len(series)} frames decoded)"
-        figure = f"lesson 1.2: worst frame of {name} beside the decoder's {about}"
-        rows.append(Row(f"task1.frames.{name}_psnr", figure, round(worst, 1), "dB"))
-    share = round((times[1] - times[0]) / times[0], 2)
-    figure = "lesson 1.2: time of all frames beside that of the image"
-    return [*rows, Row("task1.frames.time_share", figure, share, "x", "<=", 1.0)]
-
-
 # --- The time
 
 
@@ -181,7 +145,6 @@ def run_lesson(path: Path) -> tuple[float, float]:
 
 GROUPS: dict[str, Callable[[], list[Row]]] = {
     "loop": loop_rows,
-    "frames": frame_rows,
     "times": time_rows,
 }
 

@@ -4,6 +4,8 @@
 Python 3.5.
 """
 
+import builtins
+import sys
 import warnings
 from typing import Any, List, Type, Union
 
@@ -33,6 +35,24 @@ def _format_warning(message: Union[Warning, str], category: Type[Warning], *plac
     return _format_other_warnings(message, category, *place)
 
 
+_show_other_warnings = warnings.showwarning
+
+
+def _show_warning(
+    message: Union[Warning, str],
+    category: Type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: Any = None,
+) -> None:
+    # In a notebook a warning for the reader is part of the output, not an error.
+    if file is None and issubclass(category, CourseWarning) and hasattr(builtins, "get_ipython"):
+        file = sys.stdout
+    _show_other_warnings(message, category, filename, lineno, file, line)
+
+
+warnings.showwarning = _show_warning
 warnings.formatwarning = _format_warning  # type: ignore[assignment]  # `place` is passed on
 # By default a cell that runs again would not warn a second time.
 warnings.simplefilter("always", CourseWarning)

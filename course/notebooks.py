@@ -52,7 +52,8 @@ class CourseKernelManager(AsyncKernelManager):
 
 def lesson_paths() -> list[Path]:
     """Return all lessons in the order of the course."""
-    paths = [*ROOT.glob("task_*.ipynb"), *ROOT.glob("make_video.ipynb")]
+    patterns = ("task_*.ipynb", "make_video.ipynb", "task_3_DreamFusion/*.ipynb")
+    paths = [path for pattern in patterns for path in ROOT.glob(pattern)]
     # make_video.ipynb joins the frames that lesson 1.2 saves.
     return sorted(paths, key=lambda path: path.name.replace("make_video", "task_1_2~"))
 

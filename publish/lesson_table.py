@@ -30,7 +30,7 @@ LESSONS = {
         "control images by edges, depth, normals and scribbles; train a ControlNet",
     ),
     "task_1_1": ("1 h", "generate images, and learn what each setting does"),
-    "make_video": ("15 min", "turn the images of each step into a clip"),
+    "make_video": ("20 min", "find the prediction behind each step, and show the run as a clip"),
     "task_0": (
         "1 h",
         "understand diffusion from zero, in two dimensions: noise, score, training, sampling",

@@ -1,4 +1,4 @@
-"""`python -m publish.options`: write the option tables of task 3's README from its programs.
+"""`python -m publish.options`: write the option tables of task 3 from its programs.
 
 A table stands between `<!--options PROGRAM-->` and `<!---->`, which GitHub does not show.
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from course.figures import ROOT
 from task_3_DreamFusion import command_line, sds_2d
 
-README = ROOT / "task_3_DreamFusion" / "README.md"
+OPTIONS = ROOT / "task_3_DreamFusion" / "OPTIONS.md"
 TABLE = re.compile(r"(?<=<!--options )(\w+)-->\n.*?(?=<!---->)", flags=re.DOTALL)
 PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
     "main": command_line.build_parser,
@@ -53,7 +53,7 @@ def fill_tables(text: str) -> str:
 
 
 def main() -> int:
-    README.write_text(fill_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
+    OPTIONS.write_text(fill_tables(OPTIONS.read_text(encoding="utf-8")), encoding="utf-8")
     return 0
 
 

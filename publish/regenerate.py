@@ -28,6 +28,7 @@ from PIL import Image
 
 from course import notebooks
 from course.errors import CourseError
+from course.images import image_grid
 from course.images.video import write_video
 from publish import demo
 from publish.diagrams.catalog import write_diagrams
@@ -133,11 +134,23 @@ def update_assets(outputs: Path, root: Path) -> None:
         if size > limit:
             raise RegenerateError(f"{name} must have at most {limit:,} bytes, got {size:,}.")
         print(f"  assets/{name}: {size:,} bytes")
+    if README_OBJECTS.keys() <= ASSETS.keys():
+        write_object_sheet(root / "assets")
 
 
 def update_diagrams(outputs: Path, root: Path) -> None:
     """Write the diagrams to `root`/assets/diagrams."""
     write_diagrams(root / "assets" / "diagrams")
+
+
+def write_object_sheet(assets: Path) -> None:
+    """Write objects.png, the objects of README from four sides each, from their clips."""
+    images = []
+    for name in README_OBJECTS:
+        frames = iio.imread(assets / name)  # (F, H, W, 3)
+        images += [Image.fromarray(frames[i * len(frames) // 4]) for i in range(4)]
+    sheet = image_grid(images, columns=4, side=140)
+    sheet.save(assets / "objects.png", optimize=True)
 
 
 def write_gif(source: Path, target: Path, is_object: bool) -> None:

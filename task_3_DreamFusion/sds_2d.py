@@ -48,7 +48,7 @@ def optimize(
     generator = make_generator(seed)
     shape = (1, guidance.unet.config.in_channels, *guidance.model.latent_size())
     latents = (0.1 * torch.randn(shape, generator=generator)).to(guidance.device).requires_grad_()
-    # Gradient descent, equation 4 of README.md. Adam would divide by the size of the gradient,
+    # Gradient descent, formula (4) of the lesson. Adam would divide by the size of the gradient,
     # which is mostly noise; the small part that all steps share, such as the color, would be lost.
     optimizer = torch.optim.SGD([latents], lr=lr)
     # Most changes happen at the beginning.
@@ -107,7 +107,12 @@ def parser() -> argparse.ArgumentParser:
     add("--lr", type=float, default=2.0, help=f"learning rate {default}")
     scale, weighting = GuidanceOptions().guidance_scale, GuidanceOptions().weighting
     add("--guidance_scale", type=float, default=scale, help=f"classifier-free guidance {default}")
-    add("--weighting", choices=tuple(WEIGHTINGS), default=weighting, help=f"w(t) {default}")
+    add(
+        "--weighting",
+        choices=tuple(WEIGHTINGS),
+        default=weighting,
+        help=f"weight omega(t) {default}",
+    )
     add("--out", type=Path, metavar="FILE", help="PNG (default: outputs/task_3/sds_2d/TEXT.png)")
     return parser
 

@@ -1,12 +1,23 @@
-"""diffusers' own sampler, which the lessons' loops are compared with."""
+"""diffusers' own sampler, which the lessons' loops are compared with, and loops with mistakes."""
 
 import contextlib
+import copy
+import inspect
+import itertools
 from collections.abc import Iterator
+from types import MethodType
 from typing import Any
 
 import torch
 
-from course.diffusion import guide
+from course.diffusion import (
+    END,
+    alpha_bar_at,
+    ddim_step,
+    guide,
+    predict_x0_and_noise,
+    timesteps,
+)
 from course.models import Model
 
 
@@ -48,6 +59,84 @@ def sample_with_diffusers(
         fresh = torch.randn(latents.shape, generator=generator).to(latents.device) if eta else None
         guided = guide(uncond, cond, w)
         latents = scheduler.step(guided, t, latents, eta=eta, variance_noise=fresh).prev_sample
+    return latents
+
+
+@torch.no_grad()
+def sample_at_levels(
+    sd: Any,
+    latents: torch.Tensor,
+    embeddings: torch.Tensor,
+    count: int,
+    w: float,
+    predict: int,
+    mix: int,
+) -> torch.Tensor:
+    """Return the latents after `count` DDIM steps with confused noise levels.
+
+    x_0 is predicted at level `predict` and mixed at level `mix`: 0 for that of t, 1 for that of the
+    next timestep. A right loop has 0 and 1.
+    """
+    with constant_stride(sd):
+        scheduler = sd.scheduler
+    visited = [*timesteps(scheduler.config, count), END]
+    for t, t_prev in itertools.pairwise(visited):
+        levels = alpha_bar_at(scheduler, t), alpha_bar_at(scheduler, t_prev)
+        both = torch.cat([latents] * 2).to(sd.unet.dtype)
+        uncond, cond = sd.unet(both, t, encoder_hidden_states=embeddings).sample.float().chunk(2)
+        guided, kind = guide(uncond, cond, w), sd.model.prediction_type
+        x_0, noise = predict_x0_and_noise(latents, guided, levels[predict], kind)
+        latents = ddim_step(x_0, noise, levels[predict], levels[mix])
+    return latents
+
+
+def copy_of(owner: Any) -> Any:
+    """Return a shallow copy of an object, whose own methods belong to the copy."""
+    other = copy.copy(owner)
+    for name, value in vars(owner).items():
+        if inspect.ismethod(value) and value.__self__ is owner:
+            setattr(other, name, MethodType(value.__func__, other))
+    return other
+
+
+def with_other_prediction(sd: Any) -> Any:
+    """Return a copy of `sd` whose network is taken to predict v, or the noise if it predicts v."""
+    from diffusers import DDIMScheduler
+
+    other = copy_of(sd)
+    other.model = copy.copy(sd.model)
+    kind = "epsilon" if sd.model.prediction_type == "v_prediction" else "v_prediction"
+    vars(other.model)["prediction_type"] = kind  # a cached property
+    other.scheduler = DDIMScheduler.from_config(sd.scheduler.config, prediction_type=kind)
+    return other
+
+
+@torch.no_grad()
+def invert(
+    sd: Any,
+    latents: torch.Tensor,
+    prompt: str,
+    count: int,
+    end: int = 1,
+    first: int = 0,
+    backwards: bool = False,
+    exchange: bool = False,
+) -> torch.Tensor:
+    """Return the latents after `count` steps of DDIM inversion, right or with a mistake.
+
+    The network is called at the `end` of a step, or at its beginning (0). Mistakes: the first steps
+    left out, steps taken `backwards`, and the noise levels of a step exchanged.
+    """
+    embeddings = sd.get_text_embeddings([prompt], [""])[1:]
+    visited = [*timesteps(sd.scheduler.config, count), END][::-1][first:]
+    for pair in itertools.pairwise(visited[::-1] if backwards else visited):
+        t = max(pair[end], 0)
+        output = sd.unet(latents.to(sd.unet.dtype), t, encoder_hidden_states=embeddings).sample
+        levels = [alpha_bar_at(sd.scheduler, t) for t in pair]
+        before, after = levels[::-1] if exchange else levels
+        kind = sd.model.prediction_type
+        x_0, noise = predict_x0_and_noise(latents, output.float(), before, kind)
+        latents = ddim_step(x_0, noise, before, after)
     return latents
 
 

@@ -1,21 +1,17 @@
-"""Checks of lesson 1.2."""
+"""Checks of lesson 1.2, first part: components, text embeddings, a step, and the decoder."""
 
-import itertools
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from PIL import Image
 
 from course.checks.common import (
+    CheckFailed,
     call,
     check,
     close,
     diagnose,
     expect,
-    expect_finite,
-    expect_list,
     expect_model_settings,
     expect_placed,
     expect_tensor,
@@ -24,9 +20,39 @@ from course.checks.common import (
     same,
     tolerance_of,
 )
-from course.checks.reference import constant_stride, sample_with_diffusers
+from course.checks.task_1_2_inside import (
+    attention,
+    clip,
+    inpainting,
+    inversion,
+    sdedit,
+    solver,
+    strengths,
+)
+from course.checks.task_1_2_loop import decoded_steps, loop, sampling, schedule
 from course.diffusion import add_noise, ddim_step, guide, predict_x0, velocity
 from course.models import Model
+
+__all__ = [
+    "attention",
+    "clip",
+    "ddim",
+    "decoded_steps",
+    "decoding",
+    "guidance",
+    "inpainting",
+    "inversion",
+    "loop",
+    "modules",
+    "prediction",
+    "same",
+    "sampling",
+    "schedule",
+    "sdedit",
+    "solver",
+    "strengths",
+    "text_embeddings",
+]
 
 
 @check("1.2 (a)")
@@ -68,21 +94,29 @@ def text_embeddings(sd: Any, model: Model) -> str:
     )
     expect(
         result.dim() == 3 and result.shape[1] == shape[1],
-        f"The shape is {tuple(result.shape)}, not {shape}: every text is filled up to {shape[1]} "
+        f"The shape is {tuple(result.shape)}, not {shape}: every text is padded to {shape[1]} "
         'tokens by padding="max_length", max_length=self.model.text_length.',
     )
     expect_tensor(result, shape, "The result", "Two prompts, two negative: all four in one batch.")
-    ids = sd.tokenizer(
+    tokens = sd.tokenizer(
         [*negatives, *prompts],
         padding="max_length",
         max_length=shape[1],
         truncation=True,
         return_tensors="pt",
-    ).input_ids
+    ).to(model.device)
     with torch.no_grad():
-        right = sd.text_encoder(ids.to(model.device))[0]
-    prompts_first = "The prompts come first; put them last: negative_prompts + prompts."
-    mistakes = {prompts_first: torch.cat([right[2:], right[:2]])}
+        right = sd.text_encoder(tokens.input_ids)[0]
+        masked = sd.text_encoder(**tokens)[0]
+    by_pairs = [0, 2, 1, 3]
+    mistakes = {
+        "The prompts come first; put them last: negative_prompts + prompts.": (
+            torch.cat([right[2:], right[:2]])
+        ),
+        "Prompts and negative prompts alternate; all negative prompts come first.": right[by_pairs],
+        "Do not pass on the attention mask: the model was trained with the padding in view. Use "
+        ".input_ids only.": masked,
+    }
     otherwise = "The vectors are not those of the text encoder for these texts in this order."
     diagnose(result, right, mistakes, otherwise)
     # The text encoder fails in its own ways where positions run out.
@@ -100,7 +134,8 @@ def guidance(function: Callable[..., torch.Tensor]) -> str:
     uncond, cond = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     push = 3 * (cond - uncond)
     mistakes = {
-        "The guidance was added to the wrong term: start from `uncond`, not `cond`.": cond + push,
+        "The guidance was added to the wrong term: start from `uncond`, not `cond`. (Ho and "
+        "Salimans write it so; their w is our w - 1.)": cond + push,
         "That leads away from the prompt: the difference is `cond` minus `uncond`.": uncond - push,
         "Scale the difference of the two, cond - uncond, not `cond` itself.": uncond + 3 * cond,
         "Only the scaled difference is left: add it to `uncond`.": push,
@@ -144,12 +179,17 @@ def prediction(function: Callable[..., Any]) -> str:
         )
         otherwise = f"For {prediction_type} x_0 is not right: solve the formulas above for it."
         diagnose(result[0], x_0, exchanged | mistakes, otherwise)
-        expect(
-            close(result[1], noise), f"For {prediction_type} x_0 is right, but the noise is not."
-        )
+        advice = f"For {prediction_type} x_0 is right, but the noise is not"
+        mistakes = {
+            f"{advice}: that is v itself.": v,
+            f"{advice}: the signs are off, both terms are added.": a.sqrt() * v
+            - (1 - a).sqrt() * x_t,
+            f"{advice}: the two roots are exchanged.": a.sqrt() * x_t + (1 - a).sqrt() * v,
+        }
+        diagnose(result[1], noise, mistakes if output is v else {}, f"{advice}.")
     expect(
         isinstance(call(function, x_t, noise, a, "sample", allow=ValueError), ValueError),
-        "A third prediction type has to end in a ValueError: keep the first lines, with "
+        "A third prediction type has to end in a ValueError: keep the first two lines, with "
         '"raise ValueError".',
     )
     return "x_0 and noise come out of epsilon and of v"
@@ -160,7 +200,15 @@ def ddim(function: Callable[..., torch.Tensor]) -> str:
     """One step of DDIM, with and without fresh noise."""
     x_0, noise, fresh = torch.randn(3, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     a, b = torch.tensor(0.3), torch.tensor(0.6)  # alpha_bar of t, and of the next timestep
-    result = call(function, x_0, noise, a, b, 0.0, fresh)
+    try:
+        result = call(function, x_0, noise, a, b, 0.0, fresh)
+    except CheckFailed as error:
+        expect(
+            "is not finite" not in str(error),
+            "The result is NaN, the root of a negative number: in sigma the ratio is alpha_bar / "
+            "alpha_bar_prev, which is below 1.",
+        )
+        raise
     expect_tensor(result, x_0.shape, "The result of the step")
     still, x_t = ddim_step(x_0, noise, a, b), add_noise(x_0, noise, a)
     image, rootless = b.sqrt() * x_0, b * x_0 + (1 - b) * noise
@@ -171,6 +219,9 @@ def ddim(function: Callable[..., torch.Tensor]) -> str:
         "The share of x_0 is sqrt(alpha_bar_prev), not that of t.": a.sqrt() * x_0 + new_noise,
         "The square roots are missing: sqrt(alpha_bar_prev), sqrt(1 - alpha_bar_prev).": rootless,
         "The noise term is missing: only the last step leaves none.": image,
+        "`eta` is missing in sigma: at eta = 0 there is no fresh noise.": (
+            ddim_step(x_0, noise, a, b, 1.0, fresh)
+        ),
         "With eta = 0 there is fresh noise in the result: sigma is eta times the root.": (
             still + fresh * ((result - still) / fresh).mean()
         ),
@@ -217,59 +268,6 @@ def _expect_fresh_noise(
     diagnose(result, right, mistakes, otherwise)
 
 
-@check("1.2 (f)")
-def loop(sd: Any, model: Model) -> str:
-    """Three steps of `sd.denoise` beside the same three by diffusers' scheduler."""
-    shape = (1, sd.unet.config.in_channels, *model.latent_size())
-    latents = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(model.device)
-    embeddings = sd.get_text_embeddings(["a duck"], [""])
-    count, w = 3, 4.0
-
-    def attempt(eta: float) -> list[Any]:
-        generators = [torch.Generator().manual_seed(2)]
-        with constant_stride(sd):
-            return call(sd.denoise, latents, embeddings, count, w, eta, generators)
-
-    def reference(eta: float, embeddings: torch.Tensor = embeddings, w: float = w) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(2)
-        return sample_with_diffusers(sd, latents, embeddings, count, w, eta, generator)
-
-    steps = attempt(0.0)
-    expect_value(steps[0].x_prev if steps else None, "`x_prev`, the result of a step,")
-    expect(
-        len(steps) == count,
-        f"The loop took {len(steps)} steps, not {count}: one for each timestep.",
-    )
-    still, tolerance = steps[-1].x_prev, tolerance_of(model)
-    expect(
-        all(close(b.x_t, a.x_prev, tolerance) for a, b in itertools.pairwise(steps)),
-        "A step does not continue from the result of the one before.",
-    )
-    mistakes = {
-        "The two halves are exchanged: the first belongs to the negative prompt.": (
-            reference(0.0, embeddings.flip(0))
-        ),
-        "The output is unguided: hand both halves to `guide`, and use its result.": (
-            reference(0.0, w=1.0)
-        ),
-        "Only the negative prompt has an effect: hand both halves to `guide`, and use its "
-        "result.": reference(0.0, w=0.0),
-    }
-    otherwise = (
-        "After three steps the latents are not those of diffusers' DDIM: is each step given "
-        "alpha_bar of t, then that of the next timestep, and the prediction type of the model?"
-    )
-    diagnose(still, reference(0.0), mistakes, otherwise, tolerance)
-    noisy = attempt(1.0)[-1].x_prev
-    mistakes = {"`eta` makes no difference: hand it to `ddim_step`.": still}
-    otherwise = (
-        "With eta = 1 the latents are not diffusers': fresh noise comes from `draw_noise`, drawn "
-        "anew in every step."
-    )
-    diagnose(noisy, reference(1.0), mistakes, otherwise, tolerance)
-    return f"{count} steps end where diffusers' own DDIM ends, for eta = 0 and eta = 1"
-
-
 @check("1.2 (g)")
 def decoding(sd: Any, model: Model) -> str:
     """Latents become images, the scaling factor undone."""
@@ -294,97 +292,3 @@ def decoding(sd: Any, model: Model) -> str:
     diagnose(result, right, mistakes, otherwise, tolerance_of(model))
     expect(not result.requires_grad, "A gradient reaches the decoder: keep @torch.no_grad().")
     return f"latents divided by {factor:g}, the model's own scaling factor, and decoded"
-
-
-@check("1.2 (h)")
-def clip(frames: Sequence[Image.Image], left: str | Path, right: str | Path) -> str:
-    """The images of two folders side by side, one frame for each step."""
-    from course.images import video
-
-    expect_list(frames, Image.Image, "`clip`")
-    a, b = video.read_frames(left), video.read_frames(right)
-    expect(
-        len(frames) == len(a),
-        f"`clip` has {len(frames)} frames and the folder {len(a)}: one for each step.",
-    )
-    single = a[0].image.width / a[0].image.height
-    expect(
-        # Two, less what headings and captions take.
-        frames[0].width / frames[0].height > 1.15 * single,
-        "A frame is not wide enough for two images: put x_t and x_0 side by side.",
-    )
-    exchanged = video.side_by_side(b[-2:], a[-2:])
-    expect(
-        not same(_middle(frames[-2]), _middle(exchanged[0])),
-        "The sides are exchanged: x_t belongs at the left.",
-    )
-    turned = video.side_by_side(a[::-1][:2], b[::-1][:2])
-    expect(
-        not same(_middle(frames[0]), _middle(turned[1])),
-        "The frames run backwards: noise comes first.",
-    )
-    return f"{len(frames)} frames, x_t at the left and what will become of it at the right"
-
-
-def _middle(frame: Image.Image) -> Image.Image:
-    """Return the middle of a frame, without headings and captions, small."""
-    width, height = frame.size
-    return frame.crop((0, height // 4, width, 3 * height // 4)).resize((64, 16))
-
-
-@check("1.2 (i)")
-def attention(function: Callable[..., Any]) -> str:
-    """Scaled dot-product attention, and the weights it used."""
-    query = torch.randn(2, 3, 5, 16, generator=torch.Generator().manual_seed(0))
-    key, value = torch.randn(2, 2, 3, 7, 16, generator=torch.Generator().manual_seed(1))
-    result = call(function, query, key, value)
-    expect(
-        isinstance(result, tuple) and len(result) == 2,
-        "`attention` returns two tensors: return weights @ value, weights.",
-    )
-    out, weights = result
-    hint = "5 pixels look at 7 tokens."
-    expect_tensor(weights, (2, 3, 5, 7), "The second result, the weights,", hint)
-    scores = query @ key.transpose(-1, -2)
-    mistakes = {
-        "The scores are not scaled: divide by the square root of the width.": scores.softmax(-1),
-        "Divide by the square root of the width, not by the width.": (scores / 16).softmax(-1),
-        "The softmax runs over the pixels; every pixel shares its attention among tokens: "
-        "dim=-1.": (scores / 4).softmax(-2),
-        "Those are scores; a softmax over the tokens makes weights of them.": scores / 4,
-    }
-    right = (scores / 4).softmax(-1)
-    diagnose(weights, right, mistakes, "The weights are not softmax(query key^T / sqrt(d)).")
-    expect(
-        close(out, right @ value),
-        "The weights are right; the result is their product with the values.",
-    )
-    return "every pixel shares its attention among all tokens, 100 % in all"
-
-
-@check("1.2 (j)")
-def strengths(values: Sequence[Any], steps: Sequence[Any]) -> str:
-    """How long the push of guidance is, relative to the unguided prediction, at every step."""
-    expect_value(values, "`strengths`")
-    expect_type(values, list, "`strengths`", "it has to be a list of numbers.")
-    expect(
-        len(values) == len(steps), f"`strengths` has {len(values)} numbers for {len(steps)} steps."
-    )
-    for i, value in enumerate(values):
-        expect(
-            isinstance(value, int | float) or getattr(value, "ndim", None) == 0,
-            f"Entry {i} of `strengths` is a {type(value).__name__}; it has to be one number.",
-        )
-    result = torch.tensor([float(value) for value in values])
-    expect_finite(result, "`strengths`")
-    pushes = torch.stack([(step.cond - step.uncond).norm() for step in steps]).cpu()
-    plain = torch.stack([step.uncond.norm() for step in steps]).cpu()
-    mistakes = {
-        "Divide by the norm of `uncond`: only the ratio tells how hard guidance pushes.": pushes,
-        "Those are squares: the norm is the root of the sum of squares.": (pushes / plain) ** 2,
-    }
-    otherwise = "Those are not the norms of cond - uncond, each divided by the norm of uncond."
-    diagnose(result, pushes / plain, mistakes, otherwise)
-    return (
-        f"the push is between {result.min():.0%} and {result.max():.0%} of the unguided prediction"
-    )

@@ -43,12 +43,13 @@ def edge_f1(function: Callable[..., float]) -> str:
         {0.0: "A pixel at most `within` pixels away counts as correct: dilate the other map."},
     )
     _expect_f1(function, "lines 3 pixels from each other", far, line, 0.0)
-    dots = np.zeros((2, 32, 32, 3))
-    dots[0, 10, 10] = dots[1, 12, 12] = 1
+    dot, diagonal = np.zeros((32, 32, 3)), np.zeros((32, 32, 3))
+    dot[10, 10] = diagonal[12, 12] = 1
     _expect_f1(
         function,
         "two pixels at a distance of 2.8",
-        *dots,
+        dot,
+        diagonal,
         0.0,
         {1.0: "The neighborhood is a disc, row**2 + column**2 <= within**2, and not a square."},
     )

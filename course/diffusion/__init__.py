@@ -4,7 +4,13 @@ Throughout, `x_t` are noisy latents and `alpha_bar` is the scheduler's `alphas_c
 timestep, a tensor that broadcasts against them. A test compares each function with the lesson.
 """
 
-from course.diffusion.attention import AttentionRecorder, attention, token_maps, word_token_indices
+from course.diffusion.attention import (
+    AttentionRecorder,
+    attention,
+    record_attention,
+    token_maps,
+    word_token_indices,
+)
 from course.diffusion.ddim import ddim_inversion_step, ddim_step
 from course.diffusion.guidance import guide, perp_neg
 from course.diffusion.noise import check_finite, draw_noise, make_generator
@@ -15,24 +21,37 @@ from course.diffusion.predictions import (
     predict_x0_and_noise,
     velocity,
 )
+from course.diffusion.sampling import (
+    SamplingRequest,
+    SamplingStep,
+    check_request,
+    collect_steps,
+    make_generators,
+)
 from course.diffusion.schedule import END, alpha_bar_at, timesteps
 
 __all__ = [
     "END",
     "AttentionRecorder",
+    "SamplingRequest",
+    "SamplingStep",
     "add_noise",
     "alpha_bar_at",
     "attention",
     "check_finite",
+    "check_request",
+    "collect_steps",
     "ddim_inversion_step",
     "ddim_step",
     "draw_noise",
     "guide",
     "make_generator",
+    "make_generators",
     "perp_neg",
     "predict_noise",
     "predict_x0",
     "predict_x0_and_noise",
+    "record_attention",
     "timesteps",
     "token_maps",
     "velocity",

@@ -1,11 +1,12 @@
 """Recording of cross-attention: which pixels look at which tokens of the prompt.
 
-    recorder = AttentionRecorder()
-    unet.set_attn_processor({name: recorder if "attn2" in name else own for name, own in ...})
-
-In a U-Net of diffusers "attn2" names the cross-attention of a block, "attn1" its self-attention.
+with record_attention(unet) as recorder:
+    ...  # call the U-Net
+maps = token_maps(recorder, height, width)
 """
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -26,15 +27,20 @@ def attention(
     return weights @ value, weights
 
 
+Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
 class AttentionRecorder:
     """An attention processor of diffusers that sums up the weights for the prompts.
 
     `maps` has, for each number of pixels of a layer, the weights (B, pixels, L), averaged over
     heads and summed over layers and steps. The batch holds negative prompts first, then prompts;
-    only the second half is recorded. As in Prompt-to-Prompt (Hertz et al. 2022, arXiv:2208.01626).
+    only the second half is recorded. `attention` computes results and weights. As in
+    Prompt-to-Prompt (Hertz et al. 2022, arXiv:2208.01626).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, attention: Attention = attention) -> None:
+        self.attention = attention
         self.maps: dict[int, torch.Tensor] = {}
 
     def __call__(
@@ -53,13 +59,28 @@ class AttentionRecorder:
         ]
         # In float32: the scores of some models are too large for half precision.
         heads = [x.unflatten(-1, (attn.heads, -1)).transpose(1, 2).float() for x in projections]
-        result, weights = attention(*heads)  # (2B, heads, n, d), (2B, heads, n, L)
+        result, weights = self.attention(*heads)  # (2B, heads, n, d), (2B, heads, n, L)
         prompt_weights = weights.chunk(2)[1].mean(dim=1)  # (B, n, L)
         pixels = prompt_weights.shape[1]
         self.maps[pixels] = self.maps.get(pixels, 0) + prompt_weights
         result = result.transpose(1, 2).flatten(2).to(hidden_states.dtype)  # (2B, n, heads d)
         output: torch.Tensor = attn.to_out[1](attn.to_out[0](result))
         return output
+
+
+@contextlib.contextmanager
+def record_attention(unet: Any, attention: Attention = attention) -> Iterator[AttentionRecorder]:
+    """Within this block all cross-attention of a U-Net of diffusers goes through a recorder."""
+    processors = unet.attn_processors
+    recorder = AttentionRecorder(attention)
+    # "attn2" names the cross-attention of a block, "attn1" its self-attention.
+    unet.set_attn_processor(
+        {name: recorder if "attn2" in name else own for name, own in processors.items()}
+    )
+    try:
+        yield recorder
+    finally:
+        unet.set_attn_processor(processors)
 
 
 def token_maps(recorder: AttentionRecorder, height: int, width: int) -> torch.Tensor:

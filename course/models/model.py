@@ -70,6 +70,11 @@ class Model:
         return int(self.config("unet/config.json")["sample_size"]) * self.scale_factor
 
     @cached_property
+    def latent_channels(self) -> int:
+        """The channels of the latents."""
+        return int(self.config("unet/config.json")["in_channels"])
+
+    @cached_property
     def text_length(self) -> int:
         """How many tokens the text encoder reads, the start and end tokens included."""
         return int(self.config("text_encoder/config.json")["max_position_embeddings"])

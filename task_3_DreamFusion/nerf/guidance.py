@@ -5,11 +5,11 @@
     output = guidance.train_step(images, prompts, azimuth, elevation, generator)
     output.loss.backward()
 
-The exercise, the three functions at its heart, is in sd.py.
+The exercise, the four functions at its heart, is in sd.py.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -28,13 +28,21 @@ from task_3_DreamFusion.nerf.views import VIEWS, ViewPrompts, negative_views
 
 PERP_NEG_END = 0.9  # fraction of a run after which no view is pushed away: the rest is for detail
 
-# w(t) as a function of alpha_bar: sigma_t squared (DreamFusion), constant, and one that is small at
-# both ends (Fantasia3D).
+# omega(t) as a function of alpha_bar: 1 - alpha_bar (DreamFusion), constant, and one that is small
+# at both ends (Fantasia3D).
 WEIGHTINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigma2": lambda alpha_bar: 1 - alpha_bar,
     "uniform": torch.ones_like,
     "middle": lambda alpha_bar: alpha_bar.sqrt() * (1 - alpha_bar),
 }
+
+
+def omega_to_x0(alpha_bar: Tensor) -> Tensor:
+    """Return the omega(t) with which a gradient step of length 1 leads to the predicted x_0.
+
+    sqrt(1 - alpha_bar) / sqrt(alpha_bar): formula (5) of the lesson.
+    """
+    return (1 / alpha_bar - 1).sqrt()
 
 
 class GuidanceError(CourseError, ValueError):
@@ -52,8 +60,8 @@ def check_text(text: str) -> None:
 class GuidanceOutput:
     """One step of guidance.
 
-    loss: a scalar whose gradient is that of the loss function; its value has no meaning. gradient:
-    (B, 4, h, w), with respect to the latents. noise_rmse: a scalar, root mean square of predicted
+    loss: a scalar whose gradient in the latents is `gradient` / B; its value has no meaning.
+    gradient: (B, 4, h, w). noise_rmse: a scalar, root mean square of predicted
     minus added noise; it falls as the images become what the model expects. timesteps: (B,).
     latents, noisy_latents, noise_pred: (B, 4, h, w).
     """
@@ -68,10 +76,11 @@ class GuidanceOutput:
 
 
 def check_exercise(guidance: "StableDiffusion") -> None:
-    """Report each part of TODO 3 as right, or raise CheckFailed with what is wrong."""
-    checks.prompt_embedding(guidance.embed_text, guidance.model, guidance.text_encoder)
-    checks.sds_gradient(sd.sds_gradient)
-    checks.sds_loss(sd.sds_loss)
+    """Report each part of TODO 3 in sd.py as right, or raise CheckFailed with what is wrong."""
+    checks.prompt_embedding(sd.embed_text, guidance.model, guidance.text_encoder)
+    checks.timesteps(sd.sample_timesteps)
+    checks.noise_prediction(sd.predict_noise)
+    checks.sds_step(sd.sds_step)
 
 
 class StableDiffusion:
@@ -168,16 +177,11 @@ class StableDiffusion:
 
         progress: (B,), from `view_progress`; 1 or more is at the end.
         """
-        count = len(progress)
         low, high = self.options.t_range
         end = min(self.options.t_max_end, high)
         highest = (high + (end - high) * progress.cpu().clamp(0, 1)).clamp(min=low)
         lowest = (highest - self.options.t_window).clamp(min=low)
-        strata = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-        # Shuffled, or each view would keep its part of the range.
-        strata = strata[torch.randperm(count, generator=generator)]
-        last = len(self.alphas_cumprod) - 1
-        timesteps = (last * (lowest + (highest - lowest) * strata)).round().long()
+        timesteps = sd.sample_timesteps(lowest, highest, len(self.alphas_cumprod), generator)
         return timesteps.to(self.device, non_blocking=True)
 
     def alpha_bar(self, timesteps: Tensor) -> Tensor:
@@ -201,30 +205,31 @@ class StableDiffusion:
         timesteps: (B,). azimuth, elevation: (B,) degrees, of the cameras. progress: fraction of the
         run that is done, on which the weight of Perp-Neg depends.
         """
-        options = self.options
-        perp_neg = options.perp_neg * max(1 - progress / PERP_NEG_END, 0.0)
+        scale = self.options.guidance_scale
+        perp_neg = self.options.perp_neg * max(1 - progress / PERP_NEG_END, 0.0)
         negative = prompts.negative.expand(len(noisy_latents), -1, -1)
         embeddings = [negative, prompts.at(azimuth, elevation)]
+        combine: Callable[[list[Tensor]], Tensor] | None = None
         if perp_neg:
             views, weights = negative_views(azimuth)
             embeddings += [prompts.views[view] for view in views.T]
-        count = len(embeddings)
-        output = self.unet(
-            noisy_latents.to(self.dtype).repeat(count, 1, 1, 1),
-            timesteps.repeat(count),
-            encoder_hidden_states=torch.cat(embeddings),
-        ).sample.float()
-        alpha_bar, prediction_type = self.alpha_bar(timesteps), self.model.prediction_type
-        noise_preds = [
-            diffusion.predict_noise(noisy_latents, part, alpha_bar, prediction_type)
-            for part in output.chunk(count)
-        ]
-        uncond, cond = noise_preds[:2]
-        if not perp_neg:
-            return diffusion.guide(uncond, cond, options.guidance_scale)
-        negatives = torch.stack(noise_preds[2:])
-        weights = perp_neg * weights.T.to(noisy_latents)
-        return diffusion.perp_neg(uncond, cond, negatives, weights, options.guidance_scale)
+            weights = perp_neg * weights.T.to(noisy_latents)
+
+            def push_away(noise_preds: list[Tensor]) -> Tensor:
+                uncond, cond, *negatives = noise_preds
+                return diffusion.perp_neg(uncond, cond, torch.stack(negatives), weights, scale)
+
+            combine = push_away
+        return sd.predict_noise(
+            self.unet,
+            noisy_latents,
+            timesteps,
+            torch.stack(embeddings),
+            self.alpha_bar(timesteps),
+            self.model.prediction_type,
+            scale,
+            combine,
+        )
 
     # --- The step
 
@@ -243,32 +248,31 @@ class StableDiffusion:
 
         images: (B, 3, H, W) in [0, 1], or latents (B, 4, h, w) with `as_latents`. azimuth,
         elevation: (B,) degrees, of the cameras. generator: on the CPU. progress: fraction of the
-        run that is done. weighting: w(t) in place of the options', as in WEIGHTINGS.
+        run that is done. weighting: omega(t) in place of the options', as in WEIGHTINGS.
         """
         latents = images if as_latents else self.encode_imgs(images)
         timesteps = self.sample_timesteps(self.view_progress(progress, azimuth), generator)
-        noise = torch.randn(latents.shape, generator=generator)
-        noise = noise.to(latents.device, non_blocking=True)
-        alpha_bar = self.alpha_bar(timesteps)
-        noisy_latents = diffusion.add_noise(latents.detach(), noise, alpha_bar)
         azimuth = azimuth.to(timesteps.device, non_blocking=True)
         elevation = elevation.to(timesteps.device, non_blocking=True)
-        noise_pred = self.predict_noise(
-            noisy_latents, timesteps, prompts, azimuth, elevation, progress
-        )
-        weighting = weighting or WEIGHTINGS[self.options.weighting]
-        gradient = sd.sds_gradient(noise_pred, noise, weighting(alpha_bar))
+
+        def predict(x_t: Tensor, t: Tensor) -> Tensor:
+            return self.predict_noise(x_t, t, prompts, azimuth, elevation, progress)
+
+        alpha_bar = self.alpha_bar(timesteps)
+        omega = (weighting or WEIGHTINGS[self.options.weighting])(alpha_bar)
+        step = sd.sds_step(latents, timesteps, alpha_bar, omega, predict, generator)
+        # Not .item(), which waits for the GPU.
+        noise_rmse = (step.noise_pred - step.noise).square().mean().sqrt()
         return GuidanceOutput(
-            sd.sds_loss(latents, gradient),
-            gradient,
-            (noise_pred - noise).square().mean().sqrt(),  # not .item(), which waits for the GPU
+            step.loss,
+            step.gradient,
+            noise_rmse,
             timesteps,
             latents.detach(),
-            noisy_latents,
-            noise_pred,
+            step.noisy_latents,
+            step.noise_pred,
         )
 
-    @torch.no_grad()
     def target_images(
         self,
         images: Tensor,
@@ -280,17 +284,22 @@ class StableDiffusion:
     ) -> tuple[Tensor, GuidanceOutput]:
         """Run score distillation in pixels; return target images (B, 3, H, W) and the step.
 
-        A step of (1 / alpha_bar - 1)^0.5 against the unweighted SDS gradient takes the latents to
-        the predicted x_0 (formula (4) of ../README.md). Decoded, it is a target for the field, and
-        the encoder's Jacobian is not needed (as in HiFA, Zhu et al. 2023, arXiv:2305.18766).
-        Arguments as in `train_step`.
+        With `omega_to_x0` a gradient step on the loss of sd.py takes the latents to the predicted
+        x_0. Decoded, they are a target for the field, and the encoder's Jacobian is not needed (as
+        in HiFA, Zhu et al. 2023, arXiv:2305.18766). Arguments as in `train_step`.
         """
-        output = self.train_step(
-            images, prompts, azimuth, elevation, generator, progress, weighting=torch.ones_like
-        )
-        step_size = (1 / self.alpha_bar(output.timesteps) - 1).sqrt()
-        x_0 = output.latents - step_size * output.gradient
-        return F.interpolate(self.decode_latents(x_0), images.shape[2:], mode="area"), output
+        with torch.no_grad():
+            latents = self.encode_imgs(images)
+        latents.requires_grad_()
+        with torch.enable_grad():
+            output = self.train_step(
+                latents, prompts, azimuth, elevation, generator, progress, True, omega_to_x0
+            )
+            [gradient] = torch.autograd.grad(output.loss, latents)
+        # The loss averages over the B images; each takes a step of its own.
+        targets = self.decode_latents(output.latents - len(latents) * gradient)
+        output = replace(output, loss=output.loss.detach())
+        return F.interpolate(targets, images.shape[2:], mode="area"), output
 
     @torch.no_grad()
     def preview(

@@ -1,6 +1,6 @@
 """Settings of task 3: each field has its default, its limits and its meaning in one place.
 
-The options of `python main.py`, the checks of values and the option tables of README.md are
+The options of `python main.py`, the checks of values and the tables of OPTIONS.md are
 generated from these fields, so a setting has the same name in all of them. Neither this module nor
 options.py imports PyTorch: the command line answers at once.
 """
@@ -13,7 +13,7 @@ from task_3_DreamFusion.nerf.options import SettingError, check_fields, option
 
 SETTINGS = "settings.json"  # the file in a workspace
 
-# Groups of options, in the order of `--help` and README.md.
+# Groups of options, in the order of `--help` and OPTIONS.md.
 PROMPT = "what to generate"
 RUN = "the run"
 TRAINING = "the training"
@@ -177,7 +177,7 @@ class GuidanceOptions:
     )
     weighting: str = option(
         "sigma2",
-        "weight w(t) of the gradient at a timestep, with --space latents",
+        "weight omega(t) of the gradient at a timestep, with --space latents",
         choices=("sigma2", "uniform", "middle"),
     )
     perp_neg: float = option(

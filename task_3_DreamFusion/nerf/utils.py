@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from course.arguments import check_number
 from course.files import replace_file, write_text

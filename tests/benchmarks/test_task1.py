@@ -48,13 +48,6 @@ def test_a_random_model_that_predicts_v(tiny_folder, tmp_path):
     assert all(row.holds for row in task1.compare(model, "v", "v", steps=2))
 
 
-def test_frames(tiny_folder):
-    *worst, share = task1.frame_rows(find_model(tiny_folder), steps=6)
-    assert [row.unit for row in worst] == ["dB", "dB"] and all(row.value > 10 for row in worst)
-    assert "(3 of 7 frames decoded)" in worst[0].figure
-    assert share.value > -1 and share.bar == 1
-
-
 def test_times_of_the_lessons(tmp_path, monkeypatch):
     for name, cell in (("quick", "import time; time.sleep(3)"), ("broken", "1 / 0")):
         nbformat.write(

@@ -150,7 +150,7 @@ def test_1_1_runs_on_a_model_from_a_folder(tiny_folder: Path):
     path = notebooks.ROOT / "task_1_1_Stable_Diffusion_intro.ipynb"
     done = notebooks.execute(notebooks.read(path), QUICK, {"COURSE_MODEL": str(tiny_folder)})
     text = "".join(o.get("text", "") for cell in code_cells(done) for o in cell.outputs)
-    assert text.count("✓") == 8
+    assert text.count("✓") == 9
     assert "64 x 64 pixels" in text
     assert "has never seen: purple, giraffe" in text
     assert "Cut from its end" in text

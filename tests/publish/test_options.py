@@ -1,20 +1,22 @@
-"""The option tables of task 3's README are those of its programs."""
+"""The option tables of task 3 are those of its programs."""
 
 import argparse
 import re
 
 from publish import options
 
+FOLDER = options.OPTIONS.parent
 
-def test_readme_has_the_tables_of_the_programs():
-    text = options.README.read_text(encoding="utf-8")
+
+def test_the_tables_are_those_of_the_programs():
+    text = options.OPTIONS.read_text(encoding="utf-8")
     assert text.count("<!--options ") == len(options.PARSERS)
     assert options.fill_tables(text) == text, "python -m publish.options writes the tables"
 
 
 def test_every_option_in_the_text_exists():
-    text = options.README.read_text(encoding="utf-8")
-    text = text.replace("--max_restarts", "").replace("--logdir", "")
+    texts = [(FOLDER / name).read_text(encoding="utf-8") for name in ("README.md", "OPTIONS.md")]
+    text = "".join(texts).replace("--max_restarts", "").replace("--logdir", "")
     known = {
         flag
         for parser in options.PARSERS.values()

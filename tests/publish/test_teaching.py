@@ -97,3 +97,14 @@ def test_answers_stand_below_their_lesson_and_section(tmp_path, monkeypatch):
     monkeypatch.setattr(notebooks, "lesson_paths", lambda: [tmp_path / "task_7.ipynb"])
     expected = "## 7 A lesson\n\n**Noise.** Think about it: why?\n\n> A.\n>\n> B.\n"
     assert teaching.answers() == expected
+
+
+def test_messages_that_the_faq_quotes_are_those_of_the_checks():
+    """Between asterisks in its first column, without the beginning or the end of the message."""
+    rows = re.findall(r'^\| "(.*?)" \|', read("faq.md"), flags=re.MULTILINE)
+    quoted = [message for row in rows for message in re.findall(r"\*([^*]+)\*", row)]
+    sources = (notebooks.ROOT / "course" / "checks").glob("*.py")
+    code = " ".join(path.read_text(encoding="utf-8") for path in sources)
+    text = re.sub(r"\W+", " ", re.sub(r'"\s+f?"', "", code)).lower()
+    stale = [m for m in quoted if re.sub(r"\W+", " ", m).strip().lower() not in text]
+    assert len(quoted) > 15 and stale == []

@@ -417,7 +417,7 @@ def unfilled_figures() -> list[str]:
 
 
 def differing_settings() -> list[str]:
-    """Settings of task 3 whose field has no option of the same name, or is not in its README."""
+    """Settings of task 3 whose field has no option of the same name, or is not in OPTIONS.md."""
     from task_3_DreamFusion.command_line import build_parser
     from task_3_DreamFusion.nerf.settings import (
         GuidanceOptions,
@@ -426,8 +426,8 @@ def differing_settings() -> list[str]:
         Settings,
     )
 
-    readme = (ROOT / "task_3_DreamFusion" / "README.md").read_text(encoding="utf-8")
-    documented = set(re.findall(r"--([a-z_]\w*)", readme))
+    tables = (ROOT / "task_3_DreamFusion" / "OPTIONS.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"--([a-z_]\w*)", tables))
     kinds = (Settings, GuidanceOptions, RunOptions, OutputOptions)
     names = [field.name for part in kinds for field in fields(part)]
     options = {flag for group in option_names(build_parser()) for flag in group}

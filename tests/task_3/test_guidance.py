@@ -298,7 +298,7 @@ def test_the_front_is_ahead(tiny_folder):
     ]
 
 
-def test_targets_are_the_foreseen_images(guidance, monkeypatch):
+def test_targets_are_the_predicted_images(guidance):
     """One step against the SDS gradient gives x_0, whatever the weighting, in the images' size."""
     prompts, rgb = guidance.view_prompts("a car"), torch.rand(2, 3, 48, 48, requires_grad=True)
     images, step = guidance.target_images(rgb, prompts, *CAMERA, generator())
@@ -306,16 +306,26 @@ def test_targets_are_the_foreseen_images(guidance, monkeypatch):
     x_0 = predict_x0(step.noisy_latents, step.noise_pred, guidance.alpha_bar(step.timesteps))
     expected = torch.nn.functional.interpolate(guidance.decode_latents(x_0), (48, 48), mode="area")
     torch.testing.assert_close(images, expected, atol=1e-4, rtol=0)
-    # What the student wrote is what leads: with a gradient of nothing the images are to stay as
-    # they are.
-    monkeypatch.setattr(
-        sd, "sds_gradient", lambda noise_pred, noise, weight: torch.zeros_like(noise)
-    )
+
+
+@pytest.mark.parametrize(("factor", "steps"), [(0.0, 0.0), (-1.0, -1.0), (0.5, 0.5)])
+def test_targets_follow_the_loss_of_the_exercise(guidance, monkeypatch, factor, steps):
+    """Without a gradient the images stay as they are; with the wrong sign they move away."""
+    prompts, rgb = guidance.view_prompts("a car"), torch.rand(2, 3, 48, 48)
+    right = sd.sds_step
+
+    def wrong(*arguments):
+        step = right(*arguments)
+        return step._replace(loss=factor * step.loss)
+
+    monkeypatch.setattr(sd, "sds_step", wrong)
     images, step = guidance.target_images(rgb, prompts, *CAMERA, generator())
-    kept = torch.nn.functional.interpolate(
-        guidance.decode_latents(step.latents), (48, 48), mode="area"
+    x_0 = predict_x0(step.noisy_latents, step.noise_pred, guidance.alpha_bar(step.timesteps))
+    latents = step.latents + steps * (x_0 - step.latents)
+    expected = torch.nn.functional.interpolate(
+        guidance.decode_latents(latents), (48, 48), mode="area"
     )
-    torch.testing.assert_close(images, kept)
+    torch.testing.assert_close(images, expected, atol=1e-4, rtol=0)
 
 
 # --- Memory, previews, bad input

@@ -37,7 +37,7 @@ def test_leaves_a_sheet_and_repeats_itself(tiny_folder, tmp_path, capsys):
         ]
         assert sds_2d.main(options) == 0
         out = capsys.readouterr().out
-        assert out.count("✓") == 3 and out.splitlines()[-1] == str(path)
+        assert out.count("✓") == 4 and out.splitlines()[-1] == str(path)
         sheets.append(np.asarray(Image.open(path)))
     assert sheets[0].shape[1] > 4 * 256 and sheets[0].shape[0] > 2 * 256
     assert np.array_equal(sheets[0], sheets[1]) and not np.array_equal(sheets[0], sheets[2])
@@ -160,7 +160,7 @@ def test_latents_that_overflow_are_an_error(tiny_folder, tmp_path, capsys, rate)
 def solved(*parts: int) -> ModuleType:
     """Return nerf/sd.py with the solutions of some of its parts; the others are removed."""
     source = Path(sd.__file__).read_text()
-    count = iter(range(3))
+    count = iter(range(4))
     cut = lambda match: match[0] if next(count) in parts else ""
     source = re.sub(r" *### BEGIN SOLUTION.*?### END SOLUTION", cut, source, flags=re.DOTALL)
     assert next(count, None) is None
@@ -171,8 +171,8 @@ def solved(*parts: int) -> ModuleType:
 
 def test_the_exercise_has_the_number_and_the_text_of_the_assignment():
     source = Path(sd.__file__).read_text()
-    assert source.count("### BEGIN SOLUTION") == source.count("### END SOLUTION") == 3
-    assert re.findall(r"TODO 3 \((\w)\)", source) == ["a", "b", "c"]
+    assert source.count("### BEGIN SOLUTION") == source.count("### END SOLUTION") == 4
+    assert re.findall(r"TODO 3 \((\w)\)", source) == ["a", "b", "c", "d"]
     assert (
         "TODO 3: fill in a function to compute the SDS loss, and generate 3D objects from text"
         in source
@@ -183,20 +183,21 @@ def test_the_exercise_has_the_number_and_the_text_of_the_assignment():
     ("parts", "missing"),
     [
         ((), "embed_text"),
-        ((0,), "sds_gradient"),
-        ((0, 1), "sds_loss"),
-        ((1, 2), "embed_text"),
-        ((0, 1, 2), None),
+        ((0,), "sample_timesteps"),
+        ((0, 1), "predict_noise"),
+        ((0, 1, 2), "sds_step"),
+        ((1, 2, 3), "embed_text"),
+        ((0, 1, 2, 3), None),
     ],
 )
 def test_a_student_is_told_which_part_is_missing(tiny_folder, parts, missing, capsys, monkeypatch):
     student = solved(*parts)
-    for name in ("embed_text", "sds_gradient", "sds_loss"):
+    for name in ("embed_text", "sample_timesteps", "predict_noise", "sds_step"):
         monkeypatch.setattr(sd, name, getattr(student, name))
     guidance = StableDiffusion(find_model(tiny_folder))
     if missing is None:
         check_exercise(guidance)
-        assert capsys.readouterr().out.count("✓") == 3
+        assert capsys.readouterr().out.count("✓") == 4
         return
     message = f"`{missing}` returns is still empty: write the lines of the TODO"
     with pytest.raises(CheckFailed, match=message):

@@ -18,7 +18,7 @@ from PIL import Image
 
 from course.errors import CourseError
 from course.models import find_model
-from task_3_DreamFusion.nerf import utils
+from task_3_DreamFusion.nerf import sd, utils
 from task_3_DreamFusion.nerf.checkpoint import CheckpointError, latest, load, read_run, save
 from task_3_DreamFusion.nerf.guidance import StableDiffusion
 from task_3_DreamFusion.nerf.network import Background
@@ -119,6 +119,25 @@ def test_a_resumed_run_equals_one_that_never_stopped(begin, changes):
 SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
+
+
+@pytest.mark.parametrize("space", ["pixels", "latents"])
+def test_the_sign_of_the_exercise_decides_the_run(begin, monkeypatch, space):
+    """The same seed with the loss of nerf/sd.py negated ends in another field, in both spaces."""
+    right = sd.sds_step
+
+    def wrong_sign(*arguments):
+        step = right(*arguments)
+        return step._replace(loss=-step.loss)
+
+    fields = []
+    for function in (right, right, wrong_sign):
+        monkeypatch.setattr(sd, "sds_step", function)
+        trainer = begin(space=space)
+        trainer.train_step()
+        fields.append(parameters(trainer))
+    assert torch.equal(fields[0], fields[1])
+    assert not torch.equal(fields[0], fields[2])
 
 
 @pytest.fixture

@@ -5,8 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
+from course import notebooks
 from course.checks import CheckFailed, make_video, task_1_1, task_1_2, task_1_3, task_2, task_3
 from course.images import conditions
+from task_3_DreamFusion.nerf import sd as sds
+from task_3_DreamFusion.nerf.provider import orbit
 from tests.course.checks.helpers import (
     FILM,
     changed,
@@ -14,6 +17,9 @@ from tests.course.checks.helpers import (
     right_noise,
 )
 
+OBJECTS = notebooks.definitions(
+    notebooks.read(notebooks.ROOT / "task_3_DreamFusion" / "task_3_DreamFusion.ipynb")
+)
 ODD = {
     "zero": lambda _: 0,
     "text": lambda _: "text",
@@ -80,7 +86,17 @@ def test_odd_results_end_in_advice(
         "strengths": lambda: task_1_2.strengths(
             ODD[odd]([1.0]), [lesson.SamplingStep(0, *torch.ones(5, 1))]
         ),
-        "series": lambda: task_1_1.series(colored, ODD[odd]([colored("a")]), prompt="a", steps=[1]),
+        "steps_series": lambda: task_1_1.steps_series(colored, ODD[odd]([colored("a")]), "a", [1]),
+        "interpolation": lambda: task_1_1.interpolation(strange(torch.lerp)),
+        "budget": lambda: task_1_1.budget(colored, ODD[odd]({"steps": 1}), "a", [1], model),
+        "schedule": lambda: task_1_2.schedule(strange(lesson.timesteps)),
+        "loop": lambda: task_1_2.loop(odd_part("denoise", sd, strange), model),
+        "decoded_steps": lambda: task_1_2.decoded_steps(
+            odd_part("decode_steps", sd, strange), model
+        ),
+        "sampling": lambda: task_1_2.sampling(odd_part("sample", sd, strange), model),
+        "inversion": lambda: task_1_2.inversion(odd_part("invert", sd, strange), model),
+        "solver": lambda: task_1_2.solver(strange(lesson.sample_dpm), sd),
         "token": lambda: task_1_1.token(ODD[odd]("hf_x"), model),
         "edges": lambda: task_1_3.edges(strange(control_lesson.canny_edges), photograph),
         "condition": lambda: task_1_3.condition(strange(control_lesson.to_condition), model),
@@ -116,10 +132,21 @@ def test_odd_results_end_in_advice(
         "fusion": lambda: task_2.fusion(strange(joint.fuse), joint.window_views),
         "anchor_image": lambda: task_2.anchor_image(odd_part("predict_anchor", joint_sd, strange)),
         "descent": lambda: task_2.descent(odd_part("descend", joint_sd, strange)),
-        "sds_gradient": lambda: task_3.sds_gradient(strange(lambda e, n, w: w * (e - n))),
-        "sds_loss": lambda: task_3.sds_loss(strange(lambda x, g: (x * g.detach()).sum() / len(x))),
+        "timesteps": lambda: task_3.timesteps(strange(sds.sample_timesteps)),
+        "noise_prediction": lambda: task_3.noise_prediction(strange(sds.predict_noise)),
+        "sds_step": lambda: task_3.sds_step(strange(sds.sds_step)),
+        "image_descent": lambda: task_3.descent(strange(OBJECTS.optimize), sds.sds_step),
+        "mixture_noise": lambda: task_3.mixture_noise(strange(OBJECTS.mixture_noise)),
+        "mistakes": lambda: task_3.mistakes(ODD[odd]({"wrong sign": print}), sds.sds_step),
+        "pixel_rays": lambda: task_3.pixel_rays(strange(OBJECTS.pixel_rays), orbit(1)),
+        "render_weights": lambda: task_3.render_weights(strange(OBJECTS.render_weights)),
+        "composite": lambda: task_3.composite(strange(OBJECTS.composite)),
+        "view_weights": lambda: task_3.view_weights(strange(OBJECTS.view_weights)),
+        "perp_neg": lambda: task_3.perp_neg(strange(OBJECTS.perp_neg)),
+        "turntables": lambda: task_3.turntables(ODD[odd]({"a": "b"})),
+        "best_object": lambda: task_3.best_object(ODD[odd](("a", "b"))),
         "prompt_embedding": lambda: task_3.prompt_embedding(
-            strange(lambda text: torch.zeros(model.text_length, 16)), model, pipe.text_encoder
+            strange(lambda *_: torch.zeros(model.text_length, 16)), model, pipe.text_encoder
         ),
         "x_0": lambda: make_video.prediction(strange(FILM.predicted_x_0)),
         "timing": lambda: make_video.timing(strange(FILM.timed)),
@@ -136,4 +163,11 @@ def test_odd_results_end_in_advice(
 
 
 def odd_part(name, sd, strange):
-    return changed(sd, **{name: lambda self, *arguments: strange(getattr(sd, name))(*arguments)})
+    return changed(
+        sd,
+        **{
+            name: lambda self, *arguments, **options: strange(getattr(sd, name))(
+                *arguments, **options
+            )
+        },
+    )

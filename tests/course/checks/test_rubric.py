@@ -23,8 +23,8 @@ LESSON_POINTS = {
     "3": 15,
 }
 LABEL = re.compile(r"(?P<stars>[★☆]{3}) (?P<tier>[\w-]+), (?P<minutes>\d+) min")
-# A series of images is checked in several exercises, and a loop as a whole has none of its own.
-NO_EXERCISE = {"1.1 (d) to (g)", "1.3"}
+# A loop as a whole has no exercise of its own.
+NO_EXERCISE = {"1.3"}
 
 
 def all_checks() -> dict[str, set[str]]:
