@@ -181,6 +181,9 @@ def run(
     mounts = [*_system(), *_read_only([*python_folders(), *readable])]
     wrapped = [*_namespaces(limits), *mounts, *settings]
     wrapped += ["--remount-ro", "/", "--chdir", "/tmp", "--", *command]
+    # The kernel counts all processes of a user, and does not limit root's: `_supervise` counts too.
+    users = (process.info["uids"] for process in psutil.process_iter(["uids"]))
+    processes = 2 * limits.processes + sum(user.real == os.getuid() for user in users)
     start = time.monotonic()
     process = subprocess.Popen(
         wrapped,
@@ -188,7 +191,7 @@ def run(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         pass_fds=(write_end,),
-        preexec_fn=lambda: _set_limits(limits),
+        preexec_fn=lambda: _set_limits(limits, processes),
         start_new_session=True,
     )
     os.close(write_end)
@@ -203,11 +206,12 @@ def run(
     return Outcome(process.returncode, stopped, time.monotonic() - start, peak, **data)
 
 
-def _set_limits(limits: Limits) -> None:
-    """Set what the kernel itself limits, in the new process."""
+def _set_limits(limits: Limits, processes: int) -> None:
+    """Set what the kernel itself limits, in the new process; `processes` of all of this user."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (limits.file_size, limits.file_size))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
+    resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
 
 
 def _supervise(
