@@ -14,6 +14,7 @@ import shutil
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from nbconvert.preprocessors import Preprocessor
@@ -45,8 +46,8 @@ class StudentCopy(Preprocessor):
     """Turns a lesson into the student's: stubs, no outputs from the first exercise on."""
 
     def preprocess(
-        self, nb: nbformat.NotebookNode, resources: dict
-    ) -> tuple[nbformat.NotebookNode, dict]:
+        self, nb: nbformat.NotebookNode, resources: dict[str, Any]
+    ) -> tuple[nbformat.NotebookNode, dict[str, Any]]:
         """Return the student copy of a notebook; `resources` (of nbconvert) stay as they are."""
         nb = nbformat.from_dict(nb)
         exercise, started = None, False

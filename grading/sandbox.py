@@ -23,6 +23,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -85,6 +86,9 @@ class _Stream:
     name: str
     limit: int
     data: bytearray = field(default_factory=bytearray)
+
+
+Pipes = dict[Any, _Stream]  # by the file of each
 
 
 def reason_against() -> str:
@@ -215,7 +219,7 @@ def _set_limits(limits: Limits, processes: int) -> None:
 
 
 def _supervise(
-    process: subprocess.Popen, pipes: dict, limits: Limits, start: float
+    process: subprocess.Popen[bytes], pipes: Pipes, limits: Limits, start: float
 ) -> tuple[str, int]:
     """Read the pipes until the process ends; return which limit stopped it, and its peak memory.
 
@@ -239,7 +243,7 @@ def _supervise(
     return stopped, peak
 
 
-def _read(selector: selectors.BaseSelector, pipes: dict, timeout: float) -> str:
+def _read(selector: selectors.BaseSelector, pipes: Pipes, timeout: float) -> str:
     """Read what is there; return the name of a stream that exceeds its limit."""
     for key, _ in selector.select(timeout):
         stream = pipes[key.fileobj]
@@ -279,7 +283,7 @@ def _exceeded(used: int, count: int, seconds: float, limits: Limits) -> str:
     return next((name for name, is_true in exceeded.items() if is_true), "")
 
 
-def _kill(process: subprocess.Popen) -> None:
+def _kill(process: subprocess.Popen[bytes]) -> None:
     """Kill the process and everything that it started, and wait until they are gone."""
     try:
         below = psutil.Process(process.pid).children(recursive=True)
