@@ -8,7 +8,6 @@ import torch
 
 from course import notebooks
 from course.models import Model, find_model
-from course.speed.cuda_graphs import CudaGraphModule
 
 LESSON = notebooks.ROOT / "task_2_Joint_Diffusion.ipynb"
 STEPS = 25
@@ -26,10 +25,6 @@ def pocket() -> Any:
     return joint(find_model("pocket"))
 
 
-def joint(model: Model, compile: bool = False, **options: Any) -> Any:
-    """The lesson's class on a model with CUDA graphs, as in the lesson; compiled if `compile`."""
-    sd = lesson().JointDiffusion(model, **options)
-    sd.unet = CudaGraphModule(sd.unet, compile=compile)
-    sd.decoder = CudaGraphModule(sd.decoder, gradients=True)
-    sd.distance = CudaGraphModule(sd.distance, gradients=True)
-    return sd
+def joint(model: Model, **options: Any) -> Any:
+    """The lesson's class on a model; `options` as of `course.diffusion.joint.JointSampler`."""
+    return lesson().JointDiffusion(model, **options)

@@ -21,10 +21,10 @@ HEAD = (
 # Beginnings of notebooks' names, longest first: the student's time, and what the lesson is about.
 LESSONS = {
     "task_1_2_Stable_Diffusion_detailed": (
-        "4 h",
+        "3 h",
         "write the sampling loop, then look inside: schedules, predictions, attention, inversion",
     ),
-    "task_1_2": ("1 h", "train a small latent diffusion model from nothing, and sample from it"),
+    "task_1_2": ("1.5 h", "train a small latent diffusion model from nothing, and sample from it"),
     "task_1_3": (
         "3 h",
         "control images by edges, depth, normals and scribbles; train a ControlNet",

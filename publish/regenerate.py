@@ -56,7 +56,7 @@ ASSETS: dict[str, Path | tuple[str, str]] = {
     "control.png": ("task_1_3_ControlNet", "One ControlNet for each"),
     "panoramas.png": ("task_2_Joint_Diffusion", "Side by side"),
     "sync_demo.gif": ("task_2_Joint_Diffusion", "A clip of it"),
-    "tradeoff.png": ("task_2_Joint_Diffusion", "5. Speed against coherence"),
+    "tradeoff.png": ("task_2_Joint_Diffusion", "4. Speed against coherence"),
     "sds_2d.png": Path("task_3/sds_2d.png"),
     **{name: object_folder(text) / VIDEO for name, (text, _) in README_OBJECTS.items()},
 }

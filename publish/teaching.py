@@ -32,6 +32,7 @@ ANSWER = re.compile(
     r"<details>\s*<summary>\s*(?:<b>)?Answers?(?:</b>)?\s*</summary>(.*?)</details>",
     flags=re.DOTALL,
 )
+FOLDED = re.compile(r"<details>.*?</details>", flags=re.DOTALL)
 HEADING = re.compile(r"^#+ (.+)$", flags=re.MULTILINE)
 
 
@@ -68,37 +69,39 @@ def rubric() -> str:
     return "\n\n".join(parts) + f"\n\nAll lessons: **{total:g} points**.\n"
 
 
-def cell_answers(text: str) -> list[tuple[str, str]]:
-    """Return (question, answer) for each answer folded in a Markdown cell.
+def lesson_answers(text: str) -> list[tuple[str, str, str]]:
+    """Return (heading, question, answer) for each answer folded in the texts of a lesson.
 
-    The question is the text above the answer, back to a heading, another answer or the paragraph
-    that begins with "Think about it".
+    The question is what follows the last "Think about it" above the answer; or the first two
+    paragraphs of a written exercise.
     """
-    pairs, start = [], 0
+    triples = []
     for match in ANSWER.finditer(text):
-        before = re.sub(r"<details>.*?</details>", "", text[start : match.start()], flags=re.DOTALL)
-        question = HEADING.split(before)[-1].strip()
-        _, mark, rest = question.rpartition("Think about it")
-        question = f"Think about it{rest}" if mark else question.split("\n\n")[-1]
-        pairs.append((question.strip(" *_\n"), match[1].strip()))
-        start = match.end()
-    return pairs
+        before = FOLDED.sub("", text[: match.start()])
+        *_, heading = HEADING.findall(before) or [""]
+        todo, think = before.rfind("**TODO"), before.rfind("Think about it")
+        if todo > think:
+            question = " ".join(before[todo:].split("\n\n")[:2])
+        else:
+            question = re.sub(r"^Think about it[:.*\s]*", "", before[think:]).strip()
+            if question.count("*") % 2:  # the question was in italics
+                question = question.removesuffix("*")
+            question = question[:1].upper() + question[1:]
+        triples.append((heading, question, match[1].strip()))
+    return triples
 
 
 def answers() -> str:
     """Return all questions of the lessons with the answers that they fold, in Markdown."""
     parts = []
     for path in notebooks.lesson_paths():
-        pairs, section, title = [], "", path.stem
-        for cell in notebooks.read(path).cells:
-            if cell.cell_type != "markdown":
-                continue
-            for heading in HEADING.findall(cell.source):
-                title, section = (heading if not section else title), heading
-            pairs += [(section, *pair) for pair in cell_answers(cell.source)]
-        if pairs:
-            parts.append(f"## {title}")
-            parts += [f"**{place}.** {ask}\n\n> " + quote(reply) for place, ask, reply in pairs]
+        cells = notebooks.read(path).cells
+        text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+        if triples := lesson_answers(text):
+            parts.append(f"## {HEADING.findall(text)[0]}")
+            for place, question, answer in triples:
+                gap = "\n\n" if question.startswith("- ") else " "
+                parts.append(f"**{place}.**{gap}{question}\n\n> {quote(answer)}")
     return "\n\n".join(parts) + "\n"
 
 

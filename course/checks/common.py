@@ -187,6 +187,7 @@ def call(
 
 def expect_function(value: object) -> None:
     """Raise CheckFailed unless `value` is a function."""
+    expect_value(value, "The function")
     expect(
         callable(value) and not isinstance(value, type),
         f"A function is checked here, not a value of type {type(value).__name__}: run the cell "

@@ -1,4 +1,4 @@
-"""Checks of lesson 1.1, and of the set-up before it."""
+"""Checks of lesson 1.1."""
 
 import inspect
 import itertools
@@ -27,21 +27,6 @@ from course.checks.common import (
 from course.models import Model
 
 Generate = Callable[..., Image.Image]  # `generate` of the lesson
-
-
-@check("0")
-def token(value: Any, model: Model) -> str:
-    """A Hugging Face token, which only models that are not public need. Never prints the token."""
-    expect(value is not ..., "`token` is still empty: write the line of the TODO above.")
-    if value is None:
-        return f"no token is stored here; {model.name} is on this disk and needs none"
-    expect_type(value, str, "`token`", "get_token() returns a text or None.")
-    expect(
-        value.startswith("hf_"),
-        'A Hugging Face token starts with "hf_". Copy it again from '
-        "https://huggingface.co/settings/tokens",
-    )
-    return "a Hugging Face token is stored on this machine"
 
 
 @check("1.1 (a)")

@@ -232,11 +232,12 @@ def sdedit(
     function: Callable[..., Image.Image], drawing: Image.Image, prompt: str, word: str, sd: Any
 ) -> str:
     """Images from a drawing: the larger the strength, the further away, and `word` is in them."""
-    original, distances = _pixels(drawing), []
+    images, distances = [], []
     for strength in (0.3, 0.9):
-        image = call(function, drawing, prompt, strength)
-        _expect_image(image, sd.model, f"The image at strength {strength:g}")
-        distances.append((_pixels(image) - original).square().mean().sqrt().item())
+        images.append(call(function, drawing, prompt, strength))
+        _expect_image(images[-1], sd.model, f"The image at strength {strength:g}")
+        difference = _pixels(images[-1]) - _pixels(drawing)
+        distances.append(difference.square().mean().sqrt().item())
     score = (
         f"RMS distance from the drawing {distances[0]:.3f} at strength 0.3 and {distances[1]:.3f} "
         "at 0.9"
@@ -251,12 +252,12 @@ def sdedit(
         "that are taken, not of those that are skipped?",
     )
     expect(
-        same(image, call(function, drawing, prompt, 0.9)),
+        same(images[0], call(function, drawing, prompt, 0.3)),
         "The same call gave two different images: take the noise from make_generator(seed).",
     )
     if not sd.model.is_embedded:
         return f"{score}; the judge knows pocket's world only"
-    seen = _recognized(image)
+    seen = _recognized(images[-1])
     expect(
         seen == word,
         f"{score}, but at 0.9 the judge sees {seen}, not {word}: does the noise that is added fit "

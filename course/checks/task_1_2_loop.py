@@ -117,6 +117,11 @@ def loop(sd: Any, model: Model) -> str:
                 "The latents are not finite. Are alpha_bar and alpha_bar_prev exchanged? A step "
                 "goes to the larger one, alpha_bar_prev.",
             )
+            expect(
+                "returns None" not in str(error),
+                "`denoise` hands out nothing: it has to `yield` a SamplingStep in every step. If "
+                "the function is still empty, write the lines of the TODO above.",
+            )
             raise
 
     def reference(sd: Any, eta: float) -> torch.Tensor:

@@ -1,11 +1,18 @@
 """Checks of lesson 2."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from PIL import Image
 
+from course import metrics
 from course.checks.common import (
+    CheckFailed,
     call,
     check,
     close,
@@ -16,178 +23,253 @@ from course.checks.common import (
     expect_value,
     tolerance_of,
 )
-from course.diffusion import add_noise, predict_x0
+from course.checks.task_2_sync import (
+    anchor_image,
+    descent,
+    sample_windows,
+    short_cut,
+    synchronization,
+)
+from course.checks.task_2_windows import (
+    denoised_windows,
+    fusion,
+    joint_step,
+    views,
+    weight_sum,
+    window_placement,
+)
+from course.images import to_pil
+
+__all__ = [
+    "acceleration",
+    "anchor_image",
+    "comparison",
+    "denoised_windows",
+    "descent",
+    "fusion",
+    "intra_distance",
+    "joint_step",
+    "own_panorama",
+    "ring_convolution",
+    "short_cut",
+    "synchronization",
+    "views",
+    "weight_sum",
+    "window_placement",
+]
 
 
-@check("2.1 (1)")
-def denoised_windows(function: Callable[..., torch.Tensor]) -> str:
-    """`denoise_windows` makes a step of DDIM of each window."""
-    windows, noise = torch.randn((2, 3, 4, 5, 5), generator=torch.Generator().manual_seed(0))
-    a, b = torch.tensor(0.4), torch.tensor(0.7)
-    result = call(function, windows, noise, a, b)
-    expect_tensor(result, windows.shape, "The result", "That is the shape of the windows.")
-    x_0 = predict_x0(windows, noise, a)
+@check("2.1 (d)")
+def own_panorama(sd: Any, prompt: object, panorama: Any, path: str | Path, example: str) -> str:
+    """A panorama of one's own: a prompt, four times as wide as high, and a file.
+
+    `example` is the prompt of the lesson.
+    """
+    expect_value(prompt, "MY_PROMPT")
+    expect_type(prompt, str, "MY_PROMPT", "a prompt is text.")
+    words = str(prompt).split()
+    expect(words, 'MY_PROMPT is empty: write what the panorama shows, such as "snowy hills".')
+    advice = f"MY_PROMPT is the prompt of the lesson, {example!r}: write one of your own."
+    expect(words != example.split(), advice)
+    expect_value(panorama, "my_panorama")
+    expect_type(panorama, torch.Tensor, "my_panorama", "it is what `sd.sample` returns.")
+    side = sd.model.image_size
+    shape = tuple(panorama.shape)
+    expect(
+        shape == (3, side, 4 * side),
+        f"my_panorama has the shape {shape}; it has to be {(3, side, 4 * side)}, in the proportion "
+        f"of 512 x 2048 pixels: height={side}, width={4 * side}.",
+    )
+    expect(panorama.isfinite().all(), "my_panorama has NaN or infinite values.")
+    expect(float(panorama.std()) > 0.02, "my_panorama has one color everywhere.")
+    path = Path(path)
+    expect(path.is_file(), f"There is no file {path}: save the panorama there, as an image.")
+    try:
+        stored = Image.open(path).convert("RGB")
+    except OSError as error:
+        raise CheckFailed(f"{path} is not an image: to_pil(my_panorama).save(...).") from error
+    expect(
+        stored.size == (4 * side, side),
+        f"{path} has {stored.size[0]} x {stored.size[1]} pixels: save the whole panorama.",
+    )
+    difference = np.abs(np.asarray(stored, np.int16) - np.asarray(to_pil(panorama), np.int16))
+    expect(difference.mean() < 8, f"{path} shows another image: save my_panorama again.")
+    return f'a panorama of "{prompt}", {4 * side} x {side} pixels'
+
+
+@check("2.2 (f)")
+def comparison(function: Callable[..., Any]) -> str:
+    """`compare` samples twice: with and without synchronization, everything else the same."""
+    calls: list[dict[str, Any]] = []
+    setting = object()
+
+    def sample(prompts: Any = None, *args: Any, **settings: Any) -> torch.Tensor:
+        expect(not args, "Give the settings of `sd.sample` by name, such as seed=seed.")
+        calls.append({"prompts": prompts, **settings})
+        return torch.full((3, 4, 16), float(bool(settings.get("use_syncdiffusion"))))
+
+    sd = SimpleNamespace(
+        sample=sample, paper=lambda: setting, recommended=object, x0_histories=[[], []]
+    )
+    result = call(function, sd, "a desert", 7, stride=5)
+    expect_type(result, tuple | list, "The result", "return the pair `multi, synced`.")
+    expect(len(result) == 2, f"The result has {len(result)} parts; return `multi, synced`.")
+    expect(len(calls) == 2, f"`sd.sample` is called {len(calls)} times: once for each method.")
+    for settings in calls:
+        expect(settings["prompts"] == "a desert", "Both panoramas have the prompt of the argument.")
+        expect(
+            settings.get("seed") == 7,
+            "The seeds differ, or are not the argument: with other noise you compare two scenes, "
+            "not two methods. Pass seed=seed to both.",
+        )
+        expect(settings.get("stride") == 5, "Pass the other settings to both: **settings.")
+    synchronized = [bool(settings.get("use_syncdiffusion")) for settings in calls]
+    expect(
+        sum(synchronized) == 1,
+        "Exactly one of the two is synchronized: use_syncdiffusion=True for one of them.",
+    )
+    sync = calls[synchronized.index(True)].get("sync")
+    expect(sync is setting, "Synchronize by the setting of the paper: sync=sd.paper().")
+    for image in result:
+        expect_tensor(image, (3, 4, 16), "A panorama", "Return what `sd.sample` returns.")
+    expect(
+        float(result[0].mean()) == 0 and float(result[1].mean()) == 1,
+        "The two are exchanged: first MultiDiffusion, then SyncDiffusion.",
+    )
+    return "one prompt, one seed, two methods"
+
+
+@check("2.2 (g)")
+def intra_distance(function: Callable[..., float]) -> str:
+    """`intra_distance` is the mean over all pairs of squares."""
+    image = 2 * torch.rand((3, 5, 22), generator=torch.Generator().manual_seed(7)) - 1
+
+    def distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        shape = (3, 5, 5)
+        for batch in (a, b):
+            expect(
+                batch.dim() == 4 and tuple(batch.shape[1:]) == shape,
+                f"`distance` gets the shape {tuple(batch.shape)}; it takes batches of squares, "
+                f"(b, {', '.join(map(str, shape))}).",
+            )
+        return (a - b).square().mean(dim=(1, 2, 3)) + (a - b).abs().amax(dim=(1, 2, 3))
+
+    result = call(function, image, distance, 5)
+    if isinstance(result, torch.Tensor) and result.numel() == 1:
+        result = result.item()
+    expect_type(result, float, "The result", "return the mean as a float.")
+    squares = [image[None, :, :, 5 * i : 5 * i + 5] for i in range(4)]
+    values = torch.stack([torch.cat([distance(a, b) for b in squares]) for a in squares])  # (4, 4)
+    pairs = values.triu(1).sum()
     mistakes = {
-        "The windows come back as they were: mix x_0 with noise at the level of "
-        "`alpha_bar_prev`, not of t.": windows,
-        "That is x_0, the finished image. Mix it with noise again, at the level of "
-        "`alpha_bar_prev`.": x_0,
-        "Formula (3) has roots: alpha_bar_prev.sqrt() and (1 - alpha_bar_prev).sqrt().": (
-            b * x_0 + (1 - b) * noise
+        "A square is compared with itself too: pairs of different squares.": values.mean(),
+        "Only neighbors are compared: take all pairs.": values.diagonal(1).mean(),
+        "All squares are compared with the first one alone: take all pairs.": values[0, 1:].mean(),
+        "That is the sum: divide by the number of pairs.": pairs,
+        "Each pair is counted twice.": pairs * 2 / 6,
+        "Divide by the number of pairs, not of squares.": pairs / 4,
+    }
+    right = pairs / 6
+    otherwise = "That is not the mean distance of all pairs of squares, from left to right."
+    diagnose(torch.tensor(result), right, mistakes, otherwise)
+    return "the mean distance of all pairs"
+
+
+@check("2 (i)")
+def ring_convolution(function: Callable[..., torch.Tensor], sd: Any) -> str:
+    """`ring_convolution` joins the left and the right edge, and keeps zeros above and below."""
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn((2, 3, 6, 9), generator=generator)
+    layer = torch.nn.Conv2d(3, 4, 3, padding=1).requires_grad_(False)
+    for parameter in layer.parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    result = call(function, layer, x)
+    expect_tensor(result, (2, 4, 6, 9), "The result", "A ring keeps the size of the latents.")
+    convolve = lambda x: F.conv2d(x, layer.weight, layer.bias)
+    wrapped = F.pad(x, (1, 1, 0, 0), mode="circular")
+    right = convolve(F.pad(wrapped, (0, 0, 1, 1)))
+    everywhere = convolve(F.pad(x, (1, 1, 1, 1), mode="circular"))
+    upright = F.pad(F.pad(x, (0, 0, 1, 1), mode="circular"), (1, 1))
+    assert layer.bias is not None
+    mistakes = {
+        "That is the convolution as it was, with zeros beyond the edges: pad the columns by those "
+        "of the opposite edge.": layer(x),
+        "Above and below the image wraps around too: sky and ground do not meet. Pad the columns "
+        "alone, and rows by zeros.": everywhere,
+        "The rows wrap around, not the columns: F.pad counts from the last dimension, (left, "
+        "right, top, bottom).": convolve(upright),
+        "The edge is repeated, not joined to the other one: mode='circular'.": convolve(
+            F.pad(F.pad(x, (1, 1, 0, 0), mode="replicate"), (0, 0, 1, 1))
         ),
-        "The noise is mixed with the windows as they are: it has to be mixed with x_0, from "
-        "`predict_x0`.": add_noise(windows, noise, b),
-        "The two roots are exchanged: the image has alpha_bar_prev.": add_noise(x_0, noise, 1 - b),
-        "The noise is missing: + (1 - alpha_bar_prev).sqrt() * noise.": b.sqrt() * x_0,
+        "The bias is missing: pass layer.bias.": right - layer.bias[:, None, None],
     }
-    otherwise = "The windows are not those of formula (3): look at its two roots."
-    diagnose(result, add_noise(x_0, noise, b), mistakes, otherwise)
-    return "each window is one level further"
-
-
-Views = Sequence[Any]  # the rows and columns of each window
-
-
-def _sample_views(
-    window_views: Callable[..., Views],
-) -> tuple[Views, torch.Tensor, tuple[int, int]]:
-    """Return views that overlap unevenly and cross the wrap, their weights, and the size.
-
-    The weights (N, 1, 4, 4) differ.
-    """
-    size = (6, 11)
-    views = window_views(*size, 4, 3, True)
-    weights = 0.1 + torch.rand((len(views), 1, 4, 4), generator=torch.Generator().manual_seed(1))
-    return views, weights, size
-
-
-def _scatter(
-    values: torch.Tensor, views: Views, size: tuple[int, int], last: bool = False
-) -> torch.Tensor:
-    """Return the sum (1, C, h, w) of windows (N, C, w, w) at their places.
-
-    last: the last window replaces the others instead.
-    """
-    total = torch.zeros((1, values.shape[1], *size), dtype=torch.float64)
-    for value, (rows, columns) in zip(values.double(), views, strict=True):
-        before = 0 if last else total[0, :, rows, columns]
-        total[0, :, rows, columns] = before + value
-    return total
-
-
-@check("2.1 (2)")
-def weight_sum(function: Callable[..., torch.Tensor], window_views: Callable[..., Views]) -> str:
-    """`weight_sum` adds up the weights of all windows."""
-    views, weights, size = _sample_views(window_views)
-    result = call(function, views, weights, *size)
-    if isinstance(result, torch.Tensor) and not result.any():
-        expect_value(..., "What `weight_sum` adds up")
-    expect_tensor(result, (1, 1, *size), "The sum of the weights")
-    last = _scatter(weights, views, size, last=True)
-    counts = _scatter(torch.ones_like(weights), views, size)
-    mistakes = {
-        "Where windows overlap, the last one alone counts: `+=`, not `=`.": last,
-        "The windows are counted. Add up their weights: += weight, not += 1.": counts,
-    }
-    otherwise = "Those are not the sums of the weights: add each at its view, [rows, columns]."
-    diagnose(result, _scatter(weights, views, size), mistakes, otherwise)
-    return "the weights of all windows, each at its place, also across the wrap"
-
-
-@check("2.1 (3)")
-def fusion(function: Callable[..., torch.Tensor], window_views: Callable[..., Views]) -> str:
-    """`fuse` is the weighted average, which is the least-squares solution."""
-    views, weights, size = _sample_views(window_views)
-    windows = torch.randn((len(views), 3, 4, 4), generator=torch.Generator().manual_seed(2))
-    total = _scatter(weights, views, size)
-    result = call(function, windows, views, weights, total.float())
-    expect_tensor(result, (1, 3, *size), "The panorama")
-    added = _scatter(weights * windows, views, size)
-    counts = _scatter(torch.ones_like(weights), views, size)
-    unweighted = _scatter(windows, views, size)
-    last = _scatter(weights * windows, views, size, last=True)
-    mistakes = {
-        "Nothing has been added up: every window goes to its place in `value`.": 0 * added,
-        "The windows are added up, but not averaged: divide by `total`.": added,
-        "The windows are not weighted: weight * window.": unweighted / total,
-        "All windows count the same: multiply each by its weight.": unweighted / counts,
-        "Divide by `total`, the sum of the weights, not by the number of windows.": added / counts,
-        "Where windows overlap, the last one alone counts: `+=`, not `=`.": last / total,
-    }
-    otherwise = "That is not the weighted average of formula (2)."
-    diagnose(result, added / total, mistakes, otherwise)
-    return "every latent pixel is the weighted average of the windows that see it"
-
-
-@check("2.2 (4)")
-def anchor_image(sd: Any) -> str:
-    """`predict_anchor` decodes the predicted x_0 of the anchor's window."""
-    window, noise = _sample_windows(sd, 2).split(1)
-    alpha_bar = torch.tensor(0.3, device=window.device)
-    with torch.enable_grad():  # so that it shows whether a gradient would flow
-        result = call(sd.predict_anchor, window.clone().requires_grad_(), noise, alpha_bar, 0.5)
-    expect_type(result, torch.Tensor, "That", "the image is a tensor.")
-    shape = tuple(result.shape)
-    expect(len(shape) == 4, f"The shape is {shape}; it has to be (1, 3, H, W).")
-    expect(shape[1] == 3, f"The shape is {shape}: those are latents. Decode them.")
+    diagnose(result, right, mistakes, "That is not the convolution of a ring.", 1e-5)
+    wide = torch.nn.Conv2d(3, 2, 1).requires_grad_(False)
+    expect(
+        close(call(function, wide, x), wide(x)),
+        "A convolution with a 1 x 1 kernel has no padding: take the widths from layer.padding.",
+    )
+    double = torch.nn.Conv2d(3, 2, 3, padding=1, stride=2).requires_grad_(False)
+    expect(
+        call(function, double, x).shape == double(x).shape,
+        "`layer.stride` makes no difference: pass it on.",
+    )
+    latents = sample_windows(sd, 1)
     with torch.no_grad():
-        x_0 = predict_x0(window, noise, alpha_bar)
-        right, now = sd.decode_small(x_0, 0.5), sd.decode_small(window, 0.5)
-        large = sd.decode_small(x_0, 1)
+        images = call(sd.decode_closed, latents)
+        turned = call(sd.decode_closed, latents.roll(1, dims=-1)).roll(
+            -sd.model.scale_factor, dims=-1
+        )
+        plain = sd.decode_latents(latents)
+    expect_tensor(images, plain.shape, "What `decode_closed` returns")
+    tolerance = tolerance_of(sd.vae)
     expect(
-        shape != large.shape,
-        "`scale` makes no difference: self.decode_small(x_0, scale) makes smaller images.",
-    )
-    mistakes = {"That is the anchor as it is now, noise and all: decode its x_0.": now}
-    otherwise = "That is not the image of x_0, as `predict_x0` returns it for the anchor."
-    diagnose(result, right, mistakes, otherwise, tolerance_of(sd.vae))
-    expect(not result.requires_grad, "A gradient reaches the anchor: keep @torch.no_grad().")
-    return "the anchor, as it will be"
-
-
-@check("2.2 (5)")
-def descent(sd: Any) -> str:
-    """`descend` moves windows down the gradient of their distance to the anchor."""
-    anchor_window, windows = _sample_windows(sd, 3).split([1, 2])
-    to_images = lambda inputs: sd.decode_small(inputs, 0.5)
-    with torch.no_grad():  # as sampling calls it
-        anchor = to_images(anchor_window)
-        result = call(sd.descend, windows, to_images, anchor, 1.0)
-    expect_tensor(result, windows.shape, "The result, the moved windows,")
-    with torch.enable_grad():
-        inputs = windows.detach().requires_grad_()
-        images = to_images(inputs)
-        loss = 1024 * sd.distance(images, anchor.expand_as(images)).sum()
-        gradient = torch.autograd.grad(loss, inputs)[0] / 1024
-    moved = result.detach() - windows
-    expect(moved.any(), "The windows come back as they were: return windows - weight * gradient.")
-    tolerance = 2e-2 if sd.vae.dtype == torch.float32 else 0.2
-    mistakes = {
-        "Uphill: the windows move away from the anchor. Subtract the gradient.": gradient,
-        "The gradient is still scaled up: divide it by `loss_scale`.": -1024 * gradient,
-        "The sum was not multiplied by `loss_scale`, only divided by it.": -gradient / 1024,
-        "Take the .sum() of the distances, not their mean.": -gradient / len(moved),
-        "That is the gradient alone: subtract it from the windows.": -gradient - windows,
-    }
-    otherwise = (
-        "The windows do not move along the gradient of their distance to the anchor: "
-        "to_images(inputs) beside anchor."
-    )
-    diagnose(moved, -gradient, mistakes, otherwise, tolerance)
-    with torch.no_grad():
-        further = call(sd.descend, windows, to_images, anchor, 4.0)
-    expect(
-        close(further - windows, 4 * moved, tolerance),
-        "`weight` makes no difference: multiply the gradient by it.",
+        not close(images, plain, 1e-6),
+        "`decode_closed` decodes as before: decode inside the block of `closed_convolutions`.",
     )
     expect(
-        not result.requires_grad,
-        "The moved windows keep a graph for gradients: subtract from windows, not from inputs.",
+        close(turned, images, tolerance),
+        "`decode_closed` of turned latents is not the turned image: all convolutions of the "
+        "decoder have to wrap around.",
     )
-    return "each window goes downhill, towards the look of the anchor"
+    return "the last column is followed by the first"
 
 
-def _sample_windows(sd: Any, count: int) -> torch.Tensor:
-    """Return windows (count, C, 8, 8) of noise on the model's device, small so that it is quick."""
-    shape = (count, sd.unet.config.in_channels, 8, 8)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(3)).to(sd.model.device)
+@check("2 challenge 1")
+def acceleration(
+    function: Callable[..., torch.Tensor],
+    sd: Any,
+    points: Mapping[str, metrics.Measurement],
+    settings: Mapping[str, Any],
+    networks: Any,
+) -> str:
+    """An acceleration of one's own: time against intra-distance, between Multi and the paper.
+
+    points: at least "MultiDiffusion" and "paper", measured with `settings`.
+    """
+    multi, paper = points["MultiDiffusion"], points["paper"]
+    side = sd.model.image_size
+    own = metrics.measure_panorama(lambda: call(function, sd, **settings), networks.distance, side)
+    expect_tensor(own.image, multi.image.shape, "The panorama")
+    time = own.seconds / paper.seconds
+    gain = multi.distance - paper.distance
+    # Where the paper's setting gains nothing, on this model and seed, time alone decides.
+    share = (multi.distance - own.distance) / gain if gain > 0.02 * multi.distance else 1.0
+    figures = (
+        f"{own.seconds / multi.seconds:.1f} times MultiDiffusion's time ({time:.0%} of the "
+        f"paper's), intra-distance {own.distance:.2f} (MultiDiffusion {multi.distance:.2f}, paper "
+        f"{paper.distance:.2f}): {share:.0%} of the paper's gain"
+    )
+    expect(
+        not close(own.image, multi.image),
+        f"{figures}. That is MultiDiffusion's panorama: synchronize some steps.",
+    )
+    spread = float(own.image.std() / multi.image.std())
+    expect(
+        0.5 < spread < 2,
+        f"{figures}. But its contrast is {spread:.1f} times MultiDiffusion's: a gray wall is "
+        "coherent too. Use a smaller weight.",
+    )
+    expect(share >= 0.4, f"{figures}. At least 40% of the gain are wanted: synchronize more.")
+    expect(time <= 0.5, f"{figures}. At most half of the paper's time is wanted: save more.")
+    return figures

@@ -51,10 +51,10 @@ def mixture_noise(function: Callable[..., Tensor]) -> str:
         "The factor is the root of 1 - alpha_bar.": noise(factor=1.0),
         "The means are not scaled by sqrt(alpha_bar).": noise(root=0.0),
         "The means are scaled by alpha_bar, not by its root.": noise(root=1.0),
-        "The variance of noisy data is alpha_bar s^2 + 1 - alpha_bar: the spread is left out.": (
+        "The variance of noisy data is alpha_bar rho^2 + 1 - alpha_bar: the spread is left out.": (
             noise(1 - alpha_bar)
         ),
-        "The variance of noisy data is alpha_bar s^2 + 1 - alpha_bar, not s^2 alone.": noise(
+        "The variance of noisy data is alpha_bar rho^2 + 1 - alpha_bar, not rho^2 alone.": noise(
             torch.full_like(alpha_bar, spread**2)
         ),
         "The spread is a standard deviation: square it.": noise(alpha_bar * spread + 1 - alpha_bar),
@@ -65,14 +65,14 @@ def mixture_noise(function: Callable[..., Tensor]) -> str:
         * ((-squared / (2 * variance)).softmax(0)[..., None] * offsets).sum(1),
         "The exponent has a minus: the nearest Gaussian counts most.": scale
         * ((squared / (2 * variance)).softmax(1)[..., None] * offsets).sum(1),
-        "The exponent is divided by 2 v.": scale
+        "The exponent is divided by 2 nu.": scale
         * ((-squared / variance).softmax(1)[..., None] * offsets).sum(1),
         "The distance in the exponent is squared.": scale
         * ((-squared.sqrt() / (2 * variance)).softmax(1)[..., None] * offsets).sum(1),
         "Only the nearest Gaussian counts: all do, weighted by r_k.": scale * nearest,
         "The sum is not divided by the variance.": right * variance,
     }
-    otherwise = "That is not sqrt(1 - alpha_bar) sum_k r_k (x - sqrt(alpha_bar) mean_k) / v."
+    otherwise = "That is not sqrt(1 - alpha_bar) sum_k r_k (x - sqrt(alpha_bar) mean_k) / nu."
     diagnose(result, right, mistakes, otherwise)
     return "mixture_noise: a perfect denoiser"
 

@@ -1,8 +1,10 @@
 """Around the panoramas of lesson 2: checks of requests, decoding in tiles, a pan, a web page."""
 
 import base64
+import contextlib
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -101,6 +103,23 @@ def check_masks(regions: Sequence[tuple[str, Any]], height: int, width: int) -> 
 # --- Decoding
 
 
+@contextlib.contextmanager
+def closed_convolutions(
+    network: torch.nn.Module,
+    convolution: Callable[[torch.nn.Conv2d, torch.Tensor], torch.Tensor],
+) -> Iterator[None]:
+    """Within this block all convolutions of `network` are computed by `convolution(layer, x)`."""
+    layers = [layer for layer in network.modules() if isinstance(layer, torch.nn.Conv2d)]
+    for layer in layers:
+        # A function stored on an object hides the one of its class.
+        layer.forward = functools.partial(convolution, layer)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
 def decode_closed_tiles(
     decode: Callable[[torch.Tensor], torch.Tensor],
     latents: torch.Tensor,  # (B, C, h, w)
@@ -141,6 +160,12 @@ def pan(image: ImageLike, width: int, frames: int, closed: bool = False) -> list
     )
     columns = [(round(left) + np.arange(width)) % whole.width for left in lefts.tolist()]
     return [Image.fromarray(pixels[:, column]) for column in columns]
+
+
+def crop_seam(image: torch.Tensor) -> torch.Tensor:
+    """Return the square, half as high as an image (3, H, W), where its ends meet."""
+    side = image.shape[-2] // 2
+    return image.roll(side // 2, dims=-1)[:, side // 2 : side // 2 + side, :side]
 
 
 PAGE = pages.TEMPLATES / "panorama.html"

@@ -4,7 +4,16 @@ from course.metrics.clip import ClipEncoder, clip_score
 from course.metrics.errors import MetricError
 from course.metrics.judge import Judge
 from course.metrics.networks import FeatureDistance, JudgeFeatures, MetricNetworks, load_networks
-from course.metrics.panorama import column_differences, crops, intra_lpips, intra_style_loss
+from course.metrics.panorama import (
+    Measurement,
+    column_differences,
+    crops,
+    intra_lpips,
+    intra_style_loss,
+    measure_panorama,
+    plot_tradeoff,
+    wrap_rank,
+)
 from course.metrics.perceptual import PerceptualDistance, load_distance, load_lpips
 from course.metrics.set_distances import fid, kid
 
@@ -13,6 +22,7 @@ __all__ = [
     "FeatureDistance",
     "Judge",
     "JudgeFeatures",
+    "Measurement",
     "MetricError",
     "MetricNetworks",
     "PerceptualDistance",
@@ -26,4 +36,7 @@ __all__ = [
     "load_distance",
     "load_lpips",
     "load_networks",
+    "measure_panorama",
+    "plot_tradeoff",
+    "wrap_rank",
 ]

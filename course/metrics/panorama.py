@@ -5,7 +5,9 @@ intra_lpips(panorama, networks.distance, 256)  # crops of 256 x 256 that look al
 """
 
 import itertools
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -71,6 +73,46 @@ def gram_matrix(layer: Tensor) -> Tensor:
     """Return the channel correlations (N, C, C) of (N, C, h, w): mean over positions, over C."""
     flat = layer.flatten(2).float()  # (N, C, h w)
     return flat @ flat.transpose(1, 2) / flat[0].numel()
+
+
+class Measurement(NamedTuple):
+    """A panorama (3, H, W), the seconds it took, and the mean distance of its crops."""
+
+    image: Tensor
+    seconds: float
+    distance: float
+
+
+def measure_panorama(
+    sample: Callable[[], Tensor], distance: Callable[[Tensor, Tensor], Tensor], size: int
+) -> Measurement:
+    """Return what `sample` generates, its time, and its `intra_lpips` for crops of `size`."""
+    start = time.perf_counter()
+    image = sample()
+    seconds = time.perf_counter() - start
+    return Measurement(image, seconds, intra_lpips(image, distance, size))
+
+
+def plot_tradeoff(points: Mapping[str, Measurement]) -> None:
+    """Plot the intra-distance of panoramas against their time; the time of the first one is 1."""
+    import matplotlib.pyplot as plt
+
+    _, axes = plt.subplots(figsize=(9, 3.4), layout="tight")
+    first = next(iter(points))
+    for i, (name, point) in enumerate(points.items()):
+        time = point.seconds / points[first].seconds
+        label = f"{name}: time {time:.1f}, distance {point.distance:.2f}"
+        axes.plot(time, point.distance, "o", color=f"C{i}", markersize=9, label=label)
+    axes.set(xlabel=f"time, {first} = 1", ylabel="intra-distance")
+    # Beside the points, where labels cannot overlap.
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    plt.show()
+
+
+def wrap_rank(image: Tensor) -> float:
+    """Return the share of the columns of (3, H, W) that differ less from the next than the last."""
+    steps = column_differences(image)
+    return float((steps[:-1] < steps[-1]).float().mean())
 
 
 def column_differences(image: Tensor) -> Tensor:

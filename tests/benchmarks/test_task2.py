@@ -47,7 +47,7 @@ def test_an_average_that_is_slightly_off_does_not(monkeypatch, wrong):
 def test_windows_that_leave_gaps_are_counted(monkeypatch):
     [row] = task2.coverage_rows(reduced=True)
     assert row.holds and row.value == 0
-    with_change(monkeypatch, "starts.append(size - window)  # the last", "pass  # the last")
+    with_change(monkeypatch, "starts.append(size - window)", "pass")
     [row] = task2.coverage_rows(reduced=True)
     assert row.holds is False and row.value > 100
     with_change(monkeypatch, "if starts[-1] + window <= size:", "if False:")

@@ -35,3 +35,14 @@ def test_warnings_of_others_keep_their_place(category):
     lines = stderr_of(f"import warnings, course.errors\nwarnings.warn('look', {category})")
     assert lines[0].endswith(f":2: {category}: look")
     assert issubclass(CourseWarning, UserWarning)
+
+
+@pytest.mark.parametrize(("category", "stream"), [("CourseWarning", 0), ("UserWarning", 1)])
+def test_in_a_notebook_a_warning_for_the_reader_is_part_of_the_output(category, stream):
+    code = (
+        "import builtins, warnings\nbuiltins.get_ipython = None\n"
+        f"from course.errors import CourseWarning\nwarnings.warn('look', {category})"
+    )
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    streams = [process.stdout, process.stderr]
+    assert "look" in streams[stream] and "look" not in streams[1 - stream]

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from course import diffusion, metrics, notebooks
 from course.diffusion import timesteps
+from course.diffusion.joint import Sync, window_weights
 from course.errors import CourseError, CourseWarning
+from course.images.panorama import closed_convolutions
 from course.models import RequestError, find_model
 from tests.lessons.test_task_1_2 import (
     ODD_COUNTS,
@@ -149,16 +151,21 @@ def least_squares(windows, views, weights, height, width):
 
 
 def test_weights_fall_to_the_rim_but_not_to_zero(lesson):
-    smooth = lesson.window_weights(2, 8)
+    smooth = window_weights(2, 8)
     assert smooth.shape == (2, 1, 8, 8) and smooth.min() > 0
     assert torch.allclose(smooth, smooth.flip(-1)) and torch.allclose(
         smooth, smooth.transpose(-1, -2)
     )
     assert smooth[0, 0, 3, 3] == smooth.max() > 20 * smooth[0, 0, 0, 0]
-    assert (lesson.window_weights(2, 8, smooth=False) == 1).all()
+    assert (window_weights(2, 8, smooth=False) == 1).all()
 
 
 # --- The loop
+
+
+def denoise(sd, latents, views, weights, embeddings, count):
+    """The steps of MultiDiffusion."""
+    return sd.denoise(latents, views, weights, count, sd.make_update(embeddings, 7.5, count))
 
 
 def test_one_window_is_the_pipeline(lesson, tiny_folder):
@@ -189,10 +196,10 @@ def test_each_step_goes_to_the_next_timestep_at_any_count(lesson, sd, sd_v, spac
     )
     other = changed(own, scheduler=scheduler, unet=Gaussian(scheduler))
     views = lesson.window_views(8, 12, 8, 4)
-    weights, embeddings = lesson.window_weights(len(views), 8), torch.zeros(2, len(views), 1, 1)
+    weights, embeddings = window_weights(len(views), 8), torch.zeros(2, len(views), 1, 1)
     start = noise(1, 4, 8, 12)
     for count in ODD_COUNTS:
-        steps = list(other.denoise(start, views, weights, embeddings, count, 7.5))
+        steps = list(denoise(other, start, views, weights, embeddings, count))
         assert [step.t for step in steps] == timesteps(scheduler.config, count)
         expected = by_euler(scheduler, [step.t for step in steps], start, other.unet)
         assert (steps[-1].x_prev - expected).abs().max() <= 1e-3, count
@@ -209,11 +216,9 @@ def test_the_last_step_goes_to_the_final_alpha(lesson, sd, spacing, to_one):
     other = changed(
         sd, scheduler=scheduler, predict_noise=lambda windows, *_: torch.zeros_like(windows)
     )
-    views = lesson.window_views(8, 8, 8, 8)
+    views, zeros = lesson.window_views(8, 8, 8, 8), torch.zeros(2, 1, 1, 1)
     for count in (1, *ODD_COUNTS):
-        *_, last = other.denoise(
-            noise(1, 4, 8, 8), views, lesson.window_weights(1, 8), None, count, 7.5
-        )
+        *_, last = denoise(other, noise(1, 4, 8, 8), views, window_weights(1, 8), zeros, count)
         assert torch.allclose(
             last.x_prev, scheduler.final_alpha_cumprod.sqrt() * last.x_0, rtol=1e-4
         )
@@ -327,7 +332,7 @@ def test_a_seed_gives_one_panorama(sd):
     assert (
         first.shape == (3, 64, 192) and torch.equal(first, again) and not torch.equal(first, other)
     )
-    assert len(sd.x0_history) == 3
+    assert len(sd.x0_histories[-1]) == 3
 
 
 def test_a_prompt_for_each_window(sd):
@@ -346,12 +351,12 @@ def test_a_prompt_for_each_window(sd):
 @pytest.mark.parametrize("through", ["decoder", "denoiser"])
 def test_synchronization_brings_windows_closer(sd, through):
     """By one small step of the first timestep: the mean distance of x_0 to the anchor falls."""
-    _, views = sd.plan_windows()
+    _, views, _ = sd.plan_windows()
     windows = torch.cat([sd.draw_noise(8, 24, 5)[..., r, c] for r, c in views])
     embeddings = sd.embed_window_prompts("a duck", "", len(views))
     sync = sd.recommended()._replace(weight=1e-3, through=through, scale=1.0)
     t = 500
-    moved, its_noise = sd.synchronize(windows, t, 0, 10, sync, embeddings, 7.5)
+    moved, its_noise = sd.make_update(embeddings, 7.5, 10, sync)(windows, t, 0)
     assert moved.shape == windows.shape == its_noise.shape
     steps = moved - windows
     moves = steps.flatten(1).norm(dim=1) > 0
@@ -374,12 +379,10 @@ def distances(sd, windows, t, embeddings) -> float:
 
 
 def test_the_weight_falls_and_steps_are_chosen(lesson, sd):
-    sync = lesson.Sync(20.0, until=0.5, every=2)
-    assert [i for i in range(10) if lesson.is_sync_step(sync, i, 10)] == [0, 2, 4]
-    assert [
-        i for i in range(3) if lesson.is_sync_step(sync._replace(until=0.01, every=5), i, 3)
-    ] == [0]
-    assert all(lesson.is_sync_step(lesson.Sync(20.0), i, 50) for i in range(50))
+    sync = Sync(20.0, until=0.5, every=2)
+    assert [i for i in range(10) if sync.is_active(i, 10)] == [0, 2, 4]
+    assert [i for i in range(3) if sync._replace(until=0.01, every=5).is_active(i, 3)] == [0]
+    assert all(Sync(20.0).is_active(i, 50) for i in range(50))
 
 
 def test_without_acting_steps_nothing_changes_after_the_first(sd):
@@ -409,11 +412,11 @@ def test_the_short_cut_moves_x_0_down_its_gradient(sd, lesson):
 
 def test_on_the_short_cut_the_weight_is_the_length_of_the_step(sd, lesson):
     """In x_0, for every window but the anchor; the noise stays the same."""
-    _, views = sd.plan_windows()
+    _, views, _ = sd.plan_windows()
     windows = torch.cat([sd.draw_noise(8, 24, 5)[..., r, c] for r, c in views])
     embeddings = sd.embed_window_prompts("a duck", "", len(views))
     sync = sd.recommended()._replace(weight=0.25)
-    moved, its_noise = sd.synchronize(windows, 500, 0, 10, sync, embeddings, 7.5)
+    moved, its_noise = sd.make_update(embeddings, 7.5, 10, sync)(windows, 500, 0)
     alpha_bar = diffusion.alpha_bar_at(sd.scheduler, 500)
     change = lesson.predict_x0(moved, its_noise, alpha_bar) - lesson.predict_x0(
         windows, its_noise, alpha_bar
@@ -496,7 +499,7 @@ def test_a_closed_decoder_has_no_seam_where_it_works_in_tiles(sd, lesson, tile, 
     latents = waves[None, :, None].repeat(1, 1, 8, 1)  # (1, 4, 8, width)
     with torch.no_grad():
         around = tiled.decode_closed(latents)
-        with lesson.closed_convolutions(tiled.vae.decoder):
+        with closed_convolutions(tiled.vae.decoder, lesson.ring_convolution):
             by_themselves = tiled.decode_latents(latents)
     assert around.shape == (1, 3, 64, 8 * width)
     steps = metrics.column_differences(around[0])
@@ -523,7 +526,10 @@ def test_a_closed_panorama_in_tiles_is_nearly_that_of_the_whole(sd):
 
 
 def test_a_closed_decoder_opens_again_after_an_error(sd, lesson):
-    with pytest.raises(ZeroDivisionError), lesson.closed_convolutions(sd.vae.decoder):
+    with (
+        pytest.raises(ZeroDivisionError),
+        closed_convolutions(sd.vae.decoder, lesson.ring_convolution),
+    ):
         assert "forward" in vars(sd.vae.decoder.conv_in)
         1 / 0  # noqa: B018
     assert "forward" not in vars(sd.vae.decoder.conv_in)
@@ -565,13 +571,13 @@ def test_windows_of_a_ring_begin_somewhere_else_at_each_step(sd, lesson, monkeyp
 
 def test_turned_noise_makes_a_turned_panorama(sd, lesson):
     """On a ring no place is special: noise turned by a stride gives the panorama, turned."""
-    size, views = sd.plan_windows(closed=True)
-    weights = lesson.window_weights(len(views), 8)
+    size, views, _ = sd.plan_windows(closed=True)
+    weights = window_weights(len(views), 8)
     embeddings = sd.embed_window_prompts("a duck", "", len(views))
     start = sd.draw_noise(*size, 3)
     ends = []
     for latents in (start, start.roll(2, dims=-1)):
-        *_, step = sd.denoise(latents, views, weights, embeddings, 3, 7.5)
+        *_, step = denoise(sd, latents, views, weights, embeddings, 3)
         ends.append(step.x_prev)
     assert (ends[0].roll(2, dims=-1) - ends[1]).abs().max() <= 1e-4
 
@@ -656,10 +662,8 @@ def test_regions_that_fill_the_image_need_no_background(sd):
         ({"guidance_scale": float("nan")}, "guidance_scale must be a number, got nan"),
         ({"guidance_scale": math.inf}, "guidance_scale must be a number, got inf"),
         ({"guidance_scale": "7"}, "guidance_scale must be a number, got '7'"),
-        ({"guidance_scale": None}, "guidance_scale must be a number, got None"),
         ({"guidance_scale": True}, "guidance_scale must be a number, got True"),
         ({"seed": 1.5}, "seed must be a whole number .* got 1.5"),
-        ({"seed": None}, "seed must be a whole number .* got None"),
         ({"prompts": ["a duck", "a car"]}, "2 prompts for 9 windows"),
         ({"prompts": []}, "no prompt"),
         ({"prompts": ["a duck"] * 9, "negative_prompts": ["a", "b"]}, "9 prompts and 2 negative"),
@@ -721,12 +725,17 @@ def test_long_prompts_are_cut_with_a_warning(sd):
 
 @pytest.mark.slow
 def test_runs_on_a_model_from_a_folder(tiny_folder, tmp_path):
+    lesson = notebooks.read(PATH)
+    # The challenge compares times, which say nothing for a tiny model with two steps.
+    lesson.cells = [cell for cell in lesson.cells if "checks.acceleration" not in cell.source]
     done = notebooks.execute(
-        notebooks.read(PATH),
+        lesson,
         {"STEPS": 2, "OUTPUTS": str(tmp_path)},
         {"COURSE_MODEL": str(tiny_folder)},
     )
     text = "".join(o.get("text", "") for cell in done.cells for o in cell.get("outputs", []))
-    assert text.count("✓") == 5
-    assert {path.name for path in tmp_path.iterdir()} == {"sync_demo.gif", "pan.mp4", "turn.html"}
-    assert np.isfinite([float(v) for v in re.findall(r"Intra-LPIPS (\S+) ", text)]).all()
+    assert text.count("✓") == 14
+    names = {"my_panorama.png", "sync_demo.mp4", "pan.mp4", "turn.html"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    values = [float(value) for value in re.findall(r"intra-distance \(judge\) (\S+)", text)]
+    assert len(values) == 2 and np.isfinite(values).all()

@@ -132,10 +132,14 @@ def test_a_text_speaks_about_the_outputs_right_above_it(tmp_path):
             cell_of({"text/html": html}),
             nbformat.v4.new_markdown_cell(f"## A heading\n\n{TEXT}", id="two"),
             cell_of({"image/gif": gif}, {"text/html": f'<img src="data:image/gif;base64,{gif}">'}),
-            nbformat.v4.new_markdown_cell(TEXT, id="three"),
-            nbformat.v4.new_markdown_cell(TEXT, id="four"),
+            nbformat.v4.new_markdown_cell(f"{TEXT}\n\nMore.", id="three"),
+            nbformat.v4.new_markdown_cell(TEXT.replace(" The", "\n\nThe") + "\nx\n\ny", id="four"),
         ]
     )
+    assert [block.text for block in blocks(notebook, "lesson")] == [
+        *[TEXT] * 3,
+        f"{NOTE_MARK}\n\nThe left one is red.\nx",
+    ]
     shown = {block.cell: block.images for block in blocks(notebook, "lesson")}
     assert {cell: len(images) for cell, images in shown.items()} == {
         "one": 2,

@@ -34,6 +34,8 @@ from publish.lessons import NOTE_MARK, SUFFIXES
 
 CHECKLIST = Path(__file__).with_name("what_to_see.json")
 SHEETS = notebooks.ROOT / "outputs" / "what_to_see"  # where the command writes images
+# From the mark to the next empty line; a table may follow the mark as a paragraph of its own.
+PARAGRAPH = re.compile(rf"^{re.escape(NOTE_MARK)}\s*\S(?:.|\n(?!\n))*", re.MULTILINE)
 PARTS = 16  # of an image, along each side
 FRAMES = 4  # of a clip that are compared
 TOLERANCE = 4  # levels of 255 by which the mean color of a part may differ
@@ -77,8 +79,8 @@ def blocks(notebook: nbformat.NotebookNode, lesson: str) -> list[Block]:
     images: list[Image.Image] = []
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            if any(line.startswith(NOTE_MARK) for line in cell.source.splitlines()):
-                result.append(Block(lesson, cell.id, cell.source, images))
+            if texts := PARAGRAPH.findall(cell.source):
+                result.append(Block(lesson, cell.id, "\n\n".join(texts), images))
             images = []
         for output in cell.get("outputs", []):
             images = images + output_images(output)

@@ -41,6 +41,11 @@ def test_each_lesson_has_five_objectives():
         assert all(re.fullmatch(rf"({ID})(, ({ID}))*", ids) for _, ids in rows), section
 
 
+def test_objectives_name_exercises_of_the_rubric():
+    named = re.findall(ID, "\n".join(re.findall(r"\| ([^|]*) \|$", read("objectives.md"), re.M)))
+    assert set(named) <= set(rubric.exercises())
+
+
 def test_every_lesson_has_notes():
     files = {path.stem for path in (FOLDER / "notes").glob("*.md")}
     numbers = {"lesson_" + name.replace(".", "_") for name in TITLES if name[0].isdigit()}
@@ -78,10 +83,29 @@ Because.
 </details>
 
 <details><summary>Hint</summary>Not an answer.</details>
+
+## Bugs
+
+**TODO 7 written 1**
+
+Explain one.
+
+*Your answer here.*
+
+<details><summary>Answer</summary>For example this.</details>
+
+*Think about it:*
+
+- *A?*
+- *B?*
+
+<details><summary>Answer</summary>C.</details>
 """
-    assert teaching.cell_answers(text) == [
-        ("Think about it: why?", "Because."),
-        ("Think about it.** 1. How? 2. When?", "1. So. 2. Now."),
+    assert teaching.lesson_answers(text) == [
+        ("Noise", "Why?", "Because."),
+        ("Noise", "1. How? 2. When?", "1. So. 2. Now."),
+        ("Bugs", "**TODO 7 written 1** Explain one.", "For example this."),
+        ("Bugs", "- *A?*\n- *B?*", "C."),
     ]
 
 
@@ -95,7 +119,7 @@ def test_answers_stand_below_their_lesson_and_section(tmp_path, monkeypatch):
     ]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "task_7.ipynb")
     monkeypatch.setattr(notebooks, "lesson_paths", lambda: [tmp_path / "task_7.ipynb"])
-    expected = "## 7 A lesson\n\n**Noise.** Think about it: why?\n\n> A.\n>\n> B.\n"
+    expected = "## 7 A lesson\n\n**Noise.** Why?\n\n> A.\n>\n> B.\n"
     assert teaching.answers() == expected
 
 

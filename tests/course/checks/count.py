@@ -42,7 +42,7 @@ class Plugin:
         return re.sub(r".*test_|\.py$", "", name)
 
     def assert_advice(self, advice: str, check: object, *arguments: object) -> None:
-        assert len(advice) > 2, "the advice says nothing"
+        assert not re.search(advice, ""), f"{advice!r} matches any message"
         self.wrong[self.module] += 1
 
     def listen(self, result: Result) -> None:

@@ -1,12 +1,23 @@
 """No check ends in another error than advice, whatever the result."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from course import notebooks
-from course.checks import CheckFailed, make_video, task_1_1, task_1_2, task_1_3, task_2, task_3
+from course.checks import (
+    CheckFailed,
+    make_video,
+    task_0,
+    task_1_1,
+    task_1_2,
+    task_1_3,
+    task_2,
+    task_3,
+)
 from course.images import conditions
 from task_3_DreamFusion.nerf import sd as sds
 from task_3_DreamFusion.nerf.provider import orbit
@@ -16,6 +27,7 @@ from tests.course.checks.helpers import (
     colored,
     right_noise,
 )
+from tests.course.checks.test_task_0 import introduction
 
 OBJECTS = notebooks.definitions(
     notebooks.read(notebooks.ROOT / "task_3_DreamFusion" / "task_3_DreamFusion.ipynb")
@@ -97,7 +109,6 @@ def test_odd_results_end_in_advice(
         "sampling": lambda: task_1_2.sampling(odd_part("sample", sd, strange), model),
         "inversion": lambda: task_1_2.inversion(odd_part("invert", sd, strange), model),
         "solver": lambda: task_1_2.solver(strange(lesson.sample_dpm), sd),
-        "token": lambda: task_1_1.token(ODD[odd]("hf_x"), model),
         "edges": lambda: task_1_3.edges(strange(control_lesson.canny_edges), photograph),
         "condition": lambda: task_1_3.condition(strange(control_lesson.to_condition), model),
         "residuals": lambda: task_1_3.residuals(
@@ -132,6 +143,19 @@ def test_odd_results_end_in_advice(
         "fusion": lambda: task_2.fusion(strange(joint.fuse), joint.window_views),
         "anchor_image": lambda: task_2.anchor_image(odd_part("predict_anchor", joint_sd, strange)),
         "descent": lambda: task_2.descent(odd_part("descend", joint_sd, strange)),
+        "synchronization": lambda: task_2.synchronization(
+            odd_part("synchronize", joint_sd, strange)
+        ),
+        "short_cut": lambda: task_2.short_cut(odd_part("synchronize_x0", joint_sd, strange)),
+        "window_placement": lambda: task_2.window_placement(strange(joint.window_starts)),
+        "views": lambda: task_2.views(strange(joint.window_views), joint.crop_windows),
+        "crops": lambda: task_2.views(joint.window_views, strange(joint.crop_windows)),
+        "joint_step": lambda: task_2.joint_step(strange(joint.joint_step), joint.window_views),
+        "comparison": lambda: task_2.comparison(strange(joint.compare)),
+        "intra_distance": lambda: task_2.intra_distance(strange(joint.intra_distance)),
+        "ring_convolution": lambda: task_2.ring_convolution(
+            strange(joint.ring_convolution), joint_sd
+        ),
         "timesteps": lambda: task_3.timesteps(strange(sds.sample_timesteps)),
         "noise_prediction": lambda: task_3.noise_prediction(strange(sds.predict_noise)),
         "sds_step": lambda: task_3.sds_step(strange(sds.sds_step)),
@@ -159,6 +183,44 @@ def test_odd_results_end_in_advice(
             continue
         except Exception as error:
             failures[name] = f"{type(error).__name__}: {error}"[:150]
+    assert failures == {}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_results_of_lesson_0_end_in_advice(odd):
+    lesson = introduction()
+
+    def strange(function):
+        return lambda *arguments, **options: ODD[odd](function(*arguments, **options))
+
+    attempts = {
+        task_0.schedule: lesson.noise_schedule,
+        task_0.noising: lesson.add_noise,
+        task_0.score: lesson.score_from_noise,
+        task_0.average_score: lesson.average_score,
+        task_0.loss: lesson.training_loss,
+        task_0.training: lesson.train,
+        task_0.ddpm: lesson.ddpm_step,
+        task_0.ddim: lesson.ddim_step,
+        task_0.loop: lesson.sample,
+        task_0.hidden_labels: lesson.loss_with_labels,
+        task_0.guidance: lesson.guided_noise,
+        task_0.v_loss: lesson.v_loss,
+        task_0.noise_of_v: lesson.noise_from_v,
+        task_0.flow_loss: lesson.flow_loss,
+        task_0.flow_sampling: lesson.sample_flow,
+        task_0.challenge: lesson.fast_sample,
+    }
+    failures = {}
+    for check, function in attempts.items():
+        try:
+            check(strange(function))
+        except CheckFailed:
+            continue
+        except Exception as error:
+            failures[check.__name__] = f"{type(error).__name__}: {error}"[:150]
+    with contextlib.suppress(CheckFailed):
+        task_0.token(ODD[odd]("hf_x"))
     assert failures == {}
 
 

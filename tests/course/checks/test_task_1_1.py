@@ -19,16 +19,6 @@ from course.models import find_model
 from tests.course.checks.helpers import right_noise
 
 
-def test_token(model, capsys):
-    checks.token(None, model)
-    checks.token("hf_secret", model)
-    assert "secret" not in capsys.readouterr().out
-    for wrong, advice in [(..., "still empty"), (7, "int"), ("my password", "starts with")]:
-        with pytest.raises(CheckFailed, match=advice) as caught:
-            checks.token(wrong, model)
-        assert "password" not in str(caught.value)
-
-
 def test_pipeline(pipe, model, capsys):
     checks.pipeline(pipe, pipe.scheduler, model)
     assert capsys.readouterr().out.startswith("✓")

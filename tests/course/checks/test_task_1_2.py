@@ -351,7 +351,7 @@ def test_the_loop_and_its_mistakes(lesson, sd, model):
             yield step._replace(x_t=latents)
 
     for wrong, advice in [
-        (lambda self, *a: None, "returns None"),
+        (lambda self, *a: None, "`denoise` hands out nothing: it has to `yield`"),
         (lambda self, *a: [], "0 steps, not 3"),
         (empty, "1 steps, not 3"),
         (lambda self, *a: list(right(self, *a))[-1], "is a SamplingStep; it has to `yield`"),
@@ -820,6 +820,7 @@ def test_the_solver_and_its_mistakes(lesson, sd):
         return sd.unet.exact(latents, count)
 
     for wrong, advice in [
+        (..., "still empty"),
         (lambda *a: None, "returns None"),
         (ddim, "no better than DDIM, a method of first order"),
         (exact, "The error is zero"),

@@ -341,7 +341,7 @@ def test_the_controlled_loop_and_what_breaks_it(control_lesson, by_edges, capsys
             "denoise",
             "latents, output, alpha_bar, kind",
             "latents, output, alpha_bar_prev, kind",
-            "",
+            "With 1 ControlNet the latents",
         ),
     ]:
         wrong = rewritten(control_lesson, name, old, new).sample

@@ -95,7 +95,7 @@ def test_the_text_embedding_and_its_mistakes(model, pipe, capsys):
         (
             "torch.rand(count, generator=generator)",
             "0.5",
-            "is not stratified|not reach|stratified|",
+            "do not reach the ends of the range",
         ),
         (
             "(torch.arange(count) + torch.rand(count, generator=generator)) / count",
@@ -393,12 +393,12 @@ MIXTURE = "(1 - alpha_bar).sqrt() * (shares[..., None] * offsets).sum(1) / varia
         ("alpha_bar.sqrt()[..., None] * means", "means", "not scaled by sqrt"),
         ("alpha_bar.sqrt()[..., None]", "alpha_bar[..., None]", "not by its root"),
         ("alpha_bar * spread**2 + 1 - alpha_bar", "1 - alpha_bar", "spread is left out"),
-        ("alpha_bar * spread**2 + 1 - alpha_bar", "spread**2", "not s\\^2 alone"),
+        ("alpha_bar * spread**2 + 1 - alpha_bar", "spread**2", "not rho\\^2 alone"),
         ("alpha_bar * spread**2", "alpha_bar * spread", "square it"),
         (".softmax(-1)", ".exp()", "divided by their sum"),
         (".softmax(-1)", ".softmax(0)", "runs over the points"),
         ("(-offsets.square()", "(offsets.square()", "has a minus"),
-        (" / (2 * variance)).softmax", " / variance).softmax", "divided by 2 v"),
+        (" / (2 * variance)).softmax", " / variance).softmax", "divided by 2 nu"),
         ("offsets.square().sum(-1)", "offsets.norm(dim=-1)", "exponent is squared"),
         ("(shares[..., None] * offsets).sum(1)", "offsets.mean(1)", "count alike"),
         (".sum(1) / variance", ".sum(1)", "not divided by the variance"),
