@@ -4,6 +4,9 @@ The lessons are complete and executed; the student copy is generated from them, 
 each solution is a stub, and from the first exercise on the outputs are gone: their images stay as
 expected results. Folded answers go, too. The teacher's copy has the lessons as they are, all
 solutions on one page, the rubric and the notes.
+
+Students do get `course/diffusion`, the library that holds what lesson 1.2 teaches, because later
+lessons import it.
 """
 
 import argparse
