@@ -8,7 +8,7 @@ VENV = .venv/bin/python
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help environment demo test test-gpu lab pocket regenerate
+.PHONY: help environment demo test test-gpu lab student pocket regenerate
 
 help: ## this list
 	@$(PYTHON) -c "import re; [print('make {:<13}{}'.format(t, d)) for t, d in re.findall(r'^([\w-]+):.*?## (.*)', open('Makefile').read(), re.M)]"
@@ -27,6 +27,9 @@ test-gpu: environment ## tests that need a GPU; fails without one
 
 lab: environment ## open the lessons in JupyterLab
 	@$(VENV) -m jupyterlab --ServerApp.kernel_spec_manager_class=course.notebooks.CourseKernels
+
+student: environment ## write the student copy and the teacher's copy to dist/
+	@$(VENV) -m grading.release
 
 pocket: environment ## train the embedded model (needs a GPU, about two hours)
 	@$(VENV) -m pocket.train all

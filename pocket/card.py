@@ -131,9 +131,10 @@ def distance_table(rows: list[dict[str, Any]]) -> list[list[str]]:
     parts = list(dict.fromkeys(part for _, _, part, _ in values))
     lines = [["features", "images", *parts]]
     for network, name in dict.fromkeys((network, name) for network, name, _, _ in values):
-        pairs = [[values.get((network, name, part, m)) for m in ("fid", "kid")] for part in parts]
-        cells = ["" if None in (f, k) else f"{f:.2f} ({1000 * k:.2f})" for f, k in pairs]
-        lines.append([network, name.replace("_", " "), *cells])
+        lines.append([network, name.replace("_", " ")])
+        for part in parts:
+            fid, kid = (values[network, name, part, metric] for metric in ("fid", "kid"))
+            lines[-1].append(f"{fid:.2f} ({1000 * kid:.2f})")
     return lines
 
 
