@@ -171,3 +171,9 @@ def sample_with_controlnets(
         **settings,
         **options,
     ).images.float()
+
+
+def sample_windows(sd: Any, count: int) -> torch.Tensor:
+    """Return windows (count, C, 8, 8) of noise on the model's device, small so that it is quick."""
+    shape = (count, sd.unet.config.in_channels, 8, 8)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(3)).to(sd.model.device)

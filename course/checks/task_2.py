@@ -23,10 +23,10 @@ from course.checks.common import (
     expect_value,
     tolerance_of,
 )
+from course.checks.reference import sample_windows
 from course.checks.task_2_sync import (
     anchor_image,
     descent,
-    sample_windows,
     short_cut,
     synchronization,
 )

@@ -16,6 +16,7 @@ from course.checks.common import (
     expect_type,
     tolerance_of,
 )
+from course.checks.reference import sample_windows
 from course.diffusion import predict_x0
 
 LOSS_SCALE = 1024
@@ -56,7 +57,7 @@ def descent(sd: Any) -> str:
         anchor = to_images(anchor_window)
         result = call(sd.descend, windows, to_images, anchor, 1.0)
     expect_tensor(result, windows.shape, "The result, the moved windows,")
-    gradient = distance_gradient(sd, windows, to_images, anchor)
+    gradient = _distance_gradient(sd, windows, to_images, anchor)
     moved = result.detach() - windows
     expect(moved.any(), "The windows come back as they were: return windows - weight * gradient.")
     tolerance = 2e-2 if sd.vae.dtype == torch.float32 else 0.2
@@ -140,7 +141,7 @@ def _synchronized_moves(
         gradients = []
         for i in range(len(windows)):
             own = partial(to_images, part=slice(i, i + 1))
-            gradients.append(distance_gradient(sd, windows[i : i + 1], own, anchor_image))
+            gradients.append(_distance_gradient(sd, windows[i : i + 1], own, anchor_image))
         return -torch.cat(gradients)
 
     with torch.no_grad():
@@ -185,14 +186,14 @@ def short_cut(sd: Any) -> str:
     expect_tensor(result, windows.shape, "The result, the moved windows,")
     moved = result.detach() - windows
     expect(moved.any(), "The windows come back as they were: return what they become.")
-    gradient = distance_gradient(sd, x_0, lambda own: sd.decode_small(own, 0.5), anchor)
+    gradient = _distance_gradient(sd, x_0, lambda own: sd.decode_small(own, 0.5), anchor)
     root = lambda values: values.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
     step = -gradient * torch.tensor([1, 0, 1], device=windows.device)[:, None, None, None]
     direction = step / root(step).clamp_min(1e-12)
     right = weight * alpha_bar.sqrt() * direction
     from_x_0 = x_0 + right / alpha_bar.sqrt() - windows
     whole = step / step.square().mean().sqrt()
-    first = distance_gradient(
+    first = _distance_gradient(
         sd, x_0, lambda own: sd.decode_small(own, 0.5), sd.decode_small(x_0[:1], 0.5).detach()
     )
     mistakes = {
@@ -227,7 +228,7 @@ def short_cut(sd: Any) -> str:
     return "x_0 moves toward the anchor by a length that you choose"
 
 
-def distance_gradient(
+def _distance_gradient(
     sd: Any,
     windows: torch.Tensor,
     to_images: Callable[[torch.Tensor], torch.Tensor],
@@ -240,9 +241,3 @@ def distance_gradient(
         loss = LOSS_SCALE * sd.distance(images, anchor.expand_as(images)).sum()
         gradient: torch.Tensor = torch.autograd.grad(loss, inputs)[0] / LOSS_SCALE
     return gradient
-
-
-def sample_windows(sd: Any, count: int) -> torch.Tensor:
-    """Return windows (count, C, 8, 8) of noise on the model's device, small so that it is quick."""
-    shape = (count, sd.unet.config.in_channels, 8, 8)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(3)).to(sd.model.device)
