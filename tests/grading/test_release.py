@@ -13,7 +13,6 @@ from course import notebooks
 from course.checks import exercises
 from grading import release
 
-
 LIBRARY = "/course/diffusion/"
 
 
