@@ -170,3 +170,10 @@ def test_the_command_shows_what_asks_and_records_what_was_compared(tmp_path, mon
     assert what_to_see.main(["lesson:b"]) == 1
     assert "1 of 2 texts agree with their images." in capsys.readouterr().out
     assert what_to_see.main(["lesson:a"]) == 0 and what_to_see.main([]) == 0
+
+
+def test_every_text_agrees_with_its_images():
+    """Or else a person has to compare them again, with the command of this module."""
+    current = what_to_see.all_blocks()
+    assert len(current) > 50
+    assert open_questions(current, read_rows(what_to_see.CHECKLIST)) == {}
