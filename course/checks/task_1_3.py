@@ -285,8 +285,8 @@ def control_loop(
             "of StableDiffusionControlNetPipeline. Has the loop been changed?",
         )
     return (
-        "the latents of StableDiffusionControlNetPipeline, with one and with two; off by "
-        f"{largest:.0e} at most"
+        "the latents of StableDiffusionControlNetPipeline, with one and with two; the largest "
+        f"difference is {largest:.1g}"
     )
 
 
