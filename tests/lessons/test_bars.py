@@ -62,7 +62,7 @@ def test_diagrams_exist_and_say_what_they_show():
 
 def test_sliders():
     codes = [cell.source for path in PATHS.values() for cell in code_cells(notebooks.read(path))]
-    assert sum(len(re.findall(r"\b(?:interact|image_slider)\(", code)) for code in codes) >= 6
+    assert sum(len(re.findall(r"\b(?:show|image)_slider\(", code)) for code in codes) >= 6
 
 
 @pytest.mark.parametrize("name", PATHS)
