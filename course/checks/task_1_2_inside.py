@@ -285,7 +285,7 @@ def inpainting(
     # Less the border, where the decoder mixes both sides.
     wide = F.max_pool2d(mask.float(), 3, stride=1, padding=1)
     outside = 1 - F.interpolate(wide, before.shape[-2:])[0].cpu()  # (1, H, W)
-    error = ((after - before).square() * outside).sum() / (3 * outside.sum())
+    error = ((after - before).square() * outside).sum() / (3 * outside.sum()).clamp_min(1)
     inside = ((after - before).square() * (1 - outside)).mean()
     psnr = -10 * torch.log10(error.clamp_min(1e-10)).item()
     expect(

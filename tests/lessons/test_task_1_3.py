@@ -441,12 +441,9 @@ def test_the_metric_of_the_lesson_is_that_of_the_course(lesson):
 def test_the_model_knows_every_word_of_the_prompts():
     vocabulary = find_model("pocket").vocabulary
     cells = [cell.source for cell in notebooks.read(PATH).cells if cell.cell_type == "code"]
-    texts = [
-        node.value
-        for source in cells
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Constant)
-    ]
+    nodes = [node for source in cells for node in ast.walk(ast.parse(source))]
+    titles = [key for node in nodes if isinstance(node, ast.Dict) for key in node.keys]
+    texts = [node.value for node in nodes if isinstance(node, ast.Constant) and node not in titles]
     prompts = [
         text
         for text in texts

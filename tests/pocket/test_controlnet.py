@@ -310,10 +310,10 @@ def test_the_strip_shows_the_steps(folder):
 def test_the_strip_runs_from_left_to_right_and_a_scene_has_a_row():
     rows = {name: Image.new("RGB", (512, 256), "white") for name in ("condition", "step 0", "9600")}
     rows["9600"].paste("red", (256, 0, 512, 256))
-    page = np.asarray(controlnet.strip(rows, side=32))
-    assert page.shape[1] == 3 * 36 - 4
-    assert (page[-68:-36, 72:] == 255).all() and (page[-32:, 72:] == (255, 0, 0)).all()
-    assert all((page[:-68, 36 * i : 36 * i + 32] < 128).any() for i in range(3))  # names
+    page = np.asarray(controlnet.strip(rows, side=96))
+    assert page.shape[1] == 3 * 100 - 4
+    assert (page[-196:-100, 200:] == 255).all() and (page[-96:, 200:] == (255, 0, 0)).all()
+    assert all((page[:-196, 100 * i : 100 * i + 96] < 128).any() for i in range(3))  # names
 
 
 def test_the_strip_ships_with_the_weights(folder, tmp_path):
