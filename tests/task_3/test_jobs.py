@@ -197,9 +197,9 @@ def test_the_job_of_a_killed_process_is_taken_over(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_two_processes_and_one_is_killed(tiny_folder, tmp_path):
-    texts = ["a car", "a bunny", "a tree", "a duck"]
+    texts = ["a car", "a bunny", "a tree"]
     (tmp_path / "list.txt").write_text("\n".join(texts))
-    small = "--iters 40 --size 8 --max_steps 24 --frames 2 --video_size 16 --save_every 5"
+    small = "--iters 20 --size 8 --max_steps 24 --frames 2 --video_size 16 --save_every 5"
     small += " --preview_every 0 --no-save_mesh"
     command = [
         sys.executable,
@@ -221,16 +221,16 @@ def test_two_processes_and_one_is_killed(tiny_folder, tmp_path):
     killed.communicate()
     out, err = other.communicate(timeout=300)
     assert other.returncode == 0, err
-    assert "4 generated, 0 already finished, 0 failed" in out
+    assert "3 generated, 0 already finished, 0 failed" in out
     assert "continuing from step" in out  # the other took over what the killed one had begun
     for folder in folders.values():
         assert (folder / FINISHED).exists() and (folder / "video.mp4").exists()
-        assert checkpoint.latest(folder / "checkpoints").name == "000040.pt"
+        assert checkpoint.latest(folder / "checkpoints").name == "000020.pt"
     page = (tmp_path / "all" / "index.html").read_text()
-    assert "4 runs" in page and page.count("<video") == 4
+    assert "3 runs" in page and page.count("<video") == 3
 
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0 and "0 generated, 4 already finished, 0 failed" in done.stdout
+    assert done.returncode == 0 and "0 generated, 3 already finished, 0 failed" in done.stdout
 
 
 def start(command: list[str]) -> subprocess.Popen:
