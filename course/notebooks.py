@@ -63,15 +63,6 @@ def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def without_solutions(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Return a copy of a lesson as students get it, without the fenced solutions."""
-    notebook = nbformat.from_dict(notebook)
-    solution = re.compile(f" *{BEGIN_SOLUTION}.*?{END_SOLUTION}", re.DOTALL)
-    for cell in code_cells(notebook):
-        cell.source = solution.sub("", cell.source)
-    return notebook
-
-
 def read(path: str | Path) -> nbformat.NotebookNode:
     """Return the notebook at `path`, in format 4. Raises LessonError."""
     if not Path(path).is_file():

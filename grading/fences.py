@@ -5,7 +5,10 @@ lesson or in a module of task 3. The exercise is the last "TODO 1.2 (c)" before 
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+
+from nbformat import NotebookNode
 
 from course.checks import exercises
 from course.errors import CourseError
@@ -47,6 +50,16 @@ def exercise_in(text: str) -> str | None:
             if re.match(rf"{re.escape(id)}(?!\w)", rest):
                 return id
     return None
+
+
+def cells_with_exercise(
+    notebook: NotebookNode,
+) -> Iterator[tuple[NotebookNode, str | None]]:
+    """Yield the cells of a lesson, each with the exercise that it belongs to."""
+    exercise = None
+    for cell in notebook.cells:
+        exercise = exercise_in(cell.source) or exercise
+        yield cell, exercise
 
 
 def solutions(source: str, exercise: str | None = None) -> list[Solution]:

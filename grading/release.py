@@ -27,7 +27,7 @@ from course.checks import exercises
 from course.errors import CourseError
 from course.files import replace_folder
 from course.notebooks import ROOT, lesson_paths, read
-from grading.fences import Solution, exercise_in, solutions, without_solutions
+from grading.fences import Solution, cells_with_exercise, solutions, without_solutions
 
 STAMP = "course"  # the key of a notebook's metadata, and course.json beside the lessons
 ANSWER = re.compile(r"\s*<details>\s*<summary>Answers?</summary>.*?</details>", re.DOTALL)
@@ -53,12 +53,11 @@ class StudentCopy(Preprocessor):
     ) -> tuple[nbformat.NotebookNode, dict[str, Any]]:
         """Return the student copy of a notebook; `resources` (of nbconvert) stay as they are."""
         nb = nbformat.from_dict(nb)
-        exercise, started = None, False
+        started = False
         cells = []
-        for cell in nb.cells:
+        for cell, exercise in cells_with_exercise(nb):
             if TEACHER_TAG in cell.metadata.get("tags", []):
                 continue
-            exercise = exercise_in(cell.source) or exercise
             if cell.cell_type == "markdown":
                 cell.source = ANSWER.sub("", cell.source)
             cells.append(cell)
@@ -145,9 +144,7 @@ def lesson_solutions() -> list[Solution]:
     """Return the solutions of all lessons and modules, in the order of the rubric."""
     result = []
     for path in lesson_paths():
-        exercise = None
-        for cell in read(path).cells:
-            exercise = exercise_in(cell.source) or exercise
+        for cell, exercise in cells_with_exercise(read(path)):
             if cell.cell_type == "code":
                 result += solutions(cell.source, exercise)
     for path in fenced_modules():

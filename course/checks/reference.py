@@ -1,4 +1,4 @@
-"""diffusers' own sampler, which the lessons' loops are compared with, and loops with mistakes."""
+"""What results are compared with: diffusers' own sampler, and loops and guidance with mistakes."""
 
 import contextlib
 import copy
@@ -21,11 +21,27 @@ from course.diffusion import (
 from course.models import Model
 
 
+def guidance_mistakes(
+    uncond: torch.Tensor, cond: torch.Tensor, w: float, condition: str
+) -> dict[str, torch.Tensor]:
+    """Return the usual wrong results of guidance by their advice; condition: "prompt", "label"."""
+    push = w * (cond - uncond)
+    return {
+        "The guidance was added to the wrong term: start from `uncond`, not `cond`. (Ho and "
+        "Salimans write it so; their w is our w - 1.)": cond + push,
+        f"That leads away from the {condition}: the difference is `cond` minus `uncond`.": uncond
+        - push,
+        "Scale the difference of the two, cond - uncond, not `cond` itself.": uncond + w * cond,
+        "Only the scaled difference is left: add it to `uncond`.": push,
+    }
+
+
 @contextlib.contextmanager
 def constant_stride(owner: Any) -> Iterator[None]:
     """Within this block diffusers and the lessons take the same steps of `owner.scheduler`.
 
-    Leading timesteps are one stride apart: steps go from each to the next (lesson 1.2, section 3).
+    Leading timesteps have a constant stride: steps go from each to the next (lesson 1.2,
+    section 3).
     """
     from diffusers import DDIMScheduler
 

@@ -8,6 +8,7 @@ import torch
 
 from course.checks.common import call, check, close, diagnose, expect, expect_tensor, expect_type
 from course.checks.losses import flow_loss, hidden_labels, loss, training, v_loss
+from course.checks.reference import guidance_mistakes
 from course.checks.stand_ins import (
     CENTER,
     SamplingRecord,
@@ -285,16 +286,11 @@ def guidance(function: Callable[..., torch.Tensor]) -> str:
     result = call(function, labeled_output, x_t, 300, label, 3.0)
     expect_tensor(result, x_t.shape, "The result")
     uncond, cond = labeled_output(x_t, 300), labeled_output(x_t, 300, label)
-    push = 3 * (cond - uncond)
-    mistakes = {
-        "The guidance is added to the wrong term: start from `uncond`, not `cond`. (The paper's w "
-        "is ours minus 1.)": cond + push,
-        "That leads away from the label: the difference is `cond` minus `uncond`.": uncond - push,
-        "Scale the difference of the two, cond - uncond, not `cond` itself.": uncond + 3 * cond,
-        "Only the scaled difference is left: add it to `uncond`.": push,
+    mistakes = guidance_mistakes(uncond, cond, 3, "label") | {
         "`w` makes no difference: the formula multiplies by it.": cond,
         "The label makes no difference: one of the two calls gets it.": uncond,
-        "`uncond` and `cond` are exchanged: the call without a label is `uncond`.": cond - push,
+        "`uncond` and `cond` are exchanged: the call without a label is `uncond`.": cond
+        - 3 * (cond - uncond),
         "That is scaled as a whole: w multiplies only the difference.": 3 * cond,
     }
     otherwise = "At w = 3 that is not uncond + 3 (cond - uncond)."

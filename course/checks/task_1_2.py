@@ -20,6 +20,7 @@ from course.checks.common import (
     same,
     tolerance_of,
 )
+from course.checks.reference import guidance_mistakes
 from course.checks.task_1_2_inside import (
     attention,
     clip,
@@ -132,13 +133,7 @@ def text_embeddings(sd: Any, model: Model) -> str:
 def guidance(function: Callable[..., torch.Tensor]) -> str:
     """Classifier-free guidance, uncond + w (cond - uncond)."""
     uncond, cond = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    push = 3 * (cond - uncond)
-    mistakes = {
-        "The guidance was added to the wrong term: start from `uncond`, not `cond`. (Ho and "
-        "Salimans write it so; their w is our w - 1.)": cond + push,
-        "That leads away from the prompt: the difference is `cond` minus `uncond`.": uncond - push,
-        "Scale the difference of the two, cond - uncond, not `cond` itself.": uncond + 3 * cond,
-        "Only the scaled difference is left: add it to `uncond`.": push,
+    mistakes = guidance_mistakes(uncond, cond, 3, "prompt") | {
         "`guidance_scale` makes no difference: the formula multiplies by it.": cond,
     }
     right = guide(uncond, cond, 3.0)

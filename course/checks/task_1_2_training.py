@@ -28,6 +28,20 @@ from course.diffusion import velocity
 ALPHA_BAR = torch.linspace(0.95, 0.05, 10)  # of a schedule of ten timesteps
 
 
+UNET: dict[str, Any] = {  # the network of the lesson, but for the width of its text embeddings
+    "sample_size": 16,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": (32, 64, 96),
+    "layers_per_block": 1,
+    "down_block_types": ("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
+    "mid_block_type": None,
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+    "attention_head_dim": 4,
+    "norm_num_groups": 16,
+}
+
+
 @check("1.2 training (a)")
 def caption_dropout(function: Callable[..., Tensor]) -> str:
     """`drop_captions` replaces some captions of a batch by the empty one."""
@@ -90,25 +104,12 @@ def network(unet: Any, width: int) -> str:
     expect_value(... if unet is None else unet, "`build_unet`")
     advice = "`build_unet` has to return a UNet2DConditionModel(...)."
     expect_type(unet, UNet2DConditionModel, "`unet`", advice)
-    expected: dict[str, Any] = {
-        "sample_size": 16,
-        "in_channels": 4,
-        "out_channels": 4,
-        "block_out_channels": (32, 64, 96),
-        "layers_per_block": 1,
-        "down_block_types": ("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
-        "mid_block_type": None,
-        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
-        "cross_attention_dim": width,
-        "attention_head_dim": 4,
-        "norm_num_groups": 16,
-    }
     expect(
         tuple(unet.config.up_block_types) != ("UpBlock2D", "UpBlock2D", "CrossAttnUpBlock2D"),
         "The blocks on the way up are in the wrong order: they begin at the smallest size, where "
         "attention is.",
     )
-    for name, value in expected.items():
+    for name, value in (UNET | {"cross_attention_dim": width}).items():
         actual = unet.config[name]
         actual = tuple(actual) if isinstance(actual, list) else actual
         expect(actual == value, f"{name} is {actual}; in the table it is {value}.")

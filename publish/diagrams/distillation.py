@@ -155,8 +155,5 @@ def perp_neg() -> Canvas:
         ("$p − u n^⊥$", "red", "direction of guidance; $u$ is a strength"),
         ("$ε̂ = ε_∅ + w (p − u n^⊥)$", "ink", "guided noise"),
     ]
-    for index, (formula, color, meaning) in enumerate(rows):
-        y = 66 + 60 * index
-        canvas.text(480, y, formula, 17, anchor="start", color=color)
-        canvas.text(480, y + 21, meaning, 13.5, anchor="start", color="muted")
+    canvas.legend(480, 66, 60, rows)
     return canvas

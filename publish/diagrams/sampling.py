@@ -143,10 +143,7 @@ def predictions() -> Canvas:
         ("$ε$ = sin $ψ$ $x_t$ + cos $ψ$ $v$", "red", "noise, from $x_t$ and $v$"),
         ("$ε − x_0$", "yellow", "flow matching: velocity on the straight path"),
     ]
-    for index, (formula, color, meaning) in enumerate(rows):
-        y = 106 + 58 * index
-        canvas.text(left, y, formula, 17, anchor="start", color=color)
-        canvas.text(left, y + 21, meaning, 13.5, anchor="start", color="muted")
+    canvas.legend(left, 106, 58, rows)
     return canvas
 
 

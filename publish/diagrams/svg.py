@@ -2,7 +2,7 @@
 
 One style for all. A diagram has its own background, and its colors follow the reader's color
 scheme, so it is readable on light and dark pages alike. Colors are those of Okabe and Ito, which
-color-blind readers can tell apart, and shapes differ as well: see KINDS.
+color-blind readers can distinguish, and shapes differ as well: see KINDS.
 """
 
 import base64
@@ -162,6 +162,13 @@ class Canvas:
         return "\n".join([f"{head}>", *lines, "</svg>\n"])
 
     # --- Text
+
+    def legend(self, x: float, y: float, step: float, rows: Sequence[tuple[str, str, str]]) -> None:
+        """Write formulas in their colors, each with its meaning below; rows are `step` high."""
+        for index, (formula, color, meaning) in enumerate(rows):
+            top = y + step * index
+            self.text(x, top, formula, 17, anchor="start", color=color)
+            self.text(x, top + 21, meaning, 13.5, anchor="start", color="muted")
 
     def text(
         self,

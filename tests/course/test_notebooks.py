@@ -27,8 +27,8 @@ from course.notebooks import (
     END_SOLUTION,
     LessonError,
     code_cells,
-    without_solutions,
 )
+from grading.release import StudentCopy
 
 LESSONS = notebooks.lesson_paths()
 QUICK = {"STEPS": 2, "TRAINING_STEPS": 2}
@@ -38,6 +38,11 @@ QUICK = {"STEPS": 2, "TRAINING_STEPS": 2}
 def quick(tmp_path: Path) -> dict[str, object]:
     """Few steps, and own folders: tests that run side by side must not share frames."""
     return {**QUICK, "OUTPUTS": str(tmp_path / "outputs"), "FRAMES": str(tmp_path / "frames")}
+
+
+def student_copy(path: Path) -> nbformat.NotebookNode:
+    """The lesson as students get it."""
+    return StudentCopy().preprocess(notebooks.read(path), {})[0]
 
 
 each_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
@@ -75,7 +80,7 @@ def test_solutions_are_fenced_numbered_and_checked(path):
 
 @each_lesson
 def test_student_cells_are_valid_python(path):
-    for cell in code_cells(without_solutions(notebooks.read(path))):
+    for cell in code_cells(student_copy(path)):
         ast.parse(cell.source)
 
 
@@ -116,16 +121,15 @@ def test_runs_from_top_to_bottom(path, quick):
 def test_a_student_who_did_nothing_is_told_so(path, quick, steered_folder: Path):
     """The first missing result stops the notebook with advice, not with a NameError."""
     with pytest.raises(LessonError, match=r"CheckFailed: .*TODO"):
-        notebooks.execute(
-            without_solutions(notebooks.read(path)), quick, {"COURSE_MODEL": str(steered_folder)}
-        )
+        notebooks.execute(student_copy(path), quick, {"COURSE_MODEL": str(steered_folder)})
 
 
 @pytest.mark.slow
 @each_lesson
 def test_each_missing_solution_is_told_by_its_own_check(path, quick, steered_folder: Path):
     """With all others solved, the message names the missing result as the exercise does."""
-    notebook, blank = notebooks.read(path), without_solutions(notebooks.read(path))
+    notebook = notebooks.read(path)
+    stubs = {cell.id: cell for cell in student_copy(path).cells}
     cells, exercises = [], []
     for i, cell in enumerate(notebook.cells):
         if BEGIN_SOLUTION in cell.source:
@@ -135,7 +139,7 @@ def test_each_missing_solution_is_told_by_its_own_check(path, quick, steered_fol
                 "from course.checks import CheckFailed\n"
                 f"try:\n{check}\nexcept CheckFailed as error:\n    print('TOLD', error)"
             )
-            cells += [blank.cells[i], nbformat.v4.new_code_cell(attempt)]
+            cells += [stubs[cell.id], nbformat.v4.new_code_cell(attempt)]
         cells.append(cell)
     notebook.cells = cells
     done = notebooks.execute(notebook, quick, {"COURSE_MODEL": str(steered_folder)})

@@ -66,9 +66,7 @@ def test_stub_and_solution_are_the_source_of_any_text(parts):
 def sources():
     """Yield path, exercise and source of every code cell and module with a solution."""
     for path in notebooks.lesson_paths():
-        exercise = None
-        for cell in notebooks.read(path).cells:
-            exercise = fences.exercise_in(cell.source) or exercise
+        for cell, exercise in fences.cells_with_exercise(notebooks.read(path)):
             if cell.cell_type == "code" and "### BEGIN SOLUTION" in cell.source:
                 yield path.name, exercise, cell.source
     for path in release.fenced_modules():

@@ -576,7 +576,7 @@ def test_guidance_and_its_mistakes(lesson):
     for wrong, advice in [
         (combine(lambda u, c, w: None), "returns None: is a `return` missing"),
         (combine(lambda u, c, w: c + w * (c - u)), "wrong term"),
-        (combine(lambda u, c, w: (1 + w) * c - w * u), "The paper's w"),
+        (combine(lambda u, c, w: (1 + w) * c - w * u), "their w is our w - 1"),
         (combine(lambda u, c, w: u - w * (c - u)), "away from the label"),
         (combine(lambda u, c, w: u + w * c), "Scale the difference"),
         (combine(lambda u, c, w: w * (c - u)), "add it to `uncond`"),

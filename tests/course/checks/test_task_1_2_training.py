@@ -108,19 +108,7 @@ def test_caption_dropout(lesson):
 
 def unet_with(**changes):
     """Return a `build_unet` with some settings changed."""
-    settings = {
-        "sample_size": 16,
-        "in_channels": 4,
-        "out_channels": 4,
-        "block_out_channels": (32, 64, 96),
-        "layers_per_block": 1,
-        "down_block_types": ("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
-        "mid_block_type": None,
-        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
-        "cross_attention_dim": 32,
-        "attention_head_dim": 4,
-        "norm_num_groups": 16,
-    }
+    settings = checks.UNET | {"cross_attention_dim": 32}
     return UNet2DConditionModel(**settings | changes)
 
 

@@ -17,7 +17,7 @@ def rgb(name: str) -> tuple[int, ...]:
 
 @pytest.fixture
 def texts(monkeypatch):
-    """The texts of the figures that are drawn: [(text, height and place in pixels)]."""
+    """The texts in the figures: [(text, height and place in pixels)]."""
     drawn_texts = []
 
     def record(figure):
