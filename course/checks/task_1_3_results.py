@@ -368,11 +368,6 @@ def _expect_result(image: Any, source: Image.Image | None, kind: str, path: Path
     )
 
 
-def _kept_edges(image: Image.Image, edges: np.ndarray) -> float:
-    """Return the F1 of an image's edges and those requested."""
-    return control.edge_f1(conditions.canny(image)[..., 0], edges[..., 0])
-
-
 def _expect_images(images: Any, count: int, what: str, size: tuple[int, int] | None) -> None:
     """Raise CheckFailed unless `images` is a list of `count` images of that size."""
     expect_type(images, list | tuple, what, "it is a list of images.")
