@@ -155,7 +155,7 @@ def negative_series(
         "Image 0 is the one without a negative prompt: pass it on as negative_prompt=....",
     )
     _expect_series(function, images, prompt=prompt, seed=seeds, negative_prompt=negative_prompt)
-    return f"{len(images)} images, one a seed, each with the negative prompt {negative_prompt!r}"
+    return f"{len(images)} images, one for each seed, each with the negative prompt {negative_prompt!r}"
 
 
 def _expect_series(function: Generate, images: Any, **settings: Any) -> None:
@@ -239,7 +239,7 @@ def interpolation(function: Callable[..., torch.Tensor]) -> str:
         message = f"At {amount:g} the result has to be `{name}`."
         diagnose(call(function, a, b, amount), end, {}, message)
     halfway = call(function, a, other, 0.5).std()
-    return f"both ends are right, and half way the standard deviation is {halfway:.2f}"
+    return f"both ends are right, and halfway the standard deviation is {halfway:.2f}"
 
 
 def _weights(a: torch.Tensor, b: torch.Tensor, amount: float, angle: torch.Tensor) -> torch.Tensor:

@@ -77,7 +77,7 @@ def modules(sd: Any, model: Model) -> str:
     expect_model_settings(sd.scheduler, model)
     for name in ("text_encoder", "unet", "vae"):
         expect_placed(getattr(sd, name), model, f"`{name}`")
-    return f"the five modules of {model.name} are loaded, each by itself"
+    return f"the five components of {model.name} are loaded, each by itself"
 
 
 @check("1.2 (b)")
@@ -139,7 +139,7 @@ def guidance(function: Callable[..., torch.Tensor]) -> str:
     right = guide(uncond, cond, 3.0)
     otherwise = "At w = 3 that is not uncond + 3 (cond - uncond)."
     diagnose(call(function, uncond, cond, 3.0), right, mistakes, otherwise)
-    return "w = 0 ignores the prompt, w = 1 is the plain answer to it, and a larger w exaggerates"
+    return "w = 0 ignores the prompt, w = 1 follows it, and a larger w exaggerates it"
 
 
 @check("1.2 (d)")

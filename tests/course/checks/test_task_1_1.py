@@ -272,7 +272,7 @@ def test_interpolation_and_its_mistakes(capsys):
 
     right = walk(torch.sin)
     checks.interpolation(right)
-    assert "half way the standard deviation is 1.0" in capsys.readouterr().out
+    assert "halfway the standard deviation is 1.0" in capsys.readouterr().out
 
     def with_unit_vectors(a, b, u):
         a_unit, b_unit = a / a.norm(), b / b.norm()
