@@ -211,7 +211,7 @@ def right_series(letter):
         ("d", "3 images that differ only in the guidance scale"),
         ("e", "3 images that differ only in the number of steps"),
         ("f", "6 images: for each prompt one for each seed"),
-        ("g", "3 images, one a seed, each with the negative prompt 'ccc'"),
+        ("g", "3 images, one for each seed, each with the negative prompt 'ccc'"),
     ],
 )
 def test_series_are_right(letter, message, capsys):
