@@ -24,13 +24,13 @@ LESSONS = {
         "3 h",
         "write the sampling loop, then look inside: schedules, predictions, attention, inversion",
     ),
-    "task_1_2": ("1.5 h", "train a small latent diffusion model from nothing, and sample from it"),
+    "task_1_2": ("2 h", "train a small latent diffusion model from nothing, and sample from it"),
     "task_1_3": (
         "3 h",
         "control images by edges, depth, normals and scribbles; train a ControlNet",
     ),
     "task_1_1": ("1 h", "generate images, and learn what each setting does"),
-    "make_video": ("20 min", "find the prediction behind each step, and show the run as a clip"),
+    "make_video": ("30 min", "find the prediction behind each step, and show the run as a clip"),
     "task_0": (
         "1 h",
         "understand diffusion from zero, in two dimensions: noise, score, training, sampling",
@@ -40,7 +40,7 @@ LESSONS = {
         "generate panoramas of any size: MultiDiffusion, SyncDiffusion, closed panoramas",
     ),
     "task_3": (
-        "3 h",
+        "4 h",
         "optimize images and 3D objects for a prompt: score distillation, rays, fields",
     ),
 }

@@ -155,7 +155,10 @@ def negative_series(
         "Image 0 is the one without a negative prompt: pass it on as negative_prompt=....",
     )
     _expect_series(function, images, prompt=prompt, seed=seeds, negative_prompt=negative_prompt)
-    return f"{len(images)} images, one for each seed, each with the negative prompt {negative_prompt!r}"
+    return (
+        f"{len(images)} images, one for each seed, each with the negative prompt "
+        f"{negative_prompt!r}"
+    )
 
 
 def _expect_series(function: Generate, images: Any, **settings: Any) -> None:

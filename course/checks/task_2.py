@@ -270,6 +270,6 @@ def acceleration(
         f"{figures}. But its contrast is {spread:.1f} times MultiDiffusion's: a gray wall is "
         "coherent too. Use a smaller weight.",
     )
-    expect(share >= 0.4, f"{figures}. At least 40% of the gain are wanted: synchronize more.")
-    expect(time <= 0.5, f"{figures}. At most half of the paper's time is wanted: save more.")
+    expect(share >= 0.4, f"{figures}. At least 40% of the gain is required: synchronize more.")
+    expect(time <= 0.5, f"{figures}. At most half of the paper's time is allowed: save more.")
     return figures

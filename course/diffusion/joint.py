@@ -262,7 +262,7 @@ class JointSampler:
         """Return the function that gives the windows of a step and the noise in them.
 
         Synchronized steps move the windows: by the lesson's `synchronize`, formula (4), or by
-        its short cut `synchronize_x0`. Without `sync` none is moved.
+        its shortcut `synchronize_x0`. Without `sync` none is moved.
         """
         guidance_scale = check_number("guidance_scale", guidance_scale)
 

@@ -1,4 +1,4 @@
-"""The checks of lesson 2: anchor, descent, synchronization, short cut and ring."""
+"""The checks of lesson 2: anchor, descent, synchronization, shortcut and ring."""
 
 import pytest
 import torch
@@ -218,7 +218,7 @@ def test_wrong_synchronizations(joint_sd, changes, advice):
     assert_advice(advice, checks.synchronization, with_change(joint_sd, "synchronize", *changes))
 
 
-# --- 2.2 (h): the short cut
+# --- 2.2 (h): the shortcut
 
 
 def test_right_short_cuts_pass(joint, joint_sd):
