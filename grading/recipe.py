@@ -1,0 +1,86 @@
+"""How an exercise is graded: code that runs with the student's answer, and gives values to compare.
+
+A recipe runs twice with the same seed: in the sandbox, with the student's answer, and, after that
+process is dead, with the official solution. Both times it returns arrays; the grader compares them.
+So it returns values that only a right answer gives, and never a verdict.
+
+The recipes of a lesson are a module in `grading.recipes`. Its source goes to the sandbox over a
+pipe, so it imports nothing of `grading` but this module's names, which are in its namespace.
+"""
+
+import contextlib
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+Space = dict[str, Any]  # the global names of a lesson
+Arrays = dict[str, np.ndarray]  # the values to compare; each is a part of the exercise
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The recipe of an exercise.
+
+    exercise: its id. run: (space, seed) to the arrays, called after the answer. cells: ids of the
+    lesson's cells that are executed before the answer, with the official solutions in them.
+    prepare: called before the answer, after the cells; it may set names in `space`, such as a
+    stand-in for a function that takes long.
+    """
+
+    exercise: str
+    run: Callable[[Space, int], Arrays]
+    cells: tuple[str, ...] = ()
+    prepare: Callable[[Space, int], None] | None = None
+
+
+@dataclass
+class Recipes:
+    """The recipes of a lesson by exercise, and what they share.
+
+    setup: called once, before any answer is there; it returns names that all recipes of the lesson
+    start with (the model, say).
+    """
+
+    lesson: str  # the notebook's path in the repository
+    setup: Callable[[], Space] = dict
+    by_exercise: dict[str, Recipe] = field(default_factory=dict)
+
+    def add(
+        self,
+        exercise: str,
+        cells: Sequence[str] = (),
+        prepare: Callable[[Space, int], None] | None = None,
+    ) -> Callable[[Callable[[Space, int], Arrays]], Callable[[Space, int], Arrays]]:
+        """Make a function the recipe of an exercise."""
+
+        def decorate(run: Callable[[Space, int], Arrays]) -> Callable[[Space, int], Arrays]:
+            self.by_exercise[exercise] = Recipe(exercise, run, tuple(cells), prepare)
+            return run
+
+        return decorate
+
+
+def evaluate(
+    recipe: Recipe, shared: Mapping[str, Any], cells: Sequence[str], answer: str, seed: int
+) -> Arrays:
+    """Return the arrays of an answer.
+
+    Args:
+        recipe: of the exercise.
+        shared: names of the lesson's `setup`; a new namespace starts with them.
+        cells: sources of the recipe's cells, with the official solutions.
+        answer: source of the student's cell.
+        seed: for all random inputs.
+    Raises what the cells, the answer or the recipe raise.
+    """
+    space: Space = {"__name__": "__main__", **shared}
+    with contextlib.redirect_stdout(io.StringIO()):
+        for source in cells:
+            exec(compile(source, "<cell>", "exec"), space)  # noqa: S102
+        if recipe.prepare:
+            recipe.prepare(space, seed)
+        exec(compile(answer, "<answer>", "exec"), space)  # noqa: S102
+        return recipe.run(space, seed)
