@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 Space = dict[str, Any]  # the global names of a lesson
 Arrays = dict[str, np.ndarray]  # the values to compare; each is a part of the exercise
@@ -79,8 +80,43 @@ def evaluate(
     space: Space = {"__name__": "__main__", **shared}
     with contextlib.redirect_stdout(io.StringIO()):
         for source in cells:
-            exec(compile(source, "<cell>", "exec"), space)  # noqa: S102
+            exec(compile(source, "<cell>", "exec"), space)
         if recipe.prepare:
             recipe.prepare(space, seed)
-        exec(compile(answer, "<answer>", "exec"), space)  # noqa: S102
+        exec(compile(answer, "<answer>", "exec"), space)
         return recipe.run(space, seed)
+
+
+def array(value: Any, constant: bool = False) -> np.ndarray:
+    """Return a tensor, array or number as an array: floats in double precision.
+
+    constant: whether a gradient may not flow into it; where one does, all values are NaN.
+    Raises TypeError for anything else, such as a list or `...`.
+    """
+    if isinstance(value, torch.Tensor):
+        if constant and value.requires_grad:
+            value = torch.full(value.shape, torch.nan)
+        value = value.detach().cpu()
+        value = value.double() if value.is_floating_point() else value
+        return np.array(value.numpy())
+    if not isinstance(value, np.ndarray | np.number | int | float):
+        raise TypeError(f"This has to be a tensor or a number, not a {type(value).__name__}.")
+    result = np.asarray(value)
+    return result.astype(np.float64) if result.dtype.kind == "f" else result
+
+
+def parts(functions: Mapping[str, Callable[[], Any]]) -> Arrays:
+    """Return what each function returns, as `array`, by its name; those that raise are left out.
+
+    So a mistake in one part of an answer leaves the others. If all raise, so does this.
+    """
+    arrays: Arrays = {}
+    first: Exception | None = None
+    for name, function in functions.items():
+        try:
+            arrays[name] = array(function())
+        except Exception as error:
+            first = first or error
+    if first and not arrays:
+        raise first
+    return arrays
