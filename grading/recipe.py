@@ -79,8 +79,8 @@ def evaluate(
     space: Space = {"__name__": "__main__", **shared}
     with contextlib.redirect_stdout(io.StringIO()):
         for source in cells:
-            exec(compile(source, "<cell>", "exec"), space)  # noqa: S102
+            exec(compile(source, "<cell>", "exec"), space)
         if recipe.prepare:
             recipe.prepare(space, seed)
-        exec(compile(answer, "<answer>", "exec"), space)  # noqa: S102
+        exec(compile(answer, "<answer>", "exec"), space)
         return recipe.run(space, seed)
