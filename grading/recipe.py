@@ -10,11 +10,15 @@ pipe, so it imports nothing of `grading` but this module's names, which are in i
 
 import contextlib
 import io
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
+
+from course.models.files import ROOT
 
 Space = dict[str, Any]  # the global names of a lesson
 Arrays = dict[str, np.ndarray]  # the values to compare; each is a part of the exercise
@@ -79,8 +83,81 @@ def evaluate(
     space: Space = {"__name__": "__main__", **shared}
     with contextlib.redirect_stdout(io.StringIO()):
         for source in cells:
-            exec(compile(source, "<cell>", "exec"), space)  # noqa: S102
+            exec(compile(source, "<cell>", "exec"), space)
         if recipe.prepare:
             recipe.prepare(space, seed)
-        exec(compile(answer, "<answer>", "exec"), space)  # noqa: S102
+        exec(compile(answer, "<answer>", "exec"), space)
         return recipe.run(space, seed)
+
+
+def array(value: Any, constant: bool = False) -> np.ndarray:
+    """Return a tensor, array or number as an array: floats in double precision.
+
+    constant: whether a gradient may not flow into it; where one does, all values are NaN.
+    Raises TypeError for anything else, such as a list or `...`.
+    """
+    if isinstance(value, torch.Tensor):
+        if constant and value.requires_grad:
+            value = torch.full(value.shape, torch.nan)
+        value = value.detach().cpu()
+        value = value.double() if value.is_floating_point() else value
+        return np.array(value.numpy())
+    if not isinstance(value, np.ndarray | np.number | int | float):
+        raise TypeError(f"This has to be a tensor or a number, not a {type(value).__name__}.")
+    result = np.asarray(value)
+    return result.astype(np.float64) if result.dtype.kind == "f" else result
+
+
+def parts(functions: Mapping[str, Callable[[], Any]]) -> Arrays:
+    """Return what each function returns, as `array`, by its name; those that raise are left out.
+
+    So a mistake in one part of an answer leaves the others. If all raise, so does this.
+    """
+    arrays: Arrays = {}
+    first: Exception | None = None
+    for name, function in functions.items():
+        try:
+            arrays[name] = array(function())
+        except Exception as error:
+            first = first or error
+    if first and not arrays:
+        raise first
+    return arrays
+
+
+def numbers(*values: Any) -> np.ndarray:
+    """Return values of several shapes as one row (n,) of float64.
+
+    Each value is a tensor, array or number, a list or tuple of values, or None. Values of one size
+    belong in a row: the grader's tolerance is relative to the norm of all its numbers. Of arguments
+    that have to stay as they are, give the difference.
+    """
+    row: list[np.ndarray] = []
+    for value in values:
+        if value is None:
+            row.append(np.array([-1.0]))
+        elif isinstance(value, list | tuple):
+            row += [_unary(len(value)), numbers(*value)]
+        else:
+            result = array(value)
+            row += [_unary(result.ndim, *result.shape), result.ravel()]
+    return np.concatenate([np.zeros(0), *row]).astype(np.float64)
+
+
+def _unary(*lengths: int) -> np.ndarray:
+    """Return lengths as numbers whose norm is small: for each, as many zeros and a 1."""
+    return np.concatenate([np.append(np.zeros(length), 1.0) for length in lengths])
+
+
+def run_cells(lesson: str, ids: Sequence[str]) -> Space:
+    """Return the names after cells of a lesson, without exercises, in the repository's folder.
+
+    lesson: the notebook's path in the repository. Raises KeyError for the id of no cell.
+    """
+    notebook = json.loads((ROOT / lesson).read_text(encoding="utf-8"))
+    sources = {cell["id"]: "".join(cell["source"]) for cell in notebook["cells"]}
+    space: Space = {"__name__": "__main__"}
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.chdir(ROOT):
+        for id in ids:
+            exec(compile(sources[id], f"<{id}>", "exec"), space)
+    return space
