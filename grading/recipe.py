@@ -87,6 +87,25 @@ def evaluate(
         return recipe.run(space, seed)
 
 
+class Inputs:
+    """Random inputs of a recipe, in the order in which it asks for them."""
+
+    def __init__(self, seed: int) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def normal(self, *shape: int) -> torch.Tensor:
+        """Return normal numbers of a shape."""
+        return torch.randn(shape, generator=self.generator)
+
+    def uniform(self, low: float, high: float, *shape: int) -> torch.Tensor:
+        """Return numbers between two others; without a shape a scalar tensor."""
+        return low + (high - low) * torch.rand(shape, generator=self.generator)
+
+    def integer(self, low: int, high: int) -> int:
+        """Return a whole number from `low` to `high`, both included."""
+        return int(torch.randint(low, high + 1, (), generator=self.generator))
+
+
 def array(value: Any, constant: bool = False) -> np.ndarray:
     """Return a tensor, array or number as an array: floats in double precision.
 
