@@ -10,12 +10,15 @@ pipe, so it imports nothing of `grading` but this module's names, which are in i
 
 import contextlib
 import io
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+
+from course.models.files import ROOT
 
 Space = dict[str, Any]  # the global names of a lesson
 Arrays = dict[str, np.ndarray]  # the values to compare; each is a part of the exercise
@@ -139,3 +142,35 @@ def parts(functions: Mapping[str, Callable[[], Any]]) -> Arrays:
     if first and not arrays:
         raise first
     return arrays
+
+
+def numbers(*values: Any) -> np.ndarray:
+    """Return values of several shapes as one row (n,) of float64.
+
+    Before the numbers of each value stands its shape, or the length of a list or tuple; None is a
+    value as well. So results can be compared together with arguments that have to stay as they are.
+    """
+    row: list[np.ndarray] = []
+    for value in values:
+        if value is None:
+            row.append(np.array([-1.0]))
+        elif isinstance(value, list | tuple):
+            row += [np.array([len(value)]), numbers(*value)]
+        else:
+            result = array(value)
+            row += [np.array([result.ndim, *result.shape]), result.ravel()]
+    return np.concatenate([np.zeros(0), *row]).astype(np.float64)
+
+
+def run_cells(lesson: str, ids: Sequence[str]) -> Space:
+    """Return the names after cells of a lesson, without exercises, in the repository's folder.
+
+    lesson: the notebook's path in the repository. Raises KeyError for the id of no cell.
+    """
+    notebook = json.loads((ROOT / lesson).read_text(encoding="utf-8"))
+    sources = {cell["id"]: "".join(cell["source"]) for cell in notebook["cells"]}
+    space: Space = {"__name__": "__main__"}
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.chdir(ROOT):
+        for id in ids:
+            exec(compile(sources[id], f"<{id}>", "exec"), space)
+    return space
