@@ -11,6 +11,7 @@ pipe, so it imports nothing of `grading` but this module's names, which are in i
 import contextlib
 import io
 import json
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -94,7 +95,12 @@ class Inputs:
     """Random inputs of a recipe, in the order in which it asks for them."""
 
     def __init__(self, seed: int) -> None:
+        self.seed = seed
         self.generator = torch.Generator().manual_seed(seed)
+
+    def restart(self, name: str) -> None:
+        """Begin again, with the random numbers of the part `name`."""
+        self.generator.manual_seed(self.seed ^ zlib.crc32(name.encode()))
 
     def normal(self, *shape: int) -> torch.Tensor:
         """Return normal numbers of a shape."""
@@ -127,14 +133,24 @@ def array(value: Any, constant: bool = False) -> np.ndarray:
     return result.astype(np.float64) if result.dtype.kind == "f" else result
 
 
-def parts(functions: Mapping[str, Callable[[], Any]]) -> Arrays:
+def second(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return the result of a second call: another one if the first changed its arguments."""
+    function(*arguments)
+    return function(*arguments)
+
+
+def parts(functions: Mapping[str, Callable[[], Any]], inputs: Inputs | None = None) -> Arrays:
     """Return what each function returns, as `array`, by its name; those that raise are left out.
 
     So a mistake in one part of an answer leaves the others. If all raise, so does this.
+    inputs: restarted before each function, so that one that raises early does not change what the
+    next one gets.
     """
     arrays: Arrays = {}
     first: Exception | None = None
     for name, function in functions.items():
+        if inputs:
+            inputs.restart(name)
         try:
             arrays[name] = array(function())
         except Exception as error:

@@ -7,7 +7,7 @@ course's own `JointSampler`.
 import itertools
 import operator
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,8 +19,8 @@ from torch import Tensor
 from course.diffusion import predict_x0
 from course.diffusion.joint import JointSampler, Sync, View
 from course.images import panorama
-from course.models import find_model
-from grading.recipe import Arrays, Inputs, Recipes, Space, array, parts
+from course.models import Model
+from grading.recipe import Arrays, Inputs, Recipes, Space, array, parts, run_cells, second
 
 
 class SmallVae(torch.nn.Module):
@@ -70,8 +70,8 @@ class SmallDistance(torch.nn.Module):
 class JointDiffusion(JointSampler):
     """The lesson's class, with small networks; the cells of the lesson add its methods."""
 
-    def __init__(self, inputs: Inputs, gradient_batch: int = 1) -> None:
-        self.model = find_model("pocket")
+    def __init__(self, model: Model, inputs: Inputs, gradient_batch: int) -> None:
+        self.model = model
         self.vae: Any = SmallVae(inputs)
         self.decoder = self.vae.decoder
         self.distance = SmallDistance(inputs)
@@ -81,29 +81,22 @@ class JointDiffusion(JointSampler):
 
 def setup() -> Space:
     """Return the names that the lesson has at its exercises, with networks that are small."""
-    settings = dict(PROMPT="a forest", SEED=4, STEPS=20, GUIDANCE_SCALE=7.5, WIDE=4)
-    sizes = dict(HEIGHT=64, WIDTH=256, WINDOW=8, STRIDE=2, model=find_model("pocket"))
     names = dict(torch=torch, F=F, itertools=itertools, predict_x0=predict_x0, Sync=Sync)
     of_panoramas = ("check_windows", "closed_convolutions", "decode_closed_tiles")
     names |= {name: getattr(panorama, name) for name in of_panoramas}
-    return dict(JointDiffusion=JointDiffusion, **settings, **sizes, **names)
+    return run_cells(LESSON, ["c04", "c05"]) | names | {"JointDiffusion": JointDiffusion}
 
 
-recipes = Recipes("task_2_Joint_Diffusion.ipynb", setup)
+LESSON = "task_2_Joint_Diffusion.ipynb"
+recipes = Recipes(LESSON, setup)
 WINDOWS = ("c11", "x04")  # cells of window_starts, window_views and crop_windows
 FUSION = (*WINDOWS, "c19", "c24", "c31")
 DESCENT = ("c48", "c51")
 
 
-def second(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Return the result of a second call: another one if the first changed its arguments."""
-    function(*arguments)
-    return function(*arguments)
-
-
 def joint(space: Space, inputs: Inputs, gradient_batch: int = 1) -> Any:
     """Return a sampler with random networks, which is `sd` in the lesson."""
-    space["sd"] = space["JointDiffusion"](inputs, gradient_batch)
+    space["sd"] = space["JointDiffusion"](space["model"], inputs, gradient_batch)
     return space["sd"]
 
 
@@ -135,17 +128,16 @@ def window_placement(space: Space, seed: int) -> Arrays:
     stride = inputs.integer(2, window - 2)
     remainder = inputs.integer(1, stride - 1)
     even, uneven = window + 5 * stride, window + 4 * stride + remainder
-    return parts(
-        {
-            "open, the stride leads to the border": lambda: place(even, window, stride, False),
-            "open, it does not": lambda: place(uneven, window, stride, False),
-            "open, one window": lambda: place(window, window, stride, False),
-            "open, a stride of one window": lambda: place(3 * window + 1, window, window, False),
-            "ring": lambda: place(even, window, stride, True),
-            "ring, a remainder": lambda: place(uneven, window, stride, True),
-            "ring, no window wraps by itself": lambda: place(4 * window, window, window, True),
-        }
-    )
+    functions = {
+        "open, the stride leads to the border": lambda: place(even, window, stride, False),
+        "open, it does not": lambda: place(uneven, window, stride, False),
+        "open, one window": lambda: place(window, window, stride, False),
+        "open, a stride of one window": lambda: place(3 * window + 1, window, window, False),
+        "ring": lambda: place(even, window, stride, True),
+        "ring, a remainder": lambda: place(uneven, window, stride, True),
+        "ring, no window wraps by itself": lambda: place(4 * window, window, window, True),
+    }
+    return parts(functions, inputs)
 
 
 def _sorted_views(views: Sequence[View]) -> Tensor:
@@ -171,14 +163,13 @@ def views(space: Space, seed: int) -> Arrays:
         (rows[top : top + window, None], columns.roll(-left)[:window])
         for top, left in ((2, 0), (0, size[1] - 2), (1, inputs.integer(1, 9)), (1, window))
     ]
-    return parts(
-        {
-            "open": lambda: place(*size, closed=False),
-            "ring": lambda: place(*size, closed=True),
-            "tall": lambda: place(2 * window + 1, window + 1, closed=False),
-            "windows": lambda: second(space["crop_windows"], latents, others),
-        }
-    )
+    functions = {
+        "open": lambda: place(*size, closed=False),
+        "ring": lambda: place(*size, closed=True),
+        "tall": lambda: place(2 * window + 1, window + 1, closed=False),
+        "windows": lambda: second(space["crop_windows"], latents, others),
+    }
+    return parts(functions, inputs)
 
 
 @recipes.add("2.1 (1)")
@@ -191,13 +182,12 @@ def denoised_windows(space: Space, seed: int) -> Arrays:
         return second(space["denoise_windows"], windows, noise, *levels)
 
     low, high = inputs.uniform(0.01, 0.4), inputs.uniform(0.5, 0.99)
-    return parts(
-        {
-            "a step": lambda: step(low, high),
-            "the last step": lambda: step(high, torch.tensor(1.0)),
-            "a step back": lambda: step(high, low),
-        }
-    )
+    functions = {
+        "a step": lambda: step(low, high),
+        "the last step": lambda: step(high, torch.tensor(1.0)),
+        "a step back": lambda: step(high, low),
+    }
+    return parts(functions, inputs)
 
 
 def _weighted_views(
@@ -215,11 +205,11 @@ def weight_sum(space: Space, seed: int) -> Arrays:
     """Sums of weights on a ring and between borders."""
     inputs = Inputs(seed)
 
-    def add(closed: bool, smallest: float = 0.0) -> Tensor:
+    def add(closed: bool) -> Any:
         views, weights, size = _weighted_views(space, inputs, closed)
-        return second(space["weight_sum"], views, weights + smallest, *size)
+        return second(space["weight_sum"], views, weights, *size)
 
-    return parts({"open": lambda: add(False), "ring": lambda: add(True)})
+    return parts({"open": lambda: add(False), "ring": lambda: add(True)}, inputs)
 
 
 @recipes.add("2.1 (3)", (*WINDOWS, "c24"))
@@ -234,13 +224,12 @@ def fusion(space: Space, seed: int) -> Arrays:
         fused: Tensor = second(space["fuse"], windows, views, weights, total)
         return fused.to(dtype)
 
-    return parts(
-        {
-            "open": lambda: average(False, 3),
-            "ring": lambda: average(True, 5),
-            "half precision": lambda: average(True, 4, torch.float16),
-        }
-    )
+    functions = {
+        "open": lambda: average(False, 3),
+        "ring": lambda: average(True, 5),
+        "half precision": lambda: average(True, 4, torch.float16),
+    }
+    return parts(functions, inputs)
 
 
 @recipes.add("2.1 (c)", FUSION)
@@ -269,7 +258,8 @@ def joint_step(space: Space, seed: int) -> Arrays:
         x_0, x_prev = both
         return (x_0, x_prev)[i]
 
-    return parts({"x_0": lambda: result(0), "x_prev": lambda: result(1), "windows": windows})
+    functions = {"x_0": lambda: result(0), "x_prev": lambda: result(1), "windows": windows}
+    return parts(functions, inputs)
 
 
 # --- Synchronization
@@ -287,13 +277,12 @@ def anchor_image(space: Space, seed: int) -> Arrays:
         window.requires_grad_()
         return array(second(sd.predict_anchor, window, noise, alpha_bar, scale), constant=True)
 
-    return parts(
-        {
-            "full size": lambda: image(5, 1),
-            "half size": lambda: image(6, 0.5),
-            "a third": lambda: image(9, 1 / 3),
-        }
-    )
+    functions = {
+        "full size": lambda: image(5, 1),
+        "half size": lambda: image(6, 0.5),
+        "a third": lambda: image(9, 1 / 3),
+    }
+    return parts(functions, inputs)
 
 
 @recipes.add("2.2 (5)")
@@ -314,14 +303,13 @@ def descent(space: Space, seed: int) -> Arrays:
         sd.distance = SmallDistance(inputs, factor=1e-7, underflow=2e-6)
         return move(2, 1e7)
 
-    return parts(
-        {
-            "one window": lambda: move(1, 1.0),
-            "three windows": lambda: move(3, float(inputs.uniform(0.3, 0.6))),
-            "another weight": lambda: move(2, float(inputs.uniform(2, 4))),
-            "half precision": move_in_half_precision,
-        }
-    )
+    functions = {
+        "one window": lambda: move(1, 1.0),
+        "three windows": lambda: move(3, float(inputs.uniform(0.3, 0.6))),
+        "another weight": lambda: move(2, float(inputs.uniform(2, 4))),
+        "half precision": move_in_half_precision,
+    }
+    return parts(functions, inputs)
 
 
 @recipes.add("2.2 (e)", ("c35", *DESCENT))
@@ -344,14 +332,13 @@ def synchronization(space: Space, seed: int) -> Arrays:
         arguments = windows, predict, alpha_bar, weight, scale
         return array(second(sd.synchronize, *arguments), constant=True)
 
-    return parts(
-        {
-            "three windows": lambda: move(3, 1, 0.5),
-            "half size": lambda: move(4, 0.5, 1.0),
-            "another weight": lambda: move(3, 0.5, 4.0),
-            "batches": lambda: move(6, 1 / 3, 1.0, batch=2),
-        }
-    )
+    functions = {
+        "three windows": lambda: move(3, 1, 0.5),
+        "half size": lambda: move(4, 0.5, 1.0),
+        "another weight": lambda: move(3, 0.5, 4.0),
+        "batches": lambda: move(6, 1 / 3, 1.0, batch=2),
+    }
+    return parts(functions, inputs)
 
 
 @recipes.add("2.2 (h)", ("c35", *DESCENT))
@@ -366,14 +353,13 @@ def short_cut(space: Space, seed: int) -> Arrays:
         arguments = windows, noise, inputs.uniform(0.2, 0.6), weight, scale
         return array(second(sd.synchronize_x0, *arguments), constant=True)
 
-    return parts(
-        {
-            "three windows": lambda: move(3, 1, 0.7),
-            "half size": lambda: move(4, 0.5, 0.4),
-            "another weight": lambda: move(3, 0.5, 2.5),
-            "batches": lambda: move(5, 1 / 3, 1.2, batch=2),
-        }
-    )
+    functions = {
+        "three windows": lambda: move(3, 1, 0.7),
+        "half size": lambda: move(4, 0.5, 0.4),
+        "another weight": lambda: move(3, 0.5, 2.5),
+        "batches": lambda: move(5, 1 / 3, 1.2, batch=2),
+    }
+    return parts(functions, inputs)
 
 
 # --- Comparisons
@@ -393,16 +379,9 @@ class SmallSampler:
     def recommended(self) -> Sync:
         return Sync(weight=0.1 * self.strength, through="decoder")
 
-    def sample(
-        self,
-        prompts: Any = None,
-        closed: bool = False,
-        *,
-        use_syncdiffusion: bool = False,
-        sync: Sync | None = None,
-        **settings: Any,
-    ) -> Tensor:
-        used = (sync or self.recommended()) if use_syncdiffusion else None
+    def sample(self, prompts: Any = None, closed: bool = False, **settings: Any) -> Tensor:
+        sync = settings.pop("sync", None) or self.recommended()
+        used = sync if settings.pop("use_syncdiffusion", False) else None
         request = prompts, bool(closed), sorted(settings.items()), used
         self.x0_histories.append([])
         return Inputs(self.seed ^ zlib.crc32(repr(request).encode())).normal(3, 4, 16)
@@ -418,13 +397,12 @@ def comparison(space: Space, seed: int) -> Arrays:
         multi, synced = space["compare"](sd, prompt, inputs.integer(5, 999), **settings)
         return (multi, synced)[i]
 
-    return parts(
-        {
-            "MultiDiffusion": lambda: panorama_of(0, "snow at night", stride=3),
-            "SyncDiffusion": lambda: panorama_of(1, "snow at night", stride=3),
-            "other settings": lambda: panorama_of(1, "a river", width=192, smooth=False),
-        }
-    )
+    functions = {
+        "MultiDiffusion": lambda: panorama_of(0, "snow at night", stride=3),
+        "SyncDiffusion": lambda: panorama_of(1, "snow at night", stride=3),
+        "other settings": lambda: panorama_of(1, "a river", width=192, smooth=False),
+    }
+    return parts(functions, inputs)
 
 
 @recipes.add("2.2 (g)")
@@ -439,13 +417,12 @@ def intra_distance(space: Space, seed: int) -> Arrays:
         value = second(space["intra_distance"], image, distance, size)
         return value.reshape(()) if isinstance(value, Tensor) else value
 
-    return parts(
-        {
-            "three squares": lambda: measure(3, 0),
-            "five squares": lambda: measure(5, 0),
-            "a remainder": lambda: measure(4, 3),
-        }
-    )
+    functions = {
+        "three squares": lambda: measure(3, 0),
+        "five squares": lambda: measure(5, 0),
+        "a remainder": lambda: measure(4, 3),
+    }
+    return parts(functions, inputs)
 
 
 # --- A ring
@@ -458,24 +435,22 @@ def ring_convolution(space: Space, seed: int) -> Arrays:
 
     @torch.no_grad()
     def convolve(*sizes: int, **options: Any) -> Tensor:
-        layer = torch.nn.Conv2d(*sizes[:2], sizes[2:], **options)
+        layer = torch.nn.Conv2d(sizes[0], sizes[1], (sizes[2], sizes[3]), **options)
         for parameter in layer.parameters():
             parameter.copy_(inputs.normal(*parameter.shape))
         return second(space["ring_convolution"], layer, inputs.normal(2, sizes[0], 7, 12))
 
     @torch.no_grad()
-    def decode() -> Iterator[Tensor]:
+    def decode() -> Tensor:
         sd, latents = joint(space, inputs), inputs.normal(2, 4, 5, 8)
-        yield sd.decode_closed(latents)
-        yield sd.decode_latents(latents)  # convolutions are what they were
+        return torch.cat([sd.decode_closed(latents), sd.decode_latents(latents)])
 
-    return parts(
-        {
-            "3 x 3": lambda: convolve(3, 5, 3, 3, padding=1),
-            "3 x 5, groups": lambda: convolve(4, 6, 3, 5, padding=(1, 2), groups=2),
-            "stride": lambda: convolve(3, 4, 3, 3, padding=1, stride=2),
-            "dilation": lambda: convolve(2, 3, 3, 3, padding=2, dilation=2, bias=False),
-            "1 x 1": lambda: convolve(4, 3, 1, 1),
-            "decoder": lambda: torch.cat(list(decode())),
-        }
-    )
+    functions = {
+        "3 x 3": lambda: convolve(3, 5, 3, 3, padding=1),
+        "3 x 5, groups": lambda: convolve(4, 6, 3, 5, padding=(1, 2), groups=2),
+        "stride": lambda: convolve(3, 4, 3, 3, padding=1, stride=2),
+        "dilation": lambda: convolve(2, 3, 3, 3, padding=2, dilation=2, bias=False),
+        "1 x 1": lambda: convolve(4, 3, 1, 1),
+        "decoder": decode,
+    }
+    return parts(functions, inputs)
