@@ -163,19 +163,25 @@ def parts(functions: Mapping[str, Callable[[], Any]], inputs: Inputs | None = No
 def numbers(*values: Any) -> np.ndarray:
     """Return values of several shapes as one row (n,) of float64.
 
-    Before the numbers of each value stands its shape, or the length of a list or tuple; None is a
-    value as well. So results can be compared together with arguments that have to stay as they are.
+    Each value is a tensor, array or number, a list or tuple of values, or None. Values of one size
+    belong in a row: the grader's tolerance is relative to the norm of all its numbers. Of arguments
+    that have to stay as they are, give the difference.
     """
     row: list[np.ndarray] = []
     for value in values:
         if value is None:
             row.append(np.array([-1.0]))
         elif isinstance(value, list | tuple):
-            row += [np.array([len(value)]), numbers(*value)]
+            row += [_unary(len(value)), numbers(*value)]
         else:
             result = array(value)
-            row += [np.array([result.ndim, *result.shape]), result.ravel()]
+            row += [_unary(result.ndim, *result.shape), result.ravel()]
     return np.concatenate([np.zeros(0), *row]).astype(np.float64)
+
+
+def _unary(*lengths: int) -> np.ndarray:
+    """Return lengths as numbers whose norm is small: for each, as many zeros and a 1."""
+    return np.concatenate([np.append(np.zeros(length), 1.0) for length in lengths])
 
 
 def run_cells(lesson: str, ids: Sequence[str]) -> Space:
