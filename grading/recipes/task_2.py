@@ -60,9 +60,9 @@ class SmallDistance(torch.nn.Module):
     def forward(self, in0: Tensor, in1: Tensor) -> Tensor:
         if in0.shape != in1.shape or in0.dim() != 4:
             raise ValueError(f"Two shapes: {tuple(in0.shape)} and {tuple(in1.shape)}.")
-        if self.underflow and in0.requires_grad:
-            in0 = in0.clone()
-            in0.register_hook(lambda grad: torch.where(grad.abs() < self.underflow, 0, grad))
+        for image in (in0, in1):
+            if self.underflow and image.requires_grad:
+                image.register_hook(lambda grad: torch.where(grad.abs() < self.underflow, 0, grad))
         x, y = (F.conv2d(image, self.kernel).tanh() for image in (in0, in1))
         return self.factor * (x - y).square().sum(dim=(1, 2, 3), keepdim=True)
 
@@ -88,7 +88,7 @@ def setup() -> Space:
 
 
 LESSON = "task_2_Joint_Diffusion.ipynb"
-recipes = Recipes(LESSON, setup)
+RECIPES = Recipes(LESSON, setup)
 WINDOWS = ("c11", "x04")  # cells of window_starts, window_views and crop_windows
 FUSION = (*WINDOWS, "c19", "c24", "c31")
 DESCENT = ("c48", "c51")
@@ -103,15 +103,13 @@ def joint(space: Space, inputs: Inputs, gradient_batch: int = 1) -> Any:
 # --- Windows
 
 
-@recipes.add("2.1 (a)")
+@RECIPES.add("2.1 (a)")
 def window_placement(space: Space, seed: int) -> Arrays:
     """Columns that are covered, at random values, and what is too much or too far."""
     inputs = Inputs(seed)
 
     def place(size: int, window: int, stride: int, closed: bool) -> np.ndarray:
-        starts = sorted(
-            operator.index(start) for start in space["window_starts"](size, window, stride, closed)
-        )
+        starts = sorted(map(operator.index, space["window_starts"](size, window, stride, closed)))
         if starts[0] < 0 or starts[-1] > (size - 1 if closed else size - window):
             raise IndexError(f"A window begins at {starts[0]} or {starts[-1]}.")
         covered = np.zeros(size)
@@ -147,7 +145,7 @@ def _sorted_views(views: Sequence[View]) -> Tensor:
     return torch.cat([rows, columns[:, :, None]], dim=2)
 
 
-@recipes.add("2.1 (b)", WINDOWS[:1])
+@RECIPES.add("2.1 (b)", WINDOWS[:1])
 def views(space: Space, seed: int) -> Arrays:
     """Rows and columns of all windows, and windows at other views."""
     inputs = Inputs(seed)
@@ -172,7 +170,7 @@ def views(space: Space, seed: int) -> Arrays:
     return parts(functions, inputs)
 
 
-@recipes.add("2.1 (1)")
+@RECIPES.add("2.1 (1)")
 def denoised_windows(space: Space, seed: int) -> Arrays:
     """Steps between several noise levels."""
     inputs = Inputs(seed)
@@ -200,7 +198,7 @@ def _weighted_views(
     return views, inputs.uniform(0.1, 2, len(views), 1, window, window), size
 
 
-@recipes.add("2.1 (2)", WINDOWS)
+@RECIPES.add("2.1 (2)", WINDOWS)
 def weight_sum(space: Space, seed: int) -> Arrays:
     """Sums of weights on a ring and between borders."""
     inputs = Inputs(seed)
@@ -212,7 +210,7 @@ def weight_sum(space: Space, seed: int) -> Arrays:
     return parts({"open": lambda: add(False), "ring": lambda: add(True)}, inputs)
 
 
-@recipes.add("2.1 (3)", (*WINDOWS, "c24"))
+@RECIPES.add("2.1 (3)", (*WINDOWS, "c24"))
 def fusion(space: Space, seed: int) -> Arrays:
     """Averages on a ring, between borders, and of windows in half precision."""
     inputs = Inputs(seed)
@@ -232,7 +230,7 @@ def fusion(space: Space, seed: int) -> Arrays:
     return parts(functions, inputs)
 
 
-@recipes.add("2.1 (c)", FUSION)
+@RECIPES.add("2.1 (c)", FUSION)
 def joint_step(space: Space, seed: int) -> Arrays:
     """A step with an update that moves windows, and what the update gets."""
     inputs = Inputs(seed)
@@ -252,10 +250,7 @@ def joint_step(space: Space, seed: int) -> Arrays:
         return torch.cat(seen)
 
     def result(i: int) -> Tensor:
-        both = second(
-            space["joint_step"], space.get("sd"), latents, views, weights, update, *levels
-        )
-        x_0, x_prev = both
+        x_0, x_prev = second(space["joint_step"], None, latents, views, weights, update, *levels)
         return (x_0, x_prev)[i]
 
     functions = {"x_0": lambda: result(0), "x_prev": lambda: result(1), "windows": windows}
@@ -265,7 +260,7 @@ def joint_step(space: Space, seed: int) -> Arrays:
 # --- Synchronization
 
 
-@recipes.add("2.2 (4)", ("c35",))
+@RECIPES.add("2.2 (4)", ("c35",))
 def anchor_image(space: Space, seed: int) -> Arrays:
     """The image of the anchor at several sizes; no gradient may flow into it."""
     inputs = Inputs(seed)
@@ -285,7 +280,7 @@ def anchor_image(space: Space, seed: int) -> Arrays:
     return parts(functions, inputs)
 
 
-@recipes.add("2.2 (5)")
+@RECIPES.add("2.2 (5)")
 def descent(space: Space, seed: int) -> Arrays:
     """Windows that moved, by several weights, also where small gradients become zero."""
     inputs = Inputs(seed)
@@ -312,7 +307,7 @@ def descent(space: Space, seed: int) -> Arrays:
     return parts(functions, inputs)
 
 
-@recipes.add("2.2 (e)", ("c35", *DESCENT))
+@RECIPES.add("2.2 (e)", ("c35", *DESCENT))
 def synchronization(space: Space, seed: int) -> Arrays:
     """Windows that moved, each with a denoiser of its own; the middle one is the anchor."""
     inputs = Inputs(seed)
@@ -341,7 +336,7 @@ def synchronization(space: Space, seed: int) -> Arrays:
     return parts(functions, inputs)
 
 
-@recipes.add("2.2 (h)", ("c35", *DESCENT))
+@RECIPES.add("2.2 (h)", ("c35", *DESCENT))
 def short_cut(space: Space, seed: int) -> Arrays:
     """Windows whose x_0 moved, by several weights."""
     inputs = Inputs(seed)
@@ -376,18 +371,15 @@ class SmallSampler:
     def paper(self) -> Sync:
         return Sync(weight=self.strength)
 
-    def recommended(self) -> Sync:
-        return Sync(weight=0.1 * self.strength, through="decoder")
-
     def sample(self, prompts: Any = None, closed: bool = False, **settings: Any) -> Tensor:
-        sync = settings.pop("sync", None) or self.recommended()
+        sync = settings.pop("sync", None) or Sync(weight=0.1, through="decoder")
         used = sync if settings.pop("use_syncdiffusion", False) else None
         request = prompts, bool(closed), sorted(settings.items()), used
         self.x0_histories.append([])
         return Inputs(self.seed ^ zlib.crc32(repr(request).encode())).normal(3, 4, 16)
 
 
-@recipes.add("2.2 (f)")
+@RECIPES.add("2.2 (f)")
 def comparison(space: Space, seed: int) -> Arrays:
     """Two panoramas of a sampler that tells all requests from each other."""
     inputs = Inputs(seed)
@@ -405,7 +397,7 @@ def comparison(space: Space, seed: int) -> Arrays:
     return parts(functions, inputs)
 
 
-@recipes.add("2.2 (g)")
+@RECIPES.add("2.2 (g)")
 def intra_distance(space: Space, seed: int) -> Arrays:
     """Mean distances of several numbers of squares, with and without a remainder."""
     inputs = Inputs(seed)
@@ -428,7 +420,7 @@ def intra_distance(space: Space, seed: int) -> Arrays:
 # --- A ring
 
 
-@recipes.add("2 (i)")
+@RECIPES.add("2 (i)")
 def ring_convolution(space: Space, seed: int) -> Arrays:
     """Convolutions of several shapes, and a decoder that wraps around."""
     inputs = Inputs(seed)
