@@ -5,7 +5,7 @@ process is dead, with the official solution. Both times it returns arrays; the g
 So it returns values that only a right answer gives, and never a verdict.
 
 The recipes of a lesson are a module in `grading.recipes`. Its source goes to the sandbox over a
-pipe, so it imports nothing of `grading` but this module's names, which are in its namespace.
+pipe, so it imports nothing of `grading` but this module and `small_model`.
 """
 
 import contextlib
