@@ -241,6 +241,8 @@ def joint_step(space: Space, seed: int) -> Arrays:
     seen: list[Tensor] = []
 
     def update(windows: Tensor) -> tuple[Tensor, Tensor]:
+        if len(windows) != len(views):
+            raise ValueError(f"{len(windows)} windows for {len(views)} prompts.")
         seen.append(windows.clone())
         return factor * windows + offset, windows.flip(-1).tanh()
 

@@ -114,7 +114,7 @@ return (value / count).to(windows.dtype)
         "2.1 (c)",
         "one window after the other",
         "update(crop_windows(latents, views))",
-        "[torch.cat(p) for p in zip(*map(update, crop_windows(latents, views).split(1)), strict=True)]",
+        "map(torch.cat, zip(*map(update, crop_windows(latents, views).split(1)), strict=True))",
     ),
     changed(
         "2.2 (4)",
@@ -131,7 +131,9 @@ return (value / count).to(windows.dtype)
     changed("2.2 (5)", "not scaled up", "loss_scale = 1024.0", "loss_scale = 1.0"),
     changed("2.2 (5)", "no weight", "weight * gradient", "gradient"),
     changed("2.2 (5)", "gradient of the first window", "* gradient /", "* gradient[:1] /"),
-    changed("2.2 (5)", "graph kept", MOVED, MOVED.replace("windows", "inputs")),
+    changed(
+        "2.2 (5)", "graph kept", f"    {MOVED}", f"        {MOVED.replace('windows', 'inputs')}"
+    ),
     changed(
         "2.2 (5)",
         "windows changed in place",
@@ -259,12 +261,18 @@ return torch.linspace(0, size - window, count).round().int().tolist()
     rewritten(
         "2.1 (1)",
         "in float64",
-        "x, n, a, b = (v.double() for v in (windows, noise, alpha_bar, alpha_bar_prev))\nreturn (b**0.5 * (x - (1 - a) ** 0.5 * n) / a**0.5 + (1 - b) ** 0.5 * n).float()",
+        """
+x, n, a, b = (v.double() for v in (windows, noise, alpha_bar, alpha_bar_prev))
+return (b**0.5 * (x - (1 - a) ** 0.5 * n) / a**0.5 + (1 - b) ** 0.5 * n).float()
+""",
     ),
     rewritten(
         "2.1 (1)",
         "one formula",
-        "a, b = alpha_bar, alpha_bar_prev\nreturn (b / a).sqrt() * windows + ((1 - b).sqrt() - (b * (1 - a) / a).sqrt()) * noise",
+        """
+a, b = alpha_bar, alpha_bar_prev
+return (b / a).sqrt() * windows + ((1 - b).sqrt() - (b * (1 - a) / a).sqrt()) * noise
+""",
     ),
     rewritten(
         "2.1 (2)",
@@ -287,7 +295,14 @@ return total.index_add(0, places, weights.flatten()).view(1, 1, height, width)
         "zip(windows, weights, views, strict=True)",
         "tqdm(zip(windows, weights, views), leave=False)",
         "    shape =",
-        "    import warnings\n\n    from tqdm.auto import tqdm\n\n    print('fusing', windows.shape)\n    warnings.warn('slow', stacklevel=1)\n    shape =",
+        """\
+    import warnings
+
+    from tqdm.auto import tqdm
+
+    print('fusing', windows.shape)
+    warnings.warn('slow', stacklevel=1)
+    shape =""",
     ),
     rewritten(
         "2.1 (3)",
@@ -314,7 +329,10 @@ return [predict_x0(x_t, noise, alpha_bar), denoise_windows(x_t, noise, alpha_bar
     rewritten(
         "2.2 (4)",
         "by the formula",
-        "x_0 = (window - (1 - alpha_bar) ** 0.5 * noise) / alpha_bar**0.5\nreturn self.decode_small(x_0, scale).detach()",
+        """
+x_0 = (window - (1 - alpha_bar) ** 0.5 * noise) / alpha_bar**0.5
+return self.decode_small(x_0, scale).detach()
+""",
     ),
     rewritten(
         "2.2 (5)",
@@ -355,12 +373,20 @@ return self.descend(windows, image, anchor, weight)
     rewritten(
         "2.2 (f)",
         "by a dictionary",
-        "both = dict(prompts=prompt, seed=seed, **settings)\nsynced = sd.sample(**both, use_syncdiffusion=True, sync=sd.paper())\nreturn [sd.sample(**both), synced]",
+        """
+both = dict(prompts=prompt, seed=seed, **settings)
+synced = sd.sample(**both, use_syncdiffusion=True, sync=sd.paper())
+return [sd.sample(**both), synced]
+""",
     ),
     rewritten(
         "2.2 (g)",
         "in one batch",
-        "squares = torch.stack(image.split(size, dim=-1)[: image.shape[-1] // size])\nleft, right = torch.triu_indices(len(squares), len(squares), 1)\nreturn float(distance(squares[left], squares[right]).mean())",
+        """
+squares = torch.stack(image.split(size, dim=-1)[: image.shape[-1] // size])
+left, right = torch.triu_indices(len(squares), len(squares), 1)
+return float(distance(squares[left], squares[right]).mean())
+""",
     ),
     rewritten(
         "2.2 (h)",
