@@ -11,6 +11,7 @@ pipe, so it imports nothing of `grading` but this module and `small_model`.
 import contextlib
 import io
 import json
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -90,6 +91,30 @@ def evaluate(
         return recipe.run(space, seed)
 
 
+class Inputs:
+    """Random inputs of a recipe, in the order in which it asks for them."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def restart(self, name: str) -> None:
+        """Begin again, with the random numbers of the part `name`."""
+        self.generator.manual_seed(self.seed ^ zlib.crc32(name.encode()))
+
+    def normal(self, *shape: int) -> torch.Tensor:
+        """Return normal numbers of a shape."""
+        return torch.randn(shape, generator=self.generator)
+
+    def uniform(self, low: float, high: float, *shape: int) -> torch.Tensor:
+        """Return numbers between two others; without a shape a scalar tensor."""
+        return low + (high - low) * torch.rand(shape, generator=self.generator)
+
+    def integer(self, low: int, high: int) -> int:
+        """Return a whole number from `low` to `high`, both included."""
+        return int(torch.randint(low, high + 1, (), generator=self.generator))
+
+
 def array(value: Any, constant: bool = False) -> np.ndarray:
     """Return a tensor, array or number as an array: floats in double precision.
 
@@ -108,14 +133,24 @@ def array(value: Any, constant: bool = False) -> np.ndarray:
     return result.astype(np.float64) if result.dtype.kind == "f" else result
 
 
-def parts(functions: Mapping[str, Callable[[], Any]]) -> Arrays:
+def second(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return the result of a second call: another one if the first changed its arguments."""
+    function(*arguments)
+    return function(*arguments)
+
+
+def parts(functions: Mapping[str, Callable[[], Any]], inputs: Inputs | None = None) -> Arrays:
     """Return what each function returns, as `array`, by its name; those that raise are left out.
 
     So a mistake in one part of an answer leaves the others. If all raise, so does this.
+    inputs: restarted before each function, so that one that raises early does not change what the
+    next one gets.
     """
     arrays: Arrays = {}
     first: Exception | None = None
     for name, function in functions.items():
+        if inputs:
+            inputs.restart(name)
         try:
             arrays[name] = array(function())
         except Exception as error:

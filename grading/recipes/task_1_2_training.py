@@ -22,7 +22,7 @@ LESSON = "task_1_2_Training.ipynb"
 GIVEN = ("versions", "parameters", "components", "data", "encode-captions", "sampling-imports")
 LOSS = ("ex-a", "ex-b", "ex-loss")
 
-recipes = Recipes(LESSON, lambda: run_cells(LESSON, GIVEN))
+RECIPES = Recipes(LESSON, lambda: run_cells(LESSON, GIVEN))
 
 
 def make_generator(seed: int) -> torch.Generator:
@@ -77,7 +77,7 @@ class Oracle(nn.Module):
         return UNet2DConditionOutput(sample=output) if return_dict else (output,)
 
 
-@recipes.add("1.2 training (a)")
+@RECIPES.add("1.2 training (a)")
 def caption_dropout(space: Space, seed: int) -> Arrays:
     drop = space["drop_captions"]
     g = make_generator(seed)
@@ -124,7 +124,7 @@ def caption_dropout(space: Space, seed: int) -> Arrays:
     )
 
 
-@recipes.add("1.2 training (h)", cells=("ex-a",))
+@RECIPES.add("1.2 training (h)", cells=("ex-a",))
 def network(space: Space, seed: int) -> Arrays:
     g = make_generator(seed)
     width = 12 + 4 * int(torch.randint(1, 9, (1,), generator=g))
@@ -144,7 +144,7 @@ def network(space: Space, seed: int) -> Arrays:
     return parts({"the weights of each layer": shapes, "the output": output})
 
 
-@recipes.add("1.2 training (b)", cells=("ex-a", "ex-b"))
+@RECIPES.add("1.2 training (b)", cells=("ex-a", "ex-b"))
 def training_loss(space: Space, seed: int) -> Arrays:
     function = space["training_loss"]
     g = make_generator(seed)
@@ -169,13 +169,10 @@ def training_loss(space: Space, seed: int) -> Arrays:
     def random_numbers() -> np.ndarray:
         """Return figures of timesteps and noise, rounded so far that chance does not matter."""
         alpha_bar = torch.linspace(0.9, 0.1, T)
-        first, again, other = (
-            [
-                torch.cat(each)
-                for each in zip(*attempt(3000, alpha_bar, call_seed)[1].calls, strict=True)
-            ]
-            for call_seed in (seed, seed, seed + 1)
-        )
+        calls = [
+            attempt(3000, alpha_bar, call_seed)[1].calls for call_seed in (seed, seed, seed + 1)
+        ]
+        first, again, other = ([torch.cat(e) for e in zip(*each, strict=True)] for each in calls)
         t, noise = first[1], first[2]
         counts = torch.bincount(t, minlength=T) * T / len(t)
         figures = [noise.mean(), noise.std(), noise.std(0).mean(), noise.flatten(1).std(1).mean()]
@@ -214,7 +211,7 @@ def take_steps(step: Callable[..., float], seed: int) -> dict[str, list[Any]]:
     return log
 
 
-@recipes.add("1.2 training (c)", cells=LOSS)
+@RECIPES.add("1.2 training (c)", cells=LOSS)
 def training_step(space: Space, seed: int) -> Arrays:
     log = take_steps(space["take_step"], seed)
     return parts({f"the {name}": lambda name=name: numbers(*log[name]) for name in log})
@@ -234,7 +231,7 @@ def schedule(total: int, spacing: str, final_one: bool) -> DDIMScheduler:
     )
 
 
-@recipes.add("1.2 training (d)", cells=(*LOSS, "ex-step"))
+@RECIPES.add("1.2 training (d)", cells=(*LOSS, "ex-step"))
 def sampling(space: Space, seed: int) -> Arrays:
     g = make_generator(seed)
     unet = tiny_unet(seed, 6)
@@ -278,7 +275,7 @@ def small_training(space: Space, seed: int) -> None:
     space["ema"] = EMAModel(space["unet"].parameters(), decay=0.6)
 
 
-@recipes.add("1.2 training (i)", cells=(*LOSS, "ex-step", "ex-sample"), prepare=small_training)
+@RECIPES.add("1.2 training (i)", cells=(*LOSS, "ex-step", "ex-sample"), prepare=small_training)
 def training_batch(space: Space, seed: int) -> Arrays:
     generator, unet, ema = (space[name] for name in ("generator", "unet", "ema"))
     g = make_generator(seed)
@@ -332,7 +329,7 @@ def trained(space: Space, indices: Tensor, seed: int) -> np.ndarray:
     return numbers(*values)
 
 
-@recipes.add("1.2 training (e)", cells=LOSS)
+@RECIPES.add("1.2 training (e)", cells=LOSS)
 def share_right(space: Space, seed: int) -> Arrays:
     random = np.random.default_rng(seed)
     toys, colors = ["kite", "drum", "boat"], ["teal", "gray", "pink", "gold"]
@@ -358,7 +355,7 @@ def share_right(space: Space, seed: int) -> Arrays:
     )
 
 
-@recipes.add("1.2 training (f)", cells=LOSS)
+@RECIPES.add("1.2 training (f)", cells=LOSS)
 def nearest(space: Space, seed: int) -> Arrays:
     g = make_generator(seed)
 
@@ -380,7 +377,7 @@ def nearest(space: Space, seed: int) -> Arrays:
     )
 
 
-@recipes.add("1.2 training (g)", cells=LOSS)
+@RECIPES.add("1.2 training (g)", cells=LOSS)
 def loss_at_timestep(space: Space, seed: int) -> Arrays:
     g = make_generator(seed)
     unet = tiny_unet(seed, 6)
