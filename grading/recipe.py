@@ -5,8 +5,8 @@ process is dead, with the official solution. Both times it returns arrays; the g
 So it returns values that only a right answer gives, and never a verdict.
 
 The recipes of a lesson are a module in `grading.recipes`. Its source goes to the sandbox over a
-pipe, so it imports nothing of `grading` but this module. The current folder has the files of the
-course, as in a lesson, and can be written to.
+pipe, so it imports nothing of `grading` but this module and `small_model`. The current folder has
+the files of the course, as in a lesson, and can be written to.
 
 The exercises in a module of task 3 need nothing special: the answer stands for an import of the
 student's function, and the module itself calls it as well.
@@ -15,6 +15,7 @@ student's function, and the module itself calls it as well.
 import contextlib
 import io
 import json
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -98,6 +99,30 @@ def evaluate(
         return recipe.run(space, seed)
 
 
+class Inputs:
+    """Random inputs of a recipe, in the order in which it asks for them."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def restart(self, name: str) -> None:
+        """Begin again, with the random numbers of the part `name`."""
+        self.generator.manual_seed(self.seed ^ zlib.crc32(name.encode()))
+
+    def normal(self, *shape: int) -> torch.Tensor:
+        """Return normal numbers of a shape."""
+        return torch.randn(shape, generator=self.generator)
+
+    def uniform(self, low: float, high: float, *shape: int) -> torch.Tensor:
+        """Return numbers between two others; without a shape a scalar tensor."""
+        return low + (high - low) * torch.rand(shape, generator=self.generator)
+
+    def integer(self, low: int, high: int) -> int:
+        """Return a whole number from `low` to `high`, both included."""
+        return int(torch.randint(low, high + 1, (), generator=self.generator))
+
+
 def array(value: Any, constant: bool = False) -> np.ndarray:
     """Return a tensor, array or number as an array: floats in double precision.
 
@@ -116,14 +141,24 @@ def array(value: Any, constant: bool = False) -> np.ndarray:
     return result.astype(np.float64) if result.dtype.kind == "f" else result
 
 
-def parts(functions: Mapping[str, Callable[[], Any]]) -> Arrays:
+def second(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return the result of a second call: another one if the first changed its arguments."""
+    function(*arguments)
+    return function(*arguments)
+
+
+def parts(functions: Mapping[str, Callable[[], Any]], inputs: Inputs | None = None) -> Arrays:
     """Return what each function returns, as `array`, by its name; those that raise are left out.
 
     So a mistake in one part of an answer leaves the others. If all raise, so does this.
+    inputs: restarted before each function, so that one that raises early does not change what the
+    next one gets.
     """
     arrays: Arrays = {}
     first: Exception | None = None
     for name, function in functions.items():
+        if inputs:
+            inputs.restart(name)
         try:
             arrays[name] = array(function())
         except Exception as error:
@@ -136,19 +171,25 @@ def parts(functions: Mapping[str, Callable[[], Any]]) -> Arrays:
 def numbers(*values: Any) -> np.ndarray:
     """Return values of several shapes as one row (n,) of float64.
 
-    Before the numbers of each value stands its shape, or the length of a list or tuple; None is a
-    value as well. So results can be compared together with arguments that have to stay as they are.
+    Each value is a tensor, array or number, a list or tuple of values, or None. Values of one size
+    belong in a row: the grader's tolerance is relative to the norm of all its numbers. Of arguments
+    that have to stay as they are, give the difference.
     """
     row: list[np.ndarray] = []
     for value in values:
         if value is None:
             row.append(np.array([-1.0]))
         elif isinstance(value, list | tuple):
-            row += [np.array([len(value)]), numbers(*value)]
+            row += [_unary(len(value)), numbers(*value)]
         else:
             result = array(value)
-            row += [np.array([result.ndim, *result.shape]), result.ravel()]
+            row += [_unary(result.ndim, *result.shape), result.ravel()]
     return np.concatenate([np.zeros(0), *row]).astype(np.float64)
+
+
+def _unary(*lengths: int) -> np.ndarray:
+    """Return lengths as numbers whose norm is small: for each, as many zeros and a 1."""
+    return np.concatenate([np.append(np.zeros(length), 1.0) for length in lengths])
 
 
 def run_cells(lesson: str, ids: Sequence[str]) -> Space:
