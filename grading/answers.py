@@ -212,6 +212,9 @@ def _take(source: str, place: Place, name: str, result: Answers) -> None:
         if runnable != source:
             problem = f"{name}: {place.exercise} has notebook commands (% or !); they are left out."
             result.problems.append(plain(problem))
+        if _parse(runnable) is None:
+            problem = f"{name}: the answer of {place.exercise} is no valid Python."
+            result.problems.append(plain(problem))
         result.answers[place.exercise] = runnable
 
 
