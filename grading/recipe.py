@@ -5,17 +5,20 @@ process is dead, with the official solution. Both times it returns arrays; the g
 So it returns values that only a right answer gives, and never a verdict.
 
 The recipes of a lesson are a module in `grading.recipes`. Its source goes to the sandbox over a
-pipe, so it imports nothing of `grading` but this module's names, which are in its namespace.
+pipe, so it imports nothing of `grading` but this module and `small_model`.
 """
 
 import contextlib
 import io
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+
+from course.models.files import ROOT
 
 Space = dict[str, Any]  # the global names of a lesson
 Arrays = dict[str, np.ndarray]  # the values to compare; each is a part of the exercise
@@ -120,3 +123,41 @@ def parts(functions: Mapping[str, Callable[[], Any]]) -> Arrays:
     if first and not arrays:
         raise first
     return arrays
+
+
+def numbers(*values: Any) -> np.ndarray:
+    """Return values of several shapes as one row (n,) of float64.
+
+    Each value is a tensor, array or number, a list or tuple of values, or None. Values of one size
+    belong in a row: the grader's tolerance is relative to the norm of all its numbers. Of arguments
+    that have to stay as they are, give the difference.
+    """
+    row: list[np.ndarray] = []
+    for value in values:
+        if value is None:
+            row.append(np.array([-1.0]))
+        elif isinstance(value, list | tuple):
+            row += [_unary(len(value)), numbers(*value)]
+        else:
+            result = array(value)
+            row += [_unary(result.ndim, *result.shape), result.ravel()]
+    return np.concatenate([np.zeros(0), *row]).astype(np.float64)
+
+
+def _unary(*lengths: int) -> np.ndarray:
+    """Return lengths as numbers whose norm is small: for each, as many zeros and a 1."""
+    return np.concatenate([np.append(np.zeros(length), 1.0) for length in lengths])
+
+
+def run_cells(lesson: str, ids: Sequence[str]) -> Space:
+    """Return the names after cells of a lesson, without exercises, in the repository's folder.
+
+    lesson: the notebook's path in the repository. Raises KeyError for the id of no cell.
+    """
+    notebook = json.loads((ROOT / lesson).read_text(encoding="utf-8"))
+    sources = {cell["id"]: "".join(cell["source"]) for cell in notebook["cells"]}
+    space: Space = {"__name__": "__main__"}
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.chdir(ROOT):
+        for id in ids:
+            exec(compile(sources[id], f"<{id}>", "exec"), space)
+    return space
