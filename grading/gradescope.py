@@ -4,6 +4,7 @@ The format is described at https://gradescope-autograders.readthedocs.io/en/late
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,13 @@ from grading.scores import Score, ScoreSheet
 
 RESULTS = "results.json"
 PROBLEMS = "What the grader noticed in the files:"
+# Control characters, halves of a character, and characters that reorder a whole line.
+UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """Return a text that every program can store and show, with U+FFFD for what it could not."""
+    return UNPRINTABLE.sub("\ufffd", text)
 
 
 def results(sheet: ScoreSheet) -> dict[str, Any]:
@@ -21,13 +29,17 @@ def results(sheet: ScoreSheet) -> dict[str, Any]:
     return {
         "score": round(sheet.points, 4),
         "execution_time": round(sum(score.seconds for score in sheet.scores)),
-        "output": "\n".join(lines),
+        "output": printable("\n".join(lines)),
         "output_format": "text",
         "test_output_format": "text",
         "test_name_format": "text",
         "stdout_visibility": "hidden",
         "tests": [test(score) for score in sheet.scores],
-        "extra_data": {"version": sheet.version, "seed": sheet.seed, "digest": sheet.digest},
+        "extra_data": {
+            "version": printable(sheet.version),
+            "seed": sheet.seed,
+            "digest": sheet.digest,
+        },
     }
 
 
@@ -37,7 +49,7 @@ def test(score: Score) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "name": f"{exercise.id} {exercise.title}",
         "number": exercise.id.replace("(", "").replace(")", ""),
-        "output": "\n".join(filter(None, [score.message, score.comment])),
+        "output": printable("\n".join(filter(None, [score.message, score.comment]))),
         "tags": [f"lesson {exercise.lesson}", exercise.tier],
         "extra_data": {
             "status": score.status,

@@ -11,7 +11,6 @@ Everything that a student wrote is text here: templates escape it, and nothing e
 
 import csv
 import io
-import re
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +24,7 @@ from course.checks.rubric import LESSONS, Exercise
 from course.files import write_text
 from grading import charts, gradescope
 from grading.exhibits import MEDIA
+from grading.gradescope import printable
 from grading.review import FREE, PAGE, PAIRS, Graded, anchor, review_tasks
 from grading.scores import STATUSES, Score
 from grading.similarity import Pair, similar_pairs
@@ -33,18 +33,11 @@ TEMPLATES = Path(__file__).parent / "templates"
 SCORES = "scores.csv"
 MESSAGES = 3  # of an exercise: the most frequent ones
 FORMULA = "=+-@\t"  # a spreadsheet computes a cell that starts with one of these
-# Control characters, halves of a character, and characters that reorder a whole line.
-UNREADABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
-
-
-def plain(text: str) -> str:
-    """Return a text that any program can show, with U+FFFD for what it could not."""
-    return UNREADABLE.sub("\ufffd", text)
 
 
 def write_page(path: Path, template: str, **values: object) -> None:
     """Write a page from a template of this package, whole or not at all. Raises OSError."""
-    write_text(path, plain(pages.render(TEMPLATES / template, **values)))
+    write_text(path, printable(pages.render(TEMPLATES / template, **values)))
 
 
 def by_lesson(scores: Iterable[Score]) -> dict[str, list[Score]]:
@@ -98,7 +91,7 @@ def student_item(graded: Graded, score: Score) -> dict[str, Any]:
 
 def csv_cell(text: str) -> str:
     """Return a text for a cell that no spreadsheet takes for a formula."""
-    return f"'{plain(text)}" if text.startswith(tuple(FORMULA)) else plain(text)
+    return f"'{printable(text)}" if text.startswith(tuple(FORMULA)) else printable(text)
 
 
 def write_scores(path: Path, graded: Sequence[Graded]) -> None:

@@ -63,7 +63,7 @@ def node_names(tree: ast.AST) -> Iterator[str]:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             continue  # a docstring, or the `...` of a stub
         if isinstance(node, ast.Constant):
-            yield type(node.value).__name__
+            yield "number" if isinstance(node.value, int | float) else "constant"
         elif isinstance(node, ast.Attribute):
             yield f".{node.attr}"  # mostly a function of a library, which says what is done
         else:
