@@ -21,6 +21,7 @@ from pathlib import Path
 
 from grading.sandbox import bubblewrap, container, landlock, unsafe
 from grading.sandbox.limits import (
+    NEXT,
     REPEATABLE,
     RESULTS,
     Job,
@@ -33,6 +34,7 @@ from grading.sandbox.limits import (
 DEFAULTS = Limits()
 
 __all__ = [
+    "NEXT",
     "REPEATABLE",
     "RESULTS",
     "SANDBOXES",
@@ -108,6 +110,7 @@ def run(
     environment: Mapping[str, str] | None = None,
     limits: Limits = DEFAULTS,
     data: bytes = b"",
+    tasks: Sequence[bytes] = (),
     name: str = "",
 ) -> Outcome:
     """Run a command in the sandbox to its end, or until it exceeds a limit.
@@ -120,6 +123,8 @@ def run(
         readable: files and folders that it may read, at their own paths. Python's are among them.
         environment: variables, beside `REPEATABLE`; nothing is inherited.
         data: what it reads from its stdin, a pipe.
+        tasks: what follows there, one each time that it writes `NEXT` to its stderr. So it has one
+            at a time, and none that it does not need yet.
         name: of the sandbox, one of `SANDBOXES` or `UNSAFE`; "" for the first that works.
     Raises:
         SandboxError: no sandbox works here.
@@ -133,5 +138,5 @@ def run(
         "LANG": "C.UTF-8",
         **(environment or {}),
     }
-    job = Job(tuple(command), tuple(readable), variables, limits, data)
+    job = Job(tuple(command), tuple(readable), variables, limits, data, tuple(tasks))
     return unsafe.run(job) if chosen == UNSAFE else SANDBOXES[chosen][1](job)
