@@ -12,7 +12,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from grading.sandbox import landlock, lockdown
+from grading import lockdown
+from grading.sandbox import landlock
 from grading.sandbox.limits import Job, Outcome
 from grading.sandbox.supervise import run as supervise
 
