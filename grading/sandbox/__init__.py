@@ -17,6 +17,7 @@ from pathlib import Path
 
 from grading.sandbox import bubblewrap
 from grading.sandbox.limits import (
+    NEXT,
     REPEATABLE,
     RESULTS,
     Job,
@@ -29,6 +30,7 @@ from grading.sandbox.limits import (
 DEFAULTS = Limits()
 
 __all__ = [
+    "NEXT",
     "REPEATABLE",
     "RESULTS",
     "Limits",
@@ -58,6 +60,7 @@ def run(
     environment: Mapping[str, str] | None = None,
     limits: Limits = DEFAULTS,
     data: bytes = b"",
+    tasks: Sequence[bytes] = (),
 ) -> Outcome:
     """Run a command in the sandbox to its end, or until it exceeds a limit.
 
@@ -69,6 +72,8 @@ def run(
         readable: files and folders that it may read, at their own paths. Python's are among them.
         environment: variables, beside `REPEATABLE`; nothing is inherited.
         data: what it reads from its stdin, a pipe.
+        tasks: what follows there, one each time that it writes `NEXT` to its stderr. So it has one
+            at a time, and none that it does not need yet.
     Raises:
         SandboxError: no sandbox works here.
     """
@@ -81,5 +86,5 @@ def run(
         "LANG": "C.UTF-8",
         **(environment or {}),
     }
-    job = Job(tuple(command), tuple(readable), variables, limits, data)
+    job = Job(tuple(command), tuple(readable), variables, limits, data, tuple(tasks))
     return bubblewrap.run(job)
