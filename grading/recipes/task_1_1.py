@@ -49,7 +49,7 @@ def set_up() -> Space:
     }
 
 
-recipes = Recipes(LESSON, set_up)
+RECIPES = Recipes(LESSON, set_up)
 
 
 def set_prompt(space: Space, seed: int) -> None:
@@ -62,7 +62,7 @@ def save_model(space: Space, seed: int) -> None:
         del space[name]
 
 
-@recipes.add("1.1 (a)", prepare=save_model)
+@RECIPES.add("1.1 (a)", prepare=save_model)
 def pipeline(space: Space, seed: int) -> Arrays:
     pipe, scheduler = space["pipe"], space["scheduler"]
 
@@ -82,7 +82,7 @@ def pipeline(space: Space, seed: int) -> Arrays:
     )
 
 
-@recipes.add("1.1 (b)")
+@RECIPES.add("1.1 (b)")
 def noise(space: Space, seed: int) -> Arrays:
     function = space["starting_noise"]
     model, pipe = space["model"], space["pipe"]
@@ -108,7 +108,7 @@ def noise(space: Space, seed: int) -> Arrays:
     )
 
 
-@recipes.add("1.1 (c)", cells=("cell-16",), prepare=set_prompt)
+@RECIPES.add("1.1 (c)", cells=("cell-16",), prepare=set_prompt)
 def generate(space: Space, seed: int) -> Arrays:
     function = space["generate"]
     prompt, other = random.Random(seed).sample(PROMPTS, 2)
@@ -142,17 +142,17 @@ def with_another_layout(space: Space, seed: int) -> None:
     space["starting_noise"] = lambda seed: starting_noise(seed) + offset.to(model.device)
 
 
-@recipes.add("1.1 (d)", cells=WRITTEN, prepare=with_another_layout)
+@RECIPES.add("1.1 (d)", cells=WRITTEN, prepare=with_another_layout)
 def guidance_series(space: Space, seed: int) -> Arrays:
     return series(space, "guided", 5)
 
 
-@recipes.add("1.1 (e)", cells=WRITTEN, prepare=with_another_layout)
+@RECIPES.add("1.1 (e)", cells=WRITTEN, prepare=with_another_layout)
 def steps_series(space: Space, seed: int) -> Arrays:
     return series(space, "stepped", 5)
 
 
-@recipes.add("1.1 (f)", cells=WRITTEN, prepare=with_another_layout)
+@RECIPES.add("1.1 (f)", cells=WRITTEN, prepare=with_another_layout)
 def crossed_series(space: Space, seed: int) -> Arrays:
     return series(space, "crossed", 8)
 
@@ -161,12 +161,12 @@ def with_seeds(space: Space, seed: int) -> None:
     space["seeds"] = [1 + seed % 50, 60, 70 + seed % 9]
 
 
-@recipes.add("1.1 (g)", cells=WRITTEN, prepare=with_seeds)
+@RECIPES.add("1.1 (g)", cells=WRITTEN, prepare=with_seeds)
 def negative_series(space: Space, seed: int) -> Arrays:
     return series(space, "without", 3)
 
 
-@recipes.add("1.1 (h)")
+@RECIPES.add("1.1 (h)")
 def interpolation(space: Space, seed: int) -> Arrays:
     function = space["slerp"]
     generator = make_generator(seed)
@@ -233,7 +233,7 @@ def with_quick_search(space: Space, seed: int) -> None:
     space["generate"] = make_generate("a red car on grass")
 
 
-@recipes.add("1.1 challenge 1", prepare=with_quick_search)
+@RECIPES.add("1.1 challenge 1", prepare=with_quick_search)
 def budget(space: Space, seed: int) -> Arrays:
     from course.metrics.judge import Judge
 

@@ -26,7 +26,7 @@ from grading.small_model import (
 FORMULAS = ("cell-07", "cell-13", "cell-16", "cell-20", "cell-23", "cell-26")
 CHALLENGE = (*FORMULAS, "cell-31", "cell-35", "cell-94", "cell-97a")
 
-recipes = Recipes(DETAILED, set_up_detailed)
+RECIPES = Recipes(DETAILED, set_up_detailed)
 
 
 def add_sd(space: Space, seed: int) -> None:
@@ -51,7 +51,7 @@ class TimelessUNet:
         return self.unet(sample, 500, *args, **options)
 
 
-@recipes.add("1.2 (m)", cells=FORMULAS, prepare=add_sd)
+@RECIPES.add("1.2 (m)", cells=FORMULAS, prepare=add_sd)
 def inversion(space: Space, seed: int) -> Arrays:
     latents = normal(space, seed, 1, CHANNELS, 6, 6)
     prompt = random.Random(seed).choice(PROMPTS)
@@ -86,7 +86,7 @@ def random_image(seed: int, side: int) -> Image.Image:
     return Image.fromarray(squares.numpy()).resize((side, side), Image.Resampling.NEAREST)
 
 
-@recipes.add("1.2 challenge 1", cells=CHALLENGE, prepare=add_sd)
+@RECIPES.add("1.2 challenge 1", cells=CHALLENGE, prepare=add_sd)
 def sdedit(space: Space, seed: int) -> Arrays:
     function = space["sdedit"]
     drawing = random_image(seed, space["model"].image_size)
@@ -128,7 +128,7 @@ class PointDenoiser:
         return SimpleNamespace(sample=(sample - a.sqrt() * x_0) / (1 - a).sqrt())
 
 
-@recipes.add("1.2 challenge 2", cells=CHALLENGE, prepare=add_sd)
+@RECIPES.add("1.2 challenge 2", cells=CHALLENGE, prepare=add_sd)
 def inpainting(space: Space, seed: int) -> Arrays:
     function, sd, chance = space["inpaint"], space["sd"], random.Random(seed)
     vars(sd.model)["image_size"] = 96  # larger, so that the noise can be measured
@@ -177,7 +177,7 @@ class SmoothNetwork:
         return SimpleNamespace(sample=0.8 * (sample + text).tanh() + 0.1 * t * text.cos())
 
 
-@recipes.add("1.2 challenge 3", cells=CHALLENGE, prepare=add_sd)
+@RECIPES.add("1.2 challenge 3", cells=CHALLENGE, prepare=add_sd)
 def solver(space: Space, seed: int) -> Arrays:
     function = space["sample_dpm"]
     latents = normal(space, seed, 2, CHANNELS, 5, 3)
