@@ -162,16 +162,19 @@ def from_notebook(notebook: Notebook, lesson: Lesson) -> Answers:
     for id in sorted({id for id in ids if ids.count(id) > 1}):
         problem = f"{notebook.name}: {ids.count(id)} cells have the id {id!r}; look at it by eye."
         result.problems.append(plain(problem))
+    missing = []
     for place in lesson.places:
         number = _find(place, notebook, lesson)
         if number is None:
-            problem = f"{notebook.name}: there is no cell for {place.exercise}."
-            result.problems.append(plain(problem))
+            missing.append(place.exercise)
             continue
         result.cells[place.exercise] = number
         _take(notebook.cells[number].source, place, notebook.name, result)
+    missing += _take_written(notebook, lesson, result)
+    if missing:
+        problem = f"{notebook.name}: there is no cell for {', '.join(missing)}."
+        result.problems.append(plain(problem))
     _note_helpers(notebook, lesson, result)
-    _take_written(notebook, lesson, result)
     return result
 
 
@@ -208,9 +211,9 @@ def _take(source: str, place: Place, name: str, result: Answers) -> None:
         )
         result.problems.append(plain(problem))
     elif not is_empty(source, place.stub):
-        runnable = without_magics(source)
+        runnable = without_checks(without_magics(source))
         if runnable != source:
-            problem = f"{name}: {place.exercise} has notebook commands (% or !); they are left out."
+            problem = f"{name}: {place.exercise} has commands (%, !) or checks; they are left out."
             result.problems.append(plain(problem))
         if _parse(runnable) is None:
             problem = f"{name}: the answer of {place.exercise} is no valid Python."
@@ -235,13 +238,16 @@ def _note_helpers(notebook: Notebook, lesson: Lesson, result: Answers) -> None:
             result.problems.append(plain(problem))
 
 
-def _take_written(notebook: Notebook, lesson: Lesson, result: Answers) -> None:
-    """Add the written answers, each with the Markdown cells that a student added below."""
+def _take_written(notebook: Notebook, lesson: Lesson, result: Answers) -> list[str]:
+    """Add the written answers, each with the Markdown cells that a student added below.
+
+    Return the exercises that have no cell.
+    """
+    missing = []
     for id, exercise in lesson.written.items():
         start = next((i for i, cell in enumerate(notebook.cells) if cell.id == id), None)
         if start is None:
-            problem = f"{notebook.name}: there is no cell for {exercise}."
-            result.problems.append(plain(problem))
+            missing.append(exercise)
             continue
         texts = [notebook.cells[start].source]
         for cell in notebook.cells[start + 1 :]:
@@ -254,6 +260,7 @@ def _take_written(notebook: Notebook, lesson: Lesson, result: Answers) -> None:
             result.problems.append(plain(f"{notebook.name}: the answer of {exercise} is cut."))
         if text:
             result.written[exercise] = text
+    return missing
 
 
 # --- A student's module
@@ -319,6 +326,18 @@ def without_magics(source: str) -> str:
         if match:
             line = match["indent"] + (match["code"] or "pass")
         lines.append(line)
+    changed = "\n".join(lines)
+    return source if _parse(changed) is None else changed
+
+
+def without_checks(source: str) -> str:
+    """Return a source without the calls of the lesson's checks that students move into a cell."""
+    tree = _parse(source)
+    lines = source.split("\n")
+    for node in tree.body if tree else ():
+        if isinstance(node, ast.Expr) and ast.unparse(node).startswith("checks."):
+            last = node.end_lineno or node.lineno
+            lines[node.lineno - 1 : last] = [""] * (last - node.lineno + 1)
     changed = "\n".join(lines)
     return source if _parse(changed) is None else changed
 

@@ -84,7 +84,9 @@ class Reading:
         if len(candidates) > 1:
             names = ", ".join(candidate.name for candidate in candidates)
             self._complain(f"{names} are all of {lesson.stem}: {notebook.name} is graded.")
-        if notebook.version and notebook.version not in self.result.versions:
+        if not notebook.version:
+            self._complain(f"{notebook.name} does not name the version of its student copy.")
+        elif notebook.version not in self.result.versions:
             self.result.versions.append(notebook.version)
         self._add(best)
         if self.media_folder:

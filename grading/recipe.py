@@ -5,7 +5,11 @@ process is dead, with the official solution. Both times it returns arrays; the g
 So it returns values that only a right answer gives, and never a verdict.
 
 The recipes of a lesson are a module in `grading.recipes`. Its source goes to the sandbox over a
-pipe, so it imports nothing of `grading` but this module and `small_model`.
+pipe, so it imports nothing of `grading` but this module and `small_model`. The current folder has
+the files of the course, as in a lesson, and can be written to.
+
+The exercises in a module of task 3 need nothing special: the answer stands for an import of the
+student's function, and the module itself calls it as well.
 """
 
 import contextlib
@@ -32,13 +36,16 @@ class Recipe:
     exercise: its id. run: (space, seed) to the arrays, called after the answer. cells: ids of the
     lesson's cells that are executed before the answer, with the official solutions in them.
     prepare: called before the answer, after the cells; it may set names in `space`, such as a
-    stand-in for a function that takes long.
+    stand-in for a function that takes long. measure: the arrays and the seed to those that are
+    compared, called outside the sandbox; for answers with more than one right value, such as random
+    samples.
     """
 
     exercise: str
     run: Callable[[Space, int], Arrays]
     cells: tuple[str, ...] = ()
     prepare: Callable[[Space, int], None] | None = None
+    measure: Callable[[Arrays, int], Arrays] | None = None
 
 
 @dataclass
@@ -58,11 +65,12 @@ class Recipes:
         exercise: str,
         cells: Sequence[str] = (),
         prepare: Callable[[Space, int], None] | None = None,
+        measure: Callable[[Arrays, int], Arrays] | None = None,
     ) -> Callable[[Callable[[Space, int], Arrays]], Callable[[Space, int], Arrays]]:
         """Make a function the recipe of an exercise."""
 
         def decorate(run: Callable[[Space, int], Arrays]) -> Callable[[Space, int], Arrays]:
-            self.by_exercise[exercise] = Recipe(exercise, run, tuple(cells), prepare)
+            self.by_exercise[exercise] = Recipe(exercise, run, tuple(cells), prepare, measure)
             return run
 
         return decorate
@@ -81,7 +89,7 @@ def evaluate(
         seed: for all random inputs.
     Raises what the cells, the answer or the recipe raise.
     """
-    space: Space = {"__name__": "__main__", **shared}
+    space: Space = {"__name__": "__main__", "display": lambda *_, **__: None, **shared}
     with contextlib.redirect_stdout(io.StringIO()):
         for source in cells:
             exec(compile(source, "<cell>", "exec"), space)

@@ -152,7 +152,8 @@ def _gradescope_names(path: Path) -> dict[str, str]:
 
 def file_name(student: str) -> str:
     """Return a name for a student's files: safe on every system, other for each student."""
-    words = re.sub(r"[^A-Za-z0-9]+", "-", unicodedata.normalize("NFKD", student)).strip("-")
+    letters = unicodedata.normalize("NFKD", student).encode("ascii", "ignore").decode()
+    words = re.sub(r"[^A-Za-z0-9]+", "-", letters).strip("-")
     mark = hashlib.sha256(student.encode("utf-8", "replace")).hexdigest()[:8]
     return f"{words[:40].lower() or 'student'}-{mark}"
 
@@ -184,23 +185,15 @@ def read(files: StudentFiles, folder: Path | None = None) -> Submission:
     for exercise, items in result["media"].items():
         submission.media[exercise] = [Media(item["name"], Path(item["path"])) for item in items]
     submission.version = ", ".join(result["versions"])
-    submission.problems += _version_problems(result["versions"], bool(submission.answers))
+    submission.problems += [
+        plain(
+            f"Made with version {version} of the student copy; this grader is of version "
+            f"{course.__version__}."
+        )
+        for version in result["versions"]
+        if version != course.__version__
+    ]
     return submission
-
-
-def _version_problems(versions: list[str], has_answers: bool) -> list[str]:
-    problems = []
-    if has_answers and not versions:
-        problems.append("No notebook names the version of the student copy.")
-    for version in versions:
-        if version != course.__version__:
-            problems.append(
-                plain(
-                    f"Made with version {version} of the student copy; this grader is of version "
-                    f"{course.__version__}."
-                )
-            )
-    return problems
 
 
 def _in_process(

@@ -47,10 +47,14 @@ def run(job: Job) -> Outcome:
     def wrap(environment: Mapping[str, str]) -> list[str]:
         settings = [part for pair in environment.items() for part in ("--setenv", *pair)]
         mounts = [*_system(), *_read_only(job.paths())]
-        inside = ["--remount-ro", "/", "--chdir", "/tmp", "--", *job.command]
+        # As the first process of its namespace: none in it can kill it, and when bubblewrap has
+        # seen its end, the kernel has killed all others.
+        inside = ["--as-pid-1", "--remount-ro", "/", "--chdir", "/tmp", "--", *job.command]
         return [*_namespaces(limits), *mounts, *settings, *inside]
 
-    return supervise(job, wrap, prepare=lambda: set_limits(limits, processes))
+    # bubblewrap is the first process of the namespace: the job can read its environment in /proc.
+    path = {"PATH": os.environ.get("PATH", os.defpath)}
+    return supervise(job, wrap, prepare=lambda: set_limits(limits, processes), inherited=path)
 
 
 def set_limits(limits: Limits, processes: int) -> None:

@@ -12,6 +12,7 @@ SYSTEM = (
 )
 NOBODY = "65534"
 RESULTS = "GRADING_RESULTS"  # the environment variable with the number of the results' pipe
+NEXT = b"\x05"  # this byte in its stderr asks for the next of `Job.tasks`: ENQ, "enquiry" in ASCII
 # The same sums on every x86 machine: the number of threads and the instruction set are fixed.
 REPEATABLE = {
     "OMP_NUM_THREADS": "1",
@@ -63,6 +64,7 @@ class Job:
     environment: dict[str, str]
     limits: Limits
     data: bytes
+    tasks: tuple[bytes, ...] = ()
 
     def paths(self) -> list[Path]:
         """Return what it may read, beside the system: Python, its environment and `readable`."""

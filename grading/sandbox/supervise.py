@@ -11,9 +11,10 @@ from typing import IO, Any
 
 import psutil
 
-from grading.sandbox.limits import RESULTS, Job, Limits, Outcome
+from grading.sandbox.limits import NEXT, RESULTS, Job, Limits, Outcome
 
-POLL = 0.05  # seconds between two looks at the processes
+POLL = 0.05  # seconds to wait for output
+COUNT = 0.2  # seconds between two counts of the processes, which take time themselves
 CHUNK = 1 << 16
 
 
@@ -84,6 +85,7 @@ def run(
     tree: Callable[[subprocess.Popen[bytes]], Tree] = Tree,
     results_on_stdout: bool = False,
     prepare: Callable[[], None] | None = None,
+    inherited: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Run a job to its end, or until it exceeds a limit.
 
@@ -93,6 +95,8 @@ def run(
         tree: how its processes are counted and killed.
         results_on_stdout: the sandbox passes no other pipe on.
         prepare: called in the new process before the command.
+        inherited: the environment of that command line itself; None for that of the grader, which
+            the job must not be able to read then.
     """
     read_end, write_end = os.pipe()
     command = wrap({RESULTS: "3" if results_on_stdout else str(write_end), **job.environment})
@@ -104,6 +108,7 @@ def run(
         stderr=subprocess.PIPE,
         pass_fds=() if results_on_stdout else (write_end,),
         preexec_fn=prepare,
+        env=inherited,
         start_new_session=True,
     )
     os.close(write_end)
@@ -130,21 +135,26 @@ def _supervise(running: Tree, pipes: Pipes, job: Job, start: float) -> tuple[str
     Return the limit that stopped it and its peak memory.
     """
     process, limits = running.process, job.limits
-    peak, stopped = 0, ""
-    feed = _Feed(process.stdin, job.data)
+    peak, stopped, counted = 0, "", 0.0
+    feed = _Feed(process.stdin, job.data, job.tasks)
     with selectors.DefaultSelector() as selector:
         for pipe in pipes:
             os.set_blocking(pipe.fileno(), False)
             selector.register(pipe, selectors.EVENT_READ)
         while process.poll() is None and not stopped:
-            feed.write()
+            feed.write(pipes[process.stderr].data)
             stopped = _read(selector, pipes, POLL)
+            now = time.monotonic()
+            if now - counted < COUNT:
+                continue
+            counted = now
             used, count = running.usage()
             peak = max(peak, used)
-            stopped = stopped or _exceeded(used, count, time.monotonic() - start, limits)
+            stopped = stopped or _exceeded(used, count, now - start, limits)
             stopped = stopped or running.exceeded(limits)
         feed.close()
         running.kill()
+        stopped = stopped or running.exceeded(limits)
         while selector.get_map():
             if _read(selector, pipes, 0) or not selector.select(0):
                 break
@@ -152,24 +162,30 @@ def _supervise(running: Tree, pipes: Pipes, job: Job, start: float) -> tuple[str
 
 
 class _Feed:
-    """What the process reads from its stdin, written as fast as it reads."""
+    """What the process reads from its stdin: data, and a task each time that it asks for one."""
 
-    def __init__(self, file: IO[bytes] | None, data: bytes) -> None:
+    def __init__(self, file: IO[bytes] | None, data: bytes, tasks: Sequence[bytes]) -> None:
         self.file = file
         self.rest = memoryview(data)
+        self.tasks = list(tasks)
+        self.answered = 0
         if file:
             os.set_blocking(file.fileno(), False)
 
-    def write(self) -> None:
+    def write(self, errors: bytearray) -> None:
         """Write as much as there is room for, and close the pipe after the last byte."""
+        if self.tasks and not self.rest and errors.count(NEXT) > self.answered:
+            self.rest = memoryview(self.tasks.pop(0))
+            self.answered += 1
         try:
             while self.file and self.rest:
                 self.rest = self.rest[os.write(self.file.fileno(), self.rest) :]
         except BlockingIOError:
             return
         except BrokenPipeError:
-            pass
-        self.close()
+            self.tasks.clear()
+        if not self.tasks:
+            self.close()
 
     def close(self) -> None:
         """Close the pipe."""

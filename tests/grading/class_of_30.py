@@ -88,6 +88,7 @@ def lesson_exercises(name: str) -> frozenset[str]:
     )
 
 
+@functools.cache
 def notebook(name: str, solved: Collection[str] = (), edit: Edit | None = None) -> bytes:
     """Return a lesson as a student hands it in, with the official solutions of some exercises.
 

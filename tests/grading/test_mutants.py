@@ -19,11 +19,11 @@ from tests.grading import mutants
 from tests.grading.mutants import Answer, lesson_cells, official_answers
 
 SEED = 20
-RECIPES: list[Recipes] = [
-    module.RECIPES
+MODULES = [
+    importlib.import_module(f"grading.recipes.{info.name}")
     for info in pkgutil.iter_modules(recipes.__path__)
-    if hasattr(module := importlib.import_module(f"grading.recipes.{info.name}"), "RECIPES")
 ]
+RECIPES: list[Recipes] = [module.recipes for module in MODULES if hasattr(module, "recipes")]
 BY_EXERCISE = {exercise: each for each in RECIPES for exercise in each.by_exercise}
 MUTANTS = [
     importlib.import_module(f"tests.grading.mutants.{info.name}")
