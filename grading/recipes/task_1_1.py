@@ -44,7 +44,7 @@ def set_up() -> Space:
     }
 
 
-recipes = Recipes(LESSON, set_up)
+RECIPES = Recipes(LESSON, set_up)
 
 
 def make_generator(seed: int) -> torch.Generator:
@@ -94,7 +94,7 @@ def a_step(scheduler: Any, seed: int) -> np.ndarray:
     return numbers(scheduler.timesteps / 1000, result)
 
 
-@recipes.add("1.1 (a)", prepare=save_model)
+@RECIPES.add("1.1 (a)", prepare=save_model)
 def pipeline(space: Space, seed: int) -> Arrays:
     pipe, scheduler = space["pipe"], space["scheduler"]
 
@@ -114,7 +114,7 @@ def pipeline(space: Space, seed: int) -> Arrays:
     )
 
 
-@recipes.add("1.1 (b)")
+@RECIPES.add("1.1 (b)")
 def noise(space: Space, seed: int) -> Arrays:
     function = space["starting_noise"]
     model, pipe = space["model"], space["pipe"]
@@ -140,7 +140,7 @@ def noise(space: Space, seed: int) -> Arrays:
     )
 
 
-@recipes.add("1.1 (c)", cells=("cell-16",), prepare=set_prompt)
+@RECIPES.add("1.1 (c)", cells=("cell-16",), prepare=set_prompt)
 def generate(space: Space, seed: int) -> Arrays:
     function = space["generate"]
     prompt, other = random.Random(seed).sample(PROMPTS, 2)
@@ -174,17 +174,17 @@ def with_another_layout(space: Space, seed: int) -> None:
     space["starting_noise"] = lambda seed: starting_noise(seed) + offset.to(model.device)
 
 
-@recipes.add("1.1 (d)", cells=WRITTEN, prepare=with_another_layout)
+@RECIPES.add("1.1 (d)", cells=WRITTEN, prepare=with_another_layout)
 def guidance_series(space: Space, seed: int) -> Arrays:
     return series(space, "guided", 5)
 
 
-@recipes.add("1.1 (e)", cells=WRITTEN, prepare=with_another_layout)
+@RECIPES.add("1.1 (e)", cells=WRITTEN, prepare=with_another_layout)
 def steps_series(space: Space, seed: int) -> Arrays:
     return series(space, "stepped", 5)
 
 
-@recipes.add("1.1 (f)", cells=WRITTEN, prepare=with_another_layout)
+@RECIPES.add("1.1 (f)", cells=WRITTEN, prepare=with_another_layout)
 def crossed_series(space: Space, seed: int) -> Arrays:
     return series(space, "crossed", 8)
 
@@ -193,12 +193,12 @@ def with_seeds(space: Space, seed: int) -> None:
     space["seeds"] = [1 + seed % 50, 60, 70 + seed % 9]
 
 
-@recipes.add("1.1 (g)", cells=WRITTEN, prepare=with_seeds)
+@RECIPES.add("1.1 (g)", cells=WRITTEN, prepare=with_seeds)
 def negative_series(space: Space, seed: int) -> Arrays:
     return series(space, "without", 3)
 
 
-@recipes.add("1.1 (h)")
+@RECIPES.add("1.1 (h)")
 def interpolation(space: Space, seed: int) -> Arrays:
     function = space["slerp"]
     generator = make_generator(seed)
@@ -265,7 +265,7 @@ def with_quick_search(space: Space, seed: int) -> None:
     space["generate"] = make_generate("a red car on grass")
 
 
-@recipes.add("1.1 challenge 1", prepare=with_quick_search)
+@RECIPES.add("1.1 challenge 1", prepare=with_quick_search)
 def budget(space: Space, seed: int) -> Arrays:
     from course.metrics.judge import Judge
 

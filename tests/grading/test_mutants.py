@@ -23,7 +23,7 @@ MODULES = [
     importlib.import_module(f"grading.recipes.{info.name}")
     for info in pkgutil.iter_modules(recipes.__path__)
 ]
-RECIPES: list[Recipes] = [module.recipes for module in MODULES if hasattr(module, "recipes")]
+RECIPES: list[Recipes] = [module.RECIPES for module in MODULES if hasattr(module, "RECIPES")]
 BY_EXERCISE = {exercise: each for each in RECIPES for exercise in each.by_exercise}
 MUTANTS = [
     importlib.import_module(f"tests.grading.mutants.{info.name}")
