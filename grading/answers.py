@@ -211,9 +211,9 @@ def _take(source: str, place: Place, name: str, result: Answers) -> None:
         )
         result.problems.append(plain(problem))
     elif not is_empty(source, place.stub):
-        runnable = without_magics(source)
+        runnable = without_checks(without_magics(source))
         if runnable != source:
-            problem = f"{name}: {place.exercise} has notebook commands (% or !); they are left out."
+            problem = f"{name}: {place.exercise} has commands (%, !) or checks; they are left out."
             result.problems.append(plain(problem))
         if _parse(runnable) is None:
             problem = f"{name}: the answer of {place.exercise} is no valid Python."
@@ -326,6 +326,18 @@ def without_magics(source: str) -> str:
         if match:
             line = match["indent"] + (match["code"] or "pass")
         lines.append(line)
+    changed = "\n".join(lines)
+    return source if _parse(changed) is None else changed
+
+
+def without_checks(source: str) -> str:
+    """Return a source without the calls of the lesson's checks that students move into a cell."""
+    tree = _parse(source)
+    lines = source.split("\n")
+    for node in tree.body if tree else ():
+        if isinstance(node, ast.Expr) and ast.unparse(node).startswith("checks."):
+            last = node.end_lineno or node.lineno
+            lines[node.lineno - 1 : last] = [""] * (last - node.lineno + 1)
     changed = "\n".join(lines)
     return source if _parse(changed) is None else changed
 

@@ -107,7 +107,8 @@ def folder_name(student: str, path: str) -> str:
     """Return the name of a submission's folder below OUT: safe, readable, different for each."""
     plain = unicodedata.normalize("NFKD", student).encode("ascii", "ignore").decode()
     plain = re.sub(r"[^A-Za-z0-9]+", "_", plain).strip("_")[:40] or "student"
-    return f"{plain}-{hashlib.sha256(f'{student}/{path}'.encode()).hexdigest()[:8]}"
+    unique = f"{student}/{path}".encode("utf-8", "surrogatepass")
+    return f"{plain}-{hashlib.sha256(unique).hexdigest()[:8]}"
 
 
 def digest(answers: Mapping[str, str]) -> str:

@@ -52,7 +52,9 @@ def run(job: Job) -> Outcome:
         inside = ["--as-pid-1", "--remount-ro", "/", "--chdir", "/tmp", "--", *job.command]
         return [*_namespaces(limits), *mounts, *settings, *inside]
 
-    return supervise(job, wrap, prepare=lambda: set_limits(limits, processes))
+    # bubblewrap is the first process of the namespace: the job can read its environment in /proc.
+    path = {"PATH": os.environ.get("PATH", os.defpath)}
+    return supervise(job, wrap, prepare=lambda: set_limits(limits, processes), inherited=path)
 
 
 def set_limits(limits: Limits, processes: int) -> None:

@@ -85,6 +85,7 @@ def run(
     tree: Callable[[subprocess.Popen[bytes]], Tree] = Tree,
     results_on_stdout: bool = False,
     prepare: Callable[[], None] | None = None,
+    inherited: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Run a job to its end, or until it exceeds a limit.
 
@@ -94,6 +95,8 @@ def run(
         tree: how its processes are counted and killed.
         results_on_stdout: the sandbox passes no other pipe on.
         prepare: called in the new process before the command.
+        inherited: the environment of that command line itself; None for that of the grader, which
+            the job must not be able to read then.
     """
     read_end, write_end = os.pipe()
     command = wrap({RESULTS: "3" if results_on_stdout else str(write_end), **job.environment})
@@ -105,6 +108,7 @@ def run(
         stderr=subprocess.PIPE,
         pass_fds=() if results_on_stdout else (write_end,),
         preexec_fn=prepare,
+        env=inherited,
         start_new_session=True,
     )
     os.close(write_end)
@@ -150,6 +154,7 @@ def _supervise(running: Tree, pipes: Pipes, job: Job, start: float) -> tuple[str
             stopped = stopped or running.exceeded(limits)
         feed.close()
         running.kill()
+        stopped = stopped or running.exceeded(limits)
         while selector.get_map():
             if _read(selector, pipes, 0) or not selector.select(0):
                 break
