@@ -5,6 +5,7 @@ sandbox is dead. The official solutions run in a sandbox of their own, after tha
 students of a run.
 """
 
+import hashlib
 import json
 import sys
 import threading
@@ -15,7 +16,8 @@ from pathlib import Path
 from course.checks import exercises
 from grading import official, pipe, sandbox, scores
 from grading.compare import compare, tolerance_of
-from grading.official import RecipeError, Task
+from grading.official import Task
+from grading.policy import violation
 from grading.recipe import Arrays
 from grading.sandbox import Limits, Outcome
 from grading.scores import Score, ScoreSheet
@@ -59,12 +61,16 @@ class Result:
 
 
 class Runner:
-    """Runs answers in sandboxes that may read `base`; `seed` is that of all random inputs."""
+    """Runs answers in sandboxes.
 
-    def __init__(self, base: Path, seed: int, unsafe: bool = False) -> None:
+    base: the folder of `official.write_base`, which they may read. seed: of all random inputs.
+    sandbox: a name of `grading.sandbox`, "" for the first that works.
+    """
+
+    def __init__(self, base: Path, seed: int, sandbox: str = "") -> None:
         self.base = base
         self.seed = seed
-        self.unsafe = unsafe
+        self.sandbox = sandbox
         self.recipes = json.dumps(dict(official.recipe_sources())).encode()
 
     def run(self, answers: Mapping[str, str]) -> dict[str, Result]:
@@ -93,7 +99,7 @@ class Runner:
         data = f"{len(self.recipes)}\n".encode() + self.recipes
         environment = ENVIRONMENT | {"PYTHONPATH": str(self.base)}
         messages = [self._message(task) for task in tasks]
-        return sandbox.run(command, [self.base], environment, LIMITS, data, messages)
+        return sandbox.run(command, [self.base], environment, LIMITS, data, messages, self.sandbox)
 
     def _message(self, task: Task) -> bytes:
         body = json.dumps(asdict(task) | {"seed": self.seed}).encode()
@@ -153,95 +159,99 @@ class References:
     def get(self, exercises: Sequence[str]) -> Mapping[str, Result]:
         """Return the official results of exercises.
 
-        The sandbox in which they are computed never sees a student's code. Raises RecipeError if
-        one fails.
+        The sandbox in which they are computed never sees a student's code.
         """
         with self.lock:
             if missing := [id for id in exercises if id not in self.results]:
                 answers = official.answers()
                 self.results |= self.runner.run({id: answers[id] for id in missing})
-            results = {id: self.results[id] for id in exercises}
-        for id, result in results.items():
-            if reason := result.error or result.stopped:
-                raise RecipeError(f"{id}: the official solution cannot be graded here: {reason}")
-        return results
-
-
-Check = Callable[[str, str], str]  # exercise and answer to why it is not allowed, "" if it is
+            return {id: self.results[id] for id in exercises}
 
 
 @dataclass
 class Grader:
-    """Grades submissions of one run, in several threads."""
+    """Grades submissions of one run, in several threads.
+
+    outputs: a submission to the scores of exercises that are graded by what they show.
+    """
 
     runner: Runner
     references: References
-    check: Check = lambda exercise, answer: ""
+    outputs: Callable[[Submission], list[Score]] = lambda submission: []
 
     def grade(self, submission: Submission, path: str) -> ScoreSheet:
-        """Return the scores of a submission; path: how the sheet names it."""
-        results = self._run(submission)
+        """Return the scores of a submission; path: how the sheet names it. Raises SandboxError."""
+        refused = {id: violation(id, answer) for id, answer in submission.answers.items()}
+        answers = {
+            id: answer
+            for id, answer in submission.answers.items()
+            if official.recipe_of(id) and not refused[id]
+        }
+        results = self.runner.run(answers)
         references = self.references.get(list(results))
-        graded = []
-        for exercise in exercises():
-            reference = references.get(exercise)
-            graded.append(self._score(exercise, submission, results.get(exercise), reference))
+        graded = {score.exercise: score for score in self.outputs(submission)}
+        for id, exercise in exercises().items():
+            if exercise.tier == "written":
+                graded[id] = score_written(id, submission.written.get(id, ""))
+            elif id not in submission.answers:
+                graded[id] = scores.score(id, "empty", "There is no answer.")
+            elif refused[id]:
+                graded[id] = scores.score(id, "not allowed", refused[id])
+            elif id in results:
+                graded[id] = score_result(results[id], references[id], self.runner.seed)
+            elif id not in graded:
+                graded[id] = scores.score(id, "not graded", "There is no automatic check.")
         return ScoreSheet(
             student=submission.student,
             path=path,
             version=submission.version,
-            digest=digest_of(submission),
+            digest=self.digest(submission),
             seed=self.runner.seed,
             problems=submission.problems,
-            scores=graded,
+            scores=[graded[id] for id in exercises()],
         )
 
-    def _run(self, submission: Submission) -> dict[str, Result]:
-        answers = {
-            id: answer
-            for id, answer in submission.answers.items()
-            if official.recipe_of(id) and not self.check(id, answer)
+    def digest(self, submission: Submission) -> str:
+        """Return a digest of all that decides the scores of a submission."""
+        media = {
+            f"{id}/{number}": hashlib.sha256(item.path.read_bytes()).hexdigest()
+            for id, items in submission.media.items()
+            for number, item in enumerate(items)
         }
-        return self.runner.run(answers)
-
-    def _score(
-        self, id: str, submission: Submission, result: Result | None, reference: Result | None
-    ) -> Score:
-        if exercises()[id].tier == "written":
-            text = "Read by a teacher." if id in submission.written else "There is no answer."
-            return scores.score(id, "not graded" if id in submission.written else "empty", text)
-        if id not in submission.answers:
-            return scores.score(id, "empty", "There is no answer.")
-        if reason := self.check(id, submission.answers[id]):
-            return scores.score(id, "not allowed", reason)
-        if result is None or reference is None:
-            return scores.score(id, "not graded", "There is no automatic check.")
-        return score_result(id, result, reference.arrays, self.runner.seed)
+        parts = (submission.answers, submission.written, media, submission.problems)
+        grader = [official.grader_digest(), self.runner.seed]
+        return scores.digest({"submission": json.dumps(parts), "grader": json.dumps(grader)})
 
 
-def digest_of(submission: Submission) -> str:
-    """Return a digest of what is graded of a submission."""
-    written = {f"written {id}": text for id, text in submission.written.items()}
-    return scores.digest(submission.answers | written)
+def score_written(id: str, answer: str) -> Score:
+    """Return the score of a written answer, whose points come from a teacher."""
+    if not answer:
+        return scores.score(id, "empty", "There is no answer.")
+    return scores.score(id, "not graded", "Read by a teacher.")
 
 
-def score_result(id: str, result: Result, reference: Arrays, seed: int) -> Score:
-    """Return the score of a result beside the reference."""
-    used = {"seconds": round(result.seconds, 3), "memory": result.memory}
+def score_result(result: Result, reference: Result, seed: int) -> Score:
+    """Return the score of a result beside the official one."""
+
+    def score(status: str, message: str, share: float = 0.0) -> Score:
+        seconds = round(result.seconds, 3)
+        return scores.score(result.exercise, status, message, share, seconds, result.memory)
+
+    if reason := reference.error or reference.stopped:
+        return score("not graded", f"The official solution cannot be graded here: {reason}")
     if result.stopped:
-        return scores.score(id, "stopped", result.stopped, **used)
+        return score("stopped", result.stopped)
     if result.error:
-        return scores.score(id, "error", result.error, **used)
-    arrays = result.arrays
-    recipe = official.recipe_of(id)
+        return score("error", result.error)
+    arrays, right = result.arrays, reference.arrays
+    recipe = official.recipe_of(result.exercise)
     if recipe and recipe.measure:
-        reference = recipe.measure(reference, seed)
+        right = recipe.measure(right, seed)
         try:
             arrays = recipe.measure(arrays, seed)
-        except Exception as error:  # arrays of any names and shapes
-            return scores.score(id, "wrong", f"The values do not fit: {error}", **used)
-    comparison = compare(arrays, reference, tolerance_of(id))
-    status = "wrong" if not comparison.right else "partly"
+        except Exception as error:  # the arrays may have any names and shapes
+            return score("wrong", f"The values do not fit: {error}")
+    comparison = compare(arrays, right, tolerance_of(result.exercise))
     if not comparison.wrong:
-        status = "right"
-    return scores.score(id, status, comparison.message, comparison.share, **used)
+        return score("right", comparison.message, 1.0)
+    return score("partly" if comparison.right else "wrong", comparison.message, comparison.share)

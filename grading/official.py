@@ -27,7 +27,7 @@ from grading.release import fenced_modules, write_student
 from grading.scores import digest
 
 # What the process in the sandbox needs of the grader, beside the recipes that it is sent.
-SENT = ("__init__.py", "pipe.py", "recipe.py", "small_model.py", "worker.py")
+SENT = (*("__init__.py", "lockdown.py", "pipe.py", "recipe.py", "small_model.py", "worker.py"),)
 UNCHECKED = PycInvalidationMode.UNCHECKED_HASH  # of compiled files: they do not change
 FONTS = ".matplotlib"  # the folder of matplotlib's list of fonts, which takes seconds to write
 

@@ -33,6 +33,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
+from grading import lockdown
+
 ANSWER = "<ipython-input-answer>"  # the name of a cell's source in tracebacks
 ERROR = "!error"  # the name of the array that holds a message
 NEXT = b"\x05"  # asks for the next task: grading.sandbox.NEXT
@@ -45,7 +47,7 @@ PROCESSES = 32
 MAX_RESULTS = 32 << 20  # bytes
 MAX_MESSAGE = 2000  # characters
 POLL = 0.05
-PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
+PR_SET_CHILD_SUBREAPER = 36
 FOLDERS = ("/tmp", "/dev/shm")
 
 
@@ -261,6 +263,8 @@ def run_child(header: Mapping[str, Any], names: Mapping[str, Any], pipe: int) ->
         for descriptor in (0, 1, 2):
             os.dup2(null, descriptor)
         limit()
+        lockdown.die_with_parent()
+        lockdown.filter_calls(signals=False)
         enter_folder()
         send(evaluate(header["module"], task, names), pipe)
         code = 0
@@ -376,10 +380,9 @@ def write(descriptor: int, data: bytes) -> None:
 
 def protect() -> None:
     """Hide this process from its children, and take over those that their parents leave."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    for option, value in ((PR_SET_DUMPABLE, 0), (PR_SET_CHILD_SUBREAPER, 1)):
-        if libc.prctl(option, value, 0, 0, 0):
-            sys.exit(f"prctl({option}) failed: {os.strerror(ctypes.get_errno())}")
+    lockdown.hide_memory()
+    if ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        sys.exit("prctl failed.")
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
