@@ -296,9 +296,14 @@ def training_batch(space: Space, seed: int) -> Arrays:
     empty = space["empty"].flatten()
     dropped = (first[..., 1:] == empty).all(-1).double()
     few = first.flatten(0, 1).unique(dim=0)  # each image with its caption, and with the empty one
+    images = first[..., 0]  # (40, BATCH)
+    neighbors = images[:, :44].reshape(-1, 2)  # each pair of images occurs in a batch
+    followers = images.view(20, 2, -1).mT.reshape(-1, 2)  # and in batches that follow each other
     return parts(
         {
-            "images with their captions": lambda: numbers(few),
+            "images with their captions": lambda: numbers(
+                few, neighbors.unique(dim=0), followers.unique(dim=0)
+            ),
             "how many captions are dropped": lambda: numbers(
                 round(float(dropped.mean()) * 10) * empty[0], list(first.shape)
             ),
