@@ -19,6 +19,7 @@ FREE = {  # exercises that end in an image or clip of the student's choice, and 
     "3 (n)": "Objects",
     "3 challenge 1": "Best objects",
 }
+COPY = "of the student copy"  # in what `submissions` says about versions
 EXCERPT = 160  # characters of a written answer
 REASONS = {
     "Written answers": "Points come from you: put them into overrides.csv.",
@@ -27,7 +28,7 @@ REASONS = {
         "the answer."
     ),
     "Problems with files": "What the grader noticed while it read the submissions.",
-    "Other versions": "Made from another version of the student copy than this one.",
+    "Other versions": "Made with another version of the student copy than this grader's.",
     "Similar answers": "Pairs of students whose code has the same structure, side by side.",
     "Not graded": "The grader could not decide: put the points into overrides.csv.",
     "Free choice": "Results of the student's own choice: the grader cannot tell whose idea it is.",
@@ -55,10 +56,11 @@ class Graded:
 
 @dataclass(frozen=True)
 class Entry:
-    """A place to look at: its address from OUT, its label, and a detail."""
+    """A place to look at: its address from OUT, whose and which exercise it is, and a detail."""
 
     address: str
-    label: str
+    name: str
+    place: str = ""
     detail: str = ""
 
 
@@ -101,25 +103,31 @@ def detail_of(graded: Graded, score: Score) -> str:
 
 
 def review_tasks(graded: Sequence[Graded], pairs: Sequence[Pair], version: str) -> list[Task]:
-    """Return what to look at, without empty tasks; `version` is that of this course."""
+    """Return what to look at, without empty tasks; `version` is that of this course.
+
+    Entries are in the order of the class; written answers are sorted by exercise.
+    """
     tasks = {title: Task(title, []) for title in REASONS}
     for each in graded:
         student = each.sheet.student
         for score in each.sheet.scores:
             if kind := kind_of(each, score):
-                label = f"{student}, {score.exercise}"
-                entry = Entry(each.address(score.exercise), label, detail_of(each, score))
+                id = score.exercise
+                entry = Entry(each.address(id), student, id, detail_of(each, score))
                 tasks[kind].entries.append(entry)
         for problem in each.sheet.problems:
-            entry = Entry(each.address(), student, problem)
+            if COPY in problem:
+                continue  # among other versions
+            entry = Entry(each.address(), student, detail=problem)
             tasks["Problems with files"].entries.append(entry)
-        if each.sheet.version != version:
+        if each.sheet.version != version and (each.sheet.version or each.submission.answers):
             text = f"version {each.sheet.version or 'unknown'}, this is {version}"
-            tasks["Other versions"].entries.append(Entry(each.address(), student, text))
+            tasks["Other versions"].entries.append(Entry(each.address(), student, detail=text))
     names = {each.folder: each.sheet.student for each in graded}
     for i, pair in enumerate(pairs, 1):
         similar = ", ".join(match.exercise for match in pair.matches)
         label = f"{names[pair.first]} and {names[pair.second]}"
-        entry = Entry(f"{PAIRS}#pair-{i}", label, similar)
+        entry = Entry(f"{PAIRS}#pair-{i}", label, detail=similar)
         tasks["Similar answers"].entries.append(entry)
+    tasks["Written answers"].entries.sort(key=lambda entry: entry.address.partition("#")[2])
     return [task for task in tasks.values() if task.entries]
