@@ -91,10 +91,9 @@ class Reading:
         self._add(best)
         if self.media_folder:
             for exercise, number in best.cells.items():
-                if exercise in media.FILES:
-                    outputs = _outputs_below(notebook, number, lesson)
-                    for suffix, data in media.in_outputs(outputs):
-                        self._add_media(exercise, f"an output of {notebook.name}", suffix, data)
+                outputs = _outputs_below(notebook, number, lesson)
+                for suffix, data in media.in_outputs(outputs):
+                    self._add_media(exercise, f"an output of {notebook.name}", suffix, data)
 
     def _read_modules(self, files: list[File]) -> None:
         """Take the answers of the modules of task 3."""

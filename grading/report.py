@@ -23,7 +23,6 @@ from course.checks import exercises
 from course.checks.rubric import LESSONS, Exercise
 from course.files import write_text
 from grading import charts, gradescope
-from grading.exhibits import MEDIA
 from grading.gradescope import printable
 from grading.review import FREE, PAGE, PAIRS, Graded, anchor, review_tasks
 from grading.scores import STATUSES, Score
@@ -81,11 +80,7 @@ def student_item(graded: Graded, score: Score) -> dict[str, Any]:
         "anchor": anchor(id),
         "answer": graded.submission.answers.get(id, ""),
         "written": graded.submission.written.get(id, ""),
-        "exhibits": [
-            [(f"{MEDIA}/{name}", caption) for name, caption in exhibit.files]
-            for exhibit in graded.exhibits
-            if exhibit.exercise == id
-        ],
+        "exhibits": [exhibit.files for exhibit in graded.exhibits if exhibit.exercise == id],
     }
 
 
@@ -142,7 +137,7 @@ def contact_sheets(graded: Sequence[Graded]) -> list[dict[str, Any]]:
     for id, title in FREE.items():
         entries = [
             {
-                "address": f"{each.folder}/{MEDIA}/{exhibit.files[0][0]}",
+                "address": f"{each.folder}/{exhibit.files[0][0]}",
                 "name": each.sheet.student,
                 "page": each.address(id),
             }

@@ -55,10 +55,11 @@ class Graded:
 
 @dataclass(frozen=True)
 class Entry:
-    """A place to look at: its address from OUT, its label, and a detail."""
+    """A place to look at: its address from OUT, whose and which exercise it is, and a detail."""
 
     address: str
-    label: str
+    name: str
+    place: str = ""
     detail: str = ""
 
 
@@ -101,25 +102,29 @@ def detail_of(graded: Graded, score: Score) -> str:
 
 
 def review_tasks(graded: Sequence[Graded], pairs: Sequence[Pair], version: str) -> list[Task]:
-    """Return what to look at, without empty tasks; `version` is that of this course."""
+    """Return what to look at, without empty tasks; `version` is that of this course.
+
+    Entries are in the order of the class; written answers are sorted by exercise.
+    """
     tasks = {title: Task(title, []) for title in REASONS}
     for each in graded:
         student = each.sheet.student
         for score in each.sheet.scores:
             if kind := kind_of(each, score):
-                label = f"{student}, {score.exercise}"
-                entry = Entry(each.address(score.exercise), label, detail_of(each, score))
+                id = score.exercise
+                entry = Entry(each.address(id), student, id, detail_of(each, score))
                 tasks[kind].entries.append(entry)
         for problem in each.sheet.problems:
-            entry = Entry(each.address(), student, problem)
+            entry = Entry(each.address(), student, detail=problem)
             tasks["Problems with files"].entries.append(entry)
         if each.sheet.version != version:
             text = f"version {each.sheet.version or 'unknown'}, this is {version}"
-            tasks["Other versions"].entries.append(Entry(each.address(), student, text))
+            tasks["Other versions"].entries.append(Entry(each.address(), student, detail=text))
     names = {each.folder: each.sheet.student for each in graded}
     for i, pair in enumerate(pairs, 1):
         similar = ", ".join(match.exercise for match in pair.matches)
         label = f"{names[pair.first]} and {names[pair.second]}"
-        entry = Entry(f"{PAIRS}#pair-{i}", label, similar)
+        entry = Entry(f"{PAIRS}#pair-{i}", label, detail=similar)
         tasks["Similar answers"].entries.append(entry)
+    tasks["Written answers"].entries.sort(key=lambda entry: entry.address.partition("#")[2])
     return [task for task in tasks.values() if task.entries]

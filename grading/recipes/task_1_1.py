@@ -1,8 +1,6 @@
 """The recipes of lesson 1.1: a pipeline with small random networks in the place of pocket's."""
 
-import copy
 import random
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,17 +15,24 @@ from course.images import load_image
 from course.models import find_model
 from course.models.files import ROOT
 from grading.recipe import Arrays, Recipes, Space, array, numbers, parts, run_cells
-from grading.small_model import SmallModel, make_pipeline, make_scheduler
+from grading.small_model import (
+    PARAMETERS,
+    PROMPTS,
+    SmallModel,
+    a_step,
+    make_generator,
+    make_pipeline,
+    pixels,
+    save_variant,
+    some_weights,
+)
 
 LESSON = "task_1_1_Stable_Diffusion_intro.ipynb"
-# Prompts that are in no lesson, short enough for the small model.
-PROMPTS = ("a blue fish", "two green cups", "an old clock", "a tall red tower", "a gray cat")
-GIVEN = {"SEED": 11, "STEPS": 3, "GUIDANCE_SCALE": 3.5}  # parameters of the lesson
 
 
 def set_up() -> Space:
     """Return the names of the cells before the first exercise, with a small model."""
-    space = run_cells(LESSON, ("cell-02", "cell-04")) | GIVEN
+    space = run_cells(LESSON, ("cell-02", "cell-04")) | PARAMETERS
     pipe = make_pipeline()
     model = SmallModel("small", Path("small-model"), pipe)
     pipe.to(model.device)
@@ -44,18 +49,7 @@ def set_up() -> Space:
     }
 
 
-recipes = Recipes(LESSON, set_up)
-
-
-def make_generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def pixels(image: Any) -> np.ndarray:
-    """Return an image (PIL) as numbers in [-1, 1], (H, W, 3). Raises TypeError."""
-    if not isinstance(image, Image.Image):
-        raise TypeError(f"This has to be an image (PIL), not a {type(image).__name__}.")
-    return np.asarray(image.convert("RGB"), np.float64) / 127.5 - 1
+RECIPES = Recipes(LESSON, set_up)
 
 
 def set_prompt(space: Space, seed: int) -> None:
@@ -63,38 +57,12 @@ def set_prompt(space: Space, seed: int) -> None:
 
 
 def save_model(space: Space, seed: int) -> None:
-    """Save a model with other weights, a noise schedule of the seed, and in half precision."""
-    pipe = copy.deepcopy(space["pipe"])
-    generator = make_generator(seed)
-    for network in (pipe.unet, pipe.vae, pipe.text_encoder):
-        for parameter in network.parameters():
-            parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
-    pipe.scheduler = make_scheduler(seed, prediction_type="v_prediction", set_alpha_to_one=True)
-    folder = Path(tempfile.mkdtemp()) / "saved"
-    pipe.save_pretrained(folder)
-    space["model"] = SmallModel("saved", folder, pipe, torch.bfloat16)
+    space["model"] = save_variant(space["pipe"], seed)
     for name in ("pipe", "scheduler"):
         del space[name]
 
 
-def weights(network: Any) -> Tensor:
-    """Return some numbers of each parameter of a network, (n,), in its precision."""
-    if not isinstance(network, torch.nn.Module):
-        raise TypeError(f"This has to be a network, not a {type(network).__name__}.")
-    return torch.cat([p.detach().flatten()[:20].float() for p in network.parameters()])
-
-
-def a_step(scheduler: Any, seed: int) -> np.ndarray:
-    """Return timesteps of a scheduler and the result of one of its steps with eta = 0.5."""
-    generator = make_generator(seed)
-    latents, output, noise = torch.randn(3, 1, 3, 4, 4, generator=generator)
-    scheduler.set_timesteps(7)
-    t = scheduler.timesteps[2]
-    result = scheduler.step(output, t, latents, eta=0.5, variance_noise=noise).prev_sample
-    return numbers(scheduler.timesteps / 1000, result)
-
-
-@recipes.add("1.1 (a)", prepare=save_model)
+@RECIPES.add("1.1 (a)", prepare=save_model)
 def pipeline(space: Space, seed: int) -> Arrays:
     pipe, scheduler = space["pipe"], space["scheduler"]
 
@@ -107,14 +75,14 @@ def pipeline(space: Space, seed: int) -> Arrays:
             "scheduler": lambda: a_step(scheduler, seed),
             "the pipeline's scheduler": lambda: a_step(pipe.scheduler, seed),
             "one scheduler": shared_timesteps,
-            "text encoder": lambda: weights(pipe.text_encoder),
-            "unet": lambda: weights(pipe.unet),
-            "vae": lambda: weights(pipe.vae),
+            "text encoder": lambda: some_weights(pipe.text_encoder),
+            "unet": lambda: some_weights(pipe.unet),
+            "vae": lambda: some_weights(pipe.vae),
         }
     )
 
 
-@recipes.add("1.1 (b)")
+@RECIPES.add("1.1 (b)")
 def noise(space: Space, seed: int) -> Arrays:
     function = space["starting_noise"]
     model, pipe = space["model"], space["pipe"]
@@ -140,17 +108,17 @@ def noise(space: Space, seed: int) -> Arrays:
     )
 
 
-@recipes.add("1.1 (c)", cells=("cell-16",), prepare=set_prompt)
+@RECIPES.add("1.1 (c)", cells=("cell-16",), prepare=set_prompt)
 def generate(space: Space, seed: int) -> Arrays:
     function = space["generate"]
     prompt, other = random.Random(seed).sample(PROMPTS, 2)
     settings = {"seed": seed % 1000, "steps": 2, "guidance_scale": 2.5}
     return parts(
         {
-            "prompt": lambda: pixels(function(prompt)),
-            "negative prompt": lambda: pixels(function(other, negative_prompt=prompt)),
-            "settings": lambda: pixels(function(prompt, **settings)),
-            "by position": lambda: pixels(function(other, prompt, seed % 99, 4, 6.0)),
+            "prompt": lambda: pixels([function(prompt)]),
+            "negative prompt": lambda: pixels([function(other, negative_prompt=prompt)]),
+            "settings": lambda: pixels([function(prompt, **settings)]),
+            "by position": lambda: pixels([function(other, prompt, seed % 99, 4, 6.0)]),
         }
     )
 
@@ -160,7 +128,7 @@ def series(space: Space, name: str, count: int) -> Arrays:
     images = space[name]
     if len(images) != count:
         raise ValueError(f"`{name}` has {len(images)} images, not {count}.")
-    return parts({f"image {i}": lambda i=i: pixels(images[i]) for i in range(count)})
+    return parts({f"image {i}": lambda i=i: pixels([images[i]]) for i in range(count)})
 
 
 WRITTEN = ("cell-16", "cell-21")  # `starting_noise` and `generate`
@@ -174,17 +142,17 @@ def with_another_layout(space: Space, seed: int) -> None:
     space["starting_noise"] = lambda seed: starting_noise(seed) + offset.to(model.device)
 
 
-@recipes.add("1.1 (d)", cells=WRITTEN, prepare=with_another_layout)
+@RECIPES.add("1.1 (d)", cells=WRITTEN, prepare=with_another_layout)
 def guidance_series(space: Space, seed: int) -> Arrays:
     return series(space, "guided", 5)
 
 
-@recipes.add("1.1 (e)", cells=WRITTEN, prepare=with_another_layout)
+@RECIPES.add("1.1 (e)", cells=WRITTEN, prepare=with_another_layout)
 def steps_series(space: Space, seed: int) -> Arrays:
     return series(space, "stepped", 5)
 
 
-@recipes.add("1.1 (f)", cells=WRITTEN, prepare=with_another_layout)
+@RECIPES.add("1.1 (f)", cells=WRITTEN, prepare=with_another_layout)
 def crossed_series(space: Space, seed: int) -> Arrays:
     return series(space, "crossed", 8)
 
@@ -193,12 +161,12 @@ def with_seeds(space: Space, seed: int) -> None:
     space["seeds"] = [1 + seed % 50, 60, 70 + seed % 9]
 
 
-@recipes.add("1.1 (g)", cells=WRITTEN, prepare=with_seeds)
+@RECIPES.add("1.1 (g)", cells=WRITTEN, prepare=with_seeds)
 def negative_series(space: Space, seed: int) -> Arrays:
     return series(space, "without", 3)
 
 
-@recipes.add("1.1 (h)")
+@RECIPES.add("1.1 (h)")
 def interpolation(space: Space, seed: int) -> Arrays:
     function = space["slerp"]
     generator = make_generator(seed)
@@ -265,7 +233,7 @@ def with_quick_search(space: Space, seed: int) -> None:
     space["generate"] = make_generate("a red car on grass")
 
 
-@recipes.add("1.1 challenge 1", prepare=with_quick_search)
+@RECIPES.add("1.1 challenge 1", prepare=with_quick_search)
 def budget(space: Space, seed: int) -> Arrays:
     from course.metrics.judge import Judge
 

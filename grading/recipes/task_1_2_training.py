@@ -5,6 +5,7 @@ that are compared do not depend on them: the network here knows the images, and 
 that is known.
 """
 
+import functools
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -102,7 +103,7 @@ def caption_dropout(space: Space, seed: int) -> Arrays:
         """Return the share of empty captions, in tenths, and how many pairs of choices occur."""
         many = torch.randn((4000, 2, 3), generator=g)
         blank = torch.randn((1, 2, 3), generator=g)
-        values = []
+        values: list[Any] = []
         for probability in (0.2, 0.4, 0.7):
             result = drop(many.clone(), blank, probability, make_generator(seed))
             dropped = (result == blank).all(2).all(1)
@@ -164,7 +165,7 @@ def training_loss(space: Space, seed: int) -> Arrays:
 
     def gradient() -> np.ndarray:
         loss, unet = attempt(7, torch.linspace(0.9, 0.1, T), seed)
-        return numbers(*torch.autograd.grad(loss, unet.parameters()))
+        return numbers(*torch.autograd.grad(loss, [unet.weight]))
 
     def random_numbers() -> np.ndarray:
         """Return figures of timesteps and noise, rounded so far that chance does not matter."""
@@ -172,13 +173,13 @@ def training_loss(space: Space, seed: int) -> Arrays:
         calls = [
             attempt(3000, alpha_bar, call_seed)[1].calls for call_seed in (seed, seed, seed + 1)
         ]
-        first, again, other = ([torch.cat(e) for e in zip(*each, strict=True)] for each in calls)
-        t, noise = first[1], first[2]
+        each = [[torch.cat(column) for column in zip(*one, strict=True)] for one in calls]
+        t, noise = each[0][1], each[0][2]
         counts = torch.bincount(t, minlength=T) * T / len(t)
         figures = [noise.mean(), noise.std(), noise.std(0).mean(), noise.flatten(1).std(1).mean()]
-        figures += [(noise - other[2]).std() / 2**0.5, noise.abs().mean() / 0.798]
+        figures += [(noise - each[2][2]).std() / 2**0.5, noise.abs().mean() / 0.798]
         rounded = [round(float(figure), 1) * T for figure in figures]
-        changes = [(t - again[1]).double().norm(), (noise - again[2]).norm()]
+        changes = [(t - each[1][1]).double().norm(), (noise - each[1][2]).norm()]
         return numbers(t.unique(), counts.round(), rounded, changes)
 
     return parts(
@@ -214,7 +215,7 @@ def take_steps(step: Callable[..., float], seed: int) -> dict[str, list[Any]]:
 @RECIPES.add("1.2 training (c)", cells=LOSS)
 def training_step(space: Space, seed: int) -> Arrays:
     log = take_steps(space["take_step"], seed)
-    return parts({f"the {name}": lambda name=name: numbers(*log[name]) for name in log})
+    return parts({f"the {name}": functools.partial(numbers, *log[name]) for name in log})
 
 
 def schedule(total: int, spacing: str, final_one: bool) -> DDIMScheduler:
@@ -277,32 +278,32 @@ def small_training(space: Space, seed: int) -> None:
 
 @RECIPES.add("1.2 training (i)", cells=(*LOSS, "ex-step", "ex-sample"), prepare=small_training)
 def training_batch(space: Space, seed: int) -> Arrays:
-    generator, unet, ema = (space[name] for name in ("generator", "unet", "ema"))
+    unet, ema = space["unet"], space["ema"]
     g = make_generator(seed)
     indices = torch.randperm(len(space["every_image"]), generator=g)[:5]
 
-    def attempt(repeat: int) -> list[Any]:
-        """Return what `train_on` returns in some steps, from one state of the generator."""
+    def attempt() -> Tensor:
+        """Return the images of 40 calls, each with the numbers of its caption."""
         unet.calls.clear()
-        generator.manual_seed(seed + repeat)
+        space["generator"].manual_seed(seed)
         optimizer = torch.optim.SGD(unet.parameters(), lr=0.02)
-        return [space["train_on"](indices, unet, optimizer, ema) for _ in range(40)]
-
-    def seen() -> Tensor:
-        """Return the images of all calls, each with the numbers of its caption."""
-        rows = [torch.cat([i[:, None], s.flatten(1)], 1) for i, _, _, s in unet.calls]
+        for _ in range(40):
+            space["train_on"](indices, unet, optimizer, ema)
+        rows = [torch.cat([call[0][:, None], call[3].flatten(1)], 1) for call in unet.calls]
         return torch.stack(rows)  # (40, BATCH, 13)
 
-    attempt(0)
-    first = seen()
-    attempt(0)
-    again = seen()
+    first, again = attempt(), attempt()
     empty = space["empty"].flatten()
     dropped = (first[..., 1:] == empty).all(-1).double()
     few = first.flatten(0, 1).unique(dim=0)  # each image with its caption, and with the empty one
+    images = first[..., 0]  # (40, BATCH)
+    neighbors = images[:, :44].reshape(-1, 2)  # each pair of images occurs in a batch
+    followers = images.view(20, 2, -1).mT.reshape(-1, 2)  # and in batches that follow each other
     return parts(
         {
-            "images with their captions": lambda: numbers(few),
+            "images with their captions": lambda: numbers(
+                few, neighbors.unique(dim=0), followers.unique(dim=0)
+            ),
             "how many captions are dropped": lambda: numbers(
                 round(float(dropped.mean()) * 10) * empty[0], list(first.shape)
             ),

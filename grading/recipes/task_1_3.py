@@ -119,29 +119,28 @@ def condition(space: Space, seed: int) -> Arrays:
 def residuals(space: Space, seed: int) -> Arrays:
     g = torch.Generator().manual_seed(seed)
     sides = (4, 10)
-    first, second, third = tiny_controls(tiny_unet(seed), g, sides)
+    controls = tiny_controls(tiny_unet(seed), g, sides)
 
-    def attempt(number: int, controls: list[Control], batch: int) -> list[Any]:
+    def attempt(number: int, chosen: list[Control], batch: int) -> list[Any]:
         """Return the residuals of the skips, as a list, and that of the middle."""
         own = torch.Generator().manual_seed(seed + number)
         latents = torch.randn((batch, 4, *sides), generator=own)
         embeddings = torch.randn((batch, 5, WIDTH), generator=own)
         t = int(torch.randint(1000, (1,), generator=own))
         with torch.no_grad():
-            down, mid = space["control_residuals"](controls, latents, t, embeddings)
+            down, mid = space["control_residuals"](chosen, latents, t, embeddings)
         return [down, mid]
 
     def without_controls() -> np.ndarray:
         """Return the residuals without controls after those of a control."""
-        return numbers(*attempt(4, [second], 1), attempt(5, [], 2))
+        return numbers(*attempt(4, controls[1:2], 1), attempt(5, [], 2))
 
-    several = [first, second, third]
     return parts(
         {
-            "one control at scale 1": lambda: numbers(*attempt(1, [first], 2)),
-            "one control at another scale": lambda: numbers(*attempt(2, [second], 3)),
-            "several controls, for the skips": lambda: numbers(attempt(3, several, 3)[0]),
-            "several controls, for the middle": lambda: numbers(attempt(3, several, 3)[1]),
+            "one control at scale 1": lambda: numbers(*attempt(1, controls[:1], 2)),
+            "one control at another scale": lambda: numbers(*attempt(2, controls[1:2], 3)),
+            "several controls, for the skips": lambda: numbers(attempt(3, controls, 3)[0]),
+            "several controls, for the middle": lambda: numbers(attempt(3, controls, 3)[1]),
             "no controls": without_controls,
         }
     )
@@ -292,11 +291,11 @@ def control_loss(space: Space, seed: int) -> Arrays:
         changes = {"prediction_type": kind, "dtype": torch.float32, "device": torch.device("cpu")}
         space["model"] = stand_in(model, **changes)
         latents, noise = torch.randn((2, batch, 4, *sides), generator=g)
-        pictures = torch.rand((batch, 3, *(2 * side for side in sides)), generator=g)
+        images = torch.rand((batch, 3, *(2 * side for side in sides)), generator=g)
         embeddings = torch.randn((batch, 5, WIDTH), generator=g)
         t = torch.randint(400, (batch,), generator=g)
         before = latents.clone(), noise.clone()
-        loss: Tensor = space["control_loss"](network, latents, pictures, embeddings, t, noise)
+        loss: Tensor = space["control_loss"](network, latents, images, embeddings, t, noise)
         changed = not torch.equal(latents, before[0]) or not torch.equal(noise, before[1])
         return torch.full((), torch.nan) if changed else loss
 

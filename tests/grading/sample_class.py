@@ -7,7 +7,7 @@ import numpy as np
 
 import course
 from course.checks import exercises
-from grading.exhibits import exhibit_clip, exhibit_image
+from grading.exhibits import REFERENCE, exhibit_clip, exhibit_image, save_image
 from grading.review import Graded
 from grading.scores import STATUSES, ScoreSheet, folder_name, score
 from grading.submissions import Submission
@@ -42,10 +42,12 @@ def graded(student: str, text: str, out: Path, number: int = 0) -> Graded:
     answers = {id: f"# {text!a}\n{OWN}" for id in exercises() if id not in written}
     random = np.random.default_rng(number)
     image = random.integers(0, 255, (48, 160, 3), np.uint8)
+    reference = out / REFERENCE / "000.png"
+    save_image(reference, image // 2)
     exhibits = [
         exhibit_image(folder, "2.1 (d)", "panorama", image),
-        exhibit_image(folder, "1.1 (c)", "image", image, image // 2),
-        exhibit_clip(folder, "3 (n)", "clip", [image] * 3),
+        exhibit_image(folder, "1.1 (c)", "image", image, reference),
+        exhibit_clip(folder, "3 (n)", "clip", np.stack([image] * 3)),
     ]
     version = text if number % 2 else course.__version__
     sheet = ScoreSheet(student, path, version, "d", 1, [text], scores)

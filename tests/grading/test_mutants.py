@@ -14,6 +14,7 @@ import torch
 from course.checks.common import close
 from grading import recipes
 from grading.fences import without_solutions
+from grading.policy import violation
 from grading.recipe import Arrays, Recipes, Space, evaluate
 from tests.grading import mutants
 from tests.grading.mutants import Answer, lesson_cells, official_answers
@@ -23,7 +24,7 @@ MODULES = [
     importlib.import_module(f"grading.recipes.{info.name}")
     for info in pkgutil.iter_modules(recipes.__path__)
 ]
-RECIPES: list[Recipes] = [module.recipes for module in MODULES if hasattr(module, "recipes")]
+RECIPES: list[Recipes] = [module.RECIPES for module in MODULES if hasattr(module, "RECIPES")]
 BY_EXERCISE = {exercise: each for each in RECIPES for exercise in each.by_exercise}
 MUTANTS = [
     importlib.import_module(f"tests.grading.mutants.{info.name}")
@@ -44,7 +45,8 @@ def arrays_of(exercise: str, source: str, seed: int = SEED) -> Arrays:
     lesson = BY_EXERCISE[exercise]
     recipe = lesson.by_exercise[exercise]
     cells = [lesson_cells(lesson.lesson)[id] for id in recipe.cells]
-    return evaluate(recipe, names_of(lesson.setup), cells, source, seed)
+    arrays = evaluate(recipe, names_of(lesson.setup), cells, source, seed)
+    return recipe.measure(arrays, seed) if recipe.measure else arrays
 
 
 @functools.cache
@@ -53,8 +55,10 @@ def reference(exercise: str, seed: int = SEED) -> Arrays:
 
 
 def share_right(exercise: str, source: str, seed: int = SEED) -> float:
-    """Return the share of the parts that are right; 0 if the answer raises an error."""
+    """Return the share of the parts that are right; 0 after an error, or if it is not allowed."""
     right = reference(exercise, seed)
+    if violation(exercise, source):
+        return 0.0
     try:
         arrays = arrays_of(exercise, source, seed)
     except Exception:

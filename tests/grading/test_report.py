@@ -2,6 +2,8 @@
 
 import csv
 import re
+import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -10,9 +12,12 @@ from urllib.parse import unquote, urldefrag
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from course.checks import exercises
-from grading import exhibits, gradescope, report, review
+from course.images.video import write_video
+from grading import exhibits, gradescope, report, review, sandbox
+from grading.media import Media
 from grading.review import Graded
 from tests.grading.sample_class import OFFICIAL, graded
 from tests.task_3.browser import Browser
@@ -188,8 +193,8 @@ def test_everything_to_look_at_is_listed_once(out: Path):
     each = students(out)[1]
     tasks = {task.title: task for task in review.review_tasks([each], [], "1.0.0")}
     assert set(tasks) == set(review.REASONS) - {"Similar answers"}
-    labels = [entry.label for task in tasks.values() for entry in task.entries]
-    of_exercises = [label for label in labels if label != each.sheet.student]
+    places = [entry.place for task in tasks.values() for entry in task.entries]
+    of_exercises = [place for place in places if place]
     assert len(of_exercises) == len(set(of_exercises))
 
 
@@ -232,15 +237,84 @@ def test_psnr_of_known_images():
     assert exhibits.psnr(image, image + np.uint8(16)) == pytest.approx(24.05, abs=0.01)
 
 
-def test_images_of_other_sizes_have_no_difference(tmp_path: Path):
+def test_an_image_of_another_size_has_no_difference(tmp_path: Path):
     image = np.zeros((8, 8, 3), np.uint8)
-    exhibit = exhibits.exhibit_image(tmp_path, "1.1 (c)", "a", image, np.zeros((9, 8, 3), np.uint8))
-    assert [name for name, _ in exhibit.files] == ["a.png", "a-reference.png"]
+    exhibits.save_image(tmp_path / "r.png", np.zeros((9, 8, 3), np.uint8))
+    exhibit = exhibits.exhibit_image(tmp_path, "1.1 (c)", "a", image, tmp_path / "r.png")
+    assert [caption for _, caption in exhibit.files] == ["8 × 8", "reference"]
 
 
-def test_exhibits_survive_in_a_file(tmp_path: Path):
-    image = np.zeros((2, 4, 3), np.uint8)
-    shown = [exhibits.exhibit_image(tmp_path, "1.1 (c)", "a", image, image)]
-    exhibits.write_exhibits(tmp_path, shown)
-    assert exhibits.read_exhibits(tmp_path) == shown
+def test_an_image_that_agrees_with_its_reference_is_not_kept(tmp_path: Path):
+    image = np.zeros((64, 64, 3), np.uint8)
+    exhibits.save_image(tmp_path / "r.png", image)
+    image[0, 0] = 3
+    exhibit = exhibits.exhibit_image(tmp_path / "ada", "1.1 (c)", "a", image, tmp_path / "r.png")
+    assert exhibit.files == [("../reference/r.png", "as the reference")]
+    assert not (tmp_path / "ada").exists()
+
+
+needs_sandbox = pytest.mark.skipif(bool(sandbox.reason_against()), reason="NO SANDBOX")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    """Images and clips as students hand them in, some of them damaged."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    frames = [Image.new("RGB", (64, 48), (i, 0, 0)) for i in range(0, 250, 2)]
+    frames[0].save(folder / "image.png")
+    Image.new("RGB", (5000, 40)).save(folder / "wide.jpg")
+    frames[0].save(folder / "clip.gif", save_all=True, append_images=frames[1:9])
+    write_video(folder / "clip.mp4", frames)
+    data = (folder / "image.png").read_bytes()
+    (folder / "cut.png").write_bytes(data[: len(data) // 2])
+    (folder / "text.png").write_text("<svg onload=alert(1)>")
+    (folder / "cut.mp4").write_bytes((folder / "clip.mp4").read_bytes()[:900])
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk
+    (folder / "bomb.png").write_bytes(bomb + struct.pack(">I", zlib.crc32(chunk)))
+    return {path.name: path for path in folder.iterdir()}
+
+
+@needs_sandbox
+def test_files_are_decoded_in_the_sandbox(files: dict[str, Path]):
+    decoded = dict(zip(files, exhibits.decode(list(files.values())), strict=True))
+    shapes = {name: None if array is None else array.shape for name, array in decoded.items()}
+    assert shapes == {
+        "image.png": (1, 48, 64, 3),
+        "wide.jpg": (1, 10, exhibits.IMAGE_SIDE, 3),
+        "clip.gif": (9, 48, 64, 3),
+        "clip.mp4": shapes["clip.mp4"],
+        "cut.png": None,
+        "text.png": None,
+        "cut.mp4": None,
+        "bomb.png": None,
+    }
+    assert exhibits.MAX_FRAMES // 2 <= len(decoded["clip.mp4"]) <= exhibits.MAX_FRAMES
+
+
+@needs_sandbox
+def test_the_images_of_a_submission_are_compared_with_the_lesson(
+    files: dict[str, Path], tmp_path: Path
+):
+    official = {
+        "1.1 (c)": [Media("x", files["image.png"])],
+        "2.1 (d)": [Media("x", files["wide.jpg"])],
+    }
+    references = exhibits.write_references(tmp_path, official)
+    assert list(references) == ["1.1 (c)"]  # what students choose has no reference
+    own = official | {"3 (n)": [Media("x", files["cut.mp4"]), Media("x", files["clip.gif"])]}
+    own["1.1 (c)"] = [Media("x", files["image.png"]), Media("x", files["wide.jpg"])]
+    folder = tmp_path / "ada"
+    shown = exhibits.collect(folder, own, references)
+    captions = [(each.exercise, [caption for _, caption in each.files]) for each in shown]
+    assert captions == [
+        ("1.1 (c)", ["as the reference"]),
+        ("1.1 (c)", ["1280 × 10"]),
+        ("2.1 (d)", ["1280 × 10"]),
+        ("3 (n)", ["9 frames"]),
+    ]
+    assert all((folder / name).is_file() for each in shown for name, _ in each.files)
+    assert exhibits.read_exhibits(folder) == shown
     assert exhibits.read_exhibits(tmp_path / "none") == []

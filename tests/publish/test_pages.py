@@ -34,7 +34,7 @@ TEXTS = [
 ALLOWED = set(
     "a b body br button canvas code div figure figcaption footer h1 h2 head header html img main"
     " meta nav p pre script section small span style table td title tr video"
-    " details h3 li line rect summary svg text th ul".split()
+    " bdi details h3 li line rect summary svg text th ul".split()
 )
 
 

@@ -35,7 +35,12 @@ return known.get((size, window, stride), [0, size - window])
 """,
     ),
     changed("2.1 (b)", "columns beyond the last", "(left + side) % width", "(left + side)"),
-    changed("2.1 (b)", "columns held at the border", "% width", "% width).clamp(max=width - 2"),
+    changed(
+        "2.1 (b)",
+        "columns held at the border",
+        "(left + side) % width",
+        "(left + side).clamp(max=width - 1)",
+    ),
     changed("2.1 (b)", "closed not passed on", "window, stride, closed)]", "window, stride)]"),
     changed("2.1 (b)", "the diagonal alone", VIEWS, "list(zip(rows, columns))"),
     changed(
