@@ -6,7 +6,6 @@ What is not the student's own, such as an image of the student copy, has no poin
 
 import base64
 import io
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -17,19 +16,16 @@ from PIL import Image
 
 from course.checks import exercises
 from course.notebooks import ROOT, code_cells, lesson_paths, read
-from grading import answers, sandbox
+from grading import answers, exhibits
 from grading.media import FILES, Media
-from grading.pipe import PipeError, receive
 from grading.policy import violation
 from grading.scores import Score
 from grading.submissions import Submission
 
-# What the sandbox may read: no recipe and no solution.
-READABLE = (
-    *("grading/__init__.py", "grading/decode.py", "grading/pipe.py"),
-    *("course/__init__.py", "course/errors.py"),
-)
-LIMITS = sandbox.Limits(seconds=120, memory=3 << 30, processes=16)
+IMAGE_SIDE = 1280  # pixels; larger images are reduced
+CLIP_SIDE = 480  # of a clip of the program three images, of the judge's size
+MAX_FRAMES = 96  # of a clip; of longer ones every second frame is left out, and so on
+BATCH = 3  # clips that are decoded in one sandbox
 SAME = 5.0  # mean difference of two images that are the same, from 0 to 255
 FLAT = 3.0  # standard deviation of an image with one color everywhere
 SAMPLES = ("assets/samples/*.png", "assets/*.png")
@@ -49,15 +45,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image or a clip: its name, frames uint8 (n, H, W, 3), and why it cannot be read.
-
-    At most `grading.decode.KEPT` frames of a clip are here; it has `count`.
-    """
+    """An image or a clip: its name, and frames uint8 (n, H, W, 3), none if it cannot be read."""
 
     name: str
     frames: np.ndarray
-    count: int = 1
-    problem: str = ""
+
+    @property
+    def count(self) -> int:
+        """The number of frames; at most MAX_FRAMES, and then more than half of that."""
+        return len(self.frames)
 
     @property
     def image(self) -> np.ndarray:
@@ -85,19 +81,18 @@ class Work:
     @cached_property
     def images(self) -> list[np.ndarray]:
         """The images, uint8 (H, W, 3)."""
-        return [item.image for item in self.items if not item.problem and item.count == 1]
+        return [item.image for item in self.items if item.count == 1]
 
     @cached_property
     def clips(self) -> list[Decoded]:
         """The clips."""
-        return [item for item in self.items if not item.problem and item.count > 1]
+        return [item for item in self.items if item.count > 1]
 
     @property
     def problems(self) -> str:
         """Which files cannot be read, as the end of a message; "" if all can."""
-        damaged = [item for item in self.items if item.problem]
-        texts = [f"{item.name} cannot be read: {item.problem}." for item in damaged]
-        return " ".join(["", *texts[:3]])
+        damaged = [item.name for item in self.items if not item.count]
+        return f" What cannot be read: {', '.join(damaged[:3])}." if damaged else ""
 
 
 Check = Callable[[Work], list[Part]]
@@ -154,33 +149,14 @@ def score(check: Check, work: Work) -> Score:
 
 
 def decode_all(media: Mapping[Path, Media]) -> dict[Path, Decoded]:
-    """Return images and clips by the path of their file, decoded in one sandbox."""
-    if not media:
-        return {}
-    command = [sys.executable, "-m", "grading.decode", *map(str, media)]
-    readable = [*(ROOT / name for name in READABLE), *media]
-    environment = {"PYTHONPATH": str(ROOT)}
-    outcome = sandbox.run(command, readable, environment, LIMITS)
-    try:
-        arrays = receive(outcome.results)
-    except PipeError:
-        arrays = {}
-    reason = f"the limit of {outcome.stopped} was exceeded" if outcome.stopped else "it is damaged"
-    return {
-        path: _decoded(item.name, arrays, i, reason) for i, (path, item) in enumerate(media.items())
-    }
-
-
-def _decoded(name: str, arrays: Mapping[str, np.ndarray], i: int, reason: str) -> Decoded:
+    """Return images and clips by the path of their file, decoded in the sandbox."""
+    images = [path for path in media if path.suffix in exhibits.IMAGES]
+    clips = [path for path in media if path.suffix not in exhibits.IMAGES]
+    frames = exhibits.decode_batch(images, IMAGE_SIDE, 1) if images else {}
+    for start in range(0, len(clips), BATCH):
+        frames |= exhibits.decode_batch(clips[start : start + BATCH], CLIP_SIDE, MAX_FRAMES)
     none = np.zeros((0, 1, 1, 3), np.uint8)
-    frames, size = arrays.get(f"{i}.frames", none), arrays.get(f"{i}.size")
-    if f"{i}.problem" in arrays:
-        text = arrays[f"{i}.problem"].tobytes().decode("utf-8", "replace")
-        return Decoded(name, none, 0, text)
-    is_valid = frames.ndim == 4 and frames.shape[-1] == 3 and frames.dtype == np.uint8
-    if not is_valid or not frames.size or size is None or size.size != 3:
-        return Decoded(name, none, 0, reason)
-    return Decoded(name, frames, max(int(size.flat[0]), len(frames)))
+    return {path: Decoded(item.name, frames.get(path, none)) for path, item in media.items()}
 
 
 # --- Comparing
