@@ -31,14 +31,13 @@ MAGIC = re.compile(r"^(?P<indent>\s*)(?:%(?:time|timeit|prun)\s+(?P<code>[^-\s].
 class Place:
     """Where an answer belongs: the id of the cell, or the name of the function.
 
-    stub: its source in the student copy. names: what that defines. solution: its full source.
+    stub: its source in the student copy. names: what that defines.
     """
 
     id: str
     exercise: str
     stub: str
     names: frozenset[str]
-    solution: str
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def _lesson(path: Path) -> Lesson:
         exercise = exercise_in(cell.source) or exercise
         if exercise and cell.cell_type == "code" and FENCE.search(cell.source):
             stub = stubs[cell.id]
-            places.append(Place(cell.id, exercise, stub, defined(stub), cell.source))
+            places.append(Place(cell.id, exercise, stub, defined(stub)))
         elif exercise and WRITTEN_TAG in cell.metadata.get("tags", []):
             written[cell.id] = exercise
     sources = frozenset(cell.source.strip() for cell in copy.cells)
@@ -151,7 +150,7 @@ def module_functions() -> Mapping[str, tuple[Place, ...]]:
                 before = "".join(source.splitlines(True)[: node.lineno])
                 exercise = solutions(text, exercise_in(before))[0].exercise
                 stub = FENCE.sub("", text)
-                places.append(Place(node.name, exercise, stub, frozenset({node.name}), text))
+                places.append(Place(node.name, exercise, stub, frozenset({node.name})))
         result[path.relative_to(ROOT).name] = tuple(places)
     return result
 
@@ -361,14 +360,6 @@ def is_same(source: str, other: str) -> bool:
     if trees[0] is None or trees[1] is None:
         return False
     return _essence(trees[0]) == _essence(trees[1])
-
-
-@cache
-def official() -> Mapping[str, str]:
-    """Return the official answer of each exercise, with its fences."""
-    places = [place for lesson in lessons() for place in lesson.places]
-    places += [place for functions in module_functions().values() for place in functions]
-    return {place.exercise: place.solution for place in places}
 
 
 class _WithoutBlanks(ast.NodeTransformer):

@@ -5,7 +5,7 @@ The judge and the estimators of pocket read what is shown where a prompt is know
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -20,8 +20,7 @@ from course.models import find_model
 from course.models.estimators import estimate_depth
 from course.views import view_word
 from grading import answers
-from grading.outputs import (
-    Check,
+from grading.output_images import (
     Decoded,
     NoOutput,
     Part,
@@ -34,6 +33,7 @@ from grading.outputs import (
     tiles,
 )
 
+Check = Callable[[Work], list[Part]]
 LESSON_PROMPT = "a forest"  # of lesson 2
 PANORAMA = 4.0  # width by height
 MIN_HEIGHT = 96  # pixels of a panorama

@@ -14,9 +14,10 @@ from PIL import Image
 from course.images import image_grid
 from course.images.video import write_video
 from course.notebooks import ROOT
-from grading import media, outputs, sandbox
+from grading import media, output_images, outputs, sandbox
 from grading.media import Media
 from grading.output_checks import CHECKS
+from grading.scores import Score
 from grading.submissions import StudentFiles, Submission, opened
 from tests.grading import class_of_30
 
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.skipif(bool(sandbox.reason_against()), reason="there is
 rng = np.random.default_rng(0)
 
 
-def by_exercise(submission: Submission) -> dict[str, outputs.Score]:
+def by_exercise(submission: Submission) -> dict[str, Score]:
     return {score.exercise: score for score in outputs.grade(submission)}
 
 
@@ -81,7 +82,7 @@ PANORAMA = 'MY_PROMPT = "mountains"\nmy_panorama = sd.sample(MY_PROMPT, width=10
 def stored_panorama() -> np.ndarray:
     [image] = [
         image
-        for image in outputs.handed_out("2.1 (d)")
+        for image in output_images.handed_out("2.1 (d)")
         if image.shape == (192, 768, 3) and image.std() > 20
     ][:1]
     return image
@@ -145,7 +146,7 @@ def decoded(tmp_path_factory):
 
 @pytest.mark.parametrize(("what", "message"), NOT_RIGHT.items())
 def test_panoramas_that_are_not_right(decoded, what, message):
-    work = outputs.Work("2.1 (d)", PANORAMA, [decoded[what]], is_official=False)
+    work = output_images.Work("2.1 (d)", PANORAMA, [decoded[what]], is_official=False)
     score = outputs.score(CHECKS["2.1 (d)"], work)
     assert message in score.message
     assert score.status == ("partly" if what == "noise" else "wrong")
