@@ -5,6 +5,7 @@ anew from pixels, which a decoder in the sandbox sends: nothing of a file that a
 reaches a browser, and no decoder runs in the grading process. OUT/NAME/exhibits.json lists them.
 """
 
+import hashlib
 import json
 import math
 import shutil
@@ -29,8 +30,8 @@ REFERENCE = "reference"
 EXHIBITS = "exhibits.json"
 IMAGES = (".png", ".jpg", ".jpeg")
 IMAGE_SIDE = 1280  # pixels
-CLIP_SIDE = 320
-MAX_FRAMES = 96  # of a clip
+CLIP_SIDE = 256
+MAX_FRAMES = 60  # of a clip
 MAX_SHOWN = 4  # images and clips of an exercise
 SAME = 45.0  # dB: images that differ less are not shown beside each other
 GAIN = 4  # of differences, so that small ones are visible
@@ -99,8 +100,13 @@ def exhibit_image(
 
 
 def exhibit_clip(folder: Path, exercise: str, name: str, frames: np.ndarray) -> Exhibit:
-    """Write a clip, frames (F, H, W, 3) uint8, into FOLDER/media as MP4. Raises VideoError."""
+    """Write a clip, frames (F, H, W, 3) uint8, into FOLDER/media as MP4. Raises VideoError.
+
+    Beside it lies a still with the suffix ".png": four frames, evenly spaced.
+    """
     write_video(folder / MEDIA / f"{name}.mp4", list(map(Image.fromarray, frames)), fps=FPS)
+    a, b, c, d = (frames[i * len(frames) // 4] for i in range(4))
+    save_image(folder / MEDIA / f"{name}.png", np.vstack([np.hstack([a, b]), np.hstack([c, d])]))
     return Exhibit(exercise, [(f"{MEDIA}/{name}.mp4", f"{len(frames)} frames")])
 
 
@@ -172,14 +178,20 @@ def collect(
     shutil.rmtree(folder / MEDIA, ignore_errors=True)
     (folder / MEDIA).mkdir(parents=True)
     items = [(id, item.path) for id, shown in media.items() for item in shown[:MAX_SHOWN]]
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for _, path in items]
+    files = dict(zip(digests, [path for _, path in items], strict=True))  # each once
+    decoded = dict(zip(files, decode(list(files.values())), strict=True))
+    clips: dict[str, Exhibit] = {}
     exhibits = []
     seen: Counter[str] = Counter()
-    decoded = decode([path for _, path in items])
-    for number, ((id, _), frames) in enumerate(zip(items, decoded, strict=True)):
+    for number, ((id, _), digest) in enumerate(zip(items, digests, strict=True)):
+        frames = decoded[digest]
         if frames is None:
             continue
         if len(frames) > 1:
-            exhibits.append(exhibit_clip(folder, id, f"{number:03d}", frames))
+            if digest not in clips:
+                clips[digest] = exhibit_clip(folder, id, f"{number:03d}", frames)
+            exhibits.append(Exhibit(id, clips[digest].files))
             continue
         official = references.get(id, ())
         reference = official[seen[id]] if seen[id] < len(official) else None

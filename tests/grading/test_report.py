@@ -43,7 +43,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = dict(attrs)
         self.ids.add(values.get("id") or "")
-        self.addresses += [value for key in ("href", "src") if (value := values.get(key))]
+        self.addresses += [value for key in ("href", "src", "poster") if (value := values.get(key))]
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +164,7 @@ def test_images_and_clips_load(out: Path, browser: Browser):
     show(browser, next(out.glob(f"Ada*/{review.PAGE}")), 1200)
     browser.evaluate("document.querySelectorAll('img').forEach(each => each.loading = 'eager')")
     browser.until("[...document.images].every(each => each.naturalWidth > 0)")
+    browser.evaluate("document.querySelectorAll('video').forEach(each => each.preload = 'auto')")
     browser.until("[...document.querySelectorAll('video')].every(each => each.videoWidth > 0)")
     assert browser.evaluate("document.images.length") == 4  # one, and one with its reference
     assert browser.evaluate("document.querySelectorAll('video').length") == 1
