@@ -6,6 +6,7 @@ grades what is not graded yet, and what has changed since.
 """
 
 import argparse
+import functools
 import json
 import os
 import secrets
@@ -142,7 +143,7 @@ def run(options: argparse.Namespace) -> int:
         runner = Runner((out / BASE).resolve(), seed_of(out, options.seed), name)
         grader = Grader(runner, References(runner))
         if not options.check_only:
-            grader.outputs = outputs.grade
+            grader.outputs = functools.partial(outputs.grade, sandbox_name=name)
         group = Class(options.submissions, out, grader, options.check_only)
         graded = group.grade_all(everybody, options.jobs)
         overrides = scores.read_overrides(out / scores.OVERRIDES)
