@@ -149,8 +149,8 @@ def images_of(reference: Arrays) -> set[str]:
 def run_condition(name: str, folder: Path) -> dict[tuple[str, int], Arrays]:
     """Return the arrays of all official solutions under a condition, by exercise and seed."""
     path = folder / f"{name}.npz"
-    environment = os.environ | REPEATABLE | {"PYTHONPATH": str(ROOT)} | CONDITIONS[name]
-    environment = {key: value for key, value in environment.items() if value}
+    settings = {**os.environ, **REPEATABLE, "PYTHONPATH": str(ROOT), **CONDITIONS[name]}
+    environment = {key: value for key, value in settings.items() if value}
     if name != "GPU":
         environment["CUDA_VISIBLE_DEVICES"] = "-1"
     command = [sys.executable, "-m", "grading.tolerances", "--store", str(path)]
@@ -303,7 +303,7 @@ def plot(measurement: Measurement, path: Path) -> None:
     low, high = 1e-9, 1e2
     right = [value for row in measurement.right.values() for value in row.values()]
     wrong = [value for row in measurement.wrong.values() for value in row.values()]
-    bins = np.geomspace(low, high, 45)
+    bins = np.geomspace(low, high, 45).tolist()
     figure = Figure(figsize=(7.5, 3.2), layout="constrained")
     axes = figure.subplots()
     for values, color, label in (
