@@ -40,7 +40,7 @@ HINTS = {
         "has .requires_grad_()."
     ),
     r"same dtype|dtypes? .*match|expected scalar type|Input type .* should be the same": (
-        "Two number types do not fit: convert one of them with .to(other.dtype)."
+        "Two dtypes do not fit: convert one of them with .to(other.dtype)."
     ),
     r"on the same device": "Two tensors are on different devices: use .to(model.device).",
     r"positional argument|keyword argument|multiple values for argument": (
@@ -56,6 +56,9 @@ SCHEDULE_KEYS = (
     "beta_end",
     "prediction_type",
 )
+
+
+Function = Callable[..., Any]  # of a student: its result may be anything
 
 
 class CheckFailed(CourseError, AssertionError):

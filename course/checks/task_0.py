@@ -1,12 +1,21 @@
 """Checks of lesson 0, diffusion in two dimensions."""
 
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from course.checks.common import call, check, close, diagnose, expect, expect_tensor, expect_type
+from course.checks.common import (
+    Function,
+    call,
+    check,
+    close,
+    diagnose,
+    expect,
+    expect_tensor,
+    expect_type,
+)
 from course.checks.losses import flow_loss, hidden_labels, loss, training, v_loss
 from course.checks.reference import guidance_mistakes
 from course.checks.stand_ins import (
@@ -31,15 +40,14 @@ GOAL = 0.05  # its sliced Wasserstein distance; DDIM on equal timesteps reaches 
 
 
 @check("0 (a)")
-def schedule(function: Callable[[int], torch.Tensor]) -> str:
+def schedule(function: Function) -> str:
     """The scaled linear noise schedule of Stable Diffusion."""
     for count in (LEVELS, 50):
         result = call(function, count)
         hint = "One entry a timestep, and 1 as the last one."
         expect_tensor(result, (count + 1,), f"alpha_bar of {count} timesteps", hint)
         expect(
-            result[-1] == 1,
-            f"The last entry is {float(result[-1]):.4g}: append a 1, for data without noise.",
+            result[-1] == 1, f"The last entry is {float(result[-1]):.4g}: append a 1, for no noise."
         )
         betas = scaled_linear_betas(count)
         linear = torch.linspace(0.00085, 0.012, count)
@@ -51,14 +59,12 @@ def schedule(function: Callable[[int], torch.Tensor]) -> str:
             "That is the product of the betas: multiply 1 - beta.": betas.cumprod(0),
             "Those are sums: a product of all steps is .cumprod(dim=0).": (1 - betas).cumsum(0),
             "That is 1 minus a sum; the steps multiply: .cumprod(dim=0).": 1 - betas.cumsum(0),
-            "The betas are equally spaced, but their square roots have to be.": (
-                (1 - linear).cumprod(0)
-            ),
+            "The betas are equally spaced; their square roots have to be.": (1 - linear).cumprod(0),
             "Square the equally spaced roots: ** 2 is missing.": (1 - roots).cumprod(0),
             "That is its square root: alpha_bar itself is wanted.": right.sqrt(),
             "That is 1 - alpha_bar, the share of the noise.": 1 - right,
             "The order is reversed: alpha_bar begins near 1 and falls.": right.flip(0),
-            "alpha_bar is late by one: entry 0 holds the first step already.": torch.cat(
+            "alpha_bar is late by one: entry 0 holds step 1.": torch.cat(
                 [torch.ones(1), right[:-1]]
             ),
         }
@@ -68,22 +74,17 @@ def schedule(function: Callable[[int], torch.Tensor]) -> str:
 
 
 @check("0 (b)")
-def noising(function: Callable[..., torch.Tensor]) -> str:
+def noising(function: Function) -> str:
     """Noisy points in closed form."""
     x_0, noise = torch.randn(2, 64, 2, generator=generator())
     a = torch.rand(64, 1, generator=generator(1)) * 0.8 + 0.1
     result = call(function, x_0, noise, a)
     expect_tensor(result, x_0.shape, "x_t")
-    expect(
-        close(result, call(function, x_0, noise, a)),
-        "Two calls differ: use the `noise` of the arguments, and draw none.",
-    )
+    expect(close(result, call(function, x_0, noise, a)), "Two calls differ: use the given `noise`.")
     mistakes = {
-        "The square roots are missing: sqrt(alpha_bar) and sqrt(1 - alpha_bar).": (
-            a * x_0 + (1 - a) * noise
-        ),
+        "The square roots are missing: .sqrt().": a * x_0 + (1 - a) * noise,
         "The factors are exchanged: sqrt(alpha_bar) belongs to x_0.": add_noise(noise, x_0, a),
-        "The factor of the noise is sqrt(1 - alpha_bar), not 1 - sqrt(alpha_bar).": (
+        "The noise has sqrt(1 - alpha_bar), not 1 - sqrt(alpha_bar).": (
             a.sqrt() * x_0 + (1 - a.sqrt()) * noise
         ),
         "The noise needs its square root: sqrt(1 - alpha_bar).": a.sqrt() * x_0 + (1 - a) * noise,
@@ -98,7 +99,7 @@ def noising(function: Callable[..., torch.Tensor]) -> str:
 
 
 @check("0 (c)")
-def score(function: Callable[..., torch.Tensor]) -> str:
+def score(function: Function) -> str:
     """The score of noisy points, from the noise in them."""
     noise = torch.randn(64, 2, generator=generator())
     a = torch.rand(64, 1, generator=generator(1)) * 0.8 + 0.1
@@ -117,7 +118,7 @@ def score(function: Callable[..., torch.Tensor]) -> str:
 
 
 @check("0 (d)")
-def average_score(function: Callable[..., torch.Tensor]) -> str:
+def average_score(function: Function) -> str:
     """The average score of one noisy point, whose true score is known."""
     torch.manual_seed(0)
     t, count = 300, 200_000
@@ -131,7 +132,7 @@ def average_score(function: Callable[..., torch.Tensor]) -> str:
     expect_tensor(result, right.shape, "The result", "average_by_cell returns it.")
     expect(
         (result != 0).any(dim=1).sum() > 1,
-        "All averages lie in one cell: hand x_t over, not the clean points, and use alpha_bar[t].",
+        "All averages lie in one cell: hand x_t over, at alpha_bar[t].",
     )
     mistakes = {
         "Those are averages of the noise: apply score_from_noise to it.": (x_t, noise),
@@ -155,7 +156,7 @@ def _ddpm(x_t: Any, noise: Any, a: Any, b: Any, fresh: Any) -> Any:
 
 
 @check("0 (g)")
-def ddpm(function: Callable[..., torch.Tensor]) -> str:
+def ddpm(function: Function) -> str:
     """One step of DDPM, also over several timesteps, and the last one."""
     x_t, noise, fresh = torch.randn(3, 64, 2, generator=generator())
     a, b, one = torch.tensor(0.3), torch.tensor(0.6), torch.tensor(1.0)
@@ -171,7 +172,7 @@ def ddpm(function: Callable[..., torch.Tensor]) -> str:
         "The fresh noise is scaled by sigma^2: take the square root.": mean + sigma**2 * fresh,
         "That sigma is sqrt(1 - alpha): here it has the factor (1 - alpha_bar_prev) / "
         "(1 - alpha_bar) under the root.": mean + (1 - alpha).sqrt() * fresh,
-        "That scales the fresh noise by sqrt(1 - alpha_bar_prev): use sigma.": (
+        "The fresh noise is scaled by sqrt(1 - alpha_bar_prev), not sigma.": (
             mean + (1 - b).sqrt() * fresh
         ),
         "alpha is alpha_bar / alpha_bar_prev, the share of this one step, not alpha_bar.": (
@@ -192,7 +193,7 @@ def ddpm(function: Callable[..., torch.Tensor]) -> str:
         ),
         "`noise` and `fresh_noise` are exchanged.": _ddpm(x_t, fresh, a, b, noise),
     }
-    if not isinstance(result, torch.Tensor) or not close(result, _ddpm(x_t, noise, a, b, fresh)):
+    if not isinstance(result, Tensor) or not close(result, _ddpm(x_t, noise, a, b, fresh)):
         expect(
             close(result, call(function, x_t, noise, a, b, fresh)),
             "Two calls differ: use `fresh_noise` of the arguments, and draw none.",
@@ -206,7 +207,7 @@ def ddpm(function: Callable[..., torch.Tensor]) -> str:
 
 
 @check("0 (h)")
-def ddim(function: Callable[..., torch.Tensor]) -> str:
+def ddim(function: Function) -> str:
     """One step of DDIM without fresh noise, from the noisy points."""
     x_t, noise, fresh = torch.randn(3, 64, 2, generator=generator())
     a, b = torch.tensor(0.3), torch.tensor(0.6)
@@ -247,7 +248,7 @@ def ddim(function: Callable[..., torch.Tensor]) -> str:
 
 
 @check("0 (i)")
-def loop(function: Callable[..., torch.Tensor]) -> str:
+def loop(function: Function) -> str:
     """The sampling loop, with a predictor and a step that remember what they are given."""
     torch.manual_seed(0)
     x = torch.randn(500, 2)
@@ -263,15 +264,12 @@ def loop(function: Callable[..., torch.Tensor]) -> str:
             "The states are a list: return torch.stack(states).",
         )
         expect(
-            not isinstance(states, torch.Tensor) or states.shape != x.shape,
-            "Only the last state is returned: keep all, and return torch.stack(states).",
+            not isinstance(states, Tensor) or states.shape != x.shape,
+            "Only the last state is returned: return torch.stack(states).",
         )
         hint = "The start, and the result of each step."
         expect_tensor(states, (count + 1, *x.shape), "The result", hint)
-        expect(
-            not states.requires_grad,
-            "The loop records gradients, which costs time and memory: keep @torch.no_grad().",
-        )
+        expect(not states.requires_grad, "The loop records gradients: keep @torch.no_grad().")
         right = torch.stack([start, *record.results])
         mistakes = {"The states are in reversed order: the start comes first.": right.flip(0)}
         diagnose(states, right, mistakes, "The states are not the start and each step's result.")
@@ -279,7 +277,7 @@ def loop(function: Callable[..., torch.Tensor]) -> str:
 
 
 @check("0 (k)")
-def guidance(function: Callable[..., torch.Tensor]) -> str:
+def guidance(function: Function) -> str:
     """Classifier-free guidance, with a network that depends on points, timestep and label."""
     x_t = torch.randn(64, 2, generator=generator())
     label = torch.arange(64) % 2
@@ -289,8 +287,7 @@ def guidance(function: Callable[..., torch.Tensor]) -> str:
     mistakes = guidance_mistakes(uncond, cond, 3, "label") | {
         "`w` makes no difference: the formula multiplies by it.": cond,
         "The label makes no difference: one of the two calls gets it.": uncond,
-        "`uncond` and `cond` are exchanged: the call without a label is `uncond`.": cond
-        - 3 * (cond - uncond),
+        "`uncond` and `cond` are exchanged: `uncond` has no label.": cond - 3 * (cond - uncond),
         "That is scaled as a whole: w multiplies only the difference.": 3 * cond,
     }
     otherwise = "At w = 3 that is not uncond + 3 (cond - uncond)."
@@ -302,7 +299,7 @@ def guidance(function: Callable[..., torch.Tensor]) -> str:
 
 
 @check("0 (m)")
-def noise_of_v(function: Callable[..., torch.Tensor]) -> str:
+def noise_of_v(function: Function) -> str:
     """The noise, from noisy points and v."""
     x_0, noise = torch.randn(2, 64, 2, generator=generator())
     a = torch.tensor(0.3)
@@ -313,9 +310,7 @@ def noise_of_v(function: Callable[..., torch.Tensor]) -> str:
         "That is x_0: the noise is sqrt(1 - alpha_bar) x_t + sqrt(alpha_bar) v.": x_0,
         "That is v itself.": v,
         "The sign is off: both terms are added.": (1 - a).sqrt() * x_t - a.sqrt() * v,
-        "The factors are exchanged: sqrt(alpha_bar) belongs to v.": (
-            a.sqrt() * x_t + (1 - a).sqrt() * v
-        ),
+        "The factors are exchanged: v has sqrt(alpha_bar).": a.sqrt() * x_t + (1 - a).sqrt() * v,
         "The square roots are missing.": (1 - a) * x_t + a * v,
         "x_t and v are exchanged.": (1 - a).sqrt() * v + a.sqrt() * x_t,
         "The part of x_t is missing.": a.sqrt() * v,
@@ -326,11 +321,11 @@ def noise_of_v(function: Callable[..., torch.Tensor]) -> str:
 
 
 @check("0 (o)")
-def flow_sampling(function: Callable[..., torch.Tensor]) -> str:
+def flow_sampling(function: Function) -> str:
     """Euler's method from tau = 1 to 0, with a field that depends on position and timestep."""
     seen: list[float] = []
 
-    def network(x: Any, t: Any, label: Any = None) -> torch.Tensor:
+    def network(x: Any, t: Any, label: Any = None) -> Tensor:
         time = torch.as_tensor(t, dtype=torch.float32).flatten()
         seen.append(float(time[0]))
         return x + time[0] / LEVELS
@@ -339,9 +334,7 @@ def flow_sampling(function: Callable[..., torch.Tensor]) -> str:
     start = x.clone()
     states = call(function, network, x, count)
     expect(torch.equal(x, start), "The starting points were changed in place.")
-    expect(
-        len(seen) == count, f"For {count} steps the network was called {len(seen)} times, not once."
-    )
+    expect(len(seen) == count, f"{count} steps: the network was called {len(seen)} times.")
     falling = [LEVELS * (1 - i / count) for i in range(count)]
     expect(max(seen) > 2, "The network is given tau: it takes timesteps up to 1000, T * tau.")
     rising = all(a < b for a, b in itertools.pairwise(seen))
@@ -357,7 +350,7 @@ def flow_sampling(function: Callable[..., torch.Tensor]) -> str:
     )
     expect_tensor(states, (count + 1, *x.shape), "The result", "The start, and each step's result.")
 
-    def euler(factor: float) -> torch.Tensor:
+    def euler(factor: float) -> Tensor:
         steps = [start]
         for t in falling:
             steps.append(steps[-1] + factor * (steps[-1] + t / LEVELS))
@@ -373,14 +366,14 @@ def flow_sampling(function: Callable[..., torch.Tensor]) -> str:
 
 
 @check("0 challenge 1")
-def challenge(function: Callable[..., torch.Tensor]) -> str:
+def challenge(function: Function) -> str:
     """Few calls of the best possible predictor; the distance to the data decides."""
     data, alpha_bar = spirals(), full_schedule()
     torch.manual_seed(0)
     start, reference = torch.randn(4000, 2), data.sample(20000)[0]
     calls: list[int] = []
 
-    def predict(x_t: torch.Tensor, t: Any) -> torch.Tensor:
+    def predict(x_t: Tensor, t: Any) -> Tensor:
         level = int(torch.as_tensor(t).flatten()[0])
         expect(0 <= level < LEVELS, f"predict takes timesteps from 0 to {LEVELS - 1}, got {level}.")
         calls.append(level)

@@ -2,15 +2,17 @@
 
 import inspect
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from course.checks.common import (
     CheckFailed,
+    Function,
     call,
     check,
     diagnose,
@@ -26,7 +28,7 @@ from course.checks.common import (
 )
 from course.models import Model
 
-Generate = Callable[..., Image.Image]  # `generate` of the lesson
+Generate = Function  # `generate` of the lesson
 
 
 @check("1.1 (a)")
@@ -52,7 +54,7 @@ def pipeline(pipe: Any, scheduler: Any, model: Model) -> str:
 
 
 @check("1.1 (b)")
-def noise(function: Callable[[int], torch.Tensor], model: Model) -> str:
+def noise(function: Function, model: Model) -> str:
     """`starting_noise(seed)` draws the latents of one image, repeatably, on the CPU in float32."""
     latents = call(function, 1)
     side = model.image_size // model.scale_factor
@@ -71,10 +73,7 @@ def noise(function: Callable[[int], torch.Tensor], model: Model) -> str:
         "The same seed gave different noise. Use a generator of your own, created anew in every "
         'call: generator=torch.Generator("cpu").manual_seed(seed).',
     )
-    expect(
-        not torch.equal(latents, other),
-        "Two seeds gave the same noise: pass `seed` to manual_seed(seed).",
-    )
+    expect(not torch.equal(latents, other), "Two seeds gave the same noise: manual_seed(seed).")
     expect_placed(latents, model, "The noise")
     expected = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(1))
     expect(
@@ -86,7 +85,7 @@ def noise(function: Callable[[int], torch.Tensor], model: Model) -> str:
 
 
 @check("1.1 (c)")
-def generate(function: Callable[..., Image.Image], prompt: str, model: Model) -> str:
+def generate(function: Function, prompt: str, model: Model) -> str:
     """`generate` makes one image, the same for the same seed, and uses each of its arguments."""
     quick: dict[str, Any] = {"steps": 2, "seed": 1, "guidance_scale": 5.0}
     quick |= {"prompt": prompt, "negative_prompt": ""}
@@ -101,20 +100,16 @@ def generate(function: Callable[..., Image.Image], prompt: str, model: Model) ->
     expect_type(first, Image.Image, "The result of `generate`", advice)
     size = (model.image_size, model.image_size)
     expect(first.size == size, f"The image has {first.size} pixels; {model.name} makes {size}.")
-    expect(
-        np.asarray(first).any(),
-        "The image is all black: a safety checker or not-a-number values emptied it.",
-    )
+    expect(np.asarray(first).any(), "The image is all black: a safety checker or NaN emptied it.")
     expect(
         same(first, call(function, **quick)),
-        "The same seed gave two different images: hand the noise over with "
-        "latents=starting_noise(seed).",
+        "The same seed gave two different images: latents=starting_noise(seed).",
     )
     others = {"seed": 2, "steps": 3, "guidance_scale": 9.0, "negative_prompt": prompt, "prompt": ""}
     for argument, value in others.items():
         expect(
             not same(first, call(function, **{**quick, argument: value})),
-            f"The image does not change with {argument}: hand `{argument}` on.",
+            f"The image does not change with {argument}.",
         )
     return (
         "one image; the same seed gives it again; prompt, seed, steps, guidance and negative "
@@ -173,8 +168,7 @@ def _expect_series(function: Generate, images: Any, **settings: Any) -> None:
     expect_list(images, Image.Image, "The list of images")
     expect(
         len(images) == len(combinations),
-        f"There are {len(images)} images for {len(combinations)} settings: one for each, in a flat "
-        "list.",
+        f"There are {len(images)} images for {len(combinations)} settings: a flat list.",
     )
     equal = [i for i in range(1, len(images)) if same(images[i - 1], images[i])]
     expect(
@@ -212,7 +206,7 @@ def _explain_series(
 
 
 @check("1.1 (h)")
-def interpolation(function: Callable[..., torch.Tensor]) -> str:
+def interpolation(function: Function) -> str:
     """Spherical interpolation between two noise tensors."""
     a, other = torch.randn(2, 1, 4, 32, 32, generator=torch.Generator().manual_seed(0))
     b = 0.6 * a + 0.8 * other  # far from perpendicular, so that every mistake shows
@@ -245,12 +239,12 @@ def interpolation(function: Callable[..., torch.Tensor]) -> str:
     return f"both ends are right, and halfway the standard deviation is {halfway:.2f}"
 
 
-def _weights(a: torch.Tensor, b: torch.Tensor, amount: float, angle: torch.Tensor) -> torch.Tensor:
+def _weights(a: Tensor, b: Tensor, amount: float, angle: Tensor) -> Tensor:
     weights = ((1 - amount) * angle).sin() / angle.sin(), (amount * angle).sin() / angle.sin()
     return weights[0] * a + weights[1] * b
 
 
-def _slerp(a: torch.Tensor, b: torch.Tensor, amount: float) -> torch.Tensor:
+def _slerp(a: Tensor, b: Tensor, amount: float) -> Tensor:
     """Return the spherical interpolation of two tensors (Shoemake 1985)."""
     cosine = (a * b).sum() / (a.norm() * b.norm())
     return _weights(a, b, amount, cosine.acos())
@@ -283,11 +277,10 @@ def budget(function: Generate, settings: Any, prompt: str, seeds: list[int], mod
         f"the judge recognizes {sum(right)} of {len(right)} attributes at {settings['steps']} steps"
     )
     expect(
-        share >= MIN_SHARE,
-        f"Now {score}; {MIN_SHARE:.0%} are needed. Try more steps, or another guidance scale.",
+        share >= MIN_SHARE, f"Now {score}; {MIN_SHARE:.0%} are needed. Try more steps or guidance."
     )
     expect(
         settings["steps"] <= MAX_STEPS,
-        f"All is well, but {settings['steps']} steps are more than {MAX_STEPS}: search for fewer.",
+        f"All is well, but {settings['steps']} steps are more than {MAX_STEPS}.",
     )
     return score

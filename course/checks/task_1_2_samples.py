@@ -1,6 +1,6 @@
 """Checks of the lesson on training, second part: what the trained network generates."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from course.checks.common import (
+    Function,
     call,
     check,
     close,
@@ -52,7 +53,7 @@ class ProbeUNet(nn.Module):
 
 
 @check("1.2 training (d)")
-def sampling(function: Callable[..., Tensor], scheduler: Any) -> str:
+def sampling(function: Function, scheduler: Any) -> str:
     """The whole sampling loop with the student's own network."""
     unet = ProbeUNet()
     generator = torch.Generator().manual_seed(0)
@@ -76,16 +77,13 @@ def sampling(function: Callable[..., Tensor], scheduler: Any) -> str:
         return _reference_sample(unet, scheduler, (states, empty, x_T), count, w, **changes)
 
     mistakes = {
-        "Empty caption and prompt are exchanged: guide(uncond, cond, guidance_scale).": (
+        "Empty caption and prompt are exchanged: guide(uncond, cond, w).": (
             reference(exchanged=True)
         ),
         "The output is unguided: hand both outputs to `guide`, with guidance_scale.": reference(1),
-        "The prompt has no effect: hand both outputs to `guide`, with guidance_scale.": (
-            reference(0)
-        ),
-        "The last step is missing: it leads from the last timestep to alpha_bar_at(scheduler, "
-        "END).": reference(steps=count - 1),
-        "The noise stays as strong as it was: mix again with alpha_bar of the next timestep.": (
+        "The prompt has no effect: hand both outputs to `guide`.": reference(0),
+        "The last step is missing, to alpha_bar_at(scheduler, END).": reference(steps=count - 1),
+        "The noise stays as strong: mix with alpha_bar of the next timestep.": (
             reference(still=True)
         ),
         "The output was taken for the noise: this network predicts v.": reference(kind="epsilon"),
@@ -96,10 +94,7 @@ def sampling(function: Callable[..., Tensor], scheduler: Any) -> str:
         "next timestep."
     )
     diagnose(result, reference(), mistakes, otherwise, 1e-3)
-    expect(
-        not result.requires_grad,
-        "Sampling recorded gradients, which costs memory: keep @torch.no_grad().",
-    )
+    expect(not result.requires_grad, "Sampling recorded gradients: keep @torch.no_grad().")
     return f"{count} guided steps of DDIM, from noise to latents"
 
 
@@ -129,9 +124,7 @@ def _reference_sample(
 
 
 @check("1.2 training (e)")
-def share_right(
-    function: Callable[..., float], images: Sequence[Any], pairs: Sequence[tuple[str, str]]
-) -> str:
+def share_right(function: Function, images: Sequence[Any], pairs: Sequence[tuple[str, str]]) -> str:
     """The share of images in which the judge reads toy and color as asked for."""
     from course.metrics.judge import Judge
 
@@ -144,9 +137,7 @@ def share_right(
         {"object": "car", "color": "red"},
     ]
     result = call(function, read, wanted)
-    expect_type(
-        result, float | int, "The result", "it has to be a number from 0 to 1: count / len(pairs)."
-    )
+    expect_type(result, float | int, "The result", "it has to be a number: count / len(pairs).")
     mistakes = {
         "That counts toys alone: the color has to be right as well.": 3 / 5,
         "That counts colors alone: the toy has to be right as well.": 4 / 5,
@@ -175,7 +166,7 @@ def _share_right(read: Sequence[Any], pairs: Sequence[tuple[str, str]]) -> float
 
 
 @check("1.2 training (g)")
-def loss_at_timestep(function: Callable[..., float]) -> str:
+def loss_at_timestep(function: Function) -> str:
     """The loss at one timestep, for images and noise that are given."""
     generator = torch.Generator().manual_seed(0)
     x_0, noise = (torch.randn(3, 4, 4, 4, generator=generator) for _ in range(2))
@@ -192,16 +183,13 @@ def loss_at_timestep(function: Callable[..., float]) -> str:
     x_t, t_passed, passed = unet.calls[-1]
     expect(bool((t_passed == t).all()), f"The network was given the timestep {t_passed}, not {t}.")
     expect(passed is states or close(passed, states), "Hand `states` to the network.")
-    expect(
-        close(x_t, add_noise(x_0, noise, a)),
-        "The network was not given x_t of formula (1) with `noise` and alpha_bar[t].",
-    )
+    expect(close(x_t, add_noise(x_0, noise, a)), "The network was not given x_t of formula (1).")
     output = unet(x_t, t, states).sample.detach()
     v = velocity(x_0, noise, a)
     mistakes = {
         "The output was compared with the noise: this network predicts v.": noise,
         "The output was compared with x_0: this network predicts v.": x_0,
-        "The two roots are exchanged in v: the noise has sqrt(alpha_bar).": (
+        "The two roots are exchanged in v: noise has sqrt(alpha_bar).": (
             velocity(x_0, noise, 1 - a)
         ),
     }
@@ -214,7 +202,7 @@ def loss_at_timestep(function: Callable[..., float]) -> str:
 
 
 @check("1.2 training (f)")
-def nearest(function: Callable[..., Tensor]) -> str:
+def nearest(function: Function) -> str:
     """For each of the samples the index of the most similar training image."""
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(50, 4, 3, 3, generator=generator)
@@ -228,10 +216,7 @@ def nearest(function: Callable[..., Tensor]) -> str:
         f"The result has the shape {tuple(result.shape)}, not (3,): one index for each sample. "
         "Flatten samples and latents to (B, n) and (N, n).",
     )
-    expect(
-        not result.is_floating_point(),
-        "Those are distances: return where they are smallest, .argmin(dim=1).",
-    )
+    expect(not result.is_floating_point(), "Those are distances: return their .argmin(dim=1).")
     distances = torch.cdist(samples.flatten(1), latents.flatten(1))
     expect(not (result == distances.argmax(1)).all(), "Those are the farthest images: use argmin.")
     expect(
@@ -264,7 +249,7 @@ def challenge(
     scores = f"{own:.0%} of your images are read right, {other:.0%} of the lesson's"
     expect(
         seconds <= 1.1 * limit,
-        f"{scores}, but your training took {seconds:.0f} s, and {limit:.0f} s are allowed.",
+        f"{scores}, but training took {seconds:.0f} s, and {limit:.0f} s are allowed.",
     )
     # After a handful of steps nobody has anything right.
     expect(own > other or own == other == 0, f"{scores}: more have to be right.")

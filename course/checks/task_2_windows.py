@@ -1,14 +1,16 @@
 """Checks of lesson 2, sections 1 and 2: where windows are, and how they are fused."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from course.checks.common import (
     CheckFailed,
+    Function,
     call,
     check,
     close,
@@ -19,14 +21,14 @@ from course.checks.common import (
 )
 from course.diffusion import add_noise, predict_x0
 
-SEQUENCES = list | tuple | range | torch.Tensor | np.ndarray  # type: ignore[type-arg]
+SEQUENCES = list | tuple | range | Tensor | np.ndarray  # type: ignore[type-arg]
 # Sizes, windows and strides of a side, in latent pixels.
 OPEN_SIDES = ((32, 32, 8), (128, 32, 8), (33, 32, 8), (100, 32, 24), (31, 8, 3), (16, 8, 8))
 CLOSED_SIDES = ((128, 32, 8), (16, 8, 8), (24, 8, 8), (20, 8, 8), (31, 8, 3), (8, 8, 3))
 
 
 @check("2.1 (a)")
-def window_placement(function: Callable[..., Sequence[int]]) -> str:
+def window_placement(function: Function) -> str:
     """`window_starts` covers a side by few windows, at most a stride apart."""
     for closed, sides in ((False, OPEN_SIDES), (True, CLOSED_SIDES)):
         for side in sides:
@@ -47,8 +49,7 @@ def _check_starts(result: Any, size: int, window: int, stride: int, closed: bool
     )
     starts = sorted(values)
     expect(
-        0 <= starts[0] and starts[-1] < size,
-        f"{shown}: every start has to be from 0 to {size - 1}.",
+        0 <= starts[0] and starts[-1] < size, f"{shown}: a start has to be from 0 to {size - 1}."
     )
     expect(len(set(starts)) == len(starts), f"{shown}: a window appears twice.")
     expect(
@@ -74,18 +75,14 @@ def _check_starts(result: Any, size: int, window: int, stride: int, closed: bool
     )
     gaps = [b - a for a, b in itertools.pairwise(starts)]
     expect(
-        max(gaps, default=0) <= stride,
-        f"{shown}: two windows are more than a stride of {stride} apart.",
+        max(gaps, default=0) <= stride, f"{shown}: two are more than a stride of {stride} apart."
     )
     most = -(-size // stride) + 1 if closed else -(-(size - window) // stride) + 1
-    expect(
-        len(starts) <= most,
-        f"{shown}: {len(starts)} windows, where {most} are enough. Each one costs time.",
-    )
+    expect(len(starts) <= most, f"{shown}: {len(starts)} windows, where {most} are enough.")
 
 
 @check("2.1 (b)")
-def views(window_views: Callable[..., Any], crop_windows: Callable[..., torch.Tensor]) -> str:
+def views(window_views: Function, crop_windows: Function) -> str:
     """`window_views` pairs rows with columns, and `crop_windows` cuts windows out of latents."""
     height, width, window, stride = 7, 11, 4, 3
     for closed in (False, True):
@@ -94,8 +91,7 @@ def views(window_views: Callable[..., Any], crop_windows: Callable[..., torch.Te
         expect_type(result, list | tuple, name, "return a list with a pair for each window.")
         for view in result:
             expect(
-                isinstance(view, list | tuple) and len(view) == 2,
-                f"{name}: each entry has to be a pair, rows and columns.",
+                isinstance(view, list | tuple) and len(view) == 2, f"{name}: each entry is a pair."
             )
             for part, shape, what in zip(
                 view, [(window, 1), (window,)], ("rows", "columns"), strict=True
@@ -144,7 +140,7 @@ def _check_coverage(views: Sequence[Any], name: str, height: int, width: int) ->
 
 
 def _check_indices(value: Any, shape: tuple[int, ...], what: str) -> None:
-    expect_type(value, torch.Tensor, what, "make it of torch.arange(window).")
+    expect_type(value, Tensor, what, "make it of torch.arange(window).")
     expect(
         tuple(value.shape) == shape,
         f"{what} have the shape {tuple(value.shape)}; it has to be {shape}, so that rows and "
@@ -155,7 +151,7 @@ def _check_indices(value: Any, shape: tuple[int, ...], what: str) -> None:
 
 
 @check("2.1 (1)")
-def denoised_windows(function: Callable[..., torch.Tensor]) -> str:
+def denoised_windows(function: Function) -> str:
     """`denoise_windows` makes a step of DDIM of each window."""
     windows, noise = torch.randn((2, 3, 4, 5, 5), generator=torch.Generator().manual_seed(0))
     a, b = torch.tensor(0.4), torch.tensor(0.7)
@@ -175,7 +171,7 @@ def denoised_windows(function: Callable[..., torch.Tensor]) -> str:
         "The two roots are exchanged: the image has alpha_bar_prev.": add_noise(x_0, noise, 1 - b),
         "The noise is missing: + (1 - alpha_bar_prev).sqrt() * noise.": b.sqrt() * x_0,
         "In x_0 the division by alpha_bar.sqrt() is missing.": add_noise(x_0 * a.sqrt(), noise, b),
-        "In x_0 the noise is added: subtract it.": add_noise(
+        "In x_0 the noise is added, not subtracted.": add_noise(
             predict_x0(windows, -noise, a), noise, b
         ),
         "In x_0 the levels are exchanged: it is predicted at `alpha_bar`, and the noise is added "
@@ -189,9 +185,7 @@ def denoised_windows(function: Callable[..., torch.Tensor]) -> str:
 Views = Sequence[Any]  # the rows and columns of each window
 
 
-def _sample_views(
-    window_views: Callable[..., Views],
-) -> tuple[Views, torch.Tensor, tuple[int, int]]:
+def _sample_views(window_views: Function) -> tuple[Views, Tensor, tuple[int, int]]:
     """Return views that overlap unevenly and cross the wrap, their weights, and the size.
 
     The weights (N, 1, 4, 4) differ.
@@ -202,9 +196,7 @@ def _sample_views(
     return views, weights, size
 
 
-def _scatter(
-    values: torch.Tensor, views: Views, size: tuple[int, int], last: bool = False
-) -> torch.Tensor:
+def _scatter(values: Tensor, views: Views, size: tuple[int, int], last: bool = False) -> Tensor:
     """Return the sum (1, C, h, w) of windows (N, C, k, k) at their places.
 
     last: the last window replaces the others instead.
@@ -217,24 +209,24 @@ def _scatter(
 
 
 @check("2.1 (2)")
-def weight_sum(function: Callable[..., torch.Tensor], window_views: Callable[..., Views]) -> str:
+def weight_sum(function: Function, window_views: Function) -> str:
     """`weight_sum` adds up the weights of all windows."""
     views, weights, size = _sample_views(window_views)
     result = call(function, views, weights, *size)
-    if isinstance(result, torch.Tensor) and not result.any():
+    if isinstance(result, Tensor) and not result.any():
         raise CheckFailed(
             "Nothing is added up: the sum is zero everywhere. In a loop over views and weights, "
             "add each weight to total[..., rows, columns]."
         )
     expect_tensor(result, (1, 1, *size), "The sum of the weights")
     mistakes = {
-        "Where windows overlap, the last one alone counts: `+=`, not `=`.": _scatter(
+        "Of overlaps the last one alone counts: `+=`, not `=`.": _scatter(
             weights, views, size, last=True
         ),
-        "The windows are counted. Add up their weights: += weight, not += 1.": _scatter(
+        "The windows are counted, not their weights: += weight.": _scatter(
             torch.ones_like(weights), views, size
         ),
-        "All windows have the weights of the first one: take the weight of each.": _scatter(
+        "All windows have the weights of the first one.": _scatter(
             weights[:1].expand_as(weights), views, size
         ),
     }
@@ -244,7 +236,7 @@ def weight_sum(function: Callable[..., torch.Tensor], window_views: Callable[...
 
 
 @check("2.1 (3)")
-def fusion(function: Callable[..., torch.Tensor], window_views: Callable[..., Views]) -> str:
+def fusion(function: Function, window_views: Function) -> str:
     """`fuse` is the weighted average, which is the least-squares solution."""
     views, weights, size = _sample_views(window_views)
     windows = torch.randn((len(views), 3, 4, 4), generator=torch.Generator().manual_seed(2))
@@ -271,18 +263,16 @@ def fusion(function: Callable[..., torch.Tensor], window_views: Callable[..., Vi
 
 
 @check("2.1 (c)")
-def joint_step(
-    function: Callable[..., tuple[torch.Tensor, torch.Tensor]], window_views: Callable[..., Views]
-) -> str:
+def joint_step(function: Function, window_views: Function) -> str:
     """`joint_step` crops, denoises and fuses."""
     views, weights, size = _sample_views(window_views)
     latents = torch.randn((1, 3, *size), generator=torch.Generator().manual_seed(4))
     before = latents.clone()
     a, b = torch.tensor(0.4), torch.tensor(0.7)
     windows = torch.cat([latents[..., rows, columns] for rows, columns in views])
-    inputs: list[torch.Tensor] = []
+    inputs: list[Tensor] = []
 
-    def update(own: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def update(own: Tensor) -> tuple[Tensor, Tensor]:
         shape = tuple(getattr(own, "shape", ()))
         expect(
             shape == tuple(windows.shape),
@@ -296,13 +286,9 @@ def joint_step(
     expect(len(result) == 2, f"The result has {len(result)} parts; return the pair `x_0, x_prev`.")
     expect(inputs, "`update` is not called: it gives the windows and the noise in them.")
     expect(
-        len(inputs) == 1,
-        f"`update` is called {len(inputs)} times: give it all windows at once, as one batch.",
+        len(inputs) == 1, f"`update` is called {len(inputs)} times: give it all windows at once."
     )
-    expect(
-        close(inputs[0], windows),
-        "`update` gets other windows: those of `latents` at `views`, from `crop_windows`.",
-    )
+    expect(close(inputs[0], windows), "`update` gets other windows than those of `crop_windows`.")
     for value, name in zip(result, ("x_0", "x_prev"), strict=True):
         expect_tensor(value, latents.shape, name, "That is the shape of the panorama: fuse it.")
     expect(torch.equal(latents, before), "`latents` are changed in place: fuse into new latents.")
@@ -312,11 +298,11 @@ def joint_step(
 
 
 def _diagnose_step(
-    result: Sequence[torch.Tensor],
-    parts: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    result: Sequence[Tensor],
+    parts: tuple[Tensor, Tensor, Tensor],
     views: Views,
-    weights: torch.Tensor,
-    levels: tuple[torch.Tensor, torch.Tensor],
+    weights: Tensor,
+    levels: tuple[Tensor, Tensor],
 ) -> None:
     """Compare a joint step with that of these windows, moved, with this noise in them."""
     (windows, moved, noise), (a, b) = parts, levels
@@ -329,9 +315,7 @@ def _diagnose_step(
     expect(not close(list(result), right[::-1]), "The two are exchanged: first x_0, then x_prev.")
     mistakes = {
         "x_prev is the clean panorama: fuse what `denoise_windows` returns.": fused(x_0),
-        "The windows that `update` returns are not used: synchronization will move them.": fused(
-            unmoved
-        ),
+        "The windows that `update` returns are not used.": fused(unmoved),
         "x_prev has the windows as they were: denoise them before you fuse them.": fused(moved),
         "alpha_bar and alpha_bar_prev are exchanged.": fused(
             add_noise(predict_x0(moved, noise, b), noise, a)

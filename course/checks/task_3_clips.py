@@ -8,13 +8,7 @@ import imageio.v3 as iio
 import numpy as np
 from PIL import Image
 
-from course.checks.common import (
-    CheckFailed,
-    check,
-    expect,
-    expect_type,
-    expect_value,
-)
+from course.checks.common import CheckFailed, check, expect, expect_type, expect_value
 from course.figures import ROOT
 from course.views import view_word
 
@@ -36,12 +30,11 @@ def turntables(clips: Any) -> str:
         for other, others in seen[:i]:
             expect(
                 not _same_clip(thumbnails, others),
-                f"The clips of {other!r} and of {text!r} are the same: each prompt needs its own.",
+                f"The clips of {other!r} and of {text!r} are the same.",
             )
         for name, own in ours.items():
             expect(
-                not _same_clip(thumbnails, own),
-                f"The clip of {text!r} is the course's own {name}: generate one yourself.",
+                not _same_clip(thumbnails, own), f"The clip of {text!r} is the course's own {name}."
             )
     from course.metrics import Judge  # slow to import
 
@@ -109,10 +102,7 @@ def _read_turn(text: Any, path: Any) -> np.ndarray:
     )
     turn = _color_part(frames)
     thumbnails = _thumbnails(turn)
-    expect(
-        np.abs(thumbnails - thumbnails[:1]).max() > 2,
-        f"The clip of {text!r} does not move: a turntable shows all sides.",
-    )
+    expect(np.abs(thumbnails - thumbnails[:1]).max() > 2, f"The clip of {text!r} does not move.")
     return turn
 
 

@@ -1,6 +1,5 @@
 """Checks of cameras, rays, volume rendering and view prompts in task 3."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor
 from course import diffusion
 from course.checks.common import (
     CheckFailed,
+    Function,
     call,
     check,
     close,
@@ -23,7 +23,7 @@ BLEND = 15.0  # degrees on either side of a border between views
 
 
 @check("3 (h)")
-def pixel_rays(function: Callable[..., Any], cameras: Any) -> str:
+def pixel_rays(function: Function, cameras: Any) -> str:
     """`pixel_rays` goes through the centers of the pixels, the top row first."""
     height, width = 4, 6
     origins, right = cameras.rays(height, width)
@@ -74,11 +74,8 @@ def _ray_mistakes(pose: Tensor, fov: Tensor, height: int, width: int) -> dict[st
         "The image is upside down: row 0 is the top row, y points upwards.": directions(up=-1)
         @ rotation.T,
         "The rays go backwards: a camera looks along its -z.": directions(ahead=1.0) @ rotation.T,
-        "The rays go through the corners of the pixels: add half a pixel.": directions(0.0)
-        @ rotation.T,
-        "The directions are those of the camera: rotate them into the world by pose[:3, :3].": (
-            directions()
-        ),
+        "The rays go through the corners: add half a pixel.": directions(0.0) @ rotation.T,
+        "These are the camera's: rotate them into the world by pose[:3, :3].": directions(),
         "The rotation is that from the world to the camera: its transpose.": directions()
         @ rotation,
         "The field of view is vertical: one scale for both axes, from the height.": directions(
@@ -99,7 +96,7 @@ def _ray_mistakes(pose: Tensor, fov: Tensor, height: int, width: int) -> dict[st
 
 
 @check("3 (i)")
-def render_weights(function: Callable[..., Tensor]) -> str:
+def render_weights(function: Function) -> str:
     """`render_weights` is alpha compositing along rays, NeRF's equation 3."""
     sigmas = torch.rand((3, 6), generator=torch.Generator().manual_seed(0)) * 8
     sigmas[2] = 0
@@ -135,10 +132,7 @@ def render_weights(function: Callable[..., Tensor]) -> str:
     otherwise = "That is not T_i (1 - exp(-sigma_i * step)), with T_i = prod_(j<i) (1 - alpha_j)."
     diagnose(result, before * alpha, mistakes, otherwise)
     dense = call(function, torch.full((1, 300), 1e4), 1.0)
-    expect(
-        close(dense[0, 0], torch.ones(())),
-        "A very dense sample has to hide all others: its weight is 1.",
-    )
+    expect(close(dense[0, 0], torch.ones(())), "The weight of a very dense sample is 1.")
     return "render_weights: how much each sample contributes to its pixel"
 
 
@@ -149,7 +143,7 @@ def _weights(depth: Tensor) -> Tensor:
 
 
 @check("3 (j)")
-def composite(function: Callable[..., Any]) -> str:
+def composite(function: Function) -> str:
     """`composite` sums up color and depth of the samples, in front of the background."""
     generator = torch.Generator().manual_seed(0)
     weights = _weights(torch.rand((4, 6), generator=generator))
@@ -181,7 +175,7 @@ def composite(function: Callable[..., Any]) -> str:
         {
             "The background is missing: what is not opaque shows it.": alone,
             "The background is added in full: multiply it by 1 - opacity.": alone + background,
-            "The background is multiplied by the opacity, not by 1 - opacity.": alone
+            "The background is multiplied by opacity, not by 1 - opacity.": alone
             + total[:, None] * background,
             "The colors have no weights.": colors.sum(1) + (1 - total)[:, None] * background,
             "The colors are averaged: they are summed, the weights do the rest.": alone / 6
@@ -197,8 +191,7 @@ def composite(function: Callable[..., Any]) -> str:
         (weights * ts).sum(1),
         {
             "The depth has no weights.": ts.sum(1),
-            "The depth is the sum of w t, not divided by the opacity.": (weights * ts).sum(1)
-            / total,
+            "The depth is a sum, not divided by the opacity.": (weights * ts).sum(1) / total,
         },
         "The depth is sum_i w_i t_i.",
     )
@@ -206,7 +199,7 @@ def composite(function: Callable[..., Any]) -> str:
 
 
 @check("3 (k)")
-def render(function: Callable[..., Tensor], camera: Any, background: Tensor) -> str:
+def render(function: Function, camera: Any, background: Tensor) -> str:
     """`render` puts samples into the ball around the object, and returns an image."""
     size, samples, factor = 6, 20, 3.0
 
@@ -252,7 +245,7 @@ def render(function: Callable[..., Tensor], camera: Any, background: Tensor) -> 
 
 
 @check("3 (l)")
-def view_weights(function: Callable[..., Tensor]) -> str:
+def view_weights(function: Function) -> str:
     """`view_weights` says how much a camera shows of front, side, back and overhead."""
     azimuth = torch.tensor([0, 29, 45, 90, -90, -135, 180, -170, 10, 10, 50, 190, 350.0])
     elevation = torch.tensor([0, 0, 0, 0, 0, 0, 0, 0, 60, 80, 52, 0, 0.0])
@@ -260,7 +253,7 @@ def view_weights(function: Callable[..., Tensor]) -> str:
     expect_tensor(result, (len(azimuth), 4), "The result", "A row for each camera.")
     right = _view_weights(azimuth, elevation)
     mistakes = {
-        "Left and right are both sides: use the absolute value of the azimuth.": _view_weights(
+        "Left and right are both sides: the absolute value.": _view_weights(
             azimuth, elevation, absolute=False
         ),
         "Azimuths beyond 180 degrees start again at -180: (azimuth + 180) % 360 - 180.": (
@@ -280,9 +273,7 @@ def view_weights(function: Callable[..., Tensor]) -> str:
         ),
         "Front and back are exchanged: azimuth 0 is the front.": right[:, [2, 1, 0, 3]],
         "The order is front, side, back, overhead.": right[:, [0, 2, 1, 3]],
-        "The elevation decides about overhead, the azimuth about the others.": _view_weights(
-            elevation, azimuth
-        ),
+        "The elevation decides about overhead alone.": _view_weights(elevation, azimuth),
     }
     sums = result.sum(1)
     worst = int((sums - 1).abs().argmax())
@@ -318,7 +309,7 @@ def _view_weights(
 
 
 @check("3 (m)")
-def perp_neg(function: Callable[..., Tensor]) -> str:
+def perp_neg(function: Function) -> str:
     """`perp_neg` pushes away only what is perpendicular to the direction of the prompt."""
     generator = torch.Generator().manual_seed(0)
     uncond, cond, *negatives = torch.randn((4, 2, 4, 5, 5), generator=generator)
@@ -347,9 +338,7 @@ def perp_neg(function: Callable[..., Tensor]) -> str:
         "The negative views attract: their part is subtracted.": uncond + w * (positive + away()),
         "The prediction for the negative prompt is missing: add it.": w * (positive - away()),
         "The weights are missing.": uncond + w * (positive - (differences - parallel).sum(0)),
-        "w scales both parts: the prompt's direction and what is pushed away.": uncond
-        + w * positive
-        - away(),
+        "w scales both parts, also what is pushed away.": uncond + w * positive - away(),
         "Each image has a projection of its own: sum over all dimensions but the batch's.": uncond
         + w * (positive - away((0, 1, 2, 3))),
         "The projection runs over channels and pixels, not over the channels alone.": uncond
@@ -362,8 +351,5 @@ def perp_neg(function: Callable[..., Tensor]) -> str:
     }
     diagnose(result, right, mistakes, "That is not uncond + w (positive - sum of weight * part).")
     zero = call(function, uncond, uncond, stacked, weights, w, allow=CheckFailed)
-    expect(
-        isinstance(zero, Tensor),
-        "Where both predictions agree there is a division by zero: .clamp(min=1e-12).",
-    )
+    expect(isinstance(zero, Tensor), "For equal predictions it divides by zero: .clamp(min=1e-12).")
     return "perp_neg: guidance that keeps away from hidden views"

@@ -1,12 +1,12 @@
 """Checks of the toy of task 3 in two dimensions, and of the mistakes made on purpose."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from course.checks.common import (
+    Function,
     call,
     check,
     diagnose,
@@ -20,7 +20,7 @@ NAMES = ("wrong sign", "no weighting", "noise not subtracted")
 
 
 @check("3 (f)")
-def mixture_noise(function: Callable[..., Tensor]) -> str:
+def mixture_noise(function: Function) -> str:
     """`mixture_noise` is the score of the noisy mixture, times -sqrt(1 - alpha_bar)."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn((6, 2), generator=generator)
@@ -78,7 +78,7 @@ def mixture_noise(function: Callable[..., Tensor]) -> str:
 
 
 @check("3 (g)")
-def mistakes(steps: Any, sds_step: Callable[..., Any]) -> str:
+def mistakes(steps: Any, sds_step: Function) -> str:
     """Each of MISTAKES has the derivative that its mistake has, and no other."""
     expect_value(steps, "MISTAKES")
     rule = f"it has to be a dictionary with the steps {', '.join(map(repr, NAMES))}."
@@ -88,7 +88,7 @@ def mistakes(steps: Any, sds_step: Callable[..., Any]) -> str:
     latents = torch.linspace(-1, 1, 2 * 4 * 3 * 3).reshape(2, 4, 3, 3).requires_grad_()
     alpha_bar, omega = (torch.tensor(v).reshape(2, 1, 1, 1) for v in ([0.8, 0.3], [0.5, 0.6]))
 
-    def run(step: Callable[..., Any]) -> Any:
+    def run(step: Function) -> Any:
         def predict(x_t: Tensor, t: Tensor) -> Tensor:
             return 0.3 * x_t + t[:, None, None, None] / 1000
 
