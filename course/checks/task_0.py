@@ -64,9 +64,7 @@ def schedule(function: Function) -> str:
             "That is its square root: alpha_bar itself is wanted.": right.sqrt(),
             "That is 1 - alpha_bar, the share of the noise.": 1 - right,
             "The order is reversed: alpha_bar begins near 1 and falls.": right.flip(0),
-            "alpha_bar is late by one: entry 0 holds step 1.": torch.cat(
-                [torch.ones(1), right[:-1]]
-            ),
+            "alpha_bar is late by one: entry 0 holds step 1.": full_schedule(count).roll(1)[:-1],
         }
         otherwise = "alpha_bar is not the product of all 1 - beta up to t."
         diagnose(result, right, mistakes, otherwise, tolerance=2e-5)
@@ -81,17 +79,16 @@ def noising(function: Function) -> str:
     result = call(function, x_0, noise, a)
     expect_tensor(result, x_0.shape, "x_t")
     expect(close(result, call(function, x_0, noise, a)), "Two calls differ: use the given `noise`.")
+    r, s = a.sqrt(), (1 - a).sqrt()
     mistakes = {
         "The square roots are missing: .sqrt().": a * x_0 + (1 - a) * noise,
-        "The factors are exchanged: sqrt(alpha_bar) belongs to x_0.": add_noise(noise, x_0, a),
-        "The noise has sqrt(1 - alpha_bar), not 1 - sqrt(alpha_bar).": (
-            a.sqrt() * x_0 + (1 - a.sqrt()) * noise
-        ),
-        "The noise needs its square root: sqrt(1 - alpha_bar).": a.sqrt() * x_0 + (1 - a) * noise,
-        "x_0 needs its square root: sqrt(alpha_bar).": a * x_0 + (1 - a).sqrt() * noise,
-        "The noise is not scaled: its factor is sqrt(1 - alpha_bar).": a.sqrt() * x_0 + noise,
-        "x_0 is not scaled: its factor is sqrt(alpha_bar).": x_0 + (1 - a).sqrt() * noise,
-        "The noise is added, not subtracted.": a.sqrt() * x_0 - (1 - a).sqrt() * noise,
+        "The factors are exchanged: sqrt(alpha_bar) belongs to x_0.": s * x_0 + r * noise,
+        "The noise has sqrt(1 - alpha_bar), not 1 - sqrt(alpha_bar).": r * x_0 + (1 - r) * noise,
+        "The noise needs its square root: sqrt(1 - alpha_bar).": r * x_0 + (1 - a) * noise,
+        "x_0 needs its square root: sqrt(alpha_bar).": a * x_0 + s * noise,
+        "The noise is not scaled: its factor is sqrt(1 - alpha_bar).": r * x_0 + noise,
+        "x_0 is not scaled: its factor is sqrt(alpha_bar).": x_0 + s * noise,
+        "The noise is added, not subtracted.": r * x_0 - s * noise,
     }
     otherwise = "That is not sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) noise."
     diagnose(result, add_noise(x_0, noise, a), mistakes, otherwise)
@@ -166,30 +163,27 @@ def ddpm(function: Function) -> str:
     sigma = ((1 - b) / (1 - a) * (1 - alpha)).sqrt()
     factor = (1 - alpha) / (1 - a).sqrt()
     mean = (x_t - factor * noise) / alpha.sqrt()
+    step = lambda x: x / alpha.sqrt() + sigma * fresh
     mistakes = {
         "The fresh noise is missing.": mean,
         "The fresh noise is not scaled: multiply it by sigma.": mean + fresh,
         "The fresh noise is scaled by sigma^2: take the square root.": mean + sigma**2 * fresh,
         "That sigma is sqrt(1 - alpha): here it has the factor (1 - alpha_bar_prev) / "
         "(1 - alpha_bar) under the root.": mean + (1 - alpha).sqrt() * fresh,
-        "The fresh noise is scaled by sqrt(1 - alpha_bar_prev), not sigma.": (
-            mean + (1 - b).sqrt() * fresh
-        ),
+        "The fresh noise is scaled by sqrt(1 - alpha_bar_prev).": mean + (1 - b).sqrt() * fresh,
         "alpha is alpha_bar / alpha_bar_prev, the share of this one step, not alpha_bar.": (
             (x_t - (1 - a).sqrt() * noise) / a.sqrt() + (1 - b).sqrt() * fresh
         ),
         "The division by sqrt(alpha) is missing.": x_t - factor * noise + sigma * fresh,
         "Divide by the square root of alpha.": (x_t - factor * noise) / alpha + sigma * fresh,
-        "The predicted noise is added: subtract it.": (
-            (x_t + factor * noise) / alpha.sqrt() + sigma * fresh
-        ),
+        "The predicted noise is added: subtract it.": step(x_t + factor * noise),
         "The predicted noise is subtracted whole: its factor is (1 - alpha) / "
-        "sqrt(1 - alpha_bar).": (x_t - noise) / alpha.sqrt() + sigma * fresh,
-        "In (1 - alpha) / sqrt(1 - alpha_bar) the root is missing.": (
-            (x_t - (1 - alpha) / (1 - a) * noise) / alpha.sqrt() + sigma * fresh
+        "sqrt(1 - alpha_bar).": step(x_t - noise),
+        "In (1 - alpha) / sqrt(1 - alpha_bar) the root is missing.": step(
+            x_t - (1 - alpha) / (1 - a) * noise
         ),
-        "The factor is (1 - alpha) / sqrt(1 - alpha_bar), not sqrt(1 - alpha).": (
-            (x_t - (1 - alpha).sqrt() * noise) / alpha.sqrt() + sigma * fresh
+        "The factor is (1 - alpha) / sqrt(1 - alpha_bar), not sqrt(1 - alpha).": step(
+            x_t - (1 - alpha).sqrt() * noise
         ),
         "`noise` and `fresh_noise` are exchanged.": _ddpm(x_t, fresh, a, b, noise),
     }
@@ -213,25 +207,20 @@ def ddim(function: Function) -> str:
     a, b = torch.tensor(0.3), torch.tensor(0.6)
     result = call(function, x_t, noise, a, b, fresh)
     expect_tensor(result, x_t.shape, "The result of the step")
-    x_0 = (x_t - (1 - a).sqrt() * noise) / a.sqrt()
-    right = add_noise(x_0, noise, b)
+    part = (1 - a).sqrt() * noise
+    x_0 = (x_t - part) / a.sqrt()
+    ahead = lambda x_0: add_noise(x_0, noise, b)
     mistakes = {
         "That is x_0: add the noise of the next timestep to it.": x_0,
         "That is only the part of x_0: add sqrt(1 - alpha_bar_prev) noise.": b.sqrt() * x_0,
         "That leads back to x_t: mix with alpha_bar_prev.": x_t,
-        "The share of noise is sqrt(1 - alpha_bar_prev), not that of t.": (
-            b.sqrt() * x_0 + (1 - a).sqrt() * noise
-        ),
+        "The share of noise is sqrt(1 - alpha_bar_prev), not that of t.": b.sqrt() * x_0 + part,
         "The share of x_0 is sqrt(alpha_bar_prev), not that of t.": (
             a.sqrt() * x_0 + (1 - b).sqrt() * noise
         ),
-        "x_0 has the wrong sign in it: subtract the noise from x_t.": add_noise(
-            (x_t + (1 - a).sqrt() * noise) / a.sqrt(), noise, b
-        ),
-        "For x_0 divide by sqrt(alpha_bar).": add_noise(x_t - (1 - a).sqrt() * noise, noise, b),
-        "For x_0 divide by the square root of alpha_bar.": add_noise(
-            (x_t - (1 - a).sqrt() * noise) / a, noise, b
-        ),
+        "x_0 has the wrong sign in it: subtract the noise.": ahead((x_t + part) / a.sqrt()),
+        "For x_0 divide by sqrt(alpha_bar).": ahead(x_t - part),
+        "For x_0 divide by the square root of alpha_bar.": ahead((x_t - part) / a),
         "The square roots are missing.": b * ((x_t - (1 - a) * noise) / a) + (1 - b) * noise,
         "The last line lacks the square roots: use add_noise.": b * x_0 + (1 - b) * noise,
         "There is fresh noise in it: DDIM adds back the predicted noise.": add_noise(x_0, fresh, b),
@@ -243,7 +232,7 @@ def ddim(function: Function) -> str:
         ),
     }
     otherwise = "That is not sqrt(alpha_bar_prev) x_0 + sqrt(1 - alpha_bar_prev) noise."
-    diagnose(result, right, mistakes, otherwise)
+    diagnose(result, ahead(x_0), mistakes, otherwise)
     return "predict x_0, then go back to a smaller noise level along the same noise"
 
 

@@ -1,5 +1,6 @@
 """Checks of cameras, rays, volume rendering and view prompts in task 3."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -58,40 +59,30 @@ _RAYS_OTHERWISE = (
 def _ray_mistakes(pose: Tensor, fov: Tensor, height: int, width: int) -> dict[str, Tensor]:
     """Return the directions (H, W, 3) of usual mistakes, by their advice."""
 
-    def directions(
-        half: float = 0.5, up: float = 1, ahead: float = -1, scale: Tensor | None = None
+    def rays(
+        half: float = 0.5, up: float = 1, ahead: float = -1, size: Tensor | None = None
     ) -> Tensor:
-        if scale is None:
-            scale = 2 * torch.tan(torch.deg2rad(fov) / 2) / height
+        """Return the directions in the world; size: that of the image at distance 1."""
+        scale = (2 * tangent if size is None else size) / height
         x = (torch.arange(width) + half - width / 2) * scale
         y = up * (height / 2 - half - torch.arange(height)) * scale
         grid = torch.stack(torch.broadcast_tensors(x[None], y[:, None], torch.tensor(ahead)), -1)
-        return torch.nn.functional.normalize(grid, dim=-1)
+        return torch.nn.functional.normalize(grid, dim=-1) @ rotation.T
 
-    rotation = pose[:3, :3]
-    tangent = torch.tan(torch.deg2rad(fov) / 2)
+    rotation, angle = pose[:3, :3], torch.deg2rad(fov)
+    tangent = torch.tan(angle / 2)
     return {
-        "The image is upside down: row 0 is the top row, y points upwards.": directions(up=-1)
-        @ rotation.T,
-        "The rays go backwards: a camera looks along its -z.": directions(ahead=1.0) @ rotation.T,
-        "The rays go through the corners: add half a pixel.": directions(0.0) @ rotation.T,
-        "These are the camera's: rotate them into the world by pose[:3, :3].": directions(),
-        "The rotation is that from the world to the camera: its transpose.": directions()
-        @ rotation,
-        "The field of view is vertical: one scale for both axes, from the height.": directions(
-            scale=2 * tangent / width
-        )
-        @ rotation.T,
-        "The angle is in degrees: torch.deg2rad.": directions(scale=2 * torch.tan(fov / 2) / height)
-        @ rotation.T,
-        "Half the angle belongs to half the height: tan(fov / 2).": directions(
-            scale=2 * torch.tan(torch.deg2rad(fov)) / height
-        )
-        @ rotation.T,
-        "A pixel has the size 2 tan(fov / 2) / H, twice as large.": directions(
-            scale=tangent / height
-        )
-        @ rotation.T,
+        "The image is upside down: row 0 is the top row, y points upwards.": rays(up=-1),
+        "The rays go backwards: a camera looks along its -z.": rays(ahead=1.0),
+        "The rays go through the corners: add half a pixel.": rays(0.0),
+        "These are the camera's: rotate them into the world by pose[:3, :3].": rays() @ rotation,
+        "The rotation is that from the world to the camera.": rays() @ rotation @ rotation,
+        "The field of view is vertical: one scale for both axes, from the height.": rays(
+            size=2 * tangent * height / width
+        ),
+        "The angle is in degrees: torch.deg2rad.": rays(size=2 * torch.tan(fov / 2)),
+        "Half the angle belongs to half the height: tan(fov / 2).": rays(size=2 * torch.tan(angle)),
+        "A pixel has the size 2 tan(fov / 2) / H, twice as large.": rays(size=tangent),
     }
 
 
@@ -107,30 +98,29 @@ def render_weights(function: Function) -> str:
     after = (1 - alpha).cumprod(1)
     before = torch.cat([torch.ones(3, 1), after[:, :-1]], 1)
     total = (sigmas * step).cumsum(1)
+    right = before * alpha
     mistakes = {
         "The light that reaches a sample passed those *before* it: shift the product by one, so "
         "that the first sample has T = 1.": after * alpha,
         "That is the opacity of each sample: multiply it by the light T that reaches it.": alpha,
-        "That is the light T that reaches each sample: multiply it by the sample's opacity.": (
-            before
-        ),
+        "That is the light T that reaches each sample: multiply it by its opacity.": before,
         "The step size is missing: the opacity is 1 - exp(-sigma * step).": _weights(sigmas),
         "The opacity is 1 - exp(-sigma * step), not the density itself.": sigmas * step * before,
         "T is a product along the ray, not over the rays: dim=1.": alpha
         * torch.cat([torch.ones(1, 6), (1 - alpha).cumprod(0)[:-1]]),
         "T is the product of 1 - alpha, not of alpha.": alpha
         * torch.cat([torch.ones(3, 1), alpha.cumprod(1)[:, :-1]], 1),
-        "The samples are in the wrong order: the first one is the nearest.": _weights(
-            sigmas.flip(1) * step
-        ).flip(1),
-        "The weights are not divided by their sum: what is left is the background.": before
-        * alpha
-        / (before * alpha).sum(1, keepdim=True).clamp(min=1e-6),
-        "The exponent has the wrong sign: light is lost on the way.": (1 - (sigmas * step).exp())
+        "The samples are in the wrong order: the first one is the nearest.": (
+            _weights(sigmas.flip(1) * step).flip(1)
+        ),
+        "The weights are not divided by their sum: what is left is the background.": (
+            right / right.sum(1, keepdim=True).clamp(min=1e-6)
+        ),
+        "The exponent has the wrong sign: light is lost.": (1 - (sigmas * step).exp())
         * total.exp(),
     }
     otherwise = "That is not T_i (1 - exp(-sigma_i * step)), with T_i = prod_(j<i) (1 - alpha_j)."
-    diagnose(result, before * alpha, mistakes, otherwise)
+    diagnose(result, right, mistakes, otherwise)
     dense = call(function, torch.full((1, 300), 1e4), 1.0)
     expect(close(dense[0, 0], torch.ones(())), "The weight of a very dense sample is 1.")
     return "render_weights: how much each sample contributes to its pixel"
@@ -168,21 +158,21 @@ def composite(function: Function) -> str:
         },
         "The opacity is the sum of the weights.",
     )
-    alone = (weights[..., None] * colors).sum(1)
+    alone, wall = (weights[..., None] * colors).sum(1), (1 - total)[:, None] * background
     diagnose(
         image,
-        alone + (1 - total)[:, None] * background,
+        alone + wall,
         {
             "The background is missing: what is not opaque shows it.": alone,
             "The background is added in full: multiply it by 1 - opacity.": alone + background,
-            "The background is multiplied by opacity, not by 1 - opacity.": alone
-            + total[:, None] * background,
-            "The colors have no weights.": colors.sum(1) + (1 - total)[:, None] * background,
-            "The colors are averaged: they are summed, the weights do the rest.": alone / 6
-            + (1 - total)[:, None] * background,
-            "The colors are divided by the opacity, so that fog becomes solid.": alone
-            / total[:, None]
-            + (1 - total)[:, None] * background,
+            "The background is multiplied by opacity, not by 1 - opacity.": (
+                alone + background - wall
+            ),
+            "The colors have no weights.": colors.sum(1) + wall,
+            "The colors are averaged: they are summed, the weights do the rest.": alone / 6 + wall,
+            "The colors are divided by the opacity, so that fog becomes solid.": (
+                alone / total[:, None] + wall
+            ),
         },
         "The image is sum_i w_i c_i + (1 - opacity) background.",
     )
@@ -251,25 +241,20 @@ def view_weights(function: Function) -> str:
     elevation = torch.tensor([0, 0, 0, 0, 0, 0, 0, 0, 60, 80, 52, 0, 0.0])
     result = call(function, azimuth, elevation)
     expect_tensor(result, (len(azimuth), 4), "The result", "A row for each camera.")
-    right = _view_weights(azimuth, elevation)
+    views = partial(_view_weights, azimuth, elevation)
+    right = views()
     mistakes = {
-        "Left and right are both sides: the absolute value.": _view_weights(
-            azimuth, elevation, absolute=False
-        ),
+        "Left and right are both sides: the absolute value.": views(absolute=False),
         "Azimuths beyond 180 degrees start again at -180: (azimuth + 180) % 360 - 180.": (
-            _view_weights(azimuth, elevation, wrap=False)
+            views(wrap=False)
         ),
-        "The views change at once: within 15 degrees of a border they blend.": _view_weights(
-            azimuth, elevation, 1e-4
-        ),
+        "The views change at once: within 15 degrees of a border they blend.": views(1e-4),
         "The blend is as wide on each side as it should be on both: 30 degrees in all.": (
-            _view_weights(azimuth, elevation, 2 * BLEND)
+            views(2 * BLEND)
         ),
-        "The blend is 15 degrees on each side of a border, 30 in all.": _view_weights(
-            azimuth, elevation, BLEND / 2
-        ),
+        "The blend is 15 degrees on each side of a border, 30 in all.": views(BLEND / 2),
         "The overhead view takes its share from the others: multiply them by 1 - overhead.": (
-            _view_weights(azimuth, elevation, overhead_takes=False)
+            views(overhead_takes=False)
         ),
         "Front and back are exchanged: azimuth 0 is the front.": right[:, [2, 1, 0, 3]],
         "The order is front, side, back, overhead.": right[:, [0, 2, 1, 3]],
@@ -329,25 +314,29 @@ def perp_neg(function: Function) -> str:
 
     parallel = differences.sub(0).mul(positive).sum((2, 3, 4), keepdim=True)
     parallel = parallel / positive.square().sum((1, 2, 3), keepdim=True) * positive
+    less = lambda push: uncond + w * (positive - push)
     mistakes = {
-        "That is guidance alone: the negative views have no effect.": uncond + w * positive,
-        "The whole negative direction is pushed away: subtract its part along the prompt.": uncond
-        + w * (positive - scaled.sum(0)),
-        "The part along the prompt is pushed away: it is the perpendicular one.": uncond
-        + w * (positive - (weights[..., None, None, None] * parallel).sum(0)),
-        "The negative views attract: their part is subtracted.": uncond + w * (positive + away()),
+        "That is guidance alone: the negative views have no effect.": less(0),
+        "The whole negative direction is pushed away: subtract its part along the prompt.": (
+            less(scaled.sum(0))
+        ),
+        "The part along the prompt is pushed away: it is the perpendicular one.": (
+            less((weights[..., None, None, None] * parallel).sum(0))
+        ),
+        "The negative views attract: their part is subtracted.": less(-away()),
         "The prediction for the negative prompt is missing: add it.": w * (positive - away()),
-        "The weights are missing.": uncond + w * (positive - (differences - parallel).sum(0)),
-        "w scales both parts, also what is pushed away.": uncond + w * positive - away(),
-        "Each image has a projection of its own: sum over all dimensions but the batch's.": uncond
-        + w * (positive - away((0, 1, 2, 3))),
-        "The projection runs over channels and pixels, not over the channels alone.": uncond
-        + w * (positive - away((1,))),
-        "The projection is divided by the squared length of the prompt's direction.": uncond
-        + w * (positive - away(divide=False)),
+        "The weights are missing.": less((differences - parallel).sum(0)),
+        "w scales both parts, also what is pushed away.": less(away() / w),
+        "Each image has a projection of its own: sum over all dimensions but the batch's.": (
+            less(away((0, 1, 2, 3)))
+        ),
+        "The projection runs over channels and pixels, not the channels alone.": less(away((1,))),
+        "The projection is divided by the squared length of the direction.": (
+            less(away(divide=False))
+        ),
         "A direction is the difference from the prediction without prompt: subtract `uncond` from "
         "the negatives.": diffusion.perp_neg(uncond, cond, stacked + uncond, weights, w),
-        "The negatives are averaged: their sum counts.": uncond + w * (positive - away() / 2),
+        "The negatives are averaged: their sum counts.": less(away() / 2),
     }
     diagnose(result, right, mistakes, "That is not uncond + w (positive - sum of weight * part).")
     zero = call(function, uncond, uncond, stacked, weights, w, allow=CheckFailed)
