@@ -3,16 +3,7 @@
 import torch
 from torch import Tensor
 
-from course.checks.common import (
-    Function,
-    call,
-    check,
-    close,
-    diagnose,
-    expect,
-    expect_tensor,
-    expect_type,
-)
+from course.checks.common import Function, call, check, close, diagnose, expect
 from course.checks.stand_ins import (
     CENTER,
     Oracle,
@@ -77,7 +68,7 @@ def training(function: Function) -> str:
         isinstance(result, tuple) and len(result) == 2, "Return two things: return network, losses."
     )
     network, losses = result
-    expect_type(network, torch.nn.Module, "The first result", "it has to be the network.")
+    expect.is_a(network, torch.nn.Module, "The first result", "it has to be the network.")
     expect_steps(record, 6)
     expect(network is record.network, "The network that is returned is not the trained one.")
     expect(
@@ -107,7 +98,7 @@ def hidden_labels(function: Function) -> str:
     x_0, label = CENTER.expand(5000, 2), torch.arange(5000) % 2
     network = Oracle(noise_at, weight=2.0)
     result = call(function, network, x_0, label)
-    expect_tensor(result, (), "The loss", "Return what training_loss returns.")
+    expect.tensor(result, (), "The loss", "Return what training_loss returns.")
     expect(torch.equal(label, torch.arange(5000) % 2), "The labels were changed in place.")
     expect(network.calls, "The network was not called: return training_loss(network, x_0, ...).")
     seen = network.calls[0][2]

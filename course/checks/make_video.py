@@ -5,7 +5,7 @@ import math
 
 import torch
 
-from course.checks.common import Function, call, check, diagnose, expect, expect_tensor, expect_type
+from course.checks.common import Function, call, check, diagnose, expect
 
 
 @check("video (a)")
@@ -18,7 +18,7 @@ def prediction(function: Function) -> str:
         x_t = math.sqrt(a) * x_0 + p * noise
         x_u = math.sqrt(b) * x_0 + q * noise
         result = call(function, x_t.clone(), x_u.clone(), a, b)
-        expect_tensor(result, x_0.shape, "The predicted x_0", "It has the shape of x_t.")
+        expect.tensor(result, x_0.shape, "The predicted x_0", "It has the shape of x_t.")
         divisor = p * math.sqrt(b) - q * math.sqrt(a)
         mistakes = {
             "That is the predicted noise: eliminate the noise, and not x_0.": noise,
@@ -57,7 +57,7 @@ def timing(function: Function) -> str:
         frames = "abcde"[: len(durations)]
         given = list(frames)
         result = call(function, given, list(durations), fps)
-        expect_type(result, list, "The result of `timed`", "return a list of frames.")
+        expect.is_a(result, list, "The result of `timed`", "return a list of frames.")
         expect(given == list(frames), "`timed` changes the list that it gets: build a new one.")
         right = [frame for frame, count in zip(frames, counts, strict=True) for _ in range(count)]
         lengths = [result.count(frame) for frame in frames]

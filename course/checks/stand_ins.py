@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from course.checks.common import Function, call, close, expect, expect_tensor, expect_type
+from course.checks.common import Function, call, close, expect
 from course.diffusion import END
 from course.plane.network import LEVELS, NO_LABEL
 
@@ -39,7 +39,7 @@ class Oracle:
         self.calls: list[tuple[Tensor, Tensor, Any]] = []
 
     def __call__(self, x_t: Any, t: Any, label: Any = None) -> Tensor:
-        expect_type(x_t, Tensor, "What the network is given first", "it has to be x_t.")
+        expect.is_a(x_t, Tensor, "What the network is given first", "it has to be x_t.")
         times = torch.as_tensor(t)
         expect(
             times.dim() == 0 or times.shape == (len(x_t),),
@@ -62,7 +62,7 @@ def expect_loss(function: Function, answer: Function) -> tuple[Oracle, float]:
     x_0, label = CENTER.expand(4000, 2), torch.arange(4000) % 2
     network = Oracle(answer, weight=2.0)
     loss = call(function, network, x_0, label)
-    expect_tensor(loss, (), "The loss", "Average over all points and coordinates: .mean().")
+    expect.tensor(loss, (), "The loss", "Average over all points and coordinates: .mean().")
     expect(network.calls, "The network was not called: the loss compares its output.")
     expect(len(network.calls) == 1, "The network is called several times, not once.")
     expect(loss.requires_grad, "The loss has no gradient: leave out no_grad, detach and item.")
@@ -107,7 +107,7 @@ class TrainingRecord:
         self.network: Any = None
 
     def __call__(self, network: Any, x_0: Any, label: Any = None) -> Tensor:
-        expect_type(network, torch.nn.Module, "What the loss is given first", "it is the network.")
+        expect.is_a(network, torch.nn.Module, "What the loss is given first", "it is the network.")
         first = next(network.parameters())
         if self.network is None:
             self.network = network
@@ -131,7 +131,7 @@ def expect_steps(record: TrainingRecord, steps: int) -> None:
         count == steps, f"For {steps} steps the loss was computed {count} times, not once a step."
     )
     for x_0, label in record.batches:
-        expect_tensor(x_0, (len(x_0), 2), "The batch", "data.sample returns points and labels.")
+        expect.tensor(x_0, (len(x_0), 2), "The batch", "data.sample returns points and labels.")
         expect(
             isinstance(label, Tensor) and label.shape == (len(x_0),),
             "The loss does not get the labels.",
@@ -162,7 +162,7 @@ class SamplingRecord:
         self.results: list[Tensor] = []
 
     def predict(self, x_t: Any, t: Any) -> Tensor:
-        expect_type(x_t, Tensor, "What predict is given first", "it has to be x_t.")
+        expect.is_a(x_t, Tensor, "What predict is given first", "it has to be x_t.")
         times = torch.as_tensor(t).flatten()
         expect(bool((times == times[0]).all()), "In one step all points have the same timestep.")
         self.inputs.append((x_t, int(times[0])))
@@ -214,7 +214,7 @@ def expect_loop(record: SamplingRecord, x: Tensor, times: list[int]) -> None:
             f"The step from t = {t} has to lead to alpha_bar[{t_prev}].",
         )
         expect(fresh is not None, "`step` gets no fresh noise: torch.randn_like(x).")
-        expect_tensor(fresh, x.shape, "The fresh noise", "torch.randn_like(x) draws it.")
+        expect.tensor(fresh, x.shape, "The fresh noise", "torch.randn_like(x) draws it.")
         state = record.results[i]
     first, second = record.steps[0][-1], record.steps[1][-1]
     expect(not torch.equal(first, second), "The fresh noise is the same in each step: draw anew.")

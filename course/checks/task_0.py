@@ -6,16 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from course.checks.common import (
-    Function,
-    call,
-    check,
-    close,
-    diagnose,
-    expect,
-    expect_tensor,
-    expect_type,
-)
+from course.checks.common import Function, call, check, close, diagnose, expect
 from course.checks.losses import flow_loss, hidden_labels, loss, training, v_loss
 from course.checks.reference import guidance_mistakes
 from course.checks.stand_ins import (
@@ -45,7 +36,7 @@ def schedule(function: Function) -> str:
     for count in (LEVELS, 50):
         result = call(function, count)
         hint = "One entry a timestep, and 1 as the last one."
-        expect_tensor(result, (count + 1,), f"alpha_bar of {count} timesteps", hint)
+        expect.tensor(result, (count + 1,), f"alpha_bar of {count} timesteps", hint)
         expect(
             result[-1] == 1, f"The last entry is {float(result[-1]):.4g}: append a 1, for no noise."
         )
@@ -77,7 +68,7 @@ def noising(function: Function) -> str:
     x_0, noise = torch.randn(2, 64, 2, generator=generator())
     a = torch.rand(64, 1, generator=generator(1)) * 0.8 + 0.1
     result = call(function, x_0, noise, a)
-    expect_tensor(result, x_0.shape, "x_t")
+    expect.tensor(result, x_0.shape, "x_t")
     expect(close(result, call(function, x_0, noise, a)), "Two calls differ: use the given `noise`.")
     r, s = a.sqrt(), (1 - a).sqrt()
     mistakes = {
@@ -101,7 +92,7 @@ def score(function: Function) -> str:
     noise = torch.randn(64, 2, generator=generator())
     a = torch.rand(64, 1, generator=generator(1)) * 0.8 + 0.1
     result = call(function, noise, a)
-    expect_tensor(result, noise.shape, "The score")
+    expect.tensor(result, noise.shape, "The score")
     right = -noise / (1 - a).sqrt()
     mistakes = {
         "The sign is off: the score points against the noise.": -right,
@@ -126,7 +117,7 @@ def average_score(function: Function) -> str:
     x_t = add_noise(x_0, noise, a)
     score = -noise / (1 - a).sqrt()
     right = average_by_cell(x_t, score)
-    expect_tensor(result, right.shape, "The result", "average_by_cell returns it.")
+    expect.tensor(result, right.shape, "The result", "average_by_cell returns it.")
     expect(
         (result != 0).any(dim=1).sum() > 1,
         "All averages lie in one cell: hand x_t over, at alpha_bar[t].",
@@ -158,7 +149,7 @@ def ddpm(function: Function) -> str:
     x_t, noise, fresh = torch.randn(3, 64, 2, generator=generator())
     a, b, one = torch.tensor(0.3), torch.tensor(0.6), torch.tensor(1.0)
     result = call(function, x_t, noise, a, b, fresh)
-    expect_tensor(result, x_t.shape, "The result of the step")
+    expect.tensor(result, x_t.shape, "The result of the step")
     alpha = a / b
     sigma = ((1 - b) / (1 - a) * (1 - alpha)).sqrt()
     factor = (1 - alpha) / (1 - a).sqrt()
@@ -206,7 +197,7 @@ def ddim(function: Function) -> str:
     x_t, noise, fresh = torch.randn(3, 64, 2, generator=generator())
     a, b = torch.tensor(0.3), torch.tensor(0.6)
     result = call(function, x_t, noise, a, b, fresh)
-    expect_tensor(result, x_t.shape, "The result of the step")
+    expect.tensor(result, x_t.shape, "The result of the step")
     part = (1 - a).sqrt() * noise
     x_0 = (x_t - part) / a.sqrt()
     ahead = lambda x_0: add_noise(x_0, noise, b)
@@ -257,7 +248,7 @@ def loop(function: Function) -> str:
             "Only the last state is returned: return torch.stack(states).",
         )
         hint = "The start, and the result of each step."
-        expect_tensor(states, (count + 1, *x.shape), "The result", hint)
+        expect.tensor(states, (count + 1, *x.shape), "The result", hint)
         expect(not states.requires_grad, "The loop records gradients: keep @torch.no_grad().")
         right = torch.stack([start, *record.results])
         mistakes = {"The states are in reversed order: the start comes first.": right.flip(0)}
@@ -271,7 +262,7 @@ def guidance(function: Function) -> str:
     x_t = torch.randn(64, 2, generator=generator())
     label = torch.arange(64) % 2
     result = call(function, labeled_output, x_t, 300, label, 3.0)
-    expect_tensor(result, x_t.shape, "The result")
+    expect.tensor(result, x_t.shape, "The result")
     uncond, cond = labeled_output(x_t, 300), labeled_output(x_t, 300, label)
     mistakes = guidance_mistakes(uncond, cond, 3, "label") | {
         "`w` makes no difference: the formula multiplies by it.": cond,
@@ -294,7 +285,7 @@ def noise_of_v(function: Function) -> str:
     a = torch.tensor(0.3)
     x_t, v = add_noise(x_0, noise, a), velocity(x_0, noise, a)
     result = call(function, x_t, v, a)
-    expect_tensor(result, noise.shape, "The noise")
+    expect.tensor(result, noise.shape, "The noise")
     mistakes = {
         "That is x_0: the noise is sqrt(1 - alpha_bar) x_t + sqrt(alpha_bar) v.": x_0,
         "That is v itself.": v,
@@ -337,7 +328,7 @@ def flow_sampling(function: Function) -> str:
         not isinstance(states, list | tuple) and getattr(states, "shape", None) != x.shape,
         "Return all states, the start included: torch.stack(states).",
     )
-    expect_tensor(states, (count + 1, *x.shape), "The result", "The start, and each step's result.")
+    expect.tensor(states, (count + 1, *x.shape), "The result", "The start, and each step's result.")
 
     def euler(factor: float) -> Tensor:
         steps = [start]
@@ -371,7 +362,7 @@ def challenge(function: Function) -> str:
         return -(1 - a).sqrt() * data.score(x_t, a)
 
     result = call(function, predict, start.clone())
-    expect_tensor(result, start.shape, "The result", "The samples alone, one for each start.")
+    expect.tensor(result, start.shape, "The result", "The samples alone, one for each start.")
     expect(calls, "predict was not called: the samples have to come from the model.")
     distance = sliced_wasserstein(result, reference)
     expect(
@@ -388,7 +379,7 @@ def token(value: Any) -> str:
     expect(value is not ..., "`token` is still empty: write the line of the TODO above.")
     if value is None:
         return "no token is stored here; the embedded model, pocket, needs none"
-    expect_type(value, str, "`token`", "get_token() returns a text or None.")
+    expect.is_a(value, str, "`token`", "get_token() returns a text or None.")
     expect(
         value.startswith("hf_"),
         'A Hugging Face token starts with "hf_". Copy it again from '

@@ -10,22 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from course.checks.common import (
-    CheckFailed,
-    Function,
-    call,
-    check,
-    diagnose,
-    expect,
-    expect_function,
-    expect_list,
-    expect_model_settings,
-    expect_placed,
-    expect_tensor,
-    expect_type,
-    expect_value,
-    same,
-)
+from course.checks.common import CheckFailed, Function, call, check, diagnose, expect, same
 from course.models import Model
 
 Generate = Function  # `generate` of the lesson
@@ -36,20 +21,20 @@ def pipeline(pipe: Any, scheduler: Any, model: Model) -> str:
     """A StableDiffusionPipeline of `model` on its device that samples with DDIM."""
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-    expect_value(scheduler, "`scheduler`")
+    expect.value(scheduler, "`scheduler`")
     advice = "load it with DDIMScheduler.from_pretrained(...)."
-    expect_type(scheduler, DDIMScheduler, "`scheduler`", advice)
-    expect_model_settings(scheduler, model)
-    expect_value(pipe, "`pipe`")
+    expect.is_a(scheduler, DDIMScheduler, "`scheduler`", advice)
+    expect.model_settings(scheduler, model)
+    expect.value(pipe, "`pipe`")
     advice = "it has to be a StableDiffusionPipeline, which its from_pretrained(...) loads."
-    expect_type(pipe, StableDiffusionPipeline, "`pipe`", advice)
+    expect.is_a(pipe, StableDiffusionPipeline, "`pipe`", advice)
     expect(
         pipe.scheduler is scheduler,
         f"The pipeline samples with its own {type(pipe.scheduler).__name__}: hand yours over with "
         "scheduler=scheduler.",
     )
     for name in ("unet", "vae", "text_encoder"):
-        expect_placed(getattr(pipe, name), model, f"`pipe.{name}`")
+        expect.placed(getattr(pipe, name), model, f"`pipe.{name}`")
     return f"{model.name} is loaded on {pipe.device.type} and samples with DDIM"
 
 
@@ -60,7 +45,7 @@ def noise(function: Function, model: Model) -> str:
     side = model.image_size // model.scale_factor
     shape = (1, model.config("unet/config.json")["in_channels"], side, side)
     hint = "The sides are model.image_size // model.scale_factor."
-    expect_tensor(latents, shape, "The noise of one image", hint)
+    expect.tensor(latents, shape, "The noise of one image", hint)
     again, state = call(function, 1), torch.get_rng_state()
     other = call(function, 2)
     expect(
@@ -74,7 +59,7 @@ def noise(function: Function, model: Model) -> str:
         'call: generator=torch.Generator("cpu").manual_seed(seed).',
     )
     expect(not torch.equal(latents, other), "Two seeds gave the same noise: manual_seed(seed).")
-    expect_placed(latents, model, "The noise")
+    expect.placed(latents, model, "The noise")
     expected = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(1))
     expect(
         torch.equal(latents.cpu(), expected.to(model.dtype)),
@@ -89,7 +74,7 @@ def generate(function: Function, prompt: str, model: Model) -> str:
     """`generate` makes one image, the same for the same seed, and uses each of its arguments."""
     quick: dict[str, Any] = {"steps": 2, "seed": 1, "guidance_scale": 5.0}
     quick |= {"prompt": prompt, "negative_prompt": ""}
-    expect_function(function)
+    expect.function(function)
     missing = quick.keys() - inspect.signature(function).parameters.keys()
     expect(
         not missing,
@@ -97,7 +82,7 @@ def generate(function: Function, prompt: str, model: Model) -> str:
     )
     first = call(function, **quick)
     advice = "a pipeline's result holds a list: return result.images[0]."
-    expect_type(first, Image.Image, "The result of `generate`", advice)
+    expect.is_a(first, Image.Image, "The result of `generate`", advice)
     size = (model.image_size, model.image_size)
     expect(first.size == size, f"The image has {first.size} pixels; {model.name} makes {size}.")
     expect(np.asarray(first).any(), "The image is all black: a safety checker or NaN emptied it.")
@@ -165,7 +150,7 @@ def _expect_series(function: Generate, images: Any, **settings: Any) -> None:
     lists = {name: value for name, value in settings.items() if isinstance(value, list)}
     values = list(itertools.product(*lists.values()))
     combinations = [settings | dict(zip(lists, row, strict=True)) for row in values]
-    expect_list(images, Image.Image, "The list of images")
+    expect.list_of(images, Image.Image, "The list of images")
     expect(
         len(images) == len(combinations),
         f"There are {len(images)} images for {len(combinations)} settings: a flat list.",
@@ -211,7 +196,7 @@ def interpolation(function: Function) -> str:
     a, other = torch.randn(2, 1, 4, 32, 32, generator=torch.Generator().manual_seed(0))
     b = 0.6 * a + 0.8 * other  # far from perpendicular, so that every mistake shows
     result = call(function, a, b, 0.25)
-    expect_tensor(result, a.shape, "The result", "Both noise tensors have that shape.")
+    expect.tensor(result, a.shape, "The result", "Both noise tensors have that shape.")
     right = _slerp(a, b, 0.25)
     cosine = (a * b).sum() / (a.norm() * b.norm())
     angle = cosine.acos()
@@ -257,8 +242,8 @@ MIN_SHARE, MAX_STEPS = 0.9, 8
 @check("1.1 challenge 1")
 def budget(function: Generate, settings: Any, prompt: str, seeds: list[int], model: Model) -> str:
     """Settings with few steps at which the judge still recognizes what the prompt asks for."""
-    expect_value(settings, "`settings`")
-    expect_type(settings, dict, "`settings`", "it has to be a dictionary of arguments.")
+    expect.value(settings, "`settings`")
+    expect.is_a(settings, dict, "`settings`", "it has to be a dictionary of arguments.")
     allowed = {"steps", "guidance_scale", "negative_prompt"}
     expect(
         settings.keys() <= allowed and "steps" in settings,

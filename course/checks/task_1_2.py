@@ -13,11 +13,6 @@ from course.checks.common import (
     close,
     diagnose,
     expect,
-    expect_model_settings,
-    expect_placed,
-    expect_tensor,
-    expect_type,
-    expect_value,
     tolerance_of,
 )
 from course.checks.common import same as same
@@ -52,12 +47,12 @@ def modules(sd: Any, model: Model) -> str:
     }
     for name, expected in classes.items():
         part = getattr(sd, name, ...)
-        expect_value(part, f"`{name}`")
+        expect.value(part, f"`{name}`")
         advice = f"it has to be a {expected.__name__}, from its from_pretrained(...)."
-        expect_type(part, expected, f"`{name}`", advice)
-    expect_model_settings(sd.scheduler, model)
+        expect.is_a(part, expected, f"`{name}`", advice)
+    expect.model_settings(sd.scheduler, model)
     for name in ("text_encoder", "unet", "vae"):
-        expect_placed(getattr(sd, name), model, f"`{name}`")
+        expect.placed(getattr(sd, name), model, f"`{name}`")
     return f"the five components of {model.name} are loaded, each by itself"
 
 
@@ -67,7 +62,7 @@ def text_embeddings(sd: Any, model: Model) -> str:
     prompts, negatives = ["a duck", "a red car on grass"], ["", "a tree"]
     result = call(sd.get_text_embeddings, prompts, negatives)
     advice = "the vectors are the first entry of what the text encoder returns: [0]."
-    expect_type(result, Tensor, "That", advice)
+    expect.is_a(result, Tensor, "That", advice)
     width = model.config("text_encoder/config.json")["hidden_size"]
     shape = (4, model.text_length, width)
     expect(result.dim() != 2, "Those are one vector a text, not one a token: the first entry, [0].")
@@ -76,7 +71,7 @@ def text_embeddings(sd: Any, model: Model) -> str:
         f"The shape is {tuple(result.shape)}, not {shape}: every text is padded to {shape[1]} "
         'tokens by padding="max_length", max_length=self.model.text_length.',
     )
-    expect_tensor(result, shape, "The result", "Two prompts, two negative: all four in one batch.")
+    expect.tensor(result, shape, "The result", "Two prompts, two negative: all four in one batch.")
     tokens = sd.tokenizer(
         [*negatives, *prompts],
         padding="max_length",
@@ -182,7 +177,7 @@ def ddim(function: Function) -> str:
             "alpha_bar_prev, which is below 1.",
         )
         raise
-    expect_tensor(result, x_0.shape, "The result of the step")
+    expect.tensor(result, x_0.shape, "The result of the step")
     still, x_t = ddim_step(x_0, noise, a, b), add_noise(x_0, noise, a)
     image, rootless = b.sqrt() * x_0, b * x_0 + (1 - b) * noise
     old_noise, new_noise = (1 - a).sqrt() * noise, (1 - b).sqrt() * noise
@@ -249,7 +244,7 @@ def decoding(sd: Any, model: Model) -> str:
     latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(model.device)
     result = call(sd.decode_latents, latents)
     side = 8 * model.scale_factor
-    expect_tensor(result, (1, 3, side, side), "The result", "Images are the decoder's .sample.")
+    expect.tensor(result, (1, 3, side, side), "The result", "Images are the decoder's .sample.")
 
     def decoded(scale: float) -> Tensor:
         with torch.no_grad():

@@ -20,11 +20,6 @@ from course.checks.common import (
     close,
     diagnose,
     expect,
-    expect_finite,
-    expect_list,
-    expect_tensor,
-    expect_type,
-    expect_value,
     same,
     tolerance_of,
 )
@@ -44,7 +39,7 @@ def clip(
     """The images of two folders side by side, one frame for each step, not those of `example`."""
     from course.images import video
 
-    expect_list(frames, Image.Image, "`clip`")
+    expect.list_of(frames, Image.Image, "`clip`")
     expect(
         all(Path(folder).is_dir() for folder in (left, right)),
         f"There are no frames in {Path(left).parent}: sample with that folder as save_dir, "
@@ -90,7 +85,7 @@ def attention(function: Function) -> str:
     )
     out, weights = result
     hint = "5 pixels look at 7 tokens."
-    expect_tensor(weights, (2, 3, 5, 7), "The second result, the weights,", hint)
+    expect.tensor(weights, (2, 3, 5, 7), "The second result, the weights,", hint)
     scores = query @ key.transpose(-1, -2)
     mistakes = {
         "The scores are not scaled: divide by the square root of the width.": scores.softmax(-1),
@@ -111,8 +106,8 @@ def attention(function: Function) -> str:
 @check("1.2 (j)")
 def strengths(values: Sequence[Any], steps: Sequence[Any]) -> str:
     """The norm of the difference that guidance scales, relative to the unguided output."""
-    expect_value(values, "`strengths`")
-    expect_type(values, list, "`strengths`", "it has to be a list of numbers.")
+    expect.value(values, "`strengths`")
+    expect.is_a(values, list, "`strengths`", "it has to be a list of numbers.")
     expect(
         len(values) == len(steps), f"`strengths` has {len(values)} numbers for {len(steps)} steps."
     )
@@ -122,7 +117,7 @@ def strengths(values: Sequence[Any], steps: Sequence[Any]) -> str:
             f"Entry {i} of `strengths` is a {type(value).__name__}; it has to be one number.",
         )
     result = torch.tensor([float(value) for value in values])
-    expect_finite(result, "`strengths`")
+    expect.finite(result, "`strengths`")
     pushes = torch.stack([(step.cond - step.uncond).norm() for step in steps]).cpu()
     plain = torch.stack([step.uncond.norm() for step in steps]).cpu()
     guided = torch.stack([step.cond.norm() for step in steps]).cpu()
@@ -159,7 +154,7 @@ def inversion(sd: Any, model: Model) -> str:
                 "number under the root of sigma is negative. Use `add_noise`.",
             )
             raise
-        expect_tensor(result, shape, "The result of `invert`")
+        expect.tensor(result, shape, "The result of `invert`")
         # At which end of a step the network is called is a convention: both are in use.
         rights = [invert(place, latents, prompt, count, end=end) for end in (1, 0)]
         if any(close(result, right, tolerance) for right in rights):
@@ -213,7 +208,7 @@ def _recognized(image: Image.Image) -> str:
 
 
 def _expect_image(image: Any, model: Model, what: str) -> None:
-    expect_type(image, Image.Image, what, "it has to be an image (PIL): end with `to_pil`.")
+    expect.is_a(image, Image.Image, what, "it has to be an image (PIL): end with `to_pil`.")
     size = (model.image_size, model.image_size)
     expect(image.size == size, f"{what} has {image.size} pixels; it has to have {size}.")
 
@@ -310,7 +305,7 @@ def solver(function: Function, sd: Any) -> str:
     errors = []
     for count in MAX_RATIOS:
         result = call(function, stand_in, noise, embeddings, count, 1.0)
-        expect_tensor(result, noise.shape, "The result of the sampler")
+        expect.tensor(result, noise.shape, "The result of the sampler")
         *_, last = stand_in.denoise(noise, embeddings, count, 1.0)
         exact = stand_in.unet.exact(noise, count)
         errors.append([(x - exact).norm() / exact.norm() for x in (result, last.x_prev)])

@@ -19,9 +19,6 @@ from course.checks.common import (
     close,
     diagnose,
     expect,
-    expect_list,
-    expect_tensor,
-    expect_type,
     same,
     tolerance_of,
 )
@@ -160,15 +157,15 @@ def loop(sd: Any, model: Model) -> str:
 
 def _expect_steps(steps: Any, count: int, tolerance: float) -> None:
     """Raise CheckFailed unless `steps` are `count` complete steps, each continuing the last."""
-    expect_type(steps, list, "The result of `denoise`", "it has to `yield` a SamplingStep a step.")
+    expect.is_a(steps, list, "The result of `denoise`", "it has to `yield` a SamplingStep a step.")
     expect(
         len(steps) == count, f"The loop took {len(steps)} steps, not {count}: `yield` in the loop."
     )
     for step in steps:
-        expect_type(step, SamplingStep, "A step", "yield SamplingStep(t, ...).")
+        expect.is_a(step, SamplingStep, "A step", "yield SamplingStep(t, ...).")
         for name in ("x_t", "uncond", "cond", "x_0", "x_prev"):
             value = getattr(step, name)
-            expect_tensor(value, steps[0].x_t.shape, f"`{name}` of a step")
+            expect.tensor(value, steps[0].x_t.shape, f"`{name}` of a step")
     expect(
         all(close(b.x_t, a.x_prev, tolerance) for a, b in itertools.pairwise(steps)),
         "A step does not continue from the result of the one before: end the loop with "
@@ -225,7 +222,7 @@ def _expect_decoded(result: Any, sd: Any, name: str, tolerance: float) -> None:
     right = [sd.decode_latents(z) for z in [*latents, steps[-1].x_prev]]
     if isinstance(result, Tensor) and result.dim() == 5:
         result = list(result)
-    expect_list(result, Tensor, "The result")
+    expect.list_of(result, Tensor, "The result")
     other = [getattr(step, {"x_t": "x_0", "x_0": "x_t"}[name]) for step in steps]
     mistakes = {
         "The result of sampling is missing at the end: x_prev of the last step.": right[:-1],
@@ -258,7 +255,7 @@ def sampling(sd: Any, model: Model) -> str:
         frames: dict[str, Any] = {"save_dir": folder, "save_x_t": True, "height": side}
         result = call(sd.sample, prompts, negatives, **settings, **frames)
         names = sorted(str(p.relative_to(folder)) for p in Path(folder).rglob("*.png"))
-    expect_type(result, list, "The result", "it has to be a list of images.")
+    expect.is_a(result, list, "The result", "it has to be a list of images.")
     advice = "Convert each image with `to_pil`."
     expect(all(isinstance(image, Image.Image) for image in result), advice)
     expect(len(result) == 2, f"For two prompts there are {len(result)} images.")

@@ -8,17 +8,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from PIL import Image
 from torch import Tensor, nn
 
-from course.checks.common import (
-    Function,
-    call,
-    check,
-    close,
-    diagnose,
-    expect,
-    expect_list,
-    expect_tensor,
-    expect_type,
-)
+from course.checks.common import Function, call, check, close, diagnose, expect
 from course.diffusion import (
     END,
     add_noise,
@@ -62,7 +52,7 @@ def sampling(function: Function, scheduler: Any) -> str:
     count, w = 7, 3.0
     start = x_T.clone()
     result = call(function, unet, scheduler, states, empty, x_T, count, w)
-    expect_tensor(result, x_T.shape, "The result of `sample`")
+    expect.tensor(result, x_T.shape, "The result of `sample`")
     expect(close(start, x_T), "`x_T` itself was changed: give the result another name.")
     visited = [int(t.flatten()[0]) for _, t, _ in unet.calls]
     expect(visited, "The network was never called: predict the noise with `unet`.")
@@ -137,7 +127,7 @@ def share_right(function: Function, images: Sequence[Any], pairs: Sequence[tuple
         {"object": "car", "color": "red"},
     ]
     result = call(function, read, wanted)
-    expect_type(result, float | int, "The result", "it has to be a number: count / len(pairs).")
+    expect.is_a(result, float | int, "The result", "it has to be a number: count / len(pairs).")
     mistakes = {
         "That counts toys alone: the color has to be right as well.": 3 / 5,
         "That counts colors alone: the toy has to be right as well.": 4 / 5,
@@ -210,7 +200,7 @@ def nearest(function: Function) -> str:
     indices = torch.tensor([7, 3, 42])
     samples = latents[indices] + 0.1 * torch.randn(3, 4, 3, 3, generator=generator)
     result = call(function, samples, latents)
-    expect_type(result, Tensor, "The result", "it has to be a tensor of indices, (B,).")
+    expect.is_a(result, Tensor, "The result", "it has to be a tensor of indices, (B,).")
     expect(
         result.shape == (3,),
         f"The result has the shape {tuple(result.shape)}, not (3,): one index for each sample. "
@@ -237,8 +227,8 @@ def challenge(
     """More images read right than by the lesson's network, after no more seconds of training."""
     from course.metrics.judge import Judge
 
-    expect_list(images, Image.Image, "`better_images`")
-    expect_type(seconds, float | int, "`seconds`", "it has to be a number.")
+    expect.list_of(images, Image.Image, "`better_images`")
+    expect.is_a(seconds, float | int, "`seconds`", "it has to be a number.")
     expect(
         len(images) == len(baseline) == len(pairs),
         f"There are {len(images)} images for {len(pairs)} captions: generate one for each, in "

@@ -6,17 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from course.checks.common import (
-    Function,
-    call,
-    check,
-    close,
-    diagnose,
-    expect,
-    expect_tensor,
-    expect_type,
-    expect_value,
-)
+from course.checks.common import Function, call, check, close, diagnose, expect
 from course.checks.task_1_2_samples import ProbeUNet
 from course.checks.task_1_2_samples import challenge as challenge
 from course.checks.task_1_2_samples import loss_at_timestep as loss_at_timestep
@@ -53,7 +43,7 @@ def caption_dropout(function: Function) -> str:
     def attempt(p: float, seed: int = 0) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
         result = call(function, states, empty, p, generator)
-        expect_tensor(result, states.shape, "The result", "It has the states of every caption.")
+        expect.tensor(result, states.shape, "The result", "It has the states of every caption.")
         expect(bool((states == original).all()), "`states` itself was changed: use torch.where.")
         return result
 
@@ -95,9 +85,9 @@ def network(unet: Any, width: int) -> str:
     """The small U-Net of the lesson, for text embeddings of `width` numbers."""
     from diffusers import UNet2DConditionModel
 
-    expect_value(... if unet is None else unet, "`build_unet`")
+    expect.value(... if unet is None else unet, "`build_unet`")
     advice = "`build_unet` has to return a UNet2DConditionModel(...)."
-    expect_type(unet, UNet2DConditionModel, "`unet`", advice)
+    expect.is_a(unet, UNet2DConditionModel, "`unet`", advice)
     expect(
         tuple(unet.config.up_block_types) != ("UpBlock2D", "UpBlock2D", "CrossAttnUpBlock2D"),
         "The blocks on the way up are in the wrong order: they begin at the smallest size, where "
@@ -110,7 +100,7 @@ def network(unet: Any, width: int) -> str:
     sides = (16, 16)
     with torch.no_grad():
         output = unet(torch.zeros(2, 4, *sides), 0, torch.zeros(2, 8, width)).sample
-    expect_tensor(output, (2, 4, *sides), "The output of the network")
+    expect.tensor(output, (2, 4, *sides), "The output of the network")
     count = sum(weight.numel() for weight in unet.parameters())
     return f"a U-Net with {count:,} parameters, attention to the caption at its smallest size"
 
@@ -223,7 +213,7 @@ def _expect_mixture(only_noise: Tensor, images: tuple[Tensor, Tensor, Tensor], t
 
 def _expect_loss(loss: Tensor, x_0: Tensor, unet: ProbeUNet, x_t: Tensor, t: Tensor) -> None:
     """Raise CheckFailed unless the loss is the mean squared error of the predicted v."""
-    expect_type(loss, Tensor, "The loss", "it has to be a tensor with a gradient.")
+    expect.is_a(loss, Tensor, "The loss", "it has to be a tensor with a gradient.")
     output = unet(*unet.calls[-1]).sample.detach()
     a = ALPHA_BAR[t][:, None, None, None]
     noise = (x_t - a.sqrt() * x_0) / (1 - a).sqrt()

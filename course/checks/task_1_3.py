@@ -19,10 +19,6 @@ from course.checks.common import (
     close,
     diagnose,
     expect,
-    expect_placed,
-    expect_tensor,
-    expect_type,
-    expect_value,
     tolerance_of,
 )
 from course.checks.recorder import Recorder
@@ -42,7 +38,7 @@ def edges(function: Function, image: Image.Image) -> str:
     """Canny's edges of a smoothed image, in three channels of 0 and 1."""
     array = np.array(image)
     result = call(function, image)
-    expect_type(result, np.ndarray, "The result of `canny_edges`", "it has to be an array.")
+    expect.is_a(result, np.ndarray, "The result of `canny_edges`", "it has to be an array.")
     expect(
         result.ndim != 2, "The edges have one channel, not three: np.stack([edges] * 3, axis=2)."
     )
@@ -83,7 +79,7 @@ def condition(function: Function, model: Model) -> str:
     image = np.random.default_rng(0).random((16, 24, 3))
     result = call(function, image)
     advice = "torch.from_numpy(image) makes a tensor."
-    expect_type(result, Tensor, "The result of `to_condition`", advice)
+    expect.is_a(result, Tensor, "The result of `to_condition`", advice)
     shape = tuple(result.shape)
     expect(shape != (3, 16, 24), "The batch is missing: [None] puts it before the channels.")
     expect(shape not in ((1, 16, 24, 3), (16, 24, 3)), "The channels come last: .permute(2, 0, 1).")
@@ -92,7 +88,7 @@ def condition(function: Function, model: Model) -> str:
         "Height and width are exchanged: .permute(2, 0, 1) keeps their order.",
     )
     expect(shape == (1, 3, 16, 24), f"The shape is {shape}; for 16 x 24 it is (1, 3, 16, 24).")
-    expect_placed(result, model, "The condition")
+    expect.placed(result, model, "The condition")
     right = torch.from_numpy(image).permute(2, 0, 1)[None].to(model.dtype)
     mistakes = {
         "The numbers go from -1 to 1; a condition goes from 0 to 1.": right * 2 - 1,
@@ -172,9 +168,9 @@ def _attempt_residuals(
         f"`control_residuals` returns a {type(result).__name__}; return down, mid.",
     )
     down, mid = result
-    expect_value(down, "`down`, the residuals of the skips,")
-    expect_value(mid, "`mid`, the residual of the middle,")
-    expect_type(down, list | tuple, "`down`", "it is a list of tensors.")
+    expect.value(down, "`down`, the residuals of the skips,")
+    expect.value(mid, "`mid`, the residual of the middle,")
+    expect.is_a(down, list | tuple, "`down`", "it is a list of tensors.")
     return [*down, mid]
 
 
@@ -208,7 +204,7 @@ def controlled(function: Function, control: Any, pipe: Any, model: Model) -> str
         raise
     unet.expect_residuals()
     hint = "Take the denoiser's .sample, cut the output in two, and guide."
-    expect_tensor(result, latents.shape, "The guided output", hint)
+    expect.tensor(result, latents.shape, "The guided output", hint)
     outputs = predict(1, 1)
     mistakes = {
         "The control does not reach the denoiser: pass both residuals.": guided(predict(0, 0)),
@@ -240,7 +236,7 @@ def active(function: Function, control: Any) -> str:
     for count in (10, 4):
         for i in range(count):
             result = call(function, list(controls), i, count)
-            expect_type(result, list, "The result of `active_controls`", "return a list.")
+            expect.is_a(result, list, "The result of `active_controls`", "return a list.")
             start, end = i / count, (i + 1) / count
             right = [one for one in controls if one.start <= start and end <= one.end]
             expect(
@@ -282,7 +278,7 @@ def control_loop(function: Function, control: Any, pipe: Any, model: Model) -> s
 def zero_convolution(function: Function) -> str:
     """A 1 x 1 convolution that is zero at first, and can learn."""
     layer = call(function, 6)
-    expect_type(layer, torch.nn.Conv2d, "That", "make an nn.Conv2d.")
+    expect.is_a(layer, torch.nn.Conv2d, "That", "make an nn.Conv2d.")
     expect(layer.kernel_size == (1, 1), f"The window is {layer.kernel_size}: kernel_size=1.")
     expect(
         (layer.in_channels, layer.out_channels) == (6, 6),
@@ -346,7 +342,7 @@ def _check_loss(function: Function, control: Any, pipe: Any, model: Model) -> No
     # As in training.
     with torch.autocast(model.device.type, enabled=model.dtype != torch.float32):
         result = call(function, control.network, latents, condition, embeddings, t, noise)
-    expect_tensor(result, (), "The loss", "It is one number: F.mse_loss(output, target).")
+    expect.tensor(result, (), "The loss", "It is one number: F.mse_loss(output, target).")
     expect(result.requires_grad, "No gradient flows back from the loss: no @torch.no_grad() here.")
     other = "epsilon" if kind == "v_prediction" else "v_prediction"
     mistakes = {

@@ -13,16 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from course.checks.common import (
-    CheckFailed,
-    Function,
-    call,
-    check,
-    expect,
-    expect_type,
-    expect_value,
-    same,
-)
+from course.checks.common import CheckFailed, Function, call, check, expect, same
 from course.images import ImageError, conditions, load_image
 from course.metrics import Judge, control
 from course.metrics.control import spearman
@@ -127,8 +118,8 @@ def own_image(
     model: Model,
 ) -> str:
     """An image that is no sample, with its edges, its depth, and the images made of them."""
-    expect_value(image, "`my_image`")
-    expect_type(image, Image.Image, "`my_image`", "load_image returns an image.")
+    expect.value(image, "`my_image`")
+    expect.is_a(image, Image.Image, "`my_image`", "load_image returns an image.")
     for side in image.size:
         expect(
             side % model.scale_factor == 0,
@@ -137,8 +128,8 @@ def own_image(
         )
     _expect_own(image)
     for name, values in (("my_conditions", own_conditions), ("my_images", images)):
-        expect_value(values, f"`{name}`")
-        expect_type(values, dict, f"`{name}`", 'it is a dictionary of "canny" and "depth".')
+        expect.value(values, f"`{name}`")
+        expect.is_a(values, dict, f"`{name}`", 'it is a dictionary of "canny" and "depth".')
         missing = [kind for kind in ("canny", "depth") if kind not in values]
         expect(
             not missing,
@@ -174,16 +165,16 @@ def own_image(
 @check("1.3 (j)")
 def own_kind(kind: Any, condition: Any, image: Any, folder: str | Path, model: Model) -> str:
     """An image by another kind of ControlNet, from a condition that is no sample's."""
-    expect_value(kind, "`my_kind`")
+    expect.value(kind, "`my_kind`")
     kinds = available_kinds(model)
     others = [each for each in kinds if each not in ("canny", "depth")] or kinds
     expect(
         isinstance(kind, str) and kind in others,
         f"`my_kind` is {kind!r}; another kind than edges and depth is one of {', '.join(others)}.",
     )
-    expect_value(condition, "`my_condition`")
-    expect_value(image, "`my_result`")
-    expect_type(image, Image.Image, "`my_result`", "generate returns an image.")
+    expect.value(condition, "`my_condition`")
+    expect.value(image, "`my_result`")
+    expect.is_a(image, Image.Image, "`my_result`", "generate returns an image.")
     _expect_condition(condition, image, kind)
     if kind == "scribble":
         expect(
@@ -207,7 +198,7 @@ def keep_edges(
     """The mean F1 of the edges of images in which the judge sees `thing`, against plain control."""
     empty = isinstance(images, list) and not images
     expect(not empty, "`mine` is still empty: write the lines of the TODO above.")
-    expect_value(images, "`mine`")
+    expect.value(images, "`mine`")
     _expect_images(images, len(plain), "`mine`", plain[0].size)
     expect(
         not any(same(a, b) for a, b in zip(images, plain, strict=True)),
@@ -243,12 +234,12 @@ def keep_edges(
 def from_depth(depth: Any, mask: Any, thing: Any, image: Any, model: Model) -> str:
     """The rank correlation of the requested depth and that of an image, inside a mask."""
     for name, value in (("depth", depth), ("mask", mask), ("thing", thing), ("sculpture", image)):
-        expect_value(value, f"`{name}`")
-    expect_type(thing, str, "`thing`", 'it is the name of an object, such as "ball".')
+        expect.value(value, f"`{name}`")
+    expect.is_a(thing, str, "`thing`", 'it is the name of an object, such as "ball".')
     _expect_images([image], 1, "`sculpture`", None)
     shape = image.size[::-1]
     for name, value in (("depth", depth), ("mask", mask)):
-        expect_type(value, np.ndarray, f"`{name}`", f"it is an array {shape}.")
+        expect.is_a(value, np.ndarray, f"`{name}`", f"it is an array {shape}.")
         expect(value.shape == shape, f"`{name}` has the shape {value.shape}, the image {shape}.")
         expect(
             value.dtype == bool or np.issubdtype(value.dtype, np.number),
@@ -301,7 +292,7 @@ def _difference(a: Image.Image, b: Image.Image) -> float:
 def _expect_condition(values: Any, image: Image.Image, kind: str) -> None:
     """Raise CheckFailed unless `values` is an array (H, W, 3) in [0, 1] of the image's size."""
     what, shape = f"The condition for {kind}", (*image.size[::-1], 3)
-    expect_type(values, np.ndarray, what, f"it is an array {shape}.")
+    expect.is_a(values, np.ndarray, what, f"it is an array {shape}.")
     expect(values.shape == shape, f"{what} has the shape {values.shape}, and not {shape}.")
     expect(np.issubdtype(values.dtype, np.number), f"{what} has the type {values.dtype}.")
     expect(np.isfinite(values).all(), f"{what} has values that are not finite.")
@@ -336,7 +327,7 @@ def _expect_depth_of(depth: np.ndarray, image: Image.Image, model: Model) -> Non
 def _expect_result(image: Any, source: Image.Image | None, kind: str, path: Path) -> None:
     """Raise CheckFailed unless `image` was generated and saved as `path`."""
     what = f"The image from {kind}"
-    expect_type(image, Image.Image, what, "generate returns an image.")
+    expect.is_a(image, Image.Image, what, "generate returns an image.")
     if source is not None:
         expect(
             image.size == source.size,
@@ -354,10 +345,10 @@ def _expect_result(image: Any, source: Image.Image | None, kind: str, path: Path
 
 def _expect_images(images: Any, count: int, what: str, size: tuple[int, int] | None) -> None:
     """Raise CheckFailed unless `images` is a list of `count` images of that size."""
-    expect_type(images, list | tuple, what, "it is a list of images.")
+    expect.is_a(images, list | tuple, what, "it is a list of images.")
     expect(len(images) == count, f"{what} has {len(images)} images; there are {count} seeds.")
     for image in images:
-        expect_type(image, Image.Image, f"An entry of {what}", "generate returns an image.")
+        expect.is_a(image, Image.Image, f"An entry of {what}", "generate returns an image.")
         expect(
             size is None or image.size == size,
             f"An image of {what} has {image.width} x {image.height} pixels, and not "

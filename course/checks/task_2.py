@@ -20,9 +20,6 @@ from course.checks.common import (
     close,
     diagnose,
     expect,
-    expect_tensor,
-    expect_type,
-    expect_value,
     tolerance_of,
 )
 from course.checks.reference import sample_windows
@@ -45,14 +42,14 @@ def own_panorama(sd: Any, prompt: object, panorama: Any, path: str | Path, examp
 
     `example` is the prompt of the lesson.
     """
-    expect_value(prompt, "MY_PROMPT")
-    expect_type(prompt, str, "MY_PROMPT", "a prompt is text.")
+    expect.value(prompt, "MY_PROMPT")
+    expect.is_a(prompt, str, "MY_PROMPT", "a prompt is text.")
     words = str(prompt).split()
     expect(words, 'MY_PROMPT is empty: write what the panorama shows, such as "snowy hills".')
     advice = f"MY_PROMPT is the prompt of the lesson, {example!r}: write one of your own."
     expect(words != example.split(), advice)
-    expect_value(panorama, "my_panorama")
-    expect_type(panorama, Tensor, "my_panorama", "it is what `sd.sample` returns.")
+    expect.value(panorama, "my_panorama")
+    expect.is_a(panorama, Tensor, "my_panorama", "it is what `sd.sample` returns.")
     side = sd.model.image_size
     shape = tuple(panorama.shape)
     expect(
@@ -92,7 +89,7 @@ def comparison(function: Function) -> str:
         sample=sample, paper=lambda: setting, recommended=object, x0_histories=[[], []]
     )
     result = call(function, sd, "a desert", 7, stride=5)
-    expect_type(result, tuple | list, "The result", "return the pair `multi, synced`.")
+    expect.is_a(result, tuple | list, "The result", "return the pair `multi, synced`.")
     expect(len(result) == 2, f"The result has {len(result)} parts; return `multi, synced`.")
     expect(len(calls) == 2, f"`sd.sample` is called {len(calls)} times: once for each method.")
     for settings in calls:
@@ -110,7 +107,7 @@ def comparison(function: Function) -> str:
     sync = calls[synchronized.index(True)].get("sync")
     expect(sync is setting, "Synchronize by the setting of the paper: sync=sd.paper().")
     for image in result:
-        expect_tensor(image, (3, 4, 16), "A panorama", "Return what `sd.sample` returns.")
+        expect.tensor(image, (3, 4, 16), "A panorama", "Return what `sd.sample` returns.")
     expect(
         float(result[0].mean()) == 0 and float(result[1].mean()) == 1,
         "The two are exchanged: first MultiDiffusion, then SyncDiffusion.",
@@ -136,7 +133,7 @@ def intra_distance(function: Function) -> str:
     result = call(function, image, distance, 5)
     if isinstance(result, Tensor) and result.numel() == 1:
         result = result.item()
-    expect_type(result, float, "The result", "return the mean as a float.")
+    expect.is_a(result, float, "The result", "return the mean as a float.")
     squares = [image[None, :, :, 5 * i : 5 * i + 5] for i in range(4)]
     values = torch.stack([torch.cat([distance(a, b) for b in squares]) for a in squares])  # (4, 4)
     pairs = values.triu(1).sum()
@@ -163,7 +160,7 @@ def ring_convolution(function: Function, sd: Any) -> str:
     for parameter in layer.parameters():
         parameter.copy_(torch.randn(parameter.shape, generator=generator))
     result = call(function, layer, x)
-    expect_tensor(result, (2, 4, 6, 9), "The result", "A ring keeps the size of the latents.")
+    expect.tensor(result, (2, 4, 6, 9), "The result", "A ring keeps the size of the latents.")
     convolve = lambda x: F.conv2d(x, layer.weight, layer.bias)
     wrapped = F.pad(x, (1, 1, 0, 0), mode="circular")
     right = convolve(F.pad(wrapped, (0, 0, 1, 1)))
@@ -200,7 +197,7 @@ def ring_convolution(function: Function, sd: Any) -> str:
             -sd.model.scale_factor, dims=-1
         )
         plain = sd.decode_latents(latents)
-    expect_tensor(images, plain.shape, "What `decode_closed` returns")
+    expect.tensor(images, plain.shape, "What `decode_closed` returns")
     tolerance = tolerance_of(sd.vae)
     expect(
         not close(images, plain, 1e-6), "It decodes as before: decode inside `closed_convolutions`."
@@ -228,7 +225,7 @@ def acceleration(
     multi, paper = points["MultiDiffusion"], points["paper"]
     side = sd.model.image_size
     own = metrics.measure_panorama(lambda: call(function, sd, **settings), networks.distance, side)
-    expect_tensor(own.image, multi.image.shape, "The panorama")
+    expect.tensor(own.image, multi.image.shape, "The panorama")
     time = own.seconds / paper.seconds
     gain = multi.distance - paper.distance
     # Where the paper's setting gains nothing, on this model and seed, time alone decides.

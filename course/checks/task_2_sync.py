@@ -6,17 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from course.checks.common import (
-    Function,
-    call,
-    check,
-    close,
-    diagnose,
-    expect,
-    expect_tensor,
-    expect_type,
-    tolerance_of,
-)
+from course.checks.common import Function, call, check, close, diagnose, expect, tolerance_of
 from course.checks.reference import sample_windows
 from course.diffusion import predict_x0
 
@@ -30,7 +20,7 @@ def anchor_image(sd: Any) -> str:
     alpha_bar = torch.tensor(0.3, device=window.device)
     with torch.enable_grad():  # so that it shows whether a gradient would flow
         result = call(sd.predict_anchor, window.clone().requires_grad_(), noise, alpha_bar, 0.5)
-    expect_type(result, Tensor, "That", "the image is a tensor.")
+    expect.is_a(result, Tensor, "That", "the image is a tensor.")
     shape = tuple(result.shape)
     expect(len(shape) == 4, f"The shape is {shape}; it has to be (1, 3, H, W).")
     expect(shape[1] == 3, f"The shape is {shape}: those are latents. Decode them.")
@@ -54,7 +44,7 @@ def descent(sd: Any) -> str:
     with torch.no_grad():  # as sampling calls it
         anchor = to_images(anchor_window)
         result = call(sd.descend, windows, to_images, anchor, 1.0)
-    expect_tensor(result, windows.shape, "The result, the moved windows,")
+    expect.tensor(result, windows.shape, "The result, the moved windows,")
     gradient = _distance_gradient(sd, windows, to_images, anchor)
     moved = result.detach() - windows
     expect(moved.any(), "The windows come back as they were: return windows - weight * gradient.")
@@ -106,8 +96,8 @@ def synchronization(sd: Any) -> str:
     with torch.no_grad():
         result = synchronize(1.0)
     advice = "return the moved windows alone; the caller predicts their noise again."
-    expect_type(result, Tensor, "The result", advice)
-    expect_tensor(result, windows.shape, "The result, the moved windows,")
+    expect.is_a(result, Tensor, "The result", advice)
+    expect.tensor(result, windows.shape, "The result, the moved windows,")
     moved = result.detach() - windows
     expect(moved.any(), "The windows come back as they were: return what they become.")
     right, mistakes = _synchronized_moves(sd, windows, predict, alpha_bar)
@@ -180,8 +170,8 @@ def short_cut(sd: Any) -> str:
         result = call(sd.synchronize_x0, windows, noise, alpha_bar, weight, 0.5)
         again = call(sd.synchronize_x0, windows, noise, alpha_bar, 2 * weight, 0.5)
         anchor = sd.decode_small(x_0[1:2], 0.5)
-    expect_type(result, Tensor, "The result", "return the moved windows alone.")
-    expect_tensor(result, windows.shape, "The result, the moved windows,")
+    expect.is_a(result, Tensor, "The result", "return the moved windows alone.")
+    expect.tensor(result, windows.shape, "The result, the moved windows,")
     moved = result.detach() - windows
     expect(moved.any(), "The windows come back as they were: return what they become.")
     gradient = _distance_gradient(sd, x_0, lambda own: sd.decode_small(own, 0.5), anchor)

@@ -8,17 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from course.checks.common import (
-    CheckFailed,
-    Function,
-    call,
-    check,
-    close,
-    diagnose,
-    expect,
-    expect_tensor,
-    expect_type,
-)
+from course.checks.common import CheckFailed, Function, call, check, close, diagnose, expect
 from course.diffusion import add_noise, predict_x0
 
 SEQUENCES = list | tuple | range | Tensor | np.ndarray  # type: ignore[type-arg]
@@ -38,9 +28,9 @@ def window_placement(function: Function) -> str:
 
 def _check_starts(result: Any, size: int, window: int, stride: int, closed: bool) -> None:
     request = f"window_starts({size}, {window}, {stride}, closed={closed})"
-    expect_type(result, SEQUENCES, request, "it has to be a list of integers.")
+    expect.is_a(result, SEQUENCES, request, "it has to be a list of integers.")
     values = np.asarray(result).tolist() if hasattr(result, "tolist") else list(result)
-    expect_type(values, list, request, "it has to be a list of integers.")
+    expect.is_a(values, list, request, "it has to be a list of integers.")
     shown = f"{request} = {values}"
     expect(len(values), f"{shown}: there has to be at least one window.")
     expect(
@@ -88,7 +78,7 @@ def views(window_views: Function, crop_windows: Function) -> str:
     for closed in (False, True):
         result = call(window_views, height, width, window, stride, closed)
         name = f"window_views(..., closed={closed})"
-        expect_type(result, list | tuple, name, "return a list with a pair for each window.")
+        expect.is_a(result, list | tuple, name, "return a list with a pair for each window.")
         for view in result:
             expect(
                 isinstance(view, list | tuple) and len(view) == 2, f"{name}: each entry is a pair."
@@ -104,7 +94,7 @@ def views(window_views: Function, crop_windows: Function) -> str:
     latents = torch.randn((1, 3, height, width), generator=torch.Generator().manual_seed(6))
     windows = call(crop_windows, latents, result)
     shape = (len(result), 3, window, window)
-    expect_tensor(windows, shape, "What `crop_windows` returns", "Join the windows by torch.cat.")
+    expect.tensor(windows, shape, "What `crop_windows` returns", "Join the windows by torch.cat.")
     right = torch.cat([latents[..., rows, columns] for rows, columns in result])
     diagnose(
         windows,
@@ -140,7 +130,7 @@ def _check_coverage(views: Sequence[Any], name: str, height: int, width: int) ->
 
 
 def _check_indices(value: Any, shape: tuple[int, ...], what: str) -> None:
-    expect_type(value, Tensor, what, "make it of torch.arange(window).")
+    expect.is_a(value, Tensor, what, "make it of torch.arange(window).")
     expect(
         tuple(value.shape) == shape,
         f"{what} have the shape {tuple(value.shape)}; it has to be {shape}, so that rows and "
@@ -156,7 +146,7 @@ def denoised_windows(function: Function) -> str:
     windows, noise = torch.randn((2, 3, 4, 5, 5), generator=torch.Generator().manual_seed(0))
     a, b = torch.tensor(0.4), torch.tensor(0.7)
     result = call(function, windows, noise, a, b)
-    expect_tensor(result, windows.shape, "The result", "That is the shape of the windows.")
+    expect.tensor(result, windows.shape, "The result", "That is the shape of the windows.")
     x_0 = predict_x0(windows, noise, a)
     mistakes = {
         "The windows come back as they were. Mix x_0 with noise at the level of `alpha_bar_prev`, "
@@ -218,7 +208,7 @@ def weight_sum(function: Function, window_views: Function) -> str:
             "Nothing is added up: the sum is zero everywhere. In a loop over views and weights, "
             "add each weight to total[..., rows, columns]."
         )
-    expect_tensor(result, (1, 1, *size), "The sum of the weights")
+    expect.tensor(result, (1, 1, *size), "The sum of the weights")
     mistakes = {
         "Of overlaps the last one alone counts: `+=`, not `=`.": _scatter(
             weights, views, size, last=True
@@ -242,7 +232,7 @@ def fusion(function: Function, window_views: Function) -> str:
     windows = torch.randn((len(views), 3, 4, 4), generator=torch.Generator().manual_seed(2))
     total = _scatter(weights, views, size)
     result = call(function, windows, views, weights, total.float())
-    expect_tensor(result, (1, 3, *size), "The panorama")
+    expect.tensor(result, (1, 3, *size), "The panorama")
     added = _scatter(weights * windows, views, size)
     counts = _scatter(torch.ones_like(weights), views, size)
     unweighted = _scatter(windows, views, size)
@@ -282,7 +272,7 @@ def joint_step(function: Function, window_views: Function) -> str:
         return 0.5 * own + 0.2, own.flip(-1)
 
     result = call(function, None, latents, views, weights, update, a, b)
-    expect_type(result, tuple | list, "The result", "return the pair `x_0, x_prev`.")
+    expect.is_a(result, tuple | list, "The result", "return the pair `x_0, x_prev`.")
     expect(len(result) == 2, f"The result has {len(result)} parts; return the pair `x_0, x_prev`.")
     expect(inputs, "`update` is not called: it gives the windows and the noise in them.")
     expect(
@@ -290,7 +280,7 @@ def joint_step(function: Function, window_views: Function) -> str:
     )
     expect(close(inputs[0], windows), "`update` gets other windows than those of `crop_windows`.")
     for value, name in zip(result, ("x_0", "x_prev"), strict=True):
-        expect_tensor(value, latents.shape, name, "That is the shape of the panorama: fuse it.")
+        expect.tensor(value, latents.shape, name, "That is the shape of the panorama: fuse it.")
     expect(torch.equal(latents, before), "`latents` are changed in place: fuse into new latents.")
     moved, noise = 0.5 * windows + 0.2, windows.flip(-1)
     _diagnose_step(result, (windows, moved, noise), views, weights, (a, b))

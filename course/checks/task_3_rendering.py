@@ -7,17 +7,7 @@ import torch
 from torch import Tensor
 
 from course import diffusion
-from course.checks.common import (
-    CheckFailed,
-    Function,
-    call,
-    check,
-    close,
-    diagnose,
-    expect,
-    expect_tensor,
-    expect_type,
-)
+from course.checks.common import CheckFailed, Function, call, check, close, diagnose, expect
 from course.views import FRONT_SIDE, OVERHEAD, SIDE_BACK
 
 BLEND = 15.0  # degrees on either side of a border between views
@@ -30,10 +20,10 @@ def pixel_rays(function: Function, cameras: Any) -> str:
     origins, right = cameras.rays(height, width)
     pose, fov = cameras.poses()[0], cameras.fov[0]
     result = call(function, pose, fov, height, width)
-    expect_type(result, tuple, "The result", "it has to be (origins, directions).")
+    expect.is_a(result, tuple, "The result", "it has to be (origins, directions).")
     expect(len(result) == 2, "The result has to be (origins, directions).")
     for name, value in zip(("origins", "directions"), result, strict=True):
-        expect_tensor(value, (height, width, 3), f"`{name}`")
+        expect.tensor(value, (height, width, 3), f"`{name}`")
     got_origins, directions = result
     diagnose(
         got_origins,
@@ -76,7 +66,7 @@ def _ray_mistakes(pose: Tensor, fov: Tensor, height: int, width: int) -> dict[st
         "The rays go backwards: a camera looks along its -z.": rays(ahead=1.0),
         "The rays go through the corners: add half a pixel.": rays(0.0),
         "These are the camera's: rotate them into the world by pose[:3, :3].": rays() @ rotation,
-        "The rotation is that from the world to the camera.": rays() @ rotation @ rotation,
+        "The rotation is from world to camera: its transpose.": rays() @ rotation @ rotation,
         "The field of view is vertical: one scale for both axes, from the height.": rays(
             size=2 * tangent * height / width
         ),
@@ -93,7 +83,7 @@ def render_weights(function: Function) -> str:
     sigmas[2] = 0
     step = 0.2
     result = call(function, sigmas, step)
-    expect_tensor(result, sigmas.shape, "The result", "One weight for each sample.")
+    expect.tensor(result, sigmas.shape, "The result", "One weight for each sample.")
     alpha = 1 - (-sigmas * step).exp()
     after = (1 - alpha).cumprod(1)
     before = torch.cat([torch.ones(3, 1), after[:, :-1]], 1)
@@ -141,12 +131,12 @@ def composite(function: Function) -> str:
     ts = torch.linspace(1, 2, 6).expand(4, 6)
     background = torch.tensor([0.2, 0.5, 0.9])
     result = call(function, weights, colors, ts, background)
-    expect_type(result, tuple, "The result", "it has to be (image, opacity, depth).")
+    expect.is_a(result, tuple, "The result", "it has to be (image, opacity, depth).")
     expect(len(result) == 3, "The result has to be (image, opacity, depth).")
     image, opacity, depth = result
-    expect_tensor(image, (4, 3), "`image`")
-    expect_tensor(opacity, (4,), "`opacity`")
-    expect_tensor(depth, (4,), "`depth`")
+    expect.tensor(image, (4, 3), "`image`")
+    expect.tensor(opacity, (4,), "`opacity`")
+    expect.tensor(depth, (4,), "`depth`")
     total = weights.sum(1)
     diagnose(
         opacity,
@@ -200,7 +190,7 @@ def render(function: Function, camera: Any, background: Tensor) -> str:
 
     result = call(function, field, camera, size, factor, samples)
     hint = "Channels first: .T.reshape(3, size, size)."
-    expect_tensor(result, (3, size, size), "The image", hint)
+    expect.tensor(result, (3, size, size), "The image", hint)
 
     def image(
         start: float = -1.75, offset: float = 0.5, scale: float = factor, wall: Tensor = background
@@ -240,7 +230,7 @@ def view_weights(function: Function) -> str:
     azimuth = torch.tensor([0, 29, 45, 90, -90, -135, 180, -170, 10, 10, 50, 190, 350.0])
     elevation = torch.tensor([0, 0, 0, 0, 0, 0, 0, 0, 60, 80, 52, 0, 0.0])
     result = call(function, azimuth, elevation)
-    expect_tensor(result, (len(azimuth), 4), "The result", "A row for each camera.")
+    expect.tensor(result, (len(azimuth), 4), "The result", "A row for each camera.")
     views = partial(_view_weights, azimuth, elevation)
     right = views()
     mistakes = {
@@ -301,7 +291,7 @@ def perp_neg(function: Function) -> str:
     stacked = torch.stack([part + 0.5 * cond for part in negatives])  # (2, B, C, h, w)
     weights, w = torch.tensor([[0.3, 1.0], [0.7, 0.0]]), 7.5
     result = call(function, uncond, cond, stacked, weights, w)
-    expect_tensor(result, cond.shape, "The result")
+    expect.tensor(result, cond.shape, "The result")
     right = diffusion.perp_neg(uncond, cond, stacked, weights, w)
     positive, differences = cond - uncond, stacked - uncond
     scaled = weights[..., None, None, None] * differences
@@ -330,7 +320,7 @@ def perp_neg(function: Function) -> str:
         "Each image has a projection of its own: sum over all dimensions but the batch's.": (
             less(away((0, 1, 2, 3)))
         ),
-        "The projection runs over channels and pixels, not the channels alone.": less(away((1,))),
+        "It runs over channels and pixels, not over the channels alone.": less(away((1,))),
         "The projection is divided by the squared length of the direction.": (
             less(away(divide=False))
         ),

@@ -15,8 +15,6 @@ from course.checks.common import (
     close,
     diagnose,
     expect,
-    expect_tensor,
-    expect_type,
     tolerance_of,
 )
 from course.models import Model
@@ -31,7 +29,7 @@ def prompt_embedding(function: Function, model: Model, text_encoder: Any) -> str
     arguments = model.tokenizer, text_encoder, length
     result = call(function, text, *arguments)
     advice = "the vectors are [0] of what the text encoder returns."
-    expect_type(result, Tensor, "That", advice)
+    expect.is_a(result, Tensor, "That", advice)
 
     def encode(**options: Any) -> Tensor:
         tokens = model.tokenizer(text, return_tensors="pt", **options)
@@ -47,7 +45,7 @@ def prompt_embedding(function: Function, model: Model, text_encoder: Any) -> str
         f"The text encoder was trained on rows of {length} tokens: "
         'padding="max_length" and max_length.',
     )
-    expect_tensor(result, right.shape, "The result")
+    expect.tensor(result, right.shape, "The result")
     otherwise = "Those are not the text encoder's vectors of that text."
     diagnose(result, right, {}, otherwise, tolerance_of(model))
     long = call(function, "a red car " * length, *arguments, allow=Exception)
@@ -71,7 +69,7 @@ def timesteps(function: Function) -> str:
 
     first = sample(0.2, 0.6, 0)
     rule = f"it has to be a tensor of shape ({count},): one timestep for each image."
-    expect_type(first, Tensor, "The result", rule)
+    expect.is_a(first, Tensor, "The result", rule)
     expect(first.shape == (count,), f"The result has the shape {tuple(first.shape)}; {rule}")
     expect(
         not first.is_floating_point(),
@@ -157,7 +155,7 @@ def noise_prediction(function: Function) -> str:
         denoiser = _Denoiser()
         arguments = denoiser, x_t, t, embeddings, alpha_bar, kind, w
         result = call(function, *arguments)
-        expect_tensor(result, x_t.shape, "The predicted noise")
+        expect.tensor(result, x_t.shape, "The predicted noise")
         _expect_one_call(denoiser, 4)
         raw = outputs(embeddings)
         uncond, cond = (diffusion.predict_noise(x_t, part, alpha_bar, kind) for part in raw)
@@ -271,8 +269,8 @@ def sds_step(function: Function) -> str:
             f"`{name}` of what `sds_step` returns is still empty: write the TODO.",
         )
     for name in names[1:]:
-        expect_tensor(getattr(step, name), latents.shape, f"`{name}`", "It has that of the latents")
-    expect_tensor(step.loss, (), "The loss", "backward() starts from one number: add them up.")
+        expect.tensor(getattr(step, name), latents.shape, f"`{name}`", "It has that of the latents")
+    expect.tensor(step.loss, (), "The loss", "backward() starts from one number: add them up.")
     _expect_noise(step, run(1), run(2))
     _expect_noisy(step, inputs, latents, alpha_bar)
     error = step.noise_pred - step.noise
@@ -376,7 +374,7 @@ def descent(function: Function, step: Function) -> str:
 
     generator = torch.Generator().manual_seed(0)
     result = call(function, start, predict, alphas_cumprod, steps, lr, generator, step)
-    expect_tensor(result, goal.shape, "The optimized latents")
+    expect.tensor(result, goal.shape, "The optimized latents")
     expect(not bool(start.any()), "`optimize` changes the latents it was given: .clone() them.")
     expect(not result.requires_grad, "The result still has a gradient: return .detach().")
     expect(
