@@ -5,16 +5,25 @@ process is dead, with the official solution. Both times it returns arrays; the g
 So it returns values that only a right answer gives, and never a verdict.
 
 The recipes of a lesson are a module in `grading.recipes`. Its source goes to the sandbox over a
-pipe, so it imports nothing of `grading` but this module's names, which are in its namespace.
+pipe, so it imports nothing of `grading` but this module and `small_model`. The current folder has
+the files of the course, as in a lesson, and can be written to.
+
+The exercises in a module of task 3 need nothing special: the answer stands for an import of the
+student's function, and the module itself calls it as well.
 """
 
 import contextlib
 import io
+import json
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
+
+from course.models.files import ROOT
 
 Space = dict[str, Any]  # the global names of a lesson
 Arrays = dict[str, np.ndarray]  # the values to compare; each is a part of the exercise
@@ -27,13 +36,16 @@ class Recipe:
     exercise: its id. run: (space, seed) to the arrays, called after the answer. cells: ids of the
     lesson's cells that are executed before the answer, with the official solutions in them.
     prepare: called before the answer, after the cells; it may set names in `space`, such as a
-    stand-in for a function that takes long.
+    stand-in for a function that takes long. measure: the arrays and the seed to those that are
+    compared, called outside the sandbox; for answers with more than one right value, such as random
+    samples.
     """
 
     exercise: str
     run: Callable[[Space, int], Arrays]
     cells: tuple[str, ...] = ()
     prepare: Callable[[Space, int], None] | None = None
+    measure: Callable[[Arrays, int], Arrays] | None = None
 
 
 @dataclass
@@ -53,11 +65,12 @@ class Recipes:
         exercise: str,
         cells: Sequence[str] = (),
         prepare: Callable[[Space, int], None] | None = None,
+        measure: Callable[[Arrays, int], Arrays] | None = None,
     ) -> Callable[[Callable[[Space, int], Arrays]], Callable[[Space, int], Arrays]]:
         """Make a function the recipe of an exercise."""
 
         def decorate(run: Callable[[Space, int], Arrays]) -> Callable[[Space, int], Arrays]:
-            self.by_exercise[exercise] = Recipe(exercise, run, tuple(cells), prepare)
+            self.by_exercise[exercise] = Recipe(exercise, run, tuple(cells), prepare, measure)
             return run
 
         return decorate
@@ -76,11 +89,118 @@ def evaluate(
         seed: for all random inputs.
     Raises what the cells, the answer or the recipe raise.
     """
-    space: Space = {"__name__": "__main__", **shared}
+    space: Space = {"__name__": "__main__", "display": lambda *_, **__: None, **shared}
     with contextlib.redirect_stdout(io.StringIO()):
         for source in cells:
-            exec(compile(source, "<cell>", "exec"), space)  # noqa: S102
+            exec(compile(source, "<cell>", "exec"), space)
         if recipe.prepare:
             recipe.prepare(space, seed)
-        exec(compile(answer, "<answer>", "exec"), space)  # noqa: S102
+        exec(compile(answer, "<answer>", "exec"), space)
         return recipe.run(space, seed)
+
+
+class Inputs:
+    """Random inputs of a recipe, in the order in which it asks for them."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def restart(self, name: str) -> None:
+        """Begin again, with the random numbers of the part `name`."""
+        self.generator.manual_seed(self.seed ^ zlib.crc32(name.encode()))
+
+    def normal(self, *shape: int) -> torch.Tensor:
+        """Return normal numbers of a shape."""
+        return torch.randn(shape, generator=self.generator)
+
+    def uniform(self, low: float, high: float, *shape: int) -> torch.Tensor:
+        """Return numbers between two others; without a shape a scalar tensor."""
+        return low + (high - low) * torch.rand(shape, generator=self.generator)
+
+    def integer(self, low: int, high: int) -> int:
+        """Return a whole number from `low` to `high`, both included."""
+        return int(torch.randint(low, high + 1, (), generator=self.generator))
+
+
+def array(value: Any, constant: bool = False) -> np.ndarray:
+    """Return a tensor, array or number as an array: floats in double precision.
+
+    constant: whether a gradient may not flow into it; where one does, all values are NaN.
+    Raises TypeError for anything else, such as a list or `...`.
+    """
+    if isinstance(value, torch.Tensor):
+        if constant and value.requires_grad:
+            value = torch.full(value.shape, torch.nan)
+        value = value.detach().cpu()
+        value = value.double() if value.is_floating_point() else value
+        return np.array(value.numpy())
+    if not isinstance(value, np.ndarray | np.number | int | float):
+        raise TypeError(f"This has to be a tensor or a number, not a {type(value).__name__}.")
+    result = np.asarray(value)
+    return result.astype(np.float64) if result.dtype.kind == "f" else result
+
+
+def second(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return the result of a second call: another one if the first changed its arguments."""
+    function(*arguments)
+    return function(*arguments)
+
+
+def parts(functions: Mapping[str, Callable[[], Any]], inputs: Inputs | None = None) -> Arrays:
+    """Return what each function returns, as `array`, by its name; those that raise are left out.
+
+    So a mistake in one part of an answer leaves the others. If all raise, so does this.
+    inputs: restarted before each function, so that one that raises early does not change what the
+    next one gets.
+    """
+    arrays: Arrays = {}
+    first: Exception | None = None
+    for name, function in functions.items():
+        if inputs:
+            inputs.restart(name)
+        try:
+            arrays[name] = array(function())
+        except Exception as error:
+            first = first or error
+    if first and not arrays:
+        raise first
+    return arrays
+
+
+def numbers(*values: Any) -> np.ndarray:
+    """Return values of several shapes as one row (n,) of float64.
+
+    Each value is a tensor, array or number, a list or tuple of values, or None. Values of one size
+    belong in a row: the grader's tolerance is relative to the norm of all its numbers. Of arguments
+    that have to stay as they are, give the difference.
+    """
+    row: list[np.ndarray] = []
+    for value in values:
+        if value is None:
+            row.append(np.array([-1.0]))
+        elif isinstance(value, list | tuple):
+            row += [_unary(len(value)), numbers(*value)]
+        else:
+            result = array(value)
+            row += [_unary(result.ndim, *result.shape), result.ravel()]
+    return np.concatenate([np.zeros(0), *row]).astype(np.float64)
+
+
+def _unary(*lengths: int) -> np.ndarray:
+    """Return lengths as numbers whose norm is small: for each, as many zeros and a 1."""
+    return np.concatenate([np.append(np.zeros(length), 1.0) for length in lengths])
+
+
+def run_cells(lesson: str, ids: Sequence[str]) -> Space:
+    """Return the names after cells of a lesson, without exercises, in the repository's folder.
+
+    lesson: the notebook's path in the repository. Raises KeyError for the id of no cell.
+    """
+    notebook = json.loads((ROOT / lesson).read_text(encoding="utf-8"))
+    sources = {cell["id"]: "".join(cell["source"]) for cell in notebook["cells"]}
+    space: Space = {"__name__": "__main__"}
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.chdir(ROOT):
+        for id in ids:
+            exec(compile(sources[id], f"<{id}>", "exec"), space)
+    return space

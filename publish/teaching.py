@@ -9,20 +9,10 @@ import sys
 from collections.abc import Callable
 
 from course import notebooks
-from course.checks.rubric import Exercise, exercises
+from course.checks.rubric import LESSONS, Exercise, exercises
 from course.figures import ROOT
 
 FOLDER = ROOT / "docs" / "teaching"
-TITLES = {
-    "0": "Introduction",
-    "1.1": "A simple introduction to Stable Diffusion",
-    "1.2": "A deeper look at Stable Diffusion",
-    "1.2 training": "Train your own latent diffusion model",
-    "video": "Make a video",
-    "1.3": "ControlNet",
-    "2": "Joint diffusion",
-    "3": "DreamFusion",
-}
 HEAD = (
     "| | exercise | tier | minutes | points | check |",
     "| --- | --- | --- | --: | --: | --- |",
@@ -37,10 +27,10 @@ HEADING = re.compile(r"^#+ (.+)$", flags=re.MULTILINE)
 
 
 def lesson_name(exercise: Exercise) -> str:
-    """Return the key of TITLES to which an exercise belongs."""
+    """Return the key of LESSONS to which an exercise belongs."""
     return next(
         name
-        for name in sorted(TITLES, key=len, reverse=True)
+        for name in sorted(LESSONS, key=len, reverse=True)
         if exercise.id.startswith(name) or exercise.lesson == name
     )
 
@@ -58,13 +48,13 @@ def rubric_rows(tasks: list[Exercise]) -> list[str]:
 
 def rubric() -> str:
     """Return the tables of all exercises in Markdown, one a lesson."""
-    groups: dict[str, list[Exercise]] = {name: [] for name in TITLES}
+    groups: dict[str, list[Exercise]] = {name: [] for name in LESSONS}
     for exercise in exercises().values():
         groups[lesson_name(exercise)].append(exercise)
     parts = []
     for name, tasks in groups.items():
         if tasks:
-            parts.append("\n".join([f"### {name} {TITLES[name]}\n", *HEAD, *rubric_rows(tasks)]))
+            parts.append("\n".join([f"### {name} {LESSONS[name]}\n", *HEAD, *rubric_rows(tasks)]))
     total = sum(exercise.points for exercise in exercises().values())
     return "\n\n".join(parts) + f"\n\nAll lessons: **{total:g} points**.\n"
 

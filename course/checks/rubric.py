@@ -11,6 +11,16 @@ from types import MappingProxyType
 from course.errors import CourseError
 
 RUBRIC = Path(__file__).resolve().parent.parent / "exercises.toml"
+LESSONS = {  # short titles by Exercise.lesson
+    "0": "Introduction",
+    "1.1": "A simple introduction to Stable Diffusion",
+    "1.2": "A deeper look at Stable Diffusion",
+    "1.2 training": "Train your own latent diffusion model",
+    "video": "Make a video",
+    "1.3": "ControlNet",
+    "2": "Joint diffusion",
+    "3": "DreamFusion",
+}
 STARS = {"warm-up": "★☆☆", "core": "★★☆", "challenge": "★★★", "written": "★☆☆"}  # by tier
 
 

@@ -1,1 +1,1 @@
-"""The recipes, one module a lesson; each has `recipes`, a `Recipes`."""
+"""The recipes, one module a lesson; each has `RECIPES`, a `Recipes`."""

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 from course.images.panorama import write_page
+from grading.report import write_report
 from publish.page import Media, Section, render_page
 from task_3_DreamFusion.nerf.gui import panel
 from task_3_DreamFusion.nerf.index_page import save_index
 from task_3_DreamFusion.nerf.mesh import Mesh
 from task_3_DreamFusion.nerf.settings import SETTINGS, Settings
 from task_3_DreamFusion.nerf.viewer import page
+from tests.grading.sample_class import OFFICIAL, graded
 
 TEXTS = [
     'x <iframe srcdoc="<script>parent.hacked = 1</script>">',
@@ -31,7 +33,8 @@ TEXTS = [
 ]
 ALLOWED = set(
     "a b body br button canvas code div figure figcaption footer h1 h2 head header html img main"
-    " meta nav p pre script section small span style table td title tr video".split()
+    " meta nav p pre script section small span style table td title tr video"
+    " bdi details h3 li line rect summary svg text th ul".split()
 )
 
 
@@ -91,7 +94,27 @@ def view_panel(text: str, folder: Path) -> str:
     return panel(text, text, {text: 0.1234})
 
 
-PAGES = [mesh_page, panorama_page, demo_page, index_page, view_panel]
+def class_page(text: str, folder: Path, name: str = "index.html") -> str:
+    students = [graded(text, text, folder, number, with_clip=False) for number in range(3)]
+    write_report(folder, students, OFFICIAL)
+    (path,) = folder.glob(name)
+    return path.read_text("utf-8")
+
+
+def similar_page(text: str, folder: Path) -> str:
+    return class_page(text, folder, "similar.html")
+
+
+def student_page(text: str, folder: Path) -> str:
+    write_report(folder, [graded(text, text, folder)], OFFICIAL)
+    (path,) = folder.glob("*/index.html")
+    return path.read_text("utf-8")
+
+
+PAGES = [
+    *(mesh_page, panorama_page, demo_page, index_page, view_panel),
+    *(class_page, similar_page, student_page),
+]
 
 
 @pytest.mark.parametrize("text", TEXTS)

@@ -8,7 +8,7 @@ import pytest
 from course import notebooks
 from course.checks import rubric
 from publish import teaching
-from publish.teaching import FOLDER, TITLES
+from publish.teaching import FOLDER, LESSONS
 
 ID = r"[\d.]+ (?:training )?\((?:\w)\)|video \(\w\)|[\d.]+ (?:training )?(?:challenge|written) \d"
 
@@ -34,7 +34,7 @@ def test_the_rubric_has_every_exercise():
 
 def test_each_lesson_has_five_objectives():
     sections = re.split(r"^## ", read("objectives.md"), flags=re.MULTILINE)[1:]
-    assert len(sections) == len(TITLES)
+    assert len(sections) == len(LESSONS)
     for section in sections:
         rows = re.findall(r"^\| (?!after|---)(.*?) \| (.*?) \|$", section, flags=re.MULTILINE)
         assert len(rows) == 5, section
@@ -48,7 +48,7 @@ def test_objectives_name_exercises_of_the_rubric():
 
 def test_every_lesson_has_notes():
     files = {path.stem for path in (FOLDER / "notes").glob("*.md")}
-    numbers = {"lesson_" + name.replace(".", "_") for name in TITLES if name[0].isdigit()}
+    numbers = {"lesson_" + name.replace(".", "_") for name in LESSONS if name[0].isdigit()}
     assert files == (numbers - {"lesson_1_2 training"}) | {"training", "make_video"}
     for path in (FOLDER / "notes").glob("*.md"):
         text = path.read_text(encoding="utf-8")
