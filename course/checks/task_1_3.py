@@ -358,7 +358,7 @@ def _check_loss(function: Function, control: Any, pipe: Any, model: Model) -> No
         "model.prediction_type.": loss(target=other),
         "Those are absolute differences; square them: F.mse_loss.": loss(distance=torch.abs),
         "That is the sum of the squares; the loss is their mean.": loss() * latents.numel(),
-        "Divide by all values, not by the number of images: F.mse_loss.": (
+        "Divide by the number of all values, not by the number of images: F.mse_loss.": (
             loss() * latents[0].numel()
         ),
         "That is the root of the mean square; leave out the root.": loss().sqrt(),
