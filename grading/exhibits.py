@@ -20,10 +20,11 @@ from PIL import Image
 
 from course.files import write_text
 from course.images.video import write_video
-from course.notebooks import ROOT
+from course.notebooks import ROOT, lesson_paths
 from grading import pipe, sandbox
 from grading.media import FILES, Media
 from grading.sandbox import Limits
+from grading.submissions import StudentFiles, opened
 
 MEDIA = "media"
 REFERENCE = "reference"
@@ -110,11 +111,12 @@ def exhibit_clip(folder: Path, exercise: str, name: str, frames: np.ndarray) -> 
     return Exhibit(exercise, [(f"{MEDIA}/{name}.mp4", f"{len(frames)} frames")])
 
 
-def decode(paths: Sequence[Path]) -> list[np.ndarray | None]:
+def decode(paths: Sequence[Path], sandbox_name: str = "") -> list[np.ndarray | None]:
     """Return the frames (F, H, W, 3) uint8 of images and clips, None for what cannot be decoded.
 
     Images have one frame. Large ones are reduced to IMAGE_SIDE or CLIP_SIDE pixels, long clips to
-    MAX_FRAMES. The decoders run in the sandbox. Raises SandboxError without one.
+    MAX_FRAMES. The decoders run in the named sandbox, by default the first that works. Raises
+    SandboxError without one.
     """
     decoded: dict[Path, np.ndarray] = {}
     images = [path for path in paths if path.suffix.lower() in IMAGES]
@@ -124,11 +126,14 @@ def decode(paths: Sequence[Path]) -> list[np.ndarray | None]:
         (clips, CLIP_SIDE, MAX_FRAMES, 6),
     ):
         for start in range(0, len(files), count):
-            decoded |= decode_batch(files[start : start + count], side, frames)
+            batch = files[start : start + count]
+            decoded |= decode_batch(batch, side, frames, sandbox_name)
     return [decoded.get(path) for path in paths]
 
 
-def decode_batch(paths: Sequence[Path], side: int, frames: int) -> dict[Path, np.ndarray]:
+def decode_batch(
+    paths: Sequence[Path], side: int, frames: int, sandbox_name: str
+) -> dict[Path, np.ndarray]:
     """Return the frames of files in one sandbox; side: the longest. frames: of each, at most."""
     request = {"paths": [str(path.resolve()) for path in paths], "side": side, "frames": frames}
     outcome = sandbox.run(
@@ -137,6 +142,7 @@ def decode_batch(paths: Sequence[Path], side: int, frames: int) -> dict[Path, np
         {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
         LIMITS,
         json.dumps(request).encode() + b"\n",
+        name=sandbox_name,
     )
     try:
         arrays = pipe.receive(outcome.results)
@@ -150,16 +156,24 @@ def is_frames(array: np.ndarray) -> bool:
     return array.dtype == np.uint8 and array.ndim == 4 and array.shape[3] == 3 and array.size > 0
 
 
-def write_references(out: Path, media: Mapping[str, Sequence[Media]]) -> References:
+def lesson_images(out: Path, sandbox_name: str = "") -> References:
     """Write the images of the official lessons to OUT/reference, and return them by exercise.
 
     Results of free choice have no reference. Raises OSError, SandboxError.
     """
+    with opened(StudentFiles("reference", tuple(lesson_paths()))) as lessons:
+        return write_references(out, lessons.media, sandbox_name)
+
+
+def write_references(
+    out: Path, media: Mapping[str, Sequence[Media]], sandbox_name: str = ""
+) -> References:
+    """Write official images to OUT/reference, and return them by exercise, as `media` has them."""
     folder = out / REFERENCE
     folder.mkdir(parents=True, exist_ok=True)
     items = [(id, item.path) for id, shown in media.items() if id not in FILES for item in shown]
     references: dict[str, list[Path]] = {}
-    decoded = decode([path for _, path in items])
+    decoded = decode([path for _, path in items], sandbox_name)
     for number, ((id, _), frames) in enumerate(zip(items, decoded, strict=True)):
         if frames is not None and len(frames) == 1:
             path = folder / f"{number:03d}.png"
@@ -169,7 +183,10 @@ def write_references(out: Path, media: Mapping[str, Sequence[Media]]) -> Referen
 
 
 def collect(
-    folder: Path, media: Mapping[str, Sequence[Media]], references: References
+    folder: Path,
+    media: Mapping[str, Sequence[Media]],
+    references: References,
+    sandbox_name: str = "",
 ) -> list[Exhibit]:
     """Write what a page shows of a submission's images and clips, and return it.
 
@@ -180,7 +197,7 @@ def collect(
     items = [(id, item.path) for id, shown in media.items() for item in shown[:MAX_SHOWN]]
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for _, path in items]
     files = dict(zip(digests, [path for _, path in items], strict=True))  # each once
-    decoded = dict(zip(files, decode(list(files.values())), strict=True))
+    decoded = dict(zip(files, decode(list(files.values()), sandbox_name), strict=True))
     clips: dict[str, Exhibit] = {}
     exhibits = []
     seen: Counter[str] = Counter()
