@@ -6,6 +6,7 @@ grades what is not graded yet, and what has changed since.
 """
 
 import argparse
+import functools
 import json
 import os
 import secrets
@@ -21,7 +22,7 @@ from tqdm import tqdm
 import course
 from course.errors import CourseError
 from course.files import lock, remove_partial, write_text
-from grading import exhibits, official, report, sandbox, scores, submissions
+from grading import exhibits, official, outputs, report, sandbox, scores, submissions
 from grading.engine import Grader, References, Runner
 from grading.review import Graded
 from grading.scores import ScoreSheet
@@ -40,8 +41,16 @@ class Class:
         self.out = out
         self.grader = grader
         self.check_only = check_only
-        self.references: exhibits.References = {}
         self.log_lock = threading.Lock()
+        self.image_lock = threading.Lock()
+        self.images: exhibits.References | None = None
+
+    def lesson_images(self) -> exhibits.References:
+        """Return the images of the official lessons, decoded when they are first needed."""
+        with self.image_lock:
+            if self.images is None:
+                self.images = exhibits.lesson_images(self.out, self.grader.runner.sandbox)
+            return self.images
 
     def grade(self, files: StudentFiles) -> Graded:
         """Return a submission with its scores: those in OUT, if it has not changed since."""
@@ -55,7 +64,11 @@ class Class:
                 return Graded(before, _kept(submission), exhibits.read_exhibits(folder))
             sheet = self.grader.grade(submission, path)
             folder.mkdir(parents=True, exist_ok=True)
-            shown = exhibits.collect(folder, submission.media, self.references)
+            shown = []
+            if submission.media:
+                images = self.lesson_images()
+                name = self.grader.runner.sandbox
+                shown = exhibits.collect(folder, submission.media, images, name)
         with self.log_lock:
             reason = f"graded by version {course.__version__} with seed {sheet.seed}"
             scores.log_regrade(self.out, before, sheet, reason)
@@ -141,6 +154,8 @@ def run(options: argparse.Namespace) -> int:
         scores.read_overrides(out / scores.OVERRIDES)  # a mistake in it is named before, not after
         runner = Runner((out / BASE).resolve(), seed_of(out, options.seed), name)
         grader = Grader(runner, References(runner))
+        if not options.check_only:
+            grader.outputs = functools.partial(outputs.grade, sandbox_name=name)
         group = Class(options.submissions, out, grader, options.check_only)
         graded = group.grade_all(everybody, options.jobs)
         overrides = scores.read_overrides(out / scores.OVERRIDES)
