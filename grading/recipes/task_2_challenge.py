@@ -198,4 +198,5 @@ def acceleration(space: Space, seed: int) -> Arrays:
     gain = (multi.distance - own.distance) / (multi.distance - paper.distance)
     cost = max(own.cost / paper.cost, MAX_COST)
     contrast = max(abs(np.log2(own.contrast / multi.contrast)), 1.0)  # of a factor of 2
-    return {"cost, gain and contrast": np.array([cost, min(gain, MIN_GAIN), contrast])}
+    values = np.array([cost, min(gain, MIN_GAIN), contrast])
+    return {"cost, gain and contrast": values * Inputs(seed).uniform(1, 2, 3).numpy()}
