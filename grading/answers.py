@@ -29,7 +29,10 @@ MAGIC = re.compile(r"^(?P<indent>\s*)(?:%(?:time|timeit|prun)\s+(?P<code>[^-\s].
 
 @dataclass(frozen=True)
 class Place:
-    """Where an answer belongs: the cell's id, its exercise, its stub, and the names it defines."""
+    """Where an answer belongs: the id of the cell, or the name of the function.
+
+    stub: its source in the student copy. names: what that defines.
+    """
 
     id: str
     exercise: str
@@ -181,24 +184,28 @@ def from_notebook(notebook: Notebook, lesson: Lesson) -> Answers:
 def _find(place: Place, notebook: Notebook, lesson: Lesson) -> int | None:
     """Return the number of the cell that answers an exercise, None without one.
 
-    A cell with the id that also defines the names comes first, then others that do, then one with
-    the id alone. Of several the last that is not empty counts, as it would in the notebook.
+    A cell with the id that also names the exercise comes first, then others that name it; one with
+    the id alone is the last resort. Of several the last that is not empty counts, as it would in
+    the notebook.
     """
-    other_ids = {other.id for other in lesson.places} - {place.id}
-    by_rank: dict[int, list[int]] = {0: [], 1: [], 2: []}
+    places = {other.id: other for other in lesson.places}
+    with_id, named, id_alone = [], [], []
     for i, cell in enumerate(notebook.cells):
         if cell.kind != "code":
             continue
-        named = _names_exercise(cell.source, place)
-        if cell.id == place.id:
-            by_rank[0 if named else 2].append(i)
-        elif named and cell.id not in other_ids and cell.source.strip() not in lesson.sources:
-            by_rank[1].append(i)
-    for numbers in by_rank.values():
+        if not _names_exercise(cell.source, place):
+            id_alone += [i] if cell.id == place.id else []
+        elif cell.id == place.id:
+            with_id.append(i)
+        elif cell.source.strip() not in lesson.sources or not cell.id:
+            other = places.get(cell.id)
+            if other is None or not _names_exercise(cell.source, other):
+                named.append(i)
+    for numbers in (with_id, named):
         full = [i for i in numbers if not is_empty(notebook.cells[i].source, place.stub)]
         if full:
             return full[-1]
-    return next((i for numbers in by_rank.values() for i in numbers), None)
+    return next(iter([*with_id, *named, *reversed(id_alone)]), None)
 
 
 def _take(source: str, place: Place, name: str, result: Answers) -> None:
@@ -206,8 +213,8 @@ def _take(source: str, place: Place, name: str, result: Answers) -> None:
     source = clean(source)
     if len(source) > MAX_ANSWER:
         problem = (
-            f"{name}: the answer of {place.exercise} has {len(source):,} characters, more than "
-            f"{MAX_ANSWER:,}; it is not graded."
+            f"{name}: the answer of {place.exercise} has more than {MAX_ANSWER:,} characters; it "
+            "is not graded."
         )
         result.problems.append(plain(problem))
     elif not is_empty(source, place.stub):
@@ -215,7 +222,7 @@ def _take(source: str, place: Place, name: str, result: Answers) -> None:
         if runnable != source:
             problem = f"{name}: {place.exercise} has commands (%, !) or checks; they are left out."
             result.problems.append(plain(problem))
-        if _parse(runnable) is None:
+        if parse(runnable) is None:
             problem = f"{name}: the answer of {place.exercise} is no valid Python."
             result.problems.append(plain(problem))
         result.answers[place.exercise] = runnable
@@ -270,7 +277,7 @@ def from_module(name: str, source: str, places: Sequence[Place]) -> Answers:
     """Return the functions of a student's module that answer an exercise."""
     result = Answers()
     source = clean(source)
-    tree = _parse(source)
+    tree = parse(source)
     if tree is None:
         result.problems.append(plain(f"{name} is no valid Python; its functions are cut out."))
     for place in places:
@@ -318,7 +325,7 @@ def clean(source: str) -> str:
 
 def without_magics(source: str) -> str:
     """Return a source that is valid Python without its notebook commands; others stay as is."""
-    if _parse(source) is not None:
+    if parse(source) is not None:
         return source
     lines = []
     for line in source.split("\n"):
@@ -327,29 +334,36 @@ def without_magics(source: str) -> str:
             line = match["indent"] + (match["code"] or "pass")
         lines.append(line)
     changed = "\n".join(lines)
-    return source if _parse(changed) is None else changed
+    return source if parse(changed) is None else changed
 
 
 def without_checks(source: str) -> str:
     """Return a source without the calls of the lesson's checks that students move into a cell."""
-    tree = _parse(source)
+    tree = parse(source)
     lines = source.split("\n")
     for node in tree.body if tree else ():
-        if isinstance(node, ast.Expr) and ast.unparse(node).startswith("checks."):
+        is_check = lines[node.lineno - 1][node.col_offset :].startswith("checks.")
+        if isinstance(node, ast.Expr) and is_check:
             last = node.end_lineno or node.lineno
             lines[node.lineno - 1 : last] = [""] * (last - node.lineno + 1)
     changed = "\n".join(lines)
-    return source if _parse(changed) is None else changed
+    return source if parse(changed) is None else changed
 
 
 def is_empty(source: str, stub: str) -> bool:
-    """Return whether a source does no more than the stub: comments and `...` do not count."""
-    if not source.strip() or source.strip() == stub.strip():
+    """Return whether a source does no more than the stub."""
+    tree = parse(source)
+    return is_same(source, stub) or (tree is not None and not tree.body)
+
+
+def is_same(source: str, other: str) -> bool:
+    """Return whether two sources do the same: space, comments, texts and `...` do not count."""
+    if source.strip() == other.strip():
         return True
-    trees = _parse(source), _parse(stub)
+    trees = parse(source), parse(other)
     if trees[0] is None or trees[1] is None:
         return False
-    return _essence(trees[0]) == _essence(trees[1]) or not trees[0].body
+    return _essence(trees[0]) == _essence(trees[1])
 
 
 class _WithoutBlanks(ast.NodeTransformer):
@@ -369,7 +383,8 @@ def _essence(tree: ast.Module) -> str:
         return ""
 
 
-def _parse(source: str) -> ast.Module | None:
+def parse(source: str) -> ast.Module | None:
+    """Return the syntax tree of a source, None if it is no valid Python or nested too deeply."""
     try:
         return ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -379,7 +394,7 @@ def _parse(source: str) -> ast.Module | None:
 @lru_cache(maxsize=2000)
 def defined(source: str, imports: bool = False) -> frozenset[str]:
     """Return the names that a source defines, assigns, or with `imports` imports at its top."""
-    tree = _parse(source)
+    tree = parse(source)
     if tree is None:
         matches = re.findall(r"^(?:def|class)\s+(\w+)|^(\w+)\s*=[^=]", source, re.MULTILINE)
         return frozenset(name for match in matches for name in match if name)
@@ -391,7 +406,8 @@ def _targets(node: ast.stmt, imports: bool) -> Iterable[str]:
         return [node.name]
     if isinstance(node, ast.Assign):
         parts = [part for target in node.targets for part in ast.walk(target)]
-        return [part.id for part in parts if isinstance(part, ast.Name)]
+        names = [part for part in parts if isinstance(part, ast.Name)]
+        return [name.id for name in names if isinstance(name.ctx, ast.Store)]
     if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
         return [node.target.id]
     if imports and isinstance(node, ast.Import | ast.ImportFrom):
@@ -400,13 +416,18 @@ def _targets(node: ast.stmt, imports: bool) -> Iterable[str]:
 
 
 def _loaded(source: str) -> set[str]:
-    tree = _parse(source)
+    tree = parse(source)
     return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} if tree else set()
 
 
 def _names_exercise(source: str, place: Place) -> bool:
     """Return whether a source has the TODO of an exercise, or defines what its cell defines."""
-    if exercise_in(source) == place.exercise:
+    if _exercise_in(source) == place.exercise:
         return True
     functions = {name for name in place.names if re.search(rf"\b(def|class) {name}\b", place.stub)}
     return bool((functions or place.names) & defined(source))
+
+
+@lru_cache(maxsize=2000)
+def _exercise_in(source: str) -> str | None:
+    return exercise_in(source)

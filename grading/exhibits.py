@@ -5,6 +5,7 @@ anew from pixels, which a decoder in the sandbox sends: nothing of a file that a
 reaches a browser, and no decoder runs in the grading process. OUT/NAME/exhibits.json lists them.
 """
 
+import hashlib
 import json
 import math
 import shutil
@@ -19,18 +20,19 @@ from PIL import Image
 
 from course.files import write_text
 from course.images.video import write_video
-from course.notebooks import ROOT
+from course.notebooks import ROOT, lesson_paths
 from grading import pipe, sandbox
 from grading.media import FILES, Media
 from grading.sandbox import Limits
+from grading.submissions import StudentFiles, opened
 
 MEDIA = "media"
 REFERENCE = "reference"
 EXHIBITS = "exhibits.json"
 IMAGES = (".png", ".jpg", ".jpeg")
 IMAGE_SIDE = 1280  # pixels
-CLIP_SIDE = 320
-MAX_FRAMES = 96  # of a clip
+CLIP_SIDE = 256
+MAX_FRAMES = 60  # of a clip
 MAX_SHOWN = 4  # images and clips of an exercise
 SAME = 45.0  # dB: images that differ less are not shown beside each other
 GAIN = 4  # of differences, so that small ones are visible
@@ -99,16 +101,22 @@ def exhibit_image(
 
 
 def exhibit_clip(folder: Path, exercise: str, name: str, frames: np.ndarray) -> Exhibit:
-    """Write a clip, frames (F, H, W, 3) uint8, into FOLDER/media as MP4. Raises VideoError."""
+    """Write a clip, frames (F, H, W, 3) uint8, into FOLDER/media as MP4. Raises VideoError.
+
+    Beside it lies a still with the suffix ".png": four frames, evenly spaced.
+    """
     write_video(folder / MEDIA / f"{name}.mp4", list(map(Image.fromarray, frames)), fps=FPS)
+    a, b, c, d = (frames[i * len(frames) // 4] for i in range(4))
+    save_image(folder / MEDIA / f"{name}.png", np.vstack([np.hstack([a, b]), np.hstack([c, d])]))
     return Exhibit(exercise, [(f"{MEDIA}/{name}.mp4", f"{len(frames)} frames")])
 
 
-def decode(paths: Sequence[Path]) -> list[np.ndarray | None]:
+def decode(paths: Sequence[Path], sandbox_name: str = "") -> list[np.ndarray | None]:
     """Return the frames (F, H, W, 3) uint8 of images and clips, None for what cannot be decoded.
 
     Images have one frame. Large ones are reduced to IMAGE_SIDE or CLIP_SIDE pixels, long clips to
-    MAX_FRAMES. The decoders run in the sandbox. Raises SandboxError without one.
+    MAX_FRAMES. The decoders run in the named sandbox, by default the first that works. Raises
+    SandboxError without one.
     """
     decoded: dict[Path, np.ndarray] = {}
     images = [path for path in paths if path.suffix.lower() in IMAGES]
@@ -118,11 +126,14 @@ def decode(paths: Sequence[Path]) -> list[np.ndarray | None]:
         (clips, CLIP_SIDE, MAX_FRAMES, 6),
     ):
         for start in range(0, len(files), count):
-            decoded |= decode_batch(files[start : start + count], side, frames)
+            batch = files[start : start + count]
+            decoded |= decode_batch(batch, side, frames, sandbox_name)
     return [decoded.get(path) for path in paths]
 
 
-def decode_batch(paths: Sequence[Path], side: int, frames: int) -> dict[Path, np.ndarray]:
+def decode_batch(
+    paths: Sequence[Path], side: int, frames: int, sandbox_name: str
+) -> dict[Path, np.ndarray]:
     """Return the frames of files in one sandbox; side: the longest. frames: of each, at most."""
     request = {"paths": [str(path.resolve()) for path in paths], "side": side, "frames": frames}
     outcome = sandbox.run(
@@ -131,6 +142,7 @@ def decode_batch(paths: Sequence[Path], side: int, frames: int) -> dict[Path, np
         {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
         LIMITS,
         json.dumps(request).encode() + b"\n",
+        name=sandbox_name,
     )
     try:
         arrays = pipe.receive(outcome.results)
@@ -144,16 +156,24 @@ def is_frames(array: np.ndarray) -> bool:
     return array.dtype == np.uint8 and array.ndim == 4 and array.shape[3] == 3 and array.size > 0
 
 
-def write_references(out: Path, media: Mapping[str, Sequence[Media]]) -> References:
+def lesson_images(out: Path, sandbox_name: str = "") -> References:
     """Write the images of the official lessons to OUT/reference, and return them by exercise.
 
     Results of free choice have no reference. Raises OSError, SandboxError.
     """
+    with opened(StudentFiles("reference", tuple(lesson_paths()))) as lessons:
+        return write_references(out, lessons.media, sandbox_name)
+
+
+def write_references(
+    out: Path, media: Mapping[str, Sequence[Media]], sandbox_name: str = ""
+) -> References:
+    """Write official images to OUT/reference, and return them by exercise, as `media` has them."""
     folder = out / REFERENCE
     folder.mkdir(parents=True, exist_ok=True)
     items = [(id, item.path) for id, shown in media.items() if id not in FILES for item in shown]
     references: dict[str, list[Path]] = {}
-    decoded = decode([path for _, path in items])
+    decoded = decode([path for _, path in items], sandbox_name)
     for number, ((id, _), frames) in enumerate(zip(items, decoded, strict=True)):
         if frames is not None and len(frames) == 1:
             path = folder / f"{number:03d}.png"
@@ -163,7 +183,10 @@ def write_references(out: Path, media: Mapping[str, Sequence[Media]]) -> Referen
 
 
 def collect(
-    folder: Path, media: Mapping[str, Sequence[Media]], references: References
+    folder: Path,
+    media: Mapping[str, Sequence[Media]],
+    references: References,
+    sandbox_name: str = "",
 ) -> list[Exhibit]:
     """Write what a page shows of a submission's images and clips, and return it.
 
@@ -172,14 +195,20 @@ def collect(
     shutil.rmtree(folder / MEDIA, ignore_errors=True)
     (folder / MEDIA).mkdir(parents=True)
     items = [(id, item.path) for id, shown in media.items() for item in shown[:MAX_SHOWN]]
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for _, path in items]
+    files = dict(zip(digests, [path for _, path in items], strict=True))  # each once
+    decoded = dict(zip(files, decode(list(files.values()), sandbox_name), strict=True))
+    clips: dict[str, Exhibit] = {}
     exhibits = []
     seen: Counter[str] = Counter()
-    decoded = decode([path for _, path in items])
-    for number, ((id, _), frames) in enumerate(zip(items, decoded, strict=True)):
+    for number, ((id, _), digest) in enumerate(zip(items, digests, strict=True)):
+        frames = decoded[digest]
         if frames is None:
             continue
         if len(frames) > 1:
-            exhibits.append(exhibit_clip(folder, id, f"{number:03d}", frames))
+            if digest not in clips:
+                clips[digest] = exhibit_clip(folder, id, f"{number:03d}", frames)
+            exhibits.append(Exhibit(id, clips[digest].files))
             continue
         official = references.get(id, ())
         reference = official[seen[id]] if seen[id] < len(official) else None

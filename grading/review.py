@@ -19,6 +19,7 @@ FREE = {  # exercises that end in an image or clip of the student's choice, and 
     "3 (n)": "Objects",
     "3 challenge 1": "Best objects",
 }
+COPY = "of the student copy"  # in what `submissions` says about versions
 EXCERPT = 160  # characters of a written answer
 REASONS = {
     "Written answers": "Points come from you: put them into overrides.csv.",
@@ -27,7 +28,7 @@ REASONS = {
         "the answer."
     ),
     "Problems with files": "What the grader noticed while it read the submissions.",
-    "Other versions": "Made from another version of the student copy than this one.",
+    "Other versions": "Made with another version of the student copy than this grader's.",
     "Similar answers": "Pairs of students whose code has the same structure, side by side.",
     "Not graded": "The grader could not decide: put the points into overrides.csv.",
     "Free choice": "Results of the student's own choice: the grader cannot tell whose idea it is.",
@@ -115,9 +116,11 @@ def review_tasks(graded: Sequence[Graded], pairs: Sequence[Pair], version: str) 
                 entry = Entry(each.address(id), student, id, detail_of(each, score))
                 tasks[kind].entries.append(entry)
         for problem in each.sheet.problems:
+            if COPY in problem:
+                continue  # among other versions
             entry = Entry(each.address(), student, detail=problem)
             tasks["Problems with files"].entries.append(entry)
-        if each.sheet.version != version:
+        if each.sheet.version != version and (each.sheet.version or each.submission.answers):
             text = f"version {each.sheet.version or 'unknown'}, this is {version}"
             tasks["Other versions"].entries.append(Entry(each.address(), student, detail=text))
     names = {each.folder: each.sheet.student for each in graded}

@@ -261,8 +261,8 @@ def make_sd(space: Space, kind: str = "epsilon", **settings: Any) -> Any:
 
 
 def pixels(images: Sequence[Image.Image]) -> np.ndarray:
-    """Return images (PIL) of one size as numbers in [-1, 1], (N, H, W, 3). Raises TypeError."""
+    """Return images (PIL) of one size as one array of uint8, (N, H, W, 3). Raises TypeError."""
     for image in images:
         if not isinstance(image, Image.Image):
             raise TypeError(f"This has to be an image (PIL), not a {type(image).__name__}.")
-    return np.stack([np.asarray(image.convert("RGB"), np.float64) / 127.5 - 1 for image in images])
+    return np.stack([np.asarray(image.convert("RGB")) for image in images])

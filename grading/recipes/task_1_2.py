@@ -259,7 +259,6 @@ def decoded_steps(space: Space, seed: int) -> Arrays:
     count = len(sd.steps)
 
     def images(name: str) -> Tensor:
-        # Also of a single tensor (N + 1, B, 3, H, W).
         return torch.stack(list(sd.decode_steps(name))[:count])
 
     def result() -> Tensor:
@@ -275,19 +274,22 @@ WHOLE = (CLASS, TEXT, TIMESTEPS, GUIDE, PREDICT, STEP, LOOP, DECODE, DECODE_STEP
 @RECIPES.add("1.2 (l)", cells=WHOLE, prepare=add_sd)
 def sampling(space: Space, seed: int) -> Arrays:
     sd = make_sd(space)
+    sd.scheduler.final_alpha_cumprod = torch.tensor(0.7)  # so that the result is not x_0
     chance = random.Random(seed)
     prompts, negatives = chance.sample(PROMPTS, 2), chance.sample(PROMPTS, 2)
     settings = {"num_sampling_steps": 2, "guidance_scale": 2.5, "eta": 0.5}
     settings |= {"seed": [seed % 99, 7], "height": 16, "width": 24}
 
-    def frames() -> np.ndarray:
+    def frames() -> tuple[list[str], np.ndarray]:
         with tempfile.TemporaryDirectory() as folder:
             sd.sample(prompts[0], save_dir=folder, save_x_0=True, num_sampling_steps=2)
             paths = sorted(Path(folder).rglob("*.png"))
-            # Folder, number and timestep: "x_0/001_t0499.png".
             names = [path.relative_to(folder).as_posix() for path in paths]
-            digits = [int(digit) for name in names for digit in name if digit.isdigit()]
-            return numbers(digits, pixels([Image.open(path) for path in paths]))
+            return names, pixels([Image.open(path) for path in paths])
+
+    def digits_of_names() -> np.ndarray:
+        # Folder, number and timestep: "x_0/001_t0499.png".
+        return np.array([int(digit) for digit in "".join(frames()[0]) if digit.isdigit()])
 
     def kept_steps() -> np.ndarray:
         sd.sample(prompts, negatives, **settings)
@@ -298,7 +300,8 @@ def sampling(space: Space, seed: int) -> Arrays:
             "defaults": lambda: pixels(sd.sample(prompts[0])),
             "settings": lambda: pixels(sd.sample(prompts, negatives, **settings)),
             "kept steps": kept_steps,
-            "frames": frames,
+            "names of frames": digits_of_names,
+            "frames": lambda: frames()[1],
         }
     )
 

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from course.models.controlnet import Control
-from grading.recipe import Arrays, Recipes, Space, array, numbers, parts, run_cells
+from grading.recipe import Arrays, Recipes, Space, numbers, parts, run_cells
 
 LESSON = "task_1_3_ControlNet.ipynb"
 GIVEN = ("cell-02", "cell-04", "cell-05", "cell-08", "cell-10", "cell-22")
@@ -64,14 +64,14 @@ def stand_in(model: Any, **changes: Any) -> Any:
 
 
 def random_image(g: np.random.Generator, height: int, width: int) -> Image.Image:
-    """Return an image of a few bodies, blurred and with noise."""
+    """Return an image of a few bodies with edges of all strengths, and with noise."""
     page = np.full((height, width, 3), g.integers(60, 190, 3), np.uint8)
-    for _ in range(4):
+    for _ in range(9):
         center = (int(g.integers(width)), int(g.integers(height)))
         axes = (int(g.integers(6, width // 3)), int(g.integers(6, height // 3)))
         color = g.integers(0, 256, 3).tolist()
         cv2.ellipse(page, center, axes, float(g.uniform(0, 180)), 0, 360, color, -1)
-    soft = cv2.GaussianBlur(page, (0, 0), 1.0) + g.normal(0, 6, page.shape)
+    soft = cv2.GaussianBlur(page, (0, 0), 0.5) + g.normal(0, 12, page.shape)
     return Image.fromarray(soft.clip(0, 255).astype(np.uint8))
 
 
@@ -85,8 +85,8 @@ def edges(space: Space, seed: int) -> Arrays:
     return parts(
         {
             "with the usual thresholds": lambda: attempt(71, 94),
-            "with low thresholds": lambda: attempt(83, 60, 25, 60),
-            "with high thresholds": lambda: attempt(64, 101, 150, 330),
+            "with other thresholds": lambda: attempt(83, 60, 20, 130),
+            "with thresholds far from each other": lambda: attempt(64, 101, 60, 330),
         }
     )
 
@@ -242,7 +242,7 @@ def edge_f1(space: Space, seed: int) -> Arrays:
         {
             "more edges than expected": lambda: attempt(0.05, 0.01),
             "fewer edges than expected": lambda: attempt(0.01, 0.04),
-            "another distance": lambda: attempt(0.006, 0.008, 5),
+            "other distances": lambda: numbers(*(attempt(0.01, 0.013, n) for n in (5, 1, 4, 3))),
             "maps without edges": without_edges,
         }
     )
@@ -251,7 +251,7 @@ def edge_f1(space: Space, seed: int) -> Arrays:
 @RECIPES.add("1.3 (g)", cells=(*LOOP, "cell-53"))
 def zero_convolution(space: Space, seed: int) -> Arrays:
     g = torch.Generator().manual_seed(seed)
-    channels = 5 + int(torch.randint(8, (1,), generator=g))
+    channels = 9 + int(torch.randint(8, (1,), generator=g))
     u, target = torch.randn((2, 3, channels, 4, 7), generator=g)
 
     def at_the_start() -> np.ndarray:
@@ -299,14 +299,18 @@ def control_loss(space: Space, seed: int) -> Arrays:
         changed = not torch.equal(latents, before[0]) or not torch.equal(noise, before[1])
         return torch.full((), torch.nan) if changed else loss
 
+    def losses(network: Any, kind: str) -> np.ndarray:
+        with torch.no_grad():
+            return numbers(*(attempt(network, kind, batch) for batch in (3, 1, 2)))
+
     def gradient(loss: Callable[[], Tensor], network: Any) -> np.ndarray:
         gradients = torch.autograd.grad(loss(), [*network.parameters()], allow_unused=True)
         return numbers(*gradients)
 
     return parts(
         {
-            "a denoiser that predicts the noise": lambda: array(attempt(networks[0], "epsilon", 3)),
-            "a denoiser that predicts v": lambda: array(attempt(networks[1], "v_prediction", 4)),
+            "a denoiser that predicts the noise": lambda: losses(networks[0], "epsilon"),
+            "a denoiser that predicts v": lambda: losses(networks[1], "v_prediction"),
             "the gradient": lambda: gradient(
                 lambda: attempt(networks[2], "epsilon", 2), networks[2]
             ),

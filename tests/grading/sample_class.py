@@ -23,7 +23,7 @@ OWN = (
 OFFICIAL = dict.fromkeys(exercises(), "def answer(x, t):\n    return x\n")
 
 
-def graded(student: str, text: str, out: Path, number: int = 0) -> Graded:
+def graded(student: str, text: str, out: Path, number: int = 0, with_clip: bool = True) -> Graded:
     """Return a student with every status; `text` is what the student wrote everywhere.
 
     number: of the student; each has other statuses at the same exercise.
@@ -47,8 +47,9 @@ def graded(student: str, text: str, out: Path, number: int = 0) -> Graded:
     exhibits = [
         exhibit_image(folder, "2.1 (d)", "panorama", image),
         exhibit_image(folder, "1.1 (c)", "image", image, reference),
-        exhibit_clip(folder, "3 (n)", "clip", np.stack([image] * 3)),
     ]
+    if with_clip:
+        exhibits.append(exhibit_clip(folder, "3 (n)", "clip", np.stack([image] * 3)))
     version = text if number % 2 else course.__version__
     sheet = ScoreSheet(student, path, version, "d", 1, [text], scores)
     return Graded(sheet, Submission(student, Path(path), version, answers, written), exhibits)

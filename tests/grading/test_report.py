@@ -16,7 +16,7 @@ from PIL import Image
 
 from course.checks import exercises
 from course.images.video import write_video
-from grading import exhibits, gradescope, report, review, sandbox
+from grading import exhibits, gradescope, report, review, sandbox, scores
 from grading.media import Media
 from grading.review import Graded
 from tests.grading.sample_class import OFFICIAL, graded
@@ -43,7 +43,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = dict(attrs)
         self.ids.add(values.get("id") or "")
-        self.addresses += [value for key in ("href", "src") if (value := values.get(key))]
+        self.addresses += [value for key in ("href", "src", "poster") if (value := values.get(key))]
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +164,7 @@ def test_images_and_clips_load(out: Path, browser: Browser):
     show(browser, next(out.glob(f"Ada*/{review.PAGE}")), 1200)
     browser.evaluate("document.querySelectorAll('img').forEach(each => each.loading = 'eager')")
     browser.until("[...document.images].every(each => each.naturalWidth > 0)")
+    browser.evaluate("document.querySelectorAll('video').forEach(each => each.preload = 'auto')")
     browser.until("[...document.querySelectorAll('video')].every(each => each.videoWidth > 0)")
     assert browser.evaluate("document.images.length") == 4  # one, and one with its reference
     assert browser.evaluate("document.querySelectorAll('video').length") == 1
@@ -200,9 +201,18 @@ def test_everything_to_look_at_is_listed_once(out: Path):
 
 def test_a_written_answer_with_points_needs_no_look(out: Path):
     each = students(out)[0]
-    scores = [replace(score, comment="yes") for score in each.sheet.scores]
-    done = replace(each, sheet=replace(each.sheet, scores=scores, problems=[]))
+    decided = [replace(score, comment="yes") for score in each.sheet.scores]
+    done = replace(each, sheet=replace(each.sheet, scores=decided, problems=[]))
     assert review.review_tasks([done], [], done.sheet.version) == []
+
+
+def test_scores_that_a_later_run_changed_are_listed(tmp_path: Path):
+    each = graded("<b>Ada", "x", tmp_path)
+    after = [replace(s, points=s.max_points) for s in each.sheet.scores]
+    changed = scores.log_regrade(tmp_path, each.sheet, replace(each.sheet, scores=after), "<i>seed")
+    report.write_report(tmp_path, [each], OFFICIAL)
+    page = (tmp_path / review.PAGE).read_text("utf-8")
+    assert page.count("&lt;i&gt;seed") == len(changed) > 50
 
 
 def test_an_empty_class_has_a_page(tmp_path: Path):
