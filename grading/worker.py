@@ -33,9 +33,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from grading import lockdown
+from grading import lockdown, recipe
+from grading.recipe import ANSWER
 
-ANSWER = "<ipython-input-answer>"  # the name of a cell's source in tracebacks
 ERROR = "!error"  # the name of the array that holds a message
 NEXT = b"\x05"  # asks for the next task: grading.sandbox.NEXT
 RESULTS = "GRADING_RESULTS"
@@ -116,12 +116,10 @@ class Worker:
 
         An error there is raised in the children.
         """
-        from grading.recipe import Recipes
-
         if module in self.names:
             return
         values = vars(importlib.import_module(module)).values()
-        (recipes,) = (value for value in values if isinstance(value, Recipes))
+        (recipes,) = (value for value in values if isinstance(value, recipe.Recipes))
         try:
             with contextlib.redirect_stdout(None):
                 self.names[module] = recipes.setup()
@@ -312,8 +310,6 @@ def evaluate(module: str, task: Mapping[str, Any], names: Mapping[str, Any]) -> 
     import numpy as np
     import torch
 
-    from grading import recipe
-
     seed = task["seed"]
     torch.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002
@@ -353,9 +349,17 @@ def describe(error: BaseException) -> str:
 
     if isinstance(error, CheckFailed):
         return str(error)
+    name = type(error).__name__
+    if isinstance(error, SyntaxError):
+        return f"Your code is no valid Python: {error}."
+    traceback = error.__traceback__
+    while traceback and traceback.tb_frame.f_code.co_filename != ANSWER:
+        traceback = traceback.tb_next
+    if traceback is None:
+        return f"What your code gives cannot be used. {name}: {error}"
     if isinstance(error, Exception):
-        return explain(error)
-    return f"Your code raised {type(error).__name__}: {error}".rstrip(": ")
+        return explain(error.with_traceback(traceback))
+    return f"Your code raised {name}: {error}".rstrip(": ")
 
 
 # --- Pipes

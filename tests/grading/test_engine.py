@@ -133,7 +133,7 @@ ATTACKS = {
     "loop": ("while True: pass", "stopped", "took too long"),
     "exit": ("raise SystemExit", "error", "SystemExit"),
     "hard exit": ("import os\nos._exit(0)", "not allowed", ""),
-    "syntax": ("def add_noise(:", "error", "SyntaxError"),
+    "syntax": ("def add_noise(:", "error", "Your code is no valid Python"),
     "memory": ("x = []\nwhile True: x.append(bytearray(2**26))", "error", "MemoryError"),
     "results": (
         "add_noise = lambda *_: torch.zeros(2**28)",
@@ -210,7 +210,7 @@ def test_no_task_holds_the_official_answer_of_its_exercise():
     for exercise in official.all_recipes():
         stub = without_solutions(official.answers()[exercise], exercise)
         task = official.task(exercise, stub)
-        code = [line for line in official.answers()[exercise].split("\n")]
+        code = official.answers()[exercise].split("\n")
         fence = [i for i, line in enumerate(code) if "SOLUTION" in line]
         solution = "\n".join(code[fence[0] + 1 : fence[1]])
         for source in (*task.cells, *task.modules.values(), task.answer):
