@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from course.checks import exercises
 from grading import official, sandbox
 from grading.compare import compare, tolerance_of
-from grading.engine import Grader, References, Result, Runner, score_result
+from grading.engine import EngineError, Grader, References, Result, Runner, score_result
 from grading.fences import without_solutions
+from grading.scores import Score
 from grading.submissions import Submission
 
 reason = sandbox.reason_against("bubblewrap")
@@ -28,11 +30,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def grader(base: Path) -> Grader:
     runner = Runner(base, SEED)
     return Grader(runner, References(runner))
-
-
-def scores_of(grader: Grader, answers: dict[str, str]) -> dict[str, tuple[str, float, str]]:
-    sheet = grader.grade(Submission("Ada", Path("ada"), "1.0.0", answers), "ada")
-    return {s.exercise: (s.status, s.points / (s.max_points or 1), s.message) for s in sheet.scores}
 
 
 def official_answers(*exercises: str) -> dict[str, str]:
@@ -92,118 +89,131 @@ def test_the_same_submission_has_the_same_score_ten_times(base, monkeypatch):
     assert len(seen) == 1
 
 
-# --- Single answers
+# --- Single answers: all in one sandbox, without the static rules
 
-
-def test_each_exercise_is_graded_alone(grader):
-    answers = official_answers(*FEW)
-    answers["0 (h)"] = answers["0 (h)"].replace("- (1 - alpha_bar)", "+ (1 - alpha_bar)")
-    answers["0 (e)"] = "def training_loss(network, x_0, label=None):\n    return undefined"
-    answers["0 (c)"] = "def score_from_noise(noise, alpha_bar):\n    pass"
-    answers["1.2 written 1"] = "no code"
-    scores = scores_of(grader, answers)
-    assert [scores[id][:2] for id in ("0 (b)", "video (a)", "3 (b)")] == [("right", 1)] * 3
-    assert scores["0 (h)"][:2] == ("wrong", 0)
-    assert scores["0 (e)"][0] == "error"
-    assert "NameError" in scores["0 (e)"][2] and "return undefined" in scores["0 (e)"][2]
-    assert scores["0 (c)"][:2] == ("wrong", 0)
-    assert scores["0 (a)"] == ("empty", 0, "There is no answer.")
-    assert scores["1.2 written 1"][:2] == ("empty", 0)
-
-
-def test_part_of_an_exercise_gives_part_of_its_points(grader):
-    answer = official.answers()["0 (b)"]
-    answer += "\nright = add_noise\n"
-    answer += "add_noise = lambda x, e, a: right(x, e, a) * (1 if a.dim() == 2 else -1)\n"
-    status, share, message = scores_of(grader, {"0 (b)": answer})["0 (b)"]
-    assert status == "partly" and share == pytest.approx(1 / 3, abs=0.01)
-    assert "alpha_bar for all: the relative difference is 2" in message
-
-
-def test_functions_of_a_module_are_swapped_by_name(grader):
-    """The module of task 3 is official except for the function, also where others call it."""
-    answers = official_answers("3 (b)", "3 (d)", "3 (e)")
-    answers["3 (d)"] = answers["3 (d)"].replace("noise_pred - noise", "noise - noise_pred")
-    scores = scores_of(grader, answers)
-    assert scores["3 (b)"][0] == scores["3 (e)"][0] == "right"
-    assert scores["3 (d)"][0] == "partly"
-
-
-ATTACKS = {
-    "loop": ("while True: pass", "stopped", "took too long"),
-    "exit": ("raise SystemExit", "error", "SystemExit"),
-    "hard exit": ("import os\nos._exit(0)", "not allowed", ""),
-    "syntax": ("def add_noise(:", "error", "Your code is no valid Python"),
-    "memory": ("x = []\nwhile True: x.append(bytearray(2**26))", "error", "MemoryError"),
-    "results": (
-        "add_noise = lambda *_: torch.zeros(2**28)",
-        "error",
-        "",
-    ),
-    "recursion": ("def f(): f()\nf()", "error", "RecursionError"),
+LEAVE = """
+import os, sys, torch
+for folder in ("/tmp", "/dev/shm", "."):
+    with open(f"{folder}/left", "w") as file:
+        file.write("left")
+os.makedirs("/tmp/" + "deep/" * 500)
+os.mkdir("/tmp/locked", 0o000)
+torch.Tensor.left = True
+sys.modules["left"] = sys
+if not os.fork():
+    while True:
+        pass
+raise ValueError("left all")
+"""
+LOOK = """
+import os, sys, torch
+files = [name for folder in ("/tmp", "/dev/shm", ".") for name in os.listdir(folder)]
+processes = [name for name in os.listdir("/proc") if name.isdecimal()]
+traces = [name in files for name in ("left", "deep", "locked")]
+traces += ["left" in sys.modules, hasattr(torch.Tensor, "left"), len(processes) > 2]
+raise ValueError(f"traces: {sum(traces)}")
+"""
+ATTACK = """
+import os, signal
+done = []
+for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP):
+    try:
+        os.kill(1, number)
+        done.append(number)
+    except OSError:
+        pass
+for name in ("mem", "environ", "fd/0", "maps"):
+    try:
+        path = f"/proc/1/{name}"
+        open(path, "rb").read(1)
+        done.append(name)
+    except OSError:
+        pass
+raise ValueError(f"reached: {done}")
+"""
+FORGE = """
+import os
+for descriptor in range(3, 40):
+    try:
+        os.write(descriptor, b'{"name": "x", "dtype": "object", "shape": []}\\n')
+    except OSError:
+        pass
+os._exit(0)
+"""
+PARTLY = """
+right = add_noise
+add_noise = lambda x, e, a: right(x, e, a) * (1 if a.dim() == 2 else -1)
+"""
+BROKEN = {  # source, status, part of the message
+    "0 (a)": ("while True: pass", "stopped", "took too long"),
+    "0 (c)": ("raise SystemExit", "error", "SystemExit"),
+    "0 (d)": ("x = []\nwhile True: x.append(bytearray(2**26))", "error", "MemoryError"),
+    "0 (e)": ("def training_loss(*_):\n    return undefined", "error", "return undefined"),
+    "0 (f)": ("def train(:", "error", "no valid Python"),
+    "0 (g)": ("def f(): f()\nf()", "error", "RecursionError"),
+    "0 (h)": (LEAVE, "error", "left all"),
+    "0 (i)": (LOOK, "error", "traces: 0"),
+    "0 (j)": (ATTACK, "error", "reached: []"),
+    "0 (k)": (FORGE, "error", "damaged"),
+    "0 (l)": ("import os\nos._exit(3)", "error", "ended the process"),
+    "0 (m)": ("def noise_from_v(x_t, v, alpha_bar):\n    pass", "wrong", "0 of 3 parts"),
+    "0 (n)": ("import os\nos.kill(os.getpid(), 9)", "error", "code -9"),
+    "0 challenge 1": ("def fast_sample(predict, x):\n    return x", "partly", "distance"),
+    "0 (p)": ("token = 5", "error", "cannot be used"),
 }
+RIGHT = ("0 (o)", "video (a)", "3 (b)", "3 (e)")
 
 
-def test_what_breaks_is_named_and_leaves_the_others(grader):
-    for name, (source, status, message) in ATTACKS.items():
-        answers = {"0 (b)": source, **official_answers("0 (c)")}
-        scores = scores_of(grader, answers)
-        assert scores["0 (b)"][:2] == (status, 0), (name, scores["0 (b)"])
-        assert message in scores["0 (b)"][2], (name, scores["0 (b)"])
-        assert scores["0 (c)"][0] == "right", name
+@pytest.fixture(scope="module")
+def scores(grader: Grader) -> dict[str, Score]:
+    answers = {exercise: source for exercise, (source, _, _) in BROKEN.items()}
+    answers |= official_answers("0 (b)", "3 (d)", *RIGHT)
+    answers["0 (b)"] += PARTLY
+    answers["3 (d)"] = answers["3 (d)"].replace("noise_pred - noise", "noise - noise_pred")
+    results = grader.runner.run(answers)
+    references = grader.references.get(list(answers))
+    return {id: score_result(results[id], references[id], SEED) for id in answers}
 
 
-def test_nothing_of_an_answer_reaches_the_next(grader):
-    """Not in files, processes, modules or the worker's memory; no rule forbids it here."""
-    leave = """
-        import os, sys, torch
-        for folder in ("/tmp", "/dev/shm", "."):
-            with open(f"{folder}/left", "w") as file: file.write("left")
-        os.makedirs("/tmp/" + "deep/" * 500)
-        os.mkdir("/tmp/locked", 0o000)
-        torch.Tensor.left = True
-        sys.modules["left"] = sys
-        if not os.fork():
-            os.nice(5)
-            while True: pass
-        add_noise = lambda x_0, noise, a: x_0
-    """
-    look = """
-        import os, sys, torch
-        files = [name for folder in ("/tmp", "/dev/shm", ".") for name in os.listdir(folder)]
-        processes = [name for name in os.listdir("/proc") if name.isdecimal()]
-        traces = [name in files for name in ("left", "deep", "locked")]
-        traces += ["left" in sys.modules, hasattr(torch.Tensor, "left"), len(processes) > 2]
-        raise ValueError(f"traces: {sum(traces)}")
-    """
-    unindent = lambda text: "\n".join(line[8:] for line in text.split("\n"))
-    results = grader.runner.run({"0 (b)": unindent(leave), "0 (c)": unindent(look)})
-    assert set(results["0 (b)"].arrays) and "traces: 0" in results["0 (c)"].error, results
+@pytest.mark.parametrize("exercise", BROKEN)
+def test_what_breaks_is_named(scores, exercise):
+    _, status, message = BROKEN[exercise]
+    assert scores[exercise].status == status, scores[exercise]
+    assert message in scores[exercise].message
 
 
-def test_a_child_cannot_stop_or_read_the_worker(grader):
-    attack = """
-        import os, signal
-        done = []
-        for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP):
-            try:
-                os.kill(1, number)
-            except OSError as error:
-                done.append(type(error).__name__)
-        for name in ("mem", "environ", "fd", "maps"):
-            try:
-                path = f"/proc/1/{name}"
-                os.listdir(path) if name == "fd" else open(path, "rb").read(1)
-                done.append(name)
-            except OSError:
-                pass
-        raise ValueError(f"reached: {done}")
-    """
-    source = "\n".join(line[8:] for line in attack.split("\n"))
-    results = grader.runner.run({"0 (b)": source, **official_answers("0 (c)")})
-    assert results["0 (b)"].error.count("PermissionError") == 3, results["0 (b)"]
-    assert not any(f"'{name}'" in results["0 (b)"].error for name in ("mem", "environ", "fd"))
-    assert results["0 (c)"].arrays
+@pytest.mark.parametrize("exercise", RIGHT)
+def test_what_breaks_leaves_the_others(scores, exercise):
+    """Also the functions of a module beside one that is wrong."""
+    assert scores[exercise].status == "right"
+    assert scores[exercise].points == scores[exercise].max_points
+    assert scores[exercise].seconds > 0 and scores[exercise].memory > 2**20
+
+
+def test_part_of_an_exercise_gives_part_of_its_points(scores):
+    score = scores["0 (b)"]
+    assert score.status == "partly" and score.points == pytest.approx(
+        score.max_points / 3, rel=0.01
+    )
+    assert "1 of 3 parts" in score.message and "alpha_bar for all: the rel" in score.message
+
+
+def test_functions_of_a_module_are_swapped_by_name(scores):
+    assert scores["3 (d)"].status == "partly"
+
+
+def test_a_sheet_has_all_exercises(grader):
+    """Without a sandbox: what is empty, written, or not allowed does not run."""
+    answers = {"0 (b)": "import ctypes", "1.3 (i)": "pass"}
+    submission = Submission("Ada", Path("ada"), "1.0.0", answers, {"2 written 1": "Because."})
+    sheet = grader.grade(submission, "class/ada")
+    assert [score.exercise for score in sheet.scores] == list(exercises())
+    assert sheet.max_points == pytest.approx(100) and sheet.points == 0
+    status = {score.exercise: score.status for score in sheet.scores}
+    assert status["0 (a)"] == "empty" and status["0 (b)"] == "not allowed"
+    assert status["1.2 written 1"] == "empty" and status["2 written 1"] == "not graded"
+    assert status["1.3 (i)"] == "not graded"
+    assert grader.digest(submission) == sheet.digest
 
 
 def test_no_task_holds_the_official_answer_of_its_exercise():
@@ -217,29 +227,12 @@ def test_no_task_holds_the_official_answer_of_its_exercise():
             assert solution not in source, exercise
 
 
-def test_a_forged_report_of_a_child_is_no_result(grader):
-    """A child may send what it likes; what is no message, or comes twice, is an error."""
-    source = """
-        import os
-        for descriptor in range(3, 40):
-            try:
-                os.write(descriptor, b'{"name": "x", "dtype": "object", "shape": []}\\n')
-            except OSError:
-                pass
-        os._exit(0)
-    """
-    source = "\n".join(line[8:] for line in source.split("\n"))
-    result = grader.runner.run({"0 (b)": source})["0 (b)"]
-    assert "damaged" in result.error and not result.arrays
+def test_a_worker_that_does_not_start_is_named(tmp_path):
+    with pytest.raises(EngineError, match="The sandbox does not run: .*grading"):
+        Runner(tmp_path, SEED).run(official_answers("0 (b)"))
 
 
-def test_values_are_compared_after_measuring_them_outside(grader):
-    far = "def fast_sample(predict, x):\n    predict(x, 999)\n    return x"
-    near = official_answers("0 challenge 1")
-    assert scores_of(grader, near)["0 challenge 1"][0] == "right"
-    assert scores_of(grader, {"0 challenge 1": far})["0 challenge 1"][:2] == ("partly", 0.5)
-
-
+@pytest.mark.slow
 def test_comparison_of_the_recipes_notices_another_seed(base):
     first = Runner(base, 1).run(official_answers(*FEW))
     second = Runner(base, 2).run(official_answers(*FEW))
