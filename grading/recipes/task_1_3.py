@@ -63,6 +63,12 @@ def stand_in(model: Any, **changes: Any) -> Any:
     return type("StandInModel", (type(model),), changes)(model.name, model.folder)
 
 
+def pipe_with(pipe: Any, **changes: Any) -> Any:
+    """Return the components of a pipeline, with other ones in the place of some."""
+    components = {**pipe.components, **changes}
+    return SimpleNamespace(**components, components=components, device=pipe.device)
+
+
 def random_image(g: np.random.Generator, height: int, width: int) -> Image.Image:
     """Return an image of a few bodies with edges of all strengths, and with noise."""
     page = np.full((height, width, 3), g.integers(60, 190, 3), np.uint8)
@@ -152,6 +158,7 @@ def controlled(space: Space, seed: int) -> Arrays:
     sides = (6, 4)
     unet = tiny_unet(seed)
     controls = tiny_controls(unet, g, sides)
+    space["pipe"] = pipe_with(space["pipe"], unet=unet)
 
     def attempt(chosen: list[Control], w: float, t: int, double: bool = False) -> np.ndarray:
         latents = torch.randn((1, 4, *sides), generator=g)
@@ -286,8 +293,7 @@ def control_loss(space: Space, seed: int) -> Arrays:
 
         It is NaN if the function changes the latents or the noise that it gets.
         """
-        components = {**pipe.components, "unet": unet, "scheduler": scheduler}
-        space["pipe"] = SimpleNamespace(**components, components=components, device=pipe.device)
+        space["pipe"] = pipe_with(pipe, unet=unet, scheduler=scheduler)
         changes = {"prediction_type": kind, "dtype": torch.float32, "device": torch.device("cpu")}
         space["model"] = stand_in(model, **changes)
         latents, noise = torch.randn((2, batch, 4, *sides), generator=g)
