@@ -28,7 +28,7 @@ from grading.grade import MAX_SEED
 from grading.release import SHARED, UNSHARED, zip_folder
 from grading.submissions import StudentFiles
 
-BUDGET = Budget(seconds=240, memory=250 << 20, apart=True)  # for the student's and the official
+BUDGET = Budget(seconds=240, memory=250 << 20, separate=True)  # for the student's and the official
 SCRIPTS = Path(__file__).parent / "container_scripts"
 BASE = "base"
 # Lessons whose networks need more memory than there is.

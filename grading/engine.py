@@ -70,13 +70,13 @@ class Result:
 class Budget:
     """What the answers of a submission may use.
 
-    seconds: of all. memory: bytes of each answer, beside the libraries. apart: whether each lesson
+    seconds: of all. memory: bytes of each answer, beside the libraries. separate: whether each lesson
     has a sandbox of its own, which takes less memory and more time.
     """
 
     seconds: float = 1800.0
     memory: int = 2 << 30
-    apart: bool = False
+    separate: bool = False
 
 
 class Runner:
@@ -107,7 +107,7 @@ class Runner:
         deadline = time.monotonic() + self.budget.seconds
         while rest and time.monotonic() < deadline:
             tasks = rest
-            if self.budget.apart:
+            if self.budget.separate:
                 tasks = [task for task in rest if task.module == rest[0].module]
             outcome = self._run_once(tasks, deadline - time.monotonic())
             if NEXT not in outcome.stderr:
