@@ -9,22 +9,24 @@ import hashlib
 import json
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from course.checks import exercises
+from course.errors import CourseError
 from grading import official, pipe, sandbox, scores
 from grading.compare import compare, tolerance_of
 from grading.official import Task
 from grading.policy import violation
 from grading.recipe import Arrays
-from grading.sandbox import Limits, Outcome
+from grading.sandbox import NEXT, Limits, Outcome
 from grading.scores import Score, ScoreSheet
 from grading.submissions import Submission
 from grading.worker import ERROR, MAX_RESULTS
 
-LIMITS = Limits(seconds=1800.0, memory=8 << 30, results=1 << 30, processes=200)
+LIMITS = Limits(memory=8 << 30, results=1 << 30, processes=200)
 ENVIRONMENT = {
     "PYTHONSAFEPATH": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
@@ -45,6 +47,10 @@ STOPPED = {
 ENDED = "The answer ended the process in which it ran"
 
 
+class EngineError(CourseError):
+    """Nothing can be graded here; the message says why."""
+
+
 @dataclass(frozen=True)
 class Result:
     """What came back of an answer: its arrays, or why there are none.
@@ -60,6 +66,19 @@ class Result:
     memory: int = 0
 
 
+@dataclass(frozen=True)
+class Budget:
+    """What the answers of a submission may use.
+
+    seconds: of all. memory: bytes of each answer, beside the libraries. separate: whether each lesson
+    has a sandbox of its own, which takes less memory and more time.
+    """
+
+    seconds: float = 1800.0
+    memory: int = 2 << 30
+    separate: bool = False
+
+
 class Runner:
     """Runs answers in sandboxes.
 
@@ -67,10 +86,13 @@ class Runner:
     sandbox: a name of `grading.sandbox`, "" for the first that works.
     """
 
-    def __init__(self, base: Path, seed: int, sandbox: str = "") -> None:
+    def __init__(
+        self, base: Path, seed: int, sandbox: str = "", budget: Budget | None = None
+    ) -> None:
         self.base = base
         self.seed = seed
         self.sandbox = sandbox
+        self.budget = budget or Budget()
         self.recipes = json.dumps(dict(official.recipe_sources())).encode()
 
     def run(self, answers: Mapping[str, str]) -> dict[str, Result]:
@@ -81,39 +103,51 @@ class Runner:
         rest = [official.task(exercise, answer) for exercise, answer in answers.items()]
         rest.sort(key=lambda task: task.module)  # so each lesson is set up once
         results: dict[str, Result] = {}
-        while rest:
-            outcome = self._run_once(rest)
-            received = read_reports(outcome.results)
-            done = [task for task in rest if task.exercise in received]
-            results |= {task.exercise: received[task.exercise] for task in done}
-            rest = [task for task in rest if task.exercise not in received]
-            if rest:
-                # The first of the rest is the one that ran.
-                culprit = rest.pop(0)
-                results[culprit.exercise] = _ended_all(culprit.exercise, outcome, bool(done))
+        repeated: set[str] = set()
+        deadline = time.monotonic() + self.budget.seconds
+        while rest and time.monotonic() < deadline:
+            tasks = rest
+            if self.budget.separate:
+                tasks = [task for task in rest if task.module == rest[0].module]
+            outcome = self._run_once(tasks, deadline - time.monotonic())
+            if NEXT not in outcome.stderr:
+                raise EngineError(f"The sandbox does not run: {_last_line(outcome)}")
+            results |= read_reports(outcome.results)
+            rest = [task for task in rest if task.exercise not in results]
+            unfinished = [task.exercise for task in tasks if task.exercise not in results][:1]
+            if unfinished and unfinished[0] in repeated:
+                results[unfinished[0]] = _ended_all(unfinished[0], outcome)
+                rest.pop(0)
+            repeated.update(unfinished)  # perhaps not its fault, but too little memory for all
+        for task in rest:
+            results[task.exercise] = Result(task.exercise, stopped=STOPPED["time"])
         return results
 
-    def _run_once(self, tasks: Sequence[Task]) -> Outcome:
+    def _run_once(self, tasks: Sequence[Task], seconds: float) -> Outcome:
         """Run a sandbox with tasks to its end, or until one of them ends it."""
         command = [sys.executable, "-m", "grading.worker"]
         data = f"{len(self.recipes)}\n".encode() + self.recipes
         environment = ENVIRONMENT | {"PYTHONPATH": str(self.base)}
         messages = [self._message(task) for task in tasks]
-        return sandbox.run(command, [self.base], environment, LIMITS, data, messages, self.sandbox)
+        limits = replace(LIMITS, seconds=seconds)
+        return sandbox.run(command, [self.base], environment, limits, data, messages, self.sandbox)
 
     def _message(self, task: Task) -> bytes:
         body = json.dumps(asdict(task) | {"seed": self.seed}).encode()
         header = {"exercise": task.exercise, "module": task.module, "size": len(body)}
+        header["memory"] = self.budget.memory
         return json.dumps(header).encode() + b"\n" + body
 
 
-def _ended_all(exercise: str, outcome: Outcome, any_done: bool) -> Result:
-    """Return the result of an answer during which the whole sandbox ended."""
+def _ended_all(exercise: str, outcome: Outcome) -> Result:
+    """Return the result of an answer during which the whole sandbox ended, twice."""
     message = STOPPED.get(outcome.stopped, f"{ENDED}, and all others.")
-    if not outcome.stopped and not any_done:
-        last = outcome.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
-        message = f"{message} {' '.join(last)}".strip()
     return Result(exercise, stopped=message, seconds=outcome.seconds, memory=outcome.peak_memory)
+
+
+def _last_line(outcome: Outcome) -> str:
+    lines = outcome.stderr.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1] if lines else f"it ended with the code {outcome.code}"
 
 
 def read_reports(data: bytes) -> dict[str, Result]:
@@ -143,8 +177,8 @@ def read_report(report: Mapping[str, object], data: bytes) -> Result:
         message = arrays[ERROR].tobytes().decode("utf-8", "replace")
         return Result(exercise, {}, message, "", seconds, memory)
     if report["code"] != 0:
-        error = f"{ENDED}, with the code {report['code']}."
-        return Result(exercise, {}, error, "", seconds, memory)
+        message = f"{ENDED}, with the code {report['code']}."
+        return Result(exercise, {}, message, "", seconds, memory)
     return Result(exercise, arrays, "", "", seconds, memory)
 
 
