@@ -111,7 +111,7 @@ def timesteps(space: Space, seed: int) -> Arrays:
         """Return timesteps of batches of one image, and how much a batch changes by itself."""
         rows = [sample(low[i, None], low[i, None] + width[i], many, seed + i) for i in range(count)]
         one, same = (sample(low, low + width, many, seed) for _ in range(2))
-        return torch.cat([*rows, one - same])
+        return torch.cat([*rows, one - same]) / many  # rounded up or down
 
     def exact() -> Tensor:
         share = (torch.tensor([0, 17, 444, 998]) + 0.2) / 999
@@ -339,7 +339,7 @@ def render_weights(space: Space, seed: int) -> Arrays:
 
     def wall() -> Any:
         sigmas = inputs.uniform(0.1, 2, 4, 3)
-        sigmas[1:, 1:] = 1e4
+        sigmas[1:, 1:] = 100  # a sum of much larger depths would lose digits
         return second(space["render_weights"], sigmas, 0.3)
 
     functions = {
