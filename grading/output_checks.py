@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from course.checks import task_3_clips as turns
+from course.checks import clips as turns
 from course.images import conditions
 from course.metrics.control import edge_f1, rank_correlation
 from course.metrics.judge import Judge
