@@ -25,6 +25,7 @@ import torch
 
 from course.models.files import ROOT
 
+ANSWER = "<ipython-input-answer>"  # the file of an answer, as tracebacks name it
 Space = dict[str, Any]  # the global names of a lesson
 Arrays = dict[str, np.ndarray]  # the values to compare; each is a part of the exercise
 
@@ -76,6 +77,13 @@ class Recipes:
         return decorate
 
 
+class _Discard(io.TextIOBase):
+    """Takes what an answer prints and keeps nothing of it, however much it is."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
 def evaluate(
     recipe: Recipe, shared: Mapping[str, Any], cells: Sequence[str], answer: str, seed: int
 ) -> Arrays:
@@ -90,12 +98,12 @@ def evaluate(
     Raises what the cells, the answer or the recipe raise.
     """
     space: Space = {"__name__": "__main__", "display": lambda *_, **__: None, **shared}
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(_Discard()):
         for source in cells:
             exec(compile(source, "<cell>", "exec"), space)
         if recipe.prepare:
             recipe.prepare(space, seed)
-        exec(compile(answer, "<answer>", "exec"), space)
+        exec(compile(answer, ANSWER, "exec"), space)
         return recipe.run(space, seed)
 
 
