@@ -68,7 +68,7 @@ def test_right_answers_that_no_tolerance_covers_are_a_problem():
 def test_each_tolerance_lies_between_right_and_wrong_answers():
     document = json.loads(TOLERANCES.read_text("utf-8"))
     assert {"date", "machine", "versions", "conditions", "factor"} <= set(document)
-    assert set(document["tolerances"]) == set(official.all_recipes())
+    assert set(document["tolerances"]) <= set(official.all_recipes())
     for exercise, row in document["differences"].items():
         tolerance = tolerance_of(exercise)
         assert tolerance >= 0.95 * document["factor"] * row["right"]
