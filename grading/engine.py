@@ -1,0 +1,257 @@
+"""Grades one submission: its answers run in a sandbox, and their arrays are compared.
+
+The grading process sees of a student's code nothing but arrays and messages, as bytes, once the
+sandbox is dead. The official solutions run in a sandbox of their own, after that and once for all
+students of a run.
+"""
+
+import hashlib
+import json
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from course.checks import exercises
+from grading import official, pipe, sandbox, scores
+from grading.compare import compare, tolerance_of
+from grading.official import Task
+from grading.policy import violation
+from grading.recipe import Arrays
+from grading.sandbox import Limits, Outcome
+from grading.scores import Score, ScoreSheet
+from grading.submissions import Submission
+from grading.worker import ERROR, MAX_RESULTS
+
+LIMITS = Limits(seconds=1800.0, memory=8 << 30, results=1 << 30, processes=200)
+ENVIRONMENT = {
+    "PYTHONSAFEPATH": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "MPLBACKEND": "agg",
+    "HF_HUB_OFFLINE": "1",
+    "TQDM_DISABLE": "1",
+    "CXX": "/bin/false",  # no compiled kernels: the same sums everywhere, and no time to compile
+}
+MAX_LINE = 10_000  # bytes of a report's first line
+STOPPED = {
+    "time": "The answer was stopped: it took too long.",
+    "memory": "The answer was stopped: it used too much memory.",
+    "processes": "The answer was stopped: it started too many processes.",
+    "results": "The answer was stopped: its values are too large.",
+    "stdout": "The answer was stopped: it wrote where only the grader writes.",
+    "stderr": "The answer was stopped: it wrote where only the grader writes.",
+}
+ENDED = "The answer ended the process in which it ran"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came back of an answer: its arrays, or why there are none.
+
+    error: what the code raised. stopped: the message of a limit.
+    """
+
+    exercise: str
+    arrays: Arrays = field(default_factory=dict)
+    error: str = ""
+    stopped: str = ""
+    seconds: float = 0.0
+    memory: int = 0
+
+
+class Runner:
+    """Runs answers in sandboxes.
+
+    base: the folder of `official.write_base`, which they may read. seed: of all random inputs.
+    sandbox: a name of `grading.sandbox`, "" for the first that works.
+    """
+
+    def __init__(self, base: Path, seed: int, sandbox: str = "") -> None:
+        self.base = base
+        self.seed = seed
+        self.sandbox = sandbox
+        self.recipes = json.dumps(dict(official.recipe_sources())).encode()
+
+    def run(self, answers: Mapping[str, str]) -> dict[str, Result]:
+        """Return the results of answers by exercise.
+
+        An answer that ends the whole sandbox is stopped, and the others run in a new one.
+        """
+        rest = [official.task(exercise, answer) for exercise, answer in answers.items()]
+        rest.sort(key=lambda task: task.module)  # so each lesson is set up once
+        results: dict[str, Result] = {}
+        while rest:
+            outcome = self._run_once(rest)
+            received = read_reports(outcome.results)
+            done = [task for task in rest if task.exercise in received]
+            results |= {task.exercise: received[task.exercise] for task in done}
+            rest = [task for task in rest if task.exercise not in received]
+            if rest:
+                # The first of the rest is the one that ran.
+                culprit = rest.pop(0)
+                results[culprit.exercise] = _ended_all(culprit.exercise, outcome, bool(done))
+        return results
+
+    def _run_once(self, tasks: Sequence[Task]) -> Outcome:
+        """Run a sandbox with tasks to its end, or until one of them ends it."""
+        command = [sys.executable, "-m", "grading.worker"]
+        data = f"{len(self.recipes)}\n".encode() + self.recipes
+        environment = ENVIRONMENT | {"PYTHONPATH": str(self.base)}
+        messages = [self._message(task) for task in tasks]
+        return sandbox.run(command, [self.base], environment, LIMITS, data, messages, self.sandbox)
+
+    def _message(self, task: Task) -> bytes:
+        body = json.dumps(asdict(task) | {"seed": self.seed}).encode()
+        header = {"exercise": task.exercise, "module": task.module, "size": len(body)}
+        return json.dumps(header).encode() + b"\n" + body
+
+
+def _ended_all(exercise: str, outcome: Outcome, any_done: bool) -> Result:
+    """Return the result of an answer during which the whole sandbox ended."""
+    message = STOPPED.get(outcome.stopped, f"{ENDED}, and all others.")
+    if not outcome.stopped and not any_done:
+        last = outcome.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+        message = f"{message} {' '.join(last)}".strip()
+    return Result(exercise, stopped=message, seconds=outcome.seconds, memory=outcome.peak_memory)
+
+
+def read_reports(data: bytes) -> dict[str, Result]:
+    """Return the results of all answers that were run; the worker wrote them."""
+    results = {}
+    position = 0
+    while (end := data.find(b"\n", position, position + MAX_LINE)) >= 0:
+        report = json.loads(data[position:end])
+        position = end + 1 + report["size"]
+        if position > len(data):
+            break  # the sandbox was stopped here
+        results[report["exercise"]] = read_report(report, data[end + 1 : position])
+    return results
+
+
+def read_report(report: Mapping[str, object], data: bytes) -> Result:
+    """Return the result of one answer, from the worker's report and what the answer sent."""
+    exercise = str(report["exercise"])
+    seconds, memory = float(str(report["seconds"])), int(str(report["memory"]))
+    if stopped := str(report["stopped"]):
+        return Result(exercise, {}, "", STOPPED[stopped], seconds, memory)
+    try:
+        arrays = pipe.receive(data[:MAX_RESULTS])
+    except pipe.PipeError as error:
+        return Result(exercise, {}, f"What came back is damaged. {error}", "", seconds, memory)
+    if ERROR in arrays:
+        message = arrays[ERROR].tobytes().decode("utf-8", "replace")
+        return Result(exercise, {}, message, "", seconds, memory)
+    if report["code"] != 0:
+        error = f"{ENDED}, with the code {report['code']}."
+        return Result(exercise, {}, error, "", seconds, memory)
+    return Result(exercise, arrays, "", "", seconds, memory)
+
+
+class References:
+    """The arrays of the official solutions, computed when they are first needed."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+        self.results: dict[str, Result] = {}
+        self.lock = threading.Lock()
+
+    def get(self, exercises: Sequence[str]) -> Mapping[str, Result]:
+        """Return the official results of exercises.
+
+        The sandbox in which they are computed never sees a student's code.
+        """
+        with self.lock:
+            if missing := [id for id in exercises if id not in self.results]:
+                answers = official.answers()
+                self.results |= self.runner.run({id: answers[id] for id in missing})
+            return {id: self.results[id] for id in exercises}
+
+
+@dataclass
+class Grader:
+    """Grades submissions of one run, in several threads.
+
+    outputs: a submission to the scores of exercises that are graded by what they show.
+    """
+
+    runner: Runner
+    references: References
+    outputs: Callable[[Submission], list[Score]] = lambda submission: []
+
+    def grade(self, submission: Submission, path: str) -> ScoreSheet:
+        """Return the scores of a submission; path: how the sheet names it. Raises SandboxError."""
+        refused = {id: violation(id, answer) for id, answer in submission.answers.items()}
+        answers = {
+            id: answer
+            for id, answer in submission.answers.items()
+            if official.recipe_of(id) and not refused[id]
+        }
+        results = self.runner.run(answers)
+        references = self.references.get(list(results))
+        graded = {score.exercise: score for score in self.outputs(submission)}
+        for id, exercise in exercises().items():
+            if exercise.tier == "written":
+                graded[id] = score_written(id, submission.written.get(id, ""))
+            elif id not in submission.answers:
+                graded[id] = scores.score(id, "empty", "There is no answer.")
+            elif refused[id]:
+                graded[id] = scores.score(id, "not allowed", refused[id])
+            elif id in results:
+                graded[id] = score_result(results[id], references[id], self.runner.seed)
+            elif id not in graded:
+                graded[id] = scores.score(id, "not graded", "There is no automatic check.")
+        return ScoreSheet(
+            student=submission.student,
+            path=path,
+            version=submission.version,
+            digest=self.digest(submission),
+            seed=self.runner.seed,
+            problems=submission.problems,
+            scores=[graded[id] for id in exercises()],
+        )
+
+    def digest(self, submission: Submission) -> str:
+        """Return a digest of all that decides the scores of a submission."""
+        media = {
+            f"{id}/{number}": hashlib.sha256(item.path.read_bytes()).hexdigest()
+            for id, items in submission.media.items()
+            for number, item in enumerate(items)
+        }
+        parts = (submission.answers, submission.written, media, submission.problems)
+        grader = [official.grader_digest(), self.runner.seed]
+        return scores.digest({"submission": json.dumps(parts), "grader": json.dumps(grader)})
+
+
+def score_written(id: str, answer: str) -> Score:
+    """Return the score of a written answer, whose points come from a teacher."""
+    if not answer:
+        return scores.score(id, "empty", "There is no answer.")
+    return scores.score(id, "not graded", "Read by a teacher.")
+
+
+def score_result(result: Result, reference: Result, seed: int) -> Score:
+    """Return the score of a result beside the official one."""
+
+    def score(status: str, message: str, share: float = 0.0) -> Score:
+        seconds = round(result.seconds, 3)
+        return scores.score(result.exercise, status, message, share, seconds, result.memory)
+
+    if reason := reference.error or reference.stopped:
+        return score("not graded", f"The official solution cannot be graded here: {reason}")
+    if result.stopped:
+        return score("stopped", result.stopped)
+    if result.error:
+        return score("error", result.error)
+    arrays, right = result.arrays, reference.arrays
+    recipe = official.recipe_of(result.exercise)
+    if recipe and recipe.measure:
+        right = recipe.measure(right, seed)
+        try:
+            arrays = recipe.measure(arrays, seed)
+        except Exception as error:  # the arrays may have any names and shapes
+            return score("wrong", f"The values do not fit: {error}")
+    comparison = compare(arrays, right, tolerance_of(result.exercise))
+    if not comparison.wrong:
+        return score("right", comparison.message, 1.0)
+    return score("partly" if comparison.right else "wrong", comparison.message, comparison.share)
