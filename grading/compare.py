@@ -49,7 +49,7 @@ class Comparison:
 @cache
 def tolerances() -> Mapping[str, float]:
     """Return the relative tolerance of each exercise that has one of its own."""
-    values = json.loads(TOLERANCES.read_text("utf-8"))
+    values = json.loads(TOLERANCES.read_text("utf-8")).get("tolerances", {})
     return {exercise: float(value) for exercise, value in values.items()}
 
 

@@ -25,11 +25,12 @@ from course.files import write_text
 from grading import charts, gradescope
 from grading.gradescope import printable
 from grading.review import FREE, PAGE, PAIRS, Graded, anchor, review_tasks
-from grading.scores import STATUSES, Score
+from grading.scores import REGRADES, STATUSES, Score
 from grading.similarity import Pair, similar_pairs
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCORES = "scores.csv"
+MAX_REGRADES = 200  # lines of the page
 MESSAGES = 3  # of an exercise: the most frequent ones
 FORMULA = "=+-@\t"  # a spreadsheet computes a cell that starts with one of these
 
@@ -180,12 +181,22 @@ def write_class(out: Path, graded: Sequence[Graded], pairs: Sequence[Pair]) -> N
         lessons=lessons,
         students=[student_row(each, names, remarks[each.folder]) for each in graded],
         sheets=contact_sheets(graded),
+        regrades=regrades(out),
         statuses=STATUSES,
         bins=charts.histogram(totals, max_points),
         max_points=max_points,
         median=statistics.median(totals or [0]),
         mean=statistics.fmean(totals or [0]),
     )
+
+
+def regrades(out: Path) -> list[dict[str, str]]:
+    """Return the scores that later runs have changed, the newest first, at most MAX_REGRADES."""
+    path = out / REGRADES
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))[: -MAX_REGRADES - 1 : -1]
 
 
 def write_pairs(out: Path, graded: Sequence[Graded], pairs: Sequence[Pair]) -> None:

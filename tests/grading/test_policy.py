@@ -5,9 +5,9 @@ import pkgutil
 
 import pytest
 
+from grading import official
 from grading.policy import OWN_CODE, violation
 from tests.grading import mutants
-from tests.grading.mutants import official_answers
 
 HARMLESS = [
     answer
@@ -73,9 +73,9 @@ REFUSED = [  # exercise, answer, a part of the message
 ]
 
 
-@pytest.mark.parametrize("exercise", official_answers())
+@pytest.mark.parametrize("exercise", official.answers())
 def test_official_answers_are_allowed(exercise):
-    assert violation(exercise, official_answers()[exercise]) == ""
+    assert violation(exercise, official.answers()[exercise]) == ""
 
 
 @pytest.mark.parametrize("answer", HARMLESS, ids=str)
@@ -100,4 +100,4 @@ def test_what_cannot_run_breaks_no_rule():
 
 
 def test_the_rules_name_exercises():
-    assert set(OWN_CODE) <= set(official_answers())
+    assert set(OWN_CODE) <= set(official.answers())

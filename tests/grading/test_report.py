@@ -16,7 +16,7 @@ from PIL import Image
 
 from course.checks import exercises
 from course.images.video import write_video
-from grading import exhibits, gradescope, report, review, sandbox
+from grading import exhibits, gradescope, report, review, sandbox, scores
 from grading.media import Media
 from grading.review import Graded
 from tests.grading.sample_class import OFFICIAL, graded
@@ -201,9 +201,18 @@ def test_everything_to_look_at_is_listed_once(out: Path):
 
 def test_a_written_answer_with_points_needs_no_look(out: Path):
     each = students(out)[0]
-    scores = [replace(score, comment="yes") for score in each.sheet.scores]
-    done = replace(each, sheet=replace(each.sheet, scores=scores, problems=[]))
+    decided = [replace(score, comment="yes") for score in each.sheet.scores]
+    done = replace(each, sheet=replace(each.sheet, scores=decided, problems=[]))
     assert review.review_tasks([done], [], done.sheet.version) == []
+
+
+def test_scores_that_a_later_run_changed_are_listed(tmp_path: Path):
+    each = graded("<b>Ada", "x", tmp_path)
+    after = [replace(s, points=s.max_points) for s in each.sheet.scores]
+    changed = scores.log_regrade(tmp_path, each.sheet, replace(each.sheet, scores=after), "<i>seed")
+    report.write_report(tmp_path, [each], OFFICIAL)
+    page = (tmp_path / review.PAGE).read_text("utf-8")
+    assert page.count("&lt;i&gt;seed") == len(changed) > 50
 
 
 def test_an_empty_class_has_a_page(tmp_path: Path):
