@@ -19,10 +19,10 @@ from grading.compare import compare, tolerance_of
 from grading.official import Task
 from grading.policy import violation
 from grading.recipe import Arrays
-from grading.sandbox import Limits, Outcome
+from grading.sandbox import SHORT_OF_MEMORY, Limits, Outcome
 from grading.scores import Score, ScoreSheet
 from grading.submissions import Submission
-from grading.worker import ERROR, MAX_RESULTS
+from grading.worker import ERROR, MAX_MESSAGE, MAX_RESULTS
 
 LIMITS = Limits(seconds=1800.0, memory=8 << 30, results=1 << 30, processes=200)
 ENVIRONMENT = {
@@ -37,6 +37,7 @@ MAX_LINE = 10_000  # bytes of a report's first line
 STOPPED = {
     "time": "The answer was stopped: it took too long.",
     "memory": "The answer was stopped: it used too much memory.",
+    SHORT_OF_MEMORY: "The answer was stopped twice: this machine had too little memory left.",
     "processes": "The answer was stopped: it started too many processes.",
     "results": "The answer was stopped: its values are too large.",
     "stdout": "The answer was stopped: it wrote where only the grader writes.",
@@ -81,13 +82,16 @@ class Runner:
         rest = [official.task(exercise, answer) for exercise, answer in answers.items()]
         rest.sort(key=lambda task: task.module)  # so each lesson is set up once
         results: dict[str, Result] = {}
+        again: set[str] = set()
         while rest:
             outcome = self._run_once(rest)
             received = read_reports(outcome.results)
             done = [task for task in rest if task.exercise in received]
             results |= {task.exercise: received[task.exercise] for task in done}
             rest = [task for task in rest if task.exercise not in received]
-            if rest:
+            if rest and outcome.stopped == SHORT_OF_MEMORY and rest[0].exercise not in again:
+                again.add(rest[0].exercise)  # another process may have used it
+            elif rest:
                 # The first of the rest is the one that ran.
                 culprit = rest.pop(0)
                 results[culprit.exercise] = _ended_all(culprit.exercise, outcome, bool(done))
@@ -111,7 +115,7 @@ def _ended_all(exercise: str, outcome: Outcome, any_done: bool) -> Result:
     """Return the result of an answer during which the whole sandbox ended."""
     message = STOPPED.get(outcome.stopped, f"{ENDED}, and all others.")
     if not outcome.stopped and not any_done:
-        last = outcome.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+        last = readable(outcome.stderr).strip().splitlines()[-1:]
         message = f"{message} {' '.join(last)}".strip()
     return Result(exercise, stopped=message, seconds=outcome.seconds, memory=outcome.peak_memory)
 
@@ -140,12 +144,18 @@ def read_report(report: Mapping[str, object], data: bytes) -> Result:
     except pipe.PipeError as error:
         return Result(exercise, {}, f"What came back is damaged. {error}", "", seconds, memory)
     if ERROR in arrays:
-        message = arrays[ERROR].tobytes().decode("utf-8", "replace")
+        message = readable(arrays[ERROR].tobytes())
         return Result(exercise, {}, message, "", seconds, memory)
     if report["code"] != 0:
         error = f"{ENDED}, with the code {report['code']}."
         return Result(exercise, {}, error, "", seconds, memory)
     return Result(exercise, arrays, "", "", seconds, memory)
+
+
+def readable(data: bytes) -> str:
+    """Return text of at most `MAX_MESSAGE` characters, without those that cannot be printed."""
+    text = data[: 4 * MAX_MESSAGE].decode("utf-8", "replace")[:MAX_MESSAGE]
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 class References:
@@ -246,12 +256,26 @@ def score_result(result: Result, reference: Result, seed: int) -> Score:
     arrays, right = result.arrays, reference.arrays
     recipe = official.recipe_of(result.exercise)
     if recipe and recipe.measure:
+        # It takes long for other shapes, or for ever.
+        if reason := other_form(arrays, right):
+            return score("wrong", reason)
         right = recipe.measure(right, seed)
         try:
             arrays = recipe.measure(arrays, seed)
-        except Exception as error:  # the arrays may have any names and shapes
-            return score("wrong", f"The values do not fit: {error}")
+        except Exception as error:  # the arrays may have any values
+            return score("wrong", f"The values do not fit: {readable(str(error).encode())}")
     comparison = compare(arrays, right, tolerance_of(result.exercise))
     if not comparison.wrong:
         return score("right", comparison.message, 1.0)
     return score("partly" if comparison.right else "wrong", comparison.message, comparison.share)
+
+
+def other_form(arrays: Arrays, reference: Arrays) -> str:
+    """Return which array has another shape or type than in the reference, "" if none has."""
+    for name, right in reference.items():
+        if name not in arrays:
+            return f"{name}: there is no value."
+        if (arrays[name].shape, arrays[name].dtype) != (right.shape, right.dtype):
+            shapes = f"{arrays[name].shape} {arrays[name].dtype}, not {right.shape} {right.dtype}"
+            return f"{name}: the values are {shapes}."
+    return ""

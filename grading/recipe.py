@@ -25,6 +25,7 @@ import torch
 
 from course.models.files import ROOT
 
+ANSWER = "<ipython-input-answer>"  # how tracebacks name an answer: as they name a cell
 Space = dict[str, Any]  # the global names of a lesson
 Arrays = dict[str, np.ndarray]  # the values to compare; each is a part of the exercise
 
@@ -95,7 +96,7 @@ def evaluate(
             exec(compile(source, "<cell>", "exec"), space)
         if recipe.prepare:
             recipe.prepare(space, seed)
-        exec(compile(answer, "<answer>", "exec"), space)
+        exec(compile(answer, ANSWER, "exec"), space)
         return recipe.run(space, seed)
 
 
