@@ -8,7 +8,7 @@ VENV = .venv/bin/python
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help environment demo test test-gpu lab student pocket regenerate
+.PHONY: help environment demo test test-gpu lab student grade pocket regenerate
 
 help: ## this list
 	@$(PYTHON) -c "import re; [print('make {:<13}{}'.format(t, d)) for t, d in re.findall(r'^([\w-]+):.*?## (.*)', open('Makefile').read(), re.M)]"
@@ -30,6 +30,9 @@ lab: environment ## open the lessons in JupyterLab
 
 student: environment ## write the student copy and the teacher's copy to dist/
 	@$(VENV) -m grading.release
+
+grade: environment ## grade a class: make grade SUBMISSIONS=folder
+	@$(VENV) -m grading.grade "$(SUBMISSIONS)"
 
 pocket: environment ## train the embedded model (needs a GPU, about two hours)
 	@$(VENV) -m pocket.train all

@@ -3,6 +3,7 @@
 from tests.grading.mutants import changed, rewritten
 
 E, F = "1.2 training (e)", "1.2 training (f)"
+J = "1.2 training challenge 1"
 G, H = "1.2 training (g)", "1.2 training (h)"
 I = "1.2 training (i)"
 
@@ -99,7 +100,40 @@ BATCHES = [
     changed(I, "loss twice as large", "take_step(loss", "take_step(2 * loss"),
     changed(I, "one image for all", CHOICE, f"{CHOICE.replace('BATCH', '1')}.expand(BATCH)"),
 ]
-WRONG = [*OTHERS, *BATCHES]
+CHALLENGE = [
+    changed(J, "no training", "    train_on(every", "    continue\n    train_on(every"),
+    changed(J, "images of before", "better_images = decode(better)\n", "better_images = images\n"),
+    changed(J, "sampled from the old network", "better = sample(better,", "better = sample(unet,"),
+    changed(
+        J,
+        "another order",
+        "better_images = decode(better)\n",
+        "better_images = decode(better.flip(0))\n",
+    ),
+    changed(
+        J,
+        "an image missing",
+        "better_images = decode(better)\n",
+        "better_images = decode(better)[1:]\n",
+    ),
+    changed(
+        J,
+        "one caption",
+        "(better, scheduler, states",
+        "(better, scheduler, states[:1].expand_as(states)",
+    ),
+    changed(
+        J,
+        "empty captions",
+        "(better, scheduler, states",
+        "(better, scheduler, empty.expand_as(states)",
+    ),
+    changed(J, "no time", "seconds = time.perf_counter() - start", "seconds = 0.0"),
+    changed(J, "too long", "seconds = time.perf_counter() - start", "seconds = 200.0"),
+    changed(J, "uphill", "train_on(every", "better.weight.data.mul_(-1)\n    train_on(every"),
+    changed(J, "first image for all", "= decode(better)\n", "= decode(better)[:1] * 48\n"),
+]
+WRONG = [*OTHERS, *BATCHES, *CHALLENGE]
 
 HARMLESS = [
     rewritten(
@@ -211,6 +245,62 @@ texts = torch.where(dropped, empty, texts)
 loss = training_loss(unet, data.latents[chosen], texts, alpha_bar, generator)
 result = take_step(loss, unet, optimizer, ema)
 return result
+""",
+    ),
+    changed(J, "small steps", "2e-3 * (1 - i / count)", "2e-4"),
+    changed(
+        J,
+        "large steps, guided more",
+        "2e-3",
+        "8e-3",
+        "empty, x_T, 2 * STEPS, GUIDANCE_SCALE",
+        "empty, x_T, STEPS, 6.0",
+    ),
+    changed(J, "larger batches", "count = 1", "BATCH = 64\ncount = 1"),
+    changed(J, "no average", "better_ema.copy_to(better.parameters())", "print('trained')"),
+    rewritten(
+        J,
+        "from random weights",
+        """
+from tqdm.auto import tqdm
+
+torch.manual_seed(1)
+mine = build_unet(states.shape[-1])
+adam = torch.optim.Adam(mine.parameters(), lr=3e-3)
+average = EMAModel(mine.parameters(), decay=0.9)
+start = time.time()
+for _ in tqdm(range(TRAINING_STEPS // 3)):
+    train_on(every_image, mine, adam, average)
+seconds = time.time() - start
+with averaged_weights(average, mine):
+    noise = torch.randn(x_T.shape, generator=torch.Generator().manual_seed(9))
+    better_images = list(decode(sample(mine, scheduler, states, empty, noise, 30, 4.0)))
+""",
+    ),
+    rewritten(
+        J,
+        "own loss, until the time is over",
+        """
+better = copy.deepcopy(unet)
+adam = torch.optim.AdamW(better.parameters(), lr=1e-3)
+start = time.perf_counter()
+while time.perf_counter() - start < min(0.3, run.seconds / 3):
+    chosen = torch.randint(len(every_image), (48,), generator=generator)
+    t = (torch.rand(48, generator=generator) ** 0.5 * len(alpha_bar)).long()
+    noise = torch.randn(data.latents[chosen].shape, generator=generator)
+    a = alpha_bar[t][:, None, None, None]
+    texts = drop_captions(states[caption_index[chosen]], empty, 0.15, generator)
+    x_0 = data.latents[chosen]
+    output = better(add_noise(x_0, noise, a), t, encoder_hidden_states=texts).sample
+    loss = ((1 - a) * (output - velocity(x_0, noise, a)) ** 2).mean()
+    adam.zero_grad()
+    loss.backward()
+    adam.step()
+seconds = time.perf_counter() - start
+better_images = []
+for i in range(len(pairs)):
+    latents = sample(better, scheduler, states[i : i + 1], empty, x_T[i : i + 1], 8, 2.0)
+    better_images += decode(latents)
 """,
     ),
 ]
