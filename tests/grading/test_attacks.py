@@ -1,7 +1,7 @@
 """Attacks through the real path of grading, all in one submission, with right answers in between.
 
-None reaches anything, none gets points, none disturbs the answers after it, and each score says what
-it was.
+None reaches anything, gets points or disturbs the answers after it, and each score says what it
+was. `python -m tests -k test_attacks` runs them in all sandboxes of this machine.
 """
 
 import dataclasses
@@ -23,6 +23,9 @@ from tests.grading.attacks import ALL, EXERCISE, HARMLESS, RIGHT, SUCCEEDED, Att
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="the sandboxes need Linux"),
 ]
+# Continuous integration runs the attacks in the first sandbox, the named command in all.
+FIRST, *OTHERS = sandbox.SANDBOXES
+SANDBOXES = [FIRST, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
 SEED = 7
 EVERY = 4  # a right answer after so many attacks
 SECONDS = {"GRADING_CPU_SECONDS": "1", "GRADING_WALL_SECONDS": "3"}
@@ -38,7 +41,7 @@ class Attacks(Runner):
         return json.dumps(json.loads(header) | {"exercise": task.exercise}).encode() + b"\n" + body
 
 
-@pytest.fixture(scope="module", params=[name for name in sandbox.SANDBOXES])
+@pytest.fixture(scope="module", params=SANDBOXES)
 def scores(request, tmp_path_factory) -> dict[str, Score]:
     """Return the scores of all attacks, and of the right answers between them."""
     if reason := sandbox.reason_against(request.param):
