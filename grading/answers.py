@@ -29,7 +29,10 @@ MAGIC = re.compile(r"^(?P<indent>\s*)(?:%(?:time|timeit|prun)\s+(?P<code>[^-\s].
 
 @dataclass(frozen=True)
 class Place:
-    """Where an answer belongs: the cell's id, its exercise, its stub, and the names it defines."""
+    """Where an answer belongs: the id of the cell, or the name of the function.
+
+    stub: its source in the student copy. names: what that defines.
+    """
 
     id: str
     exercise: str
@@ -215,7 +218,7 @@ def _take(source: str, place: Place, name: str, result: Answers) -> None:
         if runnable != source:
             problem = f"{name}: {place.exercise} has commands (%, !) or checks; they are left out."
             result.problems.append(plain(problem))
-        if _parse(runnable) is None:
+        if parse(runnable) is None:
             problem = f"{name}: the answer of {place.exercise} is no valid Python."
             result.problems.append(plain(problem))
         result.answers[place.exercise] = runnable
@@ -270,7 +273,7 @@ def from_module(name: str, source: str, places: Sequence[Place]) -> Answers:
     """Return the functions of a student's module that answer an exercise."""
     result = Answers()
     source = clean(source)
-    tree = _parse(source)
+    tree = parse(source)
     if tree is None:
         result.problems.append(plain(f"{name} is no valid Python; its functions are cut out."))
     for place in places:
@@ -318,7 +321,7 @@ def clean(source: str) -> str:
 
 def without_magics(source: str) -> str:
     """Return a source that is valid Python without its notebook commands; others stay as is."""
-    if _parse(source) is not None:
+    if parse(source) is not None:
         return source
     lines = []
     for line in source.split("\n"):
@@ -327,29 +330,36 @@ def without_magics(source: str) -> str:
             line = match["indent"] + (match["code"] or "pass")
         lines.append(line)
     changed = "\n".join(lines)
-    return source if _parse(changed) is None else changed
+    return source if parse(changed) is None else changed
 
 
 def without_checks(source: str) -> str:
     """Return a source without the calls of the lesson's checks that students move into a cell."""
-    tree = _parse(source)
+    tree = parse(source)
     lines = source.split("\n")
     for node in tree.body if tree else ():
-        if isinstance(node, ast.Expr) and ast.unparse(node).startswith("checks."):
+        is_check = lines[node.lineno - 1][node.col_offset :].startswith("checks.")
+        if isinstance(node, ast.Expr) and is_check:
             last = node.end_lineno or node.lineno
             lines[node.lineno - 1 : last] = [""] * (last - node.lineno + 1)
     changed = "\n".join(lines)
-    return source if _parse(changed) is None else changed
+    return source if parse(changed) is None else changed
 
 
 def is_empty(source: str, stub: str) -> bool:
-    """Return whether a source does no more than the stub: comments and `...` do not count."""
-    if not source.strip() or source.strip() == stub.strip():
+    """Return whether a source does no more than the stub."""
+    tree = parse(source)
+    return is_same(source, stub) or (tree is not None and not tree.body)
+
+
+def is_same(source: str, other: str) -> bool:
+    """Return whether two sources do the same: space, comments, texts and `...` do not count."""
+    if source.strip() == other.strip():
         return True
-    trees = _parse(source), _parse(stub)
+    trees = parse(source), parse(other)
     if trees[0] is None or trees[1] is None:
         return False
-    return _essence(trees[0]) == _essence(trees[1]) or not trees[0].body
+    return _essence(trees[0]) == _essence(trees[1])
 
 
 class _WithoutBlanks(ast.NodeTransformer):
@@ -369,7 +379,8 @@ def _essence(tree: ast.Module) -> str:
         return ""
 
 
-def _parse(source: str) -> ast.Module | None:
+def parse(source: str) -> ast.Module | None:
+    """Return the syntax tree of a source, None if it is no valid Python or nested too deeply."""
     try:
         return ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -379,7 +390,7 @@ def _parse(source: str) -> ast.Module | None:
 @lru_cache(maxsize=2000)
 def defined(source: str, imports: bool = False) -> frozenset[str]:
     """Return the names that a source defines, assigns, or with `imports` imports at its top."""
-    tree = _parse(source)
+    tree = parse(source)
     if tree is None:
         matches = re.findall(r"^(?:def|class)\s+(\w+)|^(\w+)\s*=[^=]", source, re.MULTILINE)
         return frozenset(name for match in matches for name in match if name)
@@ -400,7 +411,7 @@ def _targets(node: ast.stmt, imports: bool) -> Iterable[str]:
 
 
 def _loaded(source: str) -> set[str]:
-    tree = _parse(source)
+    tree = parse(source)
     return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} if tree else set()
 
 

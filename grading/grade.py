@@ -6,6 +6,7 @@ grades what is not graded yet, and what has changed since.
 """
 
 import argparse
+import functools
 import json
 import os
 import secrets
@@ -21,7 +22,7 @@ from tqdm import tqdm
 import course
 from course.errors import CourseError
 from course.files import lock, remove_partial, write_text
-from grading import exhibits, official, report, sandbox, scores, submissions
+from grading import exhibits, official, outputs, report, sandbox, scores, submissions
 from grading.engine import Grader, References, Runner
 from grading.review import Graded
 from grading.scores import ScoreSheet
@@ -141,6 +142,8 @@ def run(options: argparse.Namespace) -> int:
         scores.read_overrides(out / scores.OVERRIDES)  # a mistake in it is named before, not after
         runner = Runner((out / BASE).resolve(), seed_of(out, options.seed), name)
         grader = Grader(runner, References(runner))
+        if not options.check_only:
+            grader.outputs = functools.partial(outputs.grade, sandbox_name=name)
         group = Class(options.submissions, out, grader, options.check_only)
         graded = group.grade_all(everybody, options.jobs)
         overrides = scores.read_overrides(out / scores.OVERRIDES)

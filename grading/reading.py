@@ -46,6 +46,7 @@ class Reading:
 
     media_folder: Path | None = None
     result: Result = field(default_factory=Result)
+    copies: dict[Path, Path] = field(default_factory=dict)  # files that are in the media folder
 
     def read(self, paths: tuple[Path, ...], folder: Path) -> None:
         """Read files and folders; zips are unpacked to `folder`, which is empty."""
@@ -123,18 +124,24 @@ class Reading:
                     size = file.path.stat().st_size
                     if size > media.MAX_BYTES:
                         self._complain(f"{file.name} has {size // MIB} MiB; it is not looked at.")
+                    elif file.path in self.copies:  # two exercises look at it
+                        items = self.result.media.setdefault(exercise, [])
+                        items.append(Media(plain(file.name), self.copies[file.path]))
                     else:
                         data = file.path.read_bytes()
-                        self._add_media(exercise, file.name, file.suffix, data)
+                        copy = self._add_media(exercise, file.name, file.suffix, data)
+                        self.copies |= {file.path: copy} if copy else {}
 
-    def _add_media(self, exercise: str, name: str, suffix: str, data: bytes) -> None:
+    def _add_media(self, exercise: str, name: str, suffix: str, data: bytes) -> Path | None:
+        """Write an image or a clip to the media folder; None if the exercise has enough."""
         items = self.result.media.setdefault(exercise, [])
         if not self.media_folder or len(items) >= media.MAX_ITEMS:
-            return
+            return None
         count = sum(map(len, self.result.media.values()))
         path = self.media_folder / f"{count:04d}{suffix}"
         path.write_bytes(data)
         items.append(Media(plain(name), path))
+        return path
 
     def _add(self, read: Answers) -> None:
         self.result.answers.update(read.answers)

@@ -37,6 +37,9 @@ MAX_LIST = 10 << 20  # bytes of the file above
 SECONDS = 120  # to read one submission
 MEMORY = 2 << 30  # bytes beyond those of the grader
 MAX_RESULT = 64 << 20  # bytes of answers as JSON
+# Processes that begin without the grader's threads; their server has imported what they need.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["__main__", "grading.submissions"])
 
 
 class SubmissionError(CourseError):
@@ -200,9 +203,8 @@ def _in_process(
     paths: tuple[Path, ...], unpacked: Path, media: Path | None
 ) -> tuple[dict[str, Any], str]:
     """Return what a process of its own reads, and why it could not, "" if it could."""
-    context = multiprocessing.get_context("fork")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_read_here, args=(theirs, paths, unpacked, media))
+    ours, theirs = PROCESSES.Pipe(duplex=False)
+    process = PROCESSES.Process(target=_read_here, args=(theirs, paths, unpacked, media))
     process.start()
     theirs.close()
     reason = ""

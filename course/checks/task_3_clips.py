@@ -30,30 +30,30 @@ def turntables(clips: Any) -> str:
     expect_type(clips, dict, "TURNTABLES", rule)
     expect(len(clips) >= 3, f"TURNTABLES has {len(clips)} prompts: three are to be handed in.")
     frames = {text: _read_turn(text, path) for text, path in clips.items()}
-    seen = [(text, _thumbnails(turn)) for text, turn in frames.items()]
-    ours = {path.name: _thumbnails(_color_part(_frames(path))) for path in HANDED_OUT}
-    for i, (text, thumbnails) in enumerate(seen):
+    seen = [(text, thumbnails(turn)) for text, turn in frames.items()]
+    ours = {path.name: thumbnails(color_part(read_frames(path))) for path in HANDED_OUT}
+    for i, (text, small) in enumerate(seen):
         for other, others in seen[:i]:
             expect(
-                not _same_clip(thumbnails, others),
+                not same_clip(small, others),
                 f"The clips of {other!r} and of {text!r} are the same: each prompt needs its own.",
             )
         for name, own in ours.items():
             expect(
-                not _same_clip(thumbnails, own),
+                not same_clip(small, own),
                 f"The clip of {text!r} is the course's own {name}: generate one yourself.",
             )
     from course.metrics import Judge  # slow to import
 
     judge = Judge()
-    known = _known_objects(judge.names.values())
+    known = known_objects(judge.names.values())
     notes = []
     for text, turn in frames.items():
-        expected = _object_of(text, known)
+        expected = object_of(text, known)
         if expected is None:
             notes.append(f"{text}: no word that the judge knows, left to a person")
             continue
-        read = [str(a["object"]) for a in judge(_directions(turn, 8))]
+        read = [str(a["object"]) for a in judge(directions(turn, 8))]
         count = read.count(expected)
         expect(
             count >= 4,
@@ -76,11 +76,11 @@ def best_object(best: Any) -> str:
     from course.metrics import Judge  # slow to import
 
     judge = Judge()
-    known = _known_objects(judge.names.values())
-    expected = _object_of(text, known)
+    known = known_objects(judge.names.values())
+    expected = object_of(text, known)
     expect(expected, f"The judge knows no object in {text!r}: {', '.join(sorted(known))}.")
     count = 16
-    read = judge(_directions(turn, count, 0.5))  # not at a border between views
+    read = judge(directions(turn, count, 0.5))  # not at a border between views
     words = [view_word(360 * (i + 0.5) / count, 15.0) for i in range(count)]
     right = [
         attributes["object"] == expected and attributes["view"] == word
@@ -99,7 +99,7 @@ def _read_turn(text: Any, path: Any) -> np.ndarray:
     expect(Path(path).is_file(), f"There is no clip {name} of {text!r}: is the path right?")
     expect(Path(path).suffix == ".mp4", f"The clip of {text!r} has to be an .mp4, got {name}.")
     try:
-        frames = _frames(Path(path))
+        frames = read_frames(Path(path))
     except Exception as error:  # what a damaged file raises depends on where its reading stops
         raise CheckFailed(f"{name} of {text!r} cannot be read as a video.") from error
     expect(
@@ -107,52 +107,52 @@ def _read_turn(text: Any, path: Any) -> np.ndarray:
         f"The clip of {text!r} has {len(frames)} frames, and a full turn at least {MIN_FRAMES}: "
         "main.py --frames.",
     )
-    turn = _color_part(frames)
-    thumbnails = _thumbnails(turn)
+    turn = color_part(frames)
+    small = thumbnails(turn)
     expect(
-        np.abs(thumbnails - thumbnails[:1]).max() > 2,
+        np.abs(small - small[:1]).max() > 2,
         f"The clip of {text!r} does not move: a turntable shows all sides.",
     )
     return turn
 
 
-def _frames(path: Path) -> np.ndarray:
+def read_frames(path: Path) -> np.ndarray:
     """Return the frames (n, H, W, 3) of a clip."""
     frames = np.asarray(iio.imread(path))
     return frames[..., :3] if frames.ndim == 4 else frames[None]
 
 
-def _color_part(frames: np.ndarray) -> np.ndarray:
+def color_part(frames: np.ndarray) -> np.ndarray:
     """Return the color images of the program's clips, which have depth and normals beside them."""
     height, width = frames.shape[1:3]
     return frames[:, :, :height] if width == 3 * height else frames
 
 
-def _directions(turn: np.ndarray, count: int, offset: float = 0.0) -> list[np.ndarray]:
+def directions(turn: np.ndarray, count: int, offset: float = 0.0) -> list[np.ndarray]:
     """Return `count` frames, evenly from a full turn; the first is `offset` of them later."""
     return [turn[int((i + offset) * len(turn) / count)] for i in range(count)]
 
 
-def _thumbnails(frames: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+def thumbnails(frames: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     """Return frames as small images (n, 24, 24, 3), float from 0 to 255."""
-    small = [Image.fromarray(frame).resize((24, 24)).convert("RGB") for frame in frames]
-    return np.stack([np.asarray(image, np.float32) for image in small])
+    images = [Image.fromarray(frame).resize((24, 24)).convert("RGB") for frame in frames]
+    return np.stack([np.asarray(image, np.float32) for image in images])
 
 
-def _same_clip(a: np.ndarray, b: np.ndarray) -> bool:
+def same_clip(a: np.ndarray, b: np.ndarray) -> bool:
     """Return whether eight directions of a clip are all among the frames of another one."""
-    directions = np.stack(_directions(a, 8))
-    differences = np.abs(directions[:, None] - b[None]).mean((2, 3, 4))  # (8, n)
+    sampled = np.stack(directions(a, 8))
+    differences = np.abs(sampled[:, None] - b[None]).mean((2, 3, 4))  # (8, n)
     return bool(differences.min(1).mean() < 3)
 
 
-def _known_objects(classes: Iterable[str]) -> set[str]:
+def known_objects(classes: Iterable[str]) -> set[str]:
     """Return the objects among the judge's classes, which are called "group:class"."""
     parts = [name.partition(":") for name in classes]
     return {label for group, _, label in parts if group == "object"} - {"none"}
 
 
-def _object_of(text: str, known: set[str]) -> str | None:
+def object_of(text: str, known: set[str]) -> str | None:
     """Return the first object of a prompt that the judge knows, or None."""
     words = text.lower()
     places = {name: words.find(name) for name in known if name in words}
