@@ -67,7 +67,7 @@ def pipeline(space: Space, seed: int) -> Arrays:
     pipe, scheduler = space["pipe"], space["scheduler"]
 
     def shared_timesteps() -> Tensor:
-        scheduler.set_timesteps(5 + seed % 7)
+        scheduler.set_timesteps(8 + seed % 7)
         return pipe.scheduler.timesteps
 
     return parts(
@@ -112,13 +112,13 @@ def noise(space: Space, seed: int) -> Arrays:
 def generate(space: Space, seed: int) -> Arrays:
     function = space["generate"]
     prompt, other = random.Random(seed).sample(PROMPTS, 2)
-    settings = {"seed": seed % 1000, "steps": 2, "guidance_scale": 2.5}
+    settings = {"seed": 20 + seed % 1000, "steps": 2, "guidance_scale": 2.5}
     return parts(
         {
             "prompt": lambda: pixels([function(prompt)]),
             "negative prompt": lambda: pixels([function(other, negative_prompt=prompt)]),
             "settings": lambda: pixels([function(prompt, **settings)]),
-            "by position": lambda: pixels([function(other, prompt, seed % 99, 4, 6.0)]),
+            "by position": lambda: pixels([function(other, prompt, 20 + seed % 79, 4, 6.0)]),
         }
     )
 

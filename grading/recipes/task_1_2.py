@@ -274,6 +274,7 @@ WHOLE = (CLASS, TEXT, TIMESTEPS, GUIDE, PREDICT, STEP, LOOP, DECODE, DECODE_STEP
 @RECIPES.add("1.2 (l)", cells=WHOLE, prepare=add_sd)
 def sampling(space: Space, seed: int) -> Arrays:
     sd = make_sd(space)
+    sd.scheduler.final_alpha_cumprod = torch.tensor(0.7)  # so that the result is not x_0
     chance = random.Random(seed)
     prompts, negatives = chance.sample(PROMPTS, 2), chance.sample(PROMPTS, 2)
     settings = {"num_sampling_steps": 2, "guidance_scale": 2.5, "eta": 0.5}

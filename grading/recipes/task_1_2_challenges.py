@@ -96,7 +96,7 @@ def sdedit(space: Space, seed: int) -> Arrays:
         {
             "a little": lambda: pixels([function(drawing, prompt, 0.2)]),
             "more": lambda: pixels([function(drawing, prompt, 0.4)]),
-            "another seed": lambda: pixels([function(drawing, prompt, 0.2, seed=seed % 99)]),
+            "another seed": lambda: pixels([function(drawing, prompt, 0.2, seed=2 + seed % 97)]),
             "fewer steps": lambda: pixels([function(drawing, prompt, 0.8, count=5)]),
         }
     )

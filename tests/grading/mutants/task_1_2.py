@@ -118,6 +118,32 @@ WRONG = [
         "(1 - alpha_bar / alpha_bar_prev))",
     ),
     changed("1.2 (e)", "noise for fresh noise", "sigma * fresh_noise", "sigma * noise"),
+    changed(
+        "1.2 (k)",
+        "the library's timesteps",
+        "    total = config",
+        "    scheduler = DDIMScheduler.from_config(config)\n"
+        "    scheduler.set_timesteps(count)\n"
+        "    return scheduler.timesteps.tolist()[:count]\n"
+        "    total = config",
+    ),
+    rewritten(
+        "1.2 (c)",
+        "the library's",
+        "import course.diffusion as d\n\nreturn d.guide(uncond, cond, guidance_scale)",
+    ),
+    rewritten(
+        "1.2 (d)",
+        "the library's",
+        "from course.diffusion import predict_x0_and_noise as solve\n\n"
+        "return solve(x_t, output, alpha_bar, prediction_type)",
+    ),
+    rewritten(
+        "1.2 (e)",
+        "the library's",
+        "from course import diffusion\n\n"
+        "return diffusion.ddim_step(x_0, noise, alpha_bar, alpha_bar_prev, eta, fresh_noise)",
+    ),
 ]
 
 HARMLESS = [

@@ -131,6 +131,31 @@ WRONG = [
         "latents = scale * latents -",
         "latents *= scale\n        latents -=",
     ),
+    rewritten(
+        "1.2 (i)",
+        "the library's",
+        "from course.diffusion import attention as library\n\nreturn library(query, key, value)",
+    ),
+    changed(
+        "1.2 (m)",
+        "the library's step",
+        "latents = add_noise(x_0, noise, alpha_bar_next)",
+        "from course.diffusion import ddim_inversion_step\n\n"
+        "        latents = ddim_inversion_step(latents, noise, alpha_bar, alpha_bar_next)",
+    ),
+    rewritten(
+        "1.2 challenge 3",
+        "the library's",
+        "from diffusers import DPMSolverMultistepScheduler\n\n"
+        "scheduler = DPMSolverMultistepScheduler.from_config(sd.scheduler.config)\n"
+        "scheduler.set_timesteps(count)\n"
+        "for t in scheduler.timesteps:\n"
+        "    both = torch.cat([latents, latents])\n"
+        "    output = sd.unet(both, t, encoder_hidden_states=embeddings).sample\n"
+        "    guided = guide(*output.chunk(2), guidance_scale)\n"
+        "    latents = scheduler.step(guided, t, latents).prev_sample\n"
+        "return latents",
+    ),
 ]
 
 HARMLESS = [

@@ -130,6 +130,13 @@ WRONG = [
     ),
     changed("1.2 (l)", "no frames", "save_frames(folder, self.decode_steps(name), times)", "pass"),
     changed("1.2 (l)", "frames of x_t", "self.decode_steps(name)", 'self.decode_steps("x_t")'),
+    changed(
+        "1.2 (f)",
+        "the library's step",
+        "x_prev = ddim_step(x_0, noise, alpha_bar, alpha_bar_prev, eta, fresh_noise)",
+        "self.scheduler.set_timesteps(num_sampling_steps)\n"
+        "        x_prev = self.scheduler.step(guided, t, latents, eta=eta).prev_sample",
+    ),
 ]
 
 HARMLESS = [
