@@ -36,7 +36,7 @@ def relative_error(values: Iterable[Tensor], expected: Iterable[Tensor]) -> floa
 
 
 def sample_rays(device: torch.device, side: int, share: float = 0.05) -> Rays:
-    """Return the first arguments of march_rays: side x side rays towards a ball.
+    """Return the first arguments of march_rays: side x side rays toward a ball.
 
     share: of the box that the ball fills.
     """

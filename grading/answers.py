@@ -184,24 +184,28 @@ def from_notebook(notebook: Notebook, lesson: Lesson) -> Answers:
 def _find(place: Place, notebook: Notebook, lesson: Lesson) -> int | None:
     """Return the number of the cell that answers an exercise, None without one.
 
-    A cell with the id that also defines the names comes first, then others that do, then one with
-    the id alone. Of several the last that is not empty counts, as it would in the notebook.
+    A cell with the id that also names the exercise comes first, then others that name it; one with
+    the id alone is the last resort. Of several the last that is not empty counts, as it would in
+    the notebook.
     """
-    other_ids = {other.id for other in lesson.places} - {place.id}
-    by_rank: dict[int, list[int]] = {0: [], 1: [], 2: []}
+    places = {other.id: other for other in lesson.places}
+    with_id, named, id_alone = [], [], []
     for i, cell in enumerate(notebook.cells):
         if cell.kind != "code":
             continue
-        named = _names_exercise(cell.source, place)
-        if cell.id == place.id:
-            by_rank[0 if named else 2].append(i)
-        elif named and cell.id not in other_ids and cell.source.strip() not in lesson.sources:
-            by_rank[1].append(i)
-    for numbers in by_rank.values():
+        if not _names_exercise(cell.source, place):
+            id_alone += [i] if cell.id == place.id else []
+        elif cell.id == place.id:
+            with_id.append(i)
+        elif cell.source.strip() not in lesson.sources or not cell.id:
+            other = places.get(cell.id)
+            if other is None or not _names_exercise(cell.source, other):
+                named.append(i)
+    for numbers in (with_id, named):
         full = [i for i in numbers if not is_empty(notebook.cells[i].source, place.stub)]
         if full:
             return full[-1]
-    return next((i for numbers in by_rank.values() for i in numbers), None)
+    return next(iter([*with_id, *named, *reversed(id_alone)]), None)
 
 
 def _take(source: str, place: Place, name: str, result: Answers) -> None:
@@ -209,8 +213,8 @@ def _take(source: str, place: Place, name: str, result: Answers) -> None:
     source = clean(source)
     if len(source) > MAX_ANSWER:
         problem = (
-            f"{name}: the answer of {place.exercise} has {len(source):,} characters, more than "
-            f"{MAX_ANSWER:,}; it is not graded."
+            f"{name}: the answer of {place.exercise} has more than {MAX_ANSWER:,} characters; it "
+            "is not graded."
         )
         result.problems.append(plain(problem))
     elif not is_empty(source, place.stub):
@@ -402,7 +406,8 @@ def _targets(node: ast.stmt, imports: bool) -> Iterable[str]:
         return [node.name]
     if isinstance(node, ast.Assign):
         parts = [part for target in node.targets for part in ast.walk(target)]
-        return [part.id for part in parts if isinstance(part, ast.Name)]
+        names = [part for part in parts if isinstance(part, ast.Name)]
+        return [name.id for name in names if isinstance(name.ctx, ast.Store)]
     if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
         return [node.target.id]
     if imports and isinstance(node, ast.Import | ast.ImportFrom):
@@ -417,7 +422,12 @@ def _loaded(source: str) -> set[str]:
 
 def _names_exercise(source: str, place: Place) -> bool:
     """Return whether a source has the TODO of an exercise, or defines what its cell defines."""
-    if exercise_in(source) == place.exercise:
+    if _exercise_in(source) == place.exercise:
         return True
     functions = {name for name in place.names if re.search(rf"\b(def|class) {name}\b", place.stub)}
     return bool((functions or place.names) & defined(source))
+
+
+@lru_cache(maxsize=2000)
+def _exercise_in(source: str) -> str | None:
+    return exercise_in(source)

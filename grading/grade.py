@@ -41,8 +41,16 @@ class Class:
         self.out = out
         self.grader = grader
         self.check_only = check_only
-        self.references: exhibits.References = {}
         self.log_lock = threading.Lock()
+        self.image_lock = threading.Lock()
+        self.images: exhibits.References | None = None
+
+    def lesson_images(self) -> exhibits.References:
+        """Return the images of the official lessons, decoded when they are first needed."""
+        with self.image_lock:
+            if self.images is None:
+                self.images = exhibits.lesson_images(self.out, self.grader.runner.sandbox)
+            return self.images
 
     def grade(self, files: StudentFiles) -> Graded:
         """Return a submission with its scores: those in OUT, if it has not changed since."""
@@ -56,7 +64,11 @@ class Class:
                 return Graded(before, _kept(submission), exhibits.read_exhibits(folder))
             sheet = self.grader.grade(submission, path)
             folder.mkdir(parents=True, exist_ok=True)
-            shown = exhibits.collect(folder, submission.media, self.references)
+            shown = []
+            if submission.media:
+                images = self.lesson_images()
+                name = self.grader.runner.sandbox
+                shown = exhibits.collect(folder, submission.media, images, name)
         with self.log_lock:
             reason = f"graded by version {course.__version__} with seed {sheet.seed}"
             scores.log_regrade(self.out, before, sheet, reason)

@@ -249,7 +249,7 @@ def _cell(entry: dict[str, Any]) -> Cell:
     return Cell(
         id=id if isinstance(id, str) else "",
         kind=str(entry.get("cell_type")),
-        source="".join(_texts(entry.get("source"))),
+        source="".join(_texts(entry.get("source")))[: answers.MAX_ANSWER + 1],
         outputs=outputs if isinstance(outputs, list) else [],
     )
 

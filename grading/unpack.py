@@ -182,7 +182,7 @@ def _reason_against_zip(path: Path, limits: Limits) -> str:
     count, directory = struct.unpack_from("<HI", tail, start + 10)
     # Each entry takes at least 46 bytes of the directory, whatever the count says.
     if count > limits.entries or directory > limits.entries * 500:
-        return f"has more than {limits.entries:,} entries; it is not unpacked."
+        return f"has more than {limits.entries:,} entries, or very long names; it is not unpacked."
     return ""
 
 

@@ -40,7 +40,7 @@ HINTS = {
         "has .requires_grad_()."
     ),
     r"same dtype|dtypes? .*match|expected scalar type|Input type .* should be the same": (
-        "Two number types do not fit: convert one of them with .to(other.dtype)."
+        "Two dtypes do not fit: convert one of them with .to(other.dtype)."
     ),
     r"on the same device": "Two tensors are on different devices: use .to(model.device).",
     r"positional argument|keyword argument|multiple values for argument": (
@@ -56,6 +56,9 @@ SCHEDULE_KEYS = (
     "beta_end",
     "prediction_type",
 )
+
+
+Function = Callable[..., Any]  # of a student: its result may be anything
 
 
 class CheckFailed(CourseError, AssertionError):
@@ -117,18 +120,81 @@ def check(exercise: str) -> Callable[[Callable[P, str]], Callable[P, None]]:
     return decorate
 
 
-def expect(condition: object, advice: str) -> None:
-    """Raise CheckFailed with `advice` unless `condition` holds."""
-    if not condition:
-        raise CheckFailed(advice)
+class Expectations:
+    """Conditions on what a student wrote, which raise CheckFailed with advice unless they hold."""
+
+    def __call__(self, condition: object, advice: str) -> None:
+        """Require a condition, or else give this advice."""
+        if not condition:
+            raise CheckFailed(advice)
+
+    def is_a(self, value: object, kind: type | UnionType, what: str, advice: str) -> None:
+        """Require a value of a type; the advice begins with the type that it has."""
+        actual = f"a {type(value).__name__}"
+        if isinstance(value, type):
+            actual = f"the class {value.__name__} itself"
+        self(isinstance(value, kind), f"{what} is {actual}; {advice}")
+
+    def value(self, value: object, what: str) -> None:
+        """Require anything but `...`, which an empty exercise leaves, and None."""
+        self(value is not ..., f"{what} is still empty: write the lines of the TODO above.")
+        self(value is not None, f"{what} is None: the lines of the TODO have to give it a value.")
+
+    def function(self, value: object) -> None:
+        """Require a function."""
+        self.value(value, "The function")
+        self(
+            callable(value) and not isinstance(value, type),
+            f"A function is checked here, not a value of type {type(value).__name__}: run the cell "
+            "that defines it, and use its name for nothing else.",
+        )
+
+    def finite(self, value: object, what: str) -> None:
+        """Require finite numbers in `value`, also in lists and tuples."""
+        self(
+            _finite(value),
+            f"{what} is not finite: it has NaN or infinite values. Is there a division by zero, or "
+            "the square root of a negative number?",
+        )
+
+    def tensor(self, value: Any, shape: Sequence[int], what: str, hint: str = "") -> None:
+        """Require a tensor of real numbers of this shape; `hint` ends the advice."""
+        rule = f"it has to be a tensor of shape {tuple(shape)}. {hint}".strip()
+        self.is_a(value, torch.Tensor, what, rule)
+        self(value.shape == tuple(shape), f"{what} has the shape {tuple(value.shape)}; {rule}")
+        rule = "it has to be a floating type."
+        self(value.is_floating_point(), f"{what} has the type {value.dtype}; {rule}")
+
+    def list_of(self, values: Any, kind: type, what: str) -> None:
+        """Require a list whose entries are all of a type."""
+        self.value(values, what)
+        self.is_a(values, list, what, "it has to be a list.")
+        for i, value in enumerate(values):
+            self.is_a(value, kind, f"Entry {i} of the list", f"it has to be a {kind.__name__}.")
+
+    def placed(self, value: Any, model: Model, what: str) -> None:
+        """Require the dtype and the device of the model for a tensor or a network."""
+        self(
+            value.dtype == model.dtype,
+            f"{what} has the type {value.dtype}, and the model {model.dtype}: load it with "
+            "dtype=model.dtype, or end with .to(model.device, model.dtype).",
+        )
+        device = value.device.type
+        self(device == model.device.type, f"{what} is on {device}: add .to(model.device).")
+
+    def model_settings(self, scheduler: Any, model: Model) -> None:
+        """Require the noise schedule that the model was trained with."""
+        config = model.config("scheduler/scheduler_config.json")
+        for key in SCHEDULE_KEYS:
+            self(
+                key not in config or scheduler.config[key] == config[key],
+                f"The scheduler has {key} = {scheduler.config[key]}, but {model.name} was trained "
+                f"with {config.get(key)}. Load the model's own settings: "
+                'DDIMScheduler.from_pretrained(model.folder, subfolder="scheduler").',
+            )
 
 
-def expect_type(value: object, kind: type | UnionType, what: str, advice: str) -> None:
-    """Raise CheckFailed, which names the type of `value`, unless it is a `kind`."""
-    actual = f"a {type(value).__name__}"
-    if isinstance(value, type):
-        actual = f"the class {value.__name__} itself"
-    expect(isinstance(value, kind), f"{what} is {actual}; {advice}")
+expect = Expectations()
 
 
 def diagnose(
@@ -146,12 +212,6 @@ def diagnose(
     raise CheckFailed(otherwise)
 
 
-def expect_value(value: object, what: str) -> None:
-    """Raise CheckFailed for `...`, which an empty exercise leaves, and for None."""
-    expect(value is not ..., f"{what} is still empty: write the lines of the TODO above.")
-    expect(value is not None, f"{what} is None: the lines of the TODO have to give it a value.")
-
-
 def call(
     function: Callable[..., Any],
     *arguments: Any,
@@ -163,7 +223,7 @@ def call(
     An error of a type in `allow` is returned. Raises CheckFailed, with advice, if the function
     raises another error, or if its result is None, `...`, or not finite.
     """
-    expect_function(function)
+    expect.function(function)
     name = name_of(function)
     try:
         result = function(*arguments, **options)
@@ -180,19 +240,9 @@ def call(
         f"{name[0].upper()}{name[1:]} returns None: is a `return` missing? If the function is "
         "still empty, write the lines of the TODO above.",
     )
-    expect_value(result, f"What {name} returns")
-    expect_finite(result, f"What {name} returns")
+    expect.value(result, f"What {name} returns")
+    expect.finite(result, f"What {name} returns")
     return result
-
-
-def expect_function(value: object) -> None:
-    """Raise CheckFailed unless `value` is a function."""
-    expect_value(value, "The function")
-    expect(
-        callable(value) and not isinstance(value, type),
-        f"A function is checked here, not a value of type {type(value).__name__}: run the cell "
-        "that defines it, and use its name for nothing else.",
-    )
 
 
 def name_of(function: Callable[..., Any]) -> str:
@@ -220,43 +270,6 @@ def _is_students(file: str) -> bool:
     return not any(Path(file).resolve().is_relative_to(folder) for folder in LIBRARIES)
 
 
-def expect_finite(value: object, what: str) -> None:
-    """Raise CheckFailed if a number in `value` (also in lists and tuples) is NaN or infinite."""
-    expect(
-        _finite(value),
-        f"{what} is not finite: it has NaN or infinite values. Is there a division by zero, or the "
-        "square root of a negative number?",
-    )
-
-
-def expect_tensor(value: Any, shape: Sequence[int], what: str, hint: str = "") -> None:
-    """Raise CheckFailed, with `hint`, unless `value` is a tensor of real numbers of that shape."""
-    rule = f"it has to be a tensor of shape {tuple(shape)}. {hint}".strip()
-    expect_type(value, torch.Tensor, what, rule)
-    expect(value.shape == tuple(shape), f"{what} has the shape {tuple(value.shape)}; {rule}")
-    rule = "it has to be a floating type."
-    expect(value.is_floating_point(), f"{what} has the type {value.dtype}; {rule}")
-
-
-def expect_list(values: Any, kind: type, what: str) -> None:
-    """Raise CheckFailed unless `values` is a list and each entry is a `kind`."""
-    expect_value(values, what)
-    expect_type(values, list, what, "it has to be a list.")
-    for i, value in enumerate(values):
-        expect_type(value, kind, f"Entry {i} of the list", f"it has to be a {kind.__name__}.")
-
-
-def expect_placed(value: Any, model: Model, what: str) -> None:
-    """Raise CheckFailed unless a tensor or network has the model's type and is on its device."""
-    expect(
-        value.dtype == model.dtype,
-        f"{what} has the type {value.dtype}, and the model {model.dtype}: load it with "
-        "dtype=model.dtype, or end with .to(model.device, model.dtype).",
-    )
-    device = value.device.type
-    expect(device == model.device.type, f"{what} is on {device}: add .to(model.device).")
-
-
 def _finite(value: object) -> bool:
     if isinstance(value, list | tuple):
         return all(map(_finite, value))
@@ -265,18 +278,6 @@ def _finite(value: object) -> bool:
     if isinstance(value, float | np.floating | np.ndarray) and np.asarray(value).dtype.kind == "f":
         return bool(np.isfinite(value).all())
     return True
-
-
-def expect_model_settings(scheduler: Any, model: Model) -> None:
-    """Raise CheckFailed unless a scheduler has the noise schedule that the model was trained on."""
-    config = model.config("scheduler/scheduler_config.json")
-    for key in SCHEDULE_KEYS:
-        expect(
-            key not in config or scheduler.config[key] == config[key],
-            f"The scheduler has {key} = {scheduler.config[key]}, but {model.name} was trained with "
-            f"{config.get(key)}. Load the model's own settings: "
-            'DDIMScheduler.from_pretrained(model.folder, subfolder="scheduler").',
-        )
 
 
 def close(a: Any, b: Any, tolerance: float = 1e-4) -> bool:

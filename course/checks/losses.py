@@ -1,11 +1,9 @@
 """Checks of the losses and of the training loop of lesson 0."""
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
+from torch import Tensor
 
-from course.checks.common import call, check, close, diagnose, expect, expect_tensor, expect_type
+from course.checks.common import Function, call, check, close, diagnose, expect
 from course.checks.stand_ins import (
     CENTER,
     Oracle,
@@ -21,7 +19,7 @@ from course.plane.network import LEVELS, NO_LABEL
 
 
 @check("0 (e)")
-def loss(function: Callable[..., torch.Tensor]) -> str:
+def loss(function: Function) -> str:
     """The training loss, for a network that knows the noise, and for one that errs by 2."""
     network, value = expect_loss(function, noise_at)
     x_t, t, _ = network.calls[0]
@@ -44,12 +42,8 @@ def loss(function: Callable[..., torch.Tensor]) -> str:
         "That is the mean of absolute values: square the differences.": torch.tensor(2.0),
         "That is the sum over the coordinates: take the mean over all numbers.": torch.tensor(8.0),
         "That is the root of the mean: leave out the square root.": error.square().mean().sqrt(),
-        "The output is compared with x_0: the target is the noise.": (
-            (noise + 2 - CENTER).square().mean()
-        ),
-        "The output is compared with x_t: the target is the noise.": (
-            (noise + 2 - x_t).square().mean()
-        ),
+        "The output is compared with x_0, not the noise.": (noise + 2 - CENTER).square().mean(),
+        "The output is compared with x_t, not the noise.": (noise + 2 - x_t).square().mean(),
         "The target has the wrong sign: output minus noise.": (2 * noise + 2).square().mean(),
         "The target is the noise itself, not sqrt(1 - alpha_bar) times it.": (
             (noise + 2 - (1 - a).sqrt() * noise).square().mean()
@@ -65,26 +59,25 @@ def loss(function: Callable[..., torch.Tensor]) -> str:
 
 
 @check("0 (f)")
-def training(function: Callable[..., Any]) -> str:
+def training(function: Function) -> str:
     """The training loop, with a loss whose gradient is known."""
     record = TrainingRecord()
     state = torch.get_rng_state()
     result = call(function, record, 6)
     expect(
-        isinstance(result, tuple) and len(result) == 2,
-        "`train` returns two things: return network, losses.",
+        isinstance(result, tuple) and len(result) == 2, "Return two things: return network, losses."
     )
     network, losses = result
-    expect_type(network, torch.nn.Module, "The first result", "it has to be the network.")
+    expect.is_a(network, torch.nn.Module, "The first result", "it has to be the network.")
     expect_steps(record, 6)
     expect(network is record.network, "The network that is returned is not the trained one.")
     expect(
         isinstance(losses, list) and len(losses) == 6,
-        "The losses have to be a list with one number for each step.",
+        "The losses have to be a list with one number a step.",
     )
     expect(
         all(isinstance(value, float) for value in losses),
-        "Keep the losses as numbers: loss.item(). A tensor would keep its whole graph in memory.",
+        "Keep the losses as numbers: loss.item().",
     )
     again = TrainingRecord()
     torch.manual_seed(12345)
@@ -99,18 +92,18 @@ def training(function: Callable[..., Any]) -> str:
 
 
 @check("0 (j)")
-def hidden_labels(function: Callable[..., torch.Tensor]) -> str:
+def hidden_labels(function: Function) -> str:
     """The training loss with one in five labels hidden."""
     torch.manual_seed(0)
     x_0, label = CENTER.expand(5000, 2), torch.arange(5000) % 2
     network = Oracle(noise_at, weight=2.0)
     result = call(function, network, x_0, label)
-    expect_tensor(result, (), "The loss", "Return what training_loss returns.")
+    expect.tensor(result, (), "The loss", "Return what training_loss returns.")
     expect(torch.equal(label, torch.arange(5000) % 2), "The labels were changed in place.")
     expect(network.calls, "The network was not called: return training_loss(network, x_0, ...).")
     seen = network.calls[0][2]
     expect(
-        isinstance(seen, torch.Tensor) and seen.shape == label.shape,
+        isinstance(seen, Tensor) and seen.shape == label.shape,
         "The network does not get a label for each point: hand them to training_loss.",
     )
     hidden = seen == NO_LABEL
@@ -119,34 +112,30 @@ def hidden_labels(function: Callable[..., torch.Tensor]) -> str:
     expect(share < 1, "All labels are hidden: decide for each point, with torch.rand(len(label)).")
     expect(
         abs(share - 0.8) > 0.03,
-        "Four in five labels are hidden: torch.where takes the value for True first.",
+        "Four in five labels are hidden: torch.where takes that for True first.",
     )
     expect(
         abs(share - 0.2) < 0.03,
-        f"{share:.0%} of the labels are hidden: a random number is below 0.2 in 20 %.",
+        f"{share:.0%} of the labels are hidden, not 20%: torch.rand(...) < 0.2.",
     )
     expect(torch.equal(seen[~hidden], label[~hidden]), "The labels that stay have changed.")
     expect(
         abs(float(hidden[label == 0].float().mean()) - 0.2) < 0.04,
-        "Labels of one class are hidden more often: the probability is the same for both.",
+        "Labels of one class are hidden more often.",
     )
     call(function, network, x_0, label)
+    expect(not torch.equal(network.calls[-1][2], seen), "The same labels are hidden in each call.")
     expect(
-        not torch.equal(network.calls[-1][2], seen),
-        "The same labels are hidden in each call: draw anew.",
-    )
-    expect(
-        close(result.detach(), torch.tensor(4.0), 1e-3),
-        "The labels are right, but the loss is not that of training_loss.",
+        close(result.detach(), torch.tensor(4.0), 1e-3), "The loss is not that of training_loss."
     )
     return "one network for two tasks: the noise for a class, and for any"
 
 
 @check("0 (l)")
-def v_loss(function: Callable[..., torch.Tensor]) -> str:
+def v_loss(function: Function) -> str:
     """The loss of v-prediction, for a network that errs by 2."""
 
-    def v_at(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    def v_at(x_t: Tensor, t: Tensor) -> Tensor:
         a = full_schedule()[t.long()].reshape(-1, 1)
         return velocity(CENTER.expand_as(x_t), noise_at(x_t, t), a)
 
@@ -155,20 +144,15 @@ def v_loss(function: Callable[..., torch.Tensor]) -> str:
     noise, v = noise_at(x_t, t), v_at(x_t, t)
     expect_random(x_t, t, noise, LEVELS - 1)
     a = full_schedule()[t.long()].reshape(-1, 1)
-    expect(
-        abs(float(noise.std()) - 1) < 0.1,
-        "x_t is not the noisy point of (b) at the timestep that the network is given.",
-    )
+    expect(abs(float(noise.std()) - 1) < 0.1, "x_t is not the noisy point of (b) at this timestep.")
     targets = {
-        "The target is still the noise: for v it is sqrt(alpha_bar) noise - "
+        "The target is still the noise: take sqrt(alpha_bar) noise - "
         "sqrt(1 - alpha_bar) x_0.": noise,
-        "The target is x_0: for v it is sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x_0.": (
+        "The target is x_0: it is sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x_0.": (
             CENTER.expand_as(v)
         ),
         "The sign of v is off: sqrt(alpha_bar) noise minus sqrt(1 - alpha_bar) x_0.": -v,
-        "The target has a plus: sqrt(alpha_bar) noise minus sqrt(1 - alpha_bar) x_0.": (
-            a.sqrt() * noise + (1 - a).sqrt() * CENTER
-        ),
+        "The target has a plus: v has a minus.": (a.sqrt() * noise + (1 - a).sqrt() * CENTER),
         "The factors are exchanged: sqrt(alpha_bar) belongs to the noise.": (
             (1 - a).sqrt() * noise - a.sqrt() * CENTER
         ),
@@ -182,10 +166,10 @@ def v_loss(function: Callable[..., torch.Tensor]) -> str:
 
 
 @check("0 (n)")
-def flow_loss(function: Callable[..., torch.Tensor]) -> str:
+def flow_loss(function: Function) -> str:
     """The loss of flow matching, for a network that errs by 2."""
 
-    def noise_of(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    def noise_of(x_t: Tensor, t: Tensor) -> Tensor:
         tau = (t / LEVELS).reshape(-1, 1)
         return (x_t - (1 - tau) * CENTER) / tau.clamp_min(1e-6)
 
@@ -193,7 +177,7 @@ def flow_loss(function: Callable[..., torch.Tensor]) -> str:
     x_t, t, _ = network.calls[0]
     expect(
         float(t.max()) > 2 or t.dim() == 0,
-        "The network is given tau from 0 to 1: it takes timesteps from 0 to 1000, T * tau.",
+        "The network is given tau from 0 to 1: it takes timesteps, T * tau.",
     )
     noise = noise_of(x_t, t)
     expect_random(x_t, t, noise, LEVELS)

@@ -2,16 +2,14 @@
 
 import itertools
 import math
-from collections.abc import Callable
-from typing import Any
 
 import torch
 
-from course.checks.common import call, check, diagnose, expect, expect_tensor, expect_type
+from course.checks.common import Function, call, check, diagnose, expect
 
 
 @check("video (a)")
-def prediction(function: Callable[..., torch.Tensor]) -> str:
+def prediction(function: Function) -> str:
     """`predicted_x_0(x_t, x_u, alpha_bar_t, alpha_bar_u)` solves the two equations of DDIM."""
     generator = torch.Generator().manual_seed(0)
     x_0, noise = torch.randn((2, 2, 4, 6, 8), generator=generator, dtype=torch.float64)
@@ -20,12 +18,12 @@ def prediction(function: Callable[..., torch.Tensor]) -> str:
         x_t = math.sqrt(a) * x_0 + p * noise
         x_u = math.sqrt(b) * x_0 + q * noise
         result = call(function, x_t.clone(), x_u.clone(), a, b)
-        expect_tensor(result, x_0.shape, "The predicted x_0", "It has the shape of x_t.")
+        expect.tensor(result, x_0.shape, "The predicted x_0", "It has the shape of x_t.")
         divisor = p * math.sqrt(b) - q * math.sqrt(a)
         mistakes = {
             "That is the predicted noise: eliminate the noise, and not x_0.": noise,
             "The sign is wrong: subtract both sides in the same order.": -x_0,
-            "The noise factors are exchanged: multiply each equation by that of the other.": (
+            "The noise factors are exchanged: take that of the other equation.": (
                 (q * x_u - p * x_t) / divisor
             ),
             "Divide by the factor that x_0 has after the subtraction.": p * x_u - q * x_t,
@@ -46,7 +44,7 @@ def prediction(function: Callable[..., torch.Tensor]) -> str:
 
 
 @check("video (b)")
-def timing(function: Callable[..., list[Any]]) -> str:
+def timing(function: Function) -> str:
     """`timed(frames, durations, fps)` repeats frames; the end of each is rounded."""
     for fps, durations, counts in (
         (10, [1.0, 0.5, 2.0], [10, 5, 20]),
@@ -59,7 +57,7 @@ def timing(function: Callable[..., list[Any]]) -> str:
         frames = "abcde"[: len(durations)]
         given = list(frames)
         result = call(function, given, list(durations), fps)
-        expect_type(result, list, "The result of `timed`", "return a list of frames.")
+        expect.is_a(result, list, "The result of `timed`", "return a list of frames.")
         expect(given == list(frames), "`timed` changes the list that it gets: build a new one.")
         right = [frame for frame, count in zip(frames, counts, strict=True) for _ in range(count)]
         lengths = [result.count(frame) for frame in frames]
@@ -82,15 +80,11 @@ def _wrong_counts(durations: list[float], fps: float) -> dict[str, list[int]]:
     cut = [0, *map(int, ends)]
     return {
         "Multiply the seconds by fps.": [round(d) for d in durations],
-        "Each duration is rounded alone, so the errors add up: round the end of each frame.": [
+        "Each duration is rounded alone, errors add up: round the ends.": [
             round(d * fps) for d in durations
         ],
-        "Each duration is cut to whole frames: round the end of each frame.": [
-            int(d * fps) for d in durations
-        ],
-        "Each duration is rounded up: round the end of each frame.": [
-            math.ceil(d * fps) for d in durations
-        ],
+        "Each duration is cut to whole frames: round the ends.": [int(d * fps) for d in durations],
+        "Each duration is rounded up: round the ends.": [math.ceil(d * fps) for d in durations],
         "Each frame is repeated up to its end, and those before it count once more: subtract what "
         "is in the clip already.": [round(end) for end in ends],
         "The ends are cut to whole numbers: round to the nearest one.": [

@@ -9,28 +9,19 @@ from types import MethodType
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from course.diffusion import (
-    END,
-    alpha_bar_at,
-    ddim_step,
-    guide,
-    predict_x0_and_noise,
-    timesteps,
-)
+from course.diffusion import END, alpha_bar_at, ddim_step, guide, predict_x0_and_noise, timesteps
 from course.models import Model
 
 
-def guidance_mistakes(
-    uncond: torch.Tensor, cond: torch.Tensor, w: float, condition: str
-) -> dict[str, torch.Tensor]:
+def guidance_mistakes(uncond: Tensor, cond: Tensor, w: float, condition: str) -> dict[str, Tensor]:
     """Return the usual wrong results of guidance by their advice; condition: "prompt", "label"."""
     push = w * (cond - uncond)
     return {
         "The guidance was added to the wrong term: start from `uncond`, not `cond`. (Ho and "
         "Salimans write it so; their w is our w - 1.)": cond + push,
-        f"That leads away from the {condition}: the difference is `cond` minus `uncond`.": uncond
-        - push,
+        f"That leads away from the {condition}: subtract `uncond` from `cond`.": uncond - push,
         "Scale the difference of the two, cond - uncond, not `cond` itself.": uncond + w * cond,
         "Only the scaled difference is left: add it to `uncond`.": push,
     }
@@ -58,13 +49,13 @@ def constant_stride(owner: Any) -> Iterator[None]:
 @torch.no_grad()
 def sample_with_diffusers(
     sd: Any,
-    latents: torch.Tensor,
-    embeddings: torch.Tensor,
+    latents: Tensor,
+    embeddings: Tensor,
     count: int,
     w: float,
     eta: float,
     generator: torch.Generator,
-) -> torch.Tensor:
+) -> Tensor:
     """Return the latents of one image after `count` steps of diffusers' DDIMScheduler."""
     with constant_stride(sd):
         scheduler = sd.scheduler
@@ -80,14 +71,8 @@ def sample_with_diffusers(
 
 @torch.no_grad()
 def sample_at_levels(
-    sd: Any,
-    latents: torch.Tensor,
-    embeddings: torch.Tensor,
-    count: int,
-    w: float,
-    predict: int,
-    mix: int,
-) -> torch.Tensor:
+    sd: Any, latents: Tensor, embeddings: Tensor, count: int, w: float, predict: int, mix: int
+) -> Tensor:
     """Return the latents after `count` DDIM steps with confused noise levels.
 
     x_0 is predicted at level `predict` and mixed at level `mix`: 0 for that of t, 1 for that of the
@@ -130,14 +115,14 @@ def with_other_prediction(sd: Any) -> Any:
 @torch.no_grad()
 def invert(
     sd: Any,
-    latents: torch.Tensor,
+    latents: Tensor,
     prompt: str,
     count: int,
     end: int = 1,
     first: int = 0,
     backwards: bool = False,
     exchange: bool = False,
-) -> torch.Tensor:
+) -> Tensor:
     """Return the latents after `count` steps of DDIM inversion, right or with a mistake.
 
     The network is called at the `end` of a step, or at its beginning (0). Mistakes: the first steps
@@ -158,7 +143,7 @@ def invert(
 
 def sample_with_controlnets(
     pipe: Any, model: Model, controls: list[Any], seed: int, steps: int, settings: dict[str, Any]
-) -> torch.Tensor:
+) -> Tensor:
     """Return the latents of StableDiffusionControlNetPipeline for the prompt "a duck"."""
     from diffusers import StableDiffusionControlNetPipeline
 
@@ -189,7 +174,7 @@ def sample_with_controlnets(
     ).images.float()
 
 
-def sample_windows(sd: Any, count: int) -> torch.Tensor:
+def sample_windows(sd: Any, count: int) -> Tensor:
     """Return windows (count, C, 8, 8) of noise on the model's device, small so that it is quick."""
     shape = (count, sd.unet.config.in_channels, 8, 8)
     return torch.randn(shape, generator=torch.Generator().manual_seed(3)).to(sd.model.device)

@@ -1,12 +1,13 @@
 """Stand-ins for networks, losses and steps, which record what a function of lesson 0 gives them."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from course.checks.common import call, close, expect, expect_tensor, expect_type
+from course.checks.common import Function, call, close, expect
 from course.diffusion import END
 from course.plane.network import LEVELS, NO_LABEL
 
@@ -17,11 +18,11 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def scaled_linear_betas(count: int) -> torch.Tensor:
+def scaled_linear_betas(count: int) -> Tensor:
     return torch.linspace(0.00085**0.5, 0.012**0.5, count) ** 2
 
 
-def full_schedule(count: int = LEVELS) -> torch.Tensor:
+def full_schedule(count: int = LEVELS) -> Tensor:
     """Return alpha_bar of all timesteps, and 1 as its last entry, at END."""
     return torch.cat([(1 - scaled_linear_betas(count)).cumprod(0), torch.ones(1)])
 
@@ -32,13 +33,13 @@ class Oracle:
     `answer(x_t, t)` is its output. Its one weight lets a gradient through.
     """
 
-    def __init__(self, answer: Callable[..., torch.Tensor], weight: float = 0.0) -> None:
+    def __init__(self, answer: Function, weight: float = 0.0) -> None:
         self.answer = answer
         self.weight = torch.tensor(weight, requires_grad=True)
-        self.calls: list[tuple[torch.Tensor, torch.Tensor, Any]] = []
+        self.calls: list[tuple[Tensor, Tensor, Any]] = []
 
-    def __call__(self, x_t: Any, t: Any, label: Any = None) -> torch.Tensor:
-        expect_type(x_t, torch.Tensor, "What the network is given first", "it has to be x_t.")
+    def __call__(self, x_t: Any, t: Any, label: Any = None) -> Tensor:
+        expect.is_a(x_t, Tensor, "What the network is given first", "it has to be x_t.")
         times = torch.as_tensor(t)
         expect(
             times.dim() == 0 or times.shape == (len(x_t),),
@@ -49,38 +50,31 @@ class Oracle:
         return self.answer(x_t, times) + self.weight
 
 
-def noise_at(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+def noise_at(x_t: Tensor, t: Tensor) -> Tensor:
     """Return the noise in x_t if x_0 is CENTER."""
     a = full_schedule()[t.long()].reshape(-1, 1)
     return (x_t - a.sqrt() * CENTER) / (1 - a).sqrt()
 
 
-def expect_loss(
-    function: Callable[..., torch.Tensor], answer: Callable[..., torch.Tensor]
-) -> tuple[Oracle, float]:
+def expect_loss(function: Function, answer: Function) -> tuple[Oracle, float]:
     """Return an oracle after one call of a loss, and the loss with an error of 2 in each number."""
     torch.manual_seed(0)
     x_0, label = CENTER.expand(4000, 2), torch.arange(4000) % 2
     network = Oracle(answer, weight=2.0)
     loss = call(function, network, x_0, label)
-    expect_tensor(loss, (), "The loss", "Average over all points and coordinates: .mean().")
+    expect.tensor(loss, (), "The loss", "Average over all points and coordinates: .mean().")
     expect(network.calls, "The network was not called: the loss compares its output.")
-    expect(
-        len(network.calls) == 1, "The network is called several times: one call takes all points."
-    )
-    expect(
-        loss.requires_grad,
-        "The loss has no gradient: leave out no_grad, detach and item, which cut it off.",
-    )
+    expect(len(network.calls) == 1, "The network is called several times, not once.")
+    expect(loss.requires_grad, "The loss has no gradient: leave out no_grad, detach and item.")
     seen = network.calls[0][2]
     expect(
-        isinstance(seen, torch.Tensor) and torch.equal(seen, label),
-        "The network does not get the labels: network(x_t, t, label).",
+        isinstance(seen, Tensor) and torch.equal(seen, label),
+        "The network does not get the labels.",
     )
     return network, float(loss.detach())
 
 
-def expect_random(x_t: torch.Tensor, t: torch.Tensor, noise: torch.Tensor, last: float) -> None:
+def expect_random(x_t: Tensor, t: Tensor, noise: Tensor, last: float) -> None:
     """Raise CheckFailed unless timesteps up to `last` and noise are as the loss needs them."""
     expect(t.dim() == 1, "All points have one timestep: draw one for each, len(x_0) of them.")
     expect(
@@ -89,10 +83,7 @@ def expect_random(x_t: torch.Tensor, t: torch.Tensor, noise: torch.Tensor, last:
         f"up to {last:g}.",
     )
     expect(t.unique().numel() > 500, "Many points share a timestep: draw one for each point.")
-    expect(
-        abs(float(t.double().mean()) / last - 0.5) < 0.05,
-        "The timesteps are not uniform: each has to be equally likely.",
-    )
+    expect(abs(float(t.double().mean()) / last - 0.5) < 0.05, "The timesteps are not uniform.")
     finite = noise[torch.isfinite(noise).all(1)]
     if abs(float(finite.mean()) - 0.5) < 0.1 and finite.min() > -0.01:
         expect(False, "The noise is uniform: torch.randn_like draws from a normal distribution.")
@@ -110,13 +101,13 @@ class TrainingRecord:
     """A loss that is a sum of all weights, so that its gradient is 1 for each; it keeps records."""
 
     def __init__(self) -> None:
-        self.weights: list[torch.Tensor] = []
+        self.weights: list[Tensor] = []
         self.batches: list[tuple[Any, Any]] = []
         self.gradients: list[float] = []
         self.network: Any = None
 
-    def __call__(self, network: Any, x_0: Any, label: Any = None) -> torch.Tensor:
-        expect_type(network, torch.nn.Module, "What the loss is given first", "it is the network.")
+    def __call__(self, network: Any, x_0: Any, label: Any = None) -> Tensor:
+        expect.is_a(network, torch.nn.Module, "What the loss is given first", "it is the network.")
         first = next(network.parameters())
         if self.network is None:
             self.network = network
@@ -125,11 +116,11 @@ class TrainingRecord:
             )
         expect(
             network is self.network,
-            "There is a new network in each step: create it once, before the loop.",
+            "There is a new network in each step: create it before the loop.",
         )
         self.weights.append(first.detach().clone())
         self.batches.append((x_0, label))
-        result: torch.Tensor = torch.stack([p.sum() for p in network.parameters()]).sum()
+        result: Tensor = torch.stack([p.sum() for p in network.parameters()]).sum()
         return result
 
 
@@ -137,14 +128,13 @@ def expect_steps(record: TrainingRecord, steps: int) -> None:
     """Raise CheckFailed unless `steps` batches led to as many steps of the optimizer."""
     count = len(record.weights)
     expect(
-        count == steps,
-        f"For {steps} steps the loss was computed {count} times: once a step, in a loop.",
+        count == steps, f"For {steps} steps the loss was computed {count} times, not once a step."
     )
     for x_0, label in record.batches:
-        expect_tensor(x_0, (len(x_0), 2), "The batch", "data.sample returns points and labels.")
+        expect.tensor(x_0, (len(x_0), 2), "The batch", "data.sample returns points and labels.")
         expect(
-            isinstance(label, torch.Tensor) and label.shape == (len(x_0),),
-            "The loss does not get the labels: loss_function(network, x_0, label).",
+            isinstance(label, Tensor) and label.shape == (len(x_0),),
+            "The loss does not get the labels.",
         )
     first, second = (x_0 for x_0, _ in record.batches[:2])
     expect(not torch.equal(first, second), "Every step has the same batch: draw it in the loop.")
@@ -154,11 +144,10 @@ def expect_steps(record: TrainingRecord, steps: int) -> None:
     expect(all(moved), "The weights do not change in every step: call optimizer.step() each time.")
     expect(
         record.gradients[-1] < 1.5,
-        "Gradients pile up from step to step: call optimizer.zero_grad() before loss.backward().",
+        "Gradients pile up from step to step: call optimizer.zero_grad().",
     )
     expect(
-        record.weights[-1].mean() < record.weights[0].mean(),
-        "The loss grows: the optimizer has to go down.",
+        record.weights[-1].mean() < record.weights[0].mean(), "The loss grows instead of falling."
     )
 
 
@@ -167,13 +156,13 @@ class SamplingRecord:
 
     def __init__(self) -> None:
         self.weight = torch.tensor(1.0, requires_grad=True)
-        self.inputs: list[tuple[torch.Tensor, int]] = []
+        self.inputs: list[tuple[Tensor, int]] = []
         self.steps: list[Sequence[Any]] = []
-        self.noises: list[torch.Tensor] = []
-        self.results: list[torch.Tensor] = []
+        self.noises: list[Tensor] = []
+        self.results: list[Tensor] = []
 
-    def predict(self, x_t: Any, t: Any) -> torch.Tensor:
-        expect_type(x_t, torch.Tensor, "What predict is given first", "it has to be x_t.")
+    def predict(self, x_t: Any, t: Any) -> Tensor:
+        expect.is_a(x_t, Tensor, "What predict is given first", "it has to be x_t.")
         times = torch.as_tensor(t).flatten()
         expect(bool((times == times[0]).all()), "In one step all points have the same timestep.")
         self.inputs.append((x_t, int(times[0])))
@@ -182,45 +171,39 @@ class SamplingRecord:
 
     def step(
         self, x_t: Any, noise: Any, alpha_bar: Any, alpha_bar_prev: Any, fresh_noise: Any = None
-    ) -> torch.Tensor:
+    ) -> Tensor:
         self.steps.append((x_t, noise, alpha_bar, alpha_bar_prev, fresh_noise))
         self.results.append(x_t / 2 + 0 * self.weight)
         return self.results[-1]
 
 
-def expect_loop(record: SamplingRecord, x: torch.Tensor, times: list[int]) -> None:
+def expect_loop(record: SamplingRecord, x: Tensor, times: list[int]) -> None:
     """Raise CheckFailed unless predictions and steps were those of `times`."""
     count = len(times)
     called = [t for _, t in record.inputs]
-    expect(
-        len(called) == count,
-        f"For {count} steps predict was called {len(called)} times: once in each step.",
-    )
+    expect(len(called) == count, f"For {count} steps predict was called {len(called)} times.")
     expect(called != times[::-1], "The timesteps rise: sampling begins at the noise, t = 999.")
-    expect(
-        called == times, f"predict gets the timesteps {called}, and timesteps(count) is {times}."
-    )
+    expect(called == times, f"predict gets the timesteps {called}, not {times}.")
     expect(
         len(record.steps) == count,
-        f"For {count} steps `step` was called {len(record.steps)} times: once after each predict.",
+        f"For {count} steps `step` was called {len(record.steps)} times.",
     )
     alpha_bar = full_schedule()
     state = x
     for i, (t, t_prev) in enumerate(zip(times, [*times[1:], END], strict=True)):
         x_t, noise, a, b, fresh = record.steps[i]
         expect(
-            close(record.inputs[i][0], state),
-            "predict has to get the result of the step before, not the start.",
+            close(record.inputs[i][0], state), "predict has to get the result of the step before."
         )
         expect(close(x_t, state), "`step` gets other points than predict: both get x_t.")
         expect(noise is record.noises[i], "`step` does not get the noise that predict returned.")
         expect(
             close(torch.as_tensor(a), alpha_bar[t]),
-            f"At t = {t} the third argument of `step` is not alpha_bar[{t}].",
+            f"The third argument of `step` is not alpha_bar[{t}].",
         )
         expect(
             t_prev != END or close(torch.as_tensor(b), alpha_bar[END]),
-            "The last step has to lead to alpha_bar[END] = 1, where there is no noise.",
+            "The last step has to lead to alpha_bar[END] = 1.",
         )
         expect(
             not close(torch.as_tensor(b), alpha_bar[t - 1]) or t - 1 == t_prev,
@@ -228,10 +211,10 @@ def expect_loop(record: SamplingRecord, x: torch.Tensor, times: list[int]) -> No
         )
         expect(
             close(torch.as_tensor(b), alpha_bar[t_prev]),
-            f"The step from t = {t} has to lead to alpha_bar[{t_prev}], the next timestep's.",
+            f"The step from t = {t} has to lead to alpha_bar[{t_prev}].",
         )
         expect(fresh is not None, "`step` gets no fresh noise: torch.randn_like(x).")
-        expect_tensor(fresh, x.shape, "The fresh noise", "torch.randn_like(x) draws it.")
+        expect.tensor(fresh, x.shape, "The fresh noise", "torch.randn_like(x) draws it.")
         state = record.results[i]
     first, second = record.steps[0][-1], record.steps[1][-1]
     expect(not torch.equal(first, second), "The fresh noise is the same in each step: draw anew.")
@@ -241,7 +224,7 @@ def expect_loop(record: SamplingRecord, x: torch.Tensor, times: list[int]) -> No
     )
 
 
-def labeled_output(x_t: torch.Tensor, t: Any, label: Any = None) -> torch.Tensor:
+def labeled_output(x_t: Tensor, t: Any, label: Any = None) -> Tensor:
     """Return the output of a stand-in for the network, which depends on all its arguments."""
     count = len(x_t)
     classes = torch.as_tensor(NO_LABEL if label is None else label).expand(count)

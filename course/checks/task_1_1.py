@@ -2,31 +2,18 @@
 
 import inspect
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
-from course.checks.common import (
-    CheckFailed,
-    call,
-    check,
-    diagnose,
-    expect,
-    expect_function,
-    expect_list,
-    expect_model_settings,
-    expect_placed,
-    expect_tensor,
-    expect_type,
-    expect_value,
-    same,
-)
+from course.checks.common import CheckFailed, Function, call, check, diagnose, expect, same
 from course.models import Model
 
-Generate = Callable[..., Image.Image]  # `generate` of the lesson
+Generate = Function  # `generate` of the lesson
 
 
 @check("1.1 (a)")
@@ -34,31 +21,31 @@ def pipeline(pipe: Any, scheduler: Any, model: Model) -> str:
     """A StableDiffusionPipeline of `model` on its device that samples with DDIM."""
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-    expect_value(scheduler, "`scheduler`")
+    expect.value(scheduler, "`scheduler`")
     advice = "load it with DDIMScheduler.from_pretrained(...)."
-    expect_type(scheduler, DDIMScheduler, "`scheduler`", advice)
-    expect_model_settings(scheduler, model)
-    expect_value(pipe, "`pipe`")
+    expect.is_a(scheduler, DDIMScheduler, "`scheduler`", advice)
+    expect.model_settings(scheduler, model)
+    expect.value(pipe, "`pipe`")
     advice = "it has to be a StableDiffusionPipeline, which its from_pretrained(...) loads."
-    expect_type(pipe, StableDiffusionPipeline, "`pipe`", advice)
+    expect.is_a(pipe, StableDiffusionPipeline, "`pipe`", advice)
     expect(
         pipe.scheduler is scheduler,
         f"The pipeline samples with its own {type(pipe.scheduler).__name__}: hand yours over with "
         "scheduler=scheduler.",
     )
     for name in ("unet", "vae", "text_encoder"):
-        expect_placed(getattr(pipe, name), model, f"`pipe.{name}`")
+        expect.placed(getattr(pipe, name), model, f"`pipe.{name}`")
     return f"{model.name} is loaded on {pipe.device.type} and samples with DDIM"
 
 
 @check("1.1 (b)")
-def noise(function: Callable[[int], torch.Tensor], model: Model) -> str:
+def noise(function: Function, model: Model) -> str:
     """`starting_noise(seed)` draws the latents of one image, repeatably, on the CPU in float32."""
     latents = call(function, 1)
     side = model.image_size // model.scale_factor
     shape = (1, model.config("unet/config.json")["in_channels"], side, side)
     hint = "The sides are model.image_size // model.scale_factor."
-    expect_tensor(latents, shape, "The noise of one image", hint)
+    expect.tensor(latents, shape, "The noise of one image", hint)
     again, state = call(function, 1), torch.get_rng_state()
     other = call(function, 2)
     expect(
@@ -71,11 +58,8 @@ def noise(function: Callable[[int], torch.Tensor], model: Model) -> str:
         "The same seed gave different noise. Use a generator of your own, created anew in every "
         'call: generator=torch.Generator("cpu").manual_seed(seed).',
     )
-    expect(
-        not torch.equal(latents, other),
-        "Two seeds gave the same noise: pass `seed` to manual_seed(seed).",
-    )
-    expect_placed(latents, model, "The noise")
+    expect(not torch.equal(latents, other), "Two seeds gave the same noise: manual_seed(seed).")
+    expect.placed(latents, model, "The noise")
     expected = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(1))
     expect(
         torch.equal(latents.cpu(), expected.to(model.dtype)),
@@ -86,11 +70,11 @@ def noise(function: Callable[[int], torch.Tensor], model: Model) -> str:
 
 
 @check("1.1 (c)")
-def generate(function: Callable[..., Image.Image], prompt: str, model: Model) -> str:
+def generate(function: Function, prompt: str, model: Model) -> str:
     """`generate` makes one image, the same for the same seed, and uses each of its arguments."""
     quick: dict[str, Any] = {"steps": 2, "seed": 1, "guidance_scale": 5.0}
     quick |= {"prompt": prompt, "negative_prompt": ""}
-    expect_function(function)
+    expect.function(function)
     missing = quick.keys() - inspect.signature(function).parameters.keys()
     expect(
         not missing,
@@ -98,23 +82,19 @@ def generate(function: Callable[..., Image.Image], prompt: str, model: Model) ->
     )
     first = call(function, **quick)
     advice = "a pipeline's result holds a list: return result.images[0]."
-    expect_type(first, Image.Image, "The result of `generate`", advice)
+    expect.is_a(first, Image.Image, "The result of `generate`", advice)
     size = (model.image_size, model.image_size)
     expect(first.size == size, f"The image has {first.size} pixels; {model.name} makes {size}.")
-    expect(
-        np.asarray(first).any(),
-        "The image is all black: a safety checker or not-a-number values emptied it.",
-    )
+    expect(np.asarray(first).any(), "The image is all black: a safety checker or NaN emptied it.")
     expect(
         same(first, call(function, **quick)),
-        "The same seed gave two different images: hand the noise over with "
-        "latents=starting_noise(seed).",
+        "The same seed gave two different images: latents=starting_noise(seed).",
     )
     others = {"seed": 2, "steps": 3, "guidance_scale": 9.0, "negative_prompt": prompt, "prompt": ""}
     for argument, value in others.items():
         expect(
             not same(first, call(function, **{**quick, argument: value})),
-            f"The image does not change with {argument}: hand `{argument}` on.",
+            f"The image does not change with {argument}.",
         )
     return (
         "one image; the same seed gives it again; prompt, seed, steps, guidance and negative "
@@ -170,11 +150,10 @@ def _expect_series(function: Generate, images: Any, **settings: Any) -> None:
     lists = {name: value for name, value in settings.items() if isinstance(value, list)}
     values = list(itertools.product(*lists.values()))
     combinations = [settings | dict(zip(lists, row, strict=True)) for row in values]
-    expect_list(images, Image.Image, "The list of images")
+    expect.list_of(images, Image.Image, "The list of images")
     expect(
         len(images) == len(combinations),
-        f"There are {len(images)} images for {len(combinations)} settings: one for each, in a flat "
-        "list.",
+        f"There are {len(images)} images for {len(combinations)} settings: a flat list.",
     )
     equal = [i for i in range(1, len(images)) if same(images[i - 1], images[i])]
     expect(
@@ -212,12 +191,12 @@ def _explain_series(
 
 
 @check("1.1 (h)")
-def interpolation(function: Callable[..., torch.Tensor]) -> str:
+def interpolation(function: Function) -> str:
     """Spherical interpolation between two noise tensors."""
     a, other = torch.randn(2, 1, 4, 32, 32, generator=torch.Generator().manual_seed(0))
     b = 0.6 * a + 0.8 * other  # far from perpendicular, so that every mistake shows
     result = call(function, a, b, 0.25)
-    expect_tensor(result, a.shape, "The result", "Both noise tensors have that shape.")
+    expect.tensor(result, a.shape, "The result", "Both noise tensors have that shape.")
     right = _slerp(a, b, 0.25)
     cosine = (a * b).sum() / (a.norm() * b.norm())
     angle = cosine.acos()
@@ -245,12 +224,12 @@ def interpolation(function: Callable[..., torch.Tensor]) -> str:
     return f"both ends are right, and halfway the standard deviation is {halfway:.2f}"
 
 
-def _weights(a: torch.Tensor, b: torch.Tensor, amount: float, angle: torch.Tensor) -> torch.Tensor:
+def _weights(a: Tensor, b: Tensor, amount: float, angle: Tensor) -> Tensor:
     weights = ((1 - amount) * angle).sin() / angle.sin(), (amount * angle).sin() / angle.sin()
     return weights[0] * a + weights[1] * b
 
 
-def _slerp(a: torch.Tensor, b: torch.Tensor, amount: float) -> torch.Tensor:
+def _slerp(a: Tensor, b: Tensor, amount: float) -> Tensor:
     """Return the spherical interpolation of two tensors (Shoemake 1985)."""
     cosine = (a * b).sum() / (a.norm() * b.norm())
     return _weights(a, b, amount, cosine.acos())
@@ -263,8 +242,8 @@ MIN_SHARE, MAX_STEPS = 0.9, 8
 @check("1.1 challenge 1")
 def budget(function: Generate, settings: Any, prompt: str, seeds: list[int], model: Model) -> str:
     """Settings with few steps at which the judge still recognizes what the prompt asks for."""
-    expect_value(settings, "`settings`")
-    expect_type(settings, dict, "`settings`", "it has to be a dictionary of arguments.")
+    expect.value(settings, "`settings`")
+    expect.is_a(settings, dict, "`settings`", "it has to be a dictionary of arguments.")
     allowed = {"steps", "guidance_scale", "negative_prompt"}
     expect(
         settings.keys() <= allowed and "steps" in settings,
@@ -283,11 +262,10 @@ def budget(function: Generate, settings: Any, prompt: str, seeds: list[int], mod
         f"the judge recognizes {sum(right)} of {len(right)} attributes at {settings['steps']} steps"
     )
     expect(
-        share >= MIN_SHARE,
-        f"Now {score}; {MIN_SHARE:.0%} are needed. Try more steps, or another guidance scale.",
+        share >= MIN_SHARE, f"Now {score}; {MIN_SHARE:.0%} are needed. Try more steps or guidance."
     )
     expect(
         settings["steps"] <= MAX_STEPS,
-        f"All is well, but {settings['steps']} steps are more than {MAX_STEPS}: search for fewer.",
+        f"All is well, but {settings['steps']} steps are more than {MAX_STEPS}.",
     )
     return score

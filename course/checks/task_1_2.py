@@ -1,59 +1,35 @@
 """Checks of lesson 1.2, first part: components, text embeddings, a step, and the decoder."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from course.checks.common import (
     CheckFailed,
+    Function,
     call,
     check,
     close,
     diagnose,
     expect,
-    expect_model_settings,
-    expect_placed,
-    expect_tensor,
-    expect_type,
-    expect_value,
-    same,
     tolerance_of,
 )
+from course.checks.common import same as same
 from course.checks.reference import guidance_mistakes
-from course.checks.task_1_2_inside import (
-    attention,
-    clip,
-    inpainting,
-    inversion,
-    sdedit,
-    solver,
-    strengths,
-)
-from course.checks.task_1_2_loop import decoded_steps, loop, sampling, schedule
+from course.checks.task_1_2_inside import attention as attention
+from course.checks.task_1_2_inside import clip as clip
+from course.checks.task_1_2_inside import inpainting as inpainting
+from course.checks.task_1_2_inside import inversion as inversion
+from course.checks.task_1_2_inside import sdedit as sdedit
+from course.checks.task_1_2_inside import solver as solver
+from course.checks.task_1_2_inside import strengths as strengths
+from course.checks.task_1_2_loop import decoded_steps as decoded_steps
+from course.checks.task_1_2_loop import loop as loop
+from course.checks.task_1_2_loop import sampling as sampling
+from course.checks.task_1_2_loop import schedule as schedule
 from course.diffusion import add_noise, ddim_step, guide, predict_x0, velocity
 from course.models import Model
-
-__all__ = [
-    "attention",
-    "clip",
-    "ddim",
-    "decoded_steps",
-    "decoding",
-    "guidance",
-    "inpainting",
-    "inversion",
-    "loop",
-    "modules",
-    "prediction",
-    "same",
-    "sampling",
-    "schedule",
-    "sdedit",
-    "solver",
-    "strengths",
-    "text_embeddings",
-]
 
 
 @check("1.2 (a)")
@@ -71,12 +47,12 @@ def modules(sd: Any, model: Model) -> str:
     }
     for name, expected in classes.items():
         part = getattr(sd, name, ...)
-        expect_value(part, f"`{name}`")
+        expect.value(part, f"`{name}`")
         advice = f"it has to be a {expected.__name__}, from its from_pretrained(...)."
-        expect_type(part, expected, f"`{name}`", advice)
-    expect_model_settings(sd.scheduler, model)
+        expect.is_a(part, expected, f"`{name}`", advice)
+    expect.model_settings(sd.scheduler, model)
     for name in ("text_encoder", "unet", "vae"):
-        expect_placed(getattr(sd, name), model, f"`{name}`")
+        expect.placed(getattr(sd, name), model, f"`{name}`")
     return f"the five components of {model.name} are loaded, each by itself"
 
 
@@ -86,19 +62,16 @@ def text_embeddings(sd: Any, model: Model) -> str:
     prompts, negatives = ["a duck", "a red car on grass"], ["", "a tree"]
     result = call(sd.get_text_embeddings, prompts, negatives)
     advice = "the vectors are the first entry of what the text encoder returns: [0]."
-    expect_type(result, torch.Tensor, "That", advice)
+    expect.is_a(result, Tensor, "That", advice)
     width = model.config("text_encoder/config.json")["hidden_size"]
     shape = (4, model.text_length, width)
-    expect(
-        result.dim() != 2,
-        "Those are one vector a text. The denoiser needs one a token: the first entry, [0].",
-    )
+    expect(result.dim() != 2, "Those are one vector a text, not one a token: the first entry, [0].")
     expect(
         result.dim() == 3 and result.shape[1] == shape[1],
         f"The shape is {tuple(result.shape)}, not {shape}: every text is padded to {shape[1]} "
         'tokens by padding="max_length", max_length=self.model.text_length.',
     )
-    expect_tensor(result, shape, "The result", "Two prompts, two negative: all four in one batch.")
+    expect.tensor(result, shape, "The result", "Two prompts, two negative: all four in one batch.")
     tokens = sd.tokenizer(
         [*negatives, *prompts],
         padding="max_length",
@@ -111,8 +84,8 @@ def text_embeddings(sd: Any, model: Model) -> str:
         masked = sd.text_encoder(**tokens)[0]
     by_pairs = [0, 2, 1, 3]
     mistakes = {
-        "The prompts come first; put them last: negative_prompts + prompts.": (
-            torch.cat([right[2:], right[:2]])
+        "The prompts come first, not last: negative_prompts + prompts.": torch.cat(
+            [right[2:], right[:2]]
         ),
         "Prompts and negative prompts alternate; all negative prompts come first.": right[by_pairs],
         "Do not pass on the attention mask: the model was trained with the padding in view. Use "
@@ -123,18 +96,18 @@ def text_embeddings(sd: Any, model: Model) -> str:
     # The text encoder fails in its own ways where positions run out.
     long = call(sd.get_text_embeddings, ["a red car " * shape[1]], [""], allow=Exception)
     expect(
-        isinstance(long, torch.Tensor) and long.shape == (2, *shape[1:]),
+        isinstance(long, Tensor) and long.shape == (2, *shape[1:]),
         "A prompt that is too long gives an error or too many vectors: cut it by truncation=True.",
     )
     return f"a vector of {width} numbers for each of {shape[1]} tokens; negative prompts first"
 
 
 @check("1.2 (c)")
-def guidance(function: Callable[..., torch.Tensor]) -> str:
+def guidance(function: Function) -> str:
     """Classifier-free guidance, uncond + w (cond - uncond)."""
     uncond, cond = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     mistakes = guidance_mistakes(uncond, cond, 3, "prompt") | {
-        "`guidance_scale` makes no difference: the formula multiplies by it.": cond,
+        "`guidance_scale` makes no difference: the formula multiplies by it.": cond
     }
     right = guide(uncond, cond, 3.0)
     otherwise = "At w = 3 that is not uncond + 3 (cond - uncond)."
@@ -143,7 +116,7 @@ def guidance(function: Callable[..., torch.Tensor]) -> str:
 
 
 @check("1.2 (d)")
-def prediction(function: Callable[..., Any]) -> str:
+def prediction(function: Function) -> str:
     """x_0 and the noise from the denoiser's output, for both prediction types."""
     x_0, noise = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     a = torch.tensor(0.3)
@@ -157,7 +130,7 @@ def prediction(function: Callable[..., Any]) -> str:
     }
     mistakes_v = {
         "v was taken for the noise: look at prediction_type.": predict_x0(x_t, v, a),
-        "For v the signs are off: x_0 = sqrt(alpha_bar) x_t minus sqrt(1 - alpha_bar) v.": (
+        "For v the signs are off: x_0 has minus sqrt(1 - alpha_bar) v.": (
             a.sqrt() * x_t + (1 - a).sqrt() * v
         ),
     }
@@ -169,7 +142,7 @@ def prediction(function: Callable[..., Any]) -> str:
         expect(
             isinstance(result, tuple)
             and len(result) == 2
-            and all(isinstance(part, torch.Tensor) for part in result),
+            and all(isinstance(part, Tensor) for part in result),
             "`predict_x0_and_noise` returns two tensors: return x_0, noise.",
         )
         otherwise = f"For {prediction_type} x_0 is not right: solve the formulas above for it."
@@ -191,7 +164,7 @@ def prediction(function: Callable[..., Any]) -> str:
 
 
 @check("1.2 (e)")
-def ddim(function: Callable[..., torch.Tensor]) -> str:
+def ddim(function: Function) -> str:
     """One step of DDIM, with and without fresh noise."""
     x_0, noise, fresh = torch.randn(3, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     a, b = torch.tensor(0.3), torch.tensor(0.6)  # alpha_bar of t, and of the next timestep
@@ -204,7 +177,7 @@ def ddim(function: Callable[..., torch.Tensor]) -> str:
             "alpha_bar_prev, which is below 1.",
         )
         raise
-    expect_tensor(result, x_0.shape, "The result of the step")
+    expect.tensor(result, x_0.shape, "The result of the step")
     still, x_t = ddim_step(x_0, noise, a, b), add_noise(x_0, noise, a)
     image, rootless = b.sqrt() * x_0, b * x_0 + (1 - b) * noise
     old_noise, new_noise = (1 - a).sqrt() * noise, (1 - b).sqrt() * noise
@@ -214,7 +187,7 @@ def ddim(function: Callable[..., torch.Tensor]) -> str:
         "The share of x_0 is sqrt(alpha_bar_prev), not that of t.": a.sqrt() * x_0 + new_noise,
         "The square roots are missing: sqrt(alpha_bar_prev), sqrt(1 - alpha_bar_prev).": rootless,
         "The noise term is missing: only the last step leaves none.": image,
-        "`eta` is missing in sigma: at eta = 0 there is no fresh noise.": (
+        "`eta` is missing in sigma: at 0 no noise is fresh.": (
             ddim_step(x_0, noise, a, b, 1.0, fresh)
         ),
         "With eta = 0 there is fresh noise in the result: sigma is eta times the root.": (
@@ -232,7 +205,7 @@ def ddim(function: Callable[..., torch.Tensor]) -> str:
 
 
 def _expect_fresh_noise(
-    result: torch.Tensor, x_0: torch.Tensor, noise: torch.Tensor, fresh: torch.Tensor, eta: float
+    result: Tensor, x_0: Tensor, noise: Tensor, fresh: Tensor, eta: float
 ) -> None:
     """Raise CheckFailed unless `result` is the step of `ddim` with `eta` > 0."""
     a, b = torch.tensor(0.3), torch.tensor(0.6)
@@ -271,9 +244,9 @@ def decoding(sd: Any, model: Model) -> str:
     latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(model.device)
     result = call(sd.decode_latents, latents)
     side = 8 * model.scale_factor
-    expect_tensor(result, (1, 3, side, side), "The result", "Images are the decoder's .sample.")
+    expect.tensor(result, (1, 3, side, side), "The result", "Images are the decoder's .sample.")
 
-    def decoded(scale: float) -> torch.Tensor:
+    def decoded(scale: float) -> Tensor:
         with torch.no_grad():
             return sd.vae.decode((latents * scale).to(sd.vae.dtype)).sample.float()
 

@@ -1,7 +1,7 @@
 """Checks of lesson 1.2, third part: clips, attention, guidance, inversion and challenges."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,19 +10,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from torch import Tensor
 
 from course.checks.common import (
     CheckFailed,
+    Function,
     call,
     check,
     close,
     diagnose,
     expect,
-    expect_finite,
-    expect_list,
-    expect_tensor,
-    expect_type,
-    expect_value,
     same,
     tolerance_of,
 )
@@ -42,36 +39,30 @@ def clip(
     """The images of two folders side by side, one frame for each step, not those of `example`."""
     from course.images import video
 
-    expect_list(frames, Image.Image, "`clip`")
+    expect.list_of(frames, Image.Image, "`clip`")
     expect(
         all(Path(folder).is_dir() for folder in (left, right)),
         f"There are no frames in {Path(left).parent}: sample with that folder as save_dir, "
         "save_x_t=True and save_x_0=True.",
     )
     a, b = video.read_frames(left), video.read_frames(right)
-    expect(
-        len(frames) == len(a),
-        f"`clip` has {len(frames)} frames and the folder {len(a)}: one for each step.",
-    )
+    expect(len(frames) == len(a), f"`clip` has {len(frames)} frames and the folder {len(a)}.")
     single = a[0].image.width / a[0].image.height
     expect(
         # Two, less what headings and captions take.
         frames[0].width / frames[0].height > 1.15 * single,
-        "A frame is not wide enough for two images: put x_t and x_0 side by side.",
+        "A frame is not wide enough for two images.",
     )
     exchanged = video.side_by_side(b[-2:], a[-2:])
     expect(
         not same(_middle(frames[-2]), _middle(exchanged[0])),
-        "The sides are exchanged: x_t belongs at the left.",
+        "The sides are exchanged: x_t is left.",
     )
     turned = video.side_by_side(a[::-1][:2], b[::-1][:2])
-    expect(
-        not same(_middle(frames[0]), _middle(turned[1])),
-        "The frames run backwards: noise comes first.",
-    )
+    expect(not same(_middle(frames[0]), _middle(turned[1])), "The frames run backwards.")
     expect(
         example is None or not same(b[-1].image, example),
-        "That is the image from above: take a prompt or a seed of your own.",
+        "That is the image from above: a prompt or a seed of your own.",
     )
     return f"{len(frames)} frames, x_t at the left and its x_0 at the right"
 
@@ -83,18 +74,18 @@ def _middle(frame: Image.Image) -> Image.Image:
 
 
 @check("1.2 (i)")
-def attention(function: Callable[..., Any]) -> str:
+def attention(function: Function) -> str:
     """Scaled dot-product attention, and the weights it used."""
     query = torch.randn(2, 3, 5, 16, generator=torch.Generator().manual_seed(0))
     key, value = torch.randn(2, 2, 3, 7, 16, generator=torch.Generator().manual_seed(1))
     result = call(function, query, key, value)
     expect(
         isinstance(result, tuple) and len(result) == 2,
-        "`attention` returns two tensors: return weights @ value, weights.",
+        "`attention` returns two tensors: weights @ value, weights.",
     )
     out, weights = result
     hint = "5 pixels look at 7 tokens."
-    expect_tensor(weights, (2, 3, 5, 7), "The second result, the weights,", hint)
+    expect.tensor(weights, (2, 3, 5, 7), "The second result, the weights,", hint)
     scores = query @ key.transpose(-1, -2)
     mistakes = {
         "The scores are not scaled: divide by the square root of the width.": scores.softmax(-1),
@@ -102,15 +93,12 @@ def attention(function: Callable[..., Any]) -> str:
         "The softmax runs over the pixels; every pixel distributes its attention over the tokens: "
         "dim=-1.": (scores / 4).softmax(-2),
         "Those are scores; a softmax over the tokens turns them into weights.": scores / 4,
-        "The softmax comes last: divide by the square root of the width before it.": (
-            scores.softmax(-1) / 4
-        ),
+        "The softmax comes last: divide by the square root before it.": (scores.softmax(-1) / 4),
     }
     right = (scores / 4).softmax(-1)
     diagnose(weights, right, mistakes, "The weights are not softmax(query key^T / sqrt(d)).")
     expect(
-        close(out, right @ value),
-        "The weights are right; the result is their product with the values.",
+        close(out, right @ value), "The weights are right; return their product with the values."
     )
     return "the attention of each pixel to all tokens sums to 100 %"
 
@@ -118,8 +106,8 @@ def attention(function: Callable[..., Any]) -> str:
 @check("1.2 (j)")
 def strengths(values: Sequence[Any], steps: Sequence[Any]) -> str:
     """The norm of the difference that guidance scales, relative to the unguided output."""
-    expect_value(values, "`strengths`")
-    expect_type(values, list, "`strengths`", "it has to be a list of numbers.")
+    expect.value(values, "`strengths`")
+    expect.is_a(values, list, "`strengths`", "it has to be a list of numbers.")
     expect(
         len(values) == len(steps), f"`strengths` has {len(values)} numbers for {len(steps)} steps."
     )
@@ -129,7 +117,7 @@ def strengths(values: Sequence[Any], steps: Sequence[Any]) -> str:
             f"Entry {i} of `strengths` is a {type(value).__name__}; it has to be one number.",
         )
     result = torch.tensor([float(value) for value in values])
-    expect_finite(result, "`strengths`")
+    expect.finite(result, "`strengths`")
     pushes = torch.stack([(step.cond - step.uncond).norm() for step in steps]).cpu()
     plain = torch.stack([step.uncond.norm() for step in steps]).cpu()
     guided = torch.stack([step.cond.norm() for step in steps]).cpu()
@@ -139,12 +127,10 @@ def strengths(values: Sequence[Any], steps: Sequence[Any]) -> str:
         "Those are squares: the norm is the root of the sum of squares.": (pushes / plain) ** 2,
         "Divide by the norm of `uncond`, not of `cond`.": pushes / guided,
         "That is the norm of a ratio; take the ratio of two norms.": means,
-        "That is a difference of norms; take the norm of the difference cond - uncond.": (
+        "That is a difference of norms; take the norm of cond - uncond.": (
             (guided - plain) / plain
         ),
-        "That is the ratio of the other two norms: the difference cond - uncond is missing.": (
-            guided / plain
-        ),
+        "That is the ratio of the other two norms: cond - uncond is missing.": guided / plain,
         "The ratio is upside down: divide by the norm of `uncond`.": plain / pushes,
     }
     otherwise = "Those are not the norms of cond - uncond, each divided by the norm of uncond."
@@ -168,7 +154,7 @@ def inversion(sd: Any, model: Model) -> str:
                 "number under the root of sigma is negative. Use `add_noise`.",
             )
             raise
-        expect_tensor(result, shape, "The result of `invert`")
+        expect.tensor(result, shape, "The result of `invert`")
         # At which end of a step the network is called is a convention: both are in use.
         rights = [invert(place, latents, prompt, count, end=end) for end in (1, 0)]
         if any(close(result, right, tolerance) for right in rights):
@@ -205,12 +191,12 @@ def inversion(sd: Any, model: Model) -> str:
     return f"{count} steps from an image back to its noise, for models of both prediction types"
 
 
-def _reconstruction(sd: Any, image: Image.Image) -> torch.Tensor:
+def _reconstruction(sd: Any, image: Image.Image) -> Tensor:
     """Return the image (3, H, W) in [0, 1] that the autoencoder makes of an image."""
     return _pixels(to_pil(sd.decode_latents(sd.encode_image(image))[0]))
 
 
-def _pixels(image: Image.Image) -> torch.Tensor:
+def _pixels(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255
 
 
@@ -222,15 +208,13 @@ def _recognized(image: Image.Image) -> str:
 
 
 def _expect_image(image: Any, model: Model, what: str) -> None:
-    expect_type(image, Image.Image, what, "it has to be an image (PIL): end with `to_pil`.")
+    expect.is_a(image, Image.Image, what, "it has to be an image (PIL): end with `to_pil`.")
     size = (model.image_size, model.image_size)
     expect(image.size == size, f"{what} has {image.size} pixels; it has to have {size}.")
 
 
 @check("1.2 challenge 1")
-def sdedit(
-    function: Callable[..., Image.Image], drawing: Image.Image, prompt: str, word: str, sd: Any
-) -> str:
+def sdedit(function: Function, drawing: Image.Image, prompt: str, word: str, sd: Any) -> str:
     """Images from a drawing: the larger the strength, the further away, and `word` is in them."""
     images, distances = [], []
     for strength in (0.3, 0.9):
@@ -242,10 +226,7 @@ def sdedit(
         f"RMS distance from the drawing {distances[0]:.3f} at strength 0.3 and {distances[1]:.3f} "
         "at 0.9"
     )
-    expect(
-        distances[0] != distances[1],
-        f"{score}: `strength` makes no difference. It sets the timestep at which sampling begins.",
-    )
+    expect(distances[0] != distances[1], f"{score}: `strength` makes no difference.")
     expect(
         distances[0] < distances[1],
         f"{score}: a small strength has to stay closer to the drawing. Is it the share of steps "
@@ -253,7 +234,7 @@ def sdedit(
     )
     expect(
         same(images[0], call(function, drawing, prompt, 0.3)),
-        "The same call gave two different images: take the noise from make_generator(seed).",
+        "The same call gave two different images: make_generator(seed).",
     )
     if not sd.model.is_embedded:
         return f"{score}; the judge knows pocket's world only"
@@ -271,12 +252,7 @@ MIN_PSNR = 25.0  # dB
 
 @check("1.2 challenge 2")
 def inpainting(
-    function: Callable[..., Image.Image],
-    image: Image.Image,
-    mask: torch.Tensor,
-    prompt: str,
-    word: str,
-    sd: Any,
+    function: Function, image: Image.Image, mask: Tensor, prompt: str, word: str, sd: Any
 ) -> str:
     """A new object inside of the mask (1, 1, h, w), and the image as it was outside."""
     result = call(function, image, mask, prompt)
@@ -293,10 +269,7 @@ def inpainting(
         f"Outside of the mask the image has changed: PSNR {psnr:.1f} dB, at least {MIN_PSNR:g} are "
         "needed. After each step put the noisy latents of the image back where mask is 0.",
     )
-    expect(
-        inside > 1e-4,
-        "Inside of the mask nothing has changed: mask is 1 where new content belongs.",
-    )
+    expect(inside > 1e-4, "Inside of the mask nothing has changed: mask is 1 for new content.")
     if not sd.model.is_embedded:
         return f"PSNR {psnr:.1f} dB outside of the mask; the judge knows pocket's world only"
     seen = _recognized(result)
@@ -312,7 +285,7 @@ MAX_RATIOS = {5: 0.5, 10: 0.25}  # of DDIM's error, by the number of steps
 
 
 @check("1.2 challenge 3")
-def solver(function: Callable[..., torch.Tensor], sd: Any) -> str:
+def solver(function: Function, sd: Any) -> str:
     """A sampler of higher order, against the exact solution for Gaussian data.
 
     The latents of the data are normally distributed, so the best denoiser and the path that
@@ -332,7 +305,7 @@ def solver(function: Callable[..., torch.Tensor], sd: Any) -> str:
     errors = []
     for count in MAX_RATIOS:
         result = call(function, stand_in, noise, embeddings, count, 1.0)
-        expect_tensor(result, noise.shape, "The result of the sampler")
+        expect.tensor(result, noise.shape, "The result of the sampler")
         *_, last = stand_in.denoise(noise, embeddings, count, 1.0)
         exact = stand_in.unet.exact(noise, count)
         errors.append([(x - exact).norm() / exact.norm() for x in (result, last.x_prev)])
@@ -366,12 +339,12 @@ class GaussianDenoiser:
         self.scheduler = scheduler
         self.config = SimpleNamespace(in_channels=4)
 
-    def __call__(self, x: torch.Tensor, t: Any, **_: Any) -> SimpleNamespace:
+    def __call__(self, x: Tensor, t: Any, **_: Any) -> SimpleNamespace:
         a = self.scheduler.alphas_cumprod[int(t)]
         noise = (1 - a).sqrt() * (x - a.sqrt() * self.mean) / (a * self.std**2 + 1 - a)
         return SimpleNamespace(sample=noise)
 
-    def exact(self, x: torch.Tensor, count: int) -> torch.Tensor:
+    def exact(self, x: Tensor, count: int) -> Tensor:
         """Return where the exact path from `x` leads in `count` steps.
 
         It is followed to the last timestep; the step from there to the end is DDIM's, as in every

@@ -2,7 +2,6 @@
 
 import itertools
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,17 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from course.checks.common import (
     CheckFailed,
+    Function,
     call,
     check,
     close,
     diagnose,
     expect,
-    expect_list,
-    expect_tensor,
-    expect_type,
     same,
     tolerance_of,
 )
@@ -44,7 +42,7 @@ from course.models import Model
 
 
 @check("1.2 (k)")
-def schedule(function: Callable[..., Any]) -> str:
+def schedule(function: Function) -> str:
     """The timesteps of all three spacings, at counts that divide 1,000 and at others."""
     for spacing, offset in (("trailing", 0), ("leading", 0), ("leading", 1), ("linspace", 0)):
         config = SimpleNamespace(
@@ -55,7 +53,7 @@ def schedule(function: Callable[..., Any]) -> str:
     config = SimpleNamespace(num_train_timesteps=100, timestep_spacing="trailing", steps_offset=0)
     expect(
         list(call(function, config, 4)) == timesteps(config, 4),
-        "With num_train_timesteps = 100 the timesteps are wrong: take T from the configuration.",
+        "With num_train_timesteps = 100 they are wrong: take T from the configuration.",
     )
     return "trailing, leading and linspace, each from noise to image"
 
@@ -71,8 +69,7 @@ def _expect_timesteps(result: Any, config: Any, count: int) -> None:
     shown = f"got {', '.join(f'{t:g}' for t in result[:4])}, ..."
     expect(
         len(result) == count,
-        f"For {where} there are {len(result)} timesteps. Rounding can add one too many: cut the "
-        "list to `count` entries.",
+        f"For {where} there are {len(result)} timesteps. Rounding adds one: cut the list.",
     )
     exact = {
         "trailing": [1000 - i * 1000 / count for i in range(count)],
@@ -124,7 +121,7 @@ def loop(sd: Any, model: Model) -> str:
             )
             raise
 
-    def reference(sd: Any, eta: float) -> torch.Tensor:
+    def reference(sd: Any, eta: float) -> Tensor:
         generator = torch.Generator().manual_seed(2)
         return sample_with_diffusers(sd, latents, embeddings, count, w, eta, generator)
 
@@ -160,17 +157,15 @@ def loop(sd: Any, model: Model) -> str:
 
 def _expect_steps(steps: Any, count: int, tolerance: float) -> None:
     """Raise CheckFailed unless `steps` are `count` complete steps, each continuing the last."""
-    expect_type(steps, list, "The result of `denoise`", "it has to `yield` a SamplingStep a step.")
+    expect.is_a(steps, list, "The result of `denoise`", "it has to `yield` a SamplingStep a step.")
     expect(
-        len(steps) == count,
-        f"The loop took {len(steps)} steps, not {count}: one for each timestep, `yield` in the "
-        "loop.",
+        len(steps) == count, f"The loop took {len(steps)} steps, not {count}: `yield` in the loop."
     )
     for step in steps:
-        expect_type(step, SamplingStep, "A step", "yield SamplingStep(t, ...).")
+        expect.is_a(step, SamplingStep, "A step", "yield SamplingStep(t, ...).")
         for name in ("x_t", "uncond", "cond", "x_0", "x_prev"):
             value = getattr(step, name)
-            expect_tensor(value, steps[0].x_t.shape, f"`{name}` of a step")
+            expect.tensor(value, steps[0].x_t.shape, f"`{name}` of a step")
     expect(
         all(close(b.x_t, a.x_prev, tolerance) for a, b in itertools.pairwise(steps)),
         "A step does not continue from the result of the one before: end the loop with "
@@ -179,23 +174,22 @@ def _expect_steps(steps: Any, count: int, tolerance: float) -> None:
 
 
 def _explain_loop(
-    sd: Any, latents: torch.Tensor, embeddings: torch.Tensor, result: torch.Tensor, tolerance: float
+    sd: Any, latents: Tensor, embeddings: Tensor, result: Tensor, tolerance: float
 ) -> None:
     """Raise CheckFailed for the result of a loop that is not diffusers'."""
 
-    def reference(w: float = 4.0, embeddings: torch.Tensor = embeddings) -> torch.Tensor:
+    def reference(w: float = 4.0, embeddings: Tensor = embeddings) -> Tensor:
         return sample_with_diffusers(sd, latents, embeddings, 3, w, 0.0, torch.Generator())
 
-    def at(predict: int, mix: int) -> torch.Tensor:
+    def at(predict: int, mix: int) -> Tensor:
         return sample_at_levels(sd, latents, embeddings, 3, 4.0, predict, mix)
 
     mistakes = {
-        "The two halves are exchanged: the first belongs to the negative prompt.": (
+        "The two halves are exchanged: the negative prompt is first.": (
             reference(embeddings=embeddings.flip(0))
         ),
         "The output is unguided: pass both halves to `guide`, and use its result.": reference(1.0),
-        "Only the negative prompt has an effect: pass both halves to `guide`, and use its "
-        "result.": reference(0.0),
+        "Only the negative prompt has an effect: pass both halves to `guide`.": reference(0.0),
         "Both noise levels of a step are the same, so the latents stay where they are: predict x_0 "
         "at alpha_bar of t, and mix at that of the next timestep.": at(0, 0),
     }
@@ -226,20 +220,18 @@ def _expect_decoded(result: Any, sd: Any, name: str, tolerance: float) -> None:
     steps = sd.steps
     latents = [getattr(step, name) for step in steps]
     right = [sd.decode_latents(z) for z in [*latents, steps[-1].x_prev]]
-    if isinstance(result, torch.Tensor) and result.dim() == 5:
+    if isinstance(result, Tensor) and result.dim() == 5:
         result = list(result)
-    expect_list(result, torch.Tensor, "The result")
+    expect.list_of(result, Tensor, "The result")
     other = [getattr(step, {"x_t": "x_0", "x_0": "x_t"}[name]) for step in steps]
     mistakes = {
         "The result of sampling is missing at the end: x_prev of the last step.": right[:-1],
-        "The last image is that of x_prev of the last step, not another one.": (
-            [*right[:-1], right[-2]]
-        ),
+        "The last image is that of x_prev of the last step.": [*right[:-1], right[-2]],
         f"`name` is ignored: {name} was requested. Use getattr(step, name).": (
             [*(sd.decode_latents(z) for z in other), right[-1]]
         ),
         "The images run backwards: the noise comes first.": right[::-1],
-        "Those are latents: decode them with self.decode_latents.": ([*latents, steps[-1].x_prev]),
+        "Those are latents: decode them with self.decode_latents.": [*latents, steps[-1].x_prev],
         "Those are all x_prev: take x_t or x_0 as `name` says.": (
             [sd.decode_latents(step.x_prev) for step in steps]
         ),
@@ -263,7 +255,7 @@ def sampling(sd: Any, model: Model) -> str:
         frames: dict[str, Any] = {"save_dir": folder, "save_x_t": True, "height": side}
         result = call(sd.sample, prompts, negatives, **settings, **frames)
         names = sorted(str(p.relative_to(folder)) for p in Path(folder).rglob("*.png"))
-    expect_type(result, list, "The result", "it has to be a list of images.")
+    expect.is_a(result, list, "The result", "it has to be a list of images.")
     advice = "Convert each image with `to_pil`."
     expect(all(isinstance(image, Image.Image) for image in result), advice)
     expect(len(result) == 2, f"For two prompts there are {len(result)} images.")
@@ -296,7 +288,7 @@ def _expect_sampled(sd: Any, request: SamplingRequest) -> None:
         "`self.steps` has to be the list that collect_steps(...) returns, one entry a step.",
     )
 
-    def run(swap: bool = False, **changes: Any) -> torch.Tensor:
+    def run(swap: bool = False, **changes: Any) -> Tensor:
         changed = request._replace(**changes)
         generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
         latents = draw_noise(generators, changed.shape, sd.model.device)
@@ -311,9 +303,7 @@ def _expect_sampled(sd: Any, request: SamplingRequest) -> None:
         return
     mistakes = {
         "Prompts and negative prompts are exchanged.": run(swap=True),
-        "The negative prompts have no effect: pass request.negative_prompts on.": (
-            run(negative_prompts=["", ""])
-        ),
+        "The negative prompts have no effect: pass them on.": run(negative_prompts=["", ""]),
         "`eta` has no effect: pass request.eta on.": run(eta=0.0),
     }
     for advice, wrong in mistakes.items():
@@ -321,13 +311,10 @@ def _expect_sampled(sd: Any, request: SamplingRequest) -> None:
     for w in (1.0, 5.0, 7.5):
         expect(
             not close(result, run(guidance_scale=w), tolerance),
-            "`guidance_scale` has no effect: pass request.guidance_scale on.",
+            "`guidance_scale` has no effect: pass it on.",
         )
     start = draw_noise([torch.Generator().manual_seed(s) for s in (1, 2)], request.shape, "cpu")
-    expect(
-        close(steps[0].x_t.cpu(), start),
-        "The loop does not start from the noise of request.generators: use draw_noise(...).",
-    )
+    expect(close(steps[0].x_t.cpu(), start), "The loop does not start from draw_noise(...).")
     raise CheckFailed(
         "The steps are not those of `denoise` with this request: pass on the embeddings, "
         "request.num_sampling_steps, guidance_scale, eta and generators."

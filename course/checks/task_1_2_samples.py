@@ -1,6 +1,6 @@
 """Checks of the lesson on training, second part: what the trained network generates."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,16 +8,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from PIL import Image
 from torch import Tensor, nn
 
-from course.checks.common import (
-    call,
-    check,
-    close,
-    diagnose,
-    expect,
-    expect_list,
-    expect_tensor,
-    expect_type,
-)
+from course.checks.common import Function, call, check, close, diagnose, expect
 from course.diffusion import (
     END,
     add_noise,
@@ -52,7 +43,7 @@ class ProbeUNet(nn.Module):
 
 
 @check("1.2 training (d)")
-def sampling(function: Callable[..., Tensor], scheduler: Any) -> str:
+def sampling(function: Function, scheduler: Any) -> str:
     """The whole sampling loop with the student's own network."""
     unet = ProbeUNet()
     generator = torch.Generator().manual_seed(0)
@@ -61,7 +52,7 @@ def sampling(function: Callable[..., Tensor], scheduler: Any) -> str:
     count, w = 7, 3.0
     start = x_T.clone()
     result = call(function, unet, scheduler, states, empty, x_T, count, w)
-    expect_tensor(result, x_T.shape, "The result of `sample`")
+    expect.tensor(result, x_T.shape, "The result of `sample`")
     expect(close(start, x_T), "`x_T` itself was changed: give the result another name.")
     visited = [int(t.flatten()[0]) for _, t, _ in unet.calls]
     expect(visited, "The network was never called: predict the noise with `unet`.")
@@ -76,16 +67,13 @@ def sampling(function: Callable[..., Tensor], scheduler: Any) -> str:
         return _reference_sample(unet, scheduler, (states, empty, x_T), count, w, **changes)
 
     mistakes = {
-        "Empty caption and prompt are exchanged: guide(uncond, cond, guidance_scale).": (
+        "Empty caption and prompt are exchanged: guide(uncond, cond, w).": (
             reference(exchanged=True)
         ),
         "The output is unguided: hand both outputs to `guide`, with guidance_scale.": reference(1),
-        "The prompt has no effect: hand both outputs to `guide`, with guidance_scale.": (
-            reference(0)
-        ),
-        "The last step is missing: it leads from the last timestep to alpha_bar_at(scheduler, "
-        "END).": reference(steps=count - 1),
-        "The noise stays as strong as it was: mix again with alpha_bar of the next timestep.": (
+        "The prompt has no effect: hand both outputs to `guide`.": reference(0),
+        "The last step is missing, to alpha_bar_at(scheduler, END).": reference(steps=count - 1),
+        "The noise stays as strong: mix with alpha_bar of the next timestep.": (
             reference(still=True)
         ),
         "The output was taken for the noise: this network predicts v.": reference(kind="epsilon"),
@@ -96,10 +84,7 @@ def sampling(function: Callable[..., Tensor], scheduler: Any) -> str:
         "next timestep."
     )
     diagnose(result, reference(), mistakes, otherwise, 1e-3)
-    expect(
-        not result.requires_grad,
-        "Sampling recorded gradients, which costs memory: keep @torch.no_grad().",
-    )
+    expect(not result.requires_grad, "Sampling recorded gradients: keep @torch.no_grad().")
     return f"{count} guided steps of DDIM, from noise to latents"
 
 
@@ -129,9 +114,7 @@ def _reference_sample(
 
 
 @check("1.2 training (e)")
-def share_right(
-    function: Callable[..., float], images: Sequence[Any], pairs: Sequence[tuple[str, str]]
-) -> str:
+def share_right(function: Function, images: Sequence[Any], pairs: Sequence[tuple[str, str]]) -> str:
     """The share of images in which the judge reads toy and color as asked for."""
     from course.metrics.judge import Judge
 
@@ -144,9 +127,7 @@ def share_right(
         {"object": "car", "color": "red"},
     ]
     result = call(function, read, wanted)
-    expect_type(
-        result, float | int, "The result", "it has to be a number from 0 to 1: count / len(pairs)."
-    )
+    expect.is_a(result, float | int, "The result", "it has to be a number: count / len(pairs).")
     mistakes = {
         "That counts toys alone: the color has to be right as well.": 3 / 5,
         "That counts colors alone: the toy has to be right as well.": 4 / 5,
@@ -175,7 +156,7 @@ def _share_right(read: Sequence[Any], pairs: Sequence[tuple[str, str]]) -> float
 
 
 @check("1.2 training (g)")
-def loss_at_timestep(function: Callable[..., float]) -> str:
+def loss_at_timestep(function: Function) -> str:
     """The loss at one timestep, for images and noise that are given."""
     generator = torch.Generator().manual_seed(0)
     x_0, noise = (torch.randn(3, 4, 4, 4, generator=generator) for _ in range(2))
@@ -192,16 +173,13 @@ def loss_at_timestep(function: Callable[..., float]) -> str:
     x_t, t_passed, passed = unet.calls[-1]
     expect(bool((t_passed == t).all()), f"The network was given the timestep {t_passed}, not {t}.")
     expect(passed is states or close(passed, states), "Hand `states` to the network.")
-    expect(
-        close(x_t, add_noise(x_0, noise, a)),
-        "The network was not given x_t of formula (1) with `noise` and alpha_bar[t].",
-    )
+    expect(close(x_t, add_noise(x_0, noise, a)), "The network was not given x_t of formula (1).")
     output = unet(x_t, t, states).sample.detach()
     v = velocity(x_0, noise, a)
     mistakes = {
         "The output was compared with the noise: this network predicts v.": noise,
         "The output was compared with x_0: this network predicts v.": x_0,
-        "The two roots are exchanged in v: the noise has sqrt(alpha_bar).": (
+        "The two roots are exchanged in v: noise has sqrt(alpha_bar).": (
             velocity(x_0, noise, 1 - a)
         ),
     }
@@ -214,7 +192,7 @@ def loss_at_timestep(function: Callable[..., float]) -> str:
 
 
 @check("1.2 training (f)")
-def nearest(function: Callable[..., Tensor]) -> str:
+def nearest(function: Function) -> str:
     """For each of the samples the index of the most similar training image."""
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(50, 4, 3, 3, generator=generator)
@@ -222,16 +200,13 @@ def nearest(function: Callable[..., Tensor]) -> str:
     indices = torch.tensor([7, 3, 42])
     samples = latents[indices] + 0.1 * torch.randn(3, 4, 3, 3, generator=generator)
     result = call(function, samples, latents)
-    expect_type(result, Tensor, "The result", "it has to be a tensor of indices, (B,).")
+    expect.is_a(result, Tensor, "The result", "it has to be a tensor of indices, (B,).")
     expect(
         result.shape == (3,),
         f"The result has the shape {tuple(result.shape)}, not (3,): one index for each sample. "
         "Flatten samples and latents to (B, n) and (N, n).",
     )
-    expect(
-        not result.is_floating_point(),
-        "Those are distances: return where they are smallest, .argmin(dim=1).",
-    )
+    expect(not result.is_floating_point(), "Those are distances: return their .argmin(dim=1).")
     distances = torch.cdist(samples.flatten(1), latents.flatten(1))
     expect(not (result == distances.argmax(1)).all(), "Those are the farthest images: use argmin.")
     expect(
@@ -252,8 +227,8 @@ def challenge(
     """More images read right than by the lesson's network, after no more seconds of training."""
     from course.metrics.judge import Judge
 
-    expect_list(images, Image.Image, "`better_images`")
-    expect_type(seconds, float | int, "`seconds`", "it has to be a number.")
+    expect.list_of(images, Image.Image, "`better_images`")
+    expect.is_a(seconds, float | int, "`seconds`", "it has to be a number.")
     expect(
         len(images) == len(baseline) == len(pairs),
         f"There are {len(images)} images for {len(pairs)} captions: generate one for each, in "
@@ -264,7 +239,7 @@ def challenge(
     scores = f"{own:.0%} of your images are read right, {other:.0%} of the lesson's"
     expect(
         seconds <= 1.1 * limit,
-        f"{scores}, but your training took {seconds:.0f} s, and {limit:.0f} s are allowed.",
+        f"{scores}, but training took {seconds:.0f} s, and {limit:.0f} s are allowed.",
     )
     # After a handful of steps nobody has anything right.
     expect(own > other or own == other == 0, f"{scores}: more have to be right.")

@@ -1,22 +1,12 @@
 """Checks of the lesson on training."""
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from course.checks.common import (
-    call,
-    check,
-    close,
-    diagnose,
-    expect,
-    expect_tensor,
-    expect_type,
-    expect_value,
-)
+from course.checks.common import Function, call, check, close, diagnose, expect
 from course.checks.task_1_2_samples import ProbeUNet
 from course.checks.task_1_2_samples import challenge as challenge
 from course.checks.task_1_2_samples import loss_at_timestep as loss_at_timestep
@@ -43,7 +33,7 @@ UNET: dict[str, Any] = {  # the network of the lesson, but for the width of its 
 
 
 @check("1.2 training (a)")
-def caption_dropout(function: Callable[..., Tensor]) -> str:
+def caption_dropout(function: Function) -> str:
     """`drop_captions` replaces some captions of a batch by the empty one."""
     count, probability = 4000, 0.2
     states = 1 + torch.rand(count, 3, 2, generator=torch.Generator().manual_seed(0))
@@ -53,18 +43,15 @@ def caption_dropout(function: Callable[..., Tensor]) -> str:
     def attempt(p: float, seed: int = 0) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
         result = call(function, states, empty, p, generator)
-        expect_tensor(result, states.shape, "The result", "It has the states of every caption.")
-        expect(
-            bool((states == original).all()),
-            "`states` itself was changed: return a new tensor, for example by torch.where.",
-        )
+        expect.tensor(result, states.shape, "The result", "It has the states of every caption.")
+        expect(bool((states == original).all()), "`states` itself was changed: use torch.where.")
         return result
 
     result = attempt(probability)
     dropped, kept = (result == empty).flatten(1), (result == states).flatten(1)
     expect(
         bool((dropped | kept).all()),
-        "Some states are neither those of the caption nor those of the empty one.",
+        "Some states are neither those of the caption nor of the empty.",
     )
     expect(
         bool((dropped.all(1) | kept.all(1)).all()),
@@ -73,10 +60,7 @@ def caption_dropout(function: Callable[..., Tensor]) -> str:
     )
     share = dropped.all(1).float().mean().item()
     expect(share > 0, "No caption was replaced: compare random numbers with `probability`.")
-    expect(
-        share < 1,
-        "All captions were replaced at once: draw one random number for each of the B captions.",
-    )
+    expect(share < 1, "All captions were replaced at once: draw a random number for each.")
     expect(
         abs(share - (1 - probability)) > 0.03,
         f"{share:.0%} of the captions were replaced at probability {probability}: exchange the "
@@ -84,7 +68,7 @@ def caption_dropout(function: Callable[..., Tensor]) -> str:
     )
     expect(
         abs(share - probability) < 0.03,
-        f"{share:.0%} of the captions were replaced at probability {probability}.",
+        f"{share:.0%} of the captions were replaced, not {probability}.",
     )
     expect(close(attempt(0.0), states), "At probability 0 every caption has to stay.")
     expect(not attempt(1.0).any(), "At probability 1 every caption has to be the empty one.")
@@ -101,9 +85,9 @@ def network(unet: Any, width: int) -> str:
     """The small U-Net of the lesson, for text embeddings of `width` numbers."""
     from diffusers import UNet2DConditionModel
 
-    expect_value(... if unet is None else unet, "`build_unet`")
+    expect.value(... if unet is None else unet, "`build_unet`")
     advice = "`build_unet` has to return a UNet2DConditionModel(...)."
-    expect_type(unet, UNet2DConditionModel, "`unet`", advice)
+    expect.is_a(unet, UNet2DConditionModel, "`unet`", advice)
     expect(
         tuple(unet.config.up_block_types) != ("UpBlock2D", "UpBlock2D", "CrossAttnUpBlock2D"),
         "The blocks on the way up are in the wrong order: they begin at the smallest size, where "
@@ -116,13 +100,13 @@ def network(unet: Any, width: int) -> str:
     sides = (16, 16)
     with torch.no_grad():
         output = unet(torch.zeros(2, 4, *sides), 0, torch.zeros(2, 8, width)).sample
-    expect_tensor(output, (2, 4, *sides), "The output of the network")
+    expect.tensor(output, (2, 4, *sides), "The output of the network")
     count = sum(weight.numel() for weight in unet.parameters())
     return f"a U-Net with {count:,} parameters, attention to the caption at its smallest size"
 
 
 @check("1.2 training (b)")
-def training_loss(function: Callable[..., Tensor]) -> str:
+def training_loss(function: Function) -> str:
     """The loss at random timesteps: noise is mixed in, and v is predicted."""
     unet = ProbeUNet()
     states = torch.randn(512, 3, 2, generator=torch.Generator().manual_seed(1))
@@ -168,8 +152,7 @@ def _expect_call(unet: ProbeUNet, x_0: Tensor, states: Tensor) -> None:
     )
     expect(
         t.shape == (len(x_0),),
-        f"The timesteps have the shape {tuple(t.shape)}: draw one for each image of the batch, "
-        f"({len(x_0)},).",
+        f"The timesteps have the shape {tuple(t.shape)}: draw one for each image.",
     )
     expect(not t.is_floating_point(), "The timesteps are no whole numbers: use torch.randint.")
     expect(
@@ -181,10 +164,7 @@ def _expect_call(unet: ProbeUNet, x_0: Tensor, states: Tensor) -> None:
 def _expect_timesteps(t: Tensor) -> None:
     """Raise CheckFailed unless all ten timesteps are equally likely."""
     last = len(ALPHA_BAR) - 1
-    expect(
-        t.min() != t.max(),
-        "All images have the same timestep: draw one for each image of the batch.",
-    )
+    expect(t.min() != t.max(), "All images have the same timestep: draw one for each image.")
     expect(
         int(t.min()) == 0 and int(t.max()) == last,
         f"Of a schedule with {last + 1} timesteps you drew those from {t.min()} to {t.max()}: "
@@ -207,23 +187,17 @@ def _expect_mixture(only_noise: Tensor, images: tuple[Tensor, Tensor, Tensor], t
     expect(noise_scale.max() > 1e-3, "There is no noise in x_t.")
     expect(
         not (alike(scale, b.sqrt()) and alike(noise_scale, a.sqrt())),
-        "Image and noise are exchanged: x_0 is multiplied by sqrt(alpha_bar).",
+        "Image and noise are exchanged.",
     )
-    expect(
-        not (alike(scale, a) or alike(noise_scale, b)),
-        "The square roots are missing: sqrt(alpha_bar), sqrt(1 - alpha_bar).",
-    )
-    expect(
-        not alike(noise_scale, b.sqrt() / 12**0.5),
-        "That noise is uniform: torch.randn draws normal noise.",
-    )
+    expect(not (alike(scale, a) or alike(noise_scale, b)), "The square roots are missing.")
+    expect(not alike(noise_scale, b.sqrt() / 12**0.5), "That noise is uniform: use torch.randn.")
     expect(
         not alike(noise_scale, torch.ones(10)),
-        "The noise is as strong at all timesteps: multiply it by sqrt(1 - alpha_bar).",
+        "The noise is as strong at all t: use sqrt(1 - alpha_bar).",
     )
     expect(
         not alike(scale, torch.ones(10)),
-        "The image is as strong at all timesteps: multiply it by sqrt(alpha_bar).",
+        "The image is as strong at all timesteps: use sqrt(alpha_bar).",
     )
     expect(
         alike(scale, a.sqrt()) and alike(noise_scale, b.sqrt()),
@@ -239,15 +213,14 @@ def _expect_mixture(only_noise: Tensor, images: tuple[Tensor, Tensor, Tensor], t
 
 def _expect_loss(loss: Tensor, x_0: Tensor, unet: ProbeUNet, x_t: Tensor, t: Tensor) -> None:
     """Raise CheckFailed unless the loss is the mean squared error of the predicted v."""
-    expect_type(loss, Tensor, "The loss", "it has to be a tensor with a gradient.")
+    expect.is_a(loss, Tensor, "The loss", "it has to be a tensor with a gradient.")
     output = unet(*unet.calls[-1]).sample.detach()
     a = ALPHA_BAR[t][:, None, None, None]
     noise = (x_t - a.sqrt() * x_0) / (1 - a).sqrt()
     v = velocity(x_0, noise, a)
     error = output - v
     expect(
-        loss.dim() == 0,
-        f"The loss has the shape {tuple(loss.shape)}: it is one number, the mean over everything.",
+        loss.dim() == 0, f"The loss has the shape {tuple(loss.shape)}: it is one number, a mean."
     )
 
     def loss_for(target: Tensor) -> Tensor:
@@ -255,7 +228,7 @@ def _expect_loss(loss: Tensor, x_0: Tensor, unet: ProbeUNet, x_t: Tensor, t: Ten
 
     mistakes = {
         "That is the sum of the squared errors: take the mean.": error.square().sum(),
-        "That is the mean over the images of a sum: take the mean over everything.": (
+        "That is the mean over the images of a sum: use .mean().": (
             error.square().flatten(1).sum(1).mean()
         ),
         "That is the absolute error: square it.": error.abs().mean(),
@@ -266,26 +239,19 @@ def _expect_loss(loss: Tensor, x_0: Tensor, unet: ProbeUNet, x_t: Tensor, t: Ten
         "The output was compared with the noise: this network predicts v.": loss_for(noise),
         "The output was compared with x_0: this network predicts v.": loss_for(x_0),
         "The output was compared with x_t: this network predicts v.": loss_for(x_t),
-        "The sign of v is wrong: it is sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x_0.": (
-            loss_for(-v)
-        ),
-        "The two roots are exchanged in v: the noise has sqrt(alpha_bar).": (
-            loss_for(velocity(x_0, noise, 1 - a))
-        ),
+        "The sign of v is wrong: sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x_0.": loss_for(-v),
+        "The two roots are exchanged in v.": (loss_for(velocity(x_0, noise, 1 - a))),
         "v has a minus sign before x_0: sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x_0.": (
             loss_for(velocity(-x_0, noise, a))
         ),
     }
     otherwise = "The loss is not the mean of (output - v) squared."
     diagnose(loss, loss_for(v), mistakes, otherwise)
-    expect(
-        loss.requires_grad,
-        "The loss has no gradient: training needs one, so use no torch.no_grad() and no .detach().",
-    )
+    expect(loss.requires_grad, "The loss has no gradient: leave out no_grad() and .detach().")
 
 
 @check("1.2 training (c)")
-def training_step(function: Callable[..., Any]) -> str:
+def training_step(function: Function) -> str:
     """`take_step` lowers the loss by one step of the optimizer and updates the running average."""
     from diffusers.training_utils import EMAModel
 
@@ -307,7 +273,7 @@ def training_step(function: Callable[..., Any]) -> str:
         clipped = slope / slope.norm().clamp_min(1)
         mistakes = {
             "The weights do not change: compute gradients by loss.backward(), then call "
-            "optimizer.step(); optimizer.zero_grad() comes before both.": torch.zeros(1, 3),
+            "optimizer.step(); optimizer.zero_grad() comes before both.": torch.zeros(1, 3)
         }
         if number == 1:
             unclipped = "The gradient was not clipped: call clip_grad_norm_(unet.parameters(), 1.0)"
@@ -326,19 +292,18 @@ def training_step(function: Callable[..., Any]) -> str:
         average = decay * average + (1 - decay) * weight
         expect(
             ema.optimization_step == number,
-            "The running average was not updated once: call ema.step(unet.parameters()) at the "
-            "end.",
+            "The running average was not updated once: call ema.step(unet.parameters()).",
         )
         expect(
             close(ema.shadow_params[0], average, 1e-3),
-            "The running average was updated before the weights: call ema.step last.",
+            "The running average was updated before the weights.",
         )
     return "gradients cleared, computed, clipped and applied; then the average is updated"
 
 
 @check("1.2 training (i)")
 def training_batch(
-    function: Callable[..., float], latents: Tensor, states: Tensor, empty: Tensor, batch: int
+    function: Function, latents: Tensor, states: Tensor, empty: Tensor, batch: int
 ) -> str:
     """`train_on` takes a step on a random batch of some of the images, with their captions.
 
@@ -381,6 +346,6 @@ def training_batch(
     expect(share < 0.5, f"{share:.0%} of the captions were dropped: the probability is DROPOUT.")
     expect(
         ema.optimization_step == 4 and unet.weight.item() != 0.5,
-        "The weights or their average did not change: call `take_step` with the loss.",
+        "The weights did not change: call `take_step`.",
     )
     return "a random batch with its captions, some of them dropped, and a step on its loss"

@@ -2,25 +2,23 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from course.checks.common import (
     CheckFailed,
+    Function,
     call,
     check,
     close,
     diagnose,
     expect,
-    expect_placed,
-    expect_tensor,
-    expect_type,
-    expect_value,
     tolerance_of,
 )
 from course.checks.recorder import Recorder
@@ -36,35 +34,29 @@ from course.models import Model
 
 
 @check("1.3 (a)")
-def edges(function: Callable[..., np.ndarray], image: Image.Image) -> str:
+def edges(function: Function, image: Image.Image) -> str:
     """Canny's edges of a smoothed image, in three channels of 0 and 1."""
     array = np.array(image)
     result = call(function, image)
-    expect_type(result, np.ndarray, "The result of `canny_edges`", "it has to be an array.")
+    expect.is_a(result, np.ndarray, "The result of `canny_edges`", "it has to be an array.")
     expect(
-        result.ndim != 2,
-        "The edges have one channel; a ControlNet needs three: np.stack([edges] * 3, axis=2).",
+        result.ndim != 2, "The edges have one channel, not three: np.stack([edges] * 3, axis=2)."
     )
     shape = (*array.shape[:2], 3)
     expect(
         result.shape == shape,
-        f"The edges have the shape {result.shape}, not {shape}: the channels are the last axis, "
-        "axis=2.",
+        f"The edges have the shape {result.shape}, not {shape}: the channels are the last axis.",
     )
     expect(
         np.issubdtype(result.dtype, np.number) or result.dtype == bool,
-        f"The edges have the type {result.dtype}; they have to be numbers.",
+        f"The edges are {result.dtype}: they have to be numbers.",
     )
     expect(result.max(initial=0) <= 1, "The edges are 255, and not 1: divide by 255.")
     expect(
-        np.isin(result, (0, 1)).all(),
-        "The edges are not all 0 or 1: is the image divided in place of the edges?",
+        np.isin(result, (0, 1)).all(), "The edges are not all 0 or 1: divide them, not the image."
     )
     right = conditions.canny(image)[..., 0]
-    expect(
-        right.any(),
-        "This image has no edges at 100 and 200. Choose another IMAGE for the exercise.",
-    )
+    expect(right.any(), "This image has no edges at 100 and 200. Choose another IMAGE.")
     to_tensor = lambda edges: torch.from_numpy(np.float32(edges))
     unsmoothed = to_tensor(cv2.Canny(array, 100, 200) / 255)
     mistakes = {
@@ -82,25 +74,21 @@ def edges(function: Callable[..., np.ndarray], image: Image.Image) -> str:
 
 
 @check("1.3 (b)")
-def condition(function: Callable[[np.ndarray], torch.Tensor], model: Model) -> str:
+def condition(function: Function, model: Model) -> str:
     """An array (H, W, 3) in [0, 1] as a ControlNet takes it, (1, 3, H, W), where the model is."""
     image = np.random.default_rng(0).random((16, 24, 3))
     result = call(function, image)
     advice = "torch.from_numpy(image) makes a tensor."
-    expect_type(result, torch.Tensor, "The result of `to_condition`", advice)
+    expect.is_a(result, Tensor, "The result of `to_condition`", advice)
     shape = tuple(result.shape)
     expect(shape != (3, 16, 24), "The batch is missing: [None] puts it before the channels.")
-    expect(
-        shape not in ((1, 16, 24, 3), (16, 24, 3)),
-        "The channels come last: .permute(2, 0, 1) brings them to the front.",
-    )
+    expect(shape not in ((1, 16, 24, 3), (16, 24, 3)), "The channels come last: .permute(2, 0, 1).")
     expect(
         shape != (1, 3, 24, 16),
-        "Height and width are exchanged: .permute(2, 0, 1) keeps their order, .T or "
-        ".permute(2, 1, 0) does not.",
+        "Height and width are exchanged: .permute(2, 0, 1) keeps their order.",
     )
     expect(shape == (1, 3, 16, 24), f"The shape is {shape}; for 16 x 24 it is (1, 3, 16, 24).")
-    expect_placed(result, model, "The condition")
+    expect.placed(result, model, "The condition")
     right = torch.from_numpy(image).permute(2, 0, 1)[None].to(model.dtype)
     mistakes = {
         "The numbers go from -1 to 1; a condition goes from 0 to 1.": right * 2 - 1,
@@ -112,13 +100,13 @@ def condition(function: Callable[[np.ndarray], torch.Tensor], model: Model) -> s
 
 
 @check("1.3 (c)")
-def residuals(function: Callable[..., Any], control: Any, pipe: Any, model: Model) -> str:
+def residuals(function: Function, control: Any, pipe: Any, model: Model) -> str:
     """The sum of what several ControlNets add, each times its scale."""
     x, embeddings = _step(pipe, model)
     other = control._replace(condition=control.condition.flip(3))
     weak, strong = control._replace(scale=0.4), other._replace(scale=1.5)
 
-    def total(*controls: Any) -> list[torch.Tensor]:
+    def total(*controls: Any) -> list[Tensor]:
         each = [_residuals(one, x, embeddings) for one in controls]
         return [sum(parts) for parts in zip(*each, strict=True)]
 
@@ -166,8 +154,8 @@ def residuals(function: Callable[..., Any], control: Any, pipe: Any, model: Mode
 
 
 def _attempt_residuals(
-    function: Callable[..., Any], x: torch.Tensor, embeddings: torch.Tensor, *controls: Any
-) -> list[torch.Tensor]:
+    function: Function, x: Tensor, embeddings: Tensor, *controls: Any
+) -> list[Tensor]:
     """Return what the student's function gives for the controls: skips and, last, the middle."""
     recorders = [Recorder(one.network) for one in controls]
     recorded = [one._replace(network=r) for one, r in zip(controls, recorders, strict=True)]
@@ -180,21 +168,21 @@ def _attempt_residuals(
         f"`control_residuals` returns a {type(result).__name__}; return down, mid.",
     )
     down, mid = result
-    expect_value(down, "`down`, the residuals of the skips,")
-    expect_value(mid, "`mid`, the residual of the middle,")
-    expect_type(down, list | tuple, "`down`", "it is a list of tensors.")
+    expect.value(down, "`down`, the residuals of the skips,")
+    expect.value(mid, "`mid`, the residual of the middle,")
+    expect.is_a(down, list | tuple, "`down`", "it is a list of tensors.")
     return [*down, mid]
 
 
 @check("1.3 (d)")
-def controlled(function: Callable[..., torch.Tensor], control: Any, pipe: Any, model: Model) -> str:
+def controlled(function: Function, control: Any, pipe: Any, model: Model) -> str:
     """The guided output of the denoiser with a ControlNet beside it."""
     both, embeddings = _step(pipe, model)
     latents, w = both[:1].float(), 3.0
     strong = control._replace(scale=1.5)
 
     @torch.no_grad()
-    def predict(*scales: float) -> torch.Tensor:
+    def predict(*scales: float) -> Tensor:
         """Return both outputs, the residuals of each multiplied by its scale."""
         *down, mid = _residuals(strong, both, embeddings)
         mask = torch.tensor(scales).view(2, 1, 1, 1).to(mid)
@@ -204,7 +192,7 @@ def controlled(function: Callable[..., torch.Tensor], control: Any, pipe: Any, m
         }
         return pipe.unet(both, 500, encoder_hidden_states=embeddings, **added).sample.float()
 
-    def guided(outputs: torch.Tensor, w: float = w) -> torch.Tensor:
+    def guided(outputs: Tensor, w: float = w) -> Tensor:
         uncond, cond = outputs.chunk(2)
         return guide(uncond, cond, w)
 
@@ -216,14 +204,12 @@ def controlled(function: Callable[..., torch.Tensor], control: Any, pipe: Any, m
         raise
     unet.expect_residuals()
     hint = "Take the denoiser's .sample, cut the output in two, and guide."
-    expect_tensor(result, latents.shape, "The guided output", hint)
+    expect.tensor(result, latents.shape, "The guided output", hint)
     outputs = predict(1, 1)
     mistakes = {
         "The control does not reach the denoiser: pass both residuals.": guided(predict(0, 0)),
         "Only the output with the prompt is controlled: the batch is both.": guided(predict(0, 1)),
-        "Only the output without the prompt is controlled: the batch is both.": guided(
-            predict(1, 0)
-        ),
+        "Only the output without the prompt is controlled: use both.": guided(predict(1, 0)),
         "The two halves are exchanged: first the negative prompt.": guided(outputs.flip(0)),
         "The output is unguided: return diffusion.guide(...).": guided(outputs, 1),
         "Guidance starts from `uncond`, not from `cond`.": guided(outputs, w + 1),
@@ -242,7 +228,7 @@ def controlled(function: Callable[..., torch.Tensor], control: Any, pipe: Any, m
 
 
 @check("1.3 (e)")
-def active(function: Callable[..., list[Any]], control: Any) -> str:
+def active(function: Function, control: Any) -> str:
     """Which controls count in a step."""
     first, last = control._replace(start=0.0, end=0.55), control._replace(start=0.6, end=1.0)
     controls = [control, first, last]
@@ -250,7 +236,7 @@ def active(function: Callable[..., list[Any]], control: Any) -> str:
     for count in (10, 4):
         for i in range(count):
             result = call(function, list(controls), i, count)
-            expect_type(result, list, "The result of `active_controls`", "return a list.")
+            expect.is_a(result, list, "The result of `active_controls`", "return a list.")
             start, end = i / count, (i + 1) / count
             right = [one for one in controls if one.start <= start and end <= one.end]
             expect(
@@ -264,9 +250,7 @@ def active(function: Callable[..., list[Any]], control: Any) -> str:
 
 
 @check("1.3")
-def control_loop(
-    function: Callable[..., torch.Tensor], control: Any, pipe: Any, model: Model
-) -> str:
+def control_loop(function: Function, control: Any, pipe: Any, model: Model) -> str:
     """`function(prompt, *controls, ...)` ends at the latents of diffusers' ControlNet pipeline.
 
     With one ControlNet and with two.
@@ -291,10 +275,10 @@ def control_loop(
 
 
 @check("1.3 (g)")
-def zero_convolution(function: Callable[[int], Any]) -> str:
+def zero_convolution(function: Function) -> str:
     """A 1 x 1 convolution that is zero at first, and can learn."""
     layer = call(function, 6)
-    expect_type(layer, torch.nn.Conv2d, "That", "make an nn.Conv2d.")
+    expect.is_a(layer, torch.nn.Conv2d, "That", "make an nn.Conv2d.")
     expect(layer.kernel_size == (1, 1), f"The window is {layer.kernel_size}: kernel_size=1.")
     expect(
         (layer.in_channels, layer.out_channels) == (6, 6),
@@ -311,9 +295,7 @@ def zero_convolution(function: Callable[[int], Any]) -> str:
 
 
 @check("1.3 (h)")
-def control_loss(
-    function: Callable[..., torch.Tensor], control: Any, pipe: Any, model: Model
-) -> str:
+def control_loss(function: Function, control: Any, pipe: Any, model: Model) -> str:
     """The training loss, for a ControlNet whose output is not zero, and for both predictions."""
     own = model.prediction_type
     other = "epsilon" if own == "v_prediction" else "v_prediction"
@@ -334,9 +316,7 @@ def _predicting(model: Model, kind: str) -> Iterator[None]:
         values["prediction_type"] = own
 
 
-def _check_loss(
-    function: Callable[..., torch.Tensor], control: Any, pipe: Any, model: Model
-) -> None:
+def _check_loss(function: Function, control: Any, pipe: Any, model: Model) -> None:
     """Raise CheckFailed unless the loss is right for the model's prediction type."""
     both, embeddings = _step(pipe, model)
     generator = torch.Generator().manual_seed(5)
@@ -344,19 +324,15 @@ def _check_loss(
     condition, kind = control.condition.expand(2, -1, -1, -1), model.prediction_type
     t = torch.tensor([300, 700], device=both.device)
     a = pipe.scheduler.alphas_cumprod.to(both)[t].view(-1, 1, 1, 1)
-    targets = {
-        "epsilon": noise,
-        "v_prediction": velocity(latents, noise, a),
-        "sample": latents,
-    }
+    targets = {"epsilon": noise, "v_prediction": velocity(latents, noise, a), "sample": latents}
 
     @torch.no_grad()
     def loss(
         scale: float = 1.0,
-        x_t: torch.Tensor | None = None,
+        x_t: Tensor | None = None,
         target: str = kind,
-        distance: Callable[[torch.Tensor], torch.Tensor] = torch.square,
-    ) -> torch.Tensor:
+        distance: Function = torch.square,
+    ) -> Tensor:
         x_t = add_noise(latents, noise, a) if x_t is None else x_t
         *down, mid = _residuals(control._replace(scale=scale), x_t, embeddings, t)
         added = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
@@ -366,25 +342,21 @@ def _check_loss(
     # As in training.
     with torch.autocast(model.device.type, enabled=model.dtype != torch.float32):
         result = call(function, control.network, latents, condition, embeddings, t, noise)
-    expect_tensor(result, (), "The loss", "It is one number: F.mse_loss(output, target).")
+    expect.tensor(result, (), "The loss", "It is one number: F.mse_loss(output, target).")
     expect(result.requires_grad, "No gradient flows back from the loss: no @torch.no_grad() here.")
     other = "epsilon" if kind == "v_prediction" else "v_prediction"
     mistakes = {
         "The ControlNet has no effect: pass both residuals to pipe.unet.": loss(scale=0),
         "The denoiser gets the clean latents: add the noise, formula (4).": loss(x_t=latents),
         "The denoiser gets the noise alone: mix it with the latents, formula (4).": loss(x_t=noise),
-        "The square roots are missing in x_t: use diffusion.add_noise.": loss(
-            x_t=a * latents + (1 - a) * noise
-        ),
+        "The square roots are missing in x_t: add_noise.": loss(x_t=a * latents + (1 - a) * noise),
         "Latents and noise are exchanged in x_t: add_noise(latents, noise, alpha_bar).": loss(
             x_t=add_noise(noise, latents, a)
         ),
         "The target is not the clean image: it is the noise, or v.": loss(target="sample"),
         f"For a model that predicts {kind} that is the wrong target: look at "
         "model.prediction_type.": loss(target=other),
-        "Those are absolute differences; the loss squares them: F.mse_loss.": loss(
-            distance=torch.abs
-        ),
+        "Those are absolute differences; square them: F.mse_loss.": loss(distance=torch.abs),
         "That is the sum of the squares; the loss is their mean.": loss() * latents.numel(),
         "Divide by the number of all values, not by the number of images: F.mse_loss.": (
             loss() * latents[0].numel()
@@ -396,7 +368,7 @@ def _check_loss(
 
 
 @torch.no_grad()
-def _step(pipe: Any, model: Model) -> tuple[torch.Tensor, torch.Tensor]:
+def _step(pipe: Any, model: Model) -> tuple[Tensor, Tensor]:
     """Return the denoiser's inputs of a step: the same latents twice, (2, C, h, w), and embeddings.
 
     The embeddings (2, L, D) are those of the negative prompt and of the prompt.
@@ -409,9 +381,7 @@ def _step(pipe: Any, model: Model) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @torch.no_grad()
-def _residuals(
-    control: Any, x: torch.Tensor, embeddings: torch.Tensor, t: Any = 500
-) -> list[torch.Tensor]:
+def _residuals(control: Any, x: Tensor, embeddings: Tensor, t: Any = 500) -> list[Tensor]:
     """Return what one control adds to the skips and, last, to the middle, scaled by diffusers."""
     down, mid = control.network(
         x,

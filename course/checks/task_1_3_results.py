@@ -5,7 +5,7 @@ there is no bar: the judge knows pocket's world only.
 """
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from course.checks.common import CheckFailed, call, check, expect, expect_type, expect_value, same
+from course.checks.common import CheckFailed, Function, call, check, expect, same
 from course.images import ImageError, conditions, load_image
 from course.metrics import Judge, control
 from course.metrics.control import spearman
@@ -29,7 +29,7 @@ MIN_MASK = 0.02  # share of the image
 
 
 @check("1.3 (f)")
-def edge_f1(function: Callable[..., float]) -> str:
+def edge_f1(function: Function) -> str:
     """F1 of two edge maps, on cases computed by hand."""
     line, near, far = (_lines([column]) for column in (10, 12, 13))
     two, empty = _lines([10, 25]), _lines([])
@@ -84,7 +84,7 @@ def _lines(columns: list[int]) -> np.ndarray:
 
 
 def _expect_f1(
-    function: Callable[..., float],
+    function: Function,
     what: str,
     edges: np.ndarray,
     expected: np.ndarray,
@@ -118,8 +118,8 @@ def own_image(
     model: Model,
 ) -> str:
     """An image that is no sample, with its edges, its depth, and the images made of them."""
-    expect_value(image, "`my_image`")
-    expect_type(image, Image.Image, "`my_image`", "load_image returns an image.")
+    expect.value(image, "`my_image`")
+    expect.is_a(image, Image.Image, "`my_image`", "load_image returns an image.")
     for side in image.size:
         expect(
             side % model.scale_factor == 0,
@@ -128,8 +128,8 @@ def own_image(
         )
     _expect_own(image)
     for name, values in (("my_conditions", own_conditions), ("my_images", images)):
-        expect_value(values, f"`{name}`")
-        expect_type(values, dict, f"`{name}`", 'it is a dictionary of "canny" and "depth".')
+        expect.value(values, f"`{name}`")
+        expect.is_a(values, dict, f"`{name}`", 'it is a dictionary of "canny" and "depth".')
         missing = [kind for kind in ("canny", "depth") if kind not in values]
         expect(
             not missing,
@@ -146,7 +146,7 @@ def own_image(
         _expect_result(images[kind], image, kind, Path(folder) / f"mine_{kind}.png")
     expect(
         not same(images["canny"], images["depth"]),
-        "The images from edges and from depth are the same: does each get its own control?",
+        "The images from edges and from depth are the same.",
     )
     edges = control.edge_f1(
         conditions.canny(images["canny"])[..., 0], own_conditions["canny"][..., 0]
@@ -165,16 +165,16 @@ def own_image(
 @check("1.3 (j)")
 def own_kind(kind: Any, condition: Any, image: Any, folder: str | Path, model: Model) -> str:
     """An image by another kind of ControlNet, from a condition that is no sample's."""
-    expect_value(kind, "`my_kind`")
+    expect.value(kind, "`my_kind`")
     kinds = available_kinds(model)
     others = [each for each in kinds if each not in ("canny", "depth")] or kinds
     expect(
         isinstance(kind, str) and kind in others,
         f"`my_kind` is {kind!r}; another kind than edges and depth is one of {', '.join(others)}.",
     )
-    expect_value(condition, "`my_condition`")
-    expect_value(image, "`my_result`")
-    expect_type(image, Image.Image, "`my_result`", "generate returns an image.")
+    expect.value(condition, "`my_condition`")
+    expect.value(image, "`my_result`")
+    expect.is_a(image, Image.Image, "`my_result`", "generate returns an image.")
     _expect_condition(condition, image, kind)
     if kind == "scribble":
         expect(
@@ -185,7 +185,7 @@ def own_kind(kind: Any, condition: Any, image: Any, folder: str | Path, model: M
     for path in _sample_paths():
         expect(
             not _resembles(condition, _sample_condition(kind, path, image.size)),
-            f"That is the {kind} of the sample {path.name}: take data of your own.",
+            f"That is the {kind} of the sample {path.name}.",
         )
     _expect_result(image, None, kind, Path(folder) / "mine_other.png")
     return f"an image by the ControlNet for {kind}, from your own data, saved in {folder}"
@@ -198,21 +198,15 @@ def keep_edges(
     """The mean F1 of the edges of images in which the judge sees `thing`, against plain control."""
     empty = isinstance(images, list) and not images
     expect(not empty, "`mine` is still empty: write the lines of the TODO above.")
-    expect_value(images, "`mine`")
+    expect.value(images, "`mine`")
     _expect_images(images, len(plain), "`mine`", plain[0].size)
     expect(
         not any(same(a, b) for a, b in zip(images, plain, strict=True)),
-        "One of your images is the plain one: change how it is generated.",
+        "One of your images is the plain one.",
     )
-    expect(
-        not any(same(a, b) for a, b in itertools.pairwise(images)),
-        "Your images are the same: each has a seed of its own.",
-    )
+    expect(not any(same(a, b) for a, b in itertools.pairwise(images)), "Your images are the same.")
     for image in images:
-        expect(
-            not _looks_like_lines(image, edges),
-            "One of your images is the edge map itself: generate it.",
-        )
+        expect(not _looks_like_lines(image, edges), "One of your images is the edge map itself.")
     score, bar = (
         float(
             np.mean(
@@ -240,19 +234,16 @@ def keep_edges(
 def from_depth(depth: Any, mask: Any, thing: Any, image: Any, model: Model) -> str:
     """The rank correlation of the requested depth and that of an image, inside a mask."""
     for name, value in (("depth", depth), ("mask", mask), ("thing", thing), ("sculpture", image)):
-        expect_value(value, f"`{name}`")
-    expect_type(thing, str, "`thing`", 'it is the name of an object, such as "ball".')
+        expect.value(value, f"`{name}`")
+    expect.is_a(thing, str, "`thing`", 'it is the name of an object, such as "ball".')
     _expect_images([image], 1, "`sculpture`", None)
     shape = image.size[::-1]
     for name, value in (("depth", depth), ("mask", mask)):
-        expect_type(value, np.ndarray, f"`{name}`", f"it is an array {shape}.")
-        expect(
-            value.shape == shape,
-            f"`{name}` has the shape {value.shape}; the image needs {shape}.",
-        )
+        expect.is_a(value, np.ndarray, f"`{name}`", f"it is an array {shape}.")
+        expect(value.shape == shape, f"`{name}` has the shape {value.shape}, the image {shape}.")
         expect(
             value.dtype == bool or np.issubdtype(value.dtype, np.number),
-            f"`{name}` has the type {value.dtype}; it holds numbers.",
+            f"`{name}` is {value.dtype}, not numbers.",
         )
     expect(np.isfinite(depth).all(), "`depth` is not finite: is there the root of a negative one?")
     expect(
@@ -270,10 +261,7 @@ def from_depth(depth: Any, mask: Any, thing: Any, image: Any, model: Model) -> s
     judged = _judge()([image])[0]["object"]
     figures = f"rank correlation {score:.3f} inside the mask, the judge sees a {judged}"
     if model.is_embedded:
-        expect(
-            judged == thing,
-            f"{figures} and not a {thing}: does the form fit the object, and the prompt name it?",
-        )
+        expect(judged == thing, f"{figures} and not a {thing}: do form and prompt fit the object?")
         expect(
             score >= MIN_CORRELATION,
             f"{figures}; the bar is {MIN_CORRELATION}. "
@@ -287,8 +275,7 @@ def _expect_own(image: Image.Image) -> None:
     for path in _sample_paths():
         for sample in (load_image(path, image.size), _mirrored(load_image(path, image.size))):
             expect(
-                _difference(image, sample) > 6,
-                f"That is the sample {path.name}: take an image of your own.",
+                _difference(image, sample) > 6, f"That is the sample {path.name}: take your own."
             )
 
 
@@ -305,7 +292,7 @@ def _difference(a: Image.Image, b: Image.Image) -> float:
 def _expect_condition(values: Any, image: Image.Image, kind: str) -> None:
     """Raise CheckFailed unless `values` is an array (H, W, 3) in [0, 1] of the image's size."""
     what, shape = f"The condition for {kind}", (*image.size[::-1], 3)
-    expect_type(values, np.ndarray, what, f"it is an array {shape}.")
+    expect.is_a(values, np.ndarray, what, f"it is an array {shape}.")
     expect(values.shape == shape, f"{what} has the shape {values.shape}, and not {shape}.")
     expect(np.issubdtype(values.dtype, np.number), f"{what} has the type {values.dtype}.")
     expect(np.isfinite(values).all(), f"{what} has values that are not finite.")
@@ -318,21 +305,12 @@ def _expect_condition(values: Any, image: Image.Image, kind: str) -> None:
 
 
 def _expect_edges_of(edges: np.ndarray, image: Image.Image) -> None:
-    expect(
-        np.isin(edges, (0, 1)).all(),
-        "The condition for canny has values between 0 and 1: edges are 0 or 1.",
-    )
+    expect(np.isin(edges, (0, 1)).all(), "The condition is not all 0 and 1: edges are 0 or 1.")
     lines = edges[..., 0] > 0
-    expect(
-        lines.mean() < 0.5,
-        "Most of the edge map is white: edges are white on black. Are they inverted?",
-    )
+    expect(lines.mean() < 0.5, "Most of the edge map is white: edges are white on black.")
     every_edge = conditions.canny(image, 5, 10)[..., 0] > 0
     share = (lines & every_edge).sum() / lines.sum()
-    expect(
-        share >= MIN_OWN_EDGES,
-        f"Only {share:.0%} of the edge pixels are edges of `my_image`: compute them from it.",
-    )
+    expect(share >= MIN_OWN_EDGES, f"Only {share:.0%} of the edge pixels are edges of `my_image`.")
 
 
 def _expect_depth_of(depth: np.ndarray, image: Image.Image, model: Model) -> None:
@@ -349,7 +327,7 @@ def _expect_depth_of(depth: np.ndarray, image: Image.Image, model: Model) -> Non
 def _expect_result(image: Any, source: Image.Image | None, kind: str, path: Path) -> None:
     """Raise CheckFailed unless `image` was generated and saved as `path`."""
     what = f"The image from {kind}"
-    expect_type(image, Image.Image, what, "generate returns an image.")
+    expect.is_a(image, Image.Image, what, "generate returns an image.")
     if source is not None:
         expect(
             image.size == source.size,
@@ -362,18 +340,15 @@ def _expect_result(image: Any, source: Image.Image | None, kind: str, path: Path
         saved = load_image(path, min_side=1)
     except ImageError as error:
         raise CheckFailed(f"{path.name} cannot be read: {error}") from error
-    expect(
-        same(saved, image.convert("RGB")),
-        f"{path.name} holds another image: save this one, as it is.",
-    )
+    expect(same(saved, image.convert("RGB")), f"{path.name} holds another image: save this one.")
 
 
 def _expect_images(images: Any, count: int, what: str, size: tuple[int, int] | None) -> None:
     """Raise CheckFailed unless `images` is a list of `count` images of that size."""
-    expect_type(images, list | tuple, what, "it is a list of images.")
+    expect.is_a(images, list | tuple, what, "it is a list of images.")
     expect(len(images) == count, f"{what} has {len(images)} images; there are {count} seeds.")
     for image in images:
-        expect_type(image, Image.Image, f"An entry of {what}", "generate returns an image.")
+        expect.is_a(image, Image.Image, f"An entry of {what}", "generate returns an image.")
         expect(
             size is None or image.size == size,
             f"An image of {what} has {image.width} x {image.height} pixels, and not "

@@ -1,6 +1,6 @@
 """Checks of lesson 2."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,54 +9,31 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from torch import Tensor
 
 from course import metrics
 from course.checks.common import (
     CheckFailed,
+    Function,
     call,
     check,
     close,
     diagnose,
     expect,
-    expect_tensor,
-    expect_type,
-    expect_value,
     tolerance_of,
 )
 from course.checks.reference import sample_windows
-from course.checks.task_2_sync import (
-    anchor_image,
-    descent,
-    short_cut,
-    synchronization,
-)
-from course.checks.task_2_windows import (
-    denoised_windows,
-    fusion,
-    joint_step,
-    views,
-    weight_sum,
-    window_placement,
-)
+from course.checks.task_2_sync import anchor_image as anchor_image
+from course.checks.task_2_sync import descent as descent
+from course.checks.task_2_sync import short_cut as short_cut
+from course.checks.task_2_sync import synchronization as synchronization
+from course.checks.task_2_windows import denoised_windows as denoised_windows
+from course.checks.task_2_windows import fusion as fusion
+from course.checks.task_2_windows import joint_step as joint_step
+from course.checks.task_2_windows import views as views
+from course.checks.task_2_windows import weight_sum as weight_sum
+from course.checks.task_2_windows import window_placement as window_placement
 from course.images import to_pil
-
-__all__ = [
-    "acceleration",
-    "anchor_image",
-    "comparison",
-    "denoised_windows",
-    "descent",
-    "fusion",
-    "intra_distance",
-    "joint_step",
-    "own_panorama",
-    "ring_convolution",
-    "short_cut",
-    "synchronization",
-    "views",
-    "weight_sum",
-    "window_placement",
-]
 
 
 @check("2.1 (d)")
@@ -65,14 +42,14 @@ def own_panorama(sd: Any, prompt: object, panorama: Any, path: str | Path, examp
 
     `example` is the prompt of the lesson.
     """
-    expect_value(prompt, "MY_PROMPT")
-    expect_type(prompt, str, "MY_PROMPT", "a prompt is text.")
+    expect.value(prompt, "MY_PROMPT")
+    expect.is_a(prompt, str, "MY_PROMPT", "a prompt is text.")
     words = str(prompt).split()
     expect(words, 'MY_PROMPT is empty: write what the panorama shows, such as "snowy hills".')
     advice = f"MY_PROMPT is the prompt of the lesson, {example!r}: write one of your own."
     expect(words != example.split(), advice)
-    expect_value(panorama, "my_panorama")
-    expect_type(panorama, torch.Tensor, "my_panorama", "it is what `sd.sample` returns.")
+    expect.value(panorama, "my_panorama")
+    expect.is_a(panorama, Tensor, "my_panorama", "it is what `sd.sample` returns.")
     side = sd.model.image_size
     shape = tuple(panorama.shape)
     expect(
@@ -98,12 +75,12 @@ def own_panorama(sd: Any, prompt: object, panorama: Any, path: str | Path, examp
 
 
 @check("2.2 (f)")
-def comparison(function: Callable[..., Any]) -> str:
+def comparison(function: Function) -> str:
     """`compare` samples twice: with and without synchronization, everything else the same."""
     calls: list[dict[str, Any]] = []
     setting = object()
 
-    def sample(prompts: Any = None, *args: Any, **settings: Any) -> torch.Tensor:
+    def sample(prompts: Any = None, *args: Any, **settings: Any) -> Tensor:
         expect(not args, "Give the settings of `sd.sample` by name, such as seed=seed.")
         calls.append({"prompts": prompts, **settings})
         return torch.full((3, 4, 16), float(bool(settings.get("use_syncdiffusion"))))
@@ -112,7 +89,7 @@ def comparison(function: Callable[..., Any]) -> str:
         sample=sample, paper=lambda: setting, recommended=object, x0_histories=[[], []]
     )
     result = call(function, sd, "a desert", 7, stride=5)
-    expect_type(result, tuple | list, "The result", "return the pair `multi, synced`.")
+    expect.is_a(result, tuple | list, "The result", "return the pair `multi, synced`.")
     expect(len(result) == 2, f"The result has {len(result)} parts; return `multi, synced`.")
     expect(len(calls) == 2, f"`sd.sample` is called {len(calls)} times: once for each method.")
     for settings in calls:
@@ -125,13 +102,12 @@ def comparison(function: Callable[..., Any]) -> str:
         expect(settings.get("stride") == 5, "Pass the other settings to both: **settings.")
     synchronized = [bool(settings.get("use_syncdiffusion")) for settings in calls]
     expect(
-        sum(synchronized) == 1,
-        "Exactly one of the two is synchronized: use_syncdiffusion=True for one of them.",
+        sum(synchronized) == 1, "Exactly one of the two is synchronized: use_syncdiffusion=True."
     )
     sync = calls[synchronized.index(True)].get("sync")
     expect(sync is setting, "Synchronize by the setting of the paper: sync=sd.paper().")
     for image in result:
-        expect_tensor(image, (3, 4, 16), "A panorama", "Return what `sd.sample` returns.")
+        expect.tensor(image, (3, 4, 16), "A panorama", "Return what `sd.sample` returns.")
     expect(
         float(result[0].mean()) == 0 and float(result[1].mean()) == 1,
         "The two are exchanged: first MultiDiffusion, then SyncDiffusion.",
@@ -140,11 +116,11 @@ def comparison(function: Callable[..., Any]) -> str:
 
 
 @check("2.2 (g)")
-def intra_distance(function: Callable[..., float]) -> str:
+def intra_distance(function: Function) -> str:
     """`intra_distance` is the mean over all pairs of squares."""
     image = 2 * torch.rand((3, 5, 22), generator=torch.Generator().manual_seed(7)) - 1
 
-    def distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    def distance(a: Tensor, b: Tensor) -> Tensor:
         shape = (3, 5, 5)
         for batch in (a, b):
             expect(
@@ -155,9 +131,9 @@ def intra_distance(function: Callable[..., float]) -> str:
         return (a - b).square().mean(dim=(1, 2, 3)) + (a - b).abs().amax(dim=(1, 2, 3))
 
     result = call(function, image, distance, 5)
-    if isinstance(result, torch.Tensor) and result.numel() == 1:
+    if isinstance(result, Tensor) and result.numel() == 1:
         result = result.item()
-    expect_type(result, float, "The result", "return the mean as a float.")
+    expect.is_a(result, float, "The result", "return the mean as a float.")
     squares = [image[None, :, :, 5 * i : 5 * i + 5] for i in range(4)]
     values = torch.stack([torch.cat([distance(a, b) for b in squares]) for a in squares])  # (4, 4)
     pairs = values.triu(1).sum()
@@ -176,7 +152,7 @@ def intra_distance(function: Callable[..., float]) -> str:
 
 
 @check("2 (i)")
-def ring_convolution(function: Callable[..., torch.Tensor], sd: Any) -> str:
+def ring_convolution(function: Function, sd: Any) -> str:
     """`ring_convolution` joins the left and the right edge, and keeps zeros above and below."""
     generator = torch.Generator().manual_seed(5)
     x = torch.randn((2, 3, 6, 9), generator=generator)
@@ -184,7 +160,7 @@ def ring_convolution(function: Callable[..., torch.Tensor], sd: Any) -> str:
     for parameter in layer.parameters():
         parameter.copy_(torch.randn(parameter.shape, generator=generator))
     result = call(function, layer, x)
-    expect_tensor(result, (2, 4, 6, 9), "The result", "A ring keeps the size of the latents.")
+    expect.tensor(result, (2, 4, 6, 9), "The result", "A ring keeps the size of the latents.")
     convolve = lambda x: F.conv2d(x, layer.weight, layer.bias)
     wrapped = F.pad(x, (1, 1, 0, 0), mode="circular")
     right = convolve(F.pad(wrapped, (0, 0, 1, 1)))
@@ -207,7 +183,7 @@ def ring_convolution(function: Callable[..., torch.Tensor], sd: Any) -> str:
     wide = torch.nn.Conv2d(3, 2, 1).requires_grad_(False)
     expect(
         close(call(function, wide, x), wide(x)),
-        "A convolution with a 1 x 1 kernel has no padding: take the widths from layer.padding.",
+        "A 1 x 1 kernel has no padding: take layer.padding.",
     )
     double = torch.nn.Conv2d(3, 2, 3, padding=1, stride=2).requires_grad_(False)
     expect(
@@ -221,11 +197,10 @@ def ring_convolution(function: Callable[..., torch.Tensor], sd: Any) -> str:
             -sd.model.scale_factor, dims=-1
         )
         plain = sd.decode_latents(latents)
-    expect_tensor(images, plain.shape, "What `decode_closed` returns")
+    expect.tensor(images, plain.shape, "What `decode_closed` returns")
     tolerance = tolerance_of(sd.vae)
     expect(
-        not close(images, plain, 1e-6),
-        "`decode_closed` decodes as before: decode inside the block of `closed_convolutions`.",
+        not close(images, plain, 1e-6), "It decodes as before: decode inside `closed_convolutions`."
     )
     expect(
         close(turned, images, tolerance),
@@ -237,7 +212,7 @@ def ring_convolution(function: Callable[..., torch.Tensor], sd: Any) -> str:
 
 @check("2 challenge 1")
 def acceleration(
-    function: Callable[..., torch.Tensor],
+    function: Function,
     sd: Any,
     points: Mapping[str, metrics.Measurement],
     settings: Mapping[str, Any],
@@ -250,7 +225,7 @@ def acceleration(
     multi, paper = points["MultiDiffusion"], points["paper"]
     side = sd.model.image_size
     own = metrics.measure_panorama(lambda: call(function, sd, **settings), networks.distance, side)
-    expect_tensor(own.image, multi.image.shape, "The panorama")
+    expect.tensor(own.image, multi.image.shape, "The panorama")
     time = own.seconds / paper.seconds
     gain = multi.distance - paper.distance
     # Where the paper's setting gains nothing, on this model and seed, time alone decides.

@@ -1,21 +1,12 @@
 """Checks of lesson 2, section 3: the anchor, the descent, and synchronization as in the paper."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from course.checks.common import (
-    call,
-    check,
-    close,
-    diagnose,
-    expect,
-    expect_tensor,
-    expect_type,
-    tolerance_of,
-)
+from course.checks.common import Function, call, check, close, diagnose, expect, tolerance_of
 from course.checks.reference import sample_windows
 from course.diffusion import predict_x0
 
@@ -29,7 +20,7 @@ def anchor_image(sd: Any) -> str:
     alpha_bar = torch.tensor(0.3, device=window.device)
     with torch.enable_grad():  # so that it shows whether a gradient would flow
         result = call(sd.predict_anchor, window.clone().requires_grad_(), noise, alpha_bar, 0.5)
-    expect_type(result, torch.Tensor, "That", "the image is a tensor.")
+    expect.is_a(result, Tensor, "That", "the image is a tensor.")
     shape = tuple(result.shape)
     expect(len(shape) == 4, f"The shape is {shape}; it has to be (1, 3, H, W).")
     expect(shape[1] == 3, f"The shape is {shape}: those are latents. Decode them.")
@@ -37,10 +28,7 @@ def anchor_image(sd: Any) -> str:
         x_0 = predict_x0(window, noise, alpha_bar)
         right, now = sd.decode_small(x_0, 0.5), sd.decode_small(window, 0.5)
         large = sd.decode_small(x_0, 1)
-    expect(
-        shape != large.shape,
-        "`scale` makes no difference: self.decode_small(x_0, scale) returns smaller images.",
-    )
+    expect(shape != large.shape, "`scale` makes no difference: self.decode_small(x_0, scale).")
     mistakes = {"That is the anchor as it is now, with its noise: decode its x_0.": now}
     otherwise = "That is not the image of x_0, as `predict_x0` returns it for the anchor."
     diagnose(result, right, mistakes, otherwise, tolerance_of(sd.vae))
@@ -56,7 +44,7 @@ def descent(sd: Any) -> str:
     with torch.no_grad():  # as sampling calls it
         anchor = to_images(anchor_window)
         result = call(sd.descend, windows, to_images, anchor, 1.0)
-    expect_tensor(result, windows.shape, "The result, the moved windows,")
+    expect.tensor(result, windows.shape, "The result, the moved windows,")
     gradient = _distance_gradient(sd, windows, to_images, anchor)
     moved = result.detach() - windows
     expect(moved.any(), "The windows come back as they were: return windows - weight * gradient.")
@@ -77,11 +65,11 @@ def descent(sd: Any) -> str:
         further = call(sd.descend, windows, to_images, anchor, 4.0)
     expect(
         close(further - windows, 4 * moved, tolerance),
-        "`weight` makes no difference: multiply the gradient by it.",
+        "`weight` makes no difference: multiply by it.",
     )
     expect(
         not result.requires_grad,
-        "The moved windows keep a graph for gradients: subtract from windows, not from inputs.",
+        "It keeps a graph for gradients: subtract from windows, not inputs.",
     )
     return "each window goes downhill, toward the look of the anchor"
 
@@ -93,7 +81,7 @@ def synchronization(sd: Any) -> str:
     alpha_bar = torch.tensor(0.4, device=windows.device)
     factors = torch.tensor([0.2, 0.5, 0.9], device=windows.device)[:, None, None, None]
 
-    def predict(inputs: torch.Tensor, part: Any = slice(None)) -> torch.Tensor:
+    def predict(inputs: Tensor, part: Any = slice(None)) -> Tensor:
         own = factors[part]
         expect(
             len(own) == len(inputs),
@@ -108,8 +96,8 @@ def synchronization(sd: Any) -> str:
     with torch.no_grad():
         result = synchronize(1.0)
     advice = "return the moved windows alone; the caller predicts their noise again."
-    expect_type(result, torch.Tensor, "The result", advice)
-    expect_tensor(result, windows.shape, "The result, the moved windows,")
+    expect.is_a(result, Tensor, "The result", advice)
+    expect.tensor(result, windows.shape, "The result, the moved windows,")
     moved = result.detach() - windows
     expect(moved.any(), "The windows come back as they were: return what they become.")
     right, mistakes = _synchronized_moves(sd, windows, predict, alpha_bar)
@@ -122,21 +110,21 @@ def synchronization(sd: Any) -> str:
     with torch.no_grad():
         expect(
             close(synchronize(4.0) - windows, 4 * moved, tolerance),
-            "`weight` makes no difference: pass it on to the descent.",
+            "`weight` makes no difference: pass it on.",
         )
     expect(not result.requires_grad, "The moved windows keep a graph for gradients: .detach().")
     return "all windows descend toward the anchor, through decoder and denoiser"
 
 
 def _synchronized_moves(
-    sd: Any, windows: torch.Tensor, predict: Callable[..., torch.Tensor], alpha_bar: torch.Tensor
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    sd: Any, windows: Tensor, predict: Function, alpha_bar: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Return how formula (4) moves three windows at half size, and how usual mistakes move them."""
     images = lambda own, part, scale=0.5: sd.decode_small(
         predict_x0(own, predict(own, part), alpha_bar), scale
     )
 
-    def steps(to_images: Any, anchor_image: torch.Tensor) -> torch.Tensor:
+    def steps(to_images: Any, anchor_image: Tensor) -> Tensor:
         """Return the moves of all windows toward an anchor, each by its own gradient."""
         gradients = []
         for i in range(len(windows)):
@@ -182,8 +170,8 @@ def short_cut(sd: Any) -> str:
         result = call(sd.synchronize_x0, windows, noise, alpha_bar, weight, 0.5)
         again = call(sd.synchronize_x0, windows, noise, alpha_bar, 2 * weight, 0.5)
         anchor = sd.decode_small(x_0[1:2], 0.5)
-    expect_type(result, torch.Tensor, "The result", "return the moved windows alone.")
-    expect_tensor(result, windows.shape, "The result, the moved windows,")
+    expect.is_a(result, Tensor, "The result", "return the moved windows alone.")
+    expect.tensor(result, windows.shape, "The result, the moved windows,")
     moved = result.detach() - windows
     expect(moved.any(), "The windows come back as they were: return what they become.")
     gradient = _distance_gradient(sd, x_0, lambda own: sd.decode_small(own, 0.5), anchor)
@@ -199,13 +187,11 @@ def short_cut(sd: Any) -> str:
     mistakes = {
         "Uphill: the windows move away from the anchor.": -right,
         "That is x_0, moved: add the move to the windows, which have noise in them.": from_x_0,
-        "The move of x_0 is added whole: in x_t it is alpha_bar.sqrt() times as large.": (
+        "The move of x_0 is added whole: multiply it by alpha_bar.sqrt().": (
             right / alpha_bar.sqrt()
         ),
         "The move is multiplied by alpha_bar: take its root.": right * alpha_bar.sqrt(),
-        "The move is not rescaled: divide it by its root mean square.": (
-            weight * alpha_bar.sqrt() * step
-        ),
+        "The move is not divided by its root mean square.": weight * alpha_bar.sqrt() * step,
         "The move is not rescaled: divide that of 1000 times the gradient by its root mean "
         "square.": weight * alpha_bar.sqrt() * 1000 * step,
         "The root mean square is that of all windows together: take it of each window, "
@@ -228,16 +214,11 @@ def short_cut(sd: Any) -> str:
     return "x_0 moves toward the anchor by a length that you choose"
 
 
-def _distance_gradient(
-    sd: Any,
-    windows: torch.Tensor,
-    to_images: Callable[[torch.Tensor], torch.Tensor],
-    anchor: torch.Tensor,
-) -> torch.Tensor:
+def _distance_gradient(sd: Any, windows: Tensor, to_images: Function, anchor: Tensor) -> Tensor:
     """Return the gradient by `windows` of the distances of their images to the anchor."""
     with torch.enable_grad():
         inputs = windows.detach().requires_grad_()
         images = to_images(inputs)
         loss = LOSS_SCALE * sd.distance(images, anchor.expand_as(images)).sum()
-        gradient: torch.Tensor = torch.autograd.grad(loss, inputs)[0] / LOSS_SCALE
+        gradient: Tensor = torch.autograd.grad(loss, inputs)[0] / LOSS_SCALE
     return gradient

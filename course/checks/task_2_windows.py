@@ -1,32 +1,24 @@
 """Checks of lesson 2, sections 1 and 2: where windows are, and how they are fused."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from course.checks.common import (
-    CheckFailed,
-    call,
-    check,
-    close,
-    diagnose,
-    expect,
-    expect_tensor,
-    expect_type,
-)
+from course.checks.common import CheckFailed, Function, call, check, close, diagnose, expect
 from course.diffusion import add_noise, predict_x0
 
-SEQUENCES = list | tuple | range | torch.Tensor | np.ndarray  # type: ignore[type-arg]
+SEQUENCES = list | tuple | range | Tensor | np.ndarray  # type: ignore[type-arg]
 # Sizes, windows and strides of a side, in latent pixels.
 OPEN_SIDES = ((32, 32, 8), (128, 32, 8), (33, 32, 8), (100, 32, 24), (31, 8, 3), (16, 8, 8))
 CLOSED_SIDES = ((128, 32, 8), (16, 8, 8), (24, 8, 8), (20, 8, 8), (31, 8, 3), (8, 8, 3))
 
 
 @check("2.1 (a)")
-def window_placement(function: Callable[..., Sequence[int]]) -> str:
+def window_placement(function: Function) -> str:
     """`window_starts` covers a side by few windows, at most a stride apart."""
     for closed, sides in ((False, OPEN_SIDES), (True, CLOSED_SIDES)):
         for side in sides:
@@ -36,9 +28,9 @@ def window_placement(function: Callable[..., Sequence[int]]) -> str:
 
 def _check_starts(result: Any, size: int, window: int, stride: int, closed: bool) -> None:
     request = f"window_starts({size}, {window}, {stride}, closed={closed})"
-    expect_type(result, SEQUENCES, request, "it has to be a list of integers.")
+    expect.is_a(result, SEQUENCES, request, "it has to be a list of integers.")
     values = np.asarray(result).tolist() if hasattr(result, "tolist") else list(result)
-    expect_type(values, list, request, "it has to be a list of integers.")
+    expect.is_a(values, list, request, "it has to be a list of integers.")
     shown = f"{request} = {values}"
     expect(len(values), f"{shown}: there has to be at least one window.")
     expect(
@@ -47,8 +39,7 @@ def _check_starts(result: Any, size: int, window: int, stride: int, closed: bool
     )
     starts = sorted(values)
     expect(
-        0 <= starts[0] and starts[-1] < size,
-        f"{shown}: every start has to be from 0 to {size - 1}.",
+        0 <= starts[0] and starts[-1] < size, f"{shown}: a start has to be from 0 to {size - 1}."
     )
     expect(len(set(starts)) == len(starts), f"{shown}: a window appears twice.")
     expect(
@@ -74,28 +65,23 @@ def _check_starts(result: Any, size: int, window: int, stride: int, closed: bool
     )
     gaps = [b - a for a, b in itertools.pairwise(starts)]
     expect(
-        max(gaps, default=0) <= stride,
-        f"{shown}: two windows are more than a stride of {stride} apart.",
+        max(gaps, default=0) <= stride, f"{shown}: two are more than a stride of {stride} apart."
     )
     most = -(-size // stride) + 1 if closed else -(-(size - window) // stride) + 1
-    expect(
-        len(starts) <= most,
-        f"{shown}: {len(starts)} windows, where {most} are enough. Each one costs time.",
-    )
+    expect(len(starts) <= most, f"{shown}: {len(starts)} windows, where {most} are enough.")
 
 
 @check("2.1 (b)")
-def views(window_views: Callable[..., Any], crop_windows: Callable[..., torch.Tensor]) -> str:
+def views(window_views: Function, crop_windows: Function) -> str:
     """`window_views` pairs rows with columns, and `crop_windows` cuts windows out of latents."""
     height, width, window, stride = 7, 11, 4, 3
     for closed in (False, True):
         result = call(window_views, height, width, window, stride, closed)
         name = f"window_views(..., closed={closed})"
-        expect_type(result, list | tuple, name, "return a list with a pair for each window.")
+        expect.is_a(result, list | tuple, name, "return a list with a pair for each window.")
         for view in result:
             expect(
-                isinstance(view, list | tuple) and len(view) == 2,
-                f"{name}: each entry has to be a pair, rows and columns.",
+                isinstance(view, list | tuple) and len(view) == 2, f"{name}: each entry is a pair."
             )
             for part, shape, what in zip(
                 view, [(window, 1), (window,)], ("rows", "columns"), strict=True
@@ -108,7 +94,7 @@ def views(window_views: Callable[..., Any], crop_windows: Callable[..., torch.Te
     latents = torch.randn((1, 3, height, width), generator=torch.Generator().manual_seed(6))
     windows = call(crop_windows, latents, result)
     shape = (len(result), 3, window, window)
-    expect_tensor(windows, shape, "What `crop_windows` returns", "Join the windows by torch.cat.")
+    expect.tensor(windows, shape, "What `crop_windows` returns", "Join the windows by torch.cat.")
     right = torch.cat([latents[..., rows, columns] for rows, columns in result])
     diagnose(
         windows,
@@ -144,7 +130,7 @@ def _check_coverage(views: Sequence[Any], name: str, height: int, width: int) ->
 
 
 def _check_indices(value: Any, shape: tuple[int, ...], what: str) -> None:
-    expect_type(value, torch.Tensor, what, "make it of torch.arange(window).")
+    expect.is_a(value, Tensor, what, "make it of torch.arange(window).")
     expect(
         tuple(value.shape) == shape,
         f"{what} have the shape {tuple(value.shape)}; it has to be {shape}, so that rows and "
@@ -155,12 +141,12 @@ def _check_indices(value: Any, shape: tuple[int, ...], what: str) -> None:
 
 
 @check("2.1 (1)")
-def denoised_windows(function: Callable[..., torch.Tensor]) -> str:
+def denoised_windows(function: Function) -> str:
     """`denoise_windows` makes a step of DDIM of each window."""
     windows, noise = torch.randn((2, 3, 4, 5, 5), generator=torch.Generator().manual_seed(0))
     a, b = torch.tensor(0.4), torch.tensor(0.7)
     result = call(function, windows, noise, a, b)
-    expect_tensor(result, windows.shape, "The result", "That is the shape of the windows.")
+    expect.tensor(result, windows.shape, "The result", "That is the shape of the windows.")
     x_0 = predict_x0(windows, noise, a)
     mistakes = {
         "The windows come back as they were. Mix x_0 with noise at the level of `alpha_bar_prev`, "
@@ -175,7 +161,7 @@ def denoised_windows(function: Callable[..., torch.Tensor]) -> str:
         "The two roots are exchanged: the image has alpha_bar_prev.": add_noise(x_0, noise, 1 - b),
         "The noise is missing: + (1 - alpha_bar_prev).sqrt() * noise.": b.sqrt() * x_0,
         "In x_0 the division by alpha_bar.sqrt() is missing.": add_noise(x_0 * a.sqrt(), noise, b),
-        "In x_0 the noise is added: subtract it.": add_noise(
+        "In x_0 the noise is added, not subtracted.": add_noise(
             predict_x0(windows, -noise, a), noise, b
         ),
         "In x_0 the levels are exchanged: it is predicted at `alpha_bar`, and the noise is added "
@@ -189,9 +175,7 @@ def denoised_windows(function: Callable[..., torch.Tensor]) -> str:
 Views = Sequence[Any]  # the rows and columns of each window
 
 
-def _sample_views(
-    window_views: Callable[..., Views],
-) -> tuple[Views, torch.Tensor, tuple[int, int]]:
+def _sample_views(window_views: Function) -> tuple[Views, Tensor, tuple[int, int]]:
     """Return views that overlap unevenly and cross the wrap, their weights, and the size.
 
     The weights (N, 1, 4, 4) differ.
@@ -202,9 +186,7 @@ def _sample_views(
     return views, weights, size
 
 
-def _scatter(
-    values: torch.Tensor, views: Views, size: tuple[int, int], last: bool = False
-) -> torch.Tensor:
+def _scatter(values: Tensor, views: Views, size: tuple[int, int], last: bool = False) -> Tensor:
     """Return the sum (1, C, h, w) of windows (N, C, k, k) at their places.
 
     last: the last window replaces the others instead.
@@ -217,24 +199,24 @@ def _scatter(
 
 
 @check("2.1 (2)")
-def weight_sum(function: Callable[..., torch.Tensor], window_views: Callable[..., Views]) -> str:
+def weight_sum(function: Function, window_views: Function) -> str:
     """`weight_sum` adds up the weights of all windows."""
     views, weights, size = _sample_views(window_views)
     result = call(function, views, weights, *size)
-    if isinstance(result, torch.Tensor) and not result.any():
+    if isinstance(result, Tensor) and not result.any():
         raise CheckFailed(
             "Nothing is added up: the sum is zero everywhere. In a loop over views and weights, "
             "add each weight to total[..., rows, columns]."
         )
-    expect_tensor(result, (1, 1, *size), "The sum of the weights")
+    expect.tensor(result, (1, 1, *size), "The sum of the weights")
     mistakes = {
-        "Where windows overlap, the last one alone counts: `+=`, not `=`.": _scatter(
+        "Of overlaps the last one alone counts: `+=`, not `=`.": _scatter(
             weights, views, size, last=True
         ),
-        "The windows are counted. Add up their weights: += weight, not += 1.": _scatter(
+        "The windows are counted, not their weights: += weight.": _scatter(
             torch.ones_like(weights), views, size
         ),
-        "All windows have the weights of the first one: take the weight of each.": _scatter(
+        "All windows have the weights of the first one.": _scatter(
             weights[:1].expand_as(weights), views, size
         ),
     }
@@ -244,13 +226,13 @@ def weight_sum(function: Callable[..., torch.Tensor], window_views: Callable[...
 
 
 @check("2.1 (3)")
-def fusion(function: Callable[..., torch.Tensor], window_views: Callable[..., Views]) -> str:
+def fusion(function: Function, window_views: Function) -> str:
     """`fuse` is the weighted average, which is the least-squares solution."""
     views, weights, size = _sample_views(window_views)
     windows = torch.randn((len(views), 3, 4, 4), generator=torch.Generator().manual_seed(2))
     total = _scatter(weights, views, size)
     result = call(function, windows, views, weights, total.float())
-    expect_tensor(result, (1, 3, *size), "The panorama")
+    expect.tensor(result, (1, 3, *size), "The panorama")
     added = _scatter(weights * windows, views, size)
     counts = _scatter(torch.ones_like(weights), views, size)
     unweighted = _scatter(windows, views, size)
@@ -271,18 +253,16 @@ def fusion(function: Callable[..., torch.Tensor], window_views: Callable[..., Vi
 
 
 @check("2.1 (c)")
-def joint_step(
-    function: Callable[..., tuple[torch.Tensor, torch.Tensor]], window_views: Callable[..., Views]
-) -> str:
+def joint_step(function: Function, window_views: Function) -> str:
     """`joint_step` crops, denoises and fuses."""
     views, weights, size = _sample_views(window_views)
     latents = torch.randn((1, 3, *size), generator=torch.Generator().manual_seed(4))
     before = latents.clone()
     a, b = torch.tensor(0.4), torch.tensor(0.7)
     windows = torch.cat([latents[..., rows, columns] for rows, columns in views])
-    inputs: list[torch.Tensor] = []
+    inputs: list[Tensor] = []
 
-    def update(own: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def update(own: Tensor) -> tuple[Tensor, Tensor]:
         shape = tuple(getattr(own, "shape", ()))
         expect(
             shape == tuple(windows.shape),
@@ -292,19 +272,15 @@ def joint_step(
         return 0.5 * own + 0.2, own.flip(-1)
 
     result = call(function, None, latents, views, weights, update, a, b)
-    expect_type(result, tuple | list, "The result", "return the pair `x_0, x_prev`.")
+    expect.is_a(result, tuple | list, "The result", "return the pair `x_0, x_prev`.")
     expect(len(result) == 2, f"The result has {len(result)} parts; return the pair `x_0, x_prev`.")
     expect(inputs, "`update` is not called: it gives the windows and the noise in them.")
     expect(
-        len(inputs) == 1,
-        f"`update` is called {len(inputs)} times: give it all windows at once, as one batch.",
+        len(inputs) == 1, f"`update` is called {len(inputs)} times: give it all windows at once."
     )
-    expect(
-        close(inputs[0], windows),
-        "`update` gets other windows: those of `latents` at `views`, from `crop_windows`.",
-    )
+    expect(close(inputs[0], windows), "`update` gets other windows than those of `crop_windows`.")
     for value, name in zip(result, ("x_0", "x_prev"), strict=True):
-        expect_tensor(value, latents.shape, name, "That is the shape of the panorama: fuse it.")
+        expect.tensor(value, latents.shape, name, "That is the shape of the panorama: fuse it.")
     expect(torch.equal(latents, before), "`latents` are changed in place: fuse into new latents.")
     moved, noise = 0.5 * windows + 0.2, windows.flip(-1)
     _diagnose_step(result, (windows, moved, noise), views, weights, (a, b))
@@ -312,11 +288,11 @@ def joint_step(
 
 
 def _diagnose_step(
-    result: Sequence[torch.Tensor],
-    parts: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    result: Sequence[Tensor],
+    parts: tuple[Tensor, Tensor, Tensor],
     views: Views,
-    weights: torch.Tensor,
-    levels: tuple[torch.Tensor, torch.Tensor],
+    weights: Tensor,
+    levels: tuple[Tensor, Tensor],
 ) -> None:
     """Compare a joint step with that of these windows, moved, with this noise in them."""
     (windows, moved, noise), (a, b) = parts, levels
@@ -329,9 +305,7 @@ def _diagnose_step(
     expect(not close(list(result), right[::-1]), "The two are exchanged: first x_0, then x_prev.")
     mistakes = {
         "x_prev is the clean panorama: fuse what `denoise_windows` returns.": fused(x_0),
-        "The windows that `update` returns are not used: synchronization will move them.": fused(
-            unmoved
-        ),
+        "The windows that `update` returns are not used.": fused(unmoved),
         "x_prev has the windows as they were: denoise them before you fuse them.": fused(moved),
         "alpha_bar and alpha_bar_prev are exchanged.": fused(
             add_noise(predict_x0(moved, noise, b), noise, a)

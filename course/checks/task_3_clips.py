@@ -8,13 +8,7 @@ import imageio.v3 as iio
 import numpy as np
 from PIL import Image
 
-from course.checks.common import (
-    CheckFailed,
-    check,
-    expect,
-    expect_type,
-    expect_value,
-)
+from course.checks.common import CheckFailed, check, expect
 from course.figures import ROOT
 from course.views import view_word
 
@@ -25,9 +19,9 @@ MIN_FRAMES = 48  # of a turntable
 @check("3 (n)")
 def turntables(clips: Any) -> str:
     """Three own clips of a full turn are there, and the judge reads their prompts in them."""
-    expect_value(clips, "TURNTABLES")
+    expect.value(clips, "TURNTABLES")
     rule = "it has to be a dictionary of three prompts, each with the path of its clip."
-    expect_type(clips, dict, "TURNTABLES", rule)
+    expect.is_a(clips, dict, "TURNTABLES", rule)
     expect(len(clips) >= 3, f"TURNTABLES has {len(clips)} prompts: three are to be handed in.")
     frames = {text: _read_turn(text, path) for text, path in clips.items()}
     seen = [(text, thumbnails(turn)) for text, turn in frames.items()]
@@ -36,13 +30,10 @@ def turntables(clips: Any) -> str:
         for other, others in seen[:i]:
             expect(
                 not same_clip(small, others),
-                f"The clips of {other!r} and of {text!r} are the same: each prompt needs its own.",
+                f"The clips of {other!r} and of {text!r} are the same.",
             )
         for name, own in ours.items():
-            expect(
-                not same_clip(small, own),
-                f"The clip of {text!r} is the course's own {name}: generate one yourself.",
-            )
+            expect(not same_clip(small, own), f"The clip of {text!r} is the course's own {name}.")
     from course.metrics import Judge  # slow to import
 
     judge = Judge()
@@ -67,9 +58,9 @@ def turntables(clips: Any) -> str:
 @check("3 challenge 1")
 def best_object(best: Any) -> str:
     """The judge reads object and view of a clip from at least 12 of 16 directions."""
-    expect_value(best, "BEST")
+    expect.value(best, "BEST")
     rule = "it has to be a tuple (prompt, path of the clip)."
-    expect_type(best, tuple, "BEST", rule)
+    expect.is_a(best, tuple, "BEST", rule)
     expect(len(best) == 2, f"BEST has {len(best)} entries; {rule}")
     text, path = best
     turn = _read_turn(text, path)
@@ -94,7 +85,7 @@ def best_object(best: Any) -> str:
 def _read_turn(text: Any, path: Any) -> np.ndarray:
     """Return the color images (n, H, W, 3) of a clip. Raises CheckFailed for what is no turn."""
     expect(isinstance(text, str) and text.strip(), f"A prompt has to be a text, got {text!r}.")
-    expect_type(path, str | Path, f"The clip of {text!r}", "it has to be a path.")
+    expect.is_a(path, str | Path, f"The clip of {text!r}", "it has to be a path.")
     name = Path(path).name
     expect(Path(path).is_file(), f"There is no clip {name} of {text!r}: is the path right?")
     expect(Path(path).suffix == ".mp4", f"The clip of {text!r} has to be an .mp4, got {name}.")

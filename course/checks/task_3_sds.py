@@ -1,6 +1,5 @@
 """Checks of score distillation in task 3: the functions of nerf/sd.py, and the loop."""
 
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,13 +9,12 @@ from torch import Tensor
 from course import diffusion
 from course.checks.common import (
     CheckFailed,
+    Function,
     call,
     check,
     close,
     diagnose,
     expect,
-    expect_tensor,
-    expect_type,
     tolerance_of,
 )
 from course.models import Model
@@ -25,13 +23,13 @@ NUM_TIMESTEPS = 1000
 
 
 @check("3 (a)")
-def prompt_embedding(function: Callable[..., Tensor], model: Model, text_encoder: Any) -> str:
+def prompt_embedding(function: Function, model: Model, text_encoder: Any) -> str:
     """`embed_text` gives the text encoder's vectors (L, D) of a text, short or long."""
     text, length = "a red car", model.text_length
     arguments = model.tokenizer, text_encoder, length
     result = call(function, text, *arguments)
     advice = "the vectors are [0] of what the text encoder returns."
-    expect_type(result, torch.Tensor, "That", advice)
+    expect.is_a(result, Tensor, "That", advice)
 
     def encode(**options: Any) -> Tensor:
         tokens = model.tokenizer(text, return_tensors="pt", **options)
@@ -41,21 +39,18 @@ def prompt_embedding(function: Callable[..., Tensor], model: Model, text_encoder
     batch = encode(padding="max_length", max_length=length, truncation=True)  # (1, L, D)
     right, unpadded = batch[0], encode()[0]
     expect(result.is_floating_point(), "Those are the tokens: hand them to the text encoder.")
-    expect(
-        result.shape != batch.shape,
-        "The result is a batch of one: leave out its first dimension, with [0].",
-    )
+    expect(result.shape != batch.shape, "The result is a batch of one: take its entry [0].")
     expect(
         result.shape != unpadded.shape or unpadded.shape == right.shape,
         f"The text encoder was trained on rows of {length} tokens: "
         'padding="max_length" and max_length.',
     )
-    expect_tensor(result, right.shape, "The result")
+    expect.tensor(result, right.shape, "The result")
     otherwise = "Those are not the text encoder's vectors of that text."
     diagnose(result, right, {}, otherwise, tolerance_of(model))
     long = call(function, "a red car " * length, *arguments, allow=Exception)
     expect(
-        isinstance(long, torch.Tensor) and long.shape == result.shape,
+        isinstance(long, Tensor) and long.shape == result.shape,
         "A long text gives an error or too many vectors: truncation=True cuts it.",
     )
     expect(not result.requires_grad, "A gradient reaches the text encoder: keep @torch.no_grad().")
@@ -63,7 +58,7 @@ def prompt_embedding(function: Callable[..., Tensor], model: Model, text_encoder
 
 
 @check("3 (b)")
-def timesteps(function: Callable[..., Tensor]) -> str:
+def timesteps(function: Function) -> str:
     """`sample_timesteps` is stratified, shuffled, in its ranges, and repeatable."""
     count, last = 8, NUM_TIMESTEPS - 1
 
@@ -74,19 +69,16 @@ def timesteps(function: Callable[..., Tensor]) -> str:
 
     first = sample(0.2, 0.6, 0)
     rule = f"it has to be a tensor of shape ({count},): one timestep for each image."
-    expect_type(first, torch.Tensor, "The result", rule)
+    expect.is_a(first, Tensor, "The result", rule)
     expect(first.shape == (count,), f"The result has the shape {tuple(first.shape)}; {rule}")
     expect(
         not first.is_floating_point(),
-        f"Timesteps are whole numbers, and these are {first.dtype}: .round().long().",
+        f"Timesteps are whole numbers, not {first.dtype}: .round().long().",
     )
-    expect(
-        float(first.max()) > 1,
-        "The timesteps are 0 and 1: multiply the shares by num_timesteps - 1.",
-    )
+    expect(float(first.max()) > 1, "The timesteps are 0 and 1: multiply by num_timesteps - 1.")
     expect(
         torch.equal(first, sample(0.2, 0.6, 0)),
-        "Two calls with the same seed differ: give `generator` to every random function.",
+        "Two calls with the same seed differ: use `generator`.",
     )
     many = torch.stack([sample(0.2, 0.6, seed) for seed in range(300)])  # (300, B)
     expect(
@@ -114,7 +106,7 @@ def timesteps(function: Callable[..., Tensor]) -> str:
     means = many.float().mean(0)
     expect(
         float(means.std()) < 0.05 * last,
-        "Each image keeps its own part of the range: shuffle the shares, by torch.randperm.",
+        "Each image keeps its own part: shuffle by torch.randperm.",
     )
     top = call(function, torch.ones(4), torch.ones(4), NUM_TIMESTEPS, torch.Generator())
     expect(
@@ -147,7 +139,7 @@ class _Denoiser:
 
 
 @check("3 (c)")
-def noise_prediction(function: Callable[..., Tensor]) -> str:
+def noise_prediction(function: Function) -> str:
     """`predict_noise` guides, in one call of the denoiser, for both kinds of models."""
     generator = torch.Generator().manual_seed(0)
     x_t = torch.randn((2, 4, 5, 5), generator=generator)
@@ -163,7 +155,7 @@ def noise_prediction(function: Callable[..., Tensor]) -> str:
         denoiser = _Denoiser()
         arguments = denoiser, x_t, t, embeddings, alpha_bar, kind, w
         result = call(function, *arguments)
-        expect_tensor(result, x_t.shape, "The predicted noise")
+        expect.tensor(result, x_t.shape, "The predicted noise")
         _expect_one_call(denoiser, 4)
         raw = outputs(embeddings)
         uncond, cond = (diffusion.predict_noise(x_t, part, alpha_bar, kind) for part in raw)
@@ -179,11 +171,10 @@ def noise_prediction(function: Callable[..., Tensor]) -> str:
             "for the prompt: (1 + w) is the convention of Ho and Salimans.": cond
             + w * (cond - uncond),
             "The prediction for the negative prompt is missing: add it.": w * (cond - uncond),
-            "The two prompts are exchanged: the negative prompt comes first.": diffusion.guide(
+            "The prompts are exchanged: the negative one comes first.": diffusion.guide(
                 cond, uncond, w
             ),
-            "The difference has the wrong sign: prompt minus negative prompt.": uncond
-            + w * (uncond - cond),
+            "The difference has the wrong sign: cond - uncond.": uncond + w * (uncond - cond),
             "A model with v_prediction returns v: convert it to noise first.": raw_guided,
             "The roots of the conversion from v are exchanged.": diffusion.guide(
                 swapped[0], swapped[1], w
@@ -211,7 +202,7 @@ def _expect_one_call(denoiser: _Denoiser, size: int) -> None:
     )
 
 
-def _expect_half_precision(function: Callable[..., Tensor], arguments: tuple[Any, ...]) -> None:
+def _expect_half_precision(function: Function, arguments: tuple[Any, ...]) -> None:
     types: list[torch.dtype] = []
 
     def unet(x: Tensor, *others: Any, **options: Any) -> SimpleNamespace:
@@ -227,11 +218,11 @@ def _expect_half_precision(function: Callable[..., Tensor], arguments: tuple[Any
     )
     expect(
         result.dtype == torch.float32,
-        f"The predicted noise is {result.dtype}: go on in float32, with .sample.float().",
+        f"The noise is {result.dtype}: go on in float32, .sample.float().",
     )
 
 
-def _expect_more_prompts(function: Callable[..., Tensor], arguments: tuple[Any, ...]) -> None:
+def _expect_more_prompts(function: Function, arguments: tuple[Any, ...]) -> None:
     unet, x_t, t, embeddings = arguments[:4]
     four = torch.cat([embeddings, embeddings.flip(0)])
     seen: list[int] = []
@@ -244,15 +235,12 @@ def _expect_more_prompts(function: Callable[..., Tensor], arguments: tuple[Any, 
     last = _Denoiser()(x_t, t, four[3]).sample
     right = 2 * diffusion.predict_noise(x_t, last, *arguments[4:6])
     expect(seen, "`perp_neg` was given and not called: return perp_neg(the predicted noises).")
-    expect(
-        seen == [4],
-        f"With four prompts `perp_neg` got {seen[0]} predictions: one for each prompt.",
-    )
+    expect(seen == [4], f"With four prompts `perp_neg` got {seen[0]} predictions.")
     diagnose(result, right, {}, "`perp_neg` gets the predicted noises, and its result is returned.")
 
 
 @check("3 (d)")
-def sds_step(function: Callable[..., Any]) -> str:
+def sds_step(function: Function) -> str:
     """`sds_step` has the gradient of DreamFusion, as the derivative of its loss."""
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn((3, 4, 5, 5), generator=generator).requires_grad_()
@@ -278,11 +266,11 @@ def sds_step(function: Callable[..., Any]) -> str:
     for name in names:
         expect(
             getattr(step, name) is not ...,
-            f"`{name}` of what `sds_step` returns is still empty: write the lines of the TODO.",
+            f"`{name}` of what `sds_step` returns is still empty: write the TODO.",
         )
     for name in names[1:]:
-        expect_tensor(getattr(step, name), latents.shape, f"`{name}`", "It has that of the latents")
-    expect_tensor(step.loss, (), "The loss", "backward() starts from one number: add them up.")
+        expect.tensor(getattr(step, name), latents.shape, f"`{name}`", "It has that of the latents")
+    expect.tensor(step.loss, (), "The loss", "backward() starts from one number: add them up.")
     _expect_noise(step, run(1), run(2))
     _expect_noisy(step, inputs, latents, alpha_bar)
     error = step.noise_pred - step.noise
@@ -317,10 +305,7 @@ def _expect_noise(step: Any, again: Any, other: Any) -> None:
         not close(other.noise, noise),
         "Another seed gives the same noise: draw it from `generator`, in every step anew.",
     )
-    expect(
-        float(noise.min()) < 0,
-        "The noise is never negative: Gaussian noise comes from torch.randn, not torch.rand.",
-    )
+    expect(float(noise.min()) < 0, "The noise is never negative: torch.randn, not torch.rand.")
     expect(
         not close(noise, noise[:1].expand_as(noise)),
         "All images have the same noise: draw it in the shape of the latents.",
@@ -337,10 +322,8 @@ def _expect_noisy(step: Any, inputs: list[Tensor], latents: Tensor, alpha_bar: T
     x, noise = latents.detach(), step.noise
     sigma, alpha = (1 - alpha_bar).sqrt(), alpha_bar.sqrt()
     mistakes = {
-        "The latents are noisy without the square roots of alpha_bar.": alpha_bar * x
-        + (1 - alpha_bar) * noise,
-        "The two square roots are exchanged: sqrt(alpha_bar) belongs to the latents.": sigma * x
-        + alpha * noise,
+        "The latents are noisy without the square roots.": alpha_bar * x + (1 - alpha_bar) * noise,
+        "The square roots are exchanged: latents have sqrt(alpha_bar).": sigma * x + alpha * noise,
         "The latents are not scaled by sqrt(alpha_bar).": x + sigma * noise,
         "The noise is not scaled by sqrt(1 - alpha_bar).": alpha * x + noise,
         "The noise is added unscaled.": x + noise,
@@ -373,7 +356,7 @@ def _expect_derivative(loss: Tensor, latents: Tensor, gradient: Tensor) -> None:
 
 
 @check("3 (e)")
-def descent(function: Callable[..., Any], step: Callable[..., Any]) -> str:
+def descent(function: Function, step: Function) -> str:
     """`optimize` takes a step of plain gradient descent for each step of SDS.
 
     With a denoiser that always predicts the same clean latents, `goal`, the noise cancels, and the
@@ -391,18 +374,16 @@ def descent(function: Callable[..., Any], step: Callable[..., Any]) -> str:
 
     generator = torch.Generator().manual_seed(0)
     result = call(function, start, predict, alphas_cumprod, steps, lr, generator, step)
-    expect_tensor(result, goal.shape, "The optimized latents")
+    expect.tensor(result, goal.shape, "The optimized latents")
     expect(not bool(start.any()), "`optimize` changes the latents it was given: .clone() them.")
     expect(not result.requires_grad, "The result still has a gradient: return .detach().")
     expect(
-        not close(result, start),
-        "The latents have not changed: .requires_grad_(), loss.backward(), optimizer.step().",
+        not close(result, start), "The latents have not changed: loss.backward(), optimizer.step()."
     )
     expect(len(seen) == steps, f"{len(seen)} steps of SDS were taken, and `steps` is {steps}.")
     times = torch.stack(seen)  # (steps, B)
     expect(
-        bool((times != times[0]).any()),
-        "All steps have the same timesteps: sample them in the loop, in every step anew.",
+        bool((times != times[0]).any()), "All steps have the same timesteps: sample in the loop."
     )
     shares = times.float() / (NUM_TIMESTEPS - 1)
     expect(
@@ -434,9 +415,7 @@ def _expect_descent(result: Tensor, goal: Tensor, alpha_bars: Tensor, lr: float)
         "gradient by itself.": descend(-lr),
         "The loss is a mean over B images, so each moves too little: SGD with "
         "lr * len(latents).": descend(lr / len(goal)),
-        "The gradients of all steps add up: optimizer.zero_grad() in every step.": descend(
-            lr, accumulate=True
-        ),
+        "The gradients of all steps add up: optimizer.zero_grad().": descend(lr, accumulate=True),
         "The weight omega(t) is not 1 - alpha_bar, but 1.": descend(lr, 0),
         "The weight omega(t) is not 1 - alpha_bar, but its root.": descend(lr, 0.5),
     }

@@ -1,26 +1,17 @@
 """Checks of the toy of task 3 in two dimensions, and of the mistakes made on purpose."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from course.checks.common import (
-    call,
-    check,
-    diagnose,
-    expect,
-    expect_tensor,
-    expect_type,
-    expect_value,
-)
+from course.checks.common import Function, call, check, diagnose, expect
 
 NAMES = ("wrong sign", "no weighting", "noise not subtracted")
 
 
 @check("3 (f)")
-def mixture_noise(function: Callable[..., Tensor]) -> str:
+def mixture_noise(function: Function) -> str:
     """`mixture_noise` is the score of the noisy mixture, times -sqrt(1 - alpha_bar)."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn((6, 2), generator=generator)
@@ -28,7 +19,7 @@ def mixture_noise(function: Callable[..., Tensor]) -> str:
     alpha_bar = torch.tensor([0.95, 0.8, 0.6, 0.4, 0.2, 0.05])[:, None]
     spread = 0.3
     result = call(function, x, alpha_bar, means, spread)
-    expect_tensor(result, x.shape, "The noise")
+    expect.tensor(result, x.shape, "The noise")
 
     def noise(
         variance: Tensor | None = None, root: float = 0.5, power: float = 2, factor: float = 0.5
@@ -78,17 +69,17 @@ def mixture_noise(function: Callable[..., Tensor]) -> str:
 
 
 @check("3 (g)")
-def mistakes(steps: Any, sds_step: Callable[..., Any]) -> str:
+def mistakes(steps: Any, sds_step: Function) -> str:
     """Each of MISTAKES has the derivative that its mistake has, and no other."""
-    expect_value(steps, "MISTAKES")
+    expect.value(steps, "MISTAKES")
     rule = f"it has to be a dictionary with the steps {', '.join(map(repr, NAMES))}."
-    expect_type(steps, dict, "MISTAKES", rule)
+    expect.is_a(steps, dict, "MISTAKES", rule)
     missing = [name for name in NAMES if name not in steps]
     expect(not missing, f"MISTAKES has no {', '.join(map(repr, missing))}; {rule}")
     latents = torch.linspace(-1, 1, 2 * 4 * 3 * 3).reshape(2, 4, 3, 3).requires_grad_()
     alpha_bar, omega = (torch.tensor(v).reshape(2, 1, 1, 1) for v in ([0.8, 0.3], [0.5, 0.6]))
 
-    def run(step: Callable[..., Any]) -> Any:
+    def run(step: Function) -> Any:
         def predict(x_t: Tensor, t: Tensor) -> Tensor:
             return 0.3 * x_t + t[:, None, None, None] / 1000
 
@@ -105,7 +96,7 @@ def mistakes(steps: Any, sds_step: Callable[..., Any]) -> str:
     }
     for name, derivative in derivatives.items():
         loss: Any = getattr(run(steps[name]), "loss", None)
-        expect_tensor(loss, (), f"The loss of {name!r}", "Return a step, as sds_step does.")
+        expect.tensor(loss, (), f"The loss of {name!r}", "Return a step, as sds_step does.")
         expect(loss.requires_grad, f"No gradient reaches the latents from the loss of {name!r}.")
         [result] = torch.autograd.grad(loss, latents)
         cases = {

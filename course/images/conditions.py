@@ -23,7 +23,7 @@ SCRIBBLE_BLUR = 2.5  # pixels of an image 256 pixels wide, as the three below
 SCRIBBLE_MIN_LENGTH = 40.0
 SCRIBBLE_STRAIGHTEN = 1.5
 SCRIBBLE_WIDTH = 3
-# Red is left, green is up, blue is towards the viewer, where a normal's x is to the right.
+# Red is left, green is up, blue is toward the viewer, where a normal's x is to the right.
 NORMAL_SIGNS = (-1.0, 1.0, 1.0)
 Values = TypeVar("Values", np.ndarray, torch.Tensor)
 
@@ -112,8 +112,8 @@ def normalize_inverse_depth(inverse: torch.Tensor) -> torch.Tensor:
 def normals_to_image(normals: Values) -> Values:
     """Return camera-space normals (..., 3) as colors in [0, 1] (Bae et al. 2021).
 
-    Normals have x to the right, y up, z towards the viewer and length 1, or 0 where there is no
-    surface. Red is left, green is up, blue is towards the viewer.
+    Normals have x to the right, y up, z toward the viewer and length 1, or 0 where there is no
+    surface. Red is left, green is up, blue is toward the viewer.
     """
     return ((normals * _normal_signs(normals) + 1) / 2).clip(0, 1)
 

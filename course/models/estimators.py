@@ -1,7 +1,7 @@
 """Depth and normals of any image, as conditions for a ControlNet.
 
     inverse_depth = estimate_depth(image, model)   # (H, W), larger is nearer
-    normals = estimate_normals(image, model)       # (H, W, 3), x right, y up, z towards the viewer
+    normals = estimate_normals(image, model)       # (H, W, 3), x right, y up, z toward the viewer
 
 The embedded model has small estimators that were trained on renders; a model in a folder may have
 its own beside it. With real Stable Diffusion public ones are downloaded from the Hub.
@@ -91,7 +91,7 @@ def estimate_depth(image: ImageLike, model: Model) -> np.ndarray:
 def estimate_normals(image: ImageLike, model: Model) -> np.ndarray:
     """Return the camera-space normals (H, W, 3) of an image, in float32 and of length 1.
 
-    x points right, y up, z towards the viewer. With real Stable Diffusion they are estimated by
+    x points right, y up, z toward the viewer. With real Stable Diffusion they are estimated by
     Marigold (Ke et al. 2024, arXiv:2312.02145), itself a latent diffusion model, in four steps from
     a fixed seed. Raises ModelError if the estimator is damaged or cannot be downloaded.
     """

@@ -54,7 +54,7 @@ def inverse_depth(depth: Tensor) -> Tensor:
 def camera_normals(normal: Tensor, params: np.ndarray | Tensor) -> Tensor:
     """Return the renderer's normals (N, H, W, 3) in camera space; 0 for sky.
 
-    x is to the right, y up, z towards the viewer. A landscape is rendered on a cylinder, so each of
+    x is to the right, y up, z toward the viewer. A landscape is rendered on a cylinder, so each of
     its columns has a camera of its own. params: (N, SCENE_FLOATS).
     """
     offsets = layout()

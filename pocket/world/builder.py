@@ -1,6 +1,6 @@
 """Builds scenes of primitives: the small language in which the recipes in objects/ are written.
 
-A recipe has its own frame: y up, the front towards +z, standing on y = 0 and about one unit tall.
+A recipe has its own frame: y up, the front toward +z, standing on y = 0 and about one unit tall.
 The builder moves its primitives to their place in the scene and packs them for the renderer.
 """
 
@@ -194,7 +194,7 @@ class Builder:
     def main(self, natural: RGB, tint: float = 0.0, **extra: float) -> int:
         """Add the material that takes the color and pattern of the labels; return its number.
 
-        tint: mixed towards white (positive) or black (negative), for lighter and darker parts.
+        tint: mixed toward white (positive) or black (negative), for lighter and darker parts.
         """
         color = self.look.color or self.jitter(natural)
         if tint:

@@ -53,7 +53,7 @@ class Header:
 
 
 def direction(azimuth: float, elevation: float) -> np.ndarray:
-    """Return the unit vector (3,) towards an azimuth and an elevation in radians."""
+    """Return the unit vector (3,) toward an azimuth and an elevation in radians."""
     flat = np.cos(elevation)
     return np.array([np.sin(azimuth) * flat, np.sin(elevation), np.cos(azimuth) * flat])
 

@@ -61,7 +61,7 @@ def place_objects(b: Builder, labels: np.ndarray) -> None:
 
 
 def horizontal_axes(azimuth: float) -> tuple[Vec, Vec]:
-    """Return the horizontal unit vectors to the right of a camera and towards it."""
+    """Return the horizontal unit vectors to the right of a camera and toward it."""
     a = math.radians(azimuth)
     return (math.cos(a), 0.0, -math.sin(a)), (math.sin(a), 0.0, math.cos(a))
 

@@ -67,7 +67,7 @@ def controlnet() -> Canvas:
 def zero_convolution() -> Canvas:
     """Why a convolution that starts at zero learns, in its first steps."""
     canvas = Canvas(
-        430,
+        396,
         "A zero convolution in training",
         "Three rows. At the start weight and bias are zero: the output is 0 and the U-Net works as "
         "before; the gradient of the weight is not zero, but the copy gets none. After the first "

@@ -126,6 +126,10 @@ def hash_grid() -> Canvas:
     canvas.arrow(joined.right, network.left)
     canvas.arrow(network.bottom, result.top)
     canvas.text(
-        530, 458, "dark entries: corners of the cell, interpolated at the point", 13, color="muted"
+        530,
+        458,
+        "highlighted entries: corners of the cell, interpolated at the point",
+        13,
+        color="muted",
     )
     return canvas

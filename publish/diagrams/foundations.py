@@ -74,9 +74,10 @@ def forward_process() -> Canvas:
         canvas.box(left, top, side, side, kind="tensor")
         points = alpha_bar[t] ** 0.5 * spiral + (1 - alpha_bar[t]) ** 0.5 * noise
         middle = np.array([left + side / 2, top + side / 2])
-        places = middle + points.clip(-2.9, 2.9) * np.array([23, -23])
-        canvas.dots(places[arm == 0].tolist(), "blue")
-        canvas.dots(places[arm == 1].tolist(), "red")
+        places = middle + points * np.array([23, -23])
+        inside = np.abs(points).max(1) < 2.9
+        canvas.dots(places[inside & (arm == 0)].tolist(), "blue")
+        canvas.dots(places[inside & (arm == 1)].tolist(), "red")
         canvas.text(left + side / 2, top - 10, f"$t$ = {t}", 14)
     canvas.arrow((30, 56), (770, 56), color="muted")
     canvas.text(400, 28, "add noise: $x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε$", 16)
@@ -149,16 +150,17 @@ def training_loop() -> Canvas:
         330,
         "One step of training",
         "An image and its caption come from the data. The encoder turns the image into latents. "
-        "Random noise at a random timestep is added, and the U-Net predicts it. The loss is the "
-        "squared difference of predicted and added noise; its gradient updates the U-Net.",
+        "Random noise at a random timestep is added, and the U-Net predicts v, a mixture of the "
+        "noise and the latents. The loss is the squared difference of the prediction and the v of "
+        "this noise and these latents; its gradient updates the U-Net.",
     )
     image = canvas.box(20, 96, 110, 62, "image", "of the data")
     encoder = canvas.box(174, 96, 110, 62, "encoder", "(VAE), frozen", kind="network")
     add = canvas.box(348, 96, 118, 62, "add noise", kind="operation")
-    unet = canvas.box(530, 92, 130, 70, "U-Net", "$ε_θ(x_t, t, y)$", kind="trained")
+    unet = canvas.box(530, 92, 130, 70, "U-Net", "$v_θ(x_t, t, y)$", kind="trained")
     random = canvas.box(332, 20, 150, 40, "random $t$ and $ε$")
     caption = canvas.box(530, 20, 130, 40, "caption $y$")
-    loss = canvas.box(520, 226, 150, 62, "loss", "$‖ε̂ − ε‖^2$", kind="operation")
+    loss = canvas.box(520, 226, 150, 62, "loss", "$‖v̂ − v‖^2$", kind="operation")
     canvas.arrow(image.right, encoder.left)
     canvas.arrow(encoder.right, add.left)
     canvas.text(316, 116, "$x_0$", 16)
@@ -167,13 +169,13 @@ def training_loop() -> Canvas:
     canvas.arrow(random.bottom, add.top)
     canvas.arrow(caption.bottom, unet.top)
     canvas.arrow(unet.bottom, loss.top)
-    canvas.text(606, 202, "$ε̂$", 17, anchor="start")
+    canvas.text(606, 202, "$v̂$", 17, anchor="start")
     canvas.arrow(add.bottom, (407, 257), loss.left, color="muted")
-    canvas.text(464, 248, "added $ε$", 14, color="muted")
+    canvas.text(464, 248, "target $v$", 14, color="muted")
     canvas.arrow(
         loss.right, (730, 257), (730, 127), unet.right, color="red", dashes="7 4", width=2.4
     )
     canvas.text(720, 196, "gradient", 14, anchor="end", color="red")
-    canvas.text(20, 250, "after many steps the U-Net predicts", 14, anchor="start", color="muted")
-    canvas.text(20, 270, "the noise at every $t$", 14, anchor="start", color="muted")
+    canvas.text(20, 246, "$x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε$", 15, anchor="start")
+    canvas.text(20, 276, "$v = √ᾱ_t ε − √(1 − ᾱ_t) x_0$", 15, anchor="start")
     return canvas

@@ -17,12 +17,12 @@ def windows() -> Canvas:
     starts = range(0, width - side + 1, stride)
     counts = [sum(s <= column < s + side for s in starts) for column in range(width)]
     canvas = Canvas(
-        430,
+        452,
         "Windows over a panorama",
         f"Latents {width} wide are covered by {len(starts)} windows {side} wide, one every "
         f"{stride} columns. Below it the number of windows over each column: one at the ends, "
-        "rising in steps to four, which is constant in between. Each latent pixel is the sum of "
-        "all windows there, divided by this number.",
+        "rising in steps to four, which is constant in between. Each latent pixel is the weighted "
+        "mean of all windows there; with weights of 1 their sum is this number.",
     )
     left, scale = 120, 640 / width
     canvas.box(left, 44, 640, side * scale / 2, kind="tensor")
@@ -53,9 +53,10 @@ def windows() -> Canvas:
         canvas.text(x, base - unit * counts[first] - 6, f"{counts[first]}", 14, bold=True)
     canvas.text(left - 12, base - 34, "windows over", 14, anchor="end")
     canvas.text(left - 12, base - 15, "a column", 14, anchor="end")
-    canvas.text(
-        left + 320, 414, "$J_{prev}$ = (sum of the denoised windows there) ÷ (their number there)"
-    )
+    formula = "$J_{prev}$ = (sum of weight · denoised window) ÷ (sum of the weights)"
+    canvas.text(left + 320, 414, formula)
+    note = "with weights of 1, the sum of the weights is the number of windows"
+    canvas.text(left + 320, 438, note, 13.5, color="muted")
     return canvas
 
 
@@ -107,7 +108,7 @@ def ring() -> Canvas:
 
 
 def sync() -> Canvas:
-    """SyncDiffusion: a window moves towards the anchor before it is denoised."""
+    """SyncDiffusion: a window moves toward the anchor before it is denoised."""
     canvas = Canvas(
         360,
         "Synchronization with an anchor",

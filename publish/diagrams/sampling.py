@@ -55,19 +55,20 @@ def guidance() -> Canvas:
     canvas = Canvas(
         320,
         "Classifier-free guidance as arrows",
-        "From one point, x_t, start two arrows: the outputs without the prompt (or for a negative "
-        "one) and with it. Their difference is the direction of the prompt. Guidance goes w times "
-        "along it: w = 0 is the output without the prompt, w = 1 that with it, w = 3 lies beyond.",
+        "From one point, x_t, start two arrows: the unconditional output of the network (without a "
+        "label or prompt, or for a negative one) and the conditional one. Guidance goes w times "
+        "along their difference: w = 0 is the unconditional output, w = 1 the conditional one, "
+        "and w = 3 lies beyond both.",
     )
-    origin: Point = (60, 260)
-    unconditional: Point = (170, 90)
-    conditional: Point = (280, 120)
+    origin: Point = (90, 260)
+    unconditional: Point = (200, 90)
+    conditional: Point = (310, 120)
 
     def guided(scale: float) -> Point:
         x0, y0 = unconditional
         return x0 + scale * (conditional[0] - x0), y0 + scale * (conditional[1] - y0)
 
-    canvas.line(guided(-0.35), guided(3.5), color="faint", dashes="5 5")
+    canvas.line(guided(-0.35), guided(3.3), color="faint", dashes="5 5")
     canvas.arrow(origin, unconditional, color="purple", width=2.6, head=12)
     canvas.arrow(origin, conditional, color="blue", width=2.6, head=12)
     canvas.arrow(origin, guided(3), color="red", width=2.6, head=12)
@@ -77,22 +78,18 @@ def guidance() -> Canvas:
         x, y = guided(scale)
         canvas.text(x + 6, y - 12, f"$w$ = {scale}", 14, anchor="start")
     canvas.circle(*origin, 5, "ink")
-    canvas.text(48, 286, "$x_t$", 17)
-    canvas.text(100, 172, "$o_∅$", 19, anchor="end", color="purple")
-    canvas.text(176, 208, "$o_y$", 19, anchor="start", color="blue")
-    canvas.text(330, 236, "$ô$", 19, anchor="start", color="red")
-    canvas.text(214, 136, "$o_y − o_∅$", 14)
-    left = 560
-    canvas.text(left, 80, "$ô = o_∅ + w (o_y − o_∅)$", 18, anchor="start")
+    canvas.text(78, 286, "$x_t$", 17)
+    canvas.text(134, 172, "unconditional", 15, anchor="end", color="purple")
+    canvas.text(214, 208, "conditional", 15, anchor="start", color="blue")
+    canvas.text(360, 242, "guided", 15, anchor="start", color="red")
+    canvas.text(241, 129, "difference", 13)
+    left = 586
     rows = [
-        ("$o_∅$", "purple", "output without the prompt"),
-        ("$o_y$", "blue", "output for the prompt"),
-        ("$ô$", "red", "the guided output"),
+        ("unconditional", "purple", "without label or prompt"),
+        ("conditional", "blue", "for the label or prompt"),
+        ("guided", "red", "unconditional + $w$ · difference"),
     ]
-    for index, (symbol, color, meaning) in enumerate(rows):
-        y = 244 + 24 * index
-        canvas.text(left - 10, y, symbol, 16, anchor="end", color=color)
-        canvas.text(left, y, meaning, 14, anchor="start")
+    canvas.legend(left, 84, 58, rows)
     return canvas
 
 
@@ -101,7 +98,7 @@ def predictions() -> Canvas:
     canvas = Canvas(
         400,
         "Noise, v and x_0 on a quarter circle",
-        "x_0 is the horizontal axis and the noise epsilon the vertical axis. The noisy latents x_t "
+        "x_0 is the horizontal axis and the noise epsilon the vertical axis. The noisy data x_t "
         "lie on a quarter circle between them, at the angle psi whose cosine is the square root of "
         "alpha_bar_t. v is the direction in which x_t moves along the circle, perpendicular to "
         "x_t. The straight line from x_0 to epsilon is the path of flow matching.",
@@ -137,11 +134,11 @@ def predictions() -> Canvas:
     left = 470
     canvas.text(left, 56, "cos $ψ$ = $√ᾱ_t$,   sin $ψ$ = $√(1 − ᾱ_t)$", 16, anchor="start")
     rows = [
-        ("$x_t$ = cos $ψ$ $x_0$ + sin $ψ$ $ε$", "ink", "noisy latents, on the circle"),
+        ("$x_t$ = cos $ψ$ $x_0$ + sin $ψ$ $ε$", "ink", "noisy data, on the circle"),
         ("$v$ = cos $ψ$ $ε$ − sin $ψ$ $x_0$", "green", "perpendicular to $x_t$, along the circle"),
-        ("$x_0$ = cos $ψ$ $x_t$ − sin $ψ$ $v$", "blue", "clean latents, from $x_t$ and $v$"),
+        ("$x_0$ = cos $ψ$ $x_t$ − sin $ψ$ $v$", "blue", "clean data, from $x_t$ and $v$"),
         ("$ε$ = sin $ψ$ $x_t$ + cos $ψ$ $v$", "red", "noise, from $x_t$ and $v$"),
-        ("$ε − x_0$", "yellow", "flow matching: velocity on the straight path"),
+        ("$u = ε − x_0$", "yellow", "flow matching: direction of the straight path"),
     ]
     canvas.legend(left, 106, 58, rows)
     return canvas

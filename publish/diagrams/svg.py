@@ -340,15 +340,15 @@ def rounded_path(points: Sequence[Point]) -> str:
     """Return path data along straight segments whose corners are round."""
     data = f"M{number(points[0][0])} {number(points[0][1])}"
     for before, corner, after in zip(points, points[1:], points[2:], strict=False):
-        enter = towards(corner, before)
-        leave = towards(corner, after)
+        enter = toward(corner, before)
+        leave = toward(corner, after)
         values = [number(value) for point in (enter, corner, leave) for value in point]
         data += " L{} {} Q{} {} {} {}".format(*values)
     return data + f" L{number(points[-1][0])} {number(points[-1][1])}"
 
 
-def towards(start: Point, end: Point) -> Point:
-    """Return the point CORNER pixels from `start` towards `end`, at most halfway."""
+def toward(start: Point, end: Point) -> Point:
+    """Return the point CORNER pixels from `start` toward `end`, at most halfway."""
     distance = math.dist(start, end)
     share = min(CORNER, distance / 2) / distance
     return start[0] + share * (end[0] - start[0]), start[1] + share * (end[1] - start[1])

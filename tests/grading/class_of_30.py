@@ -102,7 +102,7 @@ def notebook(name: str, solved: Collection[str] = (), edit: Edit | None = None) 
             by_id[cell.id].outputs = cell.outputs
     if edit:
         edit(result)
-    return json.dumps(result, ensure_ascii=False, indent=1).encode()
+    return json.dumps(result, indent=1).encode()
 
 
 def module(solved: Collection[str] = ()) -> bytes:

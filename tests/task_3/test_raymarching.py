@@ -29,7 +29,7 @@ STEP = 0.02
 
 
 def scene(n=100, share=0.1, resolution=16, dtype=torch.float32):
-    """Rays from all around towards the middle, and a grid of which that share is occupied."""
+    """Rays from all around toward the middle, and a grid of which that share is occupied."""
     occupancy = Occupancy(packbits(torch.rand(resolution**3, dtype=dtype), 1 - share), BOX)
     origins = 2 * torch.randn(n, 3, dtype=dtype)
     directions = torch.nn.functional.normalize(torch.randn(n, 3, dtype=dtype) / 2 - origins, dim=1)

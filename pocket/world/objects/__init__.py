@@ -1,7 +1,7 @@
 """The recipes of all objects: each function builds one, with random proportions.
 
 A recipe gets the builder and a pose ("stand", "sit", "ride", or "base" for what carries another
-object) and returns its anchors. y is up, the front is towards +z (azimuth 0), the object stands on
+object) and returns its anchors. y is up, the front is toward +z (azimuth 0), the object stands on
 y = 0 and is about one unit tall.
 """
 

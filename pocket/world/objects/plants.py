@@ -55,7 +55,7 @@ def cactus(b: Builder, pose: str) -> Anchors:
 
 
 def flower(b: Builder, pose: str) -> Anchors:
-    """Its head leans towards +z, so that it shows from the front and from above."""
+    """Its head leans toward +z, so that it shows from the front and from above."""
     colors = [(0.90, 0.16, 0.20), (0.98, 0.80, 0.12), (0.95, 0.50, 0.72)]
     colors += [(0.60, 0.36, 0.86), (0.96, 0.95, 0.93)]
     petal = b.main(natural(b, *colors))

@@ -7,7 +7,7 @@ from pocket.world.objects.parts import natural
 
 
 def open_book(b: Builder, width: float) -> None:
-    """An open book in the plane of x and y, pages towards -z (its reader), spine at x = 0."""
+    """An open book in the plane of x and y, pages toward -z (its reader), spine at x = 0."""
     cover, paper = b.main((0.60, 0.14, 0.14)), b.material((0.95, 0.93, 0.86), shine=0.02)
     tall = width * 0.62
     for s in (-1, 1):

@@ -79,9 +79,9 @@ def steps_that_fail(x):
         ),
         (
             mixed_types,
-            r"RuntimeError: .*same dtype.*x\.double\(\) @ x\nTwo number types.*\.to\(other\.",
+            r"RuntimeError: .*same dtype.*x\.double\(\) @ x\nTwo dtypes.*\.to\(other\.",
         ),
-        (mixed_index_types, r"dtypes match.*y\[\[0, 1\]\] = x.double.*Two number types do not fit"),
+        (mixed_index_types, r"dtypes match.*y\[\[0, 1\]\] = x.double.*Two dtypes do not fit"),
         (
             without_gradient,
             r"RuntimeError: .*does not require grad.*autograd.*torch\.enable_grad\(\)",
