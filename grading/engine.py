@@ -19,7 +19,7 @@ from grading.compare import compare, tolerance_of
 from grading.official import Task
 from grading.policy import violation
 from grading.recipe import Arrays
-from grading.sandbox import SHORT_OF_MEMORY, Limits, Outcome
+from grading.sandbox import NEXT, SHORT_OF_MEMORY, Limits, Outcome, SandboxError
 from grading.scores import Score, ScoreSheet
 from grading.submissions import Submission
 from grading.worker import ERROR, MAX_MESSAGE, MAX_RESULTS
@@ -39,6 +39,7 @@ STOPPED = {
     "memory": "The answer was stopped: it used too much memory.",
     SHORT_OF_MEMORY: "The answer was stopped twice: this machine had too little memory left.",
     "processes": "The answer was stopped: it started too many processes.",
+    "disk": "The answer was stopped: it wrote too many files or too large ones.",
     "results": "The answer was stopped: its values are too large.",
     "stdout": "The answer was stopped: it wrote where only the grader writes.",
     "stderr": "The answer was stopped: it wrote where only the grader writes.",
@@ -91,6 +92,9 @@ class Runner:
             rest = [task for task in rest if task.exercise not in received]
             if rest and outcome.stopped == SHORT_OF_MEMORY and rest[0].exercise not in again:
                 again.add(rest[0].exercise)  # another process may have used it
+            elif rest and NEXT not in outcome.stderr:
+                last = readable(outcome.stderr[-MAX_MESSAGE:]).strip().splitlines()[-1:]
+                raise SandboxError(" ".join(["The process that grades does not start.", *last]))
             elif rest:
                 # The first of the rest is the one that ran.
                 culprit = rest.pop(0)

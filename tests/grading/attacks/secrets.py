@@ -177,7 +177,8 @@ LEFT_BEHIND = [
             os.chdir("x" * 100)
         raise OSError("left")
         """,
-        "left",
+        "left|ended|wrote too many",
+        "error|stopped",
     ),
     cell(
         "a link in the place of its folder",
