@@ -5,6 +5,8 @@ cpu      `main.py` with the settings for a CPU, on two cores: time to clip and m
 gpu      the same on a GPU; kernels are built before
 objects  24 texts, six of them compositions that the model has never seen: does the judge read the
          object and the view right from eight sides?
+unseen   texts sampled from the whole grammar, by `main.py --prompts`: which fail, and what is right
+         in the others (task3_unseen.py)
 frames   images of 512 x 512 a second from a trained field; needs a GPU
 step     an SDS step with networks of the size of Stable Diffusion 2.1: time and memory; needs a GPU
 soak     ten thousand steps in half precision: no NaN, and no growth of memory; needs a GPU
@@ -13,10 +15,12 @@ scaling  eight texts on two GPUs against one; needs two GPUs
 `benchmarks.kernels` measures the kernels. `--reduced` is a rehearsal with few and short runs: its
 rows are printed and not stored. Without a GPU the groups that need one are reduced. To try settings
 on objects, `--only "a horse" "a duck"` takes some of the texts, and `--options "--widen 0.6"` sets
-options of main.py; such rows are not stored either.
+options of main.py, also on unseen; such rows are not stored either. Settings are chosen on unseen
+texts of seeds from 1000 on, and reported on those of --seed 1.
 """
 
 import multiprocessing
+import shutil
 import statistics
 import sys
 import tempfile
@@ -32,6 +36,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.common import RESULTS, command_line, sd21_model
+from benchmarks.task3_unseen import unseen_rows
 from course import notebooks
 from course.figures import Row, machine, make_rows, median_seconds, report, run_command, timed
 from course.images import image_grid, to_pil
@@ -239,6 +244,19 @@ def object_rows(
     return make_rows("task3.objects", f"{len(texts)} texts from {SIDES} sides", *figures)
 
 
+def unseen_text_rows(
+    reduced: bool, seed: int = 1, count: int = 0, options: tuple[str, ...] = ()
+) -> list[Row]:
+    """Generate `count` unseen texts (0: 100, without a GPU 12), AT_ONCE processes on a GPU."""
+    on_gpu = DEVICE.type == "cuda"
+    count = 2 if reduced else count or (100 if on_gpu else 12)
+    options = (*(["-O"] if on_gpu else []), *(SHORT_COMMAND if reduced else []), *options)
+    folder = IMAGES / f"unseen_{seed}{'_reduced' if reduced else ''}"
+    if folder.exists():  # of another state of the program
+        shutil.rmtree(folder)
+    return unseen_rows(find_model("pocket"), seed, count, AT_ONCE if on_gpu else 1, folder, options)
+
+
 # --- Speed and endurance
 
 
@@ -335,6 +353,7 @@ GROUPS: dict[str, Callable[[bool], list[Row]]] = {
     "cpu": partial(command_rows, False),
     "gpu": partial(command_rows, True),
     "objects": object_rows,
+    "unseen": unseen_text_rows,
     "frames": frame_rows,
     "step": step_rows,
     "soak": soak_rows,
@@ -349,20 +368,24 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     add = parser.add_argument
     add("--reduced", action="store_true", help="rehearse, and store nothing")
     add("--only", nargs="+", default=[], metavar="TEXT", choices=TEXTS, help="texts (objects)")
-    add("--options", type=str.split, default=[], help="options of main.py (objects)")
+    add("--options", type=str.split, default=[], help="options of main.py (objects, unseen)")
+    add("--seed", type=int, default=1, help="seed of the texts (unseen)")
+    add("--count", type=int, default=0, help="number of texts (unseen)")
     args = parser.parse_args(arguments)
     options = tuple(args.options)
-    changed = bool(args.only or args.options)
-    if changed and args.groups != ["objects"]:
-        parser.error("--only and --options are for objects alone: name no other group")
+    own = {
+        "objects": {"only": args.only, "options": options},
+        "unseen": {"seed": args.seed, "count": args.count, "options": options},
+    }
+    changed = bool(args.only or args.options or args.count or args.seed != 1)
+    if changed and (len(args.groups) != 1 or args.groups[0] not in own):
+        parser.error("--only, --options, --seed and --count are for objects or unseen alone")
     parse_options(options)
     rows: list[Row] = []
     for name in args.groups:
         reduced = args.reduced or (name in ON_GPU and DEVICE.type != "cuda")
         results = None if reduced or changed else RESULTS / "task3.json"
-        work = partial(GROUPS[name], reduced)
-        if name == "objects":
-            work = partial(object_rows, reduced, args.only, options)
+        work = partial(GROUPS[name], reduced, **own.get(name, {}))
         rows += report(f"python -m benchmarks.task3 {name}", work, results)
     return rows
 

@@ -9,17 +9,19 @@ import hashlib
 import json
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from course.checks import exercises
+from course.errors import CourseError
 from grading import official, pipe, sandbox, scores
 from grading.compare import compare, tolerance_of
 from grading.official import Task
 from grading.policy import violation
 from grading.recipe import Arrays
-from grading.sandbox import NEXT, SHORT_OF_MEMORY, Limits, Outcome, SandboxError
+from grading.sandbox import NEXT, SHORT_OF_MEMORY, Limits, Outcome
 from grading.scores import Score, ScoreSheet
 from grading.submissions import Submission
 from grading.worker import ERROR, MAX_MESSAGE, MAX_RESULTS
@@ -45,6 +47,10 @@ STOPPED = {
     "stderr": "The answer was stopped: it wrote where only the grader writes.",
 }
 ENDED = "The answer ended the process in which it ran"
+
+
+class EngineError(CourseError):
+    """Nothing can be graded here; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -83,31 +89,31 @@ class Runner:
         rest = [official.task(exercise, answer) for exercise, answer in answers.items()]
         rest.sort(key=lambda task: task.module)  # so each lesson is set up once
         results: dict[str, Result] = {}
-        again: set[str] = set()
-        while rest:
-            outcome = self._run_once(rest)
-            received = read_reports(outcome.results)
-            done = [task for task in rest if task.exercise in received]
-            results |= {task.exercise: received[task.exercise] for task in done}
-            rest = [task for task in rest if task.exercise not in received]
-            if rest and outcome.stopped == SHORT_OF_MEMORY and rest[0].exercise not in again:
-                again.add(rest[0].exercise)  # another process may have used it
-            elif rest and NEXT not in outcome.stderr:
-                last = readable(outcome.stderr[-MAX_MESSAGE:]).strip().splitlines()[-1:]
-                raise SandboxError(" ".join(["The process that grades does not start.", *last]))
-            elif rest:
-                # The first of the rest is the one that ran.
-                culprit = rest.pop(0)
-                results[culprit.exercise] = _ended_all(culprit.exercise, outcome, bool(done))
+        repeated: set[str] = set()
+        deadline = time.monotonic() + LIMITS.seconds
+        while rest and time.monotonic() < deadline:
+            outcome = self._run_once(rest, deadline - time.monotonic())
+            if NEXT not in outcome.stderr:
+                raise EngineError(f"The sandbox does not run: {_last_line(outcome)}")
+            results |= read_reports(outcome.results)
+            rest = [task for task in rest if task.exercise not in results]
+            if rest and rest[0].exercise in repeated:
+                culprit = rest.pop(0).exercise
+                results[culprit] = _ended_all(culprit, outcome)
+            elif rest:  # perhaps it was not its fault, but too little memory for all
+                repeated.add(rest[0].exercise)
+        for task in rest:
+            results[task.exercise] = Result(task.exercise, stopped=STOPPED["time"])
         return results
 
-    def _run_once(self, tasks: Sequence[Task]) -> Outcome:
+    def _run_once(self, tasks: Sequence[Task], seconds: float) -> Outcome:
         """Run a sandbox with tasks to its end, or until one of them ends it."""
         command = [sys.executable, "-m", "grading.worker"]
         data = f"{len(self.recipes)}\n".encode() + self.recipes
         environment = ENVIRONMENT | {"PYTHONPATH": str(self.base)}
         messages = [self._message(task) for task in tasks]
-        return sandbox.run(command, [self.base], environment, LIMITS, data, messages, self.sandbox)
+        limits = replace(LIMITS, seconds=seconds)
+        return sandbox.run(command, [self.base], environment, limits, data, messages, self.sandbox)
 
     def _message(self, task: Task) -> bytes:
         body = json.dumps(asdict(task) | {"seed": self.seed}).encode()
@@ -115,13 +121,15 @@ class Runner:
         return json.dumps(header).encode() + b"\n" + body
 
 
-def _ended_all(exercise: str, outcome: Outcome, any_done: bool) -> Result:
-    """Return the result of an answer during which the whole sandbox ended."""
+def _ended_all(exercise: str, outcome: Outcome) -> Result:
+    """Return the result of an answer during which the whole sandbox ended, twice."""
     message = STOPPED.get(outcome.stopped, f"{ENDED}, and all others.")
-    if not outcome.stopped and not any_done:
-        last = readable(outcome.stderr).strip().splitlines()[-1:]
-        message = f"{message} {' '.join(last)}".strip()
     return Result(exercise, stopped=message, seconds=outcome.seconds, memory=outcome.peak_memory)
+
+
+def _last_line(outcome: Outcome) -> str:
+    lines = outcome.stderr.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1] if lines else f"it ended with the code {outcome.code}"
 
 
 def read_reports(data: bytes) -> dict[str, Result]:
@@ -151,8 +159,8 @@ def read_report(report: Mapping[str, object], data: bytes) -> Result:
         message = readable(arrays[ERROR].tobytes())
         return Result(exercise, {}, message, "", seconds, memory)
     if report["code"] != 0:
-        error = f"{ENDED}, with the code {report['code']}."
-        return Result(exercise, {}, error, "", seconds, memory)
+        message = f"{ENDED}, with the code {report['code']}."
+        return Result(exercise, {}, message, "", seconds, memory)
     return Result(exercise, arrays, "", "", seconds, memory)
 
 

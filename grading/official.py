@@ -113,7 +113,7 @@ def _lines(source: str, name: str) -> tuple[int, int]:
     """Return the first line of a function, and the one after it, counted from 0."""
     for node in ast.parse(source).body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
-            first = min(part.lineno for part in (node, *node.decorator_list))
+            first = min([node.lineno, *(part.lineno for part in node.decorator_list)])
             return first - 1, node.end_lineno or node.lineno
     raise RecipeError(f"There is no function {name}.")
 

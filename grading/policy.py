@@ -176,9 +176,9 @@ def _attribute_rule(node: ast.AST, aliases: Mapping[str, str]) -> str:
     if _is_hidden(node.attr) or node.attr in FRAMES:
         return f"`.{node.attr}` is not allowed in an answer."
     name = _dotted(node, aliases)
-    module, _, rest = name.partition(".")
-    if module in PARTS and rest and rest.split(".")[0] not in PARTS[module]:
-        return f"`{module}.{rest}` is not needed for the exercises and not allowed in an answer."
+    module, *rest = name.split(".")
+    if module in PARTS and rest and rest[0] not in PARTS[module]:
+        return f"`{name}` is not needed for the exercises and not allowed in an answer."
     if name.startswith("course.") and not name.startswith(tuple(f"course.{m}" for m in COURSE)):
         return f"`{name}` is not allowed in an answer."
     return ""

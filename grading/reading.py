@@ -99,7 +99,7 @@ class Reading:
     def _read_modules(self, files: list[File]) -> None:
         """Take the answers of the modules of task 3."""
         for name, places in answers.module_functions().items():
-            best, best_name, count = Answers(), "", 0
+            read_modules: list[tuple[str, Answers]] = []
             for file in files:
                 if file.suffix != ".py" or not _is_called(file.name, name):
                     continue
@@ -107,13 +107,13 @@ class Reading:
                     self._complain(f"{file.name} has more than {MAX_MODULE // MIB} MiB.")
                     continue
                 text = file.path.read_bytes().decode("utf-8-sig", errors="replace")
-                read = answers.from_module(file.name, text, places)
-                count += 1
-                if not best_name or len(read.answers) > len(best.answers):
-                    best, best_name = read, file.name
-            if count > 1:
-                self._complain(f"There are {count} modules {name}: {best_name} is graded.")
-            self._add(best)
+                read_modules.append((file.name, answers.from_module(file.name, text, places)))
+            if read_modules:
+                chosen, best = max(read_modules, key=lambda pair: len(pair[1].answers))
+                if len(read_modules) > 1:
+                    count = len(read_modules)
+                    self._complain(f"There are {count} modules {name}: {chosen} is graded.")
+                self._add(best)
 
     def _copy_files(self, files: list[File]) -> None:
         """Keep the images and clips that exercises ask for."""
@@ -154,11 +154,10 @@ class Reading:
 
 def _is_called(path: str, name: str) -> bool:
     """Return whether a file has a name, perhaps with what a platform put before or behind it."""
-    stem, _, suffix = name.rpartition(".")
-    actual, _, actual_suffix = PurePosixPath(path).name.rpartition(".")
-    actual = COPY.sub("", actual)
-    is_same = actual == stem or actual.endswith(("_" + stem, "-" + stem))
-    return is_same and actual_suffix.lower() == suffix
+    wanted, actual = PurePosixPath(name), PurePosixPath(path)
+    stem = COPY.sub("", actual.stem)
+    is_same = stem == wanted.stem or stem.endswith(("_" + wanted.stem, "-" + wanted.stem))
+    return is_same and actual.suffix.lower() == wanted.suffix
 
 
 def _outputs_below(notebook: Notebook, number: int, lesson: Lesson) -> list[Any]:

@@ -25,7 +25,7 @@ import torch
 
 from course.models.files import ROOT
 
-ANSWER = "<ipython-input-answer>"  # how tracebacks name an answer: as they name a cell
+ANSWER = "<ipython-input-answer>"  # the file of an answer, as tracebacks name it
 Space = dict[str, Any]  # the global names of a lesson
 Arrays = dict[str, np.ndarray]  # the values to compare; each is a part of the exercise
 

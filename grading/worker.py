@@ -33,14 +33,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from grading import lockdown
+from grading import lockdown, recipe
+from grading.recipe import ANSWER
 
-ANSWER = "<ipython-input-answer>"  # the name of a cell's source in tracebacks
 ERROR = "!error"  # the name of the array that holds a message
 NEXT = b"\x05"  # asks for the next task: grading.sandbox.NEXT
 RESULTS = "GRADING_RESULTS"
 # Of one exercise. Tests set other limits.
-CPU_SECONDS = int(os.environ.get("GRADING_CPU_SECONDS", "20"))
+CPU_SECONDS = int(os.environ.get("GRADING_CPU_SECONDS", "10"))
 WALL_SECONDS = float(os.environ.get("GRADING_WALL_SECONDS", "60"))
 MEMORY = 3 << 30  # bytes, resident, of all processes of one exercise
 DATA = 2 << 30  # bytes that a process may allocate
@@ -69,6 +69,9 @@ class RecipeFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(source, f"<{module.__name__}>", "exec"), vars(module))
 
 
+Names = Mapping[str, Any] | Exception  # what a lesson's setup returned or raised
+
+
 @dataclass
 class Ended:
     """How a child ended: its bytes, the limit that stopped it ("" for none), and what it used."""
@@ -86,7 +89,7 @@ class Worker:
     def __init__(self, sources: Mapping[str, str], results: int) -> None:
         sys.meta_path.insert(0, RecipeFinder(sources))
         self.results = results
-        self.names: dict[str, dict[str, Any]] = {}
+        self.names: dict[str, Names] = {}
 
     def serve(self) -> None:
         """Run tasks until there are no more."""
@@ -110,15 +113,19 @@ class Worker:
             write(self.results, json.dumps(report).encode() + b"\n" + ended.data)
 
     def prepare(self, module: str) -> None:
-        """Import the recipes of a lesson and run its setup, unless that is done."""
-        from grading.recipe import Recipes
+        """Import the recipes of a lesson and run its setup, unless that is done.
 
+        An error there is raised in the children.
+        """
         if module in self.names:
             return
         values = vars(importlib.import_module(module)).values()
-        (recipes,) = (value for value in values if isinstance(value, Recipes))
-        with contextlib.redirect_stdout(None):
-            self.names[module] = recipes.setup()
+        (recipes,) = (value for value in values if isinstance(value, recipe.Recipes))
+        try:
+            with contextlib.redirect_stdout(None):
+                self.names[module] = recipes.setup()
+        except Exception as error:
+            self.names[module] = error
 
     def run(self, header: Mapping[str, Any]) -> Ended:
         """Run a task in a child to its end, or until it exceeds a limit."""
@@ -259,7 +266,7 @@ def removed(path: str) -> bool:
 # --- In the child
 
 
-def run_child(header: Mapping[str, Any], names: Mapping[str, Any], pipe: int) -> NoReturn:
+def run_child(header: Mapping[str, Any], names: Names, pipe: int) -> NoReturn:
     """Read the task, run the answer, and send its arrays or its error."""
     code = 1
     try:
@@ -267,6 +274,8 @@ def run_child(header: Mapping[str, Any], names: Mapping[str, Any], pipe: int) ->
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):
             os.dup2(null, descriptor)
+        if isinstance(names, Exception):
+            raise names
         limit()
         give_up_rights()
         enter_folder()
@@ -313,8 +322,6 @@ def evaluate(module: str, task: Mapping[str, Any], names: Mapping[str, Any]) -> 
     import numpy as np
     import torch
 
-    from grading import recipe
-
     seed = task["seed"]
     torch.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002
@@ -354,9 +361,17 @@ def describe(error: BaseException) -> str:
 
     if isinstance(error, CheckFailed):
         return str(error)
+    name = type(error).__name__
+    if isinstance(error, SyntaxError):
+        return f"Your code is no valid Python: {error}."
+    traceback = error.__traceback__
+    while traceback and traceback.tb_frame.f_code.co_filename != ANSWER:
+        traceback = traceback.tb_next
+    if traceback is None:
+        return f"What your code gives cannot be used. {name}: {error}"
     if isinstance(error, Exception):
-        return explain(error)
-    return f"Your code raised {type(error).__name__}: {error}".rstrip(": ")
+        return explain(error.with_traceback(traceback))
+    return f"Your code raised {name}: {error}".rstrip(": ")
 
 
 # --- Pipes

@@ -4,6 +4,7 @@ The functions of losses draw their own random numbers, in any order. So their ne
 points, and err by a known amount: then the loss does not depend on those numbers.
 """
 
+import functools
 import itertools
 import os
 from collections.abc import Callable
@@ -48,7 +49,7 @@ def noise_schedule(space: Space, seed: int) -> Arrays:
         result = space["noise_schedule"](count)
         return numbers(result, 30 * (1 - result[: count // 4]))
 
-    return parts({f"{name} timesteps": lambda n=n: attempt(n) for name, n in sizes.items()})
+    return parts({f"{name} timesteps": functools.partial(attempt, n) for name, n in sizes.items()})
 
 
 def formula(function: Callable[..., Any], inputs: Inputs, points: int) -> Arrays:
@@ -100,7 +101,7 @@ def average_score(space: Space, seed: int) -> Arrays:
 
     times = [inputs.integer(*bounds) for bounds in ((150, 250), (400, 500), (600, 700))]
     cases = {"little noise": times[0], "more noise": times[1], "much noise": times[2]}
-    return parts({name: lambda t=t: attempt(t) for name, t in cases.items()}, inputs)
+    return parts({name: functools.partial(attempt, t) for name, t in cases.items()}, inputs)
 
 
 def step_cases(function: Callable[..., Any], inputs: Inputs) -> Arrays:
@@ -370,7 +371,7 @@ def sample(space: Space, seed: int) -> Arrays:
 
     counts = {"few steps": inputs.integer(2, 4), "more steps": inputs.integer(6, 9)}
     counts |= {"a number that does not divide 1000": 7, "one step": 1}
-    return parts({name: lambda n=n: attempt(n) for name, n in counts.items()}, inputs)
+    return parts({name: functools.partial(attempt, n) for name, n in counts.items()}, inputs)
 
 
 @RECIPES.add("0 (o)")
@@ -389,7 +390,7 @@ def sample_flow(space: Space, seed: int) -> Arrays:
         return numbers(result, x - before)
 
     counts = {"few steps": inputs.integer(2, 4), "more steps": inputs.integer(6, 9), "one step": 1}
-    return parts({name: lambda n=n: attempt(n) for name, n in counts.items()}, inputs)
+    return parts({name: functools.partial(attempt, n) for name, n in counts.items()}, inputs)
 
 
 # --- The challenge and the token

@@ -384,17 +384,23 @@ def loss_at_timestep(space: Space, seed: int) -> Arrays:
     unet = tiny_unet(seed, 6)
     alpha_bar = (1 - torch.linspace(0.01, 0.3, 17)).cumprod(0)
 
-    def attempt(t: int, batch: int, is_number: bool = False) -> np.ndarray:
+    def loss(t: int, batch: int) -> Any:
         x_0, noise = torch.randn((2, batch, 4, 6, 4), generator=g)
         states = torch.randn((batch, 3, 6), generator=g)
-        result = space["loss_at"](t, unet, x_0, states, noise, alpha_bar)
-        return numbers(result, [isinstance(result, float)] if is_number else [])
+        return space["loss_at"](t, unet, x_0, states, noise, alpha_bar)
+
+    def losses(t: int) -> np.ndarray:
+        return numbers(*(loss(t, batch) for batch in (3, 1, 4)))
+
+    def as_number() -> np.ndarray:
+        result = loss(4, 2)
+        return numbers(result, isinstance(result, float))
 
     return parts(
         {
-            "with little noise": lambda: attempt(0, 3),
-            "with much noise": lambda: attempt(16, 2),
-            "in between": lambda: attempt(7, 5),
-            "as a number": lambda: attempt(4, 1, is_number=True),
+            "with little noise": lambda: losses(0),
+            "with much noise": lambda: losses(16),
+            "in between": lambda: losses(7),
+            "as a number": as_number,
         }
     )

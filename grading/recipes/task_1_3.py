@@ -242,7 +242,7 @@ def edge_f1(space: Space, seed: int) -> Arrays:
         {
             "more edges than expected": lambda: attempt(0.05, 0.01),
             "fewer edges than expected": lambda: attempt(0.01, 0.04),
-            "another distance": lambda: attempt(0.006, 0.008, 5),
+            "other distances": lambda: numbers(*(attempt(0.01, 0.013, n) for n in (5, 1, 4, 3))),
             "maps without edges": without_edges,
         }
     )
