@@ -92,7 +92,7 @@ def timesteps(space: Space, seed: int) -> Arrays:
         t: Tensor = second(space["sample_timesteps"], low, high, number, source)
         if t.is_floating_point() or t.shape != low.shape:
             raise TypeError(f"Timesteps are {t.dtype}, {tuple(t.shape)}.")
-        return t
+        return t.double()  # one out of a million more is right
 
     def shares() -> Tensor:
         """Return how far timesteps are in their range, (200, count), times `count`."""
@@ -136,8 +136,9 @@ class SmallDenoiser:
         self.calls: list[int] = []
 
     def __call__(
-        self, x: Tensor, t: Any, encoder_hidden_states: Tensor, **options: Any
+        self, sample: Tensor, timestep: Any, encoder_hidden_states: Tensor, **options: Any
     ) -> SimpleNamespace:
+        x, t = sample, timestep
         if not len(x) == len(t) == len(encoder_hidden_states):
             raise ValueError(f"Batches of {len(x)}, {len(t)} and {len(encoder_hidden_states)}.")
         if x.dtype != encoder_hidden_states.dtype:
