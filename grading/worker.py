@@ -41,8 +41,6 @@ NEXT = b"\x05"  # asks for the next task: grading.sandbox.NEXT
 RESULTS = "GRADING_RESULTS"
 CPU_SECONDS = 10  # of one exercise
 WALL_SECONDS = 60.0
-MEMORY = 3 << 30  # bytes, resident, of all processes of one exercise
-DATA = 2 << 30  # bytes that a process may allocate
 PROCESSES = 32
 MAX_RESULTS = 32 << 20  # bytes
 MAX_MESSAGE = 2000  # characters
@@ -148,7 +146,7 @@ class Worker:
                     if not chunk:
                         selector.unregister(read_end)
                         time.sleep(0.001)
-                stopped = exceeded(time.monotonic() - start, len(data))
+                stopped = exceeded(time.monotonic() - start, len(data), header["memory"])
                 done, status, usage = os.wait4(pid, os.WNOHANG)
                 if done:
                     break
@@ -166,15 +164,15 @@ class Worker:
         return Ended(bytes(data), stopped, code, seconds, usage.ru_maxrss << 10)
 
 
-def exceeded(seconds: float, size: int) -> str:
-    """Return a limit that the child exceeds, "" for none."""
+def exceeded(seconds: float, size: int, memory: int) -> str:
+    """Return a limit that the child exceeds, "" for none; memory: bytes beyond this process's."""
     pids = descendants()
-    memory = sum(map(resident, pids))
+    used = sum(map(resident, pids)) - resident(os.getpid())
     limits = {
         "time": seconds > WALL_SECONDS,
         "results": size > MAX_RESULTS,
         "processes": len(pids) > PROCESSES,
-        "memory": memory > MEMORY,
+        "memory": used > memory,
     }
     return next((name for name, is_true in limits.items() if is_true), "")
 
@@ -271,7 +269,7 @@ def run_child(header: Mapping[str, Any], names: Names, pipe: int) -> NoReturn:
             os.dup2(null, descriptor)
         if isinstance(names, Exception):
             raise names
-        limit()
+        limit(header["memory"])
         lockdown.die_with_parent()
         lockdown.filter_calls(signals=False)
         enter_folder()
@@ -285,13 +283,13 @@ def run_child(header: Mapping[str, Any], names: Names, pipe: int) -> NoReturn:
         os._exit(code)
 
 
-def limit() -> None:
-    """Set what the kernel itself limits."""
+def limit(memory: int) -> None:
+    """Set what the kernel itself limits; memory: bytes that this process may allocate."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     seconds = int(used.ru_utime + used.ru_stime) + CPU_SECONDS
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     match = re.search(r"VmData:\s*(\d+) kB", Path("/proc/self/status").read_text())
-    data = (int(match[1]) << 10 if match else 0) + DATA
+    data = (int(match[1]) << 10 if match else 0) + memory
     resource.setrlimit(resource.RLIMIT_DATA, (data, data))
 
 
