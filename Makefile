@@ -8,7 +8,7 @@ VENV = .venv/bin/python
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help environment demo test test-gpu lab student grade pocket regenerate
+.PHONY: help environment demo test test-gpu lab student grade autograder pocket regenerate
 
 help: ## this list
 	@$(PYTHON) -c "import re; [print('make {:<13}{}'.format(t, d)) for t, d in re.findall(r'^([\w-]+):.*?## (.*)', open('Makefile').read(), re.M)]"
@@ -33,6 +33,9 @@ student: environment ## write the student copy and the teacher's copy to dist/
 
 grade: environment ## grade a class: make grade SUBMISSIONS=folder
 	@$(VENV) -m grading.grade "$(SUBMISSIONS)"
+
+autograder: environment ## write the autograder for Gradescope to dist/
+	@$(VENV) -m grading.autograder
 
 pocket: environment ## train the embedded model (needs a GPU, about two hours)
 	@$(VENV) -m pocket.train all

@@ -26,7 +26,7 @@ from grading.scores import Score, ScoreSheet
 from grading.submissions import Submission
 from grading.worker import ERROR, MAX_MESSAGE, MAX_RESULTS
 
-LIMITS = Limits(seconds=1800.0, memory=8 << 30, results=1 << 30, processes=200)
+LIMITS = Limits(memory=8 << 30, results=1 << 30, processes=200)
 ENVIRONMENT = {
     "PYTHONSAFEPATH": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
@@ -68,6 +68,19 @@ class Result:
     memory: int = 0
 
 
+@dataclass(frozen=True)
+class Budget:
+    """What the answers of a submission may use.
+
+    seconds: of all. memory: bytes of each answer, beside the libraries. separate: whether each
+    lesson has a sandbox of its own, which takes less memory and more time.
+    """
+
+    seconds: float = 1800.0
+    memory: int = 2 << 30
+    separate: bool = False
+
+
 class Runner:
     """Runs answers in sandboxes.
 
@@ -75,10 +88,13 @@ class Runner:
     sandbox: a name of `grading.sandbox`, "" for the first that works.
     """
 
-    def __init__(self, base: Path, seed: int, sandbox: str = "") -> None:
+    def __init__(
+        self, base: Path, seed: int, sandbox: str = "", budget: Budget | None = None
+    ) -> None:
         self.base = base
         self.seed = seed
         self.sandbox = sandbox
+        self.budget = budget or Budget()
         self.recipes = json.dumps(dict(official.recipe_sources())).encode()
 
     def run(self, answers: Mapping[str, str]) -> dict[str, Result]:
@@ -90,18 +106,21 @@ class Runner:
         rest.sort(key=lambda task: task.module)  # so each lesson is set up once
         results: dict[str, Result] = {}
         repeated: set[str] = set()
-        deadline = time.monotonic() + LIMITS.seconds
+        deadline = time.monotonic() + self.budget.seconds
         while rest and time.monotonic() < deadline:
-            outcome = self._run_once(rest, deadline - time.monotonic())
+            tasks = rest
+            if self.budget.separate:
+                tasks = [task for task in rest if task.module == rest[0].module]
+            outcome = self._run_once(tasks, deadline - time.monotonic())
             if NEXT not in outcome.stderr:
                 raise EngineError(f"The sandbox does not run: {_last_line(outcome)}")
             results |= read_reports(outcome.results)
             rest = [task for task in rest if task.exercise not in results]
-            if rest and rest[0].exercise in repeated:
-                culprit = rest.pop(0).exercise
-                results[culprit] = _ended_all(culprit, outcome)
-            elif rest:  # perhaps it was not its fault, but too little memory for all
-                repeated.add(rest[0].exercise)
+            unfinished = [task.exercise for task in tasks if task.exercise not in results][:1]
+            if unfinished and unfinished[0] in repeated:
+                results[unfinished[0]] = _ended_all(unfinished[0], outcome)
+                rest.pop(0)
+            repeated.update(unfinished)  # perhaps not its fault, but too little memory for all
         for task in rest:
             results[task.exercise] = Result(task.exercise, stopped=STOPPED["time"])
         return results
@@ -118,6 +137,7 @@ class Runner:
     def _message(self, task: Task) -> bytes:
         body = json.dumps(asdict(task) | {"seed": self.seed}).encode()
         header = {"exercise": task.exercise, "module": task.module, "size": len(body)}
+        header["memory"] = self.budget.memory
         return json.dumps(header).encode() + b"\n" + body
 
 

@@ -106,8 +106,8 @@ def exhibit_clip(folder: Path, exercise: str, name: str, frames: np.ndarray) -> 
     Beside it lies a still with the suffix ".png": four frames, evenly spaced.
     """
     write_video(folder / MEDIA / f"{name}.mp4", list(map(Image.fromarray, frames)), fps=FPS)
-    a, b, c, d = (frames[i * len(frames) // 4] for i in range(4))
-    save_image(folder / MEDIA / f"{name}.png", np.vstack([np.hstack([a, b]), np.hstack([c, d])]))
+    rows = np.hsplit(np.hstack([frames[i * len(frames) // 4] for i in range(4)]), 2)
+    save_image(folder / MEDIA / f"{name}.png", np.vstack(rows))
     return Exhibit(exercise, [(f"{MEDIA}/{name}.mp4", f"{len(frames)} frames")])
 
 

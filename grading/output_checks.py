@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from course.checks import task_3_clips as turns
+from course.checks import clips as turns
 from course.images import conditions
 from course.metrics.control import edge_f1, rank_correlation
 from course.metrics.judge import Judge
@@ -186,7 +186,7 @@ def own_kind(work: Work) -> list[Part]:
 
 
 def keep_edges(work: Work) -> list[Part]:
-    """1.3 challenge 1: two images of a pumpkin that keep the edges better than plain control."""
+    """1.3 challenge 1: two images of a cake that keep the edges better than plain control."""
     edges, *images = find_row(work, 5)
     plain, mine = images[:2], images[2:]
     expect_own(work, mine, [])  # prompt and seeds are given: right images may be the lesson's
@@ -199,7 +199,7 @@ def keep_edges(work: Work) -> list[Part]:
     read = _reads(mine, "object")
     return [
         Part(is_new, "An image is the plain one."),
-        Part(read == ["pumpkin"] * 2, f"The judge reads {' and '.join(read)}, not two pumpkins."),
+        Part(read == ["cake"] * 2, f"The judge reads {' and '.join(read)}, not two cakes."),
         Part(
             scores[1] > scores[0],
             f"The edges are kept with an F1 of {scores[1]:.2f}, plain control has {scores[0]:.2f}.",
@@ -289,15 +289,21 @@ def _turntable_prompts(answer: str) -> dict[str, list[str]]:
 
 
 def _clips_of(prompts: dict[str, list[str]], clips: Sequence[Decoded]) -> dict[str, Decoded]:
-    """Return the clip of each prompt: by the names in its path, or else in order."""
+    """Return the clip of each prompt: by the names in its path, or else by what the judge reads.
+
+    Some platforms keep the names of files and not those of their folders.
+    """
     left = list(clips)
     result = {}
     for prompt, path in prompts.items():
         words = {re.sub(r"\W+", "_", prompt.lower()), *path} - {"video.mp4"}
         names = [Path(clip.name) for clip in left]
         matches = [i for i, name in enumerate(names) if words & {*name.parts, name.stem}]
+        if left and not matches:
+            counts = [_sides_read(clip, prompt) or 0 for clip in left]
+            matches = [counts.index(max(counts))]
         if left:
-            result[prompt] = left.pop(matches[0] if matches else 0)
+            result[prompt] = left.pop(matches[0])
     return result | {clip.name: clip for clip in left[: 3 - len(result)]}
 
 

@@ -77,6 +77,13 @@ class Recipes:
         return decorate
 
 
+class _Discard(io.TextIOBase):
+    """Takes what an answer prints and keeps nothing of it, however much it is."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
 def evaluate(
     recipe: Recipe, shared: Mapping[str, Any], cells: Sequence[str], answer: str, seed: int
 ) -> Arrays:
@@ -91,7 +98,7 @@ def evaluate(
     Raises what the cells, the answer or the recipe raise.
     """
     space: Space = {"__name__": "__main__", "display": lambda *_, **__: None, **shared}
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(_Discard()):
         for source in cells:
             exec(compile(source, "<cell>", "exec"), space)
         if recipe.prepare:

@@ -178,12 +178,16 @@ def write_teacher(folder: Path) -> None:
     (folder / "solutions.md").write_text(answer_key(), encoding="utf-8")
 
 
-def zip_folder(folder: Path) -> Path:
-    """Write FOLDER.zip beside a folder; the same files give the same bytes."""
+def zip_folder(folder: Path, prefix: str | None = None) -> Path:
+    """Write FOLDER.zip beside a folder; the same files give the same bytes.
+
+    prefix: of the names in it (default: the folder's name and a slash).
+    """
+    prefix = f"{folder.name}/" if prefix is None else prefix
     path = folder.with_suffix(".zip")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in sorted(p for p in folder.rglob("*") if p.is_file()):
-            name = f"{folder.name}/{file.relative_to(folder).as_posix()}"
+            name = f"{prefix}{file.relative_to(folder).as_posix()}"
             info = zipfile.ZipInfo(name, ZIP_TIME)
             info.compress_type = zipfile.ZIP_DEFLATED
             info.external_attr = 0o644 << 16

@@ -20,7 +20,7 @@ FREE = {  # exercises that end in an image or clip of the student's choice, and 
     "3 challenge 1": "Best objects",
 }
 COPY = "of the student copy"  # in what `submissions` says about versions
-EXCERPT = 160  # characters of a written answer
+EXCERPT = 240  # characters of a written answer
 REASONS = {
     "Written answers": "Points come from you: put them into overrides.csv.",
     "Attacks and code that was stopped": (

@@ -42,8 +42,6 @@ RESULTS = "GRADING_RESULTS"
 # Of one exercise. Tests set other limits.
 CPU_SECONDS = int(os.environ.get("GRADING_CPU_SECONDS", "10"))
 WALL_SECONDS = float(os.environ.get("GRADING_WALL_SECONDS", "60"))
-MEMORY = 3 << 30  # bytes, resident, of all processes of one exercise
-DATA = 2 << 30  # bytes that a process may allocate
 PROCESSES = 32
 MAX_RESULTS = 32 << 20  # bytes
 MAX_MESSAGE = 2000  # characters
@@ -152,7 +150,7 @@ class Worker:
                         time.sleep(0.001)
                 if time.monotonic() - counted > POLL:
                     counted = time.monotonic()
-                    stopped = exceeded(counted - start)
+                    stopped = exceeded(counted - start, header["memory"])
                 if len(data) > MAX_RESULTS:
                     stopped = "results"
                 done, status, usage = os.wait4(pid, os.WNOHANG)
@@ -172,14 +170,14 @@ class Worker:
         return Ended(bytes(data), stopped, code, seconds, usage.ru_maxrss << 10)
 
 
-def exceeded(seconds: float) -> str:
-    """Return a limit that the child exceeds, "" for none."""
+def exceeded(seconds: float, memory: int) -> str:
+    """Return a limit that the child exceeds, "" for none; memory: bytes beyond this process's."""
     pids = descendants()
-    memory = sum(map(resident, pids))
+    used = sum(map(resident, pids)) - resident(os.getpid())
     limits = {
         "time": seconds > WALL_SECONDS,
         "processes": len(pids) > PROCESSES,
-        "memory": memory > MEMORY,
+        "memory": used > memory,
     }
     return next((name for name, is_true in limits.items() if is_true), "")
 
@@ -276,7 +274,7 @@ def run_child(header: Mapping[str, Any], names: Names, pipe: int) -> NoReturn:
             os.dup2(null, descriptor)
         if isinstance(names, Exception):
             raise names
-        limit()
+        limit(header["memory"])
         give_up_rights()
         enter_folder()
         send(evaluate(header["module"], task, names), pipe)
@@ -289,13 +287,13 @@ def run_child(header: Mapping[str, Any], names: Names, pipe: int) -> NoReturn:
         os._exit(code)
 
 
-def limit() -> None:
-    """Set what the kernel itself limits."""
+def limit(memory: int) -> None:
+    """Set what the kernel itself limits; memory: bytes that this process may allocate."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     seconds = int(used.ru_utime + used.ru_stime) + CPU_SECONDS
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     match = re.search(r"VmData:\s*(\d+) kB", Path("/proc/self/status").read_text())
-    data = (int(match[1]) << 10 if match else 0) + DATA
+    data = (int(match[1]) << 10 if match else 0) + memory
     resource.setrlimit(resource.RLIMIT_DATA, (data, data))
 
 

@@ -16,17 +16,28 @@ from diffusers import ControlNetModel, DDIMScheduler, UNet2DConditionModel
 from PIL import Image
 from torch import Tensor
 
+from course.models import pipelines
 from course.models.controlnet import Control
 from grading.recipe import Arrays, Recipes, Space, numbers, parts, run_cells
 
 LESSON = "task_1_3_ControlNet.ipynb"
 GIVEN = ("cell-02", "cell-04", "cell-05", "cell-08", "cell-10", "cell-22")
-EDGES = ("cell-14", "cell-19", "cell-24")
+EDGES = ("cell-14", "cell-19")
 STEP = (*EDGES, "cell-28", "cell-31", "cell-34")
 LOOP = (*STEP, "cell-37", "cell-39")
 WIDTH = 6  # of the text embeddings
 
-RECIPES = Recipes(LESSON, lambda: run_cells(LESSON, GIVEN))
+
+def set_up() -> Space:
+    """Return the lesson's names; those of a cell that runs a ControlNet without running it."""
+    space = run_cells(LESSON, GIVEN)
+    names = ("decode_latents", "encode_prompts", "starting_noise")
+    space |= {name: getattr(pipelines, name) for name in names}
+    edges = torch.zeros((1, 3, space["model"].image_size, space["model"].image_size))
+    return space | {"Control": Control, "by_edges": Control(space["networks"]["canny"], edges)}
+
+
+RECIPES = Recipes(LESSON, set_up)
 
 
 def tiny_unet(seed: int) -> UNet2DConditionModel:
@@ -61,6 +72,12 @@ def tiny_controls(unet: UNet2DConditionModel, g: torch.Generator, sides: tuple[i
 def stand_in(model: Any, **changes: Any) -> Any:
     """Return a model with other properties, such as its dtype."""
     return type("StandInModel", (type(model),), changes)(model.name, model.folder)
+
+
+def pipe_with(pipe: Any, **changes: Any) -> Any:
+    """Return the components of a pipeline, with other ones in the place of some."""
+    components = {**pipe.components, **changes}
+    return SimpleNamespace(**components, components=components, device=pipe.device)
 
 
 def random_image(g: np.random.Generator, height: int, width: int) -> Image.Image:
@@ -152,6 +169,7 @@ def controlled(space: Space, seed: int) -> Arrays:
     sides = (6, 4)
     unet = tiny_unet(seed)
     controls = tiny_controls(unet, g, sides)
+    space["pipe"] = pipe_with(space["pipe"], unet=unet)
 
     def attempt(chosen: list[Control], w: float, t: int, double: bool = False) -> np.ndarray:
         latents = torch.randn((1, 4, *sides), generator=g)
@@ -286,8 +304,7 @@ def control_loss(space: Space, seed: int) -> Arrays:
 
         It is NaN if the function changes the latents or the noise that it gets.
         """
-        components = {**pipe.components, "unet": unet, "scheduler": scheduler}
-        space["pipe"] = SimpleNamespace(**components, components=components, device=pipe.device)
+        space["pipe"] = pipe_with(pipe, unet=unet, scheduler=scheduler)
         changes = {"prediction_type": kind, "dtype": torch.float32, "device": torch.device("cpu")}
         space["model"] = stand_in(model, **changes)
         latents, noise = torch.randn((2, batch, 4, *sides), generator=g)

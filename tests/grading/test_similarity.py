@@ -57,9 +57,9 @@ def test_rare_pairs_come_first():
     """A structure that many have says less than one that two share."""
     rare = OTHER.replace("** 2", "** 4 + abs(a)")
     answers = {f"s{i}": OWN for i in range(8)} | {"y": rare, "z": rare}
-    found = pairs(**answers)
-    assert found[0] == ("y", "z")
-    assert len(found) == 1 + 8 * 7 // 2
+    suspects = pairs(**answers)
+    assert suspects[0] == ("y", "z")
+    assert len(suspects) == 1 + 8 * 7 // 2
 
 
 def test_pairs_add_up_over_exercises():

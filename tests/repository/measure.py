@@ -49,7 +49,7 @@ ARROWS: dict[str, set[str] | None] = {
     "tests": None,
     "benchmarks": None,
     "publish": {"course", "task_3_DreamFusion"},
-    "grading": {"course"},
+    "grading": {"course", "task_3_DreamFusion"},
     "papers": {"course", "task_3_DreamFusion"},
     "task_3_DreamFusion": {"course"},
     "pocket": {"course"},

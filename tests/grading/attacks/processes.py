@@ -75,7 +75,11 @@ RESOURCES = [
         "import os\nopen(os.environ['TMPDIR'] + '/x', 'wb').write(bytes(400_000_000))",
         "too large|No space",
     ),
-    cell("500 MB of output", "for _ in range(500): print('x' * 1_000_000)", "MemoryError|denoise_windows"),
+    cell(
+        "500 MB of output",
+        "for _ in range(500): print('x' * 1_000_000)",
+        "MemoryError|denoise_windows",
+    ),
     cell(
         "500 MB of output to the descriptors",
         """

@@ -69,6 +69,7 @@ WRONG = [
     changed(
         C, "first latents alone", CONDITION, "control.condition", "latents,\n", "latents[:1],\n"
     ),
+    changed(D, "denoiser of the pipeline", "    output = unet(", "    output = pipe.unet("),
     changed(D, "middle missing", MID, ""),
     changed(D, "skips missing", DOWN, ""),
     changed(D, "control missing", f"        {BOTH}", ""),

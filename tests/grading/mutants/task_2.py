@@ -212,6 +212,26 @@ return (value / count).to(windows.dtype)
         "with closed_convolutions(self.vae.decoder, ring_convolution):",
         "if True:",
     ),
+    rewritten(
+        "2.1 (1)",
+        "the library's step",
+        """
+from course.diffusion import ddim_step, predict_x0
+
+x_0 = predict_x0(windows, noise, alpha_bar)
+return ddim_step(x_0, noise, alpha_bar, alpha_bar_prev)
+""",
+    ),
+    rewritten(
+        "2.2 (g)",
+        "the library's metric",
+        """
+from course import metrics
+
+return metrics.intra_lpips(image[..., : image.shape[-1] // size * size], distance, size)
+""",
+    ),
+    rewritten("2.2 (g)", "value of the lesson", "return 3.39"),
 ]
 
 HARMLESS = [

@@ -222,6 +222,24 @@ WRONG = [
     changed("3 (m)", "0 / 0", ".clamp(min=1e-12)", ""),
     changed("3 (m)", "mean of the views", "perpendicular).sum(0)", "perpendicular).mean(0)"),
     changed("3 (m)", "cond changed", "    p, n =", "    cond -= uncond\n    p, n ="),
+    rewritten(
+        "3 (l)",
+        "the program's weights",
+        """
+from task_3_DreamFusion.nerf import views
+
+weights = views.view_weights(azimuth, elevation)
+""",
+    ),
+    rewritten(
+        "3 (m)",
+        "the library's Perp-Neg",
+        """
+from course.diffusion import perp_neg as away
+
+noise = away(uncond, cond, negatives, strengths, w)
+""",
+    ),
 ]
 
 HARMLESS = [
