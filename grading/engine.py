@@ -70,8 +70,8 @@ class Result:
 class Budget:
     """What the answers of a submission may use.
 
-    seconds: of all. memory: bytes of each answer, beside the libraries. separate: whether each lesson
-    has a sandbox of its own, which takes less memory and more time.
+    seconds: of all. memory: bytes of each answer, beside the libraries. separate: whether each
+    lesson has a sandbox of its own, which takes less memory and more time.
     """
 
     seconds: float = 1800.0

@@ -23,6 +23,7 @@ from course.checks import exercises
 from course.checks.rubric import LESSONS, Exercise
 from course.files import write_text
 from grading import charts, gradescope
+from grading.exhibits import Exhibit
 from grading.gradescope import printable
 from grading.review import FREE, PAGE, PAIRS, Graded, anchor, review_tasks
 from grading.scores import REGRADES, STATUSES, Score
@@ -81,8 +82,15 @@ def student_item(graded: Graded, score: Score) -> dict[str, Any]:
         "anchor": anchor(id),
         "answer": graded.submission.answers.get(id, ""),
         "written": graded.submission.written.get(id, ""),
-        "exhibits": [exhibit.files for exhibit in graded.exhibits if exhibit.exercise == id],
+        "exhibits": exhibit_rows([e for e in graded.exhibits if e.exercise == id]),
     }
+
+
+def exhibit_rows(exhibits: Sequence[Exhibit]) -> list[list[tuple[str, str]]]:
+    """Return what stands in a row: those alone together, others with what belongs to them."""
+    alone = [file for exhibit in exhibits if len(exhibit.files) == 1 for file in exhibit.files]
+    others = [exhibit.files for exhibit in exhibits if len(exhibit.files) > 1]
+    return [alone, *others] if alone else others
 
 
 def csv_cell(text: str) -> str:

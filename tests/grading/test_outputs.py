@@ -200,6 +200,17 @@ def test_turntables_each_count_a_third(tmp_path):
         assert score.points == pytest.approx(points), score.message
 
 
+def test_clips_without_the_names_of_their_folders_are_told_by_the_judge(tmp_path):
+    """Canvas stores all files of a student side by side."""
+    ours = [("video.mp4", data) for _, data in sorted(class_of_30.turntables().items())]
+    best = handed_in(
+        tmp_path, "3 challenge 1", 'BEST = "a squirrel", "a_squirrel/video.mp4"', *ours
+    )
+    assert best.status == "right", best
+    answer = 'TURNTABLES = {"a squirrel": "x", "a bunny": "y", "a hamburger": "z"}'
+    assert handed_in(tmp_path, "3 (n)", answer, *ours).status == "right"
+
+
 def test_a_turntable_of_the_course_has_no_points(tmp_path):
     frames = iio.imread(ROOT / "assets" / "bunny.gif")[..., :3]
     turn = clip(tmp_path, frames[np.arange(60) * len(frames) // 60])
