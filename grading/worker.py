@@ -411,6 +411,15 @@ def protect() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+def copy_fonts() -> None:
+    """Give matplotlib its list of fonts in a folder that it may write to, or it searches anew."""
+    folder = Path(os.environ["TMPDIR"]) / "matplotlib"
+    folder.mkdir()
+    for path in Path(sys.path[0], ".matplotlib").glob("*"):
+        shutil.copyfile(path, folder / path.name)
+    os.environ["MPLCONFIGDIR"] = str(folder)
+
+
 def import_libraries() -> None:
     """Import what the lessons import, so that no child has to."""
     for name in ("matplotlib.pyplot", "course.checks.common", "grading.small_model"):
@@ -424,12 +433,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     protect()
     size = int(read_line(0))
     sources = json.loads(read_exactly(0, size))
-    fonts = Path(sys.path[0]) / ".matplotlib"
-    os.environ["MPLCONFIGDIR"] = str(Path(os.environ["TMPDIR"]) / "matplotlib")
-    if fonts.is_dir():
-        os.mkdir(os.environ["MPLCONFIGDIR"])
-        for path in fonts.iterdir():  # without modes and times, which Landlock's sandbox keeps
-            shutil.copyfile(path, Path(os.environ["MPLCONFIGDIR"]) / path.name)
+    copy_fonts()
     import_libraries()
     Worker(sources, int(os.environ[RESULTS])).serve()
     return 0
