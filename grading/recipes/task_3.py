@@ -79,52 +79,66 @@ def prompt_embedding(space: Space, seed: int) -> Arrays:
     return parts(functions, inputs)
 
 
-@RECIPES.add("3 (b)")
-def timesteps(space: Space, seed: int) -> Arrays:
-    """Timesteps by what does not depend on the order in which random numbers are used."""
+IMAGES, BATCHES, MANY = 7, 200, 10**6  # of a batch, batches, timesteps
+
+
+def _ranges(seed: int) -> tuple[Tensor, Tensor]:
+    """Return the lowest share of the timesteps of each image, and the width of its range."""
     inputs = Inputs(seed)
-    count = 7
-    low, width = inputs.uniform(0.1, 0.4, count), inputs.uniform(0.2, 0.5, count)
-    many = 10**6
+    return inputs.uniform(0.1, 0.4, IMAGES), inputs.uniform(0.2, 0.5, IMAGES)
+
+
+def measure_timesteps(arrays: Arrays, seed: int) -> Arrays:
+    """Return what does not depend on the order in which random numbers are used."""
+    low, width = (part.numpy() for part in _ranges(seed))
+    shapes = {"batches": (BATCHES, IMAGES), "twice": (2, IMAGES), "single": (IMAGES,)}
+    values = {
+        name: array.astype(np.float64)
+        for name, array in arrays.items()
+        if array.dtype.kind in "iu" and array.shape == shapes.get(name, array.shape)
+    }
+    result = {}
+    if "batches" in values:
+        shares = IMAGES * (values["batches"] / (MANY - 1) - low) / width
+        within = np.sort(shares, axis=1) - np.arange(IMAGES)  # from 0 to 1
+        outside = np.abs(within - within.clip(-1e-2, 1.01)).sum()
+        spread = np.round(4 * within.std())
+        result["stratified"] = np.array([width.sum(), outside, spread * width.sum()])
+        result["shuffled"] = low + width * np.round(2 * shares.mean(0) / IMAGES) / 2
+    if "twice" in values and "single" in values:
+        first, again = values["twice"]
+        result["from the generator"] = np.concatenate([values["single"], first - again])
+    if "no range" in values:
+        result["no range"] = values["no range"]
+    return result
+
+
+@RECIPES.add("3 (b)", measure=measure_timesteps)
+def timesteps(space: Space, seed: int) -> Arrays:
+    """Timesteps of many batches, of one batch twice, of single images, and of no range."""
+    low, width = _ranges(seed)
 
     def sample(low: Tensor, high: Tensor, number: int, seed: int) -> Tensor:
         source = torch.Generator().manual_seed(seed)
         t: Tensor = second(space["sample_timesteps"], low, high, number, source)
-        if t.is_floating_point() or t.shape != low.shape:
-            raise TypeError(f"Timesteps are {t.dtype}, {tuple(t.shape)}.")
-        return t.double()  # one out of a million more is right
-
-    def shares() -> Tensor:
-        """Return how far timesteps are in their range, (200, count), times `count`."""
-        rows = [sample(low, low + width, many, seed + i) for i in range(200)]
-        return count * (torch.stack(rows) / (many - 1) - low) / width
-
-    def parts_of_range() -> Tensor:
-        within = shares().sort(1).values - torch.arange(count)  # from 0 to 1
-        outside = (within - within.clamp(-1e-2, 1.01)).abs().sum()
-        return torch.stack([width.sum(), outside, (4 * within.std()).round() * width.sum()])
-
-    def shuffled() -> Tensor:
-        return low + width * (2 * shares().mean(0) / count).round() / 2
-
-    def single() -> Tensor:
-        """Return timesteps of batches of one image, and how much a batch changes by itself."""
-        rows = [sample(low[i, None], low[i, None] + width[i], many, seed + i) for i in range(count)]
-        one, same = (sample(low, low + width, many, seed) for _ in range(2))
-        return torch.cat([*rows, one - same]) / many  # rounded up or down
+        if t.shape != low.shape:
+            raise TypeError(f"The timesteps have the shape {tuple(t.shape)}.")
+        return t
 
     def exact() -> Tensor:
         share = (torch.tensor([0, 17, 444, 998]) + 0.2) / 999
-        same = sample(share, share, 1000, seed)
-        return torch.cat([same, sample(torch.ones(3), torch.ones(3), inputs.integer(50, 900), 0)])
+        last = sample(torch.ones(3), torch.ones(3), 50 + seed % 900, 0)
+        return torch.cat([sample(share, share, 1000, seed), last])
 
+    batch = lambda i: sample(low, low + width, MANY, seed + i)
+    one = lambda i: sample(low[i, None], low[i, None] + width[i], MANY, seed + i)
     functions = {
-        "stratified": parts_of_range,
-        "shuffled": shuffled,
-        "from the generator": single,
+        "batches": lambda: torch.stack([batch(i) for i in range(BATCHES)]),
+        "twice": lambda: torch.stack([batch(0), batch(0)]),
+        "single": lambda: torch.cat([one(i) for i in range(IMAGES)]),
         "no range": exact,
     }
-    return parts(functions, inputs)
+    return parts(functions)
 
 
 class SmallDenoiser:
@@ -302,7 +316,7 @@ def mistakes(space: Space, seed: int) -> Arrays:
     return parts({name: partial(derivative, name) for name in names}, inputs)
 
 
-# --- Cameras and rendering
+# --- Cameras, rendering and views
 
 
 @RECIPES.add("3 (h)")
@@ -340,7 +354,7 @@ def render_weights(space: Space, seed: int) -> Arrays:
 
     def wall() -> Any:
         sigmas = inputs.uniform(0.1, 2, 4, 3)
-        sigmas[1:, 1:] = 100  # a sum of much larger depths would lose digits
+        sigmas[1:, 1:] = 1e4
         return second(space["render_weights"], sigmas, 0.3)
 
     functions = {
@@ -396,9 +410,6 @@ def render(space: Space, seed: int) -> Arrays:
         "another background": lambda: in_front_of(inputs.uniform(0, 1, 3)),
     }
     return parts(functions, inputs)
-
-
-# --- Views
 
 
 @RECIPES.add("3 (l)")
