@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from course.images import image_grid
+from course.images import conditions, image_grid
 from course.images.video import write_video
+from course.models import find_model
+from course.models.estimators import estimate_depth
 from course.notebooks import ROOT
 from grading import media, output_images, outputs, sandbox
 from grading.media import Media
@@ -243,6 +245,23 @@ def test_an_own_image_that_is_a_sample_has_no_points(tmp_path):
     assert score.points == 0 and "no output with 5 images" in score.message
     score = handed_in(tmp_path, "1.3 (i)", "my_image = 1", ("an output.png", row))
     assert score.points == 0 and "one of the course's own" in score.message
+
+
+@pytest.mark.parametrize("size", [(256, 256), (256, 192), (192, 256)])
+def test_an_own_image_of_any_shape_is_right(tmp_path, size):
+    page = Image.fromarray(stored_panorama()).resize((1536, 384))
+    image, *results = (page.crop((x, 64, x + size[0], 64 + size[1])) for x in (100, 500, 900))
+    edges, depth = conditions.canny(image), estimate_depth(image, find_model("pocket"))
+    shown = [image, edges, depth, *results]
+    titles = ["my image", "canny", "depth", "from canny", "from depth"]
+    row = png(image_grid(shown, titles=titles, side=180))
+    answer = 'my_images = {"canny": generate("hills", control)}'
+    score = handed_in(tmp_path, "1.3 (i)", answer, ("an output.png", row))
+    assert (score.status, score.points) == ("right", 2), score.message
+    shown[1:3] = depth, edges
+    row = png(image_grid(shown, titles=titles, side=180))
+    score = handed_in(tmp_path, "1.3 (i)", answer, ("an output.png", row))
+    assert (score.status, score.points) == ("partly", 1.2), score.message
 
 
 def test_media_in_outputs_has_limits():
