@@ -21,10 +21,10 @@ from grading.compare import compare, tolerance_of
 from grading.official import Task
 from grading.policy import violation
 from grading.recipe import Arrays
-from grading.sandbox import NEXT, Limits, Outcome
+from grading.sandbox import NEXT, SHORT_OF_MEMORY, Limits, Outcome
 from grading.scores import Score, ScoreSheet
 from grading.submissions import Submission
-from grading.worker import ERROR, MAX_RESULTS
+from grading.worker import ERROR, MAX_MESSAGE, MAX_RESULTS
 
 LIMITS = Limits(memory=8 << 30, results=1 << 30, processes=200)
 ENVIRONMENT = {
@@ -39,7 +39,9 @@ MAX_LINE = 10_000  # bytes of a report's first line
 STOPPED = {
     "time": "The answer was stopped: it took too long.",
     "memory": "The answer was stopped: it used too much memory.",
+    SHORT_OF_MEMORY: "The answer was stopped twice: this machine had too little memory left.",
     "processes": "The answer was stopped: it started too many processes.",
+    "disk": "The answer was stopped: it wrote too many files or too large ones.",
     "results": "The answer was stopped: its values are too large.",
     "stdout": "The answer was stopped: it wrote where only the grader writes.",
     "stderr": "The answer was stopped: it wrote where only the grader writes.",
@@ -174,12 +176,18 @@ def read_report(report: Mapping[str, object], data: bytes) -> Result:
     except pipe.PipeError as error:
         return Result(exercise, {}, f"What came back is damaged. {error}", "", seconds, memory)
     if ERROR in arrays:
-        message = arrays[ERROR].tobytes().decode("utf-8", "replace")
+        message = readable(arrays[ERROR].tobytes())
         return Result(exercise, {}, message, "", seconds, memory)
     if report["code"] != 0:
         message = f"{ENDED}, with the code {report['code']}."
         return Result(exercise, {}, message, "", seconds, memory)
     return Result(exercise, arrays, "", "", seconds, memory)
+
+
+def readable(data: bytes) -> str:
+    """Return text of at most `MAX_MESSAGE` characters, without those that cannot be printed."""
+    text = data[: 4 * MAX_MESSAGE].decode("utf-8", "replace")[:MAX_MESSAGE]
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 class References:
@@ -206,12 +214,13 @@ class References:
 class Grader:
     """Grades submissions of one run, in several threads.
 
-    outputs: a submission to the scores of exercises that are graded by what they show.
+    outputs: a submission to the scores of exercises that are graded by what they show; None for
+    the checks of exercises alone.
     """
 
     runner: Runner
     references: References
-    outputs: Callable[[Submission], list[Score]] = lambda submission: []
+    outputs: Callable[[Submission], list[Score]] | None = None
 
     def grade(self, submission: Submission, path: str) -> ScoreSheet:
         """Return the scores of a submission; path: how the sheet names it. Raises SandboxError."""
@@ -223,7 +232,8 @@ class Grader:
         }
         results = self.runner.run(answers)
         references = self.references.get(list(results))
-        graded = {score.exercise: score for score in self.outputs(submission)}
+        shown = self.outputs(submission) if self.outputs else []
+        graded = {score.exercise: score for score in shown}
         for id, exercise in exercises().items():
             if exercise.tier == "written":
                 graded[id] = score_written(id, submission.written.get(id, ""))
@@ -253,7 +263,7 @@ class Grader:
             for number, item in enumerate(items)
         }
         parts = (submission.answers, submission.written, media, submission.problems)
-        grader = [official.grader_digest(), self.runner.seed]
+        grader = [official.grader_digest(), self.runner.seed, self.outputs is not None]
         return scores.digest({"submission": json.dumps(parts), "grader": json.dumps(grader)})
 
 
@@ -280,12 +290,26 @@ def score_result(result: Result, reference: Result, seed: int) -> Score:
     arrays, right = result.arrays, reference.arrays
     recipe = official.recipe_of(result.exercise)
     if recipe and recipe.measure:
+        # It takes long for other shapes, or for ever.
+        if reason := other_form(arrays, right):
+            return score("wrong", reason)
         right = recipe.measure(right, seed)
         try:
             arrays = recipe.measure(arrays, seed)
-        except Exception as error:  # the arrays may have any names and shapes
-            return score("wrong", f"The values do not fit: {error}")
+        except Exception as error:  # the arrays may have any values
+            return score("wrong", f"The values do not fit: {readable(str(error).encode())}")
     comparison = compare(arrays, right, tolerance_of(result.exercise))
     if not comparison.wrong:
         return score("right", comparison.message, 1.0)
     return score("partly" if comparison.right else "wrong", comparison.message, comparison.share)
+
+
+def other_form(arrays: Arrays, reference: Arrays) -> str:
+    """Return which array has another shape or type than in the reference, "" if none has."""
+    for name, right in reference.items():
+        if name not in arrays:
+            return f"{name}: there is no value."
+        if (arrays[name].shape, arrays[name].dtype) != (right.shape, right.dtype):
+            shapes = f"{arrays[name].shape} {arrays[name].dtype}, not {right.shape} {right.dtype}"
+            return f"{name}: the values are {shapes}."
+    return ""

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from course.checks import clips as turns
+from course.checks import task_3_clips as turns
 from course.images import conditions
 from course.metrics.control import edge_f1, rank_correlation
 from course.metrics.judge import Judge
 from course.models import find_model
 from course.models.estimators import estimate_depth
 from course.views import view_word
-from grading import answers
+from grading import answers, official
 from grading.output_images import (
     Decoded,
     NoOutput,
@@ -164,8 +164,10 @@ def _are_edges(edges: np.ndarray, image: np.ndarray) -> bool:
 
 
 def _is_depth(depth: np.ndarray, image: np.ndarray) -> bool:
-    model = find_model("pocket")
-    full = Image.fromarray(image).resize((model.image_size, model.image_size))
+    model, unit = find_model("pocket"), 16
+    scale = model.image_size / max(image.shape[:2])
+    width, height = (max(1, round(side * scale / unit)) * unit for side in image.shape[1::-1])
+    full = Image.fromarray(image).resize((width, height))
     estimated = estimate_depth(full, model)
     shown = Image.fromarray(depth).convert("L").resize(full.size)
     return rank_correlation(np.asarray(shown, np.float32), estimated) > DEPTH_KEPT
@@ -186,7 +188,7 @@ def own_kind(work: Work) -> list[Part]:
 
 
 def keep_edges(work: Work) -> list[Part]:
-    """1.3 challenge 1: two images of a cake that keep the edges better than plain control."""
+    """1.3 challenge 1: two images of another object, closer to the edges than plain control."""
     edges, *images = find_row(work, 5)
     plain, mine = images[:2], images[2:]
     expect_own(work, mine, [])  # prompt and seeds are given: right images may be the lesson's
@@ -196,10 +198,11 @@ def keep_edges(work: Work) -> list[Part]:
         float(np.mean([edge_f1(conditions.canny(image)[..., 0], lines) for image in each]))
         for each in (plain, mine)
     ]
-    read = _reads(mine, "object")
+    [prompt, *_] = texts(official.answers()[work.exercise])["prompt"]
+    thing, read = _object_in(prompt), _reads(mine, "object")
     return [
         Part(is_new, "An image is the plain one."),
-        Part(read == ["cake"] * 2, f"The judge reads {' and '.join(read)}, not two cakes."),
+        Part(read == [thing] * 2, f"The judge reads {' and '.join(read)}, not {thing} in both."),
         Part(
             scores[1] > scores[0],
             f"The edges are kept with an F1 of {scores[1]:.2f}, plain control has {scores[0]:.2f}.",

@@ -13,6 +13,7 @@ from course.notebooks import ROOT, code_cells, lesson_paths, read
 from grading import answers
 
 SAME = 5.0  # mean difference of two images that are the same, from 0 to 255
+TITLE = 17  # pixels, the height of a line of titles in a grid
 FLAT = 3.0  # standard deviation of an image with one color everywhere
 SAMPLES = ("assets/samples/*.png", "assets/*.png")
 
@@ -129,14 +130,16 @@ def handed_out(exercise: str) -> tuple[np.ndarray, ...]:
 def tiles(image: np.ndarray, count: int) -> list[np.ndarray]:
     """Return the images of a row that `course.images.image_grid` has put side by side.
 
-    Empty if the width does not fit. They are square, below their titles.
+    Empty if the width does not fit. Their titles are above them.
     """
     gap = 4  # course.images.grid.GAP
     height, width = image.shape[:2]
     side, rest = divmod(width + gap - count * gap, count)
-    above = height - side
-    if rest or side < 32 or not 0 <= above <= 64:
+    if rest or side < 32 or height < 48:
         return []
+    above = height - side
+    if not 0 <= above <= 64:  # they are not square
+        above = TITLE
     starts = [i * (side + gap) for i in range(count)]
     between = [image[above:, start - gap : start] for start in starts[1:]]
     if any(pixels.min() < 240 for pixels in between):  # white in a grid

@@ -16,6 +16,7 @@ from course.errors import CourseError
 DTYPES = ("bool", "uint8", "int32", "int64", "float16", "float32", "float64")
 HEADER = 1000  # bytes of a header line, at most
 DIMENSIONS = 8
+VALUES = 1 << 28  # in an array, at most; for one without values, of its other dimensions
 
 
 class PipeError(CourseError):
@@ -65,7 +66,8 @@ def _header(line: bytes) -> tuple[str, str, tuple[int, ...]]:
         raise PipeError("A header is no JSON with name, dtype and shape.") from error
     if not isinstance(name, str) or dtype not in DTYPES or not isinstance(shape, list):
         raise PipeError("A header has no name, another dtype, or no shape.")
-    is_size = [isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in shape]
-    if not all(is_size) or len(shape) > DIMENSIONS:
+    is_size = [isinstance(n, int) and not isinstance(n, bool) and 0 <= n <= VALUES for n in shape]
+    is_shape = all(is_size) and len(shape) <= DIMENSIONS
+    if not is_shape or math.prod(n or 1 for n in shape) > VALUES:
         raise PipeError(f"The message {name!r} has no valid shape.")
     return name, str(dtype), tuple(shape)

@@ -25,7 +25,8 @@ SOLUTIONS = (
     *("ex-a", "ex-b", "ex-loss", "ex-step", "ex-sample", "ex-batch", "ex-share", "ex-loss-at"),
     "ex-nearest",
 )
-CAPTIONS, WIDTH, TOKENS = 48, 24, 3
+CAPTIONS = 48
+WIDTH, TOKENS = 24, 3  # of the text embeddings
 SHAPE = (4, 8, 8)  # of the latents
 GAIN = 4.0  # how fast the network learns
 ENOUGH = 40  # images that belong to their captions; more are as good

@@ -13,6 +13,7 @@ SYSTEM = (
 NOBODY = "65534"
 RESULTS = "GRADING_RESULTS"  # the environment variable with the number of the results' pipe
 NEXT = b"\x05"  # this byte in its stderr asks for the next of `Job.tasks`: ENQ, "enquiry" in ASCII
+SHORT_OF_MEMORY = "free memory"  # `Outcome.stopped`, perhaps because of another process
 # The same sums on every x86 machine: the number of threads and the instruction set are fixed.
 REPEATABLE = {
     "OMP_NUM_THREADS": "1",

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import psutil
 
-from grading.sandbox.limits import NEXT, RESULTS, Job, Limits, Outcome
+from grading.sandbox.limits import NEXT, RESULTS, SHORT_OF_MEMORY, Job, Limits, Outcome
 
 POLL = 0.05  # seconds to wait for output
 COUNT = 0.2  # seconds between two counts of the processes, which take time themselves
@@ -212,7 +212,8 @@ def _exceeded(used: int, count: int, seconds: float, limits: Limits) -> str:
     """Return the limit that is exceeded, "" for none."""
     exceeded = {
         "time": seconds > limits.seconds,
-        "memory": used > limits.memory or psutil.virtual_memory().available < limits.free_memory,
+        "memory": used > limits.memory,
+        SHORT_OF_MEMORY: psutil.virtual_memory().available < limits.free_memory,
         "processes": count > limits.processes,
     }
     return next((name for name, is_true in exceeded.items() if is_true), "")

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from course.images import image_grid
+from course.images import conditions, image_grid
 from course.images.video import write_video
+from course.models import find_model
+from course.models.estimators import estimate_depth
 from course.notebooks import ROOT
 from grading import media, output_images, outputs, sandbox
 from grading.media import Media
@@ -198,6 +200,17 @@ def test_turntables_each_count_a_third(tmp_path):
         assert score.points == pytest.approx(points), score.message
 
 
+def test_clips_without_the_names_of_their_folders_are_told_by_the_judge(tmp_path):
+    """Canvas stores all files of a student side by side."""
+    ours = [("video.mp4", data) for _, data in sorted(class_of_30.turntables().items())]
+    best = handed_in(
+        tmp_path, "3 challenge 1", 'BEST = "a squirrel", "a_squirrel/video.mp4"', *ours
+    )
+    assert best.status == "right", best
+    answer = 'TURNTABLES = {"a squirrel": "x", "a bunny": "y", "a hamburger": "z"}'
+    assert handed_in(tmp_path, "3 (n)", answer, *ours).status == "right"
+
+
 def test_a_turntable_of_the_course_has_no_points(tmp_path):
     frames = iio.imread(ROOT / "assets" / "bunny.gif")[..., :3]
     turn = clip(tmp_path, frames[np.arange(60) * len(frames) // 60])
@@ -232,6 +245,23 @@ def test_an_own_image_that_is_a_sample_has_no_points(tmp_path):
     assert score.points == 0 and "no output with 5 images" in score.message
     score = handed_in(tmp_path, "1.3 (i)", "my_image = 1", ("an output.png", row))
     assert score.points == 0 and "one of the course's own" in score.message
+
+
+@pytest.mark.parametrize("size", [(256, 256), (256, 192), (192, 256)])
+def test_an_own_image_of_any_shape_is_right(tmp_path, size):
+    page = Image.fromarray(stored_panorama()).resize((1536, 384))
+    image, *results = (page.crop((x, 64, x + size[0], 64 + size[1])) for x in (100, 500, 900))
+    edges, depth = conditions.canny(image), estimate_depth(image, find_model("pocket"))
+    shown = [image, edges, depth, *results]
+    titles = ["my image", "canny", "depth", "from canny", "from depth"]
+    row = png(image_grid(shown, titles=titles, side=180))
+    answer = 'my_images = {"canny": generate("hills", control)}'
+    score = handed_in(tmp_path, "1.3 (i)", answer, ("an output.png", row))
+    assert (score.status, score.points) == ("right", 2), score.message
+    shown[1:3] = depth, edges
+    row = png(image_grid(shown, titles=titles, side=180))
+    score = handed_in(tmp_path, "1.3 (i)", answer, ("an output.png", row))
+    assert (score.status, score.points) == ("partly", 1.2), score.message
 
 
 def test_media_in_outputs_has_limits():

@@ -1,0 +1,104 @@
+"""Attacks through the real path of grading, all in one submission, with right answers in between.
+
+None reaches anything, gets points or disturbs the answers after it, and each score says what it
+was. `python -m tests -k test_attacks` runs them in all sandboxes of this machine.
+"""
+
+import dataclasses
+import html
+import json
+import re
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from grading import engine, official, sandbox
+from grading.engine import References, Runner, score_result
+from grading.scores import Score
+from tests.grading.attacks import ALL, EXERCISE, HARMLESS, RIGHT, SUCCEEDED, Attack
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="the sandboxes need Linux"),
+]
+# Continuous integration runs the attacks in the first sandbox, the named command in all.
+FIRST, *OTHERS = sandbox.SANDBOXES
+SANDBOXES = [FIRST, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
+SEED = 7
+EVERY = 4  # a right answer after so many attacks
+SECONDS = {"GRADING_CPU_SECONDS": "2", "GRADING_WALL_SECONDS": "6"}
+
+
+class Attacks(Runner):
+    """Runs many answers to one exercise, each under a name of its own."""
+
+    def _message(self, task: official.Task) -> bytes:
+        header, body = (
+            super()._message(dataclasses.replace(task, exercise=EXERCISE)).split(b"\n", 1)
+        )
+        return json.dumps(json.loads(header) | {"exercise": task.exercise}).encode() + b"\n" + body
+
+
+@pytest.fixture(scope="module", params=SANDBOXES)
+def scores(request, tmp_path_factory) -> dict[str, Score]:
+    """Return the scores of all attacks, and of the right answers between them."""
+    if reason := sandbox.reason_against(request.param):
+        pytest.skip(reason)
+    base = tmp_path_factory.mktemp("attacks") / "base"
+    official.write_base(base)
+    answers: dict[str, str] = {}
+    for number, attack in enumerate(ALL):
+        answers[attack.name] = attack.answer
+        if number % EVERY == 0:
+            answers[f"right {number}"] = RIGHT
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in SECONDS.items():
+            patch.setitem(engine.ENVIRONMENT, name, value)
+        patch.setenv("GRADER_SECRET", "hidden")
+        task = official.task
+        reference = References(Runner(base, SEED)).get([EXERCISE])[EXERCISE]
+        patch.setattr(
+            official,
+            "task",
+            lambda name, answer: dataclasses.replace(task(EXERCISE, answer), exercise=name),
+        )
+        results = Attacks(base, SEED, sandbox=request.param).run(answers)
+    return {
+        name: score_result(dataclasses.replace(result, exercise=EXERCISE), reference, SEED)
+        for name, result in results.items()
+    }
+
+
+@pytest.mark.parametrize("attack", ALL, ids=str)
+def test_an_attack_gets_no_points_and_is_named(scores: dict[str, Score], attack: Attack) -> None:
+    score = scores[attack.name]
+    assert SUCCEEDED not in score.message
+    assert score.status in attack.status.split("|"), score
+    assert re.search(attack.message, score.message), score
+    assert score.points == (score.max_points if attack in HARMLESS else 0), score
+    assert len(score.message) <= 3000
+    json.dumps(dataclasses.asdict(score), ensure_ascii=False).encode("utf-8")
+    html.escape(score.message).encode("utf-8")
+
+
+def test_no_attack_disturbs_the_answers_after_it(scores: dict[str, Score]) -> None:
+    others = {name: score for name, score in scores.items() if name.startswith("right ")}
+    assert len(others) >= len(ALL) // EVERY
+    assert {name: score for name, score in others.items() if score.status != "right"} == {}
+
+
+def test_nothing_is_left(scores: dict[str, Score]) -> None:
+    time.sleep(0.1)
+    commands = [
+        " ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])
+    ]
+    assert not [command for command in commands if "grading.worker" in command]
+    assert not Path("/tmp/evil").exists()
+    assert not Path("/tmp/leak.py").exists()
+
+
+def test_there_are_enough_attacks() -> None:
+    assert len(ALL) - len(HARMLESS) >= 40
+    assert len({attack.name for attack in ALL}) == len(ALL)
