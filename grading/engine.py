@@ -214,12 +214,13 @@ class References:
 class Grader:
     """Grades submissions of one run, in several threads.
 
-    outputs: a submission to the scores of exercises that are graded by what they show.
+    outputs: a submission to the scores of exercises that are graded by what they show; None for
+    the checks of exercises alone.
     """
 
     runner: Runner
     references: References
-    outputs: Callable[[Submission], list[Score]] = lambda submission: []
+    outputs: Callable[[Submission], list[Score]] | None = None
 
     def grade(self, submission: Submission, path: str) -> ScoreSheet:
         """Return the scores of a submission; path: how the sheet names it. Raises SandboxError."""
@@ -231,7 +232,8 @@ class Grader:
         }
         results = self.runner.run(answers)
         references = self.references.get(list(results))
-        graded = {score.exercise: score for score in self.outputs(submission)}
+        shown = self.outputs(submission) if self.outputs else []
+        graded = {score.exercise: score for score in shown}
         for id, exercise in exercises().items():
             if exercise.tier == "written":
                 graded[id] = score_written(id, submission.written.get(id, ""))
@@ -261,7 +263,7 @@ class Grader:
             for number, item in enumerate(items)
         }
         parts = (submission.answers, submission.written, media, submission.problems)
-        grader = [official.grader_digest(), self.runner.seed]
+        grader = [official.grader_digest(), self.runner.seed, self.outputs is not None]
         return scores.digest({"submission": json.dumps(parts), "grader": json.dumps(grader)})
 
 

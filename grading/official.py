@@ -16,6 +16,7 @@ from pathlib import Path
 from py_compile import PycInvalidationMode
 from types import ModuleType
 
+from course.checks.rubric import RUBRIC
 from course.errors import CourseError
 from course.files import replace_folder
 from course.notebooks import ROOT, code_cells, lesson_paths, read
@@ -28,6 +29,11 @@ from grading.scores import digest
 
 # What the process in the sandbox needs of the grader, beside the recipes that it is sent.
 SENT = (*("__init__.py", "lockdown.py", "pipe.py", "recipe.py", "small_model.py", "worker.py"),)
+# What decides scores, beside that.
+DECIDING = (
+    *("answers.py", "compare.py", "engine.py", "policy.py", "tolerances.json"),
+    *("outputs.py", "output_checks.py", "output_images.py"),
+)
 UNCHECKED = PycInvalidationMode.UNCHECKED_HASH  # of compiled files: they do not change
 FONTS = ".matplotlib"  # the folder of matplotlib's list of fonts, which takes seconds to write
 
@@ -193,12 +199,15 @@ def write_base(folder: Path) -> None:
         subprocess.run(command, env=environment, check=True, capture_output=True)
 
 
+@cache
 def grader_digest() -> str:
-    """Return a digest of recipes and official sources: with another one, scores may differ."""
+    """Return a digest of all that decides scores, beside the submission and the seed."""
+    names = (*SENT, *DECIDING)
     return digest(
         {
             "recipes": json.dumps(dict(recipe_sources())),
             "answers": json.dumps(dict(answers())),
-            **{name: (ROOT / "grading" / name).read_text("utf-8") for name in SENT},
+            "rubric": RUBRIC.read_text("utf-8"),
+            **{name: (ROOT / "grading" / name).read_text("utf-8") for name in names},
         }
     )
