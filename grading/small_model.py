@@ -61,7 +61,7 @@ class SmallModel(Model):
         return self.precision
 
     @property
-    def prediction_type(self) -> str:  # type: ignore[override]
+    def prediction_type(self) -> str:
         """What the denoiser predicts: "epsilon" or "v_prediction"."""
         return self.kind
 

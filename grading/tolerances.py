@@ -1,10 +1,11 @@
 """Measures how far right answers may be from the reference: `python -m grading.tolerances`.
 
-The official solutions run on several numbers of threads, with several instruction sets and on a GPU
-if there is one; the harmless variants and the wrong answers of the tests run once. All of them are
-ours, so no sandbox is needed. The tolerance of an exercise is FACTOR times the largest difference
-among right answers, and has to be below that of every wrong one. Writes grading/tolerances.json and
-a plot of all differences.
+The official solutions run with several numbers of threads and instruction sets; the harmless
+variants and the wrong answers of the tests run once. All of them are ours, so no sandbox is needed.
+A sandbox has no GPU, so none is measured.
+
+The tolerance of an exercise is FACTOR times the largest difference among right answers, and has to
+be below that of every wrong one. Writes grading/tolerances.json and a plot of all differences.
 """
 
 import argparse
@@ -48,7 +49,12 @@ CONDITIONS: Mapping[str, Mapping[str, str]] = {
     "4 threads": {"OMP_NUM_THREADS": "4", "MKL_NUM_THREADS": "4"},
     "highest instruction set": FAST,
     "2 threads, highest instruction set": FAST | {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"},
-    "GPU": FAST,
+}
+COMMON = {
+    "PYTHONPATH": str(ROOT),
+    "TQDM_DISABLE": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "CUDA_VISIBLE_DEVICES": "-1",
 }
 PACKAGES = ("torch", "numpy", "diffusers", "transformers")
 Differences = dict[str, float]  # by part, relative; infinite where no tolerance helps
@@ -149,10 +155,8 @@ def images_of(reference: Arrays) -> set[str]:
 def run_condition(name: str, folder: Path) -> dict[tuple[str, int], Arrays]:
     """Return the arrays of all official solutions under a condition, by exercise and seed."""
     path = folder / f"{name}.npz"
-    environment = os.environ | REPEATABLE | {"PYTHONPATH": str(ROOT)} | CONDITIONS[name]
-    environment = {key: value for key, value in environment.items() if value}
-    if name != "GPU":
-        environment["CUDA_VISIBLE_DEVICES"] = "-1"
+    settings = {**os.environ, **REPEATABLE, **COMMON, **CONDITIONS[name]}
+    environment = {key: value for key, value in settings.items() if value}
     command = [sys.executable, "-m", "grading.tolerances", "--store", str(path)]
     subprocess.run(command, env=environment, cwd=ROOT, check=True)
     result: dict[tuple[str, int], Arrays] = {}
@@ -243,15 +247,15 @@ def iter_modules(path: Iterable[str]) -> list[pkgutil.ModuleInfo]:
     return sorted(pkgutil.iter_modules(path), key=lambda info: info.name)
 
 
-def measure(package: str) -> tuple[Measurement, list[str]]:
-    """Return the differences of all answers, and the conditions that they were measured under."""
-    names = [name for name in CONDITIONS if name != "GPU" or torch.cuda.is_available()]
+def measure(package: str) -> Measurement:
+    """Return the differences of all answers."""
     measurement = Measurement()
     with tempfile.TemporaryDirectory() as folder:
-        base, *others = [run_condition(name, Path(folder)) for name in names]
-    for (exercise, seed), reference in base.items():
-        for name, arrays in zip(names[1:], others, strict=True):
-            parts = differences(arrays[exercise, seed], reference)
+        arrays = {name: run_condition(name, Path(folder)) for name in CONDITIONS}
+    base, *others = arrays
+    for (exercise, seed), reference in arrays[base].items():
+        for name in others:
+            parts = differences(arrays[name][exercise, seed], reference)
             measurement.add_right(exercise, name, parts, images_of(reference))
     runner = Runner()
     harmless, wrong = answer_lists(package)
@@ -261,13 +265,13 @@ def measure(package: str) -> tuple[Measurement, list[str]]:
                 parts = runner.differences(answer.exercise, answer.source, seed)
                 images = images_of(runner.reference(answer.exercise, seed))
                 add(answer.exercise, answer.name, parts, images)
-    return measurement, names
+    return measurement
 
 
 # --- What is written
 
 
-def to_json(measurement: Measurement, conditions: list[str]) -> str:
+def to_json(measurement: Measurement) -> str:
     """Return tolerances.json: the tolerances, and how they were measured."""
     exercises = measurement.right
     rows = {
@@ -281,7 +285,8 @@ def to_json(measurement: Measurement, conditions: list[str]) -> str:
         "date": datetime.date.today().isoformat(),
         "machine": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "conditions": conditions,
+        "conditions": list(CONDITIONS),
+        "seeds": SEEDS,
         "factor": FACTOR,
         "least": LEAST,
         "tolerances": {exercise: measurement.tolerance(exercise) for exercise in exercises},
@@ -297,28 +302,28 @@ def smallest(row: Mapping[str, float]) -> float | None:
 
 
 def plot(measurement: Measurement, path: Path) -> None:
-    """Draw histograms of the differences of right and wrong answers, and the tolerances."""
+    """Draw histograms of the differences of right and wrong answers, in units of the tolerance."""
     from matplotlib.figure import Figure
 
-    low, high = 1e-9, 1e2
-    right = [value for row in measurement.right.values() for value in row.values()]
-    wrong = [value for row in measurement.wrong.values() for value in row.values()]
-    bins = np.geomspace(low, high, 45)
+    low, high = 1e-4, 1e7
     figure = Figure(figsize=(7.5, 3.2), layout="constrained")
     axes = figure.subplots()
-    for values, color, label in (
-        (right, "#0072b2", f"right answers ({len(right)})"),
-        (wrong, "#d55e00", f"wrong answers ({len(wrong)})"),
+    for label, rows, color in (
+        ("right answers", measurement.right, "#0072b2"),
+        ("wrong answers", measurement.wrong, "#d55e00"),
     ):
-        clipped = np.clip(values, 1.01 * low, 0.99 * high)
-        axes.hist(clipped, bins=bins, color=color, alpha=0.8, label=label)
-    tolerances = [measurement.tolerance(exercise) for exercise in measurement.right]
-    axes.axvspan(min(tolerances), max(tolerances), color="#999999", alpha=0.3, label="tolerances")
+        ratios = [
+            value / measurement.tolerance(exercise)
+            for exercise, row in rows.items()
+            for value in row.values()
+        ]
+        clipped = np.clip(ratios, 1.01 * low, 0.99 * high)
+        bins = np.geomspace(low, high, 56).tolist()
+        axes.hist(clipped, bins=bins, color=color, label=f"{len(ratios)} {label}")
+    axes.axvline(1, color="black", linestyle="--", label="tolerance")
     axes.set(xscale="log", yscale="log", xlim=(low, high), ylabel="answers")
-    axes.set_xlabel(
-        "largest relative difference from the reference; at the left edge 0, at the "
-        "right edge an error or another shape"
-    )
+    edges = "left edge: 0, right edge: an error"
+    axes.set_xlabel(f"difference from the reference / tolerance ({edges})")
     axes.legend(loc="upper center", frameon=False)
     figure.savefig(path, dpi=160)
 
@@ -335,11 +340,11 @@ def main(arguments: list[str] | None = None) -> int:
     if options.store:
         store_official(options.store)
         return 0
-    measurement, conditions = measure(options.answers)
+    measurement = measure(options.answers)
     if problems := measurement.problems():
         print("\n".join(problems), file=sys.stderr)
     else:
-        write_text(TOLERANCES, to_json(measurement, conditions))
+        write_text(TOLERANCES, to_json(measurement))
         plot(measurement, PLOT)
         print(f"wrote {TOLERANCES} and {PLOT}")
     return 1 if problems else 0

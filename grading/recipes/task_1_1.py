@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def series(space: Space, name: str, count: int) -> Arrays:
     images = space[name]
     if len(images) != count:
         raise ValueError(f"`{name}` has {len(images)} images, not {count}.")
-    return parts({f"image {i}": lambda i=i: pixels([images[i]]) for i in range(count)})
+    return parts({f"image {i}": partial(pixels, [image]) for i, image in enumerate(images)})
 
 
 WRITTEN = ("cell-16", "cell-21")  # `starting_noise` and `generate`

@@ -277,7 +277,7 @@ def sampling(space: Space, seed: int) -> Arrays:
     sd.scheduler.final_alpha_cumprod = torch.tensor(0.7)  # so that the result is not x_0
     chance = random.Random(seed)
     prompts, negatives = chance.sample(PROMPTS, 2), chance.sample(PROMPTS, 2)
-    settings = {"num_sampling_steps": 2, "guidance_scale": 2.5, "eta": 0.5}
+    settings: dict[str, Any] = {"num_sampling_steps": 2, "guidance_scale": 2.5, "eta": 0.5}
     settings |= {"seed": [seed % 99, 7], "height": 16, "width": 24}
 
     def frames() -> tuple[list[str], np.ndarray]:
