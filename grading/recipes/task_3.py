@@ -354,7 +354,7 @@ def render_weights(space: Space, seed: int) -> Arrays:
 
     def wall() -> Any:
         sigmas = inputs.uniform(0.1, 2, 4, 3)
-        sigmas[1:, 1:] = 1e4
+        sigmas[1:3, 1:], sigmas[3] = 60, 1e4
         return second(space["render_weights"], sigmas, 0.3)
 
     functions = {
