@@ -169,7 +169,7 @@ def is_mesh_whole(path: Path) -> bool:
     """Return whether a mesh has no hole of more than MAX_HOLE of its area, and is one part."""
     if not path.exists():
         return False
-    mesh = trimesh.load(path, force="mesh", process=False)
+    mesh = trimesh.load_mesh(path, process=False)
     mesh.merge_vertices(merge_tex=True, merge_norm=True)  # the texture's seams are no holes
     parts = mesh.split(only_watertight=False)
     if max((part.area for part in parts), default=0.0) < MAIN_PART * mesh.area:

@@ -91,7 +91,7 @@ SECRETS = [
     cell(
         "the solution in its memory",
         """
-        first, second = b"x_0 = (win", b"dows - (1 - alpha_bar)"
+        first, second = b"x_0 = (", b"windows - (1 - alpha_bar)"
         ranges = [line.split()[0].split("-") for line in open("/proc/self/maps") if "rw-p" in line]
         memory = open("/proc/self/mem", "rb", 0)
         for low, high in [(int(a, 16), int(b, 16)) for a, b in ranges]:
