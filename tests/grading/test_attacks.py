@@ -24,9 +24,9 @@ from tests.grading.attacks import ALL, EXERCISE, HARMLESS, RIGHT, SUCCEEDED, Att
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="the sandboxes need Linux"),
 ]
-# Continuous integration runs the attacks in the first sandbox, the named command in all.
+# The other sandboxes: python -m tests -m weekly -k attacks
 FIRST, *OTHERS = sandbox.SANDBOXES
-SANDBOXES = [FIRST, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
+SANDBOXES = [FIRST, *(pytest.param(name, marks=pytest.mark.weekly) for name in OTHERS)]
 SEED = 7
 EVERY = 4  # a right answer after so many attacks
 SECONDS = {"GRADING_CPU_SECONDS": "2", "GRADING_WALL_SECONDS": "6"}

@@ -1,10 +1,12 @@
 """Wrong answers lose points at their exercise, harmless variants and official solutions lose none.
 
-All in one process, without the sandbox.
+All in one process, without the sandbox. The first wrong answer and the first variant of each
+exercise are tried every time, all others with `python -m tests -m weekly`.
 """
 
 import importlib
 import pkgutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +30,17 @@ WRONG: list[Answer] = [answer for module in MUTANTS for answer in module.WRONG]
 HARMLESS: list[Answer] = [answer for module in MUTANTS for answer in module.HARMLESS]
 
 
+def sampled(answers: list[Answer]) -> list[Any]:
+    """Return answers as parameters of a test; but for the first of each exercise marked weekly."""
+    seen: set[str] = set()
+    parameters = []
+    for answer in answers:
+        marks = [pytest.mark.weekly] if answer.exercise in seen else []
+        parameters.append(pytest.param(answer, marks=marks, id=str(answer)))
+        seen.add(answer.exercise)
+    return parameters
+
+
 def share_right(exercise: str, source: str, seed: int = SEED) -> float:
     """Return the share of the parts that are right; 0 after an error, or if it is not allowed."""
     right = RUNNER.reference(exercise, seed)
@@ -40,12 +53,12 @@ def share_right(exercise: str, source: str, seed: int = SEED) -> float:
     return compare(arrays, right, tolerance_of(exercise)).share
 
 
-@pytest.mark.parametrize("answer", WRONG, ids=str)
+@pytest.mark.parametrize("answer", sampled(WRONG))
 def test_a_wrong_answer_loses_points(answer: Answer) -> None:
     assert share_right(answer.exercise, answer.source) < 1
 
 
-@pytest.mark.parametrize("answer", HARMLESS, ids=str)
+@pytest.mark.parametrize("answer", sampled(HARMLESS))
 def test_a_harmless_variant_gets_all_points(answer: Answer) -> None:
     assert share_right(answer.exercise, answer.source) == 1
 
