@@ -292,15 +292,21 @@ def _turntable_prompts(answer: str) -> dict[str, list[str]]:
 
 
 def _clips_of(prompts: dict[str, list[str]], clips: Sequence[Decoded]) -> dict[str, Decoded]:
-    """Return the clip of each prompt: by the names in its path, or else in order."""
+    """Return the clip of each prompt: by the names in its path, or else by what the judge reads.
+
+    Some platforms keep the names of files and not those of their folders.
+    """
     left = list(clips)
     result = {}
     for prompt, path in prompts.items():
         words = {re.sub(r"\W+", "_", prompt.lower()), *path} - {"video.mp4"}
         names = [Path(clip.name) for clip in left]
         matches = [i for i, name in enumerate(names) if words & {*name.parts, name.stem}]
+        if left and not matches:
+            counts = [_sides_read(clip, prompt) or 0 for clip in left]
+            matches = [counts.index(max(counts))]
         if left:
-            result[prompt] = left.pop(matches[0] if matches else 0)
+            result[prompt] = left.pop(matches[0])
     return result | {clip.name: clip for clip in left[: 3 - len(result)]}
 
 

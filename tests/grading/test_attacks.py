@@ -1,7 +1,7 @@
 """Attacks through the real path of grading, all in one submission, with right answers in between.
 
 None reaches anything, gets points or disturbs the answers after it, and each score says what it
-was. `python -m tests -k test_attacks` runs them in all sandboxes of this machine.
+was. `python -m tests -m weekly -k test_attacks` runs them in the other sandboxes of this machine.
 """
 
 import contextlib

@@ -1,5 +1,6 @@
 """Grading a class: in parallel, resumable, and no submission stops the rest."""
 
+import functools
 import json
 import os
 import shutil
@@ -48,7 +49,7 @@ def points(out: Path) -> dict[str, float]:
     return {s["student"]: sum(score["points"] for score in s["scores"]) for s in sheets}
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_a_class_is_graded_again_only_where_something_changed(students, tmp_path, capsys):
     out = tmp_path / "out"
     arguments = [str(students), "--out", str(out), "--check-only", "--jobs", "2"]
@@ -86,7 +87,7 @@ def test_a_mistake_in_the_command_is_named(students, tmp_path, capsys):
     assert not points(out)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_a_killed_run_goes_on_where_it_was(tmp_path):
     """kill -9 loses no more than the submission that was being graded, and leaves no process."""
     folder, out = tmp_path / "class", tmp_path / "out"
@@ -126,11 +127,15 @@ def test_one_that_fails_does_not_stop_the_rest(students, tmp_path, monkeypatch, 
     assert "bob is not graded: RuntimeError: broken" in "".join(capsys.readouterr())
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_the_grader_can_be_interrupted(students, tmp_path):
     """By Ctrl-C: it ends, and says so by its exit status."""
     command = [sys.executable, "-m", "grading.grade", str(students), "--check-only"]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, env=os.environ)
+    # A shell that starts the tests in the background lets them ignore SIGINT.
+    with_ctrl_c = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, env=os.environ, preexec_fn=with_ctrl_c
+    )
     base = tmp_path / "class-graded" / grade.BASE
     while not base.exists():
         assert process.poll() is None

@@ -67,7 +67,7 @@ RESOURCES = [
         import os
         for n in range(9999): open(f"{os.environ['TMPDIR']}/{n}", "wb").write(bytes(20_000_000))
         """,
-        "No space left|too much",
+        "No space left|too much|too many files",
         "error|stopped",
     ),
     cell(
