@@ -373,19 +373,19 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     add("--count", type=int, default=0, help="number of texts (unseen)")
     args = parser.parse_args(arguments)
     options = tuple(args.options)
-    own = {
-        "objects": {"only": args.only, "options": options},
-        "unseen": {"seed": args.seed, "count": args.count, "options": options},
-    }
     changed = bool(args.only or args.options or args.count or args.seed != 1)
-    if changed and (len(args.groups) != 1 or args.groups[0] not in own):
+    if changed and args.groups not in (["objects"], ["unseen"]):
         parser.error("--only, --options, --seed and --count are for objects or unseen alone")
     parse_options(options)
     rows: list[Row] = []
     for name in args.groups:
         reduced = args.reduced or (name in ON_GPU and DEVICE.type != "cuda")
         results = None if reduced or changed else RESULTS / "task3.json"
-        work = partial(GROUPS[name], reduced, **own.get(name, {}))
+        work = partial(GROUPS[name], reduced)
+        if name == "objects":
+            work = partial(object_rows, reduced, args.only, options)
+        if name == "unseen":
+            work = partial(unseen_text_rows, reduced, args.seed, args.count, options)
         rows += report(f"python -m benchmarks.task3 {name}", work, results)
     return rows
 

@@ -47,6 +47,7 @@ MAX_RESULTS = 32 << 20  # bytes
 MAX_MESSAGE = 2000  # characters
 POLL = 0.05
 PR_SET_CHILD_SUBREAPER = 36
+OUT_OF_MEMORY = 77  # exit status of a child that reached its limit of memory
 FOLDERS = ("/tmp", "/dev/shm")
 
 
@@ -166,6 +167,8 @@ class Worker:
         code = os.waitstatus_to_exitcode(status)
         if code == -signal.SIGXCPU or usage.ru_utime + usage.ru_stime > CPU_SECONDS:
             stopped = stopped or "time"
+        if code == OUT_OF_MEMORY:
+            stopped = stopped or "memory"
         seconds = usage.ru_utime + usage.ru_stime
         return Ended(bytes(data), stopped, code, seconds, usage.ru_maxrss << 10)
 
@@ -279,6 +282,8 @@ def run_child(header: Mapping[str, Any], names: Names, pipe: int) -> NoReturn:
         enter_folder()
         send(evaluate(header["module"], task, names), pipe)
         code = 0
+    except MemoryError:
+        code = OUT_OF_MEMORY
     except BaseException as error:
         # A student's exception may do anything when it is shown.
         with contextlib.suppress(BaseException):

@@ -105,7 +105,11 @@ def test_options_are_tried_on_some_texts(tiny_folder, monkeypatch, tmp_path, cap
         with pytest.raises(SystemExit):
             task3.main(wrong)
     message = capsys.readouterr().err
-    assert "'a whale'" in message and "--weight" in message and "for objects alone" in message
+    assert (
+        "'a whale'" in message
+        and "--weight" in message
+        and "for objects or unseen alone" in message
+    )
 
 
 @pytest.mark.parametrize("group", ["objects", "frames", "soak"])

@@ -39,7 +39,7 @@ RESOURCES = [
     cell(
         "memory",
         "a = []\nwhile True: a.append(bytearray(50_000_000))",
-        "MemoryError|too long",
+        "too much memory|too long",
         "error|stopped",
     ),
     cell(
@@ -78,7 +78,7 @@ RESOURCES = [
     cell(
         "500 MB of output",
         "for _ in range(500): print('x' * 1_000_000)",
-        "MemoryError|denoise_windows",
+        "too much memory|denoise_windows",
     ),
     cell(
         "500 MB of output to the descriptors",
