@@ -266,7 +266,7 @@ def sds_step(function: Function) -> str:
     for name in names:
         expect(
             getattr(step, name) is not ...,
-            f"`{name}` of what `sds_step` returns is still empty: write the TODO.",
+            f"`{name}` of what `sds_step` returns is still empty: write the lines of the TODO.",
         )
     for name in names[1:]:
         expect.tensor(getattr(step, name), latents.shape, f"`{name}`", "It has that of the latents")

@@ -113,7 +113,7 @@ def test_the_benchmark_runs_and_a_reduced_one_stores_only_what_does_not_count_im
     }
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_a_network_that_several_train_is_measured(tmp_path, monkeypatch):
     """At toy size, by one process; conditions that other weights have made are left as they are."""
     monkeypatch.setattr(control, "STEPS", 1)

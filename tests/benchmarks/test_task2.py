@@ -104,7 +104,7 @@ def test_both_methods_side_by_side(tiny):
     assert ratio.value == pytest.approx(sync.value / multi.value) and ratio.bar == 0.8
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_every_way_to_save_time_is_measured(tiny, monkeypatch):
     rows = task2.tradeoff_rows(reduced=True)
     named = {row.id: row for row in rows}

@@ -118,6 +118,7 @@ def test_runs_from_top_to_bottom(path, quick):
 
 
 @each_lesson
+@pytest.mark.weekly
 def test_a_student_who_did_nothing_is_told_so(path, quick, steered_folder: Path):
     """The first missing result stops the notebook with advice, not with a NameError."""
     with pytest.raises(LessonError, match=r"CheckFailed: .*TODO"):

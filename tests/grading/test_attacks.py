@@ -1,7 +1,7 @@
 """Attacks through the real path of grading, all in one submission, with right answers in between.
 
 None reaches anything, gets points or disturbs the answers after it, and each score says what it
-was. `python -m tests -m weekly -k test_attacks` runs them in the other sandboxes of this machine.
+was. `python -m tests -m weekly -k test_attacks` runs them in all sandboxes of this machine.
 """
 
 import contextlib
@@ -24,9 +24,6 @@ from tests.grading.attacks import ALL, EXERCISE, HARMLESS, RIGHT, SUCCEEDED, Att
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="the sandboxes need Linux"),
 ]
-# The other sandboxes: python -m tests -m weekly -k attacks
-FIRST, *OTHERS = sandbox.SANDBOXES
-SANDBOXES = [FIRST, *(pytest.param(name, marks=pytest.mark.weekly) for name in OTHERS)]
 SEED = 7
 EVERY = 4  # a right answer after so many attacks
 SECONDS = {"GRADING_CPU_SECONDS": "2", "GRADING_WALL_SECONDS": "6"}
@@ -50,7 +47,7 @@ def base(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=SANDBOXES)
+@pytest.fixture(scope="module", params=sandbox.SANDBOXES)
 def scores(request, base) -> dict[str, Score]:
     """Return the scores of all attacks, and of the right answers between them."""
     if reason := sandbox.reason_against(request.param):
@@ -92,7 +89,7 @@ def problem(attack: Attack, score: Score) -> str:
     return ", ".join(name for name, is_true in wrong.items() if is_true)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_attacks_get_no_points_are_named_and_disturb_nothing(
     scores: dict[str, Score], base: Path
 ) -> None:

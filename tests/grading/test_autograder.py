@@ -44,7 +44,7 @@ def test_scripts_are_valid(script):
 
 
 @pytest.mark.skipif(bool(reason), reason=reason)
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_a_submission_is_graded_as_in_the_container(tmp_path: Path):
     assert autograder.main(["--prepare", str(tmp_path)]) == 0
     (tmp_path / "submission").mkdir()

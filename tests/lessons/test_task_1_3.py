@@ -457,6 +457,7 @@ def test_the_model_knows_every_word_of_the_prompts():
 @pytest.mark.parametrize(
     "kinds", [["canny", "depth", "normals", "scribble"], ["canny", "depth"]], ids=len
 )
+@pytest.mark.weekly
 def test_runs_on_a_model_from_a_folder(kinds, steered_folder, tmp_path):
     """With all kinds, and with those that Stable Diffusion 2.1 has."""
     shutil.copytree(steered_folder.parent, tmp_path / "weights")

@@ -723,7 +723,7 @@ def test_long_prompts_are_cut_with_a_warning(sd):
     assert any("Cut from its end" in str(w.message) for w in caught)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_runs_on_a_model_from_a_folder(tiny_folder, tmp_path):
     lesson = notebooks.read(PATH)
     # The challenge compares times, which say nothing for a tiny model with two steps.

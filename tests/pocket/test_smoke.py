@@ -79,7 +79,7 @@ def test_done_stages_are_passed_over_and_init_trains_on(folder):
     assert curve["steps"] == 2
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_latents_of_another_pool_are_made_anew(folder):
     options = ["--smoke", "--work", str(folder / "work"), "--weights", str(folder / "weights")]
     for stage in ("data", "latents"):

@@ -77,6 +77,7 @@ def each_tensor(value, change):
 
 
 @pytest.mark.parametrize("odd", ODD)
+@pytest.mark.weekly
 def test_odd_results_end_in_advice(
     odd, lesson, sd, pipe, model, control_lesson, by_edges, photograph, joint, joint_sd
 ):
