@@ -116,6 +116,7 @@ def test_every_way_to_save_time_is_measured(tiny, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("group", ["large", "memory"])
+@pytest.mark.weekly
 def test_groups_for_a_gpu_rehearse_without_one(group, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(task2, "RESULTS", tmp_path / "results")
     if task2.DEVICE.type == "cuda":

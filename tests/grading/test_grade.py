@@ -111,6 +111,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
     assert not list(out.glob(".partial-*"))
 
 
+@pytest.mark.weekly
 def test_one_that_fails_does_not_stop_the_rest(students, tmp_path, monkeypatch, capsys):
     """Even an error of the grader itself; the command says so by its exit status."""
     original = grade.submissions.opened
