@@ -136,6 +136,22 @@ def make_unet() -> UNet2DConditionModel:
     return unet.eval().requires_grad_(False)
 
 
+def tiny_unet(seed: int, width: int) -> UNet2DConditionModel:
+    """Return a U-Net with random weights, for text embeddings (B, L, width)."""
+    torch.manual_seed(seed)
+    return UNet2DConditionModel(
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=width,
+        attention_head_dim=2,
+        norm_num_groups=4,
+    ).eval()
+
+
 def make_vae() -> AutoencoderKL:
     """Return an autoencoder whose images have contrast."""
     vae = AutoencoderKL(

@@ -12,38 +12,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from grading.recipe import Arrays, Recipes, Space, array, numbers, parts, run_cells
+from grading.small_model import make_generator, tiny_unet
 
 LESSON = "task_1_2_Training.ipynb"
 GIVEN = ("versions", "parameters", "components", "data", "encode-captions", "sampling-imports")
 LOSS = ("ex-a", "ex-b", "ex-loss")
 
 RECIPES = Recipes(LESSON, lambda: run_cells(LESSON, GIVEN))
-
-
-def make_generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def tiny_unet(seed: int, width: int) -> UNet2DConditionModel:
-    """Return a U-Net with random weights, for text embeddings (B, L, width)."""
-    torch.manual_seed(seed)
-    return UNet2DConditionModel(
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=width,
-        attention_head_dim=2,
-        norm_num_groups=4,
-    ).eval()
 
 
 class Oracle(nn.Module):

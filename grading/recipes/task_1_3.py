@@ -19,6 +19,7 @@ from torch import Tensor
 from course.models import pipelines
 from course.models.controlnet import Control
 from grading.recipe import Arrays, Recipes, Space, numbers, parts, run_cells
+from grading.small_model import tiny_unet
 
 LESSON = "task_1_3_ControlNet.ipynb"
 GIVEN = ("cell-02", "cell-04", "cell-05", "cell-08", "cell-10", "cell-22")
@@ -38,22 +39,6 @@ def set_up() -> Space:
 
 
 RECIPES = Recipes(LESSON, set_up)
-
-
-def tiny_unet(seed: int) -> UNet2DConditionModel:
-    """Return a denoiser with random weights."""
-    torch.manual_seed(seed)
-    return UNet2DConditionModel(
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=WIDTH,
-        attention_head_dim=2,
-        norm_num_groups=4,
-    ).eval()
 
 
 def tiny_controls(unet: UNet2DConditionModel, g: torch.Generator, sides: tuple[int, int]) -> Any:
@@ -136,7 +121,7 @@ def condition(space: Space, seed: int) -> Arrays:
 def residuals(space: Space, seed: int) -> Arrays:
     g = torch.Generator().manual_seed(seed)
     sides = (4, 10)
-    controls = tiny_controls(tiny_unet(seed), g, sides)
+    controls = tiny_controls(tiny_unet(seed, WIDTH), g, sides)
 
     def attempt(number: int, chosen: list[Control], batch: int) -> list[Any]:
         """Return the residuals of the skips, as a list, and that of the middle."""
@@ -167,7 +152,7 @@ def residuals(space: Space, seed: int) -> Arrays:
 def controlled(space: Space, seed: int) -> Arrays:
     g = torch.Generator().manual_seed(seed)
     sides = (6, 4)
-    unet = tiny_unet(seed)
+    unet = tiny_unet(seed, WIDTH)
     controls = tiny_controls(unet, g, sides)
     space["pipe"] = pipe_with(space["pipe"], unet=unet)
 
@@ -294,7 +279,7 @@ def zero_convolution(space: Space, seed: int) -> Arrays:
 def control_loss(space: Space, seed: int) -> Arrays:
     g = torch.Generator().manual_seed(seed)
     sides = (6, 8)
-    unet = tiny_unet(seed).requires_grad_(False)
+    unet = tiny_unet(seed, WIDTH).requires_grad_(False)
     networks = [control.network for control in tiny_controls(unet, g, sides)]
     pipe, model = space["pipe"], space["model"]
     scheduler = DDIMScheduler(num_train_timesteps=400, beta_start=0.001, beta_end=0.03)

@@ -172,10 +172,10 @@ return differences.square().sum((2, 3, 4)).argmin(1)
         F,
         "loop",
         """
-found = []
+indices = []
 for one in samples:
-    found.append(int((latents - one).flatten(1).norm(dim=1).argmin()))
-return torch.tensor(found)
+    indices.append(int((latents - one).flatten(1).norm(dim=1).argmin()))
+return torch.tensor(indices)
 """,
     ),
     rewritten(
