@@ -81,12 +81,3 @@ def without_solutions(source: str, exercise: str | None = None) -> str:
     for solution in solutions(source, exercise):
         source = source.replace(solution.source, solution.stub, 1)
     return source
-
-
-def with_solutions(stubs: str, solutions: list[Solution]) -> str:
-    """Return the inverse of `without_solutions`. Raises FenceError if a stub is not there."""
-    for solution in solutions:
-        if solution.stub not in stubs:
-            raise FenceError(f"The stub of {solution.exercise} is not there.")
-        stubs = stubs.replace(solution.stub, solution.source, 1)
-    return stubs

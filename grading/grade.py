@@ -156,8 +156,6 @@ def run(options: argparse.Namespace) -> int:
         grader = Grader(runner, References(runner))
         if not options.check_only:
             grader.outputs = functools.partial(outputs.grade, sandbox_name=name)
-        if not options.check_only:
-            grader.outputs = outputs.grade
         group = Class(options.submissions, out, grader, options.check_only)
         graded = group.grade_all(everybody, options.jobs)
         overrides = scores.read_overrides(out / scores.OVERRIDES)

@@ -136,14 +136,6 @@ def read_sheet(folder: Path) -> ScoreSheet | None:
         raise ScoreError(f"{path} cannot be read: {error}. Remove it to grade again.") from error
 
 
-def read_sheets(out: Path) -> list[ScoreSheet]:
-    """Return the sheets of all submissions, by student, with the overrides applied."""
-    overrides = read_overrides(out / OVERRIDES)
-    folders = [path.parent for path in out.glob(f"*/{SCORES}")]
-    sheets = [sheet for folder in folders if (sheet := read_sheet(folder))]
-    return [with_overrides(sheet, overrides) for sheet in sorted(sheets, key=lambda s: s.student)]
-
-
 Overrides = dict[tuple[str, str], tuple[float, str]]  # (student, exercise) to points, comment
 
 

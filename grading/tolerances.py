@@ -28,7 +28,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from course.errors import CourseError
 from course.files import write_text
 from course.notebooks import ROOT
 from grading import official
@@ -59,10 +58,6 @@ COMMON = {
 }
 PACKAGES = ("torch", "numpy", "diffusers", "transformers")
 Differences = dict[str, float]  # by part, relative; infinite where no tolerance helps
-
-
-class ToleranceError(CourseError):
-    """Right and wrong answers cannot be told apart; the message names the exercises."""
 
 
 # --- Answers, in this process
