@@ -133,7 +133,7 @@ def _clip(images: list[Image.Image]) -> bytes:
         return write_video(Path(folder) / "video.mp4", images, 30, hold=0).read_bytes()
 
 
-def everything(solved: Collection[str] = EVERYTHING) -> Files:
+def everything(solved: frozenset[str] = EVERYTHING) -> Files:
     """Return all files of a submission with the solutions of some exercises."""
     files = {path.name: notebook(path.name, solved) for path in lesson_paths()}
     files["sd.py"] = module(solved)
