@@ -279,7 +279,7 @@ def _partial(folder: Path) -> list[Student]:
 def _empty_or_broken(folder: Path) -> list[Student]:
     introduction = lesson_exercises(INTRODUCTION)
     full = notebook(INTRODUCTION, introduction)
-    canvas(folder, "larsonlea", 10012, everything(()))
+    canvas(folder, "larsonlea", 10012, everything(frozenset()))
     (folder / "mia.zip").write_bytes(zipped({"readme.txt": b"sorry"}))
     canvas(folder, "nilsnoa", 10014, {INTRODUCTION: full[: len(full) // 2]})
     moodle(folder, "Olga Orlova", 10015, {INTRODUCTION: b"not a notebook", DETAILED: b""})

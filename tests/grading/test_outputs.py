@@ -36,7 +36,7 @@ def official(tmp_path_factory):
     """The scores of the official solutions, and of the untouched student copy."""
     folder = tmp_path_factory.mktemp("outputs")
     class_of_30.plain(folder, "right", class_of_30.everything())
-    class_of_30.plain(folder, "empty", class_of_30.everything(()))
+    class_of_30.plain(folder, "empty", class_of_30.everything(frozenset()))
     scores = []
     for name in ("right", "empty"):
         with opened(StudentFiles(name, (folder / name,))) as submission:
