@@ -12,9 +12,14 @@ The exercises in a module of task 3 need nothing special: the answer stands for 
 student's function, and the module itself calls it as well.
 """
 
+import __future__
+
+import ast
 import contextlib
+import functools
 import io
 import json
+import operator
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +31,9 @@ import torch
 from course.models.files import ROOT
 
 ANSWER = "<ipython-input-answer>"  # the file of an answer, as tracebacks name it
+FUTURE = functools.reduce(
+    operator.or_, (getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
+)  # flags of the imports from __future__
 Space = dict[str, Any]  # the global names of a lesson
 Arrays = dict[str, np.ndarray]  # the values to compare; each is a part of the exercise
 
@@ -103,8 +111,32 @@ def evaluate(
             exec(compile(source, "<cell>", "exec"), space)
         if recipe.prepare:
             recipe.prepare(space, seed)
-        exec(compile(answer, ANSWER, "exec"), space)
-        return recipe.run(space, seed)
+        error = run_answer(answer, space)
+        try:
+            return recipe.run(space, seed)
+        except (NameError, KeyError) as missing:
+            raise error or missing from None
+
+
+def run_answer(answer: str, space: Space) -> Exception | None:
+    """Run a student's cell in a namespace; return the first error of an expression statement.
+
+    Such a statement, `print(...)` or `image`, only shows something. It may use names of the
+    notebook that the recipe does not have, so its error is none of the answer's. Raises what other
+    statements raise.
+    """
+    first = None
+    future = compile(answer, ANSWER, "exec", dont_inherit=True).co_flags & FUTURE
+    for statement in ast.parse(answer, ANSWER).body:
+        module = ast.Module([statement], type_ignores=[])
+        code = compile(module, ANSWER, "exec", flags=future, dont_inherit=True)
+        try:
+            exec(code, space)
+        except Exception as error:
+            if not isinstance(statement, ast.Expr):
+                raise
+            first = first or error
+    return first
 
 
 class Inputs:

@@ -71,6 +71,13 @@ def test_the_official_solution_is_right_and_its_stub_is_not(exercise: str) -> No
     assert share_right(exercise, without_solutions(answer, exercise)) == 0
 
 
+@pytest.mark.weekly
+@pytest.mark.parametrize("exercise", EXERCISES)
+def test_a_line_that_only_shows_something_may_fail(exercise: str) -> None:
+    answer = official.answers()[exercise]
+    assert share_right(exercise, f"{answer}\nprint(a_name_of_another_cell)\n") == 1
+
+
 @pytest.mark.parametrize("exercise", EXERCISES)
 def test_each_grading_run_compares_other_values(exercise: str) -> None:
     answer = official.answers()[exercise]
