@@ -3,8 +3,8 @@
 A class of 100 submits all lessons with their outputs, every exercise solved, the code of each a
 little different. It is graded on two CPU cores, in the sandbox that grading.grade finds.
 
-check-only  checks of the exercises alone
-outputs     and the images and clips of the notebooks
+checks   checks of the exercises alone (--check-only)
+outputs  and the images and clips of the notebooks
 
 Memory is that of the grading process without its sandboxes, which have limits of their own. A class
 of another size prints rows and stores none.
@@ -29,7 +29,7 @@ from pocket.arguments import add_option, integer
 from tests.grading import class_of_30
 
 SUBMISSIONS = 100
-MINUTES = {"check-only": 30, "outputs": 90}  # the most that a class of 100 may take
+GROUPS = {"checks": 30, "outputs": 90}  # minutes that a class of 100 may take
 MEMORY_MIB = 1024
 GROWTH_MIB = 50  # from the first quarter of the run to the last
 SAMPLE_SECONDS = 0.5
@@ -85,14 +85,14 @@ def rows_of(group: str, count: int) -> list[Row]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_class(folder / "class", count)
-        arguments = ["--check-only"] if group == "check-only" else []
+        arguments = ["--check-only"] if group == "checks" else []
         seconds, memory = grade(folder / "class", folder / "graded", arguments)
     quarters = [max(part) for part in np.array_split(memory, 4)]
     growth = quarters[3] - quarters[0]
     return make_rows(
         f"grading.{group}",
         f"{count} submissions, all lessons, two cores, {group}",
-        ("minutes", "time", round(seconds / 60, 1), "min", "<=", MINUTES[group]),
+        ("minutes", "time", round(seconds / 60, 1), "min", "<=", GROUPS[group]),
         ("memory", "memory of the grading process", round(max(memory)), "MiB", "<=", MEMORY_MIB),
         ("growth", "its growth, first to last quarter", round(growth), "MiB", "<=", GROWTH_MIB),
     )
@@ -100,7 +100,7 @@ def rows_of(group: str, count: int) -> list[Row]:
 
 def main(arguments: list[str] | None = None) -> list[Row]:
     """Measure groups (default: all), print and store their rows, and return them."""
-    parser = command_line("benchmarks.grading", __doc__, MINUTES)
+    parser = command_line("benchmarks.grading", __doc__, GROUPS)
     text = "number of submissions; rows of another number are not stored"
     add_option(parser, "--submissions", integer(4, 10_000), SUBMISSIONS, text)
     args = parser.parse_args(arguments)

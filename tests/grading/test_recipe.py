@@ -8,8 +8,8 @@ from grading import recipe
 
 def arrays(answer: str) -> recipe.Arrays:
     """The values of `double` in a cell."""
-    asked = recipe.Recipe("0 (a)", lambda space, seed: {"double": np.array(space["double"](seed))})
-    return recipe.evaluate(asked, {}, [], answer, 3)
+    one = recipe.Recipe("0 (a)", lambda space, seed: {"double": np.array(space["double"](seed))})
+    return recipe.evaluate(one, {}, [], answer, 3)
 
 
 DOUBLE = "def double(x):\n    return 2 * x\n"
