@@ -6,8 +6,8 @@ little different. It is graded on two CPU cores, in the sandbox that grading.gra
 checks   checks of the exercises alone (--check-only)
 outputs  and the images and clips of the notebooks
 
-Memory is that of the grading process without its sandboxes, which have limits of their own. A class
-of another size prints rows and stores none.
+Memory is that of the grading process without its sandboxes, which have limits of their own. Rows of
+another number of submissions are not stored.
 """
 
 import os
@@ -23,7 +23,7 @@ import numpy as np
 import psutil
 
 from benchmarks.common import RESULTS, command_line
-from course.figures import Row, make_rows, report
+from course.figures import Row, machine, make_rows, report
 from course.notebooks import ROOT
 from pocket.arguments import add_option, integer
 from tests.grading import class_of_30
@@ -94,7 +94,15 @@ def rows_of(group: str, count: int) -> list[Row]:
         f"{count} submissions, all lessons, two cores, {group}",
         ("minutes", "time", round(seconds / 60, 1), "min", "<=", GROUPS[group]),
         ("memory", "memory of the grading process", round(max(memory)), "MiB", "<=", MEMORY_MIB),
-        ("growth", "its growth, first to last quarter", round(growth), "MiB", "<=", GROWTH_MIB),
+        (
+            "growth",
+            "memory growth over the run",
+            round(growth),
+            "MiB",
+            "<=",
+            GROWTH_MIB,
+        ),
+        machine=machine(gpu=False),
     )
 
 
