@@ -1,7 +1,6 @@
 """A sandbox by bubblewrap: namespaces of its own, which need no rights of the administrator."""
 
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -22,7 +21,8 @@ def reason_against() -> str:
         return "bubblewrap needs Linux: grade in a Linux machine or container."
     if not shutil.which("bwrap"):
         return "bubblewrap is not installed: `sudo apt install bubblewrap` (or dnf, pacman)."
-    command = [*_namespaces(Limits()), *_system(), "/bin/true"]
+    limits = Limits()
+    command = [*_kernel_limits(limits, 1024), *_namespaces(limits), *_system(), "/bin/true"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -50,19 +50,23 @@ def run(job: Job) -> Outcome:
         # As the first process of its namespace: none in it can kill it, and when bubblewrap has
         # seen its end, the kernel has killed all others.
         inside = ["--as-pid-1", "--remount-ro", "/", "--chdir", "/tmp", "--", *job.command]
-        return [*_namespaces(limits), *mounts, *settings, *inside]
+        return [*_kernel_limits(limits, processes), *_namespaces(limits), *mounts, *settings, *inside]
 
     # bubblewrap is the first process of the namespace: the job can read its environment in /proc.
     path = {"PATH": os.environ.get("PATH", os.defpath)}
-    return supervise(job, wrap, prepare=lambda: set_limits(limits, processes), inherited=path)
+    return supervise(job, wrap, inherited=path)
 
 
-def set_limits(limits: Limits, processes: int) -> None:
-    """Set what the kernel itself limits, in the new process; `processes` of all of this user."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limits.file_size, limits.file_size))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
-    resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
+def _kernel_limits(limits: Limits, processes: int) -> list[str]:
+    """Return the command that sets what the kernel limits; `processes` of all of this user.
+
+    Not by Popen's preexec_fn: it forks, and OpenBLAS ends its threads before a fork, for which a
+    thread of the grader that computes then waits for ever.
+    """
+    return [
+        *("prlimit", f"--fsize={limits.file_size}", "--core=0", "--nofile=1024"),
+        *(f"--nproc={processes}", "--"),
+    ]
 
 
 def _namespaces(limits: Limits) -> list[str]:

@@ -84,7 +84,6 @@ def run(
     wrap: Callable[[Mapping[str, str]], Sequence[str]],
     tree: Callable[[subprocess.Popen[bytes]], Tree] = Tree,
     results_on_stdout: bool = False,
-    prepare: Callable[[], None] | None = None,
     inherited: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Run a job to its end, or until it exceeds a limit.
@@ -94,7 +93,6 @@ def run(
         wrap: the environment of the job to the command line that runs it in a sandbox.
         tree: how its processes are counted and killed.
         results_on_stdout: the sandbox passes no other pipe on.
-        prepare: called in the new process before the command.
         inherited: the environment of that command line itself; None for that of the grader, which
             the job must not be able to read then.
     """
@@ -107,7 +105,6 @@ def run(
         stdout=write_end if results_on_stdout else subprocess.PIPE,
         stderr=subprocess.PIPE,
         pass_fds=() if results_on_stdout else (write_end,),
-        preexec_fn=prepare,
         env=inherited,
         start_new_session=True,
     )

@@ -1,6 +1,7 @@
 """Attacks on the sandbox: none reaches anything, none outlives its run."""
 
 import os
+import shutil
 import socket
 import sys
 import textwrap
@@ -52,6 +53,13 @@ def test_results_come_back_over_their_own_pipe(run):
     assert outcome.code == 0 and not outcome.stopped, outcome.stderr
     assert outcome.stdout == b"200000\n"
     assert pipe.receive(outcome.results)["x"].tolist() == np.arange(5.0).tolist()
+
+
+def test_no_fork_handler_runs_in_the_grader(run):
+    forks: list[int] = []
+    os.register_at_fork(before=lambda: forks.append(1))
+    run("pass")
+    assert not forks  # OpenBLAS ends its threads in its own, while other threads may wait for them
 
 
 @pytest.mark.parametrize(
@@ -254,6 +262,8 @@ def test_sums_are_repeatable(run):
 def test_without_a_sandbox_the_reason_and_the_remedy_are_named(
     name, program, advice, tmp_path, monkeypatch
 ):
+    if prlimit := shutil.which("prlimit"):
+        (tmp_path / "prlimit").symlink_to(prlimit)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(lockdown, "abi", lambda: 0)
     sandbox._reasons.cache_clear()
