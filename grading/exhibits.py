@@ -123,7 +123,7 @@ def decode(paths: Sequence[Path], sandbox_name: str = "") -> list[np.ndarray | N
     clips = [path for path in paths if path.suffix.lower() not in IMAGES]
     for files, side, frames, count in (
         (images, IMAGE_SIDE, 1, 40),
-        (clips, CLIP_SIDE, MAX_FRAMES, 6),
+        (clips, CLIP_SIDE, MAX_FRAMES, 2),
     ):
         for start in range(0, len(files), count):
             batch = files[start : start + count]

@@ -105,26 +105,33 @@ def is_among(image: np.ndarray, others: Iterable[np.ndarray]) -> bool:
     )
 
 
-@cache
 def handed_out(exercise: str) -> tuple[np.ndarray, ...]:
     """Return the images of the hand-out that a student could copy: samples and expected results."""
-    images = [
-        np.asarray(Image.open(path).convert("RGB"))
-        for pattern in SAMPLES
-        for path in sorted(ROOT.glob(pattern))
-    ]
     [lesson] = [
         lesson
         for lesson in answers.lessons()
         if exercise in {place.exercise for place in lesson.places}
     ]
-    [path] = [path for path in lesson_paths() if path.stem == lesson.stem]
-    for cell in code_cells(read(path)):
-        for output in cell.outputs:
-            if data := output.get("data", {}).get("image/png"):
-                image = Image.open(io.BytesIO(base64.b64decode(data)))
-                images.append(np.asarray(image.convert("RGB")))
-    return tuple(images)
+    return (*_samples(), *_expected_results(lesson.stem))
+
+
+@cache
+def _samples() -> tuple[np.ndarray, ...]:
+    paths = [path for pattern in SAMPLES for path in sorted(ROOT.glob(pattern))]
+    return tuple(np.asarray(Image.open(path).convert("RGB")) for path in paths)
+
+
+@cache
+def _expected_results(stem: str) -> tuple[np.ndarray, ...]:
+    """Return the images in the outputs of an official lesson."""
+    [path] = [path for path in lesson_paths() if path.stem == stem]
+    data = [
+        output.get("data", {}).get("image/png")
+        for cell in code_cells(read(path))
+        for output in cell.outputs
+    ]
+    images = [Image.open(io.BytesIO(base64.b64decode(each))) for each in data if each]
+    return tuple(np.asarray(image.convert("RGB")) for image in images)
 
 
 def tiles(image: np.ndarray, count: int) -> list[np.ndarray]:

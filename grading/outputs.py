@@ -4,7 +4,7 @@ They are taken from the outputs of its notebooks and from its files, and decoded
 What is not the student's own, such as an image of the student copy, has no points.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,17 +30,13 @@ def grade(submission: Submission, sandbox_name: str = "") -> list[Score]:
     The submission is one of `submissions.opened`. sandbox_name: where images are decoded, by
     default the first sandbox that works. Raises SandboxError.
     """
-    media = {id: items for id, items in submission.media.items() if id in submission.answers}
-    decoded = decode_all(
-        {item.path: item for items in media.values() for item in items}, sandbox_name
-    )
     scores = []
     for exercise in FILES:
         answer = submission.answers.get(exercise, "")
         if refusal := _refusal(exercise, answer):
             scores.append(refusal)
             continue
-        items = [decoded[item.path] for item in media.get(exercise, [])]
+        items = decode_all(submission.media.get(exercise, []), sandbox_name)
         is_official = answers.is_same(answer, official.answers()[exercise])
         scores.append(score(CHECKS[exercise], Work(exercise, answer, items, is_official)))
     return scores
@@ -72,10 +68,10 @@ def score(check: Check, work: Work) -> Score:
     return Score(work.exercise, round(points * right / len(parts), 4), points, status, message)
 
 
-def decode_all(media: Mapping[Path, Media], sandbox_name: str = "") -> dict[Path, Decoded]:
-    """Return images and clips by the path of their file, decoded in the sandbox."""
-    images = [path for path in media if path.suffix in exhibits.IMAGES]
-    clips = [path for path in media if path.suffix not in exhibits.IMAGES]
+def decode_all(media: Sequence[Media], sandbox_name: str = "") -> list[Decoded]:
+    """Return the images and clips of an exercise, decoded in the sandbox. Raises SandboxError."""
+    images = [item.path for item in media if item.path.suffix in exhibits.IMAGES]
+    clips = [item.path for item in media if item.path.suffix not in exhibits.IMAGES]
     frames: dict[Path, np.ndarray] = {}
     if images:
         frames = exhibits.decode_batch(images, IMAGE_SIDE, 1, sandbox_name)
@@ -83,4 +79,4 @@ def decode_all(media: Mapping[Path, Media], sandbox_name: str = "") -> dict[Path
         batch = clips[start : start + BATCH]
         frames |= exhibits.decode_batch(batch, CLIP_SIDE, MAX_FRAMES, sandbox_name)
     none = np.zeros((0, 1, 1, 3), np.uint8)
-    return {path: Decoded(item.name, frames.get(path, none)) for path, item in media.items()}
+    return [Decoded(item.name, frames.get(item.path, none)) for item in media]

@@ -142,8 +142,8 @@ def decoded(tmp_path_factory):
     folder = tmp_path_factory.mktemp("panoramas")
     for name, content in data.items():
         (folder / f"{name}.png").write_bytes(content)
-    items = {path: Media(path.name, path) for path in folder.iterdir()}
-    return {path.stem: item for path, item in outputs.decode_all(items).items()}
+    items = [Media(path.name, path) for path in folder.iterdir()]
+    return {Path(item.name).stem: item for item in outputs.decode_all(items)}
 
 
 @pytest.mark.parametrize(("what", "message"), NOT_RIGHT.items())
