@@ -50,7 +50,8 @@ def run(job: Job) -> Outcome:
         # As the first process of its namespace: none in it can kill it, and when bubblewrap has
         # seen its end, the kernel has killed all others.
         inside = ["--as-pid-1", "--remount-ro", "/", "--chdir", "/tmp", "--", *job.command]
-        return [*_kernel_limits(limits, processes), *_namespaces(limits), *mounts, *settings, *inside]
+        outside = [*_kernel_limits(limits, processes), *_namespaces(limits)]
+        return [*outside, *mounts, *settings, *inside]
 
     # bubblewrap is the first process of the namespace: the job can read its environment in /proc.
     path = {"PATH": os.environ.get("PATH", os.defpath)}
