@@ -62,6 +62,9 @@ MEMORY_FRACTION = 0.6  # of the free device memory, at most, for the latents
 HELD_OUT = 8192  # latents of a process that select among averages of the weights
 EMA_DECAYS = (0.998, 0.999, 0.9995)
 BATCH = 1024
+# Channels last throughout, which inductor does not choose for this network by itself, and CUDA
+# graphs: 6,550 instead of 5,470 images a second on one H200.
+COMPILE_OPTIONS = {"force_layout_optimization": True, "triton.cudagraphs": True}
 
 
 def build(config: dict[str, Any], text_width: int) -> UNet2DConditionModel:
@@ -256,6 +259,12 @@ def main(run: Run) -> None:
         error = torch.tensor(held_out_error(model, data), device=run.device)
         return float(run.accelerator.reduce(error, reduction="mean"))
 
-    settings = loop.Settings(100_000, minutes=24.0, warmup=500, ema_decays=EMA_DECAYS)
+    settings = loop.Settings(
+        100_000,
+        minutes=24.0,
+        warmup=500,
+        ema_decays=EMA_DECAYS,
+        compile_options=COMPILE_OPTIONS,
+    )
     save = partial(loop.save_contiguous, unet)
     loop.train(run, model, Muon(unet, lr=2e-3), loss_fn, save, settings, validate)

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +44,7 @@ class Settings:
     # average should be depends on the length of the run (Karras et al. 2024, section 3).
     ema_decays: Sequence[float] = (0.999,)
     clip: float = 1.0  # norm to which the gradient of each parameter group is clipped
+    compile_options: Mapping[str, bool] = field(default_factory=dict)  # of torch.compile, on CUDA
 
 
 def lr_factor(step: int, fraction: float, warmup: int) -> float:
@@ -327,7 +328,7 @@ def train(
         run.log(f"resuming from step {state.progress.step}")
     run.seed_all(state.progress.step)
     if run.device.type == "cuda":
-        model.compile(dynamic=False)
+        model.compile(dynamic=False, options=dict(settings.compile_options))
     model.train()
     network = run.accelerator.prepare_model(model) if run.processes > 1 else model
     _loop(run, state, network, loss_fn, save, settings, Clock(state.progress, clock_start))
