@@ -16,6 +16,7 @@ import pytest
 from course.notebooks import ROOT
 from grading import grade, official, sandbox
 from grading.scores import OVERRIDES, REGRADES, SCORES
+from tests.grading import class_of_30
 
 reason = sandbox.reason_against("bubblewrap")
 pytestmark = pytest.mark.skipif(bool(reason), reason=reason)
@@ -109,6 +110,26 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
     sheets = [json.loads(path.read_text()) for path in out.glob(f"*/{SCORES}")]
     assert {sheet["seed"] for sheet in sheets} == {seed}
     assert not list(out.glob(".partial-*"))
+
+
+@pytest.mark.weekly
+def test_the_score_is_the_same_every_time(tmp_path):
+    """Ten times, with 1, 2 and 4 threads outside the sandbox, and another seed each time."""
+    for name, data in class_of_30.everything().items():
+        path = tmp_path / "class" / "ada" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    results = []
+    for number in range(10):
+        out = tmp_path / f"out_{number}"
+        command = [sys.executable, "-m", "grading.grade", str(tmp_path / "class")]
+        threads = os.environ | {"OMP_NUM_THREADS": str((1, 2, 4)[number % 3])}
+        subprocess.run([*command, "--out", str(out)], cwd=ROOT, check=True, env=threads)
+        [path] = out.glob(f"*/{SCORES}")
+        scores = json.loads(path.read_text())["scores"]
+        results.append({score["exercise"]: score["points"] for score in scores})
+    assert len(results[0]) == len(class_of_30.EVERYTHING)
+    assert all(result == results[0] for result in results)
 
 
 @pytest.mark.weekly
