@@ -325,6 +325,9 @@ def evaluate(module: str, task: Mapping[str, Any], names: Mapping[str, Any]) -> 
     import numpy as np
     import torch
 
+    # After a fork PyTorch renews its thread pool at the next call; threads of a library that is
+    # loading weights would race for that ("Invalid thread pool!").
+    torch.set_num_threads(1)
     seed = task["seed"]
     torch.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002
