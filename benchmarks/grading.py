@@ -10,6 +10,7 @@ Memory is that of the grading process without its sandboxes, which have limits o
 another number of submissions are not stored.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -23,8 +24,11 @@ import numpy as np
 import psutil
 
 from benchmarks.common import RESULTS, command_line
+from course.checks import exercises
 from course.figures import Row, machine, make_rows, report
 from course.notebooks import ROOT
+from grading.media import FILES
+from grading.scores import SCORES
 from pocket.arguments import add_option, integer
 from tests.grading import class_of_30
 
@@ -80,19 +84,34 @@ def grade(submissions: Path, out: Path, arguments: list[str]) -> tuple[float, li
     return seconds, memory
 
 
+def right_share(out: Path, check_only: bool) -> float:
+    """Return the percentage of right answers; all are, but for those that a teacher grades."""
+    statuses = [
+        score["status"]
+        for path in out.glob(f"*/{SCORES}")
+        for score in json.loads(path.read_text(encoding="utf-8"))["scores"]
+        if exercises()[score["exercise"]].tier != "written"
+        and not (check_only and score["exercise"] in FILES)
+    ]
+    return 100 * statuses.count("right") / len(statuses)
+
+
 def rows_of(group: str, count: int) -> list[Row]:
     """Measure a group with a class of `count`."""
+    check_only = group == "checks"
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_class(folder / "class", count)
-        arguments = ["--check-only"] if group == "checks" else []
+        arguments = ["--check-only"] if check_only else []
         seconds, memory = grade(folder / "class", folder / "graded", arguments)
+        right = right_share(folder / "graded", check_only)
     quarters = [max(part) for part in np.array_split(memory, 4)]
     growth = quarters[3] - quarters[0]
     return make_rows(
         f"grading.{group}",
         f"{count} submissions, all lessons, two cores, {group}",
         ("minutes", "time", round(seconds / 60, 1), "min", "<=", GROUPS[group]),
+        ("right", "right answers that are graded as right", round(right, 2), "%", ">=", 100),
         ("memory", "memory of the grading process", round(max(memory)), "MiB", "<=", MEMORY_MIB),
         (
             "growth",
