@@ -12,6 +12,7 @@ RIGHT = (
 )
 DENIED = "not permitted|Permission denied"
 CALL = "import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+# Follows a statement that has to fail; an expression, which only shows something, may fail.
 KEEP = "raise RuntimeError('SUCCEEDED')"
 
 

@@ -104,24 +104,24 @@ RESOURCES = [
 ]
 
 NETWORK = [
-    cell("IPv4", "import socket\nsocket.create_connection(('127.0.0.1', 80), 1)\n" + KEEP),
+    cell("IPv4", "import socket\n_ = socket.create_connection(('127.0.0.1', 80), 1)\n" + KEEP),
     cell(
         "IPv4, UDP",
-        "import socket\nsocket.socket(2, 2).sendto(b'x', ('192.0.2.1', 53))\n" + KEEP,
+        "import socket\n_ = socket.socket(2, 2).sendto(b'x', ('192.0.2.1', 53))\n" + KEEP,
     ),
-    cell("IPv6", "import socket\nsocket.socket(socket.AF_INET6).connect(('::1', 80))\n" + KEEP),
+    cell("IPv6", "import socket\n_ = socket.socket(socket.AF_INET6).connect(('::1', 80))\n" + KEEP),
     cell(
         "DNS",
-        "import socket\nsocket.getaddrinfo('grader.invalid', 80)\n" + KEEP,
+        "import socket\n_ = socket.getaddrinfo('grader.invalid', 80)\n" + KEEP,
         "resolution|not known|" + DENIED,
     ),
-    cell("Unix socket", "import socket\nsocket.socket(socket.AF_UNIX).connect('/x')\n" + KEEP),
-    cell("abstract socket", "import socket\nsocket.socket(1).bind('\\0a')\n" + KEEP),
-    cell("raw socket", "import socket\nsocket.socket(17, 3)\n" + KEEP),
-    cell("netlink", "import socket\nsocket.socket(16, 3)\n" + KEEP),
+    cell("Unix socket", "import socket\n_ = socket.socket(socket.AF_UNIX).connect('/x')\n" + KEEP),
+    cell("abstract socket", "import socket\n_ = socket.socket(1).bind('\\0a')\n" + KEEP),
+    cell("raw socket", "import socket\n_ = socket.socket(17, 3)\n" + KEEP),
+    cell("netlink", "import socket\n_ = socket.socket(16, 3)\n" + KEEP),
     cell(
         "urllib",
-        "import urllib.request\nurllib.request.urlopen('http://127.0.0.1:9')\n" + KEEP,
+        "import urllib.request\n_ = urllib.request.urlopen('http://127.0.0.1:9')\n" + KEEP,
     ),
     system_call("io_uring", 425, "8, 0"),
     system_call("a socket by the numbers of i386", 0x40000000 + 41, "2, 1, 0"),
@@ -147,11 +147,11 @@ PROCESSES = [
     system_call("bpf", 321, "0, 0, 0"),
     system_call("inotify", 294, "0"),
     system_call("file handles", 304, "-100, 0, 0"),
-    cell("stops the parent", "import os\nos.kill(os.getppid(), 19)\n" + KEEP),
-    cell("kills the parent", "import os\nos.kill(os.getppid(), 9)\n" + KEEP),
-    cell("interrupts the parent", "import os\nos.kill(os.getppid(), 2)\n" + KEEP),
-    cell("kills everything", "import os\nos.kill(-1, 9)\n" + KEEP),
-    cell("kills its group", "import os\nos.killpg(0, 9)\n" + KEEP),
+    cell("stops the parent", "import os\n_ = os.kill(os.getppid(), 19)\n" + KEEP),
+    cell("kills the parent", "import os\n_ = os.kill(os.getppid(), 9)\n" + KEEP),
+    cell("interrupts the parent", "import os\n_ = os.kill(os.getppid(), 2)\n" + KEEP),
+    cell("kills everything", "import os\n_ = os.kill(-1, 9)\n" + KEEP),
+    cell("kills its group", "import os\n_ = os.killpg(0, 9)\n" + KEEP),
     cell(
         "a queued signal",
         CALL + "if libc.sigqueue(os.getppid(), 9, 0): raise OSError('denied')",
@@ -159,17 +159,17 @@ PROCESSES = [
     ),
     cell(
         "limits of the parent",
-        "import os, resource\nresource.prlimit(os.getppid(), 0, (0, 0))\n" + KEEP,
+        "import os, resource\n_ = resource.prlimit(os.getppid(), 0, (0, 0))\n" + KEEP,
     ),
     cell(
         "priority of the parent",
-        "import os\nos.setpriority(os.PRIO_PROCESS, os.getppid(), 19)\n" + KEEP,
+        "import os\n_ = os.setpriority(os.PRIO_PROCESS, os.getppid(), 19)\n" + KEEP,
     ),
     cell(
         "processors of the parent",
-        "import os\nos.sched_setaffinity(os.getppid(), {0})\n" + KEEP,
+        "import os\n_ = os.sched_setaffinity(os.getppid(), {0})\n" + KEEP,
     ),
-    cell("a session of its own", "import os\nos.setsid()\n" + KEEP),
+    cell("a session of its own", "import os\n_ = os.setsid()\n" + KEEP),
     cell(
         "a process that writes after the end",
         """
@@ -186,7 +186,7 @@ PROCESSES = [
     ),
     cell(
         "another program",
-        "import subprocess\nsubprocess.run(['sh', '-c', 'ls /'], check=True)\n" + KEEP,
+        "import subprocess\n_ = subprocess.run(['sh', '-c', 'ls /'], check=True)\n" + KEEP,
     ),
-    cell("root", "import os\nos.setuid(0)\n" + KEEP, "not permitted|Invalid|denied"),
+    cell("root", "import os\n_ = os.setuid(0)\n" + KEEP, "not permitted|Invalid|denied"),
 ]
