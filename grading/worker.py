@@ -325,8 +325,7 @@ def evaluate(module: str, task: Mapping[str, Any], names: Mapping[str, Any]) -> 
     import numpy as np
     import torch
 
-    # After a fork PyTorch renews its thread pool at the next call; threads of a library that is
-    # loading weights would race for that ("Invalid thread pool!").
+    # Renews PyTorch's thread pool, for which threads that load weights would race after the fork.
     torch.set_num_threads(1)
     seed = task["seed"]
     torch.manual_seed(seed)
