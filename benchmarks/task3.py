@@ -81,7 +81,8 @@ AT_ONCE = 6  # objects that a GPU trains at the same time: one alone mostly wait
 # Settings of a rehearsal, and the same for the command.
 SHORT: dict[str, Any] = {"iters": 2, "size": 16, "rays": 64, "max_steps": 24}
 SHORT_COMMAND = (
-    "--iters 2 --size 16 --rays 64 --max_steps 24 --frames 2 --video_size 32 --no-save_mesh".split()
+    "--iters 2 --size 16 --rays 64 --max_steps 24 --frames 2 --video_size 32 --no-save_mesh "
+    "--no-check".split()
 )
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,9 +17,10 @@ from task_3_DreamFusion import jobs
 from task_3_DreamFusion.command_line import Request
 from task_3_DreamFusion.jobs import LOCK, OUTPUTS, folder_name
 from task_3_DreamFusion.nerf import checkpoint, export, gui, index_page, memory
+from task_3_DreamFusion.nerf.appraisal import Appraiser
 from task_3_DreamFusion.nerf.checkpoint import SavedRun
 from task_3_DreamFusion.nerf.guidance import StableDiffusion, check_exercise
-from task_3_DreamFusion.nerf.options import TrainingError, build
+from task_3_DreamFusion.nerf.options import FailedRun, TrainingError, build
 from task_3_DreamFusion.nerf.settings import (
     GuidanceOptions,
     OutputOptions,
@@ -30,6 +31,7 @@ from task_3_DreamFusion.nerf.settings import (
 from task_3_DreamFusion.nerf.utils import Trainer
 
 REMEDY = "lower --batch_size, --size or --max_steps, or use -O on a GPU"
+ADVICE = "Try a simpler text, --iters 800, or another --seed; --no-check writes a clip anyway"
 MIN_FREE = 300 * 2**20  # bytes: three checkpoints, while one is written, and the results
 
 
@@ -51,6 +53,10 @@ class RunConfig:
     guidance: GuidanceOptions
     run: RunOptions
     output: OutputOptions
+    model: Model
+
+
+AfterStep = Callable[[Trainer, dict[str, float]], None]
 
 
 @memory.reported("working", REMEDY)
@@ -63,11 +69,12 @@ def run_one(request: Request) -> int:
             check_unused(job)  # another process may have trained here since
         model = find_model(request.run.model or (job.saved.model if job.saved else None))
         config = resolve(request, job, model)
-        after_step = None
+        after_step: list[AfterStep] = []
         if request.run.gui:
             view = stack.enter_context(gui.LiveView(request.run.gui_port, job.text))
-            after_step = view.after_step
-        guidance = load_guidance(config, model)
+            after_step.append(view.after_step)
+        guidance = load_guidance(config)
+        after_step += load_checks(config)
         trainer = Trainer(config.settings, guidance, job.workspace)
         guidance.unload_text_encoder()
         is_finished = generate(config, trainer, after_step)
@@ -91,7 +98,8 @@ def run_many(request: Request) -> int:
     model = find_model(request.run.model)
     text, folder = next(iter(folders.items()))
     first = resolve(request, Job(text, folder), model)
-    guidance = load_guidance(first, model)  # keeps its text encoder: the prompts are still to come
+    guidance = load_guidance(first)  # keeps its text encoder: the prompts are still to come
+    checks = load_checks(first)
 
     def work(text: str, folder: Path) -> bool:
         path = checkpoint.latest(folder / "checkpoints")
@@ -102,7 +110,7 @@ def run_many(request: Request) -> int:
             )
         print(f"{text}: {folder}", flush=True)
         config = resolve(request, Job(text, folder, saved), model)
-        return generate(config, Trainer(config.settings, guidance, folder))
+        return generate(config, Trainer(config.settings, guidance, folder), checks)
 
     with report_disk_errors(base):
         outcome = jobs.share(folders, work)
@@ -184,14 +192,15 @@ def resolve(request: Request, job: Job, model: Model) -> RunConfig:
     settings = build(Settings, defaults, earlier, request.given, {"text": job.text})
     guidance = build(GuidanceOptions, defaults, earlier_guidance, request.given)
     memory.check(settings, request.output.frames, request.output.video_size, model.device)
-    return RunConfig(job, settings, guidance, request.run, request.output)
+    return RunConfig(job, settings, guidance, request.run, request.output, model)
 
 
 # --- How to do it
 
 
-def load_guidance(config: RunConfig, model: Model) -> StableDiffusion:
+def load_guidance(config: RunConfig) -> StableDiffusion:
     """Return the model that guides. Raises CheckFailed if the exercise is not done."""
+    model = config.model
     if config.settings.half and model.device.type != "cuda":
         print("-O changes nothing without a GPU", flush=True)
     with memory.reported("loading the model", "choose a smaller --model, or end other programs"):
@@ -200,14 +209,18 @@ def load_guidance(config: RunConfig, model: Model) -> StableDiffusion:
     return guidance
 
 
-def generate(
-    config: RunConfig,
-    trainer: Trainer,
-    after_step: Callable[[Trainer, dict[str, float]], None] | None = None,
-) -> bool:
+def load_checks(config: RunConfig) -> list[AfterStep]:
+    """Return what checks a run after its steps: nothing if the model has no CLIP beside it."""
+    folder = config.model.folder.parent / "clip"
+    if not config.run.check or not folder.is_dir():
+        return []
+    return [Appraiser(folder, config.model.device).after_step]
+
+
+def generate(config: RunConfig, trainer: Trainer, after_step: Sequence[AfterStep] = ()) -> bool:
     """Train, unless --test was given, and write the results; return whether the run is finished.
 
-    The caller holds the lock of the workspace.
+    The caller holds the lock of the workspace. Raises FailedRun.
     """
     job, options = config.job, config.run
     remove_leftovers(job.workspace)
@@ -215,9 +228,7 @@ def generate(
         trainer.resume(job.saved)
         print(f"continuing from step {trainer.step}", flush=True)
     with report_disk_errors(job.workspace):
-        is_finished = options.test or trainer.train(
-            options.save_every, options.preview_every, after_step
-        )
+        is_finished = options.test or train(trainer, options, after_step)
         export.remove_stale_mesh(job.workspace)
         paths = write_results(config.output, trainer)
     print("\n".join(map(str, paths)), flush=True)
@@ -225,6 +236,33 @@ def generate(
         steps = f"{trainer.step} of {trainer.settings.iters}"
         print(f"stopped at step {steps}: --resume continues", flush=True)
     return is_finished
+
+
+def train(trainer: Trainer, options: RunOptions, after_step: Sequence[AfterStep]) -> bool:
+    """Train; start a run that fails again with the next seed. Return False if interrupted.
+
+    Raises FailedRun if it has failed with all seeds. Its checkpoints are removed, since continuing
+    it would not help; its last preview stays.
+    """
+
+    def after_each(trainer: Trainer, figures: dict[str, float]) -> None:
+        for function in after_step:
+            function(trainer, figures)
+
+    first = trainer.settings.seed
+    while True:
+        try:
+            return trainer.train(options.save_every, options.preview_every, after_each)
+        except FailedRun as failure:
+            seed = trainer.settings.seed
+            if seed - first < options.restarts:
+                trainer.restart(seed + 1)
+                print(f"{failure}; starting again with --seed {seed + 1}", flush=True)
+                continue
+            preview = trainer.preview()
+            checkpoint.remove_all(trainer.checkpoints)
+            tried = f"seed {seed}" if seed == first else f"seeds {first} to {seed}"
+            raise FailedRun(f"{failure} ({tried}): {preview} shows it. {ADVICE}") from failure
 
 
 def write_results(output: OutputOptions, trainer: Trainer) -> list[Path]:

@@ -82,6 +82,12 @@ def prune(folder: Path) -> None:
     remove_partial(folder)
 
 
+def remove_all(folder: Path) -> None:
+    """Remove all checkpoints in `folder`. Raises OSError."""
+    for path in _all(folder):
+        path.unlink()
+
+
 def latest(folder: Path) -> Path | None:
     """Return the checkpoint of the highest step in `folder`, or None if there is none."""
     paths = _all(folder)

@@ -17,6 +17,10 @@ class TrainingError(CourseError):
     """A run cannot go on; the message says why and what to change."""
 
 
+class FailedRun(TrainingError):
+    """A run that does not become an object; another seed may help."""
+
+
 class SettingError(TrainingError):
     """A setting is not allowed. The message starts with its name."""
 

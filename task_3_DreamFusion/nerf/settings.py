@@ -251,6 +251,14 @@ class RunOptions:
         metavar="FILE",
     )
     test: bool = option(False, "do not train: write the clip and the mesh of the last checkpoint")
+    check: bool = option(
+        True,
+        "check at a quarter, half and end of the run whether it becomes an object that looks like "
+        "the text; needs a CLIP model beside the text-to-image model, as pocket has it",
+    )
+    restarts: int = option(
+        2, "how many times a run that fails starts again, each time with the next seed", (0, 1000)
+    )
     save_every: int = option(
         200, "number of steps between checkpoints", (1, 10**9), metavar="STEPS"
     )

@@ -12,6 +12,8 @@ from task_3_DreamFusion.nerf.provider import Cameras
 from task_3_DreamFusion.nerf.renderer import Shading
 from task_3_DreamFusion.nerf.settings import Settings
 
+WALL_OPACITY = 0.05  # of a ray that does not meet the field
+
 
 @dataclass(frozen=True)
 class Target:
@@ -54,7 +56,7 @@ class Target:
         if lights is not None:
             check_shape("lights", lights, (1, 3))
         color = state["background_color"]
-        if settings.background == "random":
+        if settings.background != "network":
             check_shape("background_color", color, (3,))
         elif color is not None:
             raise ValueError("a target has a background color")
@@ -87,8 +89,22 @@ class TargetRays:
         lights = [target.shading.lights for target in targets if target.shading.lights is not None]
         shading = replace(targets[0].shading, lights=torch.cat(lights) if lights else None)
         colors = [t.background_color for t in targets if t.background_color is not None]
-        background_colors = torch.stack(colors) if colors else None
+        background_colors = torch.stack([c.to(device) for c in colors]) if colors else None
         return cls(origins, directions, images.reshape(-1, 3), shading, background_colors)
+
+
+def wall_colors(images: Tensor, opacity: Tensor, default: Tensor) -> Tensor:
+    """Return the color of the wall in each target image, (B, 3).
+
+    It is the median color where the field is empty, or `default` (3,) where it nowhere is. The
+    prompt says "a plain background", and the model chooses a color anew at each step. Before a wall
+    of one color the field would have to fill its box to show it.
+
+    images: (B, 3, H, W). opacity: of the rendered images, of B * H * W rays.
+    """
+    is_wall = opacity.reshape(len(images), 1, -1) < WALL_OPACITY  # (B, 1, H * W)
+    colors = torch.where(is_wall, images.flatten(2), torch.nan).nanmedian(dim=2).values
+    return torch.where(colors.isnan(), default, colors)
 
 
 def check_shape(name: str, value: Tensor, shape: Sequence[int]) -> Tensor:

@@ -32,12 +32,12 @@ from task_3_DreamFusion.nerf.checkpoint import SavedRun
 from task_3_DreamFusion.nerf.guidance import StableDiffusion
 from task_3_DreamFusion.nerf.network import Background, Field, FrequencyField
 from task_3_DreamFusion.nerf.network_grid import GridField
-from task_3_DreamFusion.nerf.options import TrainingError
+from task_3_DreamFusion.nerf.options import FailedRun, TrainingError
 from task_3_DreamFusion.nerf.provider import Cameras, ViewRange, orbit
 from task_3_DreamFusion.nerf.regularizers import regularize
 from task_3_DreamFusion.nerf.renderer import Renderer, RenderOutput, Shading
 from task_3_DreamFusion.nerf.settings import SETTINGS, Settings
-from task_3_DreamFusion.nerf.targets import Target, TargetRays, check_shape
+from task_3_DreamFusion.nerf.targets import Target, TargetRays, check_shape, wall_colors
 from task_3_DreamFusion.optimizer import Adan
 
 OPTIMIZER_STATE = {
@@ -85,29 +85,38 @@ class Trainer:
     """
 
     def __init__(self, settings: Settings, guidance: StableDiffusion, workspace: Path) -> None:
-        self.settings = settings
         self.guidance = guidance
         self.workspace = workspace
         self.views = ViewRange()
         self.half = settings.half and guidance.device.type == "cuda"
+        self.prompts = guidance.view_prompts(settings.prompt, settings.negative)
+        self.interrupt = Interrupt()
+        self._initialize(settings)
+
+    def _initialize(self, settings: Settings) -> None:
+        """Set up everything that depends on the seed."""
+        self.settings = settings
         torch.manual_seed(settings.seed)
         self.generator = torch.Generator().manual_seed(settings.seed)
         background = Background() if settings.background == "network" else None
         field = build_field(settings)
         self.renderer = Renderer(field, background, settings.max_steps, settings.grid_size)
-        self.renderer.to(guidance.device)
+        self.renderer.to(self.guidance.device)
         self.optimizer = build_optimizer(settings, self.renderer)
         # A scale that hardly ever overflows, so that no step is lost; it grows by itself.
         scale = 2.0**10 if settings.space == "pixels" else 2.0**4
-        device = guidance.device.type
+        device = self.guidance.device.type
         self.scaler = torch.amp.GradScaler(device, init_scale=scale, enabled=self.half)
         self.average = [p.detach().clone() for p in self.renderer.parameters()]
-        self.prompts = guidance.view_prompts(settings.prompt, settings.negative)
         self.targets: deque[Target] = deque(maxlen=settings.keep)
         self.step = 0
         self.opacities: deque[float] = deque(maxlen=PATIENCE)
         self.skipped = 0  # steps in a row whose gradient was not finite
-        self.interrupt = Interrupt()
+
+    def restart(self, seed: int) -> None:
+        """Start from step 0 with another seed; the checkpoints so far are removed."""
+        checkpoint.remove_all(self.checkpoints)
+        self._initialize(replace(self.settings, seed=seed))
 
     @property
     def progress(self) -> float:
@@ -139,6 +148,8 @@ class Trainer:
             terms = self._learn(self.guided.loss, rendered)
         else:
             images, self.guided = self.guidance.target_images(*view)
+            if s.background == "plain":
+                colors = wall_colors(images, rendered.opacity, self.renderer.plain_color)
             self._add_targets(images, shading, colors)
             terms = self._learn_targets()
         terms = {"opacity": rendered.opacity.mean(), "noise_rmse": self.guided.noise_rmse} | terms
@@ -254,20 +265,14 @@ class Trainer:
         tqdm.write(f"step {self.step}: {message}")
 
     def _check_opacity(self) -> None:
-        """Raise TrainingError for a field in which nothing is visible, or nothing but fog."""
+        """Raise FailedRun for a field in which nothing is visible, or nothing but fog."""
         if len(self.opacities) < PATIENCE:
             return
         mean = sum(self.opacities) / len(self.opacities)
         if mean < MIN_OPACITY:
-            raise TrainingError(
-                "the field has become empty: lower --lambda_opacity, raise --guidance_scale, or "
-                "choose another --seed"
-            )
+            raise FailedRun("the field has become empty")
         if mean > MAX_OPACITY:
-            raise TrainingError(
-                "the field has filled its box: raise --lambda_opacity, or lower --lr or "
-                "--guidance_scale"
-            )
+            raise FailedRun("the field has filled its box")
 
     # --- The averaged field
 
@@ -425,15 +430,15 @@ class Trainer:
                     bar.set_postfix(shown, refresh=False)
                     for name, value in terms.items():
                         writer.add_scalar(name, value, self.step)
-                # Before the checkpoint: a run killed in between repeats this step, and its preview.
+                # Before the checkpoint: a run killed in between repeats this step and what follows.
                 if preview_every and self.step % preview_every == 0:
                     with memory.reported("writing a preview", "use --preview_every 0"):
                         self.preview()
+                if after_step:
+                    after_step(self, terms)
                 if self.step % save_every == 0 or self.step == s.iters:
                     self.save()
                     saved = self.step
-                if after_step:
-                    after_step(self, terms)
         if self.step < s.iters and saved != self.step:
             self.save()
         return self.step >= s.iters

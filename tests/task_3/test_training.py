@@ -27,6 +27,7 @@ from task_3_DreamFusion.nerf.provider import ViewRange, orbit
 from task_3_DreamFusion.nerf.regularizers import regularize
 from task_3_DreamFusion.nerf.renderer import RenderOutput, Shading
 from task_3_DreamFusion.nerf.settings import REASONS, RunOptions, Settings
+from task_3_DreamFusion.nerf.targets import wall_colors
 from task_3_DreamFusion.nerf.utils import MAX_OPACITY, MIN_OPACITY, PATIENCE, Trainer
 from task_3_DreamFusion.optimizer import Adan
 
@@ -285,8 +286,40 @@ def test_a_non_finite_gradient_is_skipped(begin, monkeypatch, capsys):
         trainer.train_step()
 
 
+def test_the_wall_of_a_target_is_the_median_where_the_field_is_empty():
+    default = torch.tensor([0.1, 0.2, 0.3])
+    images = torch.rand(3, 3, 4, 4)
+    opacity = torch.ones(3, 4, 4)
+    opacity[0, :2] = 0.0
+    opacity[1, 3, 3] = 0.01
+    colors = wall_colors(images, opacity.flatten(), default)
+    expected = [images[0, :, :2].flatten(1).median(dim=1).values, images[1, :, 3, 3], default]
+    assert torch.equal(colors, torch.stack(expected))
+
+
+def test_the_field_does_not_show_the_wall_of_its_targets(begin, monkeypatch):
+    """The model chooses another wall at each step; the field stays as empty as it was."""
+
+    def walls(images, *_):
+        colors = torch.rand(len(images), 3, 1, 1)
+        return colors.expand_as(images), real(images, *_)[1]
+
+    opacity = {}
+    for default in (False, True):
+        trainer = begin(size=16, iters=60, rays=256, reuse=4, lambda_opacity=0, albedo_iter_ratio=1)
+        real = trainer.guidance.target_images
+        with monkeypatch.context() as patch:
+            patch.setattr(trainer.guidance, "target_images", walls)
+            if default:
+                patch.setattr(utils, "wall_colors", lambda x, _, color: color.expand(len(x), 3))
+            for _ in range(60):
+                figures = trainer.train_step()
+        opacity[default] = figures["opacity"]
+    assert opacity[False] < 0.5 * opacity[True]
+
+
 @pytest.mark.parametrize(
-    ("opacity", "message"), [(0.001, "empty.*--lambda_opacity"), (0.999, "filled its box")]
+    ("opacity", "message"), [(0.001, "become empty"), (0.999, "filled its box")]
 )
 def test_an_empty_or_full_field_ends_the_run(begin, opacity, message):
     trainer = begin()
@@ -896,7 +929,8 @@ FOREIGN = {
     "a target's lights": changed(ONES)("targets", 0, "lights"),
     "a target that is lit by nothing": changed("lambertian")("targets", 0, "mode"),
     "a target's ambient": changed("x")("targets", 0, "ambient"),
-    "a target before nothing": changed(ONES)("targets", 0, "background_color"),
+    "a target before nothing": changed(None)("targets", 0, "background_color"),
+    "a target's wall": changed(torch.ones(1))("targets", 0, "background_color"),
 }
 
 
