@@ -575,7 +575,13 @@ def test_the_field_learns_what_the_targets_show(begin, monkeypatch):
 def test_a_field_learns_the_color_of_its_targets(begin, monkeypatch):
     """Red from everywhere: after some steps the field is red where it is seen."""
     trainer = begin(
-        iters=40, albedo_iter_ratio=1.0, lr=1e-2, lambda_entropy=0.0, lambda_opacity=0.0, widen=0.0
+        iters=40,
+        background="random",
+        albedo_iter_ratio=1.0,
+        lr=1e-2,
+        lambda_entropy=0.0,
+        lambda_opacity=0.0,
+        widen=0.0,
     )
     red = torch.tensor([0.9, 0.1, 0.1])[:, None, None].expand(2, 3, 8, 8)
     step = trainer.guidance.target_images
