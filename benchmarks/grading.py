@@ -113,14 +113,7 @@ def rows_of(group: str, count: int) -> list[Row]:
         ("minutes", "time", round(seconds / 60, 1), "min", "<=", GROUPS[group]),
         ("right", "right answers that are graded as right", round(right, 2), "%", ">=", 100),
         ("memory", "memory of the grading process", round(max(memory)), "MiB", "<=", MEMORY_MIB),
-        (
-            "growth",
-            "memory growth over the run",
-            round(growth),
-            "MiB",
-            "<=",
-            GROWTH_MIB,
-        ),
+        ("growth", "memory growth over the run", round(growth), "MiB", "<=", GROWTH_MIB),
         machine=machine(gpu=False),
     )
 

@@ -37,6 +37,7 @@ from pocket.world.phrases import OBJECT_PHRASES, PATTERN_ADJECTIVES, RELATION_PH
 from pocket.world.scene import build_scene
 from task_3_DreamFusion.jobs import FAILED, FINISHED, folder_name
 from task_3_DreamFusion.nerf import checkpoint
+from task_3_DreamFusion.nerf.appraisal import fog_share
 from task_3_DreamFusion.nerf.export import normal_map
 from task_3_DreamFusion.nerf.guidance import StableDiffusion
 from task_3_DreamFusion.nerf.provider import orbit
@@ -45,9 +46,8 @@ from task_3_DreamFusion.nerf.utils import Trainer
 PROGRAM = notebooks.ROOT / "task_3_DreamFusion" / "main.py"
 SIDES, FIRST, SIZE = 8, 22.5, 256  # views around; azimuth of the first, between two view words
 ELEVATION = 15.0
-# An image is empty below this mean opacity. A pixel is fog between these two: a surface has few of
-# them, at its outline.
-EMPTY, FOG, FOG_SHARE = 0.02, (0.1, 0.9), 0.35
+EMPTY = 0.02  # mean opacity below which an image is empty
+MAX_FOG = 0.35  # share of the visible pixels
 LUMP = 0.5  # confidence of the judge that all views show one object, below which it is a lump
 EXTENT = (0.55, 0.90)  # of the object's bounding circle, as a share of the frame
 MAX_HOLE, MAIN_PART = 0.01, 0.98  # of the area of a mesh
@@ -255,8 +255,7 @@ class Measurement:
         """Return what is wrong with views: opacity (N, H, W), and pixels (N, 3, H, W)."""
         if float(opacity.mean()) < EMPTY:
             return "empty"
-        visible = opacity > FOG[0]
-        if float((visible & (opacity < FOG[1])).sum() / visible.sum()) > FOG_SHARE:
+        if fog_share(opacity) > MAX_FOG:
             return "fog"
         return "lump" if self.confidence(pixels) < LUMP else ""
 

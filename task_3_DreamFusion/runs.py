@@ -212,7 +212,7 @@ def load_guidance(config: RunConfig) -> StableDiffusion:
 def load_checks(config: RunConfig) -> list[AfterStep]:
     """Return what checks a run after its steps: nothing if the model has no CLIP beside it."""
     folder = config.model.folder.parent / "clip"
-    if not config.run.check or not folder.is_dir():
+    if config.run.test or not config.run.check or not folder.is_dir():
         return []
     return [Appraiser(folder, config.model.device).after_step]
 

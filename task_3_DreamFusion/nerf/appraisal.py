@@ -62,13 +62,11 @@ class Appraiser:
         cameras = orbit(VIEWS, ELEVATION)
         images = torch.stack(trainer.images(cameras, SIZE)).float()  # (VIEWS, 5, SIZE, SIZE)
         opacity = images[:, 3]
-        visible = opacity > FOG[0]
-        unclear = visible & (opacity < FOG[1])
         words = [view_word(azimuth, ELEVATION) for azimuth in cameras.azimuth.tolist()]
         texts = [f"{trainer.settings.prompt}, {word} view" for word in words]
         return Appearance(
             float(opacity.mean()),
-            float(unclear.sum() / visible.sum().clamp(min=1)),
+            fog_share(opacity),
             self._agreement(images[:, :3], texts),
         )
 
@@ -85,6 +83,15 @@ class Appraiser:
                 continue
             if problem := find_problem(self.measure(trainer), limits):
                 raise FailedRun(f"step {trainer.step}: {problem}")
+
+
+def fog_share(opacity: Tensor) -> float:
+    """Return which share of the visible pixels is neither clear nor opaque; 0 if none is visible.
+
+    A surface has few of them, at its outline. opacity: of any shape.
+    """
+    visible = opacity > FOG[0]
+    return float((visible & (opacity < FOG[1])).sum() / visible.sum().clamp(min=1))
 
 
 def find_problem(appearance: Appearance, limits: Limits) -> str:

@@ -401,8 +401,8 @@ class Trainer:
         Ctrl-C, SIGTERM, SIGHUP and `interrupt.requested` end the run after the current step.
 
         Args:
-            after_step: called with this trainer and what `train_step` returned; an error in it ends
-                the run at once.
+            after_step: called with this trainer and what `train_step` returned, before the step is
+                saved; an error in it ends the run at once.
 
         Raises OutOfMemory.
         """
