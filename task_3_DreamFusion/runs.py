@@ -210,11 +210,16 @@ def load_guidance(config: RunConfig) -> StableDiffusion:
 
 
 def load_checks(config: RunConfig) -> list[AfterStep]:
-    """Return what checks a run after its steps: nothing if the model has no CLIP beside it."""
-    folder = config.model.folder.parent / "clip"
-    if config.run.test or not config.run.check or not folder.is_dir():
-        return []
-    return [Appraiser(folder, config.model.device).after_step]
+    """Return what checks a run after its steps: nothing if the model has no CLIP beside it.
+
+    The limits are those of models with a vocabulary; for photographs there are none.
+    """
+    model = config.model
+    folder = model.folder.parent / "clip"
+    is_checked = config.run.check and not config.run.test
+    if is_checked and model.vocabulary is not None and folder.is_dir():
+        return [Appraiser(folder, model.device).after_step]
+    return []
 
 
 def generate(config: RunConfig, trainer: Trainer, after_step: Sequence[AfterStep] = ()) -> bool:

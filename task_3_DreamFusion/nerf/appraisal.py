@@ -44,6 +44,7 @@ class Limits:
     min_agreement: float
 
 
+# At a quarter of a run every field is mostly fog, so that only the agreement counts there.
 LIMITS = (Limits(0.25, 1.0, 0.2), Limits(0.5, 0.8, 0.3), Limits(1.0, 0.35, 0.35))
 
 
@@ -64,11 +65,8 @@ class Appraiser:
         opacity = images[:, 3]
         words = [view_word(azimuth, ELEVATION) for azimuth in cameras.azimuth.tolist()]
         texts = [f"{trainer.settings.prompt}, {word} view" for word in words]
-        return Appearance(
-            float(opacity.mean()),
-            fog_share(opacity),
-            self._agreement(images[:, :3], texts),
-        )
+        agreement = self._agreement(images[:, :3], texts)
+        return Appearance(float(opacity.mean()), fog_share(opacity), agreement)
 
     def _agreement(self, images: Tensor, texts: list[str]) -> float:
         """Return the mean cosine of images (N, 3, H, W) in [0, 1] and their texts."""
