@@ -56,8 +56,8 @@ class CaptionedScenes:
     def pick(self, indices: Sequence[int]) -> "CaptionedScenes":
         """Return the scenes at these positions."""
         s = self.scenes
-        lists = [[whole[i] for i in indices] for whole in (s.captions, s.negatives)]
-        chosen = Scenes(s.labels[list(indices)], s.params[list(indices)], *lists)
+        captions, negatives = ([each[i] for i in indices] for each in (s.captions, s.negatives))
+        chosen = Scenes(s.labels[list(indices)], s.params[list(indices)], captions, negatives)
         prompts = [self.prompts[i] for i in indices]
         return CaptionedScenes(chosen, prompts, [self.mentions[i] for i in indices])
 

@@ -10,7 +10,7 @@ from .run import KINDS, Run, Stage, add_arguments
 
 STAGES = (
     "data judge towers perceptual autoencoder latents denoiser conditions controlnet estimators "
-    "export"
+    "views multiview export"
 ).split()
 
 

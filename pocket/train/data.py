@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from pocket.world import Rendered, caption, render, sample_labels
 from pocket.world.phrases import words
 
 from .run import Run
-from .scenes import Scenes, scene_batches, worker_count
+from .scenes import Scenes, sample_scenes, scene_batches, worker_count
 from .tokenizer import encode, train_tokenizer
 
 SCENES = 300_000
@@ -51,10 +52,13 @@ def write_shard(folder: Path, arrays: dict[str, np.ndarray]) -> None:
             np.save(new / f"{name}.npy", array)
 
 
-def own_shards(run: Run, count: int, first_seed: int) -> list[tuple[int, range]]:
-    """Return the first scene and the seeds of each of this process's shards of `count` scenes."""
-    lows = range(0, count, SHARD)[run.rank :: run.processes]
-    return [(low, range(first_seed + low, first_seed + min(low + SHARD, count))) for low in lows]
+def own_shards(run: Run, count: int, first_seed: int, size: int = SHARD) -> list[tuple[int, range]]:
+    """Return the first scene and the seeds of each of this process's shards of `count` scenes.
+
+    size: of a shard, in scenes.
+    """
+    lows = range(0, count, size)[run.rank :: run.processes]
+    return [(low, range(first_seed + low, first_seed + min(low + size, count))) for low in lows]
 
 
 def find_shards(folder: Path, stage: str, rank: int, processes: int) -> list[Path]:
@@ -85,7 +89,8 @@ def write_shards(
     """
     tokenizer = CLIPTokenizer.from_pretrained(run.weights_of("tokenizer"))
     seeds = [each for _, each in shards]
-    batches = scene_batches(seeds, split, workers=worker_count(), negatives=negatives)
+    sample = partial(sample_scenes, split=split, negatives=negatives)
+    batches = scene_batches(seeds, sample, worker_count())
     bar = tqdm(total=sum(map(len, seeds)), desc=f"{run.stage} {split}", disable=not run.is_main)
 
     def renders(scenes: Scenes) -> Iterator[Rendered]:

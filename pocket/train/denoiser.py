@@ -168,6 +168,10 @@ class DiffusionLoss(nn.Module):
         """Return the timesteps of a batch, int64 (B,)."""
         return stratified_timesteps(batch, len(self.alphas_cumprod), device)
 
+    def drop_captions(self, batch: int, device: torch.device) -> Tensor:
+        """Return which images of a batch are trained without their caption, bool (B, 1)."""
+        return torch.rand(batch, 1, device=device) < self.caption_dropout
+
     def predict(self, noisy: Tensor, t: Tensor, states: Tensor) -> Tensor:
         """Return the noise in noisy latents (B, 4, 32, 32).
 
@@ -197,7 +201,7 @@ class DiffusionLoss(nn.Module):
         batch, device = len(moments), moments.device
         mean, logvar = moments.float().chunk(2, dim=1)
         latents = self.sample_latents(mean, logvar, torch.randn_like(mean))
-        dropped = torch.rand(batch, 1, device=device) < self.caption_dropout
+        dropped = self.drop_captions(batch, device)
         with torch.no_grad():
             tokens = torch.where(dropped, self.empty, tokens)
             states = self.text(input_ids=tokens)[0]  # (B, L, C)

@@ -37,11 +37,12 @@ from .tokenizer import load
 SHARD_SIZE = "15MB"
 MIB = 2**20
 CORE_BUDGET = 104 * MIB  # of the text-to-image model and the networks that evaluate it
-BUDGETS = {f"controlnet/{kind}": 24 * MIB for kind in CONDITIONS} | {"estimators": 8 * MIB}
-TOTAL_BUDGET = 230 * MIB  # of all weights of the repository
+BUDGETS = {f"controlnet/{kind}": 24 * MIB for kind in CONDITIONS}
+BUDGETS |= {"estimators": 8 * MIB, "multiview": 60 * MIB}
+TOTAL_BUDGET = 280 * MIB  # of all weights of the repository
 FILE_BUDGET = 16 * MIB  # of one file
 CORE_PARTS = ("stable-diffusion", "clip", "judge", "perceptual")
-DEPENDENT_PARTS = ("controlnet", "estimators")  # not required
+DEPENDENT_PARTS = ("controlnet", "estimators", "multiview")  # not required
 TRANSFORMERS: dict[Stage, Any] = {  # stages with a model of transformers, and its class
     Stage("towers"): CLIPModel,
     Stage("judge"): AutoModelForImageClassification,
@@ -206,6 +207,10 @@ def write_weights(run: Run, folder: Path) -> None:
             save_transformer(model, source, folder / stage.shipped_folder)
         elif stage.name == "controlnet":
             save_controlnet(source, folder / stage.shipped_folder)
+        elif stage.name == "multiview":
+            unet = UNet2DConditionModel.from_pretrained(source, torch_dtype=torch.float16)
+            unet.save_pretrained(folder / stage.shipped_folder, max_shard_size=SHARD_SIZE)
+            remove_source_paths(folder / stage.shipped_folder)
     (folder / "vocabulary.json").write_text(json.dumps(vocabulary(), indent=1) + "\n")
 
 

@@ -29,6 +29,7 @@ SHIPPED_FOLDERS = {  # of the weights of each stage, and of the tokenizer, below
     "denoiser": "stable-diffusion/unet",
     "controlnet": "controlnet",
     "estimators": "estimators",
+    "multiview": "multiview",
 }
 
 
@@ -56,9 +57,12 @@ class Stage:
         return f"python -m pocket.train {name}{condition}"
 
 
-CORE_STAGES = tuple(Stage(name) for name in SHIPPED_FOLDERS if name not in KINDS)
+CORE_STAGES = tuple(Stage(name) for name in SHIPPED_FOLDERS if name not in (*KINDS, "multiview"))
 # Stages whose networks are trained for one text-to-image model; weights ship without them too.
-DEPENDENT_STAGES = tuple(Stage(name, kind) for name, kinds in KINDS.items() for kind in kinds)
+DEPENDENT_STAGES = (
+    *(Stage(name, kind) for name, kinds in KINDS.items() for kind in kinds),
+    Stage("multiview"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "steps": (arguments.integer(1), "number of steps"),
         "minutes": (arguments.number(0.001), "time limit in minutes, compilation included"),
         "batch": (arguments.integer(1, 65_536), "batch size of each process"),
-        "scenes": (arguments.integer(1), "number of scenes to render (data, conditions)"),
+        "scenes": (arguments.integer(1), "number of scenes to render (data, conditions, views)"),
         "extra": (arguments.integer(0), "number of scenes besides the pool (latents)"),
         "seed": (arguments.integer(0, 2**32 - 1), "random seed (default: 0)"),
         "work": (arguments.folder, "data, checkpoints and logs (default: outputs/pocket)"),

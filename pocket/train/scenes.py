@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -34,6 +34,7 @@ class Scenes:
     params: np.ndarray  # (N, SCENE_FLOATS) float32
     captions: list[list[str]]  # N x CAPTIONS
     negatives: list[list[str]]  # N x CAPTIONS, or empty: the hard negative of each caption
+    cameras: np.ndarray | None = None  # (N, V, 2), if each scene is seen from V cameras
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -97,7 +98,11 @@ def caption_pair(labels: np.void, rng: np.random.Generator) -> tuple[str, str, s
 
 
 def sample_scenes(seeds: Sequence[int], split: str = "train", negatives: bool = True) -> Scenes:
-    """Sample the scenes of the seeds in this process; arguments as in `scene_batches`."""
+    """Sample the scenes of the seeds in this process.
+
+    split: as in `sample_scene`. negatives: whether each caption gets a hard negative, which takes a
+    fifth of the time.
+    """
     scenes = [sample_scene(seed, split=split) for seed in seeds]
     labels = np.array([scene.labels for scene in scenes], v.LABELS)
     captions, wrong_captions = [], []
@@ -115,20 +120,17 @@ def sample_scenes(seeds: Sequence[int], split: str = "train", negatives: bool = 
 
 def scene_batches(
     batches: Sequence[Sequence[int]],
-    split: str = "train",
+    sample: Callable[[Sequence[int]], Scenes],
     workers: int = 0,
-    negatives: bool = True,
 ) -> Iterator[Scenes]:
     """Yield the scenes of each batch of seeds, in order.
 
     Workers are two batches ahead of the reader, so that a GPU that renders does not wait for them.
 
     Args:
-        split: as in `sample_scene`.
+        sample: returns the scenes of seeds.
         workers: number of processes; 0 samples in this one.
-        negatives: whether each caption gets a hard negative, which takes a fifth of the time.
     """
-    sample = partial(sample_scenes, split=split, negatives=negatives)
     if workers == 0:
         yield from map(sample, batches)
         return
@@ -144,8 +146,8 @@ def scene_batches(
 
 
 def sample_all(seeds: Sequence[int], split: str = "train", workers: int = 0) -> Scenes:
-    """Return the scenes of all seeds at once; arguments as in `scene_batches`."""
-    return next(scene_batches([seeds], split, workers))
+    """Return the scenes of all seeds at once; split: as in `sample_scene`."""
+    return next(scene_batches([seeds], partial(sample_scenes, split=split), workers))
 
 
 def worker_count() -> int:
@@ -160,11 +162,13 @@ def worker_count() -> int:
 
 
 def _concatenate(parts: list[Scenes]) -> Scenes:
+    cameras = [part.cameras for part in parts if part.cameras is not None]
     return Scenes(
         np.concatenate([part.labels for part in parts]),
         np.concatenate([part.params for part in parts]),
         [texts for part in parts for texts in part.captions],
         [texts for part in parts for texts in part.negatives],
+        np.concatenate(cameras) if cameras else None,
     )
 
 

@@ -27,12 +27,15 @@ SAY_FINITE = 0.25  # a finite verb ("sits"), where neither style nor view stand 
 REVERSE = 0.12  # the second object first, where there is a phrase for it
 
 
-def caption(labels: np.void | np.ndarray, rng: np.random.Generator) -> tuple[str, frozenset[str]]:
+def caption(
+    labels: np.void | np.ndarray, rng: np.random.Generator, view: bool = True
+) -> tuple[str, frozenset[str]]:
     """Describe a scene in words.
 
     Args:
         labels: one record of `vocabulary.LABELS`.
         rng: the source of synonyms and omissions; the same state gives the same caption.
+        view: whether the caption may say from which side an object is seen.
 
     Returns:
         The caption, and the labels that it names: fields of LABELS, plus "view" if it says from
@@ -49,7 +52,7 @@ def caption(labels: np.void | np.ndarray, rng: np.random.Generator) -> tuple[str
     if labels["landscape"] < 0 and labels["object"] < 0:
         raise ValueError("a scene to caption needs an object or a landscape: both labels are -1")
     writer = _Writer(labels, rng)
-    prefix, suffixes = writer.style_and_view()
+    prefix, suffixes = writer.style_and_view(view)
     if labels["landscape"] >= 0:
         body = writer.landscape()
     else:
@@ -81,11 +84,11 @@ class _Writer:
             return options[0]
         return options[1 + int(self.rng.random() * (len(options) - 1))]
 
-    def style_and_view(self) -> tuple[str, list[str]]:
+    def style_and_view(self, say_view: bool) -> tuple[str, list[str]]:
         """Return what stands before the body of the caption, and what stands after it."""
         labels = self.labels
         is_landscape = labels["landscape"] >= 0
-        view = None if is_landscape else self.view()
+        view = None if is_landscape or not say_view else self.view()
         prefix = ""
         suffixes = []
         if labels["style"] >= 0 and self.chance(SAY_STYLE[v.STYLES[labels["style"]]]):

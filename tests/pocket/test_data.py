@@ -110,8 +110,8 @@ def test_hard_negatives_of_views_are_other_views() -> None:
 
 def test_workers_sample_the_same_scenes_in_order() -> None:
     batches = [range(0, 150), range(150, 200), range(900, 903)]
-    alone = list(scenes.scene_batches(batches, "train"))
-    together = list(scenes.scene_batches(batches, "train", workers=2))
+    alone = list(scenes.scene_batches(batches, scenes.sample_scenes))
+    together = list(scenes.scene_batches(batches, scenes.sample_scenes, workers=2))
     assert [len(part) for part in together] == [150, 50, 3]
     for a, b in zip(alone, together, strict=True):
         assert np.array_equal(a.labels, b.labels) and np.array_equal(a.params, b.params)
