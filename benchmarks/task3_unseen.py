@@ -177,7 +177,8 @@ def is_mesh_whole(path: Path) -> bool:
     if mesh.is_watertight:
         return True
     holes = []
-    for loop in mesh.outline().discrete:
+    outline = mesh.outline()
+    for loop in outline.discrete if len(outline.entities) else []:
         fan = loop - loop.mean(0)
         holes.append(np.linalg.norm(np.cross(fan[:-1], fan[1:]), axis=1).sum() / 2)
     return bool(max(holes, default=0.0) <= MAX_HOLE * mesh.area)
