@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from task_3_DreamFusion.nerf.network import Background, Field
 from task_3_DreamFusion.nerf.provider import Cameras
@@ -170,7 +171,20 @@ class Renderer(nn.Module):
         self.density_grid *= decay
         # The maximum where a cell was sampled twice, whatever the order.
         self.density_grid.scatter_reduce_(0, indices, density, "amax")
-        self.bits.copy_(packbits(self.density_grid, self._threshold()))
+        self.bits.copy_(packbits(self._dilated_density(), self._threshold()))
+
+    def _dilated_density(self) -> Tensor:
+        """Return the largest density of each cell and its neighbors, in Morton order.
+
+        A cell is known by few points, and a surface that just reaches into it would be cut off.
+        """
+        count, side = self.grid_size**3, self.grid_size
+        cells = morton3d_invert(torch.arange(count, device=self.device, dtype=torch.int32)).long()
+        rows = (cells[:, 0] * side + cells[:, 1]) * side + cells[:, 2]
+        volume = torch.empty_like(self.density_grid)
+        volume[rows] = self.density_grid
+        dilated = F.max_pool3d(volume.view(1, 1, side, side, side), 3, stride=1, padding=1)
+        return dilated.flatten()[rows]
 
     def _threshold(self) -> float:
         """Return the density of an occupied cell: at most the mean, to keep a thin field."""

@@ -8,6 +8,7 @@ import torch
 from task_3_DreamFusion.nerf.network import Background, Field
 from task_3_DreamFusion.nerf.provider import ViewRange, orbit
 from task_3_DreamFusion.nerf.renderer import PLAIN_COLOR, Renderer, Shading
+from task_3_DreamFusion.raymarching import morton3d, morton3d_invert
 
 RADIUS = 0.5
 
@@ -49,6 +50,18 @@ def renderer() -> Renderer:
 def test_occupancy_holds_the_ball_and_little_else(renderer):
     share = 4 / 3 * math.pi * RADIUS**3 / 8
     assert share < occupied_fraction(renderer) < 1.8 * share
+
+
+def test_occupancy_holds_the_neighbors_of_occupied_cells():
+    renderer = Renderer(Ball(), grid_size=8)
+    renderer.density_grid.zero_()
+    renderer.density_grid[-1] = 100.0  # the last cell in Morton order is a corner of the box
+    assert (renderer._dilated_density() > 0).sum() == 8
+    renderer.density_grid.zero_()
+    middle = int(morton3d(torch.tensor([[4, 3, 4]], dtype=torch.int32)))
+    renderer.density_grid[middle] = 100.0
+    near = morton3d_invert((renderer._dilated_density() > 0).nonzero()[:, 0].int())
+    assert len(near) == 27 and ((near - torch.tensor([4, 3, 4])).abs() <= 1).all()
 
 
 def test_occupancy_notices_what_comes_and_goes():
