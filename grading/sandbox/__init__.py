@@ -5,7 +5,8 @@ students; that reads the grader's memory, environment or processes; that uses th
 for ever, forks, fills memory or disk, or prints without end; that leaves processes behind.
 
 What it does not protect against: faults of the kernel that let a process leave its sandbox;
-measuring what else runs on the machine; wrong values, which are the grader's to find.
+measuring what else runs on the machine; wrong values, which are the grader's to find; answers that
+look at what a recipe hands them, such as the data behind the predictor of 0 challenge 1.
 
 The first that works here is used: bubblewrap (namespaces: no network, a private /proc, /tmp and
 /dev, a read-only system, no capabilities), a container of podman or docker, or Landlock with
