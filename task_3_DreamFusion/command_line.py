@@ -140,7 +140,11 @@ def _default_text(item: Field[Any]) -> str:
     if item.default is None or item.default is False or item.default is MISSING:
         return ""
     values = [_shown(item.default)]
-    for name, where in (("cpu", "on a CPU"), ("photos", "for photographs")):
+    for name, where in (
+        ("cpu", "on a CPU"),
+        ("photos", "for photographs"),
+        ("multiview", "with several views"),
+    ):
         value = item.metadata[name]
         if value is not None and value != item.default:
             values.append(f"{where} {_shown(value)}")

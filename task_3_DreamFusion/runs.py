@@ -13,6 +13,7 @@ import torch
 
 from course.files import lock, remove_partial
 from course.models import Model, find_model
+from course.models.multiview import VIEWS
 from task_3_DreamFusion import jobs
 from task_3_DreamFusion.command_line import Request
 from task_3_DreamFusion.jobs import LOCK, OUTPUTS, folder_name
@@ -20,7 +21,7 @@ from task_3_DreamFusion.nerf import checkpoint, export, gui, index_page, memory
 from task_3_DreamFusion.nerf.appraisal import Appraiser
 from task_3_DreamFusion.nerf.checkpoint import SavedRun
 from task_3_DreamFusion.nerf.guidance import StableDiffusion, check_exercise
-from task_3_DreamFusion.nerf.options import FailedRun, TrainingError, build
+from task_3_DreamFusion.nerf.options import FailedRun, SettingError, TrainingError, build
 from task_3_DreamFusion.nerf.settings import (
     GuidanceOptions,
     OutputOptions,
@@ -184,13 +185,23 @@ def resolve(request: Request, job: Job, model: Model) -> RunConfig:
     defaults for the model and its device. A model without a vocabulary has learned photographs.
     Raises SettingError, and OutOfMemory.
     """
-    defaults = preset(on_cpu=model.device.type == "cpu", of_photos=model.vocabulary is None)
     earlier, earlier_guidance = {}, {}
     if job.saved:
         earlier = asdict(job.saved.settings)
         earlier_guidance = asdict(job.saved.guidance)
+    prior = request.given.get("prior", earlier_guidance.get("prior"))
+    defaults = preset(
+        on_cpu=model.device.type == "cpu",
+        of_photos=model.vocabulary is None,
+        multiview=prior == "multiview",
+    )
     settings = build(Settings, defaults, earlier, request.given, {"text": job.text})
     guidance = build(GuidanceOptions, defaults, earlier_guidance, request.given)
+    if guidance.prior == "multiview" and settings.batch_size % VIEWS:
+        raise SettingError(
+            f"batch_size must be a multiple of {VIEWS} with --prior multiview, which sees so many "
+            f"views of an object at once, got {settings.batch_size}."
+        )
     memory.check(settings, request.output.frames, request.output.video_size, model.device)
     return RunConfig(job, settings, guidance, request.run, request.output, model)
 

@@ -84,7 +84,12 @@ def decode(
 def options(guidance_scale: float, weighting: str) -> GuidanceOptions:
     """Return options with DreamFusion's timesteps: any below the highest, which falls."""
     return GuidanceOptions(
-        guidance_scale, weighting, perp_neg=0.0, t_max_end=0.5, t_window=1.0, front_lead=0.0
+        guidance_scale=guidance_scale,
+        weighting=weighting,
+        perp_neg=0.0,
+        t_max_end=0.5,
+        t_window=1.0,
+        front_lead=0.0,
     )
 
 

@@ -10,8 +10,10 @@ The exercise, the four functions at its heart, is in sd.py.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
+from diffusers import UNet2DConditionModel
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,6 +21,8 @@ from course import diffusion
 from course.checks import task_3 as checks
 from course.errors import CourseError
 from course.models import Model, load_pipeline
+from course.models.multiview import VIEWS as NUM_VIEWS
+from course.models.multiview import camera_features, join_views
 from course.speed.cuda_graphs import CudaGraphModule
 from course.speed.frozen_vae import LatentDecoder, LatentEncoder, optimize_frozen_vae
 from task_3_DreamFusion.nerf import sd
@@ -83,6 +87,16 @@ def check_exercise(guidance: "StableDiffusion") -> None:
     checks.sds_step(sd.sds_step)
 
 
+def load_multiview(model: Model) -> UNet2DConditionModel:
+    """Return the denoiser of several views that lies beside a model. Raises GuidanceError."""
+    folder = model.folder.parent / "multiview"
+    if not folder.is_dir():
+        raise GuidanceError(f"no multi-view denoiser in {folder}: use --prior image.")
+    unet = UNet2DConditionModel.from_pretrained(folder, torch_dtype=model.dtype)
+    join_views(unet)
+    return unet.to(model.device).eval()
+
+
 class StableDiffusion:
     """A text-to-image model as guidance for images of any size.
 
@@ -97,10 +111,12 @@ class StableDiffusion:
         self.model, self.options = model, options or GuidanceOptions()
         self.device, self.dtype = model.device, model.dtype
         self.text_encoder = pipe.text_encoder
+        self.is_multiview = self.options.prior == "multiview"
+        unet = load_multiview(model) if self.is_multiview else pipe.unet
         vae = optimize_frozen_vae(pipe.vae.requires_grad_(False))
         self.encoder = CudaGraphModule(LatentEncoder(vae), gradients=True)
         self.decoder = CudaGraphModule(LatentDecoder(vae))
-        self.unet = CudaGraphModule(pipe.unet.requires_grad_(False), compile=compile)
+        self.unet = CudaGraphModule(unet.requires_grad_(False), compile=compile)
         self.scaling_factor: float = pipe.vae.config.scaling_factor
         self.alphas_cumprod = pipe.scheduler.alphas_cumprod.to(self.device, torch.float32)
 
@@ -116,7 +132,12 @@ class StableDiffusion:
         return sd.embed_text(text, self.model.tokenizer, self.text_encoder, self.model.text_length)
 
     def view_prompts(self, text: str, negative: str = "") -> ViewPrompts:
-        """Embed "<text>, <view> view" for each of VIEWS. Raises GuidanceError for an empty text."""
+        """Embed "<text>, <view> view" for each of VIEWS. Raises GuidanceError for an empty text.
+
+        A model of several views knows the cameras, and gets the text alone.
+        """
+        if self.is_multiview:
+            return self.plain_prompts(text, negative)
         return self._embed_views(text, negative, [f", {view} view" for view in VIEWS])
 
     def plain_prompts(self, text: str, negative: str = "") -> ViewPrompts:
@@ -177,12 +198,14 @@ class StableDiffusion:
 
         progress: (B,), from `view_progress`; 1 or more is at the end.
         """
+        count = NUM_VIEWS if self.is_multiview else 1  # the views of an object share a timestep
+        progress = progress[::count]
         low, high = self.options.t_range
         end = min(self.options.t_max_end, high)
         highest = (high + (end - high) * progress.cpu().clamp(0, 1)).clamp(min=low)
         lowest = (highest - self.options.t_window).clamp(min=low)
         timesteps = sd.sample_timesteps(lowest, highest, len(self.alphas_cumprod), generator)
-        return timesteps.to(self.device, non_blocking=True)
+        return timesteps.repeat_interleave(count).to(self.device, non_blocking=True)
 
     def alpha_bar(self, timesteps: Tensor) -> Tensor:
         """Return alphas_cumprod at timesteps (B,), as (B, 1, 1, 1)."""
@@ -221,7 +244,7 @@ class StableDiffusion:
 
             combine = push_away
         return sd.predict_noise(
-            self.unet,
+            self._unet_with_cameras(azimuth, elevation) if self.is_multiview else self.unet,
             noisy_latents,
             timesteps,
             torch.stack(embeddings),
@@ -230,6 +253,16 @@ class StableDiffusion:
             scale,
             combine,
         )
+
+    def _unet_with_cameras(self, azimuth: Tensor, elevation: Tensor) -> Callable[..., Any]:
+        """Return the denoiser with the cameras of B views, of which a call repeats the batch."""
+        cameras = camera_features(azimuth, elevation).to(self.dtype)
+
+        def call(latents: Tensor, timesteps: Tensor, encoder_hidden_states: Tensor) -> Any:
+            labels = cameras.repeat(len(latents) // len(cameras), 1)
+            return self.unet(latents, timesteps, encoder_hidden_states, class_labels=labels)
+
+        return call
 
     # --- The step
 

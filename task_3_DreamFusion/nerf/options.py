@@ -36,6 +36,7 @@ def option(
     flags: tuple[str, ...] = (),
     cpu: Any = None,
     photos: Any = None,
+    multiview: Any = None,
 ) -> Any:
     """Return a field of a dataclass of settings.
 
@@ -47,6 +48,7 @@ def option(
         flags: further names of the option.
         cpu: the default on a CPU, which overrides `photos`.
         photos: the default for models of photographs.
+        multiview: the default with `--prior multiview`, which overrides both.
     """
     metadata = {
         "group": group,
@@ -57,6 +59,7 @@ def option(
         "flags": flags,
         "cpu": cpu,
         "photos": photos,
+        "multiview": multiview,
     }
     return field(default=default, metadata=metadata)
 

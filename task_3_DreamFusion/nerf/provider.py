@@ -85,10 +85,16 @@ class Cameras:
 
 @dataclass(frozen=True)
 class ViewRange:
-    """The range of random training views: lowest and highest angle, in degrees."""
+    """The range of random training views: lowest and highest angle, in degrees.
+
+    fov, fill, jitter: see FOV, FILL and JITTER.
+    """
 
     azimuth: tuple[float, float] = (-180.0, 180.0)
     elevation: tuple[float, float] = (-5.0, 70.0)
+    fov: tuple[float, float] = FOV
+    fill: tuple[float, float] = FILL
+    jitter: float = JITTER
 
     def narrow(self, fraction: float) -> "ViewRange":
         """Return the range for the start of a run: a fraction of the angles, around the front."""
@@ -119,10 +125,14 @@ class ViewRange:
         # Uniform in the sine of the elevation is uniform over the sphere.
         sines = [math.sin(math.radians(angle)) for angle in self.elevation]
         elevation = torch.rad2deg(torch.asin(uniform(*sines)))
-        fov = uniform(*FOV)
-        target = JITTER * (2 * torch.rand(count, 3, generator=generator) - 1)
-        radius = camera_distance(fov, uniform(*FILL))
+        fov = uniform(*self.fov)
+        target = self.jitter * (2 * torch.rand(count, 3, generator=generator) - 1)
+        radius = camera_distance(fov, uniform(*self.fill))
         return Cameras(wrap_azimuth(azimuth), elevation, radius, fov, target)
+
+
+# The cameras of a model of several views, which stand where `orbit` puts them.
+MULTIVIEW = ViewRange(fov=(40.0, 40.0), fill=(0.8, 0.8), jitter=0.0)
 
 
 def camera_distance(fov: Tensor, fill: Tensor) -> Tensor:

@@ -68,9 +68,15 @@ class Settings:
     half: bool = option(False, "use half precision; needs a GPU", flags=("-O",), group=RUN)
 
     iters: int = option(
-        400, "number of training steps", (1, 10_000_000), cpu=240, photos=5000, group=TRAINING
+        400,
+        "number of training steps",
+        (1, 10_000_000),
+        cpu=240,
+        photos=5000,
+        multiview=120,
+        group=TRAINING,
     )
-    batch_size: int = option(4, "number of views per step", (1, 1024), cpu=1)
+    batch_size: int = option(4, "number of views per step", (1, 1024), cpu=1, multiview=4)
     size: int = option(
         96, "height and width of a training image in pixels", (1, 2048), cpu=64, photos=64
     )
@@ -81,7 +87,10 @@ class Settings:
         photos="latents",
     )
     reuse: int = option(
-        8, "optimizer steps on the targets per training step, with --space pixels", (1, 10_000)
+        8,
+        "optimizer steps on the targets per training step, with --space pixels",
+        (1, 10_000),
+        multiview=16,
     )
     rays: int = option(
         4096, "number of rays per optimizer step, with --space pixels", (1, 1_000_000), cpu=2048
@@ -106,9 +115,7 @@ class Settings:
         photos=12,
     )
     bound: float = option(1.0, "half the side length of the box", (0.01, 100))
-    max_steps: int = option(
-        192, "number of samples along the diagonal of the box", (1, 10_000), cpu=96
-    )
+    max_steps: int = option(192, "number of samples along the diagonal of the box", (1, 10_000))
     grid_size: int = option(
         64,
         "number of cells along each side of the occupancy grid",
@@ -126,7 +133,11 @@ class Settings:
         0.3, "share of the run after which all levels of the encoding count", SHARE, group=SCHEDULES
     )
     widen: float = option(
-        0.4, "share of the run after which cameras stand everywhere", SHARE, photos=0.2
+        0.4,
+        "share of the run after which cameras stand everywhere",
+        SHARE,
+        photos=0.2,
+        multiview=0.0,
     )
     albedo_iter_ratio: float = option(
         1.0, "share of the run without light, at its beginning", SHARE, cpu=1.0, photos=0.4
@@ -171,9 +182,16 @@ class Settings:
 class GuidanceOptions:
     """How the model guides the field. Raises SettingError for a value that is not allowed."""
 
+    prior: str = option(
+        "image",
+        "what guides: a model of single images, or one that sees four views of an object at once, "
+        "which has to lie beside it",
+        choices=("image", "multiview"),
+        group=GUIDANCE,
+    )
     # DreamFusion takes 100 for a model of photographs; a small model of few objects needs far less.
     guidance_scale: float = option(
-        7.5, "scale of classifier-free guidance", (-1000, 1000), photos=100.0, group=GUIDANCE
+        7.5, "scale of classifier-free guidance", (-1000, 1000), photos=100.0
     )
     weighting: str = option(
         "sigma2",
@@ -185,6 +203,7 @@ class GuidanceOptions:
         "strength at the start of Perp-Neg, which pushes hidden views away; 0 turns it off",
         (0, 1000),
         photos=0.0,
+        multiview=0.0,
     )
 
     t_range: tuple[float, float] = option(
@@ -207,6 +226,7 @@ class GuidanceOptions:
         "share of the run by which timesteps of the front fall earlier; none from 90 degrees on",
         SHARE,
         photos=0.0,
+        multiview=0.0,
     )
 
     def __post_init__(self) -> None:
@@ -300,10 +320,10 @@ class OutputOptions:
         check_fields(self, REASONS)
 
 
-def preset(on_cpu: bool, of_photos: bool) -> dict[str, Any]:
-    """Return the defaults that differ on a CPU, and with a model of photographs."""
+def preset(on_cpu: bool, of_photos: bool, multiview: bool = False) -> dict[str, Any]:
+    """Return the defaults that differ on a CPU, with a model of photographs, and of views."""
     values: dict[str, Any] = {}
-    for name, applies in (("photos", of_photos), ("cpu", on_cpu)):
+    for name, applies in (("photos", of_photos), ("cpu", on_cpu), ("multiview", multiview)):
         for item in (*fields(Settings), *fields(GuidanceOptions)):
             if applies and item.metadata[name] is not None:
                 values[item.name] = item.metadata[name]

@@ -33,7 +33,7 @@ from task_3_DreamFusion.nerf.guidance import StableDiffusion
 from task_3_DreamFusion.nerf.network import Background, Field, FrequencyField
 from task_3_DreamFusion.nerf.network_grid import GridField
 from task_3_DreamFusion.nerf.options import FailedRun, TrainingError
-from task_3_DreamFusion.nerf.provider import Cameras, ViewRange, orbit
+from task_3_DreamFusion.nerf.provider import MULTIVIEW, Cameras, ViewRange, orbit
 from task_3_DreamFusion.nerf.regularizers import regularize
 from task_3_DreamFusion.nerf.renderer import Renderer, RenderOutput, Shading
 from task_3_DreamFusion.nerf.settings import SETTINGS, Settings
@@ -87,7 +87,7 @@ class Trainer:
     def __init__(self, settings: Settings, guidance: StableDiffusion, workspace: Path) -> None:
         self.guidance = guidance
         self.workspace = workspace
-        self.views = ViewRange()
+        self.views = MULTIVIEW if guidance.is_multiview else ViewRange()
         self.half = settings.half and guidance.device.type == "cuda"
         self.prompts = guidance.view_prompts(settings.prompt, settings.negative)
         self.interrupt = Interrupt()

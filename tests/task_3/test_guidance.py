@@ -1,15 +1,18 @@
 """Score distillation: view prompts, the paper's gradient, timesteps, targets and previews."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from hypothesis import given
 from hypothesis import strategies as st
 
 from course.diffusion import predict_x0
 from course.models import PromptWarning, find_model, load_pipeline
+from course.models.multiview import add_cameras
 from pocket.world.vocabulary import view_word
 from task_3_DreamFusion.nerf import sd
 from task_3_DreamFusion.nerf.guidance import (
@@ -28,6 +31,21 @@ CAMERA = (torch.zeros(2), torch.full((2,), 15.0))
 @pytest.fixture
 def guidance(tiny_folder) -> StableDiffusion:
     return StableDiffusion(find_model(tiny_folder))
+
+
+@pytest.fixture
+def multiview(tiny_folder, tmp_path) -> StableDiffusion:
+    """Guidance by a denoiser of several views, whose cameras count."""
+    folder = tmp_path / "models"
+    shutil.copytree(tiny_folder, folder / "tiny")
+    unet = add_cameras(UNet2DConditionModel.from_pretrained(folder / "tiny" / "unet"))
+    torch.manual_seed(1)
+    torch.nn.init.normal_(unet.class_embedding.linear_2.weight)
+    unet.save_pretrained(folder / "multiview")
+    return StableDiffusion(
+        find_model(folder / "tiny"),
+        GuidanceOptions(prior="multiview", perp_neg=0.0, front_lead=0.0),
+    )
 
 
 def generator() -> torch.Generator:
@@ -462,3 +480,36 @@ def test_options_out_of_range(wrong, message):
 @pytest.mark.parametrize("t_range", [[0.1, 0.9], (0.45, 0.98), (0.02, 0.3), (0.0, 1.0), (0.2, 0.2)])
 def test_ranges_of_noise_timesteps(t_range):
     assert GuidanceOptions(t_range=t_range).t_range == tuple(t_range)
+
+
+# --- Several views at once
+
+
+def test_views_of_one_object_share_their_timestep_and_prompt(multiview):
+    t = multiview.sample_timesteps(torch.full((8,), 0.5), generator()).view(2, 4)
+    assert (t == t[:, :1]).all() and t[0, 0] != t[1, 0]
+    views = multiview.view_prompts("a cat").views
+    assert (views == views[0]).all()
+
+
+def test_cameras_and_the_other_views_count(multiview):
+    prompts = multiview.view_prompts("a cat")
+    x, t = torch.randn(4, 4, 8, 8, generator=generator()), torch.full((4,), 500)
+    azimuth, elevation = torch.tensor([0.0, 90.0, 180.0, -90.0]), torch.full((4,), 15.0)
+
+    def predict(x, azimuth):
+        return multiview.predict_noise(x, t, prompts, azimuth, elevation)
+
+    reference = predict(x, azimuth)
+    assert not torch.allclose(predict(x, azimuth + 45), reference)
+    other = x.clone()
+    other[3] += 1
+    assert not torch.allclose(predict(other, azimuth)[0], reference[0])
+
+
+def test_targets_of_several_views_have_the_size_of_their_images(multiview):
+    images = torch.rand(4, 3, 16, 16, generator=generator())
+    azimuth, elevation = torch.tensor([0.0, 90.0, 180.0, -90.0]), torch.zeros(4)
+    prompts = multiview.view_prompts("a cat")
+    targets, output = multiview.target_images(images, prompts, azimuth, elevation, generator(), 0.5)
+    assert targets.shape == images.shape and len(output.timesteps.unique()) == 1

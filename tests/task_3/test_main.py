@@ -367,6 +367,8 @@ def test_a_cpu_has_defaults_of_its_own():
     photos, both = preset(on_cpu=False, of_photos=True), preset(on_cpu=True, of_photos=True)
     assert photos["albedo_iter_ratio"] == 0.4 and photos["guidance_scale"] == 100
     assert both == photos | cpu and both["albedo_iter_ratio"] == 1.0  # light costs a CPU too much
+    several = preset(on_cpu=True, of_photos=False, multiview=True)
+    assert several["batch_size"] == 4 and several["perp_neg"] == several["widen"] == 0
     assert OUTPUTS.parts[-2:] == ("outputs", "task_3")
     assert folder_name("A Hamburger, please!") == "a_hamburger_please"
     long = "a very " * 20 + "red car"
@@ -1143,3 +1145,11 @@ def test_leftovers_of_a_killed_run_are_removed_and_nothing_else(tmp_path):
     assert [name for name in leftovers if (tmp_path / name).exists()] == []
     assert [name for name in kept if not (tmp_path / name).exists()] == []
     runs.remove_leftovers(tmp_path / "nowhere")
+
+
+def test_several_views_need_their_model_and_as_many_views_in_a_step(options, capsys):
+    given = [*options, "--prior", "multiview"]
+    assert program.main([*given, "--batch_size", "6"]) == 1
+    assert "batch_size must be a multiple of 4" in capsys.readouterr().err
+    assert program.main([*given, "--batch_size", "4"]) == 1
+    assert "no multi-view denoiser in" in capsys.readouterr().err

@@ -306,13 +306,13 @@ def test_the_field_does_not_show_the_wall_of_its_targets(begin, monkeypatch):
 
     opacity = {}
     for default in (False, True):
-        trainer = begin(size=16, iters=60, rays=256, reuse=4, lambda_opacity=0, albedo_iter_ratio=1)
+        trainer = begin(size=16, iters=45, rays=256, reuse=4, lambda_opacity=0, albedo_iter_ratio=1)
         real = trainer.guidance.target_images
         with monkeypatch.context() as patch:
             patch.setattr(trainer.guidance, "target_images", walls)
             if default:
                 patch.setattr(utils, "wall_colors", lambda x, _, color: color.expand(len(x), 3))
-            for _ in range(60):
+            for _ in range(45):
                 figures = trainer.train_step()
         opacity[default] = figures["opacity"]
     assert opacity[False] < 0.5 * opacity[True]
