@@ -73,7 +73,7 @@ class Settings:
         (1, 10_000_000),
         cpu=240,
         photos=5000,
-        multiview=120,
+        multiview=80,
         group=TRAINING,
     )
     batch_size: int = option(4, "number of views per step", (1, 1024), cpu=1, multiview=4)
