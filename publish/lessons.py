@@ -17,6 +17,10 @@ NOTE_MARK = "**What to see.**"  # starts the text below an image, which becomes 
 PAGES = {"task_2_Joint_Diffusion": (Path("task_2/turn.html"), "Rotate the closed panorama")}
 SUFFIXES = {"image/png": "png", "image/jpeg": "jpg", "image/gif": "gif", "video/mp4": "mp4"}
 
+# Of the formulas in notes, by their names in LaTeX.
+SYMBOLS = {"alpha": "α", "epsilon": "ε", "eta": "η", "lambda": "λ", "cdot": "·", "le": "≤"}
+ACCENTS = {"hat": "\u0302", "bar": "\u0304"}
+
 
 def run_lesson(path: Path, outputs: Path) -> Section:
     """Execute a lesson on the embedded model, store it in `outputs`/lessons and collect its images.
@@ -109,5 +113,10 @@ def media_data(data: dict[str, str]) -> dict[str, str]:
 
 
 def plain_text(markdown: str) -> str:
-    """Return a paragraph of Markdown without emphasis, code marks and dollars around formulas."""
-    return " ".join(re.sub(r"[*`$]|\\(?=\w)", "", markdown).split())
+    """Return a paragraph of Markdown without emphasis and code marks, its formulas as Unicode."""
+    text = re.sub(r"\\(mathbf|boldsymbol|text)\b", "", markdown)
+    for name, symbol in SYMBOLS.items():
+        text = re.sub(rf"\\{name}(?![a-zA-Z])", symbol, text)
+    for name, accent in ACCENTS.items():
+        text = re.sub(rf"\\{name}[{{ ]*(\w)", rf"\1{accent}", text)
+    return " ".join(re.sub(r"[*`${}\\]", "", text).split())

@@ -298,3 +298,8 @@ def test_a_bar_without_end_of_line_is_shown_at_once(monkeypatch):
 )
 def test_failure_reason(errors, expected):
     assert objects.failure_reason(errors) == expected
+
+
+def test_notes_show_their_formulas_as_unicode():
+    note = r"**See** `x`: $\hat{\mathbf{x}}_0$ of $\mathbf{x}_t$, $\bar\alpha_t \le 1$, $\eta = 0$."
+    assert lessons.plain_text(note) == "See x: x\u0302_0 of x_t, α\u0304_t ≤ 1, η = 0."
