@@ -238,18 +238,23 @@ def held_out_error(model: DiffusionLoss, data: LatentDataset) -> float:
     return float(torch.cat(errors).mean())
 
 
-def main(run: Run) -> None:
-    """Train the denoiser on WORK/latents; write WORK/denoiser/weights."""
-    data = LatentDataset(run.work / "latents", run.device, run.rank, run.processes)
+def load_frozen(run: Run) -> tuple[Any, float, Tensor]:
+    """Return what a denoiser trains with: text tower, scaling factor, ids (L,) of no prompt."""
     tokenizer = load(run.weights_of("tokenizer"), run.weights_of("towers"))
     text = run.load(CLIPModel, "towers").text_model
     scaling_factor = AutoencoderKL.load_config(run.weights_of("autoencoder"))["scaling_factor"]
+    return text, scaling_factor, torch.from_numpy(encode(tokenizer, [""])[0]).long()
+
+
+def main(run: Run) -> None:
+    """Train the denoiser on WORK/latents; write WORK/denoiser/weights."""
+    data = LatentDataset(run.work / "latents", run.device, run.rank, run.processes)
+    text, scaling_factor, empty = load_frozen(run)
     torch.manual_seed(run.seed)
     if run.init:
         unet = run.load(UNet2DConditionModel)
     else:
         unet = build(SMOKE if run.smoke else CONFIG, text.config.hidden_size)
-    empty = torch.from_numpy(encode(tokenizer, [""])[0]).long()
     model = DiffusionLoss(unet, text, scaling_factor, empty).to(run.device)
     unet.to(memory_format=torch.channels_last)
     batch = run.batch or (4 if run.smoke else BATCH)

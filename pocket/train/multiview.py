@@ -9,17 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
-from transformers import CLIPModel
 
 from course.models.multiview import VIEWS, add_cameras, camera_features, join_views
 
 from . import loop
-from .denoiser import COMPILE_OPTIONS, DiffusionLoss, LatentDataset
+from .denoiser import COMPILE_OPTIONS, DiffusionLoss, LatentDataset, load_frozen
 from .muon import Muon
 from .run import Run
-from .tokenizer import encode, load
 
 OBJECTS = 256  # of a batch, with VIEWS images each
 
@@ -75,16 +73,13 @@ class MultiViewLoss(DiffusionLoss):
 def main(run: Run) -> None:
     """Train the denoiser further on WORK/views; write WORK/multiview/weights."""
     data = ViewDataset(run.work / "views", run.device, run.rank, run.processes)
-    tokenizer = load(run.weights_of("tokenizer"), run.weights_of("towers"))
-    text = run.load(CLIPModel, "towers").text_model
-    scaling_factor = AutoencoderKL.load_config(run.weights_of("autoencoder"))["scaling_factor"]
+    text, scaling_factor, empty = load_frozen(run)
     torch.manual_seed(run.seed)
     if run.init:
         unet = run.load(UNet2DConditionModel)
     else:
         unet = add_cameras(run.load(UNet2DConditionModel, "denoiser"))
     join_views(unet)
-    empty = torch.from_numpy(encode(tokenizer, [""])[0]).long()
     model = MultiViewLoss(unet, text, scaling_factor, empty).to(run.device)
     unet.to(memory_format=torch.channels_last)
     objects = run.batch or (2 if run.smoke else OBJECTS)

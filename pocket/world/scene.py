@@ -73,12 +73,12 @@ def _build_object_scene(params: np.ndarray, labels: np.ndarray, rng: np.random.G
     # On half of the plain backgrounds the object floats, without ground and shadow.
     floats = ground == "plain" and (float(labels["elevation"]) < 3 or rng.random() < 0.5)
     params[L["H_PLANE"]] = 0.0 if floats else 1.0
-    _put_ground(params, b, ground)
-    _put_light(params, b, labels)
+    put_ground(params, b, ground)
+    put_light(params, b, labels)
     _put_camera(params, b, labels)
 
 
-def _put(params: np.ndarray, name: str, values: object) -> None:
+def put(params: np.ndarray, name: str, values: object) -> None:
     """Write consecutive numbers from the place that src/layout.h names."""
     numbers = np.atleast_1d(np.asarray(values))
     params[L[name] : L[name] + len(numbers)] = numbers
@@ -102,7 +102,7 @@ GROUND_COLORS: dict[str, tuple[RGB, RGB]] = {  # both colors of its pattern
 }
 
 
-def _put_ground(params: np.ndarray, b: Builder, ground: str) -> None:
+def put_ground(params: np.ndarray, b: Builder, ground: str) -> None:
     """Choose colors and size of the ground's pattern."""
     # Every ground draws all of these numbers, so that a seed gives the same light on each.
     brightness = b.vary(0.92, 1.06)
@@ -123,9 +123,9 @@ def _put_ground(params: np.ndarray, b: Builder, ground: str) -> None:
         brightness = 1.0
     else:
         first, second = (b.jitter(color, 0.02) for color in GROUND_COLORS[ground])
-    _put(params, "H_GROUND_A", _linear(first) * brightness)
-    _put(params, "H_GROUND_B", _linear(second) * brightness)
-    _put(params, "H_GROUND_SCALE", scales.get(ground, 1.0))
+    put(params, "H_GROUND_A", _linear(first) * brightness)
+    put(params, "H_GROUND_B", _linear(second) * brightness)
+    put(params, "H_GROUND_SCALE", scales.get(ground, 1.0))
 
 
 # --- Light and sky
@@ -169,7 +169,7 @@ WALLS = ((0.86, 0.82, 0.74), (0.70, 0.76, 0.80), (0.80, 0.72, 0.66))
 def _sun_direction(b: Builder, lighting: str, azimuth: float) -> tuple[float, float, float]:
     """Return the unit vector to the light, at one side of the camera."""
     turn = math.radians(azimuth + b.vary(25, 95) * (1 if b.rng.random() < 0.5 else -1))
-    # As in `_put_ground`: every lighting draws the first three.
+    # As in `put_ground`: every lighting draws the first three.
     heights = {"day": b.vary(38, 66), "sunset": b.vary(14, 26), "night": b.vary(38, 60)}
     if lighting == "dawn":
         heights["dawn"] = b.vary(12, 22)
@@ -203,30 +203,30 @@ def _sky(b: Builder, ground: str, lighting: str) -> tuple[RGB, RGB]:
     return skies.get(ground, SKIES[lighting])
 
 
-def _put_light(params: np.ndarray, b: Builder, labels: np.ndarray) -> None:
+def put_light(params: np.ndarray, b: Builder, labels: np.ndarray) -> None:
     """Choose the light, the sky, and what they add to every surface."""
     ground = v.GROUNDS[labels["ground"]]
     lighting = v.LIGHTINGS[labels["lighting"]]
     studio_style = v.STYLES[labels["style"]] == "3d render"  # more even light
-    _put(params, "H_LIGHT", _sun_direction(b, lighting, float(labels["azimuth"])))
+    put(params, "H_LIGHT", _sun_direction(b, lighting, float(labels["azimuth"])))
     zenith, horizon = _sky(b, ground, lighting)
     ambient, ambient_power = _ambient(ground, lighting)
     light = np.asarray(LIGHTS[lighting][0])
-    _put(params, "H_LIGHT_COLOR", light**1.6 * LIGHTS[lighting][1] * b.vary(0.9, 1.1))
-    _put(params, "H_AMBIENT", np.asarray(ambient) ** 1.6 * ambient_power)
+    put(params, "H_LIGHT_COLOR", light**1.6 * LIGHTS[lighting][1] * b.vary(0.9, 1.1))
+    put(params, "H_AMBIENT", np.asarray(ambient) ** 1.6 * ambient_power)
     colors = [params[L[name] : L[name] + 3] for name in ("H_GROUND_A", "H_GROUND_B")]
     ground_mean = (colors[0] + colors[1]) / 2
-    _put(params, "H_BOUNCE", ambient_power * (0.25 + 0.75 * ground_mean) * light**0.8)
-    _put(params, "H_ZENITH", _linear(zenith))
-    _put(params, "H_HORIZON", _linear(horizon))
+    put(params, "H_BOUNCE", ambient_power * (0.25 + 0.75 * ground_mean) * light**0.8)
+    put(params, "H_ZENITH", _linear(zenith))
+    put(params, "H_HORIZON", _linear(horizon))
     outdoor = ground not in (*INDOOR, *STUDIO)
     starry = outdoor and (lighting == "night" or ground == "moon")
-    _put(params, "H_STARS", 0.7 if starry else 0.0)
-    _put(params, "H_HAZE", {"moon": 0.0, **dict.fromkeys(INDOOR, 0.07)}.get(ground, 0.06))
-    _put(params, "H_SOFTNESS", b.vary(9, 18))
+    put(params, "H_STARS", 0.7 if starry else 0.0)
+    put(params, "H_HAZE", {"moon": 0.0, **dict.fromkeys(INDOOR, 0.07)}.get(ground, 0.06))
+    put(params, "H_SOFTNESS", b.vary(9, 18))
     glow = {"sunset": 0.35, "dawn": 0.25}.get(lighting, 0.1)
-    _put(params, "H_SUN_GLOW", glow if outdoor and ground != "moon" else 0.0)
-    _put(params, "H_GLOSS", 1.7 if studio_style else 0.8)
+    put(params, "H_SUN_GLOW", glow if outdoor and ground != "moon" else 0.0)
+    put(params, "H_GLOSS", 1.7 if studio_style else 0.8)
     if studio_style:
         params[L["H_AMBIENT"] : L["H_AMBIENT"] + 3] *= 1.25
 
@@ -237,7 +237,7 @@ def _put_light(params: np.ndarray, b: Builder, labels: np.ndarray) -> None:
 def _put_camera(params: np.ndarray, b: Builder, labels: np.ndarray) -> None:
     """Place a camera that sees all objects, at the azimuth and elevation of the labels."""
     center, radius, farthest = b.bounds()
-    _put(params, "H_CENTER", (*center, radius, farthest))
+    put(params, "H_CENTER", (*center, radius, farthest))
     half = math.radians(b.vary(14, 26))
     a = math.radians(float(labels["azimuth"]))
     e = math.radians(float(labels["elevation"]))
@@ -263,5 +263,5 @@ def _put_camera(params: np.ndarray, b: Builder, labels: np.ndarray) -> None:
     if params[L["H_PLANE"]] > 0:
         eye[1] = max(eye[1], 0.05)
     for name, value in (("H_EYE", eye), ("H_RIGHT", right), ("H_UP", up), ("H_FORWARD", -back)):
-        _put(params, name, value)
-    _put(params, "H_TAN", math.tan(half))
+        put(params, name, value)
+    put(params, "H_TAN", math.tan(half))

@@ -14,7 +14,7 @@ from pocket.world import vocabulary as v
 from pocket.world.builder import Builder
 from pocket.world.labels import sample_labels
 from pocket.world.placement import place_objects
-from pocket.world.scene import SCENE_FLOATS, L, _put, _put_ground, _put_light
+from pocket.world.scene import SCENE_FLOATS, L, put, put_ground, put_light
 
 FOV, FILL = 40.0, 0.75
 ELEVATION = (-5.0, 70.0)
@@ -67,13 +67,13 @@ def build_views(labels: np.ndarray, rng: np.random.Generator, cameras: np.ndarra
     params[L["H_GROUND"]] = labels["ground"]
     params[L["H_STYLE"]] = labels["style"]
     params[L["H_SEED"]] = rng.integers(1 << 23)
-    _put_ground(params, b, "plain")
-    _put_light(params, b, labels)
+    put_ground(params, b, "plain")
+    put_light(params, b, labels)
     height = math.radians(LIGHT_HEIGHT)
-    _put(params, "H_LIGHT", (0.0, math.sin(height), math.cos(height)))
-    _put(params, "H_GLOSS", GLOSS)
+    put(params, "H_LIGHT", (0.0, math.sin(height), math.cos(height)))
+    put(params, "H_GLOSS", GLOSS)
     bounds = b.bounds()
-    _put(params, "H_CENTER", (*bounds[0], *bounds[1:]))
+    put(params, "H_CENTER", (*bounds[0], *bounds[1:]))
     center, radius = enclosing_sphere(b)
     views = np.repeat(params[None], len(cameras), axis=0)
     for row, (azimuth, elevation) in zip(views, np.radians(cameras).tolist(), strict=True):
@@ -100,8 +100,8 @@ def _put_orbit_camera(
     sin_a, cos_a = math.sin(azimuth), math.cos(azimuth)
     sin_e, cos_e = math.sin(elevation), math.cos(elevation)
     back = np.array((sin_a * cos_e, sin_e, cos_a * cos_e))
-    _put(params, "H_EYE", center + back * radius / (FILL * tangent))
-    _put(params, "H_RIGHT", (cos_a, 0.0, -sin_a))
-    _put(params, "H_UP", (-sin_a * sin_e, cos_e, -cos_a * sin_e))
-    _put(params, "H_FORWARD", -back)
-    _put(params, "H_TAN", tangent)
+    put(params, "H_EYE", center + back * radius / (FILL * tangent))
+    put(params, "H_RIGHT", (cos_a, 0.0, -sin_a))
+    put(params, "H_UP", (-sin_a * sin_e, cos_e, -cos_a * sin_e))
+    put(params, "H_FORWARD", -back)
+    put(params, "H_TAN", tangent)

@@ -21,17 +21,7 @@ from pocket.train.__main__ import main as train_main
 from pocket.train.images import color_jitter
 from pocket.train.loop import trainable_parameters
 from pocket.train.run import ESTIMATED, Run, Stage, add_arguments
-
-
-class Text(nn.Module):
-    """Stands in for a text tower: one learnt vector a token."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.table = nn.Embedding(20, 16)
-
-    def forward(self, input_ids: torch.Tensor) -> tuple[torch.Tensor]:
-        return (self.table(input_ids),)
+from tests.pocket.text import Text
 
 
 @pytest.fixture

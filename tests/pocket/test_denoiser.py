@@ -4,20 +4,9 @@ import numpy as np
 import pytest
 import torch
 from diffusers import ControlNetModel, DDIMScheduler
-from torch import nn
 
 from pocket.train import denoiser as d
-
-
-class Text(nn.Module):
-    """Stands in for a text tower: one learnt vector a token."""
-
-    def __init__(self, width: int = 16) -> None:
-        super().__init__()
-        self.table = nn.Embedding(20, width)
-
-    def forward(self, input_ids: torch.Tensor) -> tuple[torch.Tensor]:
-        return (self.table(input_ids),)
+from tests.pocket.text import Text
 
 
 @pytest.fixture

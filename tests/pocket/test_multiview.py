@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from torch import nn
 
 from course.models.multiview import (
     CAMERA_FEATURES,
@@ -22,19 +21,9 @@ from pocket.world import caption, render
 from pocket.world import vocabulary as v
 from pocket.world.phrases import VIEW_SUFFIXES
 from pocket.world.views import sample_views
+from tests.pocket.text import Text
 
 SEEDS = range(2**36, 2**36 + 12)
-
-
-class Text(nn.Module):
-    """Stands in for a text tower: one learned vector per token."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.table = nn.Embedding(20, 16)
-
-    def forward(self, input_ids: torch.Tensor) -> tuple[torch.Tensor]:
-        return (self.table(input_ids),)
 
 
 @pytest.fixture
