@@ -52,7 +52,7 @@ def test_options_that_cannot_be_are_refused(options, message, monkeypatch, capsy
 
 
 @pytest.mark.parametrize(
-    "module", ["task1", "task2", "task3", "cuda_graphs", "kernels", "control", "training"]
+    "module", ["task1", "task2", "task3", "speed", "kernels", "control", "training"]
 )
 @pytest.mark.parametrize("group", ["", "nothing", "--images=x", "--device=tpu"])
 def test_groups_and_options_that_are_none_are_refused(module, group, capsys):
