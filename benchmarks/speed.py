@@ -32,7 +32,8 @@ from course.speed.frozen_vae import LatentDecoder, optimize_frozen_vae
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")
 DTYPE = torch.float16 if CUDA else torch.float32
-ROUNDS, CALLS, STEPS = (30, 5, 50) if CUDA else (1, 1, 2)
+ROUNDS, CALLS = (30, 5) if CUDA else (1, 1)
+STEPS = 50 if CUDA else 2
 SD15_UNET: dict[str, Any] = {
     "sample_size": 64,
     "block_out_channels": (320, 640, 1280, 1280),

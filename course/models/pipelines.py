@@ -8,7 +8,7 @@ from PIL import Image
 from course.diffusion import check_finite, draw_noise, make_generator
 from course.images import to_pil
 from course.images.conditions import to_control
-from course.models.files import loading
+from course.models.files import ModelError, loading, short_path
 from course.models.model import Model
 
 
@@ -30,6 +30,26 @@ def load_pipeline(model: Model, controlnet: Any = None) -> Any:
         pipe = getattr(diffusers, kind).from_pretrained(model.folder, dtype=model.dtype, **parts)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(model.device)
+
+
+def load_distilled(model: Model) -> Any:
+    """Return the model as a pipeline with its distilled denoiser, for one, two or four steps.
+
+    Call it with guidance_scale=1. Raises ModelError if the model has no such denoiser.
+    """
+    import diffusers
+
+    folder = model.folder.parent / "distilled"
+    if not folder.is_dir():
+        raise ModelError(
+            f"{model.name} has no distilled denoiser: {short_path(folder)} is missing."
+        )
+    pipe = load_pipeline(model)
+    with loading(model.name):
+        unet = diffusers.UNet2DConditionModel.from_pretrained(folder, torch_dtype=model.dtype)
+        pipe.scheduler = diffusers.LCMScheduler.from_pretrained(folder)
+    pipe.unet = unet.to(model.device)
+    return pipe
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from .run import KINDS, Run, Stage, add_arguments
 
 STAGES = (
     "data judge towers perceptual autoencoder latents denoiser conditions controlnet estimators "
-    "views multiview export"
+    "views multiview distilled export"
 ).split()
 
 

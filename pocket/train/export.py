@@ -31,18 +31,18 @@ from pocket.world import vocabulary as v
 from pocket.world.phrases import words
 
 from .denoiser import SCHEDULER
-from .run import CONDITIONS, CORE_STAGES, DEPENDENT_STAGES, Run, Stage
+from .run import CONDITIONS, CORE_STAGES, DEPENDENT_STAGES, FURTHER, Run, Stage
 from .tokenizer import load
 
 SHARD_SIZE = "15MB"
 MIB = 2**20
 CORE_BUDGET = 104 * MIB  # of the text-to-image model and the networks that evaluate it
 BUDGETS = {f"controlnet/{kind}": 24 * MIB for kind in CONDITIONS}
-BUDGETS |= {"estimators": 8 * MIB, "multiview": 60 * MIB}
+BUDGETS |= {"estimators": 8 * MIB, "multiview": 60 * MIB, "distilled": 60 * MIB}
 TOTAL_BUDGET = 280 * MIB  # of all weights of the repository
 FILE_BUDGET = 16 * MIB  # of one file
 CORE_PARTS = ("stable-diffusion", "clip", "judge", "perceptual")
-DEPENDENT_PARTS = ("controlnet", "estimators", "multiview")  # not required
+DEPENDENT_PARTS = ("controlnet", "estimators", "multiview", "distilled")  # not required
 TRANSFORMERS: dict[Stage, Any] = {  # stages with a model of transformers, and its class
     Stage("towers"): CLIPModel,
     Stage("judge"): AutoModelForImageClassification,
@@ -207,10 +207,12 @@ def write_weights(run: Run, folder: Path) -> None:
             save_transformer(model, source, folder / stage.shipped_folder)
         elif stage.name == "controlnet":
             save_controlnet(source, folder / stage.shipped_folder)
-        elif stage.name == "multiview":
+        elif stage.name in FURTHER:
             unet = UNet2DConditionModel.from_pretrained(source, torch_dtype=torch.float16)
             unet.save_pretrained(folder / stage.shipped_folder, max_shard_size=SHARD_SIZE)
             remove_source_paths(folder / stage.shipped_folder)
+            for path in source.glob("scheduler_config.json"):
+                shutil.copy(path, folder / stage.shipped_folder)
     (folder / "vocabulary.json").write_text(json.dumps(vocabulary(), indent=1) + "\n")
 
 

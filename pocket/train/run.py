@@ -30,6 +30,7 @@ SHIPPED_FOLDERS = {  # of the weights of each stage, and of the tokenizer, below
     "controlnet": "controlnet",
     "estimators": "estimators",
     "multiview": "multiview",
+    "distilled": "distilled",
 }
 
 
@@ -57,11 +58,12 @@ class Stage:
         return f"python -m pocket.train {name}{condition}"
 
 
-CORE_STAGES = tuple(Stage(name) for name in SHIPPED_FOLDERS if name not in (*KINDS, "multiview"))
+FURTHER = ("multiview", "distilled")  # stages that train the denoiser further
+CORE_STAGES = tuple(Stage(name) for name in SHIPPED_FOLDERS if name not in (*KINDS, *FURTHER))
 # Stages whose networks are trained for one text-to-image model; weights ship without them too.
 DEPENDENT_STAGES = (
     *(Stage(name, kind) for name, kinds in KINDS.items() for kind in kinds),
-    Stage("multiview"),
+    *map(Stage, FURTHER),
 )
 
 

@@ -1,0 +1,149 @@
+"""The distilled denoiser: generates in one to four steps, without guidance.
+
+Distribution matching distillation (Yin et al. 2024, arXiv:2405.14867, DMD2 without its
+discriminator). The student predicts clean latents from one of four noise levels. Two denoisers
+compare the distribution of its predictions with the one that it should have: the frozen denoiser
+with guidance knows the latter; a copy of it that is trained on the predictions knows the former.
+The student follows the difference of the two.
+"""
+
+import copy
+from functools import partial
+from pathlib import Path
+
+import torch
+from diffusers import LCMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+
+from course.diffusion import add_noise, guide, predict_x0
+
+from . import loop
+from .denoiser import (
+    COMPILE_OPTIONS,
+    NOISE_OFFSET,
+    SCHEDULER,
+    DiffusionLoss,
+    LatentDataset,
+    load_frozen,
+)
+from .muon import Muon
+from .run import Run
+
+TIMESTEPS = (999, 749, 499, 249)  # of the student; sampling in four steps uses each once
+GUIDANCE = 5.0  # of the frozen denoiser
+NOISE_RANGE = (20, 980)  # timesteps at which the two denoisers compare predictions
+BATCH = 512
+
+
+def scheduler() -> LCMScheduler:
+    """Return the scheduler that samples with the student, in one, two or four steps."""
+    return LCMScheduler(**SCHEDULER, original_inference_steps=len(TIMESTEPS))
+
+
+def save(student: UNet2DConditionModel, folder: Path) -> None:
+    """Save the student with its scheduler."""
+    loop.save_contiguous(student, folder)
+    scheduler().save_pretrained(folder)
+
+
+class DistillationLoss(DiffusionLoss):
+    """Student, copy and frozen denoiser with the losses of a batch, as one module to compile.
+
+    unet: the trained denoiser; the student and the copy start from it.
+    """
+
+    timestep_choices: Tensor
+
+    def __init__(
+        self, unet: UNet2DConditionModel, text: nn.Module, scaling_factor: float, empty: Tensor
+    ) -> None:
+        super().__init__(unet.requires_grad_(False), text, scaling_factor, empty)
+        self.student = copy.deepcopy(unet).requires_grad_(True)
+        self.fake = copy.deepcopy(unet).requires_grad_(True)
+        self.register_buffer("timestep_choices", torch.tensor(TIMESTEPS), persistent=False)
+
+    def draw_noise(self, like: Tensor) -> Tensor:
+        """Return noise (B, 4, h, w) with the offset that the denoiser was trained with."""
+        offset = NOISE_OFFSET * torch.randn_like(like[:, :, :1, :1])
+        return torch.randn_like(like) + offset
+
+    def generate(self, latents: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the student's predictions (B, 4, h, w), and their timesteps (B,).
+
+        At all but the noisiest timestep it predicts from the latents of images, with noise.
+        """
+        index = torch.arange(len(latents), device=latents.device) % len(TIMESTEPS)
+        t = self.timestep_choices[index]
+        alpha_bar = self.alpha_bar(t)
+        noisy = add_noise(latents, torch.randn_like(latents), alpha_bar)
+        noise_pred = self.student(noisy, t, states, return_dict=False)[0].float()
+        return predict_x0(noisy, noise_pred, alpha_bar), t
+
+    @torch.no_grad()
+    def score_difference(self, x0: Tensor, states: Tensor, unconditional: Tensor) -> Tensor:
+        """Return the gradient (B, 4, h, w) of the student's predictions `x0`, of about unit scale.
+
+        From the clean latents that the copy predicts to those that the frozen denoiser predicts
+        with guidance, for the same noisy latents (equations 2 and 8 of Yin et al. 2023,
+        arXiv:2311.18828).
+        """
+        low, high = NOISE_RANGE
+        t = torch.randint(low, high, (len(x0),), device=x0.device)
+        alpha_bar = self.alpha_bar(t)
+        noisy = add_noise(x0, self.draw_noise(x0), alpha_bar)
+        both = torch.cat([unconditional, states])
+        uncond, cond = self.predict(noisy.repeat(2, 1, 1, 1), t.repeat(2), both).float().chunk(2)
+        real = predict_x0(noisy, guide(uncond, cond, GUIDANCE), alpha_bar)
+        fake_noise = self.fake(noisy, t, states, return_dict=False)[0].float()
+        fake = predict_x0(noisy, fake_noise, alpha_bar)
+        scale = (x0 - real).abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-4)
+        return (fake - real) / scale
+
+    def forward(  # type: ignore[override]
+        self, moments: Tensor, tokens: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the losses of a batch: of the student, of the copy, and their sum.
+
+        moments: (B, 8, 32, 32) of the latents. tokens: ids of the captions, int64 (B, L).
+        """
+        mean, logvar = moments.float().chunk(2, dim=1)
+        latents = self.sample_latents(mean, logvar, torch.randn_like(mean))
+        with torch.no_grad():
+            states = self.text(input_ids=tokens)[0]  # (B, L, C)
+            unconditional = self.text(input_ids=self.empty.expand_as(tokens))[0]
+        x0, t = self.generate(latents, states)
+        alpha_bar = self.alpha_bar(t)
+        target = x0.detach() - self.score_difference(x0.detach(), states, unconditional)
+        # As a function of the predicted noise, x0 has a slope of sigma / alpha: 15 at the noisiest
+        # timestep. Divided out, all timesteps count alike.
+        weight = (alpha_bar / (1 - alpha_bar)).sqrt()
+        student = 0.5 * (weight * (x0 - target).square()).mean()
+
+        t = self.timesteps(len(x0), x0.device)
+        noise = self.draw_noise(latents)
+        noisy = add_noise(x0.detach(), noise, self.alpha_bar(t))
+        noise_pred = self.fake(noisy, t, states, return_dict=False)[0].float()
+        fake = (noise_pred - noise).square().mean()
+        return {"loss": student + fake, "student": student, "fake": fake}
+
+
+def main(run: Run) -> None:
+    """Distill the denoiser on WORK/latents; write WORK/distilled/weights."""
+    data = LatentDataset(run.work / "latents", run.device, run.rank, run.processes)
+    text, scaling_factor, empty = load_frozen(run)
+    torch.manual_seed(run.seed)
+    unet = run.load(UNet2DConditionModel, "denoiser")
+    model = DistillationLoss(unet, text, scaling_factor, empty)
+    if run.init:
+        model.student.load_state_dict(run.load(UNet2DConditionModel).state_dict())
+    model.to(run.device)
+    for network in (model.unet, model.student, model.fake):
+        network.to(memory_format=torch.channels_last)
+    batch = run.batch or (4 if run.smoke else BATCH)
+
+    def loss_fn(network: nn.Module, step: int, fraction: float) -> dict[str, Tensor]:
+        return network(*data.sample(batch, run.generator))
+
+    settings = loop.Settings(100_000, minutes=24.0, warmup=200, compile_options=COMPILE_OPTIONS)
+    save_student = partial(save, model.student)
+    loop.train(run, model, Muon(model, lr=2e-4), loss_fn, save_student, settings)
