@@ -49,7 +49,7 @@ TRADED = 4  # panoramas of tradeoff
 WIDE = (256, 1024)  # pixels
 STRIDES = (4, 8, 16)  # of windows of 32 latent pixels
 METRICS = {  # of panoramas: end of the id, and name
-    "intra_lpips": "Intra-LPIPS",
+    "intra_lpips": "intra-distance",
     "intra_style": "Intra-Style-L x 100",
     "clip_score": "CLIP score",
     "landscape": "crops in which the judge sees the landscape of the prompt, in percent",
@@ -175,7 +175,7 @@ def panorama_scores(
     correct = fmean(float(a == b) for a, b in zip(readings, places, strict=True))
     style_losses = [metrics.intra_style_loss(image, networks.features, size) for image in images]
     return {
-        "intra_lpips": fmean(metrics.intra_lpips(x, networks.distance, size) for x in images),
+        "intra_lpips": fmean(metrics.intra_distance(x, networks.distance, size) for x in images),
         "intra_style": 100 * fmean(style_losses),
         "clip_score": metrics.clip_score(torch.cat(crops), prompts, networks.clip),
         "landscape": 100 * correct,
@@ -254,7 +254,7 @@ def tradeoff_rows(reduced: bool) -> list[Row]:
         for name, settings in choices(sd).items():
             time, image = timed(partial(sd.sample, prompt, seed=seed, **settings, **request))
             seconds[name].append(time)
-            distance = metrics.intra_lpips(image.to(DEVICE), networks.distance, WIDE[0])
+            distance = metrics.intra_distance(image.to(DEVICE), networks.distance, WIDE[0])
             distances[name].append(distance)
     times = {name: median(values) for name, values in seconds.items()}
     rows = []
@@ -264,7 +264,7 @@ def tradeoff_rows(reduced: bool) -> list[Row]:
             f"task2.tradeoff.{name.lower().replace(' ', '_')}",
             f"{count} landscapes, {name}",
             ("time", "time beside Multi", time / times["Multi"], "x", "<=", bar),
-            ("intra_lpips", "Intra-LPIPS", fmean(distances[name]), "", "<="),
+            ("intra_lpips", "intra-distance", fmean(distances[name]), "", "<="),
         )
     gain = {name: fmean(distances["Multi"]) - fmean(distances[name]) for name in choices(sd)}
     if gain["full"] > 0:

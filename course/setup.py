@@ -23,6 +23,7 @@ import venv
 from pathlib import Path
 from typing import Dict, List, Optional
 
+from course import __version__
 from course.errors import CourseError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -242,6 +243,7 @@ def show_versions() -> None:
         raise SetupError("{}. {}: python -m course.setup --repair".format(problem, remedy))
     import torch
 
+    print("{:<16} {}".format("course", __version__))
     print("{:<16} {}".format("python", platform.python_version()))
     for name in SHOWN_PACKAGES:
         print("{:<16} {}".format(name, metadata.version(name)))

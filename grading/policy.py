@@ -89,7 +89,7 @@ OWN_CODE: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "1.3 (f)": ("course.metrics.*edge_f1",),
         "1.3 (g)": ("diffusers.*zero_module",),
         "2.1 (1)": ("course.diffusion.*ddim_step", "*.step"),
-        "2.2 (g)": ("course.metrics.*intra_lpips", "course.metrics.*measure_panorama"),
+        "2.2 (g)": ("course.metrics.*intra_distance", "course.metrics.*measure_panorama"),
         "3 (a)": ("course.models.pipelines.encode_prompts", "*.embed_text"),
         "3 (b)": ("*.sample_timesteps",),
         "3 (c)": ("task_3_DreamFusion.*",),

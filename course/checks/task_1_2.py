@@ -65,6 +65,8 @@ def text_embeddings(sd: Any, model: Model) -> str:
     expect.is_a(result, Tensor, "That", advice)
     width = model.config("text_encoder/config.json")["hidden_size"]
     shape = (4, model.text_length, width)
+    is_tokens = result.dim() == 2 and not result.is_floating_point()
+    expect(not is_tokens, "Those are the tokens: pass them to the text encoder.")
     expect(result.dim() != 2, "Those are one vector a text, not one a token: the first entry, [0].")
     expect(
         result.dim() == 3 and result.shape[1] == shape[1],
@@ -236,6 +238,9 @@ def _expect_fresh_noise(
     diagnose(result, right, mistakes, otherwise)
 
 
+SD_SCALING_FACTOR = 0.18215
+
+
 @check("1.2 (g)")
 def decoding(sd: Any, model: Model) -> str:
     """Latents become images, the scaling factor undone."""
@@ -251,9 +256,11 @@ def decoding(sd: Any, model: Model) -> str:
             return sd.vae.decode((latents * scale).to(sd.vae.dtype)).sample.float()
 
     right = decoded(1 / factor)
+    use_own = "0.18215 is Stable Diffusion's scaling factor: use self.vae.config.scaling_factor."
     mistakes = {
         "The scaling factor was forgotten: decode latents / scaling_factor.": decoded(1),
         "Divide by the scaling factor; do not multiply.": decoded(factor),
+        use_own: decoded(1 / SD_SCALING_FACTOR),
         "Leave the images in [-1, 1]: `to_pil` converts them later.": (right + 1) / 2,
     }
     otherwise = "Those are not the images that the decoder makes of these latents."

@@ -38,7 +38,7 @@ def prompt_embedding(function: Function, model: Model, text_encoder: Any) -> str
 
     batch = encode(padding="max_length", max_length=length, truncation=True)  # (1, L, D)
     right, unpadded = batch[0], encode()[0]
-    expect(result.is_floating_point(), "Those are the tokens: hand them to the text encoder.")
+    expect(result.is_floating_point(), "Those are the tokens: pass them to the text encoder.")
     expect(result.shape != batch.shape, "The result is a batch of one: take its entry [0].")
     expect(
         result.shape != unpadded.shape or unpadded.shape == right.shape,
@@ -46,8 +46,17 @@ def prompt_embedding(function: Function, model: Model, text_encoder: Any) -> str
         'padding="max_length" and max_length.',
     )
     expect.tensor(result, right.shape, "The result")
+    tokens = model.tokenizer(
+        text, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+    ).to(text_encoder.device)
+    with torch.no_grad():
+        masked = text_encoder(**tokens)[0][0]
+    mistakes = {
+        "Do not pass on the attention mask: the model was trained with the padding in view. Use "
+        ".input_ids only.": masked
+    }
     otherwise = "Those are not the text encoder's vectors of that text."
-    diagnose(result, right, {}, otherwise, tolerance_of(model))
+    diagnose(result, right, mistakes, otherwise, tolerance_of(model))
     long = call(function, "a red car " * length, *arguments, allow=Exception)
     expect(
         isinstance(long, Tensor) and long.shape == result.shape,

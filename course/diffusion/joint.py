@@ -237,17 +237,20 @@ class JointSampler:
         to_images: Callable[[Tensor, Tensor], Tensor],
         anchor: Tensor,
         weight: float,
+        index: int | None = None,
     ) -> Tensor:
-        """Return windows (N, C, k, k) after the lesson's `descend`, but for the middle, the anchor.
+        """Return windows (N, C, k, k) after the lesson's `descend`, all but the anchor's.
 
-        `to_images(inputs, part)` returns the images of the windows with the indices `part`. If a
-        gradient is not finite, all windows stay as they were: fusing would spread it.
+        `index` is the anchor's; by default it is the window in the middle. `to_images(inputs,
+        part)` returns the images of the windows with the indices `part`. If a gradient is not
+        finite, all windows stay as they were: fusing would spread it.
         """
         if len(windows) == 1:
             return windows  # the anchor alone
+        anchor_index = len(windows) // 2 if index is None else index
         moved = windows.clone()
         for part in split_evenly(len(windows) - 1, self.gradient_batch, windows.device):
-            part = part + (part >= len(windows) // 2)  # the indices without the anchor's
+            part = part + (part >= anchor_index)  # the indices without the anchor's
             images_of_part = lambda inputs, part=part: to_images(inputs, part)
             moved[part] = self.descend(windows[part], images_of_part, anchor, weight)
         finite = moved.isfinite().all()

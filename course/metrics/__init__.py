@@ -1,4 +1,4 @@
-"""How good are images: FID, KID, CLIP score, Intra-LPIPS, a perceptual distance, the judge."""
+"""How good are images: FID, KID, CLIP score, intra-distance, a perceptual distance, the judge."""
 
 from course.metrics.clip import ClipEncoder, clip_score
 from course.metrics.errors import MetricError
@@ -8,7 +8,7 @@ from course.metrics.panorama import (
     Measurement,
     column_differences,
     crops,
-    intra_lpips,
+    intra_distance,
     intra_style_loss,
     measure_panorama,
     plot_tradeoff,
@@ -30,7 +30,7 @@ __all__ = [
     "column_differences",
     "crops",
     "fid",
-    "intra_lpips",
+    "intra_distance",
     "intra_style_loss",
     "kid",
     "load_distance",

@@ -1,7 +1,7 @@
 """How coherent is a panorama? Metrics of the literature on crops, and the seam of a closed one.
 
 networks = load_networks()  # the embedded judge, which guides nothing in the lessons
-intra_lpips(panorama, networks.distance, 256)  # crops of 256 x 256 that look alike: a low value
+intra_distance(panorama, networks.distance, 256)  # crops of 256 x 256 that look alike: a low value
 """
 
 import itertools
@@ -43,15 +43,17 @@ def _pairs(image: Tensor, size: int) -> tuple[Tensor, list[tuple[int, int]]]:
 
 
 @torch.no_grad()
-def intra_lpips(image: Tensor, distance: Callable[[Tensor, Tensor], Tensor], size: int) -> float:
-    """Return the mean perceptual distance of all pairs of crops (SyncDiffusion, Lee et al. 2023).
+def intra_distance(image: Tensor, distance: Callable[[Tensor, Tensor], Tensor], size: int) -> float:
+    """Return the mean perceptual distance of all pairs of crops.
+
+    With LPIPS this is Intra-LPIPS of SyncDiffusion (Lee et al. 2023, arXiv:2306.05178).
 
     image: (3, H, W) in [-1, 1]; distance: two batches (N, 3, size, size) to N values, such as
     `lpips.LPIPS`. Raises MetricError if there are not two crops, or a value is not finite.
     """
     squares, pairs = _pairs(image.clamp(-1, 1), size)
     values = [float(distance(squares[i : i + 1], squares[j : j + 1])) for i, j in pairs]
-    return check_finite(sum(values) / len(values), "Intra-LPIPS")
+    return check_finite(sum(values) / len(values), "The intra-distance")
 
 
 @torch.no_grad()
@@ -61,7 +63,7 @@ def intra_style_loss(image: Tensor, features: Callable[[Tensor], list[Tensor]], 
     It is the sum over layers of the mean squared difference of Gram matrices. Published tables give
     it times 100.
     image: (3, H, W) in [-1, 1]; features: (N, 3, size, size) to a list of (N, C, h, w).
-    Raises MetricError as `intra_lpips` does.
+    Raises MetricError as `intra_distance` does.
     """
     squares, pairs = _pairs(image.clamp(-1, 1), size)
     grams = [gram_matrix(layer) for layer in features(squares)]
@@ -86,11 +88,11 @@ class Measurement(NamedTuple):
 def measure_panorama(
     sample: Callable[[], Tensor], distance: Callable[[Tensor, Tensor], Tensor], size: int
 ) -> Measurement:
-    """Return what `sample` generates, its time, and its `intra_lpips` for crops of `size`."""
+    """Return what `sample` generates, its time, and its `intra_distance` for crops of `size`."""
     start = time.perf_counter()
     image = sample()
     seconds = time.perf_counter() - start
-    return Measurement(image, seconds, intra_lpips(image, distance, size))
+    return Measurement(image, seconds, intra_distance(image, distance, size))
 
 
 def plot_tradeoff(points: Mapping[str, Measurement]) -> None:

@@ -118,7 +118,12 @@ def test_versions_are_shown(capsys, monkeypatch):
     monkeypatch.setattr(setup, "torchvision_problem", lambda: None)
     setup.show_versions()
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["python", *setup.SHOWN_PACKAGES, "runs"]
+    assert [line.split()[0] for line in lines] == [
+        "course",
+        "python",
+        *setup.SHOWN_PACKAGES,
+        "runs",
+    ]
 
 
 # --- build, with pip replaced by records of the calls, and environments that have none

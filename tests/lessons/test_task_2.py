@@ -410,6 +410,16 @@ def test_the_short_cut_moves_x_0_down_its_gradient(sd, lesson):
     assert values[1] - values[0] == pytest.approx(step[2].norm().item(), rel=0.1)
 
 
+def test_any_window_can_be_the_anchor(sd):
+    windows, anchor = noise(4, 4, 8, 8, seed=7), noise(1, 3, 64, 64, seed=8)
+    for index in (None, 0, 3):
+        moved = sd.descend_windows(
+            windows, lambda own, part: sd.decode_small(own, 1.0), anchor, 1.0, index
+        )
+        changed = (moved != windows).flatten(1).any(1).tolist()
+        assert changed == [i != (2 if index is None else index) for i in range(4)]
+
+
 def test_on_the_short_cut_the_weight_is_the_length_of_the_step(sd, lesson):
     """In x_0, for every window but the anchor; the noise stays the same."""
     _, views, _ = sd.plan_windows()

@@ -57,6 +57,10 @@ def test_text_embeddings_and_their_mistakes(sd, model):
                 entry
             ]
 
+    def tokens(self, texts):
+        settings = {"padding": "max_length", "max_length": 77, "return_tensors": "pt"}
+        return self.tokenizer(texts, **settings).input_ids
+
     def masked(self, texts):
         settings = {"padding": "max_length", "max_length": 77, "return_tensors": "pt"}
         with torch.no_grad():
@@ -73,6 +77,7 @@ def test_text_embeddings_and_their_mistakes(sd, model):
             r"first entry.*\[0\]",
         ),
         (lambda self, p, n: encode(self, n + p, entry=1), "one vector a text"),
+        (lambda self, p, n: tokens(self, n + p), "pass them to the text encoder"),
         (lambda self, p, n: encode(self, n + p, padding=True), 'padding="max_length"'),
         (lambda self, p, n: encode(self, p), "all four in one batch"),
         (lambda self, p, n: encode(self, p + n), "prompts come first"),

@@ -104,7 +104,7 @@ def test_right_distances_pass(joint):
     checks.intra_distance(joint.intra_distance)
     checks.intra_distance(
         lambda image, distance, size: torch.tensor(
-            metrics.intra_lpips(image[..., :20], distance, size)
+            metrics.intra_distance(image[..., :20], distance, size)
         )
     )
 

@@ -57,15 +57,17 @@ def test_pieces_lie_about_the_middle():
 # --- Coherence
 
 
-def test_intra_lpips_is_the_mean_of_all_pairs():
+def test_intra_distance_is_the_mean_of_all_pairs():
     image = noise(3, 20, 50)
     pieces = [image[:, :, x : x + 20] for x in (5, 25)]
     distance = lambda x, y: (x - y).square().sum(dim=(1, 2, 3)).view(-1, 1, 1, 1)
-    result = metrics.intra_lpips(image, distance, 20)
+    result = metrics.intra_distance(image, distance, 20)
     assert result == pytest.approx((pieces[0] - pieces[1]).square().sum().item(), rel=1e-6)
     squares = [image[:, y : y + 10, x : x + 10] for y in (0, 10) for x in range(0, 50, 10)]
     distances = [(a - b).square().sum().item() for a, b in itertools.combinations(squares, 2)]
-    assert metrics.intra_lpips(image, distance, 10) == pytest.approx(sum(distances) / 45, rel=1e-6)
+    assert metrics.intra_distance(image, distance, 10) == pytest.approx(
+        sum(distances) / 45, rel=1e-6
+    )
 
 
 def test_intra_style_loss_is_that_of_gram_matrices():
@@ -92,11 +94,11 @@ def test_intra_style_loss_is_a_mean_over_pairs():
     assert two > 0 and three == pytest.approx(two * 2 / 3, rel=1e-5)
 
 
-@pytest.mark.parametrize("measure", [metrics.intra_lpips, metrics.intra_style_loss])
+@pytest.mark.parametrize("measure", [metrics.intra_distance, metrics.intra_style_loss])
 def test_coherence_of_images_beyond_their_range(measure):
     """Clipped, as a viewer would see them."""
     network = {
-        metrics.intra_lpips: lambda x, y: (x - y).abs().mean().view(1),
+        metrics.intra_distance: lambda x, y: (x - y).abs().mean().view(1),
         metrics.intra_style_loss: lambda x: [x],
     }[measure]
     image = 3 * noise(3, 8, 24)
@@ -110,7 +112,7 @@ def test_alike_pieces_cost_nothing_and_unlike_ones_do(networks):
         [piece, piece.mean(dim=(1, 2), keepdim=True).expand_as(piece), -piece], dim=2
     )
     for measure, network in (
-        (metrics.intra_lpips, networks.distance),
+        (metrics.intra_distance, networks.distance),
         (metrics.intra_style_loss, networks.features),
     ):
         assert measure(alike, network, 64) == pytest.approx(0, abs=1e-6)
@@ -334,14 +336,14 @@ def test_judged_vectors_of_images_of_any_size(networks):
         (lambda: metrics.crops(torch.zeros(3, 8, 8), 0), "got 0"),
         (lambda: metrics.crops(torch.zeros(3, 8, 8), 2.5), "got 2.5"),
         (
-            lambda: metrics.intra_lpips(torch.zeros(3, 8, 15), lambda x, y: x, 8),
+            lambda: metrics.intra_distance(torch.zeros(3, 8, 15), lambda x, y: x, 8),
             "of 8 x 15 has one crop of 8 pixels",
         ),
         (
-            lambda: metrics.intra_lpips(
+            lambda: metrics.intra_distance(
                 torch.zeros(3, 8, 16), lambda x, y: torch.tensor(float("nan")), 8
             ),
-            "LPIPS is nan",
+            "intra-distance is nan",
         ),
         (lambda: metrics.fid(torch.zeros(5, 3), torch.zeros(5, 4)), r"got \(5, 3\) and \(5, 4\)"),
         (lambda: metrics.fid(torch.zeros(1, 3), torch.zeros(5, 3)), "at least 2 vectors"),

@@ -13,7 +13,7 @@ def test_a_measurement_has_the_image_its_time_and_its_distance():
     distance = lambda a, b: (a - b).abs().mean()[None]
     result = metrics.measure_panorama(lambda: image, distance, 4)
     assert result.image is image and result.seconds >= 0
-    assert result.distance == metrics.intra_lpips(image, distance, 4) > 0
+    assert result.distance == metrics.intra_distance(image, distance, 4) > 0
 
 
 def test_the_plot_gives_times_relative_to_the_first(monkeypatch):

@@ -228,7 +228,7 @@ return ddim_step(x_0, noise, alpha_bar, alpha_bar_prev)
         """
 from course import metrics
 
-return metrics.intra_lpips(image[..., : image.shape[-1] // size * size], distance, size)
+return metrics.intra_distance(image[..., : image.shape[-1] // size * size], distance, size)
 """,
     ),
     rewritten("2.2 (g)", "value of the lesson", "return 3.39"),

@@ -23,6 +23,12 @@ WRONG = [
         "embedding = text_encoder(tokens.input_ids.to(text_encoder.device))[0][0]",
         "embedding = tokens.input_ids[0].float()",
     ),
+    changed(
+        "3 (a)",
+        "attention mask",
+        "text_encoder(tokens.input_ids.to(text_encoder.device))",
+        "text_encoder(**tokens.to(text_encoder.device))",
+    ),
     changed("3 (a)", "not padded", 'padding="max_length", ', ""),
     changed("3 (a)", "not cut", "truncation=True, ", ""),
     changed("3 (a)", "length of the lesson", "max_length=length", "max_length=18"),
