@@ -1,10 +1,11 @@
 """The distilled denoiser: generates in one to four steps, without guidance.
 
-Distribution matching distillation (Yin et al. 2024, arXiv:2405.14867, DMD2 without its
-discriminator). The student predicts clean latents from one of four noise levels. Two denoisers
-compare the distribution of its predictions with the one that it should have: the frozen denoiser
-with guidance knows the latter; a copy of it that is trained on the predictions knows the former.
-The student follows the difference of the two.
+The student predicts clean latents from one of four noise levels. In the first part of the run it
+learns the results of the frozen denoiser's own sampling, with guidance, from the same noise. Their
+mean is blurred where noise leaves a choice, so the second part matches distributions (Yin et al.
+2023, arXiv:2311.18828; 2024, arXiv:2405.14867, without its discriminator): the frozen denoiser with
+guidance knows the distribution that the predictions should have, a copy of it that is trained on
+them the one that they have, and the student follows the difference.
 """
 
 import copy
@@ -32,6 +33,8 @@ from .run import Run
 TIMESTEPS = (999, 749, 499, 249)  # of the student; sampling in four steps uses each once
 GUIDANCE = 5.0  # of the frozen denoiser
 NOISE_RANGE = (20, 980)  # timesteps at which the two denoisers compare predictions
+TEACHER_STEPS = 8  # of DDIM; a multiple of four, so that it visits TIMESTEPS
+REGRESSION_PART = 0.3  # of the run
 BATCH = 512
 
 
@@ -67,17 +70,49 @@ class DistillationLoss(DiffusionLoss):
         offset = NOISE_OFFSET * torch.randn_like(like[:, :, :1, :1])
         return torch.randn_like(like) + offset
 
-    def generate(self, latents: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the student's predictions (B, 4, h, w), and their timesteps (B,).
-
-        At all but the noisiest timestep it predicts from the latents of images, with noise.
-        """
+    def noisy_latents(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Return latents (B, 4, h, w) with noise, and the student's timesteps (B,) in turn."""
         index = torch.arange(len(latents), device=latents.device) % len(TIMESTEPS)
         t = self.timestep_choices[index]
-        alpha_bar = self.alpha_bar(t)
-        noisy = add_noise(latents, torch.randn_like(latents), alpha_bar)
+        return add_noise(latents, torch.randn_like(latents), self.alpha_bar(t)), t
+
+    def generate(self, noisy: Tensor, t: Tensor, states: Tensor) -> Tensor:
+        """Return the clean latents that the student predicts."""
         noise_pred = self.student(noisy, t, states, return_dict=False)[0].float()
-        return predict_x0(noisy, noise_pred, alpha_bar), t
+        return predict_x0(noisy, noise_pred, self.alpha_bar(t))
+
+    def predict_guided(
+        self, noisy: Tensor, t: Tensor, states: Tensor, unconditional: Tensor
+    ) -> Tensor:
+        """Return the noise that the frozen denoiser predicts with guidance."""
+        both = torch.cat([unconditional, states])
+        uncond, cond = self.predict(noisy.repeat(2, 1, 1, 1), t.repeat(2), both).float().chunk(2)
+        return guide(uncond, cond, GUIDANCE)
+
+    @torch.no_grad()
+    def sample_teacher(
+        self, noise: Tensor, states: Tensor, unconditional: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Sample by DDIM from noise (B, 4, h, w).
+
+        Return the noisy latents of each image at one of TIMESTEPS in turn, these timesteps (B,),
+        and the clean latents in the end.
+        """
+        count = len(noise)
+        last = len(self.alphas_cumprod) - 1
+        interval = (last + 1) // len(TIMESTEPS)
+        own = self.timestep_choices[torch.arange(count, device=noise.device) % len(TIMESTEPS)]
+        x, noisy = noise, noise
+        for k in range(TEACHER_STEPS):
+            value = last - round(k * (last + 1) / TEACHER_STEPS)
+            following = last - round((k + 1) * (last + 1) / TEACHER_STEPS)
+            if (last - value) % interval == 0:
+                noisy = torch.where((own == value)[:, None, None, None], x, noisy)
+            t = torch.full((count,), value, device=noise.device)
+            noise_pred = self.predict_guided(x, t, states, unconditional)
+            x0 = predict_x0(x, noise_pred, self.alphas_cumprod[value])
+            x = add_noise(x0, noise_pred, self.alphas_cumprod[following]) if following >= 0 else x0
+        return noisy, own, x
 
     @torch.no_grad()
     def score_difference(self, x0: Tensor, states: Tensor, unconditional: Tensor) -> Tensor:
@@ -91,33 +126,34 @@ class DistillationLoss(DiffusionLoss):
         t = torch.randint(low, high, (len(x0),), device=x0.device)
         alpha_bar = self.alpha_bar(t)
         noisy = add_noise(x0, self.draw_noise(x0), alpha_bar)
-        both = torch.cat([unconditional, states])
-        uncond, cond = self.predict(noisy.repeat(2, 1, 1, 1), t.repeat(2), both).float().chunk(2)
-        real = predict_x0(noisy, guide(uncond, cond, GUIDANCE), alpha_bar)
+        real = predict_x0(noisy, self.predict_guided(noisy, t, states, unconditional), alpha_bar)
         fake_noise = self.fake(noisy, t, states, return_dict=False)[0].float()
         fake = predict_x0(noisy, fake_noise, alpha_bar)
         scale = (x0 - real).abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-4)
         return (fake - real) / scale
 
     def forward(  # type: ignore[override]
-        self, moments: Tensor, tokens: Tensor
+        self, moments: Tensor, tokens: Tensor, regression: bool
     ) -> dict[str, Tensor]:
         """Return the losses of a batch: of the student, of the copy, and their sum.
 
         moments: (B, 8, 32, 32) of the latents. tokens: ids of the captions, int64 (B, L).
+        regression: learn the results of the frozen denoiser's sampling.
         """
         mean, logvar = moments.float().chunk(2, dim=1)
         latents = self.sample_latents(mean, logvar, torch.randn_like(mean))
         with torch.no_grad():
             states = self.text(input_ids=tokens)[0]  # (B, L, C)
             unconditional = self.text(input_ids=self.empty.expand_as(tokens))[0]
-        x0, t = self.generate(latents, states)
-        alpha_bar = self.alpha_bar(t)
-        target = x0.detach() - self.score_difference(x0.detach(), states, unconditional)
-        # As a function of the predicted noise, x0 has a slope of sigma / alpha: 15 at the noisiest
-        # timestep. Divided out, all timesteps count alike.
-        weight = (alpha_bar / (1 - alpha_bar)).sqrt()
-        student = 0.5 * (weight * (x0 - target).square()).mean()
+        if regression:
+            noise = torch.randn_like(latents)
+            noisy, t, target = self.sample_teacher(noise, states, unconditional)
+            x0 = self.generate(noisy, t, states)
+        else:
+            noisy, t = self.noisy_latents(latents)
+            x0 = self.generate(noisy, t, states)
+            target = x0.detach() - self.score_difference(x0.detach(), states, unconditional)
+        student = 0.5 * (x0 - target).square().mean()
 
         t = self.timesteps(len(x0), x0.device)
         noise = self.draw_noise(latents)
@@ -142,7 +178,8 @@ def main(run: Run) -> None:
     batch = run.batch or (4 if run.smoke else BATCH)
 
     def loss_fn(network: nn.Module, step: int, fraction: float) -> dict[str, Tensor]:
-        return network(*data.sample(batch, run.generator))
+        regression = fraction < REGRESSION_PART
+        return network(*data.sample(batch, run.generator), regression)
 
     settings = loop.Settings(100_000, minutes=24.0, warmup=200, compile_options=COMPILE_OPTIONS)
     save_student = partial(save, model.student)

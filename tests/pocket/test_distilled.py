@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import DDIMScheduler, UNet2DConditionModel
 
 from course.diffusion import add_noise, guide, predict_x0
 from course.models import ModelError, find_model, load_distilled
@@ -29,8 +29,9 @@ def gradients(network: torch.nn.Module) -> list[torch.Tensor]:
     return [p.grad for p in network.parameters() if p.grad is not None]
 
 
-def test_each_network_has_its_own_loss(model):
-    losses = model(*batch())
+@pytest.mark.parametrize("regression", [True, False])
+def test_each_network_has_its_own_loss(model, regression):
+    losses = model(*batch(), regression)
     losses["student"].backward(retain_graph=True)
     assert gradients(model.student) and not gradients(model.fake)
     model.zero_grad()
@@ -70,9 +71,28 @@ def test_the_direction_leads_to_the_guided_prediction(model, monkeypatch):
 
 
 def test_the_student_predicts_from_its_own_timesteps_alone(model):
-    latents, states = torch.randn(8, 4, 32, 32), torch.randn(8, 6, 16)
-    _, t = model.generate(latents, states)
+    _, t = model.noisy_latents(torch.randn(8, 4, 32, 32))
     assert t.tolist() == [*distilled.TIMESTEPS] * 2
+
+
+def test_it_learns_from_samples_of_ddim(model):
+    """Its noisy latents and results are those of diffusers' scheduler with guidance."""
+    noise, states = torch.randn(BATCH, 4, 32, 32), torch.randn(BATCH, 6, 16)
+    uncond_states = torch.zeros_like(states)
+    noisy, t, x0 = model.sample_teacher(noise, states, uncond_states)
+    assert t.tolist() == list(distilled.TIMESTEPS)
+    scheduler = DDIMScheduler(**denoiser.SCHEDULER)
+    scheduler.set_timesteps(distilled.TEACHER_STEPS)
+    assert set(distilled.TIMESTEPS) <= set(scheduler.timesteps.tolist())
+    x = noise
+    for step in scheduler.timesteps.tolist():
+        if step in distilled.TIMESTEPS:
+            i = distilled.TIMESTEPS.index(step)
+            torch.testing.assert_close(noisy[i], x[i], atol=1e-4, rtol=1e-3)
+        with torch.no_grad():
+            pair = [model.unet(x, step, each).sample for each in (uncond_states, states)]
+        x = scheduler.step(guide(*pair, distilled.GUIDANCE), step, x).prev_sample
+    torch.testing.assert_close(x0, x, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])

@@ -88,7 +88,7 @@ def test_without_a_home_folder_the_demo_says_so(tiny_pocket, tmp_path, monkeypat
 def test_demo_passes_when_every_lesson_does(tiny_pocket, tmp_path, monkeypatch):
     good = lesson(tmp_path / "a.ipynb", "import os; os.environ['COURSE_MODEL']", DRAW)
     monkeypatch.setattr(notebooks, "lesson_paths", lambda: [good])
-    monkeypatch.setattr(demo, "PROMPTS", ("a duck",))
+    monkeypatch.setattr(demo, "PROMPTS", {"a duck": 0})
     monkeypatch.setattr(demo, "STEPS", 1)
     monkeypatch.setenv(
         "COURSE_MODEL", "sd-2.1"
