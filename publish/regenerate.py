@@ -49,14 +49,9 @@ README_OBJECTS: dict[str, tuple[str, list[str]]] = {
 # the image.
 ASSETS: dict[str, Path | tuple[str, str]] = {
     "demo_image_sd.png": Path("prompts.png"),
-    "guidance.png": ("task_1_1_Stable_Diffusion_intro", "3. The guidance scale"),
-    "steps.png": ("task_1_1_Stable_Diffusion_intro", "4. The number of steps"),
     "sd_demo.gif": ("task_1_2_Stable_Diffusion_detailed", "A clip of it"),
-    "words.png": ("task_1_2_Stable_Diffusion_detailed", "10. A look inside: the words"),
     "control.png": ("task_1_3_ControlNet", "One ControlNet for each"),
     "panoramas.png": ("task_2_Joint_Diffusion", "Side by side"),
-    "sync_demo.gif": ("task_2_Joint_Diffusion", "A clip of it"),
-    "tradeoff.png": ("task_2_Joint_Diffusion", "4. Speed against coherence"),
     "sds_2d.png": Path("task_3/sds_2d.png"),
     **{name: object_folder(text) / VIDEO for name, (text, _) in README_OBJECTS.items()},
 }
