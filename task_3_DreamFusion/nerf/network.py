@@ -65,11 +65,7 @@ class Field(nn.Module):
 
     def density(self, x: Tensor) -> Tensor:
         """Return the density (M,) at points (M, 3)."""
-        return self._activate(self.raw_density(x), x)
-
-    def raw_density(self, x: Tensor) -> Tensor:
-        """Return the density (M,) before its activation."""
-        return self.raw(x)[:, 0]
+        return self._activate(self.raw(x)[:, 0], x)
 
     def albedo(self, x: Tensor) -> Tensor:
         """Return the albedo (M, 3) in [0, 1] at points (M, 3)."""

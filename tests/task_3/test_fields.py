@@ -62,7 +62,7 @@ def test_normals_point_outward_and_can_be_trained(kind):
     assert ((analytic * outward).sum(-1) > 0.8).all()
     assert ((analytic * normals).sum(-1) > 0.99).all()
     (normals * torch.tensor([0.0, 1.0, 0.0])).sum().backward()
-    gradients = [p.grad for p in field.parameters() if p.grad is not None]
+    gradients = [p.grad for p in field.mlp.parameters() if p.grad is not None]
     assert gradients and all(g.isfinite().all() for g in gradients)
     assert max(g.abs().max() for g in gradients) > 0
 
