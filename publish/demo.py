@@ -30,7 +30,7 @@ PROMPTS = {
     "a hamburger": 4,
     "a squirrel reading a book": 1,
     "a bunny sitting on top of a stack of pancakes": 7,
-    "mountains at night": 3,
+    "a city skyline at night": 2,
     "a red mushroom on grass": 4,
     "a birthday cake on a wooden table": 3,
     "a desert at sunset": 2,

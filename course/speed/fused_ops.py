@@ -42,8 +42,8 @@ def group_norm(
 
 
 def _group_norm_triton(x: Tensor, norm: nn.GroupNorm, shift: Tensor | None, silu: bool) -> Tensor:
-    batch, channels, height, width = x.shape
-    pixels, groups = height * width, norm.num_groups
+    batch, channels = x.shape[:2]
+    pixels, groups = x[0, 0].numel(), norm.num_groups
     size = channels // groups
     padded_size = triton.next_power_of_2(size)
     rows = min(ROWS, ELEMENTS // padded_size, triton.next_power_of_2(pixels))

@@ -19,7 +19,9 @@ def group_moments(
     Writes moments (B, groups, chunks, 2). Program: (chunk, group, image). CHUNK: pixels in each,
     ROWS of them at once. SIZE: `size`, the channels of a group, rounded up to a power of two.
     """
-    index, group, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    index = tl.program_id(0)
+    group = tl.program_id(1)
+    image = tl.program_id(2)
     column = tl.arange(0, SIZE)[None, :]
     channel = group * size + column
     is_in_group = column < size

@@ -266,7 +266,7 @@ def test_each_part_is_named_before_it_starts(tiny_pocket, tmp_path, monkeypatch)
     monkeypatch.setattr(notebooks, "lesson_paths", lambda: [Path("a.ipynb")])
     monkeypatch.setattr(demo, "run_lesson", lambda *_: shown.getvalue().decode())
     monkeypatch.setattr(demo, "generate_object", lambda *_: shown.getvalue().decode())
-    monkeypatch.setattr(demo, "PROMPTS", ("a duck", "a car"))
+    monkeypatch.setattr(demo, "PROMPTS", {"a duck": 0, "a car": 1})
     monkeypatch.setattr(demo, "STEPS", 1)
     outputs += list(demo.demo_sections(tmp_path, with_object=True))[1:]
     before, _, second, lesson, last = outputs
