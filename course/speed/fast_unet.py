@@ -31,7 +31,7 @@ from course.errors import CourseWarning
 
 from . import fused_ops
 
-# In the order of their speed at these sizes. A GPU uses the first that it has.
+# Of attention: the first that this device and the sizes of a call allow is used.
 BACKENDS = [
     SDPBackend.CUDNN_ATTENTION,
     SDPBackend.FLASH_ATTENTION,
@@ -174,12 +174,11 @@ class FastTransformer:
     """The transformer blocks of one place in the U-Net, between two projections."""
 
     def __init__(self, transformer: Transformer2DModel) -> None:
-        self.norm, self.proj_in = transformer.norm, transformer.proj_in
-        self.weight_in, self.weight_out = map(
-            as_linear, (transformer.proj_in, transformer.proj_out)
-        )
+        self.norm, self.bias_in = transformer.norm, transformer.proj_in.bias
+        self.weight_in = as_linear(transformer.proj_in)
+        self.weight_out = as_linear(transformer.proj_out)
         self.blocks: list[FastBlock] = []
-        missing = torch.zeros_like(transformer.proj_in.bias)
+        missing = torch.zeros_like(self.bias_in)
         for block in transformer.transformer_blocks:
             self.blocks.append(FastBlock(block, missing))
             missing = self.blocks[-1].missing[-1]
@@ -189,7 +188,7 @@ class FastTransformer:
         """Return x (B, C, H, W) after the transformer. keys_values: of each block."""
         batch = len(x)
         tokens = rows(fused_ops.group_norm(x, self.norm, silu=False))
-        tokens = torch.addmm(self.proj_in.bias, tokens, self.weight_in.T)
+        tokens = torch.addmm(self.bias_in, tokens, self.weight_in.T)
         for block, each in zip(self.blocks, keys_values, strict=True):
             tokens = block(tokens, batch, each)
         y = (tokens @ self.weight_out.T).view(batch, *x.shape[2:], -1).permute(0, 3, 1, 2)
@@ -294,8 +293,9 @@ class FastUNet(nn.Module):
     def _needs_plain(self, sample: Tensor, states: Tensor, *options: Any) -> bool:
         if any(option is not None for option in options):
             return True
-        tensors = (sample, states, *self.unet.parameters())
-        return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+        if not torch.is_grad_enabled():
+            return False
+        return any(x.requires_grad for x in (sample, states, *self.unet.parameters()))
 
     def _embed_time(
         self,

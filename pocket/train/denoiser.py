@@ -183,6 +183,11 @@ class DiffusionLoss(nn.Module):
         """Return scaled latents for standard normal noise, all (B, 4, 32, 32)."""
         return (mean + torch.exp(0.5 * logvar) * noise) * self.scaling_factor
 
+    def draw_noise(self, latents: Tensor) -> Tensor:
+        """Return noise for latents (B, 4, h, w), a constant of each channel included."""
+        noise = torch.randn_like(latents)
+        return noise + NOISE_OFFSET * torch.randn_like(latents[:, :, :1, :1])
+
     def alpha_bar(self, t: Tensor) -> Tensor:
         """Return alpha_bar (B, 1, 1, 1) at timesteps (B,)."""
         return self.alphas_cumprod[t][:, None, None, None]
@@ -207,8 +212,7 @@ class DiffusionLoss(nn.Module):
             states = self.text(input_ids=tokens)[0]  # (B, L, C)
 
         t = self.timesteps(batch, device)
-        noise = torch.randn_like(latents)
-        noise = noise + NOISE_OFFSET * torch.randn_like(latents[:, :, :1, :1])
+        noise = self.draw_noise(latents)
         noisy = add_noise(latents, noise, self.alpha_bar(t))
         noise_pred = self.predict(noisy, t, states, *condition).float()
         errors = (weight * (noise_pred - noise).square()).mean((1, 2, 3))  # (B,)

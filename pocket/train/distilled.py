@@ -13,15 +13,14 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from diffusers import LCMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler, LCMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
-from course.diffusion import add_noise, guide, predict_x0
+from course.diffusion import add_noise, ddim_step, guide, predict_x0, timesteps
 
 from . import loop
 from .denoiser import (
     COMPILE_OPTIONS,
-    NOISE_OFFSET,
     SCHEDULER,
     DiffusionLoss,
     LatentDataset,
@@ -33,7 +32,9 @@ from .run import Run
 TIMESTEPS = (999, 749, 499, 249)  # of the student; sampling in four steps uses each once
 GUIDANCE = 5.0  # of the frozen denoiser
 NOISE_RANGE = (20, 980)  # timesteps at which the two denoisers compare predictions
-TEACHER_STEPS = 8  # of DDIM; a multiple of four, so that it visits TIMESTEPS
+# Of the frozen denoiser's DDIM; a multiple of four, so that it visits TIMESTEPS.
+TEACHER_STEPS = 8
+TEACHER_TIMESTEPS = timesteps(DDIMScheduler(**SCHEDULER).config, TEACHER_STEPS)
 REGRESSION_PART = 0.3  # of the run
 BATCH = 512
 
@@ -65,16 +66,10 @@ class DistillationLoss(DiffusionLoss):
         self.fake = copy.deepcopy(unet).requires_grad_(True)
         self.register_buffer("timestep_choices", torch.tensor(TIMESTEPS), persistent=False)
 
-    def draw_noise(self, like: Tensor) -> Tensor:
-        """Return noise (B, 4, h, w) with the offset that the denoiser was trained with."""
-        offset = NOISE_OFFSET * torch.randn_like(like[:, :, :1, :1])
-        return torch.randn_like(like) + offset
-
-    def noisy_latents(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Return latents (B, 4, h, w) with noise, and the student's timesteps (B,) in turn."""
-        index = torch.arange(len(latents), device=latents.device) % len(TIMESTEPS)
-        t = self.timestep_choices[index]
-        return add_noise(latents, torch.randn_like(latents), self.alpha_bar(t)), t
+    def own_timesteps(self, count: int) -> Tensor:
+        """Return the student's timesteps in turn, (count,)."""
+        index = torch.arange(count, device=self.timestep_choices.device) % len(TIMESTEPS)
+        return self.timestep_choices[index]
 
     def generate(self, noisy: Tensor, t: Tensor, states: Tensor) -> Tensor:
         """Return the clean latents that the student predicts."""
@@ -98,21 +93,17 @@ class DistillationLoss(DiffusionLoss):
         Return the noisy latents of each image at one of TIMESTEPS in turn, these timesteps (B,),
         and the clean latents in the end.
         """
-        count = len(noise)
-        last = len(self.alphas_cumprod) - 1
-        interval = (last + 1) // len(TIMESTEPS)
-        own = self.timestep_choices[torch.arange(count, device=noise.device) % len(TIMESTEPS)]
+        own = self.own_timesteps(len(noise))
         x, noisy = noise, noise
-        for k in range(TEACHER_STEPS):
-            value = last - round(k * (last + 1) / TEACHER_STEPS)
-            following = last - round((k + 1) * (last + 1) / TEACHER_STEPS)
-            if (last - value) % interval == 0:
-                noisy = torch.where((own == value)[:, None, None, None], x, noisy)
-            t = torch.full((count,), value, device=noise.device)
-            noise_pred = self.predict_guided(x, t, states, unconditional)
-            x0 = predict_x0(x, noise_pred, self.alphas_cumprod[value])
-            x = add_noise(x0, noise_pred, self.alphas_cumprod[following]) if following >= 0 else x0
-        return noisy, own, x
+        for value, following in zip(TEACHER_TIMESTEPS, [*TEACHER_TIMESTEPS[1:], None], strict=True):
+            noisy = torch.where((own == value)[:, None, None, None], x, noisy)
+            noise_pred = self.predict_guided(x, torch.full_like(own, value), states, unconditional)
+            alpha_bar = self.alphas_cumprod[value]
+            x0 = predict_x0(x, noise_pred, alpha_bar)
+            if following is None:
+                break
+            x = ddim_step(x0, noise_pred, alpha_bar, self.alphas_cumprod[following])
+        return noisy, own, x0
 
     @torch.no_grad()
     def score_difference(self, x0: Tensor, states: Tensor, unconditional: Tensor) -> Tensor:
@@ -150,7 +141,8 @@ class DistillationLoss(DiffusionLoss):
             noisy, t, target = self.sample_teacher(noise, states, unconditional)
             x0 = self.generate(noisy, t, states)
         else:
-            noisy, t = self.noisy_latents(latents)
+            t = self.own_timesteps(len(latents))
+            noisy = add_noise(latents, torch.randn_like(latents), self.alpha_bar(t))
             x0 = self.generate(noisy, t, states)
             target = x0.detach() - self.score_difference(x0.detach(), states, unconditional)
         student = 0.5 * (x0 - target).square().mean()
