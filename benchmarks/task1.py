@@ -30,7 +30,7 @@ MINUTES = {  # bars by lesson
     "task_0_Introduction": 3.0,
     "task_1_1_Stable_Diffusion_intro": 3.0,
     "task_1_2_Stable_Diffusion_detailed": 4.0,
-    "task_1_2_Training": 4.0,
+    "task_1_4_Training": 4.0,
     "task_1_3_ControlNet": 4.0,
     "make_video": 0.3,
     "task_2_Joint_Diffusion": 8.0,

@@ -1,7 +1,7 @@
 """The fences of the exercises: what students get in the place of a solution, and what they wrote.
 
 A fence is a line `### BEGIN SOLUTION`, the solution, and a line `### END SOLUTION`, in a cell of a
-lesson or in a module of task 3. The exercise is the last "TODO 1.2 (c)" before it.
+lesson or in a module of task 3. The exercise is the last "TODO 1.2 (d)" before it.
 """
 
 import re

@@ -17,9 +17,9 @@ SUFFIXES = {
 }
 EMBEDDED = re.compile(r"data:((?:image|video)/\w+);base64,([A-Za-z0-9+/=\s]+)")
 # Exercises that are graded by what they show, with the names of the files that they ask for.
-# 1.2 (h) and the challenges show their results in the notebook.
+# 1.2 (k) and the challenges show their results in the notebook.
 FILES: dict[str, tuple[str, ...]] = {
-    "1.2 (h)": ("sampling.mp4",),
+    "1.2 (k)": ("sampling.mp4",),
     "1.3 (i)": ("mine_canny.png", "mine_depth.png"),
     "1.3 (j)": ("mine_other.png",),
     "1.3 challenge 1": (),

@@ -108,7 +108,7 @@ def _shows(image: np.ndarray, prompts: Sequence[str]) -> Part:
 
 
 def own_clip(work: Work) -> list[Part]:
-    """1.2 (h): a clip with x_t at the left and x_0 at the right."""
+    """1.2 (k): a clip with x_t at the left and x_0 at the right."""
     clips = [clip for clip in work.clips if clip.count >= MIN_CLIP]
     if not clips:
         raise NoOutput(f"There is no clip with {MIN_CLIP} frames or more below the answer.")
@@ -360,7 +360,7 @@ def best_object(work: Work) -> list[Part]:
 
 
 CHECKS: dict[str, Check] = {
-    "1.2 (h)": own_clip,
+    "1.2 (k)": own_clip,
     "1.3 (i)": own_image,
     "1.3 (j)": own_kind,
     "1.3 challenge 1": keep_edges,

@@ -24,7 +24,7 @@ LESSONS = {
         "3 h",
         "write the sampling loop, then look inside: schedules, predictions, attention, inversion",
     ),
-    "task_1_2": ("2 h", "train a small latent diffusion model from nothing, and sample from it"),
+    "task_1_4": ("2 h", "train a small latent diffusion model from nothing, and sample from it"),
     "task_1_3": (
         "3 h",
         "control images by edges, depth, normals and scribbles; train a ControlNet",

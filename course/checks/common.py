@@ -95,7 +95,7 @@ P = ParamSpec("P")
 
 
 def check(exercise: str) -> Callable[[Callable[P, str]], Callable[P, None]]:
-    """Make a function the check of an exercise, such as "1.2 (c)".
+    """Make a function the check of an exercise, such as "1.2 (d)".
 
     The function returns what is right about it, or raises CheckFailed. Each outcome goes to
     `listeners` as a `Result`; the error is raised as well. The check has the id as `.exercise`.

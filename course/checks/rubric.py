@@ -15,9 +15,9 @@ LESSONS = {  # short titles by Exercise.lesson
     "0": "Introduction",
     "1.1": "A simple introduction to Stable Diffusion",
     "1.2": "A deeper look at Stable Diffusion",
-    "1.2 training": "Train your own latent diffusion model",
     "video": "Make a video",
     "1.3": "ControlNet",
+    "1.4": "Train your own latent diffusion model",
     "2": "Joint diffusion",
     "3": "DreamFusion",
 }
@@ -32,7 +32,7 @@ class RubricError(CourseError):
 class Exercise:
     """An exercise.
 
-    id: such as "1.2 (c)" or "1.2 challenge 1". tier: a key of `STARS`. minutes: the time it takes.
+    id: such as "1.2 (d)" or "1.2 challenge 1". tier: a key of `STARS`. minutes: the time it takes.
     check: the name of its function in course.checks, "" for a written answer.
     """
 
@@ -66,7 +66,7 @@ class Exercise:
 
     @property
     def lesson(self) -> str:
-        """The lesson it belongs to: "1.2" for "1.2 (c)", "2" for "2.1 (1)"."""
+        """The lesson it belongs to: "1.2" for "1.2 (d)", "2" for "2.1 (1)"."""
         prefix = re.split(r" \(| challenge| written", self.id)[0]
         return "2" if prefix in ("2.1", "2.2") else prefix
 

@@ -104,7 +104,7 @@ def text_embeddings(sd: Any, model: Model) -> str:
     return f"a vector of {width} numbers for each of {shape[1]} tokens; negative prompts first"
 
 
-@check("1.2 (c)")
+@check("1.2 (d)")
 def guidance(function: Function) -> str:
     """Classifier-free guidance, uncond + w (cond - uncond)."""
     uncond, cond = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -117,7 +117,7 @@ def guidance(function: Function) -> str:
     return "w = 0 ignores the prompt, w = 1 follows it, and a larger w exaggerates it"
 
 
-@check("1.2 (d)")
+@check("1.2 (e)")
 def prediction(function: Function) -> str:
     """x_0 and the noise from the denoiser's output, for both prediction types."""
     x_0, noise = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -165,7 +165,7 @@ def prediction(function: Function) -> str:
     return "x_0 and noise come out of epsilon and of v"
 
 
-@check("1.2 (e)")
+@check("1.2 (f)")
 def ddim(function: Function) -> str:
     """One step of DDIM, with and without fresh noise."""
     x_0, noise, fresh = torch.randn(3, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -241,7 +241,7 @@ def _expect_fresh_noise(
 SD_SCALING_FACTOR = 0.18215
 
 
-@check("1.2 (g)")
+@check("1.2 (h)")
 def decoding(sd: Any, model: Model) -> str:
     """Latents become images, the scaling factor undone."""
     factor = sd.vae.config.scaling_factor

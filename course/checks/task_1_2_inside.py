@@ -29,7 +29,7 @@ from course.images import to_pil
 from course.models import Model
 
 
-@check("1.2 (h)")
+@check("1.2 (k)")
 def clip(
     frames: Sequence[Image.Image],
     left: str | Path,
@@ -73,7 +73,7 @@ def _middle(frame: Image.Image) -> Image.Image:
     return frame.crop((0, height // 4, width, 3 * height // 4)).resize((64, 16))
 
 
-@check("1.2 (i)")
+@check("1.2 (l)")
 def attention(function: Function) -> str:
     """Scaled dot-product attention, and the weights it used."""
     query = torch.randn(2, 3, 5, 16, generator=torch.Generator().manual_seed(0))
@@ -103,7 +103,7 @@ def attention(function: Function) -> str:
     return "the attention of each pixel to all tokens sums to 100 %"
 
 
-@check("1.2 (j)")
+@check("1.2 (m)")
 def strengths(values: Sequence[Any], steps: Sequence[Any]) -> str:
     """The norm of the difference that guidance scales, relative to the unguided output."""
     expect.value(values, "`strengths`")
@@ -138,7 +138,7 @@ def strengths(values: Sequence[Any], steps: Sequence[Any]) -> str:
     return f"from {result.min():.0%} to {result.max():.0%} of the norm of the unguided output"
 
 
-@check("1.2 (m)")
+@check("1.2 (n)")
 def inversion(sd: Any, model: Model) -> str:
     """DDIM inversion in three steps, from latents to noise."""
     shape = (1, sd.unet.config.in_channels, *model.latent_size())

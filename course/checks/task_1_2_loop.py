@@ -41,7 +41,7 @@ from course.images import to_pil
 from course.models import Model
 
 
-@check("1.2 (k)")
+@check("1.2 (c)")
 def schedule(function: Function) -> str:
     """The timesteps of all three spacings, at counts that divide 1,000 and at others."""
     for spacing, offset in (("trailing", 0), ("leading", 0), ("leading", 1), ("linspace", 0)):
@@ -95,7 +95,7 @@ def _expect_timesteps(result: Any, config: Any, count: int) -> None:
     )
 
 
-@check("1.2 (f)")
+@check("1.2 (g)")
 def loop(sd: Any, model: Model) -> str:
     """Three steps of `sd.denoise` beside the same three by diffusers' scheduler."""
     shape = (1, sd.unet.config.in_channels, *model.latent_size())
@@ -200,7 +200,7 @@ def _explain_loop(
     diagnose(result, reference(), mistakes, otherwise, tolerance)
 
 
-@check("1.2 (n)")
+@check("1.2 (i)")
 def decoded_steps(sd: Any, model: Model) -> str:
     """Images of x_t or x_0 at every step, and of the result."""
     x = torch.randn(3, 5, 2, 4, 8, 8, generator=torch.Generator().manual_seed(0)).to(model.device)
@@ -240,7 +240,7 @@ def _expect_decoded(result: Any, sd: Any, name: str, tolerance: float) -> None:
     diagnose(result, right, mistakes, otherwise, tolerance)
 
 
-@check("1.2 (l)")
+@check("1.2 (j)")
 def sampling(sd: Any, model: Model) -> str:
     """`sample` from prompts to images and frames, beside the parts it consists of."""
     prompts, negatives = ["a duck", "a red car on grass"], ["a tree", ""]

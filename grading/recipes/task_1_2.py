@@ -91,7 +91,7 @@ def one_too_many(total: int, count: int) -> bool:
     return len(np.arange(total, 0, -total / count)) > count
 
 
-@RECIPES.add("1.2 (k)")
+@RECIPES.add("1.2 (c)")
 def timesteps(space: Space, seed: int) -> Arrays:
     function, chance = space["timesteps"], random.Random(seed)
     clear = [count for count in range(7, 130) if is_clear(1000, count)]
@@ -120,7 +120,7 @@ def timesteps(space: Space, seed: int) -> Arrays:
     )
 
 
-@RECIPES.add("1.2 (c)")
+@RECIPES.add("1.2 (d)")
 def guidance(space: Space, seed: int) -> Arrays:
     function = space["guide"]
     uncond, cond = normal(space, seed, 2, 3, 2, 5, 7)
@@ -139,7 +139,7 @@ def guidance(space: Space, seed: int) -> Arrays:
     )
 
 
-@RECIPES.add("1.2 (d)")
+@RECIPES.add("1.2 (e)")
 def prediction(space: Space, seed: int) -> Arrays:
     function = space["predict_x0_and_noise"]
     x_t, output = normal(space, seed, 2, 2, 3, 4, 5)
@@ -164,7 +164,7 @@ def prediction(space: Space, seed: int) -> Arrays:
     )
 
 
-@RECIPES.add("1.2 (e)")
+@RECIPES.add("1.2 (f)")
 def ddim_step(space: Space, seed: int) -> Arrays:
     function = space["ddim_step"]
     x_0, noise, fresh = normal(space, seed, 3, 2, 3, 4, 5)
@@ -190,7 +190,7 @@ def ddim_step(space: Space, seed: int) -> Arrays:
 # --- The loop, and what surrounds it
 
 
-@RECIPES.add("1.2 (f)", cells=(CLASS, TIMESTEPS, GUIDE, PREDICT, STEP), prepare=add_sd)
+@RECIPES.add("1.2 (g)", cells=(CLASS, TIMESTEPS, GUIDE, PREDICT, STEP), prepare=add_sd)
 def loop(space: Space, seed: int) -> Arrays:
     latents = normal(space, seed, 2, CHANNELS, 6, 4)
     embeddings = normal(space, seed + 1, 4, 5, TEXT_WIDTH)
@@ -231,7 +231,7 @@ def loop(space: Space, seed: int) -> Arrays:
     )
 
 
-@RECIPES.add("1.2 (g)", cells=(CLASS,), prepare=add_sd)
+@RECIPES.add("1.2 (h)", cells=(CLASS,), prepare=add_sd)
 def decoding(space: Space, seed: int) -> Arrays:
     def decode(latents: Tensor, factor: float = 0.6, precision: torch.dtype = torch.float32) -> Any:
         sd = make_sd(space)
@@ -251,7 +251,7 @@ def decoding(space: Space, seed: int) -> Arrays:
     )
 
 
-@RECIPES.add("1.2 (n)", cells=(CLASS, DECODE), prepare=add_sd)
+@RECIPES.add("1.2 (i)", cells=(CLASS, DECODE), prepare=add_sd)
 def decoded_steps(space: Space, seed: int) -> Arrays:
     sd = make_sd(space)
     tensors = normal(space, seed, 4, 5, 2, CHANNELS, 3, 4)
@@ -271,7 +271,7 @@ def decoded_steps(space: Space, seed: int) -> Arrays:
 WHOLE = (CLASS, TEXT, TIMESTEPS, GUIDE, PREDICT, STEP, LOOP, DECODE, DECODE_STEPS)
 
 
-@RECIPES.add("1.2 (l)", cells=WHOLE, prepare=add_sd)
+@RECIPES.add("1.2 (j)", cells=WHOLE, prepare=add_sd)
 def sampling(space: Space, seed: int) -> Arrays:
     sd = make_sd(space)
     sd.scheduler.final_alpha_cumprod = torch.tensor(0.7)  # so that the result is not x_0
@@ -309,7 +309,7 @@ def sampling(space: Space, seed: int) -> Arrays:
 # --- A look inside
 
 
-@RECIPES.add("1.2 (i)")
+@RECIPES.add("1.2 (l)")
 def attention(space: Space, seed: int) -> Arrays:
     function = space["attention"]
     query = normal(space, seed, 2, 3, 5, 8)
@@ -330,6 +330,6 @@ def add_steps(space: Space, seed: int) -> None:
     space["steps"] = [SamplingStep(990 - 90 * i, *each) for i, each in enumerate(tensors)]
 
 
-@RECIPES.add("1.2 (j)", prepare=add_steps)
+@RECIPES.add("1.2 (m)", prepare=add_steps)
 def strengths(space: Space, seed: int) -> Arrays:
     return {"strengths": np.array([float(value) for value in space["strengths"]])}

@@ -51,7 +51,7 @@ class TimelessUNet:
         return self.unet(sample, 500, *args, **options)
 
 
-@RECIPES.add("1.2 (m)", cells=FORMULAS, prepare=add_sd)
+@RECIPES.add("1.2 (n)", cells=FORMULAS, prepare=add_sd)
 def inversion(space: Space, seed: int) -> Arrays:
     latents = normal(space, seed, 1, CHANNELS, 6, 6)
     prompt = random.Random(seed).choice(PROMPTS)

@@ -31,10 +31,10 @@ Edit = Callable[[NotebookNode], None]
 INTRODUCTION = "task_0_Introduction.ipynb"
 DETAILED = "task_1_2_Stable_Diffusion_detailed.ipynb"
 CONTROLNET = "task_1_3_ControlNet.ipynb"
-GUIDE = "cell-20"  # the cell of 1.2 (c) in DETAILED
+GUIDE = "cell-20"  # the cell of 1.2 (d) in DETAILED
 EVERYTHING = frozenset(exercises())
 MARKUP = "<script>alert(1)</script> & \"Bobby' Tables"
-HOSTILE = {  # by what it tries: the body of `guide`, the answer of 1.2 (c)
+HOSTILE = {  # by what it tries: the body of `guide`, the answer of 1.2 (d)
     "endless loop": "while True: pass",
     "fork bomb": "import os\n    while True: os.fork()",
     "os._exit": "import os\n    os._exit(0)",
@@ -270,9 +270,9 @@ def _partial(folder: Path) -> list[Student]:
         Student("Finn Fox", "partial", half),
         Student("gita", "partial", detailed),
         Student("hugo", "partial", frozenset({"3 (a)", "3 (b)", "3 (c)", "3 (d)"})),
-        Student("ivanovaida", "partial", detailed - {"1.2 (c)"}),
+        Student("ivanovaida", "partial", detailed - {"1.2 (d)"}),
         Student("Jo Jones", "partial"),
-        Student("kim", "partial", detailed - {"1.2 (c)"}),
+        Student("kim", "partial", detailed - {"1.2 (d)"}),
     ]
 
 

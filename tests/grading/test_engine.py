@@ -73,7 +73,7 @@ def test_a_submission_takes_few_seconds(results):
 @pytest.mark.weekly
 def test_the_same_submission_has_the_same_score_ten_times(base, monkeypatch):
     """Also with other numbers of threads in the environment of the grader."""
-    answers = official_answers("0 (e)", "0 (f)", "1.1 (c)", "1.2 (f)", "2.2 (5)", "3 (d)")
+    answers = official_answers("0 (e)", "0 (f)", "1.1 (c)", "1.2 (g)", "2.2 (5)", "3 (d)")
     answers["0 (b)"] = "def add_noise(x_0, noise, a): return a.sqrt() * x_0 + (1 - a) * noise"
     seen = set()
     for i in range(10):

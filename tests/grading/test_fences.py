@@ -13,13 +13,13 @@ from grading import fences, release
 
 CELL = """\
 def f(x):
-    # TODO 1.2 (c)
+    # TODO 1.2 (d)
     ### BEGIN SOLUTION
     y = x + 1
     return y
     ### END SOLUTION
 
-g = ...  # TODO 1.2 (d)
+g = ...  # TODO 1.2 (e)
 ### BEGIN SOLUTION
 g = f(1)
 ### END SOLUTION
@@ -38,19 +38,19 @@ def test_a_stub_names_its_exercise():
     assert fences.without_solutions(CELL) == textwrap.dedent(
         """\
         def f(x):
-            # TODO 1.2 (c)
-            ...  # TODO 1.2 (c): write your lines here
+            # TODO 1.2 (d)
+            ...  # TODO 1.2 (d): write your lines here
 
-        g = ...  # TODO 1.2 (d)
-        ...  # TODO 1.2 (d): write your lines here
+        g = ...  # TODO 1.2 (e)
+        ...  # TODO 1.2 (e): write your lines here
         """
     )
 
 
 def test_solutions_are_in_order_with_their_exercise():
     first, second = fences.solutions(CELL)
-    assert (first.exercise, first.code) == ("1.2 (c)", "    y = x + 1\n    return y\n")
-    assert (second.exercise, second.indent, second.code) == ("1.2 (d)", "", "g = f(1)\n")
+    assert (first.exercise, first.code) == ("1.2 (d)", "    y = x + 1\n    return y\n")
+    assert (second.exercise, second.indent, second.code) == ("1.2 (e)", "", "g = f(1)\n")
 
 
 names = st.sampled_from(list(exercises()))
@@ -97,8 +97,8 @@ def test_every_exercise_with_a_check_has_a_solution():
 @pytest.mark.parametrize(
     ("text", "id"),
     [
-        ("**TODO 1.2 (c)** x", "1.2 (c)"),
-        ("TODO 1.2 (c), then TODO 1.2 (d).", "1.2 (d)"),
+        ("**TODO 1.2 (d)** x", "1.2 (d)"),
+        ("TODO 1.2 (d), then TODO 1.2 (e).", "1.2 (e)"),
         ("# TODO 9 (a)", None),
         ("no exercise", None),
         ("TODO", None),

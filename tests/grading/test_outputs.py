@@ -231,9 +231,9 @@ def test_a_clip_of_the_sampling_process(tmp_path):
         (right, 0.5 * 1 / 3),
     ]:
         data = clip(tmp_path, frames)
-        score = handed_in(tmp_path, "1.2 (h)", answer, ("sampling.mp4", data))
+        score = handed_in(tmp_path, "1.2 (k)", answer, ("sampling.mp4", data))
         assert score.points == pytest.approx(points, abs=1e-3), score.message
-    score = handed_in(tmp_path, "1.2 (h)", answer, ("sampling.mp4", clip(tmp_path, left[:3])))
+    score = handed_in(tmp_path, "1.2 (k)", answer, ("sampling.mp4", clip(tmp_path, left[:3])))
     assert score.status == "wrong" and "8 frames or more" in score.message
 
 

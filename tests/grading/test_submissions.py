@@ -25,7 +25,7 @@ GUIDED = "def guide(uncond, cond, w):\n    return uncond + w * (cond - uncond)\n
 
 
 def answered(source: str = GUIDED) -> bytes:
-    """Return lesson 1.2 with an answer to 1.2 (c)."""
+    """Return lesson 1.2 with an answer to 1.2 (d)."""
     return notebook(DETAILED, (), replace_cell(GUIDE, source))
 
 
@@ -190,7 +190,7 @@ READ = {  # changes of a notebook; the answer is there, and a part of the proble
 def test_attacks_after_which_the_answer_is_read(tmp_path, name):
     edit, problem = READ[name]
     submission = read_file(tmp_path, edited(edit))
-    assert "return uncond + w" in submission.answers["1.2 (c)"]
+    assert "return uncond + w" in submission.answers["1.2 (d)"]
     assert problem in "\n".join(submission.problems)
     assert all("\n" not in line and len(line) <= 300 for line in submission.problems)
 
@@ -227,7 +227,7 @@ ANSWERS = {  # sources of the answer's cell, and a part of the problems
     "minus signs": (GUIDED + "x = " + "-" * 90_000 + "1", "is no valid Python", True),
     "surrogates": (GUIDED + "x = '\ud800'", "", True),
     "nul": (GUIDED + "x = '\0'", "", True),
-    "todos": (GUIDED + "# TODO 1.2 (d) " * 5000, "", True),
+    "todos": (GUIDED + "# TODO 1.2 (e) " * 5000, "", True),
     "magics": ("%%time\n%matplotlib inline\n" + GUIDED + "!ls\n", "they are left out", True),
     "checks": (GUIDED + "checks.guidance(guide)\n", "they are left out", True),
     "line ends": (GUIDED.replace("\n", "\r\n"), "", True),
@@ -241,9 +241,9 @@ def test_attacks_by_an_answer(tmp_path, name):
     start = time.monotonic()
     submission = read_file(tmp_path, answered(source))
     assert time.monotonic() - start < submissions.SECONDS / 2
-    assert ("1.2 (c)" in submission.answers) == is_there
+    assert ("1.2 (d)" in submission.answers) == is_there
     assert problem in "\n".join(submission.problems)
-    answer = submission.answers.get("1.2 (c)", "")
+    answer = submission.answers.get("1.2 (d)", "")
     assert "\r" not in answer and "\0" not in answer and "\ud800" not in answer
     if name in ("magics", "checks", "line ends"):
         compile(answer, "<answer>", "exec")
@@ -274,7 +274,7 @@ def test_of_several_notebooks_of_a_lesson_the_fullest_is_taken(tmp_path):
     files = {DETAILED: notebook(DETAILED), f"copy/{DETAILED}": answered()}
     class_of_30.plain(tmp_path, "anna", files)
     submission = read(StudentFiles("anna", (tmp_path / "anna",)))
-    assert list(submission.answers) == ["1.2 (c)"]
+    assert list(submission.answers) == ["1.2 (d)"]
     assert "are all of task_1_2_Stable_Diffusion_detailed" in "\n".join(submission.problems)
 
 
@@ -285,7 +285,7 @@ def test_helpers_in_other_cells_are_said(tmp_path):
 
     submission = read_file(tmp_path, notebook(DETAILED, (), edit))
     [problem] = submission.problems
-    assert "the answer of 1.2 (c) uses mix of another cell" in problem
+    assert "the answer of 1.2 (d) uses mix of another cell" in problem
 
 
 def test_versions_are_compared(tmp_path):

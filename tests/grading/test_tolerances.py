@@ -46,19 +46,19 @@ def test_a_missing_part_is_infinitely_far():
 
 def test_a_wrong_answer_below_the_tolerance_is_a_problem():
     measurement = Measurement()
-    measurement.add_right("1.2 (c)", "2 threads", {"a": 1e-5, "b": 2e-5}, set())
-    measurement.add_wrong("1.2 (c)", "far", {"a": 1e-6, "b": 0.5}, set())
-    assert measurement.tolerance("1.2 (c)") == pytest.approx(FACTOR * 2e-5)
+    measurement.add_right("1.2 (d)", "2 threads", {"a": 1e-5, "b": 2e-5}, set())
+    measurement.add_wrong("1.2 (d)", "far", {"a": 1e-6, "b": 0.5}, set())
+    assert measurement.tolerance("1.2 (d)") == pytest.approx(FACTOR * 2e-5)
     assert measurement.problems() == []
-    measurement.add_wrong("1.2 (c)", "near", {"a": 1e-4, "b": 0.0}, set())
+    measurement.add_wrong("1.2 (d)", "near", {"a": 1e-4, "b": 0.0}, set())
     [problem] = measurement.problems()
-    assert problem.startswith("1.2 (c) near: a wrong answer differs by 1.0e-04")
+    assert problem.startswith("1.2 (d) near: a wrong answer differs by 1.0e-04")
 
 
 def test_right_answers_that_no_tolerance_covers_are_a_problem():
     measurement = Measurement()
-    measurement.add_right("1.2 (c)", "4 threads", {"a": np.inf}, set())
-    assert measurement.problems() == ["1.2 (c): right answers are wrong: 4 threads"]
+    measurement.add_right("1.2 (d)", "4 threads", {"a": np.inf}, set())
+    assert measurement.problems() == ["1.2 (d): right answers are wrong: 4 threads"]
     measurement = Measurement()
     measurement.add_right("1.1 (c)", "4 threads", {"a": 0.5}, {"a"})
     assert measurement.tolerance("1.1 (c)") == LEAST

@@ -222,7 +222,7 @@ def test_a_check_tells_its_listeners_and_the_student(monkeypatch, capsys):
     results: list[common.Result] = []
     monkeypatch.setattr(common, "listeners", [common.print_result, results.append])
 
-    @common.check("1.2 (c)")
+    @common.check("1.2 (d)")
     def is_one(value: int) -> str:
         common.expect(value == 1, "It has to be 1.")
         return "it is 1"
@@ -231,8 +231,8 @@ def test_a_check_tells_its_listeners_and_the_student(monkeypatch, capsys):
     with pytest.raises(CheckFailed, match="has to be 1"):
         is_one(2)
     assert results == [
-        common.Result("1.2 (c)", True, "it is 1", exercises()["1.2 (c)"].points),
-        common.Result("1.2 (c)", False, "It has to be 1.", 0),
+        common.Result("1.2 (d)", True, "it is 1", exercises()["1.2 (d)"].points),
+        common.Result("1.2 (d)", False, "It has to be 1.", 0),
     ]
     assert capsys.readouterr().out == "\N{CHECK MARK} it is 1\n"
 

@@ -16,9 +16,9 @@ LESSON_POINTS = {
     "0": 10,
     "1.1": 8,
     "1.2": 22,
-    "1.2 training": 5,
     "video": 2,
     "1.3": 18,
+    "1.4": 5,
     "2": 20,
     "3": 15,
 }
@@ -81,10 +81,17 @@ def test_exercises_stand_in_the_order_of_the_lessons():
     assert places == sorted(places)
 
 
+@pytest.mark.parametrize("path", notebooks.lesson_paths(), ids=lambda path: path.stem)
+def test_letters_of_exercises_follow_the_alphabet(path):
+    text = path.read_text(encoding="utf-8")
+    letters = re.findall(r"\*\*TODO (?:video|[\d.]+) \((\w)\)\*\*", text)
+    assert letters == [chr(ord("a") + i) for i in range(len(letters))]
+
+
 def test_lessons_of_ids():
-    ids = ["0 (a)", "1.1 (c)", "1.2 challenge 1", "1.2 training (a)", "2.2 (4)", "2 written 1", "3"]
+    ids = ["0 (a)", "1.1 (c)", "1.2 challenge 1", "1.4 (a)", "2.2 (4)", "2 written 1", "3"]
     lessons = [rubric.Exercise(id, "A title", "core", 5, 1, "name").lesson for id in ids]
-    assert lessons == ["0", "1.1", "1.2", "1.2 training", "2", "2", "3"]
+    assert lessons == ["0", "1.1", "1.2", "1.4", "2", "2", "3"]
 
 
 RIGHT = 'title = "A"\ntier = "core"\nminutes = 5\npoints = 1\ncheck = "name"\n'

@@ -856,11 +856,11 @@ def test_the_solver_with_one_line_changed(sd, changes, advice):
 
 
 ATTEMPTS = {
-    "1.2 (i)": ("attention", ("key.transpose(-1, -2)", "key.T")),
-    "1.2 (i) no transpose": ("attention", ("key.transpose(-1, -2)", "key")),
-    "1.2 (c) numbers": ("guide", ("uncond + guidance", "uncond[None] + ... * guid")),
-    "1.2 (d) swapped": ("predict_x0_and_noise", ("alpha_bar.sqrt() * x_t", "alpha_bar.sqrt * x_t")),
-    "1.2 (e) ratio": ("ddim_step", ("eta * (", "eta * math.sqrt(")),
+    "1.2 (l)": ("attention", ("key.transpose(-1, -2)", "key.T")),
+    "1.2 (l) no transpose": ("attention", ("key.transpose(-1, -2)", "key")),
+    "1.2 (d) numbers": ("guide", ("uncond + guidance", "uncond[None] + ... * guid")),
+    "1.2 (e) swapped": ("predict_x0_and_noise", ("alpha_bar.sqrt() * x_t", "alpha_bar.sqrt * x_t")),
+    "1.2 (f) ratio": ("ddim_step", ("eta * (", "eta * math.sqrt(")),
 }
 
 

@@ -44,82 +44,82 @@ WRONG = [
         "1.2 (b)", "pairs", TEXTS, "[x for pair in zip(negative_prompts, prompts) for x in pair]"
     ),
     changed(
-        "1.2 (k)",
+        "1.2 (c)",
         "image to noise",
         "round().astype(int) - 1).tolist()",
         "round().astype(int) - 1).tolist()[::-1]",
     ),
-    changed("1.2 (k)", "one too many", "-total / count)[:count]", "-total / count)"),
-    changed("1.2 (k)", "off by one", "astype(int) - 1)", "astype(int))"),
-    changed("1.2 (k)", "rounded down", "falling.round().astype(int)", "falling.astype(int)"),
-    changed("1.2 (k)", "hard-coded T", "config.num_train_timesteps", "1000"),
-    changed("1.2 (k)", "no offset", " + config.steps_offset", ""),
-    changed("1.2 (k)", "stride not whole", "(total // count)", "round(total / count)"),
+    changed("1.2 (c)", "one too many", "-total / count)[:count]", "-total / count)"),
+    changed("1.2 (c)", "off by one", "astype(int) - 1)", "astype(int))"),
+    changed("1.2 (c)", "rounded down", "falling.round().astype(int)", "falling.astype(int)"),
+    changed("1.2 (c)", "hard-coded T", "config.num_train_timesteps", "1000"),
+    changed("1.2 (c)", "no offset", " + config.steps_offset", ""),
+    changed("1.2 (c)", "stride not whole", "(total // count)", "round(total / count)"),
     changed(
-        "1.2 (k)", "linspace up to T", "linspace(0, total - 1, count)", "linspace(0, total, count)"
+        "1.2 (c)", "linspace up to T", "linspace(0, total - 1, count)", "linspace(0, total, count)"
     ),
-    changed("1.2 (k)", "linspace backwards", ".round()[::-1]", ".round()"),
-    changed("1.2 (c)", "guidance terms swapped", GUIDED, "cond + guidance_scale * (uncond - cond)"),
-    changed("1.2 (c)", "wrong term", GUIDED, "cond + guidance_scale * (cond - uncond)"),
-    changed("1.2 (c)", "wrong sign", GUIDED, "uncond - guidance_scale * (cond - uncond)"),
-    changed("1.2 (c)", "prompt scaled", GUIDED, "uncond + guidance_scale * cond"),
-    changed("1.2 (c)", "scale ignored", GUIDED, "cond"),
+    changed("1.2 (c)", "linspace backwards", ".round()[::-1]", ".round()"),
+    changed("1.2 (d)", "guidance terms swapped", GUIDED, "cond + guidance_scale * (uncond - cond)"),
+    changed("1.2 (d)", "wrong term", GUIDED, "cond + guidance_scale * (cond - uncond)"),
+    changed("1.2 (d)", "wrong sign", GUIDED, "uncond - guidance_scale * (cond - uncond)"),
+    changed("1.2 (d)", "prompt scaled", GUIDED, "uncond + guidance_scale * cond"),
+    changed("1.2 (d)", "scale ignored", GUIDED, "cond"),
     changed(
-        "1.2 (c)",
+        "1.2 (d)",
         "argument damaged",
         f"return {GUIDED}",
         "uncond += guidance_scale * (cond - uncond)\n    return uncond",
     ),
-    changed("1.2 (c)", "half precision", GUIDED, f"({GUIDED}).half().float()"),
-    changed("1.2 (c)", "hard-coded scale", "guidance_scale *", "3.0 *"),
+    changed("1.2 (d)", "half precision", GUIDED, f"({GUIDED}).half().float()"),
+    changed("1.2 (d)", "hard-coded scale", "guidance_scale *", "3.0 *"),
     changed(
-        "1.2 (d)",
+        "1.2 (e)",
         "no roots",
         "(1 - alpha_bar).sqrt() * noise) / alpha_bar.sqrt()",
         "(1 - alpha_bar) * noise) / alpha_bar",
     ),
-    changed("1.2 (d)", "not divided", "noise) / alpha_bar.sqrt()", "noise)"),
-    changed("1.2 (d)", "wrong sign", X_0_OF_V, X_0_OF_V.replace("x_t -", "x_t +")),
-    changed("1.2 (d)", "v taken for noise", NOISE_OF_V, "output"),
-    changed("1.2 (d)", "always epsilon", 'if prediction_type == "epsilon"', "if True"),
-    changed("1.2 (d)", "exchanged", "return x_0, noise", "return noise, x_0"),
+    changed("1.2 (e)", "not divided", "noise) / alpha_bar.sqrt()", "noise)"),
+    changed("1.2 (e)", "wrong sign", X_0_OF_V, X_0_OF_V.replace("x_t -", "x_t +")),
+    changed("1.2 (e)", "v taken for noise", NOISE_OF_V, "output"),
+    changed("1.2 (e)", "always epsilon", 'if prediction_type == "epsilon"', "if True"),
+    changed("1.2 (e)", "exchanged", "return x_0, noise", "return noise, x_0"),
     changed(
-        "1.2 (d)",
+        "1.2 (e)",
         "roots exchanged",
         NOISE_OF_V,
         "alpha_bar.sqrt() * x_t + (1 - alpha_bar).sqrt() * output",
     ),
-    changed("1.2 (d)", "bfloat16", "return x_0, noise", "return x_0.bfloat16().float(), noise"),
+    changed("1.2 (e)", "bfloat16", "return x_0, noise", "return x_0.bfloat16().float(), noise"),
     changed(
-        "1.2 (d)",
+        "1.2 (e)",
         "argument damaged",
         '    if prediction_type == "epsilon":\n        noise = output',
         '    if prediction_type == "epsilon":\n        x_t.mul_(1.001)\n        noise = output',
     ),
-    changed("1.2 (e)", "eta ignored", "sigma = eta *", "sigma = 0 *"),
-    changed("1.2 (e)", "eta always 1", "sigma = eta *", "sigma = 1.0 *"),
-    changed("1.2 (e)", "no room", "(1 - alpha_bar_prev - sigma**2)", "(1 - alpha_bar_prev)"),
-    changed("1.2 (e)", "sigma not squared", "sigma**2", "sigma"),
-    changed("1.2 (e)", "fresh noise missing", MIXED, "alpha_bar_prev.sqrt() * x_0 + direction"),
+    changed("1.2 (f)", "eta ignored", "sigma = eta *", "sigma = 0 *"),
+    changed("1.2 (f)", "eta always 1", "sigma = eta *", "sigma = 1.0 *"),
+    changed("1.2 (f)", "no room", "(1 - alpha_bar_prev - sigma**2)", "(1 - alpha_bar_prev)"),
+    changed("1.2 (f)", "sigma not squared", "sigma**2", "sigma"),
+    changed("1.2 (f)", "fresh noise missing", MIXED, "alpha_bar_prev.sqrt() * x_0 + direction"),
     changed(
-        "1.2 (e)", "wrong level", MIXED, "alpha_bar.sqrt() * x_0 + direction + sigma * fresh_noise"
+        "1.2 (f)", "wrong level", MIXED, "alpha_bar.sqrt() * x_0 + direction + sigma * fresh_noise"
     ),
-    changed("1.2 (e)", "no root", MIXED, "alpha_bar_prev * x_0 + direction + sigma * fresh_noise"),
+    changed("1.2 (f)", "no root", MIXED, "alpha_bar_prev * x_0 + direction + sigma * fresh_noise"),
     changed(
-        "1.2 (e)",
+        "1.2 (f)",
         "ratio upside down",
         "(1 - alpha_bar_prev) / (1 - alpha_bar)",
         "(1 - alpha_bar) / (1 - alpha_bar_prev)",
     ),
     changed(
-        "1.2 (e)",
+        "1.2 (f)",
         "variance for sigma",
         "(1 - alpha_bar / alpha_bar_prev)).sqrt()",
         "(1 - alpha_bar / alpha_bar_prev))",
     ),
-    changed("1.2 (e)", "noise for fresh noise", "sigma * fresh_noise", "sigma * noise"),
+    changed("1.2 (f)", "noise for fresh noise", "sigma * fresh_noise", "sigma * noise"),
     changed(
-        "1.2 (k)",
+        "1.2 (c)",
         "the library's timesteps",
         "    total = config",
         "    scheduler = DDIMScheduler.from_config(config)\n"
@@ -128,18 +128,18 @@ WRONG = [
         "    total = config",
     ),
     rewritten(
-        "1.2 (c)",
+        "1.2 (d)",
         "the library's",
         "import course.diffusion as d\n\nreturn d.guide(uncond, cond, guidance_scale)",
     ),
     rewritten(
-        "1.2 (d)",
+        "1.2 (e)",
         "the library's",
         "from course.diffusion import predict_x0_and_noise as solve\n\n"
         "return solve(x_t, output, alpha_bar, prediction_type)",
     ),
     rewritten(
-        "1.2 (e)",
+        "1.2 (f)",
         "the library's",
         "from course import diffusion\n\n"
         "return diffusion.ddim_step(x_0, noise, alpha_bar, alpha_bar_prev, eta, fresh_noise)",
@@ -174,7 +174,7 @@ HARMLESS = [
         "return torch.cat(rows, dim=0)",
     ),
     rewritten(
-        "1.2 (k)",
+        "1.2 (c)",
         "integers",
         "T, n = config.num_train_timesteps, count\n"
         'if config.timestep_spacing == "trailing":\n'
@@ -184,7 +184,7 @@ HARMLESS = [
         "return [round(i * (T - 1) / max(n - 1, 1)) for i in reversed(range(n))]",
     ),
     rewritten(
-        "1.2 (k)",
+        "1.2 (c)",
         "an array",
         'T = config["num_train_timesteps"]\n'
         'if config.timestep_spacing == "leading":\n'
@@ -195,16 +195,16 @@ HARMLESS = [
         "return np.round(T * (1 - np.arange(count) / count)).astype(np.int64) - 1",
     ),
     changed(
-        "1.2 (c)", "another order", GUIDED, "(1 - guidance_scale) * uncond + guidance_scale * cond"
+        "1.2 (d)", "another order", GUIDED, "(1 - guidance_scale) * uncond + guidance_scale * cond"
     ),
-    changed("1.2 (c)", "torch.lerp", GUIDED, "torch.lerp(uncond, cond, float(guidance_scale))"),
+    changed("1.2 (d)", "torch.lerp", GUIDED, "torch.lerp(uncond, cond, float(guidance_scale))"),
     rewritten(
-        "1.2 (c)",
+        "1.2 (d)",
         "double precision",
         "u, c = uncond.double(), cond.double()\nreturn (u + guidance_scale * (c - u)).float()",
     ),
     rewritten(
-        "1.2 (c)",
+        "1.2 (d)",
         "a loop",
         "rows = []\n"
         "for u, c in zip(uncond, cond):\n"
@@ -213,7 +213,7 @@ HARMLESS = [
         "return torch.stack(rows)",
     ),
     rewritten(
-        "1.2 (d)",
+        "1.2 (e)",
         "by angle",
         "angle = alpha_bar.sqrt().acos()\n"
         'if prediction_type == "epsilon":\n'
@@ -222,7 +222,7 @@ HARMLESS = [
         "return x_0, (x_t - angle.cos() * x_0) / angle.sin()",
     ),
     rewritten(
-        "1.2 (d)",
+        "1.2 (e)",
         "double precision, a list",
         "a = float(alpha_bar)\n"
         'if prediction_type == "v_prediction":\n'
@@ -232,7 +232,7 @@ HARMLESS = [
         "return [(x_t.double() - (1 - a) ** 0.5 * output) / a**0.5, output]",
     ),
     rewritten(
-        "1.2 (e)",
+        "1.2 (f)",
         "variances",
         "a, b = alpha_bar, alpha_bar_prev\n"
         "variance = eta**2 * (1 - b) / (1 - a) * (1 - a / b)\n"
@@ -240,7 +240,7 @@ HARMLESS = [
         "return torch.sqrt(torch.as_tensor(variance)) * fresh_noise + mean",
     ),
     rewritten(
-        "1.2 (e)",
+        "1.2 (f)",
         "numbers, with a branch",
         "import math\nimport warnings\n\n"
         "a, b = float(alpha_bar), float(alpha_bar_prev)\n"

@@ -8,56 +8,56 @@ PUT_BACK = "mask * latents + (1 - mask) * original"
 SCORES = "query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5"
 
 WRONG = [
-    changed("1.2 (i)", "not scaled", " / query.shape[-1] ** 0.5", ""),
-    changed("1.2 (i)", "scaled by the width", "query.shape[-1] ** 0.5", "query.shape[-1]"),
-    changed("1.2 (i)", "hard-coded width", "query.shape[-1] ** 0.5", "4"),
-    changed("1.2 (i)", "softmax over pixels", "dim=-1", "dim=-2"),
-    changed("1.2 (i)", "scores for weights", "weights @ value, weights", "weights @ value, scores"),
-    changed("1.2 (i)", "keys for values", "weights @ value", "weights @ key"),
-    changed("1.2 (i)", "exchanged", "weights @ value, weights", "weights, weights @ value"),
-    changed("1.2 (j)", "not divided", f"{STRENGTH}", "(step.cond - step.uncond).norm().item()"),
-    changed("1.2 (j)", "divided by cond", "/ step.uncond.norm()", "/ step.cond.norm()"),
+    changed("1.2 (l)", "not scaled", " / query.shape[-1] ** 0.5", ""),
+    changed("1.2 (l)", "scaled by the width", "query.shape[-1] ** 0.5", "query.shape[-1]"),
+    changed("1.2 (l)", "hard-coded width", "query.shape[-1] ** 0.5", "4"),
+    changed("1.2 (l)", "softmax over pixels", "dim=-1", "dim=-2"),
+    changed("1.2 (l)", "scores for weights", "weights @ value, weights", "weights @ value, scores"),
+    changed("1.2 (l)", "keys for values", "weights @ value", "weights @ key"),
+    changed("1.2 (l)", "exchanged", "weights @ value, weights", "weights, weights @ value"),
+    changed("1.2 (m)", "not divided", f"{STRENGTH}", "(step.cond - step.uncond).norm().item()"),
+    changed("1.2 (m)", "divided by cond", "/ step.uncond.norm()", "/ step.cond.norm()"),
     changed(
-        "1.2 (j)",
+        "1.2 (m)",
         "difference of norms",
         "(step.cond - step.uncond).norm()",
         "(step.cond.norm() - step.uncond.norm())",
     ),
-    changed("1.2 (j)", "squares", f"{STRENGTH}", f"{STRENGTH} ** 2"),
-    changed("1.2 (j)", "first step missing", "for step in steps", "for step in steps[1:]"),
+    changed("1.2 (m)", "squares", f"{STRENGTH}", f"{STRENGTH} ** 2"),
+    changed("1.2 (m)", "first step missing", "for step in steps", "for step in steps[1:]"),
     changed(
-        "1.2 (j)",
+        "1.2 (m)",
         "half precision",
         "step.cond - step.uncond",
         "step.cond.half() - step.uncond.half()",
     ),
-    changed("1.2 (m)", "not reversed", "pairwise(reversed(visited))", "pairwise(visited)"),
-    changed("1.2 (m)", "first step missing", ", END]", "]"),
+    changed("1.2 (n)", "not reversed", "pairwise(reversed(visited))", "pairwise(visited)"),
+    changed("1.2 (n)", "first step missing", ", END]", "]"),
     changed(
-        "1.2 (m)",
+        "1.2 (n)",
         "levels exchanged",
         NEXT,
         "alpha_bar_next, alpha_bar = self.alpha_bar_at(t), self.alpha_bar_at(t_next)",
     ),
     changed(
-        "1.2 (m)",
+        "1.2 (n)",
         "level of t",
         "add_noise(x_0, noise, alpha_bar_next)",
         "add_noise(x_0, noise, alpha_bar)",
     ),
-    changed("1.2 (m)", "always epsilon", "kind = self.model.prediction_type", 'kind = "epsilon"'),
-    changed("1.2 (m)", "negative prompt", '[prompt], [""])[1:]', '[prompt], [""])[:1]'),
+    changed("1.2 (n)", "always epsilon", "kind = self.model.prediction_type", 'kind = "epsilon"'),
+    changed("1.2 (n)", "negative prompt", '[prompt], [""])[1:]', '[prompt], [""])[:1]'),
     changed(
-        "1.2 (m)", "new noise", "add_noise(x_0, noise, ", "add_noise(x_0, torch.randn_like(noise), "
+        "1.2 (n)", "new noise", "add_noise(x_0, noise, ", "add_noise(x_0, torch.randn_like(noise), "
     ),
-    changed("1.2 (m)", "x_0 not followed", "add_noise(x_0, noise, ", "add_noise(latents, noise, "),
+    changed("1.2 (n)", "x_0 not followed", "add_noise(x_0, noise, ", "add_noise(latents, noise, "),
     changed(
-        "1.2 (m)",
+        "1.2 (n)",
         "hard-coded steps",
         "self.scheduler.config, num_sampling_steps",
         "self.scheduler.config, 25",
     ),
-    changed("1.2 (m)", "one timestep", "self.unet(x_t, t_next,", "self.unet(x_t, 999,"),
+    changed("1.2 (n)", "one timestep", "self.unet(x_t, t_next,", "self.unet(x_t, 999,"),
     changed(
         "1.2 challenge 1",
         "strength reversed",
@@ -132,12 +132,12 @@ WRONG = [
         "latents *= scale\n        latents -=",
     ),
     rewritten(
-        "1.2 (i)",
+        "1.2 (l)",
         "the library's",
         "from course.diffusion import attention as library\n\nreturn library(query, key, value)",
     ),
     changed(
-        "1.2 (m)",
+        "1.2 (n)",
         "the library's step",
         "latents = add_noise(x_0, noise, alpha_bar_next)",
         "from course.diffusion import ddim_inversion_step\n\n"
@@ -160,7 +160,7 @@ WRONG = [
 
 HARMLESS = [
     rewritten(
-        "1.2 (i)",
+        "1.2 (l)",
         "einsum, double precision",
         "q, k, v = query.double(), key.double(), value.double()\n"
         'scores = torch.einsum("...nd,...ld->...nl", q, k) * q.shape[-1] ** -0.5\n'
@@ -169,13 +169,13 @@ HARMLESS = [
         'return torch.einsum("...nl,...ld->...nd", weights, v).float(), weights.float()',
     ),
     changed(
-        "1.2 (i)",
+        "1.2 (l)",
         "a list",
         "return weights @ value, weights",
         "return [weights.matmul(value), weights]",
     ),
     rewritten(
-        "1.2 (j)",
+        "1.2 (m)",
         "a loop of tensors",
         "strengths = []\n"
         "for step in steps:\n"
@@ -184,19 +184,19 @@ HARMLESS = [
         "    print(strengths[-1])",
     ),
     changed(
-        "1.2 (j)",
+        "1.2 (m)",
         "roots of sums",
         "(step.cond - step.uncond).norm()",
         "(step.cond - step.uncond).square().sum().sqrt()",
     ),
     changed(
-        "1.2 (m)",
+        "1.2 (n)",
         "the network at the beginning of a step",
         "self.unet(x_t, t_next,",
         "self.unet(x_t, max(t, 0),",
     ),
     changed(
-        "1.2 (m)",
+        "1.2 (n)",
         "both halves",
         '[""])[1:]',
         '[""])',
@@ -206,7 +206,7 @@ HARMLESS = [
         ".sample.float()[1:]",
     ),
     changed(
-        "1.2 (m)",
+        "1.2 (n)",
         "mixed by hand",
         "add_noise(x_0, noise, alpha_bar_next)",
         "(1 - alpha_bar_next) ** 0.5 * noise + alpha_bar_next**0.5 * x_0",

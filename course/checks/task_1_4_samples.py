@@ -42,7 +42,7 @@ class ProbeUNet(nn.Module):
         return UNet2DConditionOutput(sample=output)
 
 
-@check("1.2 training (d)")
+@check("1.4 (e)")
 def sampling(function: Function, scheduler: Any) -> str:
     """The whole sampling loop with the student's own network."""
     unet = ProbeUNet()
@@ -113,7 +113,7 @@ def _reference_sample(
     return x
 
 
-@check("1.2 training (e)")
+@check("1.4 (g)")
 def share_right(function: Function, images: Sequence[Any], pairs: Sequence[tuple[str, str]]) -> str:
     """The share of images in which the judge reads toy and color as asked for."""
     from course.metrics.judge import Judge
@@ -155,7 +155,7 @@ def _share_right(read: Sequence[Any], pairs: Sequence[tuple[str, str]]) -> float
     return sum(right) / len(right)
 
 
-@check("1.2 training (g)")
+@check("1.4 (h)")
 def loss_at_timestep(function: Function) -> str:
     """The loss at one timestep, for images and noise that are given."""
     generator = torch.Generator().manual_seed(0)
@@ -191,7 +191,7 @@ def loss_at_timestep(function: Function) -> str:
     return "the loss at one timestep, on images and noise that stay the same"
 
 
-@check("1.2 training (f)")
+@check("1.4 (i)")
 def nearest(function: Function) -> str:
     """For each of the samples the index of the most similar training image."""
     generator = torch.Generator().manual_seed(0)
@@ -216,7 +216,7 @@ def nearest(function: Function) -> str:
     return "the nearest training image of each sample, by the distance of their latents"
 
 
-@check("1.2 training challenge 1")
+@check("1.4 challenge 1")
 def challenge(
     images: Sequence[Any],
     baseline: Sequence[Any],

@@ -9,7 +9,7 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from PIL import Image
 
 from course import notebooks
-from course.checks import task_1_2_training as checks
+from course.checks import task_1_4 as checks
 from course.diffusion import (
     END,
     add_noise,
@@ -22,7 +22,7 @@ from course.diffusion import (
 )
 from tests.course.checks.helpers import assert_advice
 
-PATH = notebooks.ROOT / "task_1_2_Training.ipynb"
+PATH = notebooks.ROOT / "task_1_4_Training.ipynb"
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from grading.recipe import Arrays, Recipes, Space, array, numbers, parts, run_cells
 from grading.small_model import make_generator, tiny_unet
 
-LESSON = "task_1_2_Training.ipynb"
+LESSON = "task_1_4_Training.ipynb"
 GIVEN = ("versions", "parameters", "components", "data", "encode-captions", "sampling-imports")
 LOSS = ("ex-a", "ex-b", "ex-loss")
 
@@ -59,7 +59,7 @@ class Oracle(nn.Module):
         return UNet2DConditionOutput(sample=output) if return_dict else (output,)
 
 
-@RECIPES.add("1.2 training (a)")
+@RECIPES.add("1.4 (a)")
 def caption_dropout(space: Space, seed: int) -> Arrays:
     drop = space["drop_captions"]
     g = make_generator(seed)
@@ -106,7 +106,7 @@ def caption_dropout(space: Space, seed: int) -> Arrays:
     )
 
 
-@RECIPES.add("1.2 training (h)", cells=("ex-a",))
+@RECIPES.add("1.4 (b)", cells=("ex-a",))
 def network(space: Space, seed: int) -> Arrays:
     g = make_generator(seed)
     width = 12 + 4 * int(torch.randint(1, 9, (1,), generator=g))
@@ -126,7 +126,7 @@ def network(space: Space, seed: int) -> Arrays:
     return parts({"the weights of each layer": shapes, "the output": output})
 
 
-@RECIPES.add("1.2 training (b)", cells=("ex-a", "ex-b"))
+@RECIPES.add("1.4 (c)", cells=("ex-a", "ex-b"))
 def training_loss(space: Space, seed: int) -> Arrays:
     function = space["training_loss"]
     g = make_generator(seed)
@@ -193,7 +193,7 @@ def take_steps(step: Callable[..., float], seed: int) -> dict[str, list[Any]]:
     return log
 
 
-@RECIPES.add("1.2 training (c)", cells=LOSS)
+@RECIPES.add("1.4 (d)", cells=LOSS)
 def training_step(space: Space, seed: int) -> Arrays:
     log = take_steps(space["take_step"], seed)
     return parts({f"the {name}": functools.partial(numbers, *log[name]) for name in log})
@@ -213,7 +213,7 @@ def schedule(total: int, spacing: str, final_one: bool) -> DDIMScheduler:
     )
 
 
-@RECIPES.add("1.2 training (d)", cells=(*LOSS, "ex-step"))
+@RECIPES.add("1.4 (e)", cells=(*LOSS, "ex-step"))
 def sampling(space: Space, seed: int) -> Arrays:
     g = make_generator(seed)
     unet = tiny_unet(seed, 6)
@@ -257,7 +257,7 @@ def small_training(space: Space, seed: int) -> None:
     space["ema"] = EMAModel(space["unet"].parameters(), decay=0.6)
 
 
-@RECIPES.add("1.2 training (i)", cells=(*LOSS, "ex-step", "ex-sample"), prepare=small_training)
+@RECIPES.add("1.4 (f)", cells=(*LOSS, "ex-step", "ex-sample"), prepare=small_training)
 def training_batch(space: Space, seed: int) -> Arrays:
     unet, ema = space["unet"], space["ema"]
     g = make_generator(seed)
@@ -311,7 +311,7 @@ def trained(space: Space, indices: Tensor, seed: int) -> np.ndarray:
     return numbers(*values)
 
 
-@RECIPES.add("1.2 training (e)", cells=LOSS)
+@RECIPES.add("1.4 (g)", cells=LOSS)
 def share_right(space: Space, seed: int) -> Arrays:
     random = np.random.default_rng(seed)
     toys, colors = ["kite", "drum", "boat"], ["teal", "gray", "pink", "gold"]
@@ -337,7 +337,7 @@ def share_right(space: Space, seed: int) -> Arrays:
     )
 
 
-@RECIPES.add("1.2 training (f)", cells=LOSS)
+@RECIPES.add("1.4 (i)", cells=LOSS)
 def nearest(space: Space, seed: int) -> Arrays:
     g = make_generator(seed)
 
@@ -359,7 +359,7 @@ def nearest(space: Space, seed: int) -> Arrays:
     )
 
 
-@RECIPES.add("1.2 training (g)", cells=LOSS)
+@RECIPES.add("1.4 (h)", cells=LOSS)
 def loss_at_timestep(space: Space, seed: int) -> Arrays:
     g = make_generator(seed)
     unet = tiny_unet(seed, 6)

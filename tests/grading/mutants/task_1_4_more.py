@@ -2,10 +2,10 @@
 
 from tests.grading.mutants import changed, rewritten
 
-E, F = "1.2 training (e)", "1.2 training (f)"
-J = "1.2 training challenge 1"
-G, H = "1.2 training (g)", "1.2 training (h)"
-I = "1.2 training (i)"
+E, F = "1.4 (g)", "1.4 (i)"
+J = "1.4 challenge 1"
+G, H = "1.4 (h)", "1.4 (b)"
+I = "1.4 (f)"
 
 CHOICE = "indices[torch.randint(len(indices), (BATCH,), generator=generator)]"
 CAPTIONS = "states[caption_index[chosen]]"

@@ -2,8 +2,8 @@
 
 from tests.grading.mutants import changed, rewritten
 
-A, B = "1.2 training (a)", "1.2 training (b)"
-C, D = "1.2 training (c)", "1.2 training (d)"
+A, B = "1.4 (a)", "1.4 (c)"
+C, D = "1.4 (d)", "1.4 (e)"
 
 DRAWN = "torch.rand(len(states), 1, 1, generator=generator) < probability"
 TIMES = "torch.randint(0, len(alpha_bar), (len(x_0),), generator=generator)"

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from course.checks.common import Function, call, check, close, diagnose, expect
-from course.checks.task_1_2_samples import ProbeUNet
-from course.checks.task_1_2_samples import challenge as challenge
-from course.checks.task_1_2_samples import loss_at_timestep as loss_at_timestep
-from course.checks.task_1_2_samples import nearest as nearest
-from course.checks.task_1_2_samples import sampling as sampling
-from course.checks.task_1_2_samples import share_right as share_right
+from course.checks.task_1_4_samples import ProbeUNet
+from course.checks.task_1_4_samples import challenge as challenge
+from course.checks.task_1_4_samples import loss_at_timestep as loss_at_timestep
+from course.checks.task_1_4_samples import nearest as nearest
+from course.checks.task_1_4_samples import sampling as sampling
+from course.checks.task_1_4_samples import share_right as share_right
 from course.diffusion import velocity
 
 ALPHA_BAR = torch.linspace(0.95, 0.05, 10)  # of a schedule of ten timesteps
@@ -32,7 +32,7 @@ UNET: dict[str, Any] = {  # the network of the lesson, but for the width of its 
 }
 
 
-@check("1.2 training (a)")
+@check("1.4 (a)")
 def caption_dropout(function: Function) -> str:
     """`drop_captions` replaces some captions of a batch by the empty one."""
     count, probability = 4000, 0.2
@@ -80,7 +80,7 @@ def caption_dropout(function: Function) -> str:
     return "some captions are replaced by the empty one, each as a whole and by chance"
 
 
-@check("1.2 training (h)")
+@check("1.4 (b)")
 def network(unet: Any, width: int) -> str:
     """The small U-Net of the lesson, for text embeddings of `width` numbers."""
     from diffusers import UNet2DConditionModel
@@ -105,7 +105,7 @@ def network(unet: Any, width: int) -> str:
     return f"a U-Net with {count:,} parameters, attention to the caption at its smallest size"
 
 
-@check("1.2 training (b)")
+@check("1.4 (c)")
 def training_loss(function: Function) -> str:
     """The loss at random timesteps: noise is mixed in, and v is predicted."""
     unet = ProbeUNet()
@@ -250,7 +250,7 @@ def _expect_loss(loss: Tensor, x_0: Tensor, unet: ProbeUNet, x_t: Tensor, t: Ten
     expect(loss.requires_grad, "The loss has no gradient: leave out no_grad() and .detach().")
 
 
-@check("1.2 training (c)")
+@check("1.4 (d)")
 def training_step(function: Function) -> str:
     """`take_step` lowers the loss by one step of the optimizer and updates the running average."""
     from diffusers.training_utils import EMAModel
@@ -301,7 +301,7 @@ def training_step(function: Function) -> str:
     return "gradients cleared, computed, clipped and applied; then the average is updated"
 
 
-@check("1.2 training (i)")
+@check("1.4 (f)")
 def training_batch(
     function: Function, latents: Tensor, states: Tensor, empty: Tensor, batch: int
 ) -> str:

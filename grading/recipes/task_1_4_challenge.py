@@ -19,7 +19,7 @@ from course.images import to_pil
 from course.training import averaged_weights
 from grading.recipe import Arrays, Recipes, Space, run_cells
 
-LESSON = "task_1_2_Training.ipynb"
+LESSON = "task_1_4_Training.ipynb"
 GIVEN = ("versions", "parameters", "components", "data", "encode-captions", "sampling-imports")
 SOLUTIONS = (
     *("ex-a", "ex-b", "ex-loss", "ex-step", "ex-sample", "ex-batch", "ex-share", "ex-loss-at"),
@@ -149,7 +149,7 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.asarray(unit[0] @ unit[1].T)
 
 
-@RECIPES.add("1.2 training challenge 1", SOLUTIONS, prepare=small_challenge, measure=measure)
+@RECIPES.add("1.4 challenge 1", SOLUTIONS, prepare=small_challenge, measure=measure)
 def challenge(space: Space, seed: int) -> Arrays:
     images = np.stack([np.asarray(image.convert("RGB")) for image in space["better_images"]])
     return {"images": images, "seconds": np.array(float(space["seconds"]))}
