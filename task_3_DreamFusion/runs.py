@@ -20,7 +20,7 @@ from task_3_DreamFusion.jobs import LOCK, OUTPUTS, folder_name
 from task_3_DreamFusion.nerf import checkpoint, export, gui, index_page, memory
 from task_3_DreamFusion.nerf.appraisal import Appraiser
 from task_3_DreamFusion.nerf.checkpoint import SavedRun
-from task_3_DreamFusion.nerf.guidance import StableDiffusion, check_exercise
+from task_3_DreamFusion.nerf.guidance import StableDiffusion, check_exercise, fastest_dtype
 from task_3_DreamFusion.nerf.options import FailedRun, SettingError, TrainingError, build
 from task_3_DreamFusion.nerf.settings import (
     GuidanceOptions,
@@ -215,7 +215,8 @@ def load_guidance(config: RunConfig) -> StableDiffusion:
     if config.settings.half and model.device.type != "cuda":
         print("-O changes nothing without a GPU", flush=True)
     with memory.reported("loading the model", "choose a smaller --model, or end other programs"):
-        guidance = StableDiffusion(model, config.guidance, config.run.compile)
+        dtype = fastest_dtype(model)
+        guidance = StableDiffusion(model, config.guidance, config.run.compile, dtype)
         check_exercise(guidance)
     return guidance
 

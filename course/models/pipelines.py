@@ -12,12 +12,12 @@ from course.models.files import ModelError, loading, short_path
 from course.models.model import Model
 
 
-def load_pipeline(model: Model, controlnet: Any = None) -> Any:
+def load_pipeline(model: Model, controlnet: Any = None, dtype: torch.dtype | None = None) -> Any:
     """Return the model as a StableDiffusionPipeline with DDIM, on the model's device.
 
     With a ControlNet, or a list of several that steer together, it is a
-    StableDiffusionControlNetPipeline. Shows no progress bar. Lesson 1.1 teaches these lines. Raises
-    ModelError.
+    StableDiffusionControlNetPipeline. `dtype` is that of the weights, by default the model's. Shows
+    no progress bar. Lesson 1.1 teaches these lines. Raises ModelError.
     """
     import diffusers
 
@@ -27,7 +27,8 @@ def load_pipeline(model: Model, controlnet: Any = None) -> Any:
         parts["scheduler"] = diffusers.DDIMScheduler.from_pretrained(
             model.folder, subfolder="scheduler"
         )
-        pipe = getattr(diffusers, kind).from_pretrained(model.folder, dtype=model.dtype, **parts)
+        pipeline = getattr(diffusers, kind)
+        pipe = pipeline.from_pretrained(model.folder, dtype=dtype or model.dtype, **parts)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(model.device)
 

@@ -20,6 +20,7 @@ from task_3_DreamFusion.nerf.guidance import (
     WEIGHTINGS,
     GuidanceError,
     StableDiffusion,
+    fastest_dtype,
 )
 from task_3_DreamFusion.nerf.options import SettingError
 from task_3_DreamFusion.nerf.settings import GuidanceOptions
@@ -50,6 +51,43 @@ def multiview(tiny_folder, tmp_path) -> StableDiffusion:
 
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(3)
+
+
+# --- Precision
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "dtype"),
+    [
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({"avx512_bf16": True, "amx_bf16": False}, torch.bfloat16),
+        ({"avx2": True}, torch.float32),
+        ({}, torch.float32),
+    ],
+)
+def test_bfloat16_on_a_cpu_that_multiplies_it(tiny_folder, monkeypatch, capabilities, dtype):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert fastest_dtype(find_model(tiny_folder)) == dtype
+
+
+def test_without_known_capabilities_the_dtype_is_that_of_the_model(tiny_folder, monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert fastest_dtype(find_model(tiny_folder)) == torch.float32
+
+
+def test_bfloat16_guides_like_float32(tiny_folder):
+    outputs = []
+    for dtype in (torch.float32, torch.bfloat16):
+        guidance = StableDiffusion(find_model(tiny_folder), dtype=dtype)
+        prompts = guidance.view_prompts("a red house")
+        torch.manual_seed(0)
+        images = torch.rand(2, 3, 64, 64, requires_grad=True)
+        step = guidance.train_step(images, prompts, *CAMERA, generator(), 0.5)
+        step.loss.backward()
+        assert step.latents.dtype == step.gradient.dtype == images.grad.dtype == torch.float32
+        outputs.append((step.gradient, images.grad, guidance.decode_latents(step.latents)))
+    for exact, rounded in zip(*outputs, strict=True):
+        assert (exact - rounded).norm() < 0.1 * exact.norm()
 
 
 # --- Views

@@ -122,8 +122,8 @@ def test_weights_that_are_not_finite_are_an_error(
 ):
     load = guidance_module.load_pipeline
 
-    def load_damaged(model):
-        pipe = load(model)
+    def load_damaged(model, dtype):
+        pipe = load(model, dtype=dtype)
         names = [
             name
             for name, _ in getattr(pipe, part).named_parameters()
