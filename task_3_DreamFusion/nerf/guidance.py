@@ -8,7 +8,7 @@
 The exercise, the four functions at its heart, is in sd.py.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -94,7 +94,7 @@ def fastest_dtype(model: Model) -> torch.dtype:
     of the guidance.
     """
     # Older versions of PyTorch do not tell.
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     is_fast = capabilities.get("amx_bf16") or capabilities.get("avx512_bf16")
     return torch.bfloat16 if model.device.type == "cpu" and is_fast else model.dtype
 
