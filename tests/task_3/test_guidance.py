@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from course.diffusion import predict_x0
-from course.models import PromptWarning, find_model, load_pipeline
+from course.models import Model, PromptWarning, find_model, load_pipeline
 from course.models.multiview import add_cameras
 from pocket.world.vocabulary import view_word
 from task_3_DreamFusion.nerf import sd
@@ -66,11 +66,13 @@ def generator() -> torch.Generator:
     ],
 )
 def test_bfloat16_on_a_cpu_that_multiplies_it(tiny_folder, monkeypatch, capabilities, dtype):
+    monkeypatch.setattr(Model, "device", torch.device("cpu"))
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert fastest_dtype(find_model(tiny_folder)) == dtype
 
 
 def test_without_known_capabilities_the_dtype_is_that_of_the_model(tiny_folder, monkeypatch):
+    monkeypatch.setattr(Model, "device", torch.device("cpu"))
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     assert fastest_dtype(find_model(tiny_folder)) == torch.float32
 
