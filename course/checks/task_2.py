@@ -1,6 +1,7 @@
 """Checks of lesson 2."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,6 +35,8 @@ from course.checks.task_2_windows import views as views
 from course.checks.task_2_windows import weight_sum as weight_sum
 from course.checks.task_2_windows import window_placement as window_placement
 from course.images import to_pil
+
+MIN_GAIN, MAX_TIME = 0.4, 0.5  # of an acceleration, as shares of the paper's gain and time
 
 
 @check("2.1 (d)")
@@ -224,8 +227,12 @@ def acceleration(
     """
     multi, paper = points["MultiDiffusion"], points["paper"]
     side = sd.model.image_size
-    own = metrics.measure_panorama(lambda: call(function, sd, **settings), networks.distance, side)
+    sample = partial(call, function, sd, **settings)
+    own = metrics.measure_panorama(sample, networks.distance, side)
     expect.tensor(own.image, multi.image.shape, "The panorama")
+    if own.seconds > MAX_TIME * paper.seconds:  # another program may have been busy
+        again = metrics.measure_panorama(sample, networks.distance, side)
+        own = min(own, again, key=lambda each: each.seconds)
     time = own.seconds / paper.seconds
     gain = multi.distance - paper.distance
     # Where the paper's setting gains nothing, on this model and seed, time alone decides.
@@ -245,6 +252,6 @@ def acceleration(
         f"{figures}. But its contrast is {spread:.1f} times MultiDiffusion's: a gray wall is "
         "coherent too. Use a smaller weight.",
     )
-    expect(share >= 0.4, f"{figures}. At least 40% of the gain is required: synchronize more.")
-    expect(time <= 0.5, f"{figures}. At most half of the paper's time is allowed: save more.")
+    expect(share >= MIN_GAIN, f"{figures}. At least 40% of the gain is required: synchronize more.")
+    expect(time <= MAX_TIME, f"{figures}. At most half of the paper's time is allowed: save more.")
     return figures
