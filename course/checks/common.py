@@ -20,6 +20,12 @@ from course.checks.rubric import points_of
 from course.errors import CourseError
 from course.models import Model
 
+# Advice of more than one lesson.
+TOKENS = "Those are the tokens: pass them to the text encoder."
+ATTENTION_MASK = (
+    "Do not pass on the attention mask: the model was trained with the padding in view. Use "
+    ".input_ids only."
+)
 # Code in these folders is not the student's.
 LIBRARIES = (
     Path(__file__).resolve().parent.parent,

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from course.checks.common import (
+    ATTENTION_MASK,
+    TOKENS,
     CheckFailed,
     Function,
     call,
@@ -66,7 +68,7 @@ def text_embeddings(sd: Any, model: Model) -> str:
     width = model.config("text_encoder/config.json")["hidden_size"]
     shape = (4, model.text_length, width)
     is_tokens = result.dim() == 2 and not result.is_floating_point()
-    expect(not is_tokens, "Those are the tokens: pass them to the text encoder.")
+    expect(not is_tokens, TOKENS)
     expect(result.dim() != 2, "Those are one vector a text, not one a token: the first entry, [0].")
     expect(
         result.dim() == 3 and result.shape[1] == shape[1],
@@ -90,8 +92,7 @@ def text_embeddings(sd: Any, model: Model) -> str:
             [right[2:], right[:2]]
         ),
         "Prompts and negative prompts alternate; all negative prompts come first.": right[by_pairs],
-        "Do not pass on the attention mask: the model was trained with the padding in view. Use "
-        ".input_ids only.": masked,
+        ATTENTION_MASK: masked,
     }
     otherwise = "The vectors are not those of the text encoder for these texts in this order."
     diagnose(result, right, mistakes, otherwise)

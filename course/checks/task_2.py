@@ -252,6 +252,12 @@ def acceleration(
         f"{figures}. But its contrast is {spread:.1f} times MultiDiffusion's: a gray wall is "
         "coherent too. Use a smaller weight.",
     )
-    expect(share >= MIN_GAIN, f"{figures}. At least 40% of the gain is required: synchronize more.")
-    expect(time <= MAX_TIME, f"{figures}. At most half of the paper's time is allowed: save more.")
+    expect(
+        share >= MIN_GAIN,
+        f"{figures}. At least {MIN_GAIN:.0%} of the gain is required: synchronize more.",
+    )
+    expect(
+        time <= MAX_TIME,
+        f"{figures}. At most {MAX_TIME:.0%} of the paper's time is allowed: save more.",
+    )
     return figures

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from course import diffusion
 from course.checks.common import (
+    ATTENTION_MASK,
+    TOKENS,
     CheckFailed,
     Function,
     call,
@@ -38,7 +40,7 @@ def prompt_embedding(function: Function, model: Model, text_encoder: Any) -> str
 
     batch = encode(padding="max_length", max_length=length, truncation=True)  # (1, L, D)
     right, unpadded = batch[0], encode()[0]
-    expect(result.is_floating_point(), "Those are the tokens: pass them to the text encoder.")
+    expect(result.is_floating_point(), TOKENS)
     expect(result.shape != batch.shape, "The result is a batch of one: take its entry [0].")
     expect(
         result.shape != unpadded.shape or unpadded.shape == right.shape,
@@ -51,12 +53,8 @@ def prompt_embedding(function: Function, model: Model, text_encoder: Any) -> str
     ).to(text_encoder.device)
     with torch.no_grad():
         masked = text_encoder(**tokens)[0][0]
-    mistakes = {
-        "Do not pass on the attention mask: the model was trained with the padding in view. Use "
-        ".input_ids only.": masked
-    }
     otherwise = "Those are not the text encoder's vectors of that text."
-    diagnose(result, right, mistakes, otherwise, tolerance_of(model))
+    diagnose(result, right, {ATTENTION_MASK: masked}, otherwise, tolerance_of(model))
     long = call(function, "a red car " * length, *arguments, allow=Exception)
     expect(
         isinstance(long, Tensor) and long.shape == result.shape,

@@ -178,7 +178,7 @@ def test_acceleration(contest):
         (lambda sd, **settings: points["MultiDiffusion"].image, contest, "MultiDiffusion's panora"),
         (lambda sd, **settings: 0.1 * image, contest, "a gray wall is coherent too"),
         (lambda sd, **settings: 9 * image - 4, contest, "contrast"),
-        (fast, (sd, slow, settings, networks), "At most half of the paper's time"),
+        (fast, (sd, slow, settings, networks), "At most 50% of the paper's time"),
         (fast, (sd, points, settings, steep), "At least 40% of the gain"),
         (lambda sd, **settings: image / 0, contest, "not finite"),
     ]:
