@@ -45,6 +45,11 @@ def student_copy(path: Path) -> nbformat.NotebookNode:
     return StudentCopy().preprocess(notebooks.read(path), {})[0]
 
 
+def is_timed(cell: nbformat.NotebookNode) -> bool:
+    """Tell whether a cell compares times, which mean nothing in two steps on a busy machine."""
+    return "checks.acceleration" in cell.source
+
+
 each_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 
 
@@ -113,7 +118,9 @@ def test_is_stored_as_executed(path):
 @each_lesson
 def test_runs_from_top_to_bottom(path, quick):
     """On the embedded model, with few steps."""
-    done = notebooks.execute(notebooks.read(path), quick, {"COURSE_MODEL": "pocket"})
+    notebook = notebooks.read(path)
+    notebook.cells = [cell for cell in notebook.cells if not is_timed(cell)]
+    done = notebooks.execute(notebook, quick, {"COURSE_MODEL": "pocket"})
     assert not [o for cell in code_cells(done) for o in cell.outputs if o.output_type == "error"]
 
 
@@ -141,7 +148,8 @@ def test_each_missing_solution_is_told_by_its_own_check(path, quick, steered_fol
                 f"try:\n{check}\nexcept CheckFailed as error:\n    print('TOLD', error)"
             )
             cells += [stubs[cell.id], nbformat.v4.new_code_cell(attempt)]
-        cells.append(cell)
+        if not is_timed(cell):
+            cells.append(cell)
     notebook.cells = cells
     done = notebooks.execute(notebook, quick, {"COURSE_MODEL": str(steered_folder)})
     text = "".join(output.get("text", "") for cell in code_cells(done) for output in cell.outputs)
