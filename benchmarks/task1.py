@@ -1,14 +1,18 @@
 """The figures of Task 1: `python -m benchmarks.task1 [GROUP ...]`, rows in results/task1.json.
 
 loop     the sampling loop of lesson 1.2, as it stands in the notebook, beside diffusers' pipeline
+fewer    section 14 of lesson 1.2, ways to save calls: what the judge reads in images of many
+         captions, and the seconds of an image on two CPU cores; needs a GPU and an idle machine
 times    each lesson from top to bottom, as a first user runs it, and its memory; needs an
          otherwise idle machine
 """
 
 import shutil
+import statistics
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,14 +22,26 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 
 from benchmarks.common import RESULTS, measure
 from course import notebooks
-from course.figures import Row, machine, make_rows, run_command
+from course.figures import Row, machine, make_rows, run_command, run_on_two_cores, timed
+from course.metrics import Judge, JudgeFeatures, fid
 from course.models import Model, find_model, load_pipeline
+from pocket.distances import embed
+from pocket.test_set import correct_masks, load_test_set, render_scenes, scored_masks
 
 LESSON = notebooks.ROOT / "task_1_2_Stable_Diffusion_detailed.ipynb"
 STEPS, GUIDANCE = 25, 5.0
 PROMPTS = ["a red car on grass", "a bunny"]
 NEGATIVES = ["", "a tree"]
 SEEDS = [1, 2]
+CAPTIONS, BATCH = 2000, 100
+WAYS: dict[str, dict[str, int]] = {  # arguments of `sample_faster`
+    "all": {},
+    "guided_from_400": {"guided_from": 400},
+    "every_2": {"every": 2},
+    "every_3": {"every": 3},
+    "every_4": {"every": 4},
+    "both": {"guided_from": 400, "every": 2},
+}
 MINUTES = {  # bars by lesson
     "task_0_Introduction": 3.0,
     "task_1_1_Stable_Diffusion_intro": 3.0,
@@ -111,6 +127,66 @@ def closed_form_error(lesson: ModuleType, sd: Any, step: Any) -> float:
     return (step.x_0.double() - x_0).abs().max().item()
 
 
+# --- Fewer calls
+
+
+def fewer_rows(count: int = CAPTIONS) -> list[Row]:
+    """For each way: attributes read right, distance to renders, and the time of an image."""
+    if not torch.cuda.is_available() and count > 100:
+        print("fewer needs a GPU: left out")
+        return []
+    model = find_model("pocket")
+    lesson = lesson_on(model)
+    test = load_test_set(model.folder.parent, count, "all")
+    device = torch.device(model.device)
+    judge, network = Judge(device), JudgeFeatures(device).pool
+    scored = scored_masks(test.labels, test.mentions)
+    reference = embed(network, render_scenes(test, device), device)
+    rows = []
+    for name, options in WAYS.items():
+        images = sample_images(lesson, test.prompts, options)
+        correct = correct_masks(test.labels, judge.classify(images))
+        distance = fid(embed(network, images, device), reference)
+        arguments = ", ".join(f"{key} {value}" for key, value in options.items())
+        about = f"{count} captions, {STEPS} steps, {arguments or 'all calls'}"
+        figures: list[tuple[Any, ...]] = [("fid", "Fréchet distance to renders", distance, "")]
+        for attribute, right in correct.items():
+            if (counts := scored[attribute]).any():
+                percent = 100 * float(right[counts].mean())
+                figures.append((attribute, f"{attribute} read right", percent, "%"))
+        rows += make_rows(key := f"task1.fewer.{name}", about, *figures)
+        seconds = run_on_two_cores(time_image, name)
+        figure = f"{about}: an image on two CPU cores"
+        rows.append(Row(f"{key}.seconds", figure, seconds, "s", "<=", machine=machine(gpu=False)))
+    return rows
+
+
+def lesson_on(model: Model) -> Any:
+    """Return the definitions of lesson 1.2, for `model`."""
+    lesson: Any = notebooks.definitions(notebooks.read(LESSON))
+    lesson.sd, lesson.model = lesson.StableDiffusion(model), model
+    return lesson
+
+
+@torch.no_grad()
+def sample_images(lesson: Any, prompts: Sequence[str], options: Mapping[str, int]) -> Any:
+    """Return images uint8 (N, H, W, 3) of the lesson's `sample_faster`."""
+    parts = []
+    for i in range(0, len(prompts), BATCH):
+        lesson.SEED = i  # of the first image of the batch
+        latents = lesson.sample_faster(prompts[i : i + BATCH], count=STEPS, **options)
+        images = lesson.sd.decode_latents(latents).clamp(-1, 1).permute(0, 2, 3, 1)
+        parts.append(((images + 1) * 127.5).round().byte().cpu())
+    return torch.cat(parts)
+
+
+def time_image(name: str) -> float:
+    """Return the median seconds of an image of one way."""
+    lesson = lesson_on(find_model("pocket"))
+    work = partial(sample_images, lesson, ["a hamburger"], WAYS[name])
+    return statistics.median([timed(work)[0] for _ in range(4)][1:])
+
+
 # --- The time
 
 
@@ -146,6 +222,7 @@ def run_lesson(path: Path) -> tuple[float, float]:
 
 GROUPS: dict[str, Callable[[], list[Row]]] = {
     "loop": loop_rows,
+    "fewer": fewer_rows,
     "times": time_rows,
 }
 

@@ -9,9 +9,11 @@ cpu        a panorama on two cores, in a process of its own; needs an otherwise 
 large      networks of the size of Stable Diffusion 2.1 with random weights: time beside diffusers'
            panorama pipeline, and beside one window at a time; needs a GPU
 memory     the same networks: peak memory, and how it grows with the width; needs a GPU
+processes  the same networks: one wide panorama by two processes beside one; needs two GPUs
 
 All code under test is that of the notebook. `--reduced` is a rehearsal with few images, few steps
-and toy networks: its rows are printed and not stored. Without a GPU, large and memory are reduced.
+and toy networks: its rows are printed and not stored. Without a GPU, large, memory and
+processes are reduced.
 """
 
 from collections.abc import Callable
@@ -26,6 +28,7 @@ from tqdm import tqdm
 from benchmarks.common import RESULTS, command_line
 from benchmarks.task2_large import large_rows, memory_rows
 from benchmarks.task2_lesson import DEVICE, STEPS, lesson, pocket
+from benchmarks.task2_processes import processes_rows
 from course import metrics
 from course.figures import Row, machine, make_rows, report, run_on_two_cores, timed
 from course.metrics import Judge
@@ -311,8 +314,9 @@ GROUPS: dict[str, Callable[[bool], list[Row]]] = {
     "cpu": cpu_rows,
     "large": large_rows,
     "memory": memory_rows,
+    "processes": processes_rows,
 }
-ON_GPU = ("large", "memory")
+ON_GPU = ("large", "memory", "processes")
 
 
 def main(arguments: list[str] | None = None) -> list[Row]:

@@ -9,6 +9,7 @@ import itertools
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import MethodType
 from typing import Any, NamedTuple, cast
 
@@ -17,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from course.arguments import check_integer, check_number
+from course.arguments import check_number
+from course.diffusion.batches import in_batches, over_processes
 from course.diffusion.guidance import guide
 from course.diffusion.noise import check_finite, make_generator
 from course.diffusion.predictions import add_noise, predict_noise
@@ -73,17 +75,6 @@ class Step(NamedTuple):
     t: int
     x_0: Tensor
     x_prev: Tensor
-
-
-def split_evenly(count: int, max_size: Any, device: torch.device) -> Sequence[Tensor]:
-    """Return the indices of `count` windows in chunks of one size, at most `max_size`.
-
-    The last chunk is filled up by repeating the last index, so that all calls have one shape.
-    """
-    max_size = check_integer("The number of windows in a batch", max_size, minimum=1)
-    calls = -(-count // max_size)
-    size = -(-count // calls)
-    return torch.arange(calls * size, device=device).clamp_max(count - 1).split(size)
 
 
 def window_weights(count: int, window: int, smooth: bool = True) -> Tensor:
@@ -220,14 +211,16 @@ class JointSampler:
 
         embeddings: (2, N, L, D). The output of a network that predicts v is converted.
         """
-        outputs = []
-        for part in split_evenly(len(windows), self.window_batch, windows.device):
+
+        def predict(part: Tensor) -> Tensor:
             both = torch.cat([windows[part], windows[part]]).to(self.unet.dtype)  # (2b, C, k, k)
             texts = embeddings[:, part].flatten(0, 1)
             output = self.unet(both, t, encoder_hidden_states=texts).sample.float()
             uncond, cond = output.chunk(2)
-            outputs.append(guide(uncond, cond, guidance_scale))
-        output = torch.cat(outputs)[: len(windows)]
+            return guide(uncond, cond, guidance_scale)
+
+        indices = torch.arange(len(windows), device=windows.device)
+        output = in_batches(predict, indices, self.window_batch)
         alpha_bar = alpha_bar_at(self.scheduler, t)
         return predict_noise(windows, output, alpha_bar, self.model.prediction_type)
 
@@ -248,11 +241,15 @@ class JointSampler:
         if len(windows) == 1:
             return windows  # the anchor alone
         anchor_index = len(windows) // 2 if index is None else index
-        moved = windows.clone()
-        for part in split_evenly(len(windows) - 1, self.gradient_batch, windows.device):
-            part = part + (part >= anchor_index)  # the indices without the anchor's
-            images_of_part = lambda inputs, part=part: to_images(inputs, part)
-            moved[part] = self.descend(windows[part], images_of_part, anchor, weight)
+
+        def move(part: Tensor) -> Tensor:
+            images_of_part = lambda inputs: to_images(inputs, part)
+            return self.descend(windows[part], images_of_part, anchor, weight)
+
+        others = torch.arange(len(windows) - 1, device=windows.device)
+        others += others >= anchor_index
+        move_part = partial(in_batches, move, max_size=self.gradient_batch)
+        moved = windows.index_copy(0, others, over_processes(move_part, others))
         finite = moved.isfinite().all()
         self.skipped.append(~finite)  # read at the end of sampling: here a GPU would wait
         return torch.where(finite, moved, windows)
@@ -273,15 +270,19 @@ class JointSampler:
             def predict(inputs: Tensor, part: Any = slice(None)) -> Tensor:
                 return self.predict_noise(inputs, t, embeddings[:, part], guidance_scale)
 
+            def predict_all(windows: Tensor) -> Tensor:
+                indices = torch.arange(len(windows), device=windows.device)
+                return over_processes(lambda part: predict(windows[part], part), indices)
+
             if sync is None or not sync.is_active(i, count):
-                return windows, predict(windows)
+                return windows, predict_all(windows)
             alpha_bar, weight = alpha_bar_at(self.scheduler, t), sync.weight_at(i, count)
             if sync.through == "decoder":
-                noise = predict(windows)
+                noise = predict_all(windows)
                 windows = self.synchronize_x0(windows, noise, alpha_bar, weight, sync.scale)
                 return windows, noise
             windows = self.synchronize(windows, predict, alpha_bar, weight, sync.scale)
-            return windows, predict(windows)
+            return windows, predict_all(windows)
 
         return update
 
@@ -332,7 +333,6 @@ class JointSampler:
         """Return the latents (1, C, h, w) of a panorama.
 
         The x_0 of each step are in `x0_histories[-1]`, those of the panorama before in `[-2]`.
-
 
         height, width: in pixels. stride: between windows, in latent pixels. closed: the right edge
         meets the left one. What is None has the value in `defaults`, or in `plan_windows`. Raises

@@ -75,3 +75,14 @@ def test_rows_are_stored_and_replaced(tmp_path, monkeypatch, capsys):
     assert "2.0e-06" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         task1.main(["two"])
+
+
+def test_fewer_calls_are_measured_in_every_way(monkeypatch):
+    """On pocket, with few images in few steps."""
+    monkeypatch.setattr(task1, "STEPS", 4)
+    monkeypatch.setattr(task1, "BATCH", 2)
+    monkeypatch.setattr(task1, "run_on_two_cores", lambda function, name: 1.0)
+    rows = {row.id: row.value for row in task1.fewer_rows(count=2)}
+    distances = [rows[f"task1.fewer.{name}.fid"] for name in task1.WAYS]
+    assert len(set(distances)) == len(distances)
+    assert {f"task1.fewer.{name}.seconds" for name in task1.WAYS} <= set(rows)
