@@ -8,7 +8,7 @@ VENV = .venv/bin/python
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help environment demo test test-gpu lab student grade autograder pocket regenerate
+.PHONY: help environment demo test test-gpu lab student grade autograder pocket regenerate bench
 
 help: ## this list
 	@$(PYTHON) -c "import re; [print('make {:<13}{}'.format(t, d)) for t, d in re.findall(r'^([\w-]+):.*?## (.*)', open('Makefile').read(), re.M)]"
@@ -42,3 +42,6 @@ pocket: environment ## train the embedded model (needs a GPU, about two hours)
 
 regenerate: environment ## after new weights: run and store the lessons, update README's images and clips
 	@$(VENV) -m publish.regenerate
+
+bench: environment ## measure speed beside diffusers, and draw the plots (needs a GPU)
+	@$(VENV) -m benchmarks

@@ -3,7 +3,7 @@
 sd21      a guided call of one image in float16, random weights of Stable Diffusion 2.1's size
 sd15      the same, 1.5's size
 sdxl      the same, XL's size
-batch     a call of 16 latents, 2.1's size
+batch     calls of 4 and of 16 latents, 2.1's size
 sampling  50 steps and decoding, 512x512, 2.1's size, by diffusers' pipeline
 pocket    a guided call of the embedded model
 
@@ -226,14 +226,19 @@ def pocket_rows() -> list[Row]:
 def size_rows(group: str, name: str, config: dict[str, Any], batch: int = 2) -> list[Row]:
     small = {"block_out_channels": (32, 32, 64), "sample_size": 16} if group == "sdxl" else None
     about = f"SD-{name}-size UNet, batch {batch}"
-    return compare_calls(build(config, small), group, about, batch)
+    return compare_calls(build(config, small), group, about, batch, bars=batch in (2, 16))
+
+
+def batch_rows() -> list[Row]:
+    sizes = (4, 16)
+    return [row for n in sizes for row in size_rows(f"batch_{n}", "2.1", SD21_UNET, n)]
 
 
 GROUPS: dict[str, Callable[[], list[Row]]] = {
     "sd21": partial(size_rows, "sd21", "2.1", SD21_UNET),
     "sd15": partial(size_rows, "sd15", "1.5", SD15_UNET),
     "sdxl": partial(size_rows, "sdxl", "XL", SDXL_UNET),
-    "batch": partial(size_rows, "batch", "2.1", SD21_UNET, 16),
+    "batch": batch_rows,
     "sampling": sampling_rows,
     "pocket": pocket_rows,
 }

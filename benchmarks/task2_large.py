@@ -40,8 +40,27 @@ def large_rows(reduced: bool) -> list[Row]:
     sd, model = large(reduced)
     steps, width = (1, 640) if reduced else (50, 2048)
     request = dict(height=512, width=width, num_sampling_steps=steps, smooth=False)
-    about = f"random SD-2.1-size networks, 512x{width}, {steps} steps, latents out"
-    figures = [*multi_times(sd, model, request, 1 if reduced else 3)]
+    about = f"random SD-2.1-size networks, 512 pixels high, {steps} steps, latents out"
+    names = {
+        "multi": "Multi, stride 8 of 64",
+        "multi_compiled": "Multi, stride 8 of 64, compiled",
+        "diffusers": "diffusers' panorama pipeline, views in batches of 8",
+    }
+    both = {"multi": sd, "multi_compiled": joint(model, compile=True)}
+    times = multi_times(both, model, request, 1 if reduced else 3)
+    bars = {"multi": 4.8, "multi_compiled": 4.8}
+    figures: list[tuple[Any, ...]] = [
+        (key, f"{names[key]}, {width} pixels wide", value, "s", "<=", bars.get(key))
+        for key, value in times.items()
+    ]
+    ratio = times["diffusers"] / times["multi"]
+    figures.append(("multi_ratio", "diffusers' time over ours", ratio, "x", ">=", 1.8))
+    for other in () if reduced else (1024, 4096):
+        times = multi_times({"multi": sd}, model, request | {"width": other}, 1)
+        figures += [
+            (f"{key}_{other}", f"{names[key]}, {other} pixels wide", value, "s", "<=")
+            for key, value in times.items()
+        ]
     few = steps if reduced else 5  # the time of a step is the same in all of them
     sync = request | {"stride": 16, "use_syncdiffusion": True, "sync": sd.paper()}
     seconds = {}
@@ -52,7 +71,7 @@ def large_rows(reduced: bool) -> list[Row]:
             one.sample_latents("a beach", **(sync | {"num_sampling_steps": 1}))
         sample = partial(one.sample_latents, "a beach", **(sync | {"num_sampling_steps": few}))
         seconds[key] = timed(sample)[0] / few
-        figure = f"a step of Sync, paper's setting, {sd.distance_name}, {name}"
+        figure = f"a step of Sync, paper's setting, {sd.distance_name}, {width} wide, {name}"
         figures.append((f"sync_step_{key}", figure, seconds[key], "s"))
     speedup = seconds["sequential"] / seconds["batched"]
     figure = "Sync, windows in batches beside one at a time"
@@ -61,28 +80,25 @@ def large_rows(reduced: bool) -> list[Row]:
 
 
 def multi_times(
-    sd: Any, model: Model, request: dict[str, Any], rounds: int
-) -> list[tuple[Any, ...]]:
-    """Return the figures of MultiDiffusion: medians of runs in turn."""
+    samplers: dict[str, Any], model: Model, request: dict[str, Any], rounds: int
+) -> dict[str, float]:
+    """Return the median seconds of MultiDiffusion by each sampler and by diffusers, in turn."""
     pipe = panorama_pipeline(model)
-    compiled = joint(model, compile=True)
-    multi = lambda one: one.sample_latents("a beach", stride=8, **request)
     size = {side: request[side] for side in ("height", "width")}
     steps = {"num_inference_steps": request["num_sampling_steps"]}
-    panorama = partial(pipe, "a beach", **size, **steps, view_batch_size=8, output_type="latent")
-    ways: dict[str, tuple[str, Callable[[], Any], float | None]] = {
-        "multi": ("Multi, stride 8 of 64", partial(multi, sd), 6.0),
-        "multi_compiled": ("Multi, stride 8 of 64, compiled", partial(multi, compiled), 6.0),
-        "diffusers": ("diffusers' panorama pipeline, views in batches of 8", panorama, None),
+    calls: dict[str, Callable[[], Any]] = {
+        key: partial(sd.sample_latents, "a beach", stride=8, **request)
+        for key, sd in samplers.items()
     }
-    seconds: dict[str, list[float]] = {key: [] for key in ways}
+    calls["diffusers"] = partial(
+        pipe, "a beach", **size, **steps, view_batch_size=8, output_type="latent"
+    )
+    seconds: dict[str, list[float]] = {key: [] for key in calls}
     for _ in range(1 + rounds):
-        for key, (_, work, _) in ways.items():
-            seconds[key].append(timed(work)[0])
-    return [  # the first call is slower than the others, and compiles
-        (key, name, statistics.median(seconds[key][1:]), "s", "<=", bar)
-        for key, (name, _, bar) in ways.items()
-    ]
+        for key, call in calls.items():
+            seconds[key].append(timed(call)[0])
+    # The first call is slower than the others, and compiles.
+    return {key: statistics.median(each[1:]) for key, each in seconds.items()}
 
 
 def memory_rows(reduced: bool) -> list[Row]:
