@@ -156,7 +156,7 @@ class TrainingRun:
         if interrupt.requested:
             print(f"Stopped at step {self.step:,} of {total:,}, and saved: run this cell again.")
         else:
-            print(f"{self.step:,} steps, {self.step - start:,} of them now.")
+            print(f"{self.step:,} steps in total, {self.step - start:,} of them in this run.")
 
     def save(self) -> None:
         """Write the checkpoint, completely or not at all."""
@@ -208,8 +208,11 @@ def plot_losses(losses: Sequence[float]) -> None:
     smooth = np.convolve(values, np.ones(window) / window, "valid")
     _, axes = plt.subplots(figsize=(8, 2.6), layout="tight")
     axes.semilogy(values, color="0.75", label="each batch")
-    axes.semilogy(np.arange(len(smooth)) + window / 2, smooth, label=f"mean of {window}")
+    label = f"moving average over {window} steps"
+    axes.semilogy(np.arange(len(smooth)) + window / 2, smooth, label=label)
     axes.set(xlabel="step", ylabel="loss")
+    axes.yaxis.set_minor_formatter("{x:.1g}")
+    axes.yaxis.set_major_formatter("{x:.1g}")
     axes.legend(frameon=False)
     plt.show()
 
@@ -221,6 +224,6 @@ def plot_by_timestep(timesteps: Sequence[int], losses: Mapping[str, Sequence[flo
     _, axes = plt.subplots(figsize=(8, 2.6), layout="tight")
     for name, values in losses.items():
         axes.plot(timesteps, values, ".-", label=name)
-    axes.set(xlabel="t", ylabel="loss", ylim=(0, None))
+    axes.set(xlabel="timestep t", ylabel="loss", ylim=(0, None))
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     plt.show()

@@ -70,7 +70,7 @@ def edges(function: Function, image: Image.Image) -> str:
             np.array_equal(call(function, image, low, high), conditions.canny(image, low, high)),
             "With other thresholds the edges are not right: pass `low` and `high` to cv2.Canny.",
         )
-    return f"white edges on black; {right.mean():.1%} of the pixels are on one"
+    return f"white edges on black; {right.mean():.1%} of the pixels are edge pixels"
 
 
 @check("1.3 (b)")
@@ -96,7 +96,7 @@ def condition(function: Function, model: Model) -> str:
     }
     otherwise = "The numbers are not those of the array, in the order (channel, row, column)."
     diagnose(result.cpu(), right, mistakes, otherwise, 1e-2)
-    return "a tensor (1, 3, height, width) in [0, 1], where the networks are"
+    return "a tensor (1, 3, height, width) in [0, 1], on the model's device"
 
 
 @check("1.3 (c)")
@@ -224,7 +224,7 @@ def controlled(function: Function, control: Any, pipe: Any, model: Model) -> str
         plain = pipe.unet(both, 500, encoder_hidden_states=embeddings).sample.float()
     otherwise = "Without any control that is not the denoiser's guided output: the list is empty."
     diagnose(free, guided(plain), {}, otherwise, tolerance_of(model))
-    return "the condition counts in both outputs, with the prompt and without"
+    return "the condition affects both outputs, with the prompt and without"
 
 
 @check("1.3 (e)")
@@ -246,7 +246,7 @@ def active(function: Function, control: Any) -> str:
                 f"and not those from {', '.join(names[id(one)] for one in right)}: the whole step "
                 "has to lie between start and end.",
             )
-    return "a control counts in the steps that lie between its start and its end"
+    return "a control is active in the steps that lie between its start and its end"
 
 
 @check("1.3")
@@ -302,7 +302,7 @@ def control_loss(function: Function, control: Any, pipe: Any, model: Model) -> s
     for kind in (own, other):
         with _predicting(model, kind):
             _check_loss(function, control, pipe, model)
-    return "the denoiser's own loss, with the ControlNet beside it, and a gradient to learn by"
+    return "the diffusion loss with the ControlNet's residuals, and a gradient for the ControlNet"
 
 
 @contextlib.contextmanager

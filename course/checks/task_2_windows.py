@@ -169,7 +169,7 @@ def denoised_windows(function: Function) -> str:
     }
     otherwise = "The windows are not those of formula (3): look at its roots."
     diagnose(result, add_noise(x_0, noise, b), mistakes, otherwise)
-    return "each window is one level further"
+    return "each window is one step less noisy"
 
 
 Views = Sequence[Any]  # the rows and columns of each window

@@ -61,7 +61,7 @@ def prompt_embedding(function: Function, model: Model, text_encoder: Any) -> str
         "A long text gives an error or too many vectors: truncation=True cuts it.",
     )
     expect(not result.requires_grad, "A gradient reaches the text encoder: keep @torch.no_grad().")
-    return "embed_text: a prompt as vectors, always as many"
+    return "embed_text: a prompt as a fixed number of vectors"
 
 
 @check("3 (b)")
@@ -299,7 +299,7 @@ def sds_step(function: Function) -> str:
     otherwise = "`gradient` is not omega(t) (predicted noise - noise)."
     diagnose(step.gradient.detach(), right.detach(), mistakes, otherwise)
     _expect_derivative(step.loss, latents, right.detach())
-    return "sds_step: the gradient of score distillation, as that of a scalar"
+    return "sds_step: a scalar loss with the gradient of score distillation"
 
 
 def _expect_noise(step: Any, again: Any, other: Any) -> None:

@@ -78,8 +78,8 @@ def estimate_depth(image: ImageLike, model: Model) -> np.ndarray:
     Larger is nearer; scale and shift are arbitrary. Raises ModelError if the estimator is damaged
     or cannot be downloaded.
     """
-    if folder := _own_folder(model, "depth"):
-        return _estimate(folder, "depth", image, model)
+    if estimator := own_estimator("depth", model):
+        return _estimate(estimator, image)
     processor, network = _load_public_depth(model)
     rgb = to_pil(image)
     inputs = processor(images=rgb, return_tensors="pt").to(network.device, network.dtype)
@@ -95,8 +95,8 @@ def estimate_normals(image: ImageLike, model: Model) -> np.ndarray:
     Marigold (Ke et al. 2024, arXiv:2312.02145), itself a latent diffusion model, in four steps from
     a fixed seed. Raises ModelError if the estimator is damaged or cannot be downloaded.
     """
-    if folder := _own_folder(model, "normals"):
-        return _estimate(folder, "normals", image, model)
+    if estimator := own_estimator("normals", model):
+        return _estimate(estimator, image)
     pipe = _load_public_normals(model)
     generator = torch.Generator().manual_seed(0)
     output = pipe(to_pil(image), num_inference_steps=4, generator=generator, output_type="np")
@@ -107,17 +107,20 @@ def estimate_normals(image: ImageLike, model: Model) -> np.ndarray:
 _load_estimator = cache(Estimator)
 
 
-def _own_folder(model: Model, kind: str) -> Path | None:
-    """Return the folder of the estimator that comes with a model, or None."""
+def own_estimator(kind: str, model: Model) -> Estimator | None:
+    """Return the estimator of "depth" or "normals" that comes with a model, or None."""
     if model.is_embedded:
-        return embedded_folder(f"estimators/{kind}")
-    folder = model.folder.parent / "estimators" / kind
-    return folder if (folder / "config.json").exists() else None
+        folder = embedded_folder(f"estimators/{kind}")
+    else:
+        folder = model.folder.parent / "estimators" / kind
+        if not (folder / "config.json").exists():
+            return None
+    return _load_estimator(kind, folder, model.device)
 
 
-def _estimate(folder: Path, kind: str, image: ImageLike, model: Model) -> np.ndarray:
+def _estimate(estimator: Estimator, image: ImageLike) -> np.ndarray:
     pixels = torch.from_numpy(np.array(to_pil(image))).permute(2, 0, 1)[None].float() / 255
-    return _load_estimator(kind, folder, model.device)(pixels)[0].cpu().numpy()
+    return estimator(pixels)[0].cpu().numpy()
 
 
 @cache

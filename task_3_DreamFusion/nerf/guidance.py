@@ -21,6 +21,7 @@ from course import diffusion
 from course.checks import task_3 as checks
 from course.errors import CourseError
 from course.models import Model, load_pipeline
+from course.models.estimators import own_estimator
 from course.models.multiview import VIEWS as NUM_VIEWS
 from course.models.multiview import camera_features, join_views
 from course.speed.cuda_graphs import CudaGraphModule
@@ -67,7 +68,8 @@ class GuidanceOutput:
     loss: a scalar whose gradient in the latents is `gradient` / B; its value has no meaning.
     gradient: (B, 4, h, w). noise_rmse: a scalar, root mean square of predicted
     minus added noise; it falls as the images become what the model expects. timesteps: (B,).
-    latents, noisy_latents, noise_pred: (B, 4, h, w).
+    latents, noisy_latents, noise_pred: (B, 4, h, w). target_normals: (B, 3, H, W) of the surfaces
+    in target images, in camera space, 0 where there is none; None without an estimator.
     """
 
     loss: Tensor
@@ -77,6 +79,7 @@ class GuidanceOutput:
     latents: Tensor = field(repr=False)
     noisy_latents: Tensor = field(repr=False)
     noise_pred: Tensor = field(repr=False)
+    target_normals: Tensor | None = field(default=None, repr=False)
 
 
 def check_exercise(guidance: "StableDiffusion") -> None:
@@ -134,6 +137,7 @@ class StableDiffusion:
         self.encoder = CudaGraphModule(LatentEncoder(vae), gradients=True)
         self.decoder = CudaGraphModule(LatentDecoder(vae))
         self.unet = CudaGraphModule(unet.requires_grad_(False), compile=compile)
+        self.estimator = own_estimator("normals", model)
         self.scaling_factor: float = pipe.vae.config.scaling_factor
         self.alphas_cumprod = pipe.scheduler.alphas_cumprod.to(self.device, torch.float32)
 
@@ -348,7 +352,11 @@ class StableDiffusion:
             [gradient] = torch.autograd.grad(output.loss, latents)
         # The loss averages over the B images; each takes a step of its own.
         targets = self.decode_latents(output.latents - len(latents) * gradient)
-        output = replace(output, loss=output.loss.detach())
+        normals = None
+        if self.estimator:
+            normals = self.estimator(targets).permute(0, 3, 1, 2)
+            normals = F.interpolate(normals, images.shape[2:], mode="area")
+        output = replace(output, loss=output.loss.detach(), target_normals=normals)
         return F.interpolate(targets, images.shape[2:], mode="area"), output
 
     @torch.no_grad()

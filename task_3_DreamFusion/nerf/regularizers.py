@@ -2,20 +2,22 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from task_3_DreamFusion.nerf.network_grid import GridField
 from task_3_DreamFusion.nerf.renderer import Renderer, RenderOutput
 from task_3_DreamFusion.nerf.settings import Settings
 
+MIN_WEIGHT = 0.02  # of a sample in its ray, below which its normal is not compared
+MIN_NORMAL = 0.7  # length of the normal of a pixel, of which several lie on an outline
+
 
 def regularize(
     rendered: RenderOutput,
     renderer: Renderer,
     settings: Settings,
-    generator: torch.Generator,
     progress: float,
+    normals: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Return the weighted terms by name, each a scalar; a term of weight 0 is left out.
 
@@ -23,10 +25,12 @@ def regularize(
         nothing is decided.
     sparsity: penalizes opacity. Its weight falls to a fifth in the first half, or the object would
         shrink as the guidance gets weaker.
-    orientation, smoothness: of the normals, where the rendered image is lit.
+    orientation: of the normals, where the rendered image is lit.
     variation: of the hash grid.
+    normals: their difference to those of the targets. Its weight grows in the first half, because
+        early targets have no surface yet.
 
-    progress: share of the run that is done.
+    progress: share of the run that is done. normals: (N, 3) of the rays, as in `normal_agreement`.
     """
     terms: dict[str, Tensor] = {}
     if settings.lambda_entropy:
@@ -37,12 +41,13 @@ def regularize(
         terms["sparsity"] = weight * sparsity(rendered.opacity)
     if settings.lambda_orient and rendered.normals is not None:
         terms["orientation"] = settings.lambda_orient * orientation(rendered)
-    if settings.lambda_smooth and rendered.normals is not None:
-        terms["smoothness"] = settings.lambda_smooth * smoothness(rendered, renderer, generator)
     if settings.lambda_tv and isinstance(renderer.field, GridField):
         encoder: Any = renderer.field.encoder
         variation = encoder.total_variation(rendered.positions)
         terms["variation"] = settings.lambda_tv * variation
+    if settings.lambda_normals and normals is not None:
+        weight = settings.lambda_normals * min(2 * progress, 1)
+        terms["normals"] = weight * normal_agreement(rendered, normals, renderer)
     return terms
 
 
@@ -67,13 +72,13 @@ def orientation(rendered: RenderOutput) -> Tensor:
     return (rendered.weights.detach() * away).sum() / rendered.opacity.numel()
 
 
-def smoothness(rendered: RenderOutput, renderer: Renderer, generator: torch.Generator) -> Tensor:
-    """Penalize differences between visible normals and those near them; a mean over the rays."""
-    assert rendered.normals is not None
-    bound = renderer.field.bound
-    noise = torch.randn(rendered.positions.shape, generator=generator)
-    offsets = noise.to(rendered.positions, non_blocking=True)
-    near = (rendered.positions + 1e-2 * bound * offsets).clamp(-bound, bound)
-    others = renderer.field.normals(near)
-    differences = (others - rendered.normals).abs().sum(-1)
-    return (rendered.weights.detach() * differences).sum() / rendered.opacity.numel()
+def normal_agreement(rendered: RenderOutput, normals: Tensor, renderer: Renderer) -> Tensor:
+    """Penalize visible normals that differ from those of the targets; a mean over the rays.
+
+    normals: (N, 3) of the rays, 0 where there is no surface.
+    """
+    weights, rays = rendered.weights.detach(), rendered.ray_indices
+    kept = (weights > MIN_WEIGHT) & (normals.norm(dim=-1) > MIN_NORMAL)[rays]
+    own = renderer.field.normals(rendered.positions[kept])
+    differences = (own - normals[rays[kept]]).square().sum(-1)
+    return (weights[kept] * differences).sum() / len(normals)

@@ -88,8 +88,8 @@ class RenderOutput:
 
     image: (N, 3) with the background. opacity, depth: (N, 1). For the rays of whole images these
     are (B, 3, H, W) and (B, 1, H, W).
-    positions: (M, 3) of the samples. weights: (M,) in the sum of their ray. directions: (M, 3) of
-    their rays. normals: (M, 3), if the shading needed them.
+    positions: (M, 3) of the samples. weights: (M,) in the sum of their ray. ray_indices: (M,) and
+    directions: (M, 3) of their rays. normals: (M, 3), if the shading needed them.
     """
 
     image: Tensor
@@ -97,6 +97,7 @@ class RenderOutput:
     depth: Tensor
     positions: Tensor
     weights: Tensor
+    ray_indices: Tensor
     directions: Tensor
     normals: Tensor | None
 
@@ -259,6 +260,7 @@ class Renderer(nn.Module):
             depth=rays.depths[:, None],
             positions=x,
             weights=rays.weights,
+            ray_indices=samples.ray_indices,
             directions=directions[samples.ray_indices],
             normals=normals,
         )

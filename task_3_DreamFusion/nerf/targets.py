@@ -20,13 +20,15 @@ class Target:
     """What the field should look like from one camera.
 
     image: (3, H, W) in [0, 1]. shading: of that image. background_color: (3,), or None if the field
-    has its own background.
+    has its own background. normals: (3, H, W) of the surfaces in the image, in camera space, 0
+    where there is none; None if they are not known.
     """
 
     camera: Cameras
     image: Tensor
     shading: Shading
     background_color: Tensor | None
+    normals: Tensor | None = None
 
     def state(self) -> dict[str, Any]:
         """Return the target for a checkpoint; `from_state` reads it."""
@@ -34,6 +36,7 @@ class Target:
             "camera": vars(self.camera),
             "image": self.image,
             "background_color": self.background_color,
+            "normals": self.normals,
             "mode": self.shading.mode,
             "lights": self.shading.lights,
             "ambient": self.shading.ambient,
@@ -60,21 +63,26 @@ class Target:
             check_shape("background_color", color, (3,))
         elif color is not None:
             raise ValueError("a target has a background color")
+        normals = state["normals"]
+        if normals is not None:
+            normals = check_shape("normals", normals, image.shape).to(device)
         ambient = check_number("ambient", state["ambient"], 0, 1)
         shading = Shading(state["mode"], lights, ambient)
-        return cls(Cameras(**camera), image.to(device), shading, color)
+        return cls(Cameras(**camera), image.to(device), shading, color, normals)
 
 
 @dataclass(frozen=True)
 class TargetRays:
-    """The rays and colors, each (N, 3), of all pixels of targets that are lit in one way.
+    """The rays, colors and normals, each (N, 3), of all pixels of targets lit in one way.
 
-    shading: of the first target, with the lights of all. background_colors: (B, 3), or None.
+    All are in the space of the world. normals: None if the targets have none. shading: of the first
+    target, with the lights of all. background_colors: (B, 3), or None.
     """
 
     origins: Tensor
     directions: Tensor
     colors: Tensor
+    normals: Tensor | None
     shading: Shading
     background_colors: Tensor | None
 
@@ -83,14 +91,21 @@ class TargetRays:
         cls, targets: Sequence[Target], size: int, device: torch.device
     ) -> "TargetRays":
         """Return the rays of targets of size x size pixels, target after target."""
-        rays = Cameras.cat([target.camera for target in targets]).to(device).rays(size, size)
+        cameras = Cameras.cat([target.camera for target in targets]).to(device)
+        origins, directions = (part.reshape(-1, 3) for part in cameras.rays(size, size))
         images = torch.stack([target.image for target in targets]).permute(0, 2, 3, 1)
-        origins, directions = (part.reshape(-1, 3) for part in rays)
+        own_normals = [target.normals for target in targets if target.normals is not None]
+        normals = None
+        if own_normals:
+            rotations = cameras.poses()[:, :3, :3]
+            normals = torch.einsum("bij,bjhw->bhwi", rotations, torch.stack(own_normals))
+            normals = normals.reshape(-1, 3)
         lights = [target.shading.lights for target in targets if target.shading.lights is not None]
         shading = replace(targets[0].shading, lights=torch.cat(lights) if lights else None)
-        colors = [t.background_color for t in targets if t.background_color is not None]
-        background_colors = torch.stack([c.to(device) for c in colors]) if colors else None
-        return cls(origins, directions, images.reshape(-1, 3), shading, background_colors)
+        walls = [t.background_color for t in targets if t.background_color is not None]
+        background_colors = torch.stack([c.to(device) for c in walls]) if walls else None
+        colors = images.reshape(-1, 3)
+        return cls(origins, directions, colors, normals, shading, background_colors)
 
 
 def wall_colors(images: Tensor, opacity: Tensor, default: Tensor) -> Tensor:

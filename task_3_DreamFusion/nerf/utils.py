@@ -46,9 +46,7 @@ OPTIMIZER_STATE = {
 }
 RENDER_REMEDY = "lower --batch_size or --max_steps, or start again with a smaller --size"
 PATIENCE = 50  # bad steps in a row (empty or full field, non-finite gradients) that end a run
-PIXEL_WEIGHT = (
-    1000.0  # of the loss in pixels: the weights of the regularizers then suit both spaces
-)
+PIXEL_WEIGHT = 1000.0  # of the loss in pixels: the regularizers' weights then suit both spaces
 # Limits of the mean opacity of the rendered images; their corners may miss a box that is full.
 MIN_OPACITY = 0.01
 MAX_OPACITY = 0.97
@@ -103,6 +101,7 @@ class Trainer:
         self.renderer = Renderer(field, background, settings.max_steps, settings.grid_size)
         self.renderer.to(self.guidance.device)
         self.optimizer = build_optimizer(settings, self.renderer)
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
         # A scale that hardly ever overflows, so that no step is lost; it grows by itself.
         scale = 2.0**10 if settings.space == "pixels" else 2.0**4
         device = self.guidance.device.type
@@ -162,7 +161,9 @@ class Trainer:
         return figures
 
     def _follow_schedules(self) -> None:
-        """Fade in the levels of the encoding, and renew the occupancy grid every 16 steps."""
+        """Fade in the encoding, lower the learning rate, renew the occupancy grid."""
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * self.settings.lr_end**self.progress
         share = self.settings.fade_in
         self.renderer.field.fade_in(0.4 + 0.6 * self.progress / share if share else 1.0)
         if self.step % 16 == 0:
@@ -186,8 +187,9 @@ class Trainer:
         for i, image in enumerate(images):
             lights = None if shading.lights is None else shading.lights[i : i + 1]
             color = None if colors is None else colors[i]
-            one = replace(shading, lights=lights)
-            self.targets.append(Target(self.cameras[i : i + 1], image, one, color))
+            one, normals = replace(shading, lights=lights), self.guided.target_normals
+            own = None if normals is None else normals[i]
+            self.targets.append(Target(self.cameras[i : i + 1], image, one, color, own))
 
     @memory.reported("learning from the targets", "lower --rays, --reuse or --max_steps")
     def _learn_targets(self) -> dict[str, Tensor]:
@@ -210,7 +212,9 @@ class Trainer:
                     samples, rays_d, owners, rays.shading, rays.background_colors
                 )
             loss = (rendered.image - rays.colors[chosen]).square().mean()
-            terms = {"target_rmse": loss.sqrt()} | self._learn(PIXEL_WEIGHT * loss, rendered)
+            normals = None if rays.normals is None else rays.normals[chosen]
+            terms = self._learn(PIXEL_WEIGHT * loss, rendered, normals)
+            terms = {"target_rmse": loss.sqrt()} | terms
         return terms
 
     def _sample_target_rays(self) -> list[tuple[TargetRays, Tensor]]:
@@ -232,9 +236,11 @@ class Trainer:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.guidance.device.type, torch.float16, enabled=self.half)
 
-    def _learn(self, loss: Tensor, rendered: RenderOutput) -> dict[str, Tensor]:
+    def _learn(
+        self, loss: Tensor, rendered: RenderOutput, normals: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Take an optimizer step on the loss and the regularizing terms; return these terms."""
-        terms = regularize(rendered, self.renderer, self.settings, self.generator, self.progress)
+        terms = regularize(rendered, self.renderer, self.settings, self.progress, normals)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss + sum(terms.values())).backward()
         self._apply_gradient()

@@ -57,7 +57,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(tmp_path, capsys):
     run = other.run(tmp_path / "parts")
     assert run.step == 5
     run.train(other.one_step, 12, other.preview, (0, 6, 12))
-    assert "12 steps, 7 of them now" in capsys.readouterr().out
+    assert "12 steps in total, 7 of them in this run" in capsys.readouterr().out
 
     assert run.losses == whole_run.losses
     assert torch.equal(other.network.weight, whole.network.weight)
@@ -78,7 +78,7 @@ def test_a_finished_run_is_loaded_and_a_larger_goal_continues_it(tmp_path, capsy
     assert torch.equal(again.network.weight, toy.network.weight)
     run.train(again.one_step, 6)
     assert again.calls == 2
-    assert "6 steps, 2 of them now" in capsys.readouterr().out
+    assert "6 steps in total, 2 of them in this run" in capsys.readouterr().out
 
 
 def test_restart_forgets_the_checkpoint(tmp_path):

@@ -24,10 +24,10 @@ from task_3_DreamFusion.nerf.guidance import StableDiffusion
 from task_3_DreamFusion.nerf.network import Background
 from task_3_DreamFusion.nerf.options import TrainingError
 from task_3_DreamFusion.nerf.provider import ViewRange, orbit
-from task_3_DreamFusion.nerf.regularizers import regularize
+from task_3_DreamFusion.nerf.regularizers import MIN_WEIGHT, regularize
 from task_3_DreamFusion.nerf.renderer import RenderOutput, Shading
 from task_3_DreamFusion.nerf.settings import REASONS, RunOptions, Settings
-from task_3_DreamFusion.nerf.targets import wall_colors
+from task_3_DreamFusion.nerf.targets import Target, TargetRays, wall_colors
 from task_3_DreamFusion.nerf.utils import MAX_OPACITY, MIN_OPACITY, PATIENCE, Trainer
 from task_3_DreamFusion.optimizer import Adan
 
@@ -44,7 +44,6 @@ SMALL = Settings(
     grid_size=16,
     albedo_iter_ratio=0.2,
     shaded_ratio=1.0,
-    lambda_smooth=1.0,
 )
 
 
@@ -86,7 +85,7 @@ def test_a_run_changes_the_field_and_returns_its_terms(begin, changes):
     for _ in range(4):
         terms |= trainer.train_step()
     assert not torch.allclose(parameters(trainer), before, atol=1e-6)
-    expected = {"noise_rmse", "opacity", "entropy", "sparsity", "orientation", "smoothness"}
+    expected = {"noise_rmse", "opacity", "entropy", "sparsity", "orientation"}
     expected |= {"target_rmse"} if trainer.settings.space == "pixels" else set()
     assert set(terms) == expected | ({"variation"} if "lambda_tv" in changes else set())
     assert all(value == value and abs(value) < 1e6 for value in terms.values())
@@ -508,7 +507,7 @@ def test_weights_of_the_regularizers_change_during_the_run(begin):
     cameras = trainer.views.sample(2, trainer.generator)
     rendered = trainer.renderer(cameras, 8, 8, trainer.generator)
     terms = [
-        regularize(rendered, trainer.renderer, trainer.settings, trainer.generator, progress)
+        regularize(rendered, trainer.renderer, trainer.settings, progress)
         for progress in (0.0, 0.25, 0.5, 0.75, 1.0)
     ]
     entropy, sparsity = (
@@ -579,6 +578,7 @@ def test_a_field_learns_the_color_of_its_targets(begin, monkeypatch):
         background="random",
         albedo_iter_ratio=1.0,
         lr=1e-2,
+        lr_end=1.0,
         lambda_entropy=0.0,
         lambda_opacity=0.0,
         widen=0.0,
@@ -599,36 +599,84 @@ def lit(trainer: Trainer) -> RenderOutput:
     return trainer.renderer(cameras, 8, 8, trainer.generator, shading)
 
 
-def test_normals_that_face_away_and_rough_normals_are_penalized(begin):
-    """Both weighted by the visibility of each sample, per ray; no gradient reaches the weights."""
-    trainer = begin(lambda_orient=3.0, lambda_smooth=7.0, bound=2.0)
+def test_normals_that_face_away_are_penalized(begin):
+    """Weighted by the visibility of each sample, per ray; no gradient reaches the weights."""
+    trainer = begin(lambda_orient=3.0, bound=2.0)
     rendered = lit(trainer)
-    terms = regularize(
-        rendered, trainer.renderer, trainer.settings, torch.Generator().manual_seed(5), 0.5
-    )
+    terms = regularize(rendered, trainer.renderer, trainer.settings, 0.5)
     rays, seen = 2 * 8 * 8, rendered.weights.detach()
     away = (rendered.normals * rendered.directions).sum(-1).clamp(min=0)
     assert 0 < (away > 0).float().mean() < 1
     torch.testing.assert_close(terms["orientation"], 3 * (seen * away**2).sum() / rays)
-    offsets = torch.randn(rendered.positions.shape, generator=torch.Generator().manual_seed(5))
-    near = (rendered.positions + 0.01 * 2.0 * offsets).clamp(-2, 2)
-    others = trainer.renderer.field.normals(near)
-    expected = 7 * (seen * (others - rendered.normals).abs().sum(-1)).sum() / rays
-    torch.testing.assert_close(terms["smoothness"], expected)
     gradient = torch.autograd.grad(terms["orientation"], rendered.weights, allow_unused=True)[0]
     assert gradient is None
+
+
+def test_normals_that_differ_from_those_of_the_targets_are_penalized(begin):
+    """Of samples that are seen, on rays with a surface; the weight grows in the first half."""
+    trainer = begin(lambda_normals=3.0)
+    rendered = lit(trainer)
+    renderer, settings = trainer.renderer, trainer.settings
+    rays = rendered.ray_indices
+    seen = rendered.weights.detach() * (rendered.weights > MIN_WEIGHT)
+    up = torch.tensor([0.0, 1.0, 0.0]).repeat(2 * 8 * 8, 1)
+    up[:40] = 0  # no surface
+    differences = (rendered.normals - up[rays]).square().sum(-1) * (rays >= 40)
+    expected = 3 * (seen * differences).sum() / len(up)
+    assert expected > 0
+    for progress, share in ((0.0, 0.0), (0.25, 0.5), (0.5, 1.0), (0.9, 1.0)):
+        terms = regularize(rendered, renderer, settings, progress, up)
+        torch.testing.assert_close(terms["normals"], share * expected)
+    assert "normals" not in regularize(rendered, renderer, settings, 0.5)
+
+
+@pytest.fixture(scope="module")
+def seeing(steered_folder) -> StableDiffusion:
+    """A model with an estimator of normals beside it."""
+    return StableDiffusion(find_model(steered_folder))
+
+
+def test_targets_have_normals_if_the_model_has_an_estimator(begin, seeing, tmp_path):
+    trainer = Trainer(SMALL, seeing, tmp_path / "seeing")
+    terms = trainer.train_step() | trainer.train_step()
+    assert "normals" in terms and "normals" not in begin().train_step()
+    target = trainer.targets[0]
+    assert target.normals.shape == target.image.shape
+    other = Target.from_state(target.state(), SMALL, torch.device("cpu"))
+    assert torch.equal(other.normals, target.normals)
+    plain = [dataclasses.replace(target, normals=None)]
+    assert TargetRays.from_targets(plain, SMALL.size, torch.device("cpu")).normals is None
+
+
+@pytest.mark.parametrize("azimuth", [0.0, 90.0, 200.0])
+def test_the_normals_of_rays_are_those_of_the_world(azimuth):
+    """A wall that faces the camera has the normal that points to the camera."""
+    camera = orbit(1, elevation=20.0, start=azimuth)
+    image = torch.zeros(3, 4, 4)
+    facing = torch.tensor([0.0, 0.0, 1.0])[:, None, None].expand_as(image)
+    target = Target(camera, image, Shading(), torch.zeros(3), facing)
+    rays = TargetRays.from_targets([target], 4, torch.device("cpu"))
+    towards = camera.poses()[0, :3, 3] - camera.target[0]
+    torch.testing.assert_close(rays.normals, (towards / towards.norm()).expand(16, 3))
+
+
+def test_the_learning_rate_falls_to_its_end(begin):
+    trainer, rates = begin(lr=0.01, lr_end=0.25, iters=4), []
+    for _ in range(4):
+        trainer.train_step()
+        rates.append([group["lr"] for group in trainer.optimizer.param_groups])
+    expected = [0.01 * 0.25 ** (step / 4) for step in range(4)]
+    assert [rate for rate, _ in rates] == pytest.approx(expected)
+    assert [rate for _, rate in rates] == pytest.approx([10 * rate for rate in expected])
 
 
 def test_the_gradient_is_that_of_the_loss_and_of_all_terms(begin, monkeypatch):
     trainer = begin(lambda_tv=1.0)
     rendered = lit(trainer)
-    loss, state = rendered.image.square().mean(), trainer.generator.get_state()
-    terms = regularize(
-        rendered, trainer.renderer, trainer.settings, trainer.generator, trainer.progress
-    )
+    loss = rendered.image.square().mean()
+    terms = regularize(rendered, trainer.renderer, trainer.settings, trainer.progress)
     parameters = list(trainer.renderer.parameters())
     expected = torch.autograd.grad(loss + sum(terms.values()), parameters, retain_graph=True)
-    trainer.generator.set_state(state)
     monkeypatch.setattr(trainer.optimizer, "step", lambda: None)
     assert set(trainer._learn(loss, rendered)) == set(terms)
     for parameter, gradient in zip(parameters, expected, strict=True):
@@ -640,28 +688,24 @@ def test_differences_of_neighbors_in_the_grid_are_penalized(begin):
     rendered = lit(trainer)
     encoder = trainer.renderer.field.encoder
     expected = 2 * encoder.total_variation(rendered.positions)
-    terms = regularize(rendered, trainer.renderer, trainer.settings, trainer.generator, 0.5)
+    terms = regularize(rendered, trainer.renderer, trainer.settings, 0.5)
     torch.testing.assert_close(terms["variation"], expected)
     plain = begin(lambda_tv=2.0, backbone="vanilla")
-    assert "variation" not in regularize(
-        lit(plain), plain.renderer, plain.settings, plain.generator, 0.5
-    )
+    assert "variation" not in regularize(lit(plain), plain.renderer, plain.settings, 0.5)
 
 
-@pytest.mark.parametrize("name", ["entropy", "sparsity", "orientation", "variation", "smoothness"])
+@pytest.mark.parametrize("name", ["entropy", "sparsity", "orientation", "variation"])
 def test_a_weight_of_zero_turns_a_term_off(begin, name):
     trainer = begin(lambda_tv=1.0)
     rendered = lit(trainer)
-    names = ("entropy", "sparsity", "orientation", "variation", "smoothness")
-    whole = regularize(rendered, trainer.renderer, trainer.settings, trainer.generator, 0.5)
+    names = ("entropy", "sparsity", "orientation", "variation")
+    whole = regularize(rendered, trainer.renderer, trainer.settings, 0.5)
     assert set(whole) == set(names)
-    weights = dict(zip(names, ("entropy", "opacity", "orient", "tv", "smooth"), strict=True))
+    weights = dict(zip(names, ("entropy", "opacity", "orient", "tv"), strict=True))
     without = dataclasses.replace(trainer.settings, **{f"lambda_{weights[name]}": 0.0})
-    assert set(regularize(rendered, trainer.renderer, without, trainer.generator, 0.5)) == set(
-        names
-    ) - {name}
+    assert set(regularize(rendered, trainer.renderer, without, 0.5)) == set(names) - {name}
     unlit = trainer.renderer(trainer.views.sample(2, trainer.generator), 8, 8, trainer.generator)
-    terms = regularize(unlit, trainer.renderer, trainer.settings, trainer.generator, 0.5)
+    terms = regularize(unlit, trainer.renderer, trainer.settings, 0.5)
     assert set(terms) == {"entropy", "sparsity", "variation"}
 
 
@@ -1071,7 +1115,8 @@ LIMITS = {
     "lambda_opacity": (0, 10**6),
     "lambda_orient": (0, 10**6),
     "lambda_tv": (0, 10**6),
-    "lambda_smooth": (0, 10**6),
+    "lambda_normals": (0, 10**6),
+    "lr_end": (1e-6, 1),
 }
 
 
