@@ -101,9 +101,6 @@ class Settings:
     lr: float = option(
         3e-3, "learning rate of the networks, a tenth of the hash grid's", (1e-8, 10), photos=1e-3
     )
-    lr_end: float = option(
-        0.1, "learning rate at the end of the run, as a share of the first", (1e-6, 1), photos=1.0
-    )
     optim: str = option("adam", "optimizer", choices=("adan", "adam"), photos="adan")
     ema: float = option(0.95, "decay of the averaged field, which is the one that is shown", SHARE)
 
@@ -165,7 +162,7 @@ class Settings:
     )
     lambda_tv: float = option(0.0, "weight of the total variation of the hash grid", WEIGHT)
     lambda_normals: float = option(
-        40.0,
+        20.0,
         "weight of the difference to the normals that an estimator reads off the targets, with "
         "--space pixels and a model that has an estimator",
         WEIGHT,

@@ -101,7 +101,6 @@ class Trainer:
         self.renderer = Renderer(field, background, settings.max_steps, settings.grid_size)
         self.renderer.to(self.guidance.device)
         self.optimizer = build_optimizer(settings, self.renderer)
-        self.rates = [group["lr"] for group in self.optimizer.param_groups]
         # A scale that hardly ever overflows, so that no step is lost; it grows by itself.
         scale = 2.0**10 if settings.space == "pixels" else 2.0**4
         device = self.guidance.device.type
@@ -161,9 +160,7 @@ class Trainer:
         return figures
 
     def _follow_schedules(self) -> None:
-        """Fade in the encoding, lower the learning rate, renew the occupancy grid."""
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * self.settings.lr_end**self.progress
+        """Fade in the levels of the encoding, and renew the occupancy grid every 16 steps."""
         share = self.settings.fade_in
         self.renderer.field.fade_in(0.4 + 0.6 * self.progress / share if share else 1.0)
         if self.step % 16 == 0:

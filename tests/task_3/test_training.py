@@ -578,7 +578,6 @@ def test_a_field_learns_the_color_of_its_targets(begin, monkeypatch):
         background="random",
         albedo_iter_ratio=1.0,
         lr=1e-2,
-        lr_end=1.0,
         lambda_entropy=0.0,
         lambda_opacity=0.0,
         widen=0.0,
@@ -658,16 +657,6 @@ def test_the_normals_of_rays_are_those_of_the_world(azimuth):
     rays = TargetRays.from_targets([target], 4, torch.device("cpu"))
     towards = camera.poses()[0, :3, 3] - camera.target[0]
     torch.testing.assert_close(rays.normals, (towards / towards.norm()).expand(16, 3))
-
-
-def test_the_learning_rate_falls_to_its_end(begin):
-    trainer, rates = begin(lr=0.01, lr_end=0.25, iters=4), []
-    for _ in range(4):
-        trainer.train_step()
-        rates.append([group["lr"] for group in trainer.optimizer.param_groups])
-    expected = [0.01 * 0.25 ** (step / 4) for step in range(4)]
-    assert [rate for rate, _ in rates] == pytest.approx(expected)
-    assert [rate for _, rate in rates] == pytest.approx([10 * rate for rate in expected])
 
 
 def test_the_gradient_is_that_of_the_loss_and_of_all_terms(begin, monkeypatch):
@@ -1116,7 +1105,6 @@ LIMITS = {
     "lambda_orient": (0, 10**6),
     "lambda_tv": (0, 10**6),
     "lambda_normals": (0, 10**6),
-    "lr_end": (1e-6, 1),
 }
 
 
