@@ -32,6 +32,7 @@ from grading.release import StudentCopy
 
 LESSONS = notebooks.lesson_paths()
 QUICK = {"STEPS": 2, "TRAINING_STEPS": 2}
+LONGEST = ("task_1_3_ControlNet", "task_2_Joint_Diffusion")
 
 
 @pytest.fixture
@@ -115,7 +116,15 @@ def test_is_stored_as_executed(path):
 
 
 @pytest.mark.slow
-@each_lesson
+@pytest.mark.parametrize(
+    "path",
+    [
+        # The longest two also run on a tiny model, below, and with all steps in `make demo`.
+        pytest.param(path, marks=[pytest.mark.weekly] if path.stem in LONGEST else [])
+        for path in LESSONS
+    ],
+    ids=lambda path: path.stem,
+)
 def test_runs_from_top_to_bottom(path, quick):
     """On the embedded model, with few steps."""
     notebook = notebooks.read(path)
