@@ -11,7 +11,7 @@ import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -19,14 +19,22 @@ from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
+from torch import Tensor
 
 from benchmarks.common import RESULTS, measure
 from course import notebooks
 from course.figures import Row, machine, make_rows, run_command, run_on_two_cores, timed
 from course.metrics import Judge, JudgeFeatures, fid
 from course.models import Model, find_model, load_pipeline
+from course.speed.fewer_calls import deep_cache, guidance_interval
 from pocket.distances import embed
-from pocket.test_set import correct_masks, load_test_set, render_scenes, scored_masks
+from pocket.test_set import (
+    correct_masks,
+    generate,
+    load_test_set,
+    render_scenes,
+    scored_masks,
+)
 
 LESSON = notebooks.ROOT / "task_1_2_Stable_Diffusion_detailed.ipynb"
 STEPS, GUIDANCE = 25, 5.0
@@ -34,13 +42,13 @@ PROMPTS = ["a red car on grass", "a bunny"]
 NEGATIVES = ["", "a tree"]
 SEEDS = [1, 2]
 CAPTIONS, BATCH = 2000, 100
-WAYS: dict[str, dict[str, int]] = {  # arguments of `sample_faster`
-    "all": {},
-    "guided_from_400": {"guided_from": 400},
-    "every_2": {"every": 2},
-    "every_3": {"every": 3},
-    "every_4": {"every": 4},
-    "both": {"guided_from": 400, "every": 2},
+WAYS: dict[str, tuple[int, int]] = {  # lowest guided timestep, and `every` of `deep_cache`
+    "all": (0, 1),
+    "guided_from_400": (400, 1),
+    "every_2": (0, 2),
+    "every_3": (0, 3),
+    "every_4": (0, 4),
+    "both": (400, 2),
 }
 MINUTES = {  # bars by lesson
     "task_0_Introduction": 3.0,
@@ -136,19 +144,20 @@ def fewer_rows(count: int = CAPTIONS) -> list[Row]:
         print("fewer needs a GPU: left out")
         return []
     model = find_model("pocket")
-    lesson = lesson_on(model)
+    pipe = load_pipeline(model)
     test = load_test_set(model.folder.parent, count, "all")
     device = torch.device(model.device)
     judge, network = Judge(device), JudgeFeatures(device).pool
     scored = scored_masks(test.labels, test.mentions)
     reference = embed(network, render_scenes(test, device), device)
     rows = []
-    for name, options in WAYS.items():
-        images = sample_images(lesson, test.prompts, options)
+    for name, way in WAYS.items():
+        images = generate_by(pipe, test.prompts, test.seeds, way)
         correct = correct_masks(test.labels, judge.classify(images))
         distance = fid(embed(network, images, device), reference)
-        arguments = ", ".join(f"{key} {value}" for key, value in options.items())
-        about = f"{count} captions, {STEPS} steps, {arguments or 'all calls'}"
+        about = (
+            f"{count} captions, {STEPS} steps, guided from {way[0]}, inner blocks every {way[1]}"
+        )
         figures: list[tuple[Any, ...]] = [("fid", "Fréchet distance to renders", distance, "")]
         for attribute, right in correct.items():
             if (counts := scored[attribute]).any():
@@ -161,29 +170,23 @@ def fewer_rows(count: int = CAPTIONS) -> list[Row]:
     return rows
 
 
-def lesson_on(model: Model) -> Any:
-    """Return the definitions of lesson 1.2, for `model`."""
-    lesson: Any = notebooks.definitions(notebooks.read(LESSON))
-    lesson.sd, lesson.model = lesson.StableDiffusion(model), model
-    return lesson
-
-
-@torch.no_grad()
-def sample_images(lesson: Any, prompts: Sequence[str], options: Mapping[str, int]) -> Any:
-    """Return images uint8 (N, H, W, 3) of the lesson's `sample_faster`."""
+def generate_by(
+    pipe: Any, prompts: Sequence[str], seeds: Sequence[int], way: tuple[int, int]
+) -> Tensor:
+    """Return images uint8 (N, H, W, 3), generated in one of the ways."""
+    low, every = way
     parts = []
     for i in range(0, len(prompts), BATCH):
-        lesson.SEED = i  # of the first image of the batch
-        latents = lesson.sample_faster(prompts[i : i + BATCH], count=STEPS, **options)
-        images = lesson.sd.decode_latents(latents).clamp(-1, 1).permute(0, 2, 3, 1)
-        parts.append(((images + 1) * 127.5).round().byte().cpu())
+        part = slice(i, i + BATCH)
+        with guidance_interval(pipe.unet, low), deep_cache(pipe.unet, every):
+            parts.append(generate(pipe, prompts[part], seeds[part], STEPS, GUIDANCE, BATCH))
     return torch.cat(parts)
 
 
 def time_image(name: str) -> float:
     """Return the median seconds of an image of one way."""
-    lesson = lesson_on(find_model("pocket"))
-    work = partial(sample_images, lesson, ["a hamburger"], WAYS[name])
+    pipe = load_pipeline(find_model("pocket"))
+    work = partial(generate_by, pipe, ["a hamburger"], [0], WAYS[name])
     return statistics.median([timed(work)[0] for _ in range(4)][1:])
 
 

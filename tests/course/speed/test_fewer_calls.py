@@ -1,11 +1,11 @@
-"""DeepCache on small U-Nets of diffusers."""
+"""DeepCache and a guidance interval on a small U-Net of diffusers."""
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
 from course.errors import RequestError
-from course.speed.deep_cache import deep_cache
+from course.speed.fewer_calls import deep_cache, guidance_interval
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +73,21 @@ def test_computes_as_before_after_an_error(unet):
 def test_a_wrong_number_is_told(unet, every):
     with pytest.raises(RequestError, match="every"), deep_cache(unet, every):
         pass
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("t", [500, torch.tensor(500)])
+def test_beyond_the_interval_both_halves_are_that_of_the_prompt(unet, t):
+    x, _, text = inputs(batch=4)
+    plain = unet(x, t, text).sample
+    with guidance_interval(unet, 600):
+        outside = unet(x, t, encoder_hidden_states=text).sample
+        as_tuple = unet(x, t, text, return_dict=False)
+    torch.testing.assert_close(outside, plain[2:].repeat(2, 1, 1, 1))
+    assert len(as_tuple) == 1 and torch.equal(as_tuple[0], outside)
+    with guidance_interval(unet, 400, 500):
+        assert torch.equal(unet(x, t, text).sample, plain)
+    with guidance_interval(unet, 600), deep_cache(unet, 2):
+        first = unet(x, t, text).sample
+        assert torch.equal(unet(x, t, text).sample, first)
+    assert torch.equal(unet(x, t, text).sample, plain)
