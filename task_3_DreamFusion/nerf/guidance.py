@@ -10,6 +10,7 @@ The exercise, the four functions at its heart, is in sd.py.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from course import diffusion
 from course.checks import task_3 as checks
 from course.errors import CourseError
 from course.models import Model, load_pipeline
-from course.models.estimators import own_estimator
+from course.models.estimators import Estimator, own_estimator
 from course.models.multiview import VIEWS as NUM_VIEWS
 from course.models.multiview import camera_features, join_views
 from course.speed.cuda_graphs import CudaGraphModule
@@ -137,9 +138,13 @@ class StableDiffusion:
         self.encoder = CudaGraphModule(LatentEncoder(vae), gradients=True)
         self.decoder = CudaGraphModule(LatentDecoder(vae))
         self.unet = CudaGraphModule(unet.requires_grad_(False), compile=compile)
-        self.estimator = own_estimator("normals", model)
         self.scaling_factor: float = pipe.vae.config.scaling_factor
         self.alphas_cumprod = pipe.scheduler.alphas_cumprod.to(self.device, torch.float32)
+
+    @cached_property
+    def estimator(self) -> Estimator | None:
+        """The estimator of normals that comes with the model, for target images."""
+        return own_estimator("normals", self.model)
 
     # --- Prompts
 
